@@ -1,0 +1,39 @@
+# Each target does all its own set-up. `make demo` and `make test` are the two to know.
+PYTHON ?= python3
+BIN := .venv/bin
+export HF_HUB_OFFLINE := 1
+
+.PHONY: setup demo test test-all check format bench clean
+
+setup: .venv/ready  ## make .venv and install hyperfocal with pinned dependencies
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hyperfocal needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: setup  ## generate data, train, compare with baselines; under two minutes
+	$(BIN)/hyperfocal demo
+
+test: setup  ## the default tests, about two minutes
+	$(BIN)/python -m pytest
+
+test-all: setup  ## all tests, the slow ones too
+	$(BIN)/python -m pytest --override-ini addopts='-q --strict-markers --doctest-modules'
+
+check: setup  ## format, lint, types, layer rule, tests, README examples
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+format: setup  ## rewrite the source in the house format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup  ## the benchmarks; run them with nothing else running
+	$(BIN)/python benchmarks/train_step.py
+
+clean:  ## remove what the other targets made
+	rm -rf .venv demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

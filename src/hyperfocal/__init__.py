@@ -1,0 +1,1 @@
+"""Learn from labels that are extremely unbalanced."""

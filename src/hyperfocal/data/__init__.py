@@ -1,0 +1,1 @@
+"""Read, split, number and make logs."""

@@ -1,0 +1,209 @@
+"""Logs: who did what in which order, read from a file or a frame.
+
+Formats: CSV, TSV (also .gz), Parquet, JSON lines (also .gz) in long form, a row an event; plain text
+(.txt, also .gz) with a user a line, `user item item ...`; and the programming-challenge format,
+recognised by its header. Ids stay text: leading zeros, spaces, quotes and Unicode survive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from hyperfocal.config import DataSettings
+from hyperfocal.data.columns import Columns, find_columns
+from hyperfocal.data.files import File, read_frame
+from hyperfocal.errors import DataError
+
+POSITION_LIMIT = 10_000_000  # integers from here on are time stamps, below they are positions
+
+Form = Literal["challenge", "long", "lines"]
+
+
+@dataclass(frozen=True, eq=False)
+class Log:
+    """What each user did, oldest first, with raw ids.
+
+    User u did `items[offsets[u]:offsets[u + 1]]`.
+
+    Attributes:
+        users: (U,) text, in order of first appearance.
+        items: (N,) text.
+        offsets: (U + 1,) int64.
+        user_column: name of the user column, which predictions repeat.
+        item_column: name of the item column.
+        form: "challenge", "long" or "lines".
+        ties: events of one user that share their time stamp with the one before; they keep file order.
+    """
+
+    users: pl.Series
+    items: pl.Series
+    offsets: NDArray[np.int64]
+    user_column: str = "user"
+    item_column: str = "item"
+    form: Form = "long"
+    ties: int = 0
+
+    def __len__(self) -> int:
+        """Return U, the number of users."""
+        return len(self.users)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Return (U,) the number of events of each user."""
+        return np.diff(self.offsets)
+
+    @classmethod
+    def from_lists(cls, histories: Iterable[Sequence[str]]) -> Log:
+        """Build from one list of item ids a user; the users are numbered from 0.
+
+        >>> Log.from_lists([["C12", "C7"], []]).lengths.tolist()
+        [2, 0]
+        """
+        rows = [[str(item) for item in row] for row in histories]
+        items = pl.Series("item", [item for row in rows for item in row], dtype=pl.String)
+        users = pl.Series("user", [str(number) for number in range(len(rows))], dtype=pl.String)
+        return cls(users, items, np.cumsum([0, *map(len, rows)], dtype=np.int64))
+
+    def select(self, users: NDArray[np.int64]) -> Log:
+        """Return the log of the given users (row numbers), in that order."""
+        lengths = self.lengths[users]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        places = np.repeat(self.offsets[users] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        chosen = pl.Series(users)
+        return Log(
+            self.users.gather(chosen),
+            self.items.gather(pl.Series(places, dtype=pl.UInt32)),
+            offsets,
+            self.user_column,
+            self.item_column,
+            self.form,
+        )
+
+
+def read_log(path: str | Path, columns: DataSettings | None = None) -> Log:
+    """Return the log in a file.
+
+    Args:
+        path: .csv, .tsv, .parquet, .jsonl, .ndjson or .txt; all but Parquet also with .gz.
+        columns: names of the user, item and order columns; "" finds them.
+
+    Raises:
+        DataError: no such file, an empty or unreadable file, a missing column, a row without a value,
+            an order that is neither number nor time, a position that a user has twice.
+    """
+    file = File(Path(path))
+    frame = read_frame(file)
+    if file.kind == "lines":
+        return _arrange(frame, Columns("user", "item", None), "lines", file, "auto")
+    return _log(frame, columns or DataSettings(), file)
+
+
+def log_from_frame(frame: pl.DataFrame, columns: DataSettings | None = None) -> Log:
+    """Return the log in a frame in long or challenge form; errors as in `read_log`."""
+    return _log(frame, columns or DataSettings(), File(None))
+
+
+def _log(frame: pl.DataFrame, settings: DataSettings, file: File) -> Log:
+    names = set(frame.columns)
+    asked = settings.user or settings.item or settings.order
+    if not asked and names >= {"user_id", "challenge_sequence", "challenge"}:
+        return _arrange(frame, Columns("user_id", "challenge", "challenge_sequence"), "challenge", file, "position")
+    if not asked and names == {"user_sequence", "challenge"}:
+        return _arrange(
+            _split_user_sequence(frame, file), Columns("user_id", "challenge", "n"), "challenge", file, "position"
+        )
+    return _arrange(frame, find_columns(frame.columns, settings, file), "long", file, settings.order_kind)
+
+
+def _split_user_sequence(frame: pl.DataFrame, file: File) -> pl.DataFrame:
+    """Turn `user_sequence` ("17_11") into user "17" and position 11."""
+    parts = frame["user_sequence"].str.extract_groups(r"^(.+)_(\d+)$").struct.unnest()
+    user, position = parts.get_columns()
+    if user.null_count():
+        row = int(user.is_null().arg_max() or 0)
+        raise DataError(
+            f"{file.place(row)}: user_sequence {frame['user_sequence'][row]!r} is not <user>_<position>, as 17_11. "
+            "Mend the row or name the columns with --user, --item and --order"
+        )
+    return pl.DataFrame({"user_id": user, "challenge": frame["challenge"], "n": position})
+
+
+def _arrange(frame: pl.DataFrame, columns: Columns, form: Form, file: File, order_kind: str) -> Log:
+    """Group the rows by user, in order of first appearance, each user's events oldest first."""
+    if frame.height == 0:
+        raise DataError(f"{file}: has a header but no rows. Give a file with one row an event")
+    user, item = (_text(frame[name], file) for name in (columns.user, columns.item))
+    users = user.unique(maintain_order=True)
+    sortable = pl.DataFrame({"user": user.cast(pl.Enum(users)).to_physical().cast(pl.UInt32), "item": item})
+    keys = ["user"]
+    if columns.order is not None:
+        sortable = sortable.with_columns(_order(frame[columns.order], file).alias("order"))
+        keys.append("order")
+    del user, item, frame
+    ordered = sortable.sort(keys, maintain_order=True)
+    ties = _ties(ordered, users, order_kind, columns, file) if columns.order is not None else 0
+    offsets = np.searchsorted(ordered["user"].to_numpy(), np.arange(len(users) + 1)).astype(np.int64)
+    return Log(users.alias("user"), ordered["item"], offsets, columns.user, columns.item, form, ties)
+
+
+def _ties(ordered: pl.DataFrame, users: pl.Series, order_kind: str, columns: Columns, file: File) -> int:
+    """Return how many events share user and order with the one before; a position twice is an error."""
+    order = ordered["order"]
+    tied = ((ordered["user"] == ordered["user"].shift(1)) & (order == order.shift(1))).fill_null(value=False)
+    if order_kind == "auto":
+        order_kind = "position" if order.dtype.is_integer() and int(order.max()) < POSITION_LIMIT else "time"  # type: ignore[arg-type]
+    if order_kind == "position" and tied.any():
+        row = int(tied.arg_max() or 0)
+        raise DataError(
+            f"{file}: user {users[int(ordered['user'][row])]!r} has {columns.order} {order[row]} twice; a position "
+            "belongs to one event. Remove one of the rows, or, if the column is a time, "
+            "add --set data.order_kind=time: then rows with equal times keep the order of the file"
+        )
+    return int(tied.sum())
+
+
+def _text(series: pl.Series, file: File) -> pl.Series:
+    """Return the ids as text; an id that is missing or empty is an error."""
+    text = series.cast(pl.String)
+    missing = text.is_null() | (text == "")
+    if missing.any():
+        row = int(missing.arg_max() or 0)
+        raise DataError(
+            f"{file.place(row)}: no value in column '{series.name}'{file.fields(row)}. Every row needs a user and "
+            "an item: complete the row or remove it"
+        )
+    return text
+
+
+def _order(series: pl.Series, file: File) -> pl.Series:
+    """Return the order as integers, floats or times, whichever reads every value."""
+    if series.dtype == pl.String:
+        text = series.str.strip_chars()
+        tries = [text.cast(pl.Int64, strict=False), text.cast(pl.Float64, strict=False), _times(text)]
+        series, original = next((t for t in tries if t.null_count() == 0), min(tries, key=pl.Series.null_count)), series
+    else:
+        original = series
+    if not (series.dtype.is_numeric() or series.dtype.is_temporal()):
+        raise DataError(f"{file}: order column '{original.name}' holds {series.dtype}, not numbers or times")
+    bad = series.is_null() | (~series.is_finite() if series.dtype.is_float() else False)
+    if bad.any():
+        row = int(bad.arg_max() or 0)
+        raise DataError(
+            f"{file.place(row)}: order {original[row]!r} in column '{original.name}' is neither a number nor a time. "
+            f"Allowed are numbers and ISO 8601 times as 2024-05-31T12:00:00{file.fields(row)}"
+        )
+    return series
+
+
+def _times(text: pl.Series) -> pl.Series:
+    try:
+        return text.str.to_datetime(strict=False)
+    except pl.exceptions.PolarsError:  # no known format fits the first value
+        return pl.Series(text.name, [None] * len(text), dtype=pl.Datetime)

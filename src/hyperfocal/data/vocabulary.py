@@ -1,0 +1,78 @@
+"""The vocabulary: raw item ids to numbers, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from hyperfocal.data.tables import Log
+from hyperfocal.errors import DataError
+from hyperfocal.sequences import Sequences
+
+UNKNOWN = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """The ids of L items; item number n is `ids[n]`.
+
+    Attributes:
+        ids: (L,) text, distinct.
+    """
+
+    ids: pl.Series
+
+    @classmethod
+    def of(cls, items: pl.Series) -> Vocabulary:
+        """Build from every item of a log, in the order of their ids, so that row order does not matter."""
+        return cls(items.unique().sort().alias("item"))
+
+    def __len__(self) -> int:
+        """Return L."""
+        return len(self.ids)
+
+    def encode(self, items: pl.Series) -> Tensor:
+        """Return (N,) int64 item numbers, UNKNOWN (-1) for ids that the vocabulary lacks."""
+        codes = items.cast(pl.Enum(self.ids), strict=False).to_physical().cast(pl.Int64).fill_null(UNKNOWN)
+        return torch.from_numpy(codes.to_numpy().copy())
+
+    def decode(self, numbers: Tensor) -> pl.Series:
+        """Return the ids of (N,) item numbers."""
+        return self.ids.gather(pl.Series(numbers.numpy(), dtype=pl.UInt32))
+
+    def extended(self, items: pl.Series) -> Vocabulary:
+        """Return a vocabulary in which unknown items have numbers too, from L on."""
+        new = items.unique(maintain_order=True)
+        return Vocabulary(pl.concat([self.ids, new.filter(~new.is_in(self.ids.implode())).alias("item")]))
+
+    def to_json(self) -> str:
+        """Return the JSON that `from_json` reads."""
+        return json.dumps({"items": self.ids.to_list()}, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Vocabulary:
+        """Build from `to_json`'s text.
+
+        Raises:
+            DataError: not such a text.
+        """
+        try:
+            items: Sequence[str] = json.loads(text)["items"]
+            return cls(pl.Series("item", items, dtype=pl.String))
+        except (json.JSONDecodeError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+            raise DataError(f"not a vocabulary: {type(error).__name__}: {error}") from None
+
+
+def encode_log(log: Log, vocabulary: Vocabulary) -> tuple[Sequences, int]:
+    """Return the log as item numbers, and how many of its events were unknown items, left out."""
+    numbers = vocabulary.encode(log.items)
+    known = numbers != UNKNOWN
+    before = torch.cat([torch.zeros(1, dtype=torch.int64), known.cumsum(0)])
+    offsets = before[torch.from_numpy(np.ascontiguousarray(log.offsets))]
+    return Sequences(numbers[known], offsets, len(vocabulary)), int((~known).sum())

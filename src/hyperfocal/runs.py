@@ -1,0 +1,173 @@
+"""The run folder: everything a stranger needs to predict, explain and repeat a run.
+
+    config.toml  model.safetensors  vocabulary.json  metrics.json  history.jsonl  environment.json
+    baselines.safetensors  checkpoints/last.safetensors
+
+Files appear whole or not at all: they are written aside, flushed and renamed. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hyperfocal.errors import RunError
+
+CONFIG = "config.toml"
+MODEL = "model.safetensors"
+CHECKPOINT = "checkpoints/last.safetensors"
+PARTS = (
+    CONFIG, MODEL, "baselines.safetensors", "vocabulary.json", "metrics.json", "history.jsonl", "environment.json",
+    "checkpoints",
+)  # fmt: skip
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a path aside to write to; on leaving, flush it and rename it to `path`, or on an error remove it.
+
+    Raises:
+        RunError: it cannot be written. What stood at `path` before is then still there.
+    """
+    aside = path.with_name(f".{os.getpid()}.{path.name}")  # the end of the name tells the format
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        with aside.open("rb") as written:
+            os.fsync(written.fileno())
+        aside.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"cannot write {path}: {error}. Free some space or choose another folder") from error
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+class RunFolder:
+    """A folder that holds one run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """Return the folder of an existing run.
+
+        Raises:
+            RunError: there is no run.
+        """
+        run = cls(path)
+        if not (run.path / CONFIG).is_file():
+            what = "holds no run: config.toml is missing" if run.path.exists() else "no such folder"
+            raise RunError(f"run {path}: {what}. Give the folder that `hyperfocal recommend fit --out` wrote")
+        return run
+
+    def claim(self, *, resume: bool = False, overwrite: bool = False) -> None:
+        """Make sure that a run may be written here; `overwrite` removes the run that is here.
+
+        Raises:
+            RunError: the folder holds another run, or files that are no run.
+        """
+        found = sorted(entry.name for entry in self.path.iterdir()) if self.path.is_dir() else []
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"run {self.path}: is a file, not a folder. Choose another --out")
+        if found and CONFIG not in found:
+            raise RunError(f"run {self.path}: it holds other files ({found[0]}) and no run. Choose another --out")
+        if found and not (resume or overwrite):
+            raise RunError(
+                f"run {self.path}: holds a run already. Continue it with --resume, replace it with --overwrite, "
+                "or choose another --out"
+            )
+        if found and overwrite and not resume:
+            self._remove()
+
+    def _remove(self) -> None:
+        for name in PARTS[::-1]:  # config.toml last: until then the folder is still known as a run
+            part = self.path / name
+            if part.is_dir():
+                shutil.rmtree(part)
+            else:
+                part.unlink(missing_ok=True)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file, whole or not at all."""
+        with whole_file(self.path / name) as aside:
+            aside.write_text(text, encoding="utf-8")
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file, whole or not at all."""
+        self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def write_tensors(self, name: str, tensors: dict[str, Tensor], *, state: dict[str, Any] | None = None) -> None:
+        """Write named tensors and a JSON-able state to a safetensors file, whole or not at all."""
+        with whole_file(self.path / name) as aside:
+            plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+            save_file(plain, aside, metadata={"state": json.dumps(state or {})})
+
+    def has(self, name: str) -> bool:
+        """Return whether the file is there."""
+        return (self.path / name).is_file()
+
+    def read_text(self, name: str) -> str:
+        """Return the text of a file.
+
+        Raises:
+            RunError: it is missing or not readable.
+        """
+        try:
+            return (self.path / name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise self._missing(name) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise self.damaged(name, error) from None
+
+    def read_json(self, name: str) -> Any:
+        """Return the value of a JSON file; errors as in `read_text`."""
+        try:
+            return json.loads(self.read_text(name))
+        except json.JSONDecodeError as error:
+            raise self.damaged(name, error) from None
+
+    def read_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the tensors and the state of a safetensors file; errors as in `read_text`."""
+        if not self.has(name):
+            raise self._missing(name)
+        try:
+            with safe_open(self.path / name, framework="pt") as file:
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dict
+                return tensors, json.loads((file.metadata() or {}).get("state", "{}"))
+        except (SafetensorError, OSError, json.JSONDecodeError) as error:
+            raise self.damaged(name, error) from None
+
+    def damaged(self, name: str, error: Exception) -> RunError:
+        """Return the error for a file that is not what it should be."""
+        return RunError(f"run {self.path}: {name} is damaged ({error}). Restore the file or fit again with --overwrite")
+
+    def _missing(self, name: str) -> RunError:
+        if name == MODEL and self.has(CHECKPOINT):
+            return RunError(f"run {self.path}: training has not finished. Continue it with `fit ... --resume`")
+        return RunError(f"run {self.path}: {name} is missing. Restore the file or fit again with --overwrite")
+
+
+def describe_environment() -> dict[str, Any]:
+    """Return the versions, processor and threads that a run used."""
+    packages = ("hyperfocal", "torch", "numpy", "polars", "scipy", "safetensors")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version(name) for name in packages},
+        "cpu_threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }

@@ -1,0 +1,62 @@
+"""Sequences: what each user did, as item numbers in time order, in one flat array."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hyperfocal.labels import SparseLabels
+
+
+@dataclass(frozen=True, eq=False)
+class Sequences:
+    """The item numbers of U users, oldest first.
+
+    User u did `items[offsets[u]:offsets[u + 1]]`. Unlike SparseLabels, order and repeats count.
+
+    Attributes:
+        items: (N,) int64, item numbers in [0, num_items).
+        offsets: (U + 1,) int64, starts at 0 and ends at N.
+        num_items: size of the catalogue.
+    """
+
+    items: Tensor
+    offsets: Tensor
+    num_items: int
+
+    def __len__(self) -> int:
+        """Return U, the number of users."""
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Tensor:
+        """Return (U,) int64, the number of items of each user."""
+        return self.offsets.diff()
+
+    @property
+    def users(self) -> Tensor:
+        """Return (N,) int64, the user of each item."""
+        return torch.repeat_interleave(torch.arange(len(self)), self.lengths)
+
+    def block(self, start: int, stop: int) -> Sequences:
+        """Return users start to stop - 1."""
+        stop = min(stop, len(self))
+        first, last = int(self.offsets[start]), int(self.offsets[stop])
+        return Sequences(self.items[first:last], self.offsets[start : stop + 1] - first, self.num_items)
+
+    def last(self, count: int) -> Tensor:
+        """Return (U, count) int64: each user's newest items, newest last.
+
+        Short histories are filled from the left with `num_items`, the padding id, which is no item.
+        """
+        places = self.offsets[1:, None] + torch.arange(-count, 0)  # (U, count)
+        inside = places >= self.offsets[:-1, None]
+        if len(self.items) == 0:
+            return torch.full(places.shape, self.num_items, dtype=torch.int64)
+        return torch.where(inside, self.items[places.clamp(min=0)], self.num_items)
+
+    def as_labels(self) -> SparseLabels:
+        """Return each user's distinct items, without their order."""
+        return SparseLabels.from_csr(self.offsets, self.items, num_labels=self.num_items)

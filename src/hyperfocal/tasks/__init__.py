@@ -1,0 +1,1 @@
+"""The jobs, each from top to bottom."""

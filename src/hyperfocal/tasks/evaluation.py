@@ -1,0 +1,98 @@
+"""Score rankers beside one another on the same users, and say in words which is better."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hyperfocal.data.sequences import Holdout
+from hyperfocal.metrics.compare import Interval, mean_intervals, paired_difference
+from hyperfocal.metrics.frequency import bucket_masks
+from hyperfocal.metrics.ranking import Scorer, coverage, only, rank_items, score_ranking
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one ranker achieves on a holdout.
+
+    Attributes:
+        overall: metric -> mean over users with its interval.
+        buckets: "head", "medium", "tail" -> the same, counting only true items of that bucket.
+        coverage: share of the catalogue recommended to anyone.
+        per_user: metric -> (V,) values, to compare rankers pair by pair.
+    """
+
+    overall: dict[str, Interval]
+    buckets: dict[str, dict[str, Interval]]
+    coverage: float
+    per_user: dict[str, Tensor]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-able means and intervals."""
+        overall = {name: interval._asdict() for name, interval in self.overall.items()}
+        buckets = {
+            bucket: {name: interval._asdict() for name, interval in metrics.items()}
+            for bucket, metrics in self.buckets.items()
+        }
+        return {**overall, "coverage": self.coverage, **buckets}
+
+
+def metric_names(k: int, num_items: int) -> list[str]:
+    """Return the metrics of every table: all at k, and recall at 10 where the catalogue has 10 items."""
+    names = [f"{kind}@{k}" for kind in ("map", "recall", "ndcg", "hit", "mrr")]
+    return names + (["recall@10"] if k != 10 and num_items >= 10 else [])
+
+
+def score_ranker(score: Scorer, holdout: Holdout, counts: Tensor, *, k: int, repeats: bool = False) -> Scores:
+    """Return the metrics of one ranker.
+
+    Args:
+        score: scores of a block of users.
+        holdout: histories and truth.
+        counts: (L,) training events of each item, for the buckets.
+        k: length of the ranking.
+        repeats: whether items of the history may be recommended.
+    """
+    names = metric_names(k, len(counts))
+    depth = max(int(name.partition("@")[2]) for name in names)
+    ranked, _ = rank_items(score, holdout.histories, depth, repeats=repeats)
+    overall = score_ranking(ranked, holdout.truth, names)
+    unseen = counts.new_zeros(holdout.truth.num_labels - len(counts))  # true items that training never saw
+    buckets = {
+        bucket: _intervals(score_ranking(ranked, only(holdout.truth, mask), names))
+        for bucket, mask in bucket_masks(torch.cat([counts, unseen])).items()
+    }
+    return Scores(_intervals(overall), buckets, coverage(ranked[:, :k], len(counts)), overall)
+
+
+def _intervals(per_user: dict[str, Tensor]) -> dict[str, Interval]:
+    return dict(zip(per_user, mean_intervals(torch.stack(list(per_user.values()), 1)), strict=True))
+
+
+def report(model: str, scores: Mapping[str, Scores], *, metric: str, users: int) -> dict[str, Any]:
+    """Return the JSON-able comparison of a model with the baselines: scores, and a verdict in words."""
+    ranked = sorted((name for name in scores if name != model), key=lambda name: -scores[name].overall[metric].mean)
+    verdict = _verdict(model, ranked[0], scores, metric) if ranked else {}
+    return {
+        "users": users,
+        "metric": metric,
+        "model": model,
+        "scores": {name: part.to_dict() for name, part in scores.items()},
+        "verdict": verdict,
+    }
+
+
+def _verdict(model: str, baseline: str, scores: Mapping[str, Scores], metric: str) -> dict[str, Any]:
+    """Say whether the model wins or loses against the best baseline, or whether chance explains it."""
+    difference = paired_difference(scores[model].per_user[metric], scores[baseline].per_user[metric])
+    word = "beats" if difference.low > 0 else "loses to" if difference.high < 0 else "does not differ from"
+    words = (
+        f"{model} {word} {baseline}, the best baseline: {metric} {scores[model].overall[metric].mean:.4f} against "
+        f"{scores[baseline].overall[metric].mean:.4f}, a difference of {difference.mean:+.4f} "
+        f"(95% interval {difference.low:+.4f} to {difference.high:+.4f})."
+    )
+    return {"baseline": baseline, "difference": difference._asdict(), "words": words}

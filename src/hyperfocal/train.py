@@ -1,0 +1,271 @@
+"""The only training loop. It knows no task: a batch is a set of example numbers, a loss is a number.
+
+A checkpoint holds model, optimizer, best weights, random state and the position inside the epoch, so
+that a resumed training takes the steps that an uninterrupted one would have taken.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from hyperfocal.config import TrainSettings
+from hyperfocal.errors import TrainingError
+
+LOG_STEPS = 50  # steps between two looks at the loss; each look waits for the device
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train.
+
+    Attributes:
+        model: its parameters are trained in place.
+        loss: (B,) example numbers -> scalar loss.
+        num_examples: examples an epoch.
+        validate: metrics of the model as it is now.
+        settings: optimizer, schedule and when to stop.
+        seed: of the order of the examples.
+    """
+
+    model: nn.Module
+    loss: Callable[[Tensor], Tensor]
+    num_examples: int
+    validate: Callable[[], dict[str, float]]
+    settings: TrainSettings
+    seed: int
+
+
+@dataclass
+class Progress:
+    """How far training is.
+
+    Attributes:
+        epoch: epochs completed.
+        step: steps taken in the epoch that runs.
+        loss_sum: sum of the losses of those steps.
+        best: best value of the validation metric so far, and in which epoch.
+        history: a row an epoch: epoch, loss, metrics, seconds.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    best: float = -math.inf
+    best_epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that a resumed training needs: named tensors and a JSON-able state."""
+
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+class Trainer:
+    """Trains a job, from the start or from a checkpoint.
+
+    Args:
+        job: what to train.
+        save: called with a checkpoint at the end, when interrupted, and between two steps whenever the
+            last call is `checkpoint_seconds` ago.
+        watch: called with (progress, steps an epoch) every 50 steps and after each epoch.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        *,
+        save: Callable[[Checkpoint], None] = lambda _: None,
+        watch: Callable[[Progress, int], None] = lambda *_: None,
+    ) -> None:
+        self.job = job
+        self.progress = Progress()
+        self.optimizer = make_optimizer(job.model, job.settings)
+        self.best_weights = _copy(job.model)
+        self.steps = math.ceil(job.num_examples / job.settings.batch_size)
+        self._save, self._watch = save, watch
+        self._saved_at = time.monotonic()
+
+    def run(self) -> bool:
+        """Train to the end and leave the best weights in the model.
+
+        Returns:
+            False if Ctrl-C stopped it; then a checkpoint is saved and the model is as it was left.
+
+        Raises:
+            TrainingError: the loss became infinite or not a number.
+        """
+        with _interrupt_flag() as interrupted:
+            while not self._finished():
+                if not self._epoch(interrupted):
+                    self._save(self.checkpoint())
+                    return False
+            self._save(self.checkpoint())
+        self.job.model.load_state_dict(self.best_weights)
+        return True
+
+    def _finished(self) -> bool:
+        progress, settings = self.progress, self.job.settings
+        waited = progress.epoch - progress.best_epoch
+        return progress.epoch >= settings.epochs or 0 < settings.patience <= waited
+
+    def _epoch(self, interrupted: threading.Event) -> bool:
+        """Take the rest of an epoch's steps and validate; False if interrupted."""
+        started, progress = time.monotonic(), self.progress
+        self.job.model.train()
+        generator = torch.Generator().manual_seed(self.job.seed * 1_000_003 + progress.epoch)
+        order = torch.randperm(self.job.num_examples, generator=generator)
+        losses: list[Tensor] = []
+        for index in order.split(self.job.settings.batch_size)[progress.step :]:
+            losses.append(self._step(index))
+            progress.step += 1
+            stop = interrupted.is_set()
+            if stop or progress.step % LOG_STEPS == 0 or progress.step == self.steps:
+                self._log(losses)
+                losses.clear()
+            if stop:
+                return False
+        self._end_epoch(time.monotonic() - started)
+        return True
+
+    def _step(self, index: Tensor) -> Tensor:
+        settings = self.job.settings
+        done = self.progress.epoch * self.steps + self.progress.step
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * schedule_factor(settings, done, settings.epochs * self.steps)
+        self.optimizer.zero_grad()
+        loss = self.job.loss(index)
+        loss.backward()
+        if settings.clip_norm:
+            nn.utils.clip_grad_norm_(self.job.model.parameters(), settings.clip_norm)
+        self.optimizer.step()
+        return loss.detach()
+
+    def _log(self, losses: list[Tensor]) -> None:
+        progress = self.progress
+        for loss in torch.stack(losses).tolist():  # one by one: the sum does not depend on when one looks
+            progress.loss_sum += loss
+        if not math.isfinite(progress.loss_sum):
+            raise TrainingError(
+                f"the loss is {progress.loss_sum} in epoch {progress.epoch + 1}, step {progress.step}. Try a smaller "
+                f"train.learning_rate (now {self.job.settings.learning_rate}) or train.clip_norm = 1"
+            )
+        self._watch(progress, self.steps)
+        if time.monotonic() - self._saved_at >= self.job.settings.checkpoint_seconds:
+            self._save(self.checkpoint())
+            self._saved_at = time.monotonic()
+
+    def _end_epoch(self, train_seconds: float) -> None:
+        started, progress = time.monotonic(), self.progress
+        self.job.model.eval()
+        with torch.inference_mode():
+            metrics = self.job.validate()
+        progress.epoch += 1
+        value = metrics[self.job.settings.metric]
+        if value > progress.best:
+            progress.best, progress.best_epoch = value, progress.epoch
+            self.best_weights = _copy(self.job.model)
+        seconds = {"train_seconds": train_seconds, "valid_seconds": time.monotonic() - started}
+        progress.history.append({"epoch": progress.epoch, "loss": progress.loss_sum / self.steps, **metrics, **seconds})
+        progress.step, progress.loss_sum = 0, 0.0
+        self._watch(progress, self.steps)
+
+    def checkpoint(self) -> Checkpoint:
+        """Return everything that `restore` needs."""
+        tensors = {f"model.{name}": value for name, value in self.job.model.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
+        for number, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items() if value is not None}
+        tensors["random.cpu"] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            tensors["random.cuda"] = torch.cuda.get_rng_state()
+        return Checkpoint(tensors, asdict(self.progress))
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to the moment of a checkpoint of the same job."""
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}, "random": {}}
+        for name, tensor in checkpoint.tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        self.job.model.load_state_dict(parts["model"])
+        self.best_weights = parts["best"]
+        states: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in parts["optimizer"].items():
+            number, _, key = name.partition(".")
+            states.setdefault(int(number), {})[key] = tensor
+        self.optimizer.load_state_dict({"state": states, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        torch.set_rng_state(parts["random"]["cpu"])
+        if "cuda" in parts["random"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state(parts["random"]["cuda"])
+        self.progress = Progress(**checkpoint.state)
+
+
+def make_optimizer(model: nn.Module, settings: TrainSettings) -> Optimizer:
+    """Return the optimizer that the settings name, over all parameters of the model."""
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optimizer == "sgd":
+        return SGD(model.parameters(), rate, momentum=settings.momentum, weight_decay=decay, fused=True)
+    kind = Adam if settings.optimizer == "adam" else AdamW
+    return kind(model.parameters(), rate, weight_decay=decay, fused=True)
+
+
+def schedule_factor(settings: TrainSettings, step: int, total_steps: int) -> float:
+    """Return what the learning rate is multiplied with at a step, from 0.
+
+    In the w warm-up steps (step + 1) / w; then 1, or for "cosine" with t from 0 to 1 over the rest,
+    (1 + cos(pi t)) / 2.
+
+    >>> [schedule_factor(TrainSettings(warmup_steps=2, schedule="cosine"), step, 4) for step in (0, 1, 2, 3)]
+    [0.5, 1.0, 1.0, 0.5]
+    """
+    warmup = settings.warmup_steps
+    if step < warmup:
+        return (step + 1) / warmup
+    if settings.schedule == "constant":
+        return 1.0
+    return (1 + math.cos(math.pi * (step - warmup) / max(total_steps - warmup, 1))) / 2
+
+
+def set_threads(asked: int) -> int:
+    """Let torch use that many CPU threads, 0 for all, never more than this process has cores; return it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = min(asked or cores, cores)
+    torch.set_num_threads(threads)
+    return threads
+
+
+def _copy(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+@contextmanager
+def _interrupt_flag() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into a flag, so that no step is cut in half; the second one raises."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+
+    def stop(*_: object) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)

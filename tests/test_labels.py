@@ -1,0 +1,167 @@
+import dataclasses
+from itertools import pairwise
+
+import pytest
+import scipy.sparse
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hyperfocal.errors import DataError
+from hyperfocal.labels import SparseLabels
+
+quick = settings(deadline=None, max_examples=60)
+
+
+@st.composite
+def rows_of_labels(draw):
+    """Return (num_labels, rows): rows may be empty, unordered and hold duplicates."""
+    num_labels = draw(st.integers(1, 9))
+    row = st.lists(st.integers(0, num_labels - 1), max_size=6)
+    return num_labels, draw(st.lists(row, max_size=6))
+
+
+def as_sets(labels: SparseLabels) -> list[set[int]]:
+    ends = labels.indptr.tolist()
+    return [set(labels.indices[start:end].tolist()) for start, end in pairwise(ends)]
+
+
+class TestAgainstSets:
+    """A row is a Python set of label ids: whatever builds it, the same sets come out."""
+
+    @quick
+    @given(rows_of_labels())
+    def test_from_lists(self, case):
+        num_labels, rows = case
+        labels = SparseLabels.from_lists(rows, num_labels=num_labels)
+        assert as_sets(labels) == [set(row) for row in rows]
+        assert labels.indices.tolist() == [label for row in rows for label in sorted(set(row))]
+        assert labels.indptr.dtype == labels.indices.dtype == torch.int64
+
+    @quick
+    @given(rows_of_labels())
+    def test_sizes_rows_and_counts(self, case):
+        num_labels, rows = case
+        labels, sets = SparseLabels.from_lists(rows, num_labels=num_labels), [set(row) for row in rows]
+        assert len(labels) == len(sets)
+        assert labels.num_positives == sum(map(len, sets))
+        assert labels.rows.tolist() == [number for number, row in enumerate(sets) for _ in row]
+        assert labels.counts().tolist() == [sum(label in row for row in sets) for label in range(num_labels)]
+
+    @quick
+    @given(rows_of_labels())
+    def test_to_dense(self, case):
+        num_labels, rows = case
+        dense = SparseLabels.from_lists(rows, num_labels=num_labels).to_dense()
+        assert dense.shape == (len(rows), num_labels)
+        assert dense.tolist() == [[float(label in row) for label in range(num_labels)] for row in rows]
+
+    @quick
+    @given(rows_of_labels())
+    def test_from_padded(self, case):
+        num_labels, rows = case
+        ids = torch.full((len(rows), 7), -1)
+        for number, row in enumerate(rows):
+            ids[number, 7 - len(row) :] = torch.tensor(row, dtype=torch.int64)
+        assert as_sets(SparseLabels.from_padded(ids, num_labels=num_labels)) == [set(row) for row in rows]
+
+    @quick
+    @given(rows_of_labels())
+    def test_from_scipy(self, case):
+        num_labels, rows = case
+        pairs = [(number, label) for number, row in enumerate(rows) for label in row]
+        where = tuple(zip(*pairs, strict=True)) or ([], [])
+        matrix = scipy.sparse.coo_array(([1] * len(pairs), where), shape=(len(rows), num_labels))
+        labels = SparseLabels.from_scipy(matrix)
+        assert as_sets(labels) == [set(row) for row in rows]
+        assert labels.num_labels == num_labels
+
+    @quick
+    @given(rows_of_labels(), st.data())
+    def test_select(self, case, data):
+        num_labels, rows = case
+        chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=8)) if rows else []
+        labels = SparseLabels.from_lists(rows, num_labels=num_labels)
+        selected = labels.select(torch.tensor(chosen, dtype=torch.int64))
+        assert as_sets(selected) == [set(rows[number]) for number in chosen]
+        assert selected.num_labels == num_labels
+
+
+class TestBuild:
+    def test_no_rows(self):
+        labels = SparseLabels.from_lists([], num_labels=3)
+        assert (len(labels), labels.num_positives, labels.counts().tolist()) == (0, 0, [0, 0, 0])
+
+    def test_no_labels(self):
+        labels = SparseLabels.from_lists([[], []], num_labels=0)
+        assert (len(labels), labels.num_positives) == (2, 0)
+        assert labels.to_dense().shape == (2, 0)
+
+    def test_from_a_generator_of_tuples(self):
+        labels = SparseLabels.from_lists(((number, 2) for number in range(2)), num_labels=3)
+        assert as_sets(labels) == [{0, 2}, {1, 2}]
+
+    def test_a_stored_zero_is_not_a_label(self):
+        matrix = scipy.sparse.csr_array(([1, 0, 2], [0, 1, 2], [0, 2, 3]), shape=(2, 3))
+        assert as_sets(SparseLabels.from_scipy(matrix)) == [{0}, {2}]
+
+    def test_scipy_entries_that_cancel_are_not_a_label(self):
+        matrix = scipy.sparse.coo_array(([1, -1, 1], ([0, 0, 0], [1, 1, 2])), shape=(1, 3))
+        assert as_sets(SparseLabels.from_scipy(matrix)) == [{2}]
+
+    def test_another_padding(self):
+        ids = torch.tensor([[0, 9, 2], [9, 9, 9]], dtype=torch.int32)
+        assert as_sets(SparseLabels.from_padded(ids, num_labels=3, padding=9)) == [{0, 2}, set()]
+
+    def test_the_largest_small_integer_is_a_label_and_not_padding(self):
+        ids = torch.tensor([[255, 0]], dtype=torch.uint8)
+        assert as_sets(SparseLabels.from_padded(ids, num_labels=256)) == [{0, 255}]
+
+    def test_no_input_is_modified(self):
+        indptr, indices = torch.tensor([0, 3, 4], dtype=torch.int32), torch.tensor([2, 0, 2, 1], dtype=torch.int32)
+        matrix = scipy.sparse.csr_array(([1, 0, 1], [2, 0, 2], [0, 3]), shape=(1, 3))
+        SparseLabels.from_csr(indptr, indices, num_labels=3)
+        SparseLabels.from_scipy(matrix)
+        assert (indptr.tolist(), indices.tolist()) == ([0, 3, 4], [2, 0, 2, 1])
+        assert (matrix.data.tolist(), matrix.indices.tolist()) == ([1, 0, 1], [2, 0, 2])
+
+    def test_dense_in_another_dtype(self):
+        labels = SparseLabels.from_lists([[1]], num_labels=2)
+        assert labels.to_dense(torch.float16).dtype == torch.float16
+
+    def test_to_another_device(self):
+        moved = SparseLabels.from_lists([[1]], num_labels=2).to("meta")
+        assert (moved.indptr.device.type, moved.indices.device.type, moved.num_labels) == ("meta", "meta", 2)
+
+    def test_cannot_be_changed(self):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            SparseLabels.from_lists([[1]], num_labels=2).num_labels = 3
+
+
+class TestErrors:
+    @pytest.mark.parametrize("label", [-1, 4, 99])
+    def test_a_label_outside_names_its_row(self, label):
+        with pytest.raises(DataError) as caught:
+            SparseLabels.from_lists([[0], [], [1, label]], num_labels=4)
+        assert str(caught.value) == f"labels: row 2 has label id {label}; allowed are 0 to 3 (num_labels=4)"
+
+    @pytest.mark.parametrize(
+        ("indptr", "message"),
+        [
+            ([1, 2], "labels: row pointers must be one-dimensional and start at 0"),
+            ([], "labels: row pointers must be one-dimensional and start at 0"),
+            ([[0, 2]], "labels: row pointers must be one-dimensional and start at 0"),
+            ([0, 2, 1, 2], "labels: row pointers fall at row 1; they must never fall"),
+            ([0, 1], "labels: the last row pointer is 1 but there are 2 label ids"),
+            ([0, 3], "labels: the last row pointer is 3 but there are 2 label ids"),
+        ],
+    )
+    def test_wrong_pointers(self, indptr, message):
+        with pytest.raises(DataError) as caught:
+            SparseLabels.from_csr(torch.tensor(indptr), torch.tensor([0, 1]), num_labels=2)
+        assert str(caught.value) == message
+
+    @pytest.mark.parametrize("ids", [torch.zeros(3, dtype=torch.int64), torch.zeros(2, 3), torch.zeros(1, 1).cfloat()])
+    def test_padded_ids_must_be_integers_in_two_dimensions(self, ids):
+        with pytest.raises(DataError, match=r"padded labels: expected a \(B, N\) integer tensor, got \("):
+            SparseLabels.from_padded(ids, num_labels=3)
