@@ -133,13 +133,21 @@ def to_toml(settings: RecommendSettings) -> str:
 
 
 def from_toml(text: str, where: str) -> RecommendSettings:
-    """Return the settings written by `to_toml`; `where` names the file in errors."""
+    """Return the settings written by `to_toml`; `where` names the file in errors.
+
+    Raises:
+        ConfigError: not such a text; a key that is missing is an error too, for then the file was cut.
+    """
     try:
         values = tomllib.loads(text)
         _refuse_unknown(values, RecommendSettings, where, prefix="")
-        return msgspec.convert(values, RecommendSettings)
+        settings = msgspec.convert(values, RecommendSettings)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ConfigError(f"{where}: {error}") from None
+    missing = _flat(msgspec.to_builtins(settings)).keys() - _flat(values).keys()
+    if missing:
+        raise ConfigError(f"{where}: {', '.join(sorted(missing)[:3])} is missing: cut off, or of another version")
+    return settings
 
 
 def differences(old: RecommendSettings, new: RecommendSettings) -> list[str]:

@@ -9,8 +9,10 @@ Files appear whole or not at all: they are written aside, flushed and renamed. N
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,6 +34,7 @@ PARTS = (
     CONFIG, MODEL, "baselines.safetensors", "vocabulary.json", "metrics.json", "history.jsonl", "environment.json",
     "checkpoints",
 )  # fmt: skip
+ASIDE = re.compile(rf"\.\d+\.({'|'.join(map(re.escape, PARTS))})")  # what a killed process leaves
 
 
 @contextmanager
@@ -74,15 +77,15 @@ class RunFolder:
             raise RunError(f"run {path}: {what}. Give the folder that `hyperfocal recommend fit --out` wrote")
         return run
 
-    def claim(self, *, resume: bool = False, overwrite: bool = False) -> None:
-        """Make sure that a run may be written here; `overwrite` removes the run that is here.
+    def refuse_taken(self, *, resume: bool = False, overwrite: bool = False) -> None:
+        """Make sure that a run may be written here, without touching anything.
 
         Raises:
             RunError: the folder holds another run, or files that are no run.
         """
-        found = sorted(entry.name for entry in self.path.iterdir()) if self.path.is_dir() else []
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"run {self.path}: is a file, not a folder. Choose another --out")
+        found = [name for name in self._names() if not ASIDE.fullmatch(name)]
         if found and CONFIG not in found:
             raise RunError(f"run {self.path}: it holds other files ({found[0]}) and no run. Choose another --out")
         if found and not (resume or overwrite):
@@ -90,16 +93,26 @@ class RunFolder:
                 f"run {self.path}: holds a run already. Continue it with --resume, replace it with --overwrite, "
                 "or choose another --out"
             )
-        if found and overwrite and not resume:
-            self._remove()
 
-    def _remove(self) -> None:
-        for name in PARTS[::-1]:  # config.toml last: until then the folder is still known as a run
-            part = self.path / name
-            if part.is_dir():
-                shutil.rmtree(part)
-            else:
-                part.unlink(missing_ok=True)
+    def clear(self) -> None:
+        """Remove the run that is here, if one is.
+
+        Raises:
+            RunError: it cannot be removed.
+        """
+        try:
+            leftovers = filter(ASIDE.fullmatch, self._names())
+            for name in [*leftovers, *PARTS[::-1]]:  # config.toml last: until then the folder is still known as a run
+                part = self.path / name
+                if part.is_dir():
+                    shutil.rmtree(part)
+                else:
+                    part.unlink(missing_ok=True)
+        except OSError as error:
+            raise RunError(f"run {self.path}: cannot remove the run that is here: {error}") from error
+
+    def _names(self) -> list[str]:
+        return sorted(entry.name for entry in self.path.iterdir()) if self.path.is_dir() else []
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file, whole or not at all."""
@@ -107,8 +120,8 @@ class RunFolder:
             aside.write_text(text, encoding="utf-8")
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write a JSON file, whole or not at all."""
-        self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        """Write a JSON file, whole or not at all; JSON knows no nan, so it becomes null."""
+        self.write_text(name, json.dumps(_without_nan(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def write_tensors(self, name: str, tensors: dict[str, Tensor], *, state: dict[str, Any] | None = None) -> None:
         """Write named tensors and a JSON-able state to a safetensors file, whole or not at all."""
@@ -151,6 +164,16 @@ class RunFolder:
         except (SafetensorError, OSError, json.JSONDecodeError) as error:
             raise self.damaged(name, error) from None
 
+    @contextmanager
+    def guard(self, name: str) -> Iterator[None]:
+        """Turn whatever goes wrong inside, while the content of a file is put to use, into `damaged`."""
+        try:
+            yield
+        except RunError:
+            raise
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError) as error:
+            raise self.damaged(name, error) from error
+
     def damaged(self, name: str, error: Exception) -> RunError:
         """Return the error for a file that is not what it should be."""
         return RunError(f"run {self.path}: {name} is damaged ({error}). Restore the file or fit again with --overwrite")
@@ -159,6 +182,14 @@ class RunFolder:
         if name == MODEL and self.has(CHECKPOINT):
             return RunError(f"run {self.path}: training has not finished. Continue it with `fit ... --resume`")
         return RunError(f"run {self.path}: {name} is missing. Restore the file or fit again with --overwrite")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def describe_environment() -> dict[str, Any]:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,8 +24,9 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from hyperfocal.config import TrainSettings
-from hyperfocal.errors import TrainingError
+from hyperfocal.errors import ConfigError, TrainingError
 
+CPU_SHARE = Path("/sys/fs/cgroup/cpu.max")
 LOG_STEPS = 50  # steps between two looks at the loss; each look waits for the device
 
 
@@ -107,7 +111,8 @@ class Trainer:
             False if Ctrl-C stopped it; then a checkpoint is saved and the model is as it was left.
 
         Raises:
-            TrainingError: the loss became infinite or not a number.
+            TrainingError: the loss became infinite, or it or the validation metric not a number.
+            ConfigError: `validate` returns no such metric.
         """
         with _interrupt_flag() as interrupted:
             while not self._finished():
@@ -157,13 +162,14 @@ class Trainer:
 
     def _log(self, losses: list[Tensor]) -> None:
         progress = self.progress
-        for loss in torch.stack(losses).tolist():  # one by one: the sum does not depend on when one looks
-            progress.loss_sum += loss
-        if not math.isfinite(progress.loss_sum):
-            raise TrainingError(
-                f"the loss is {progress.loss_sum} in epoch {progress.epoch + 1}, step {progress.step}. Try a smaller "
-                f"train.learning_rate (now {self.job.settings.learning_rate}) or train.clip_norm = 1"
-            )
+        first = progress.step - len(losses) + 1
+        for step, loss in enumerate(torch.stack(losses).tolist(), first):
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss is {loss} in epoch {progress.epoch + 1}, step {step}. Try a smaller "
+                    f"train.learning_rate (now {self.job.settings.learning_rate}) or train.clip_norm = 1"
+                )
+            progress.loss_sum += loss  # one by one: the sum does not depend on when one looks
         self._watch(progress, self.steps)
         if time.monotonic() - self._saved_at >= self.job.settings.checkpoint_seconds:
             self._save(self.checkpoint())
@@ -175,7 +181,7 @@ class Trainer:
         with torch.inference_mode():
             metrics = self.job.validate()
         progress.epoch += 1
-        value = metrics[self.job.settings.metric]
+        value = self._value(metrics)
         if value > progress.best:
             progress.best, progress.best_epoch = value, progress.epoch
             self.best_weights = _copy(self.job.model)
@@ -184,12 +190,21 @@ class Trainer:
         progress.step, progress.loss_sum = 0, 0.0
         self._watch(progress, self.steps)
 
+    def _value(self, metrics: dict[str, float]) -> float:
+        name = self.job.settings.metric
+        if name not in metrics:
+            raise ConfigError(f"train.metric = {name!r} is not among the validation metrics: {', '.join(metrics)}")
+        if math.isnan(metrics[name]):
+            raise TrainingError(f"the validation metric {name} is not a number: is there a user to validate on?")
+        return metrics[name]
+
     def checkpoint(self) -> Checkpoint:
-        """Return everything that `restore` needs."""
-        tensors = {f"model.{name}": value for name, value in self.job.model.state_dict().items()}
+        """Return everything that `restore` needs, as it is now."""
+        tensors = {f"model.{name}": value for name, value in _copy(self.job.model).items()}
         tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
         for number, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items() if value is not None}
+            kept = {name: value.clone() for name, value in state.items() if value is not None}
+            tensors |= {f"optimizer.{number}.{name}": value for name, value in kept.items()}
         tensors["random.cpu"] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors["random.cuda"] = torch.cuda.get_rng_state()
@@ -206,12 +221,12 @@ class Trainer:
         states: dict[int, dict[str, Tensor]] = {}
         for name, tensor in parts["optimizer"].items():
             number, _, key = name.partition(".")
-            states.setdefault(int(number), {})[key] = tensor
+            states.setdefault(int(number), {})[key] = tensor.clone()  # the optimizer writes into it
         self.optimizer.load_state_dict({"state": states, "param_groups": self.optimizer.state_dict()["param_groups"]})
         torch.set_rng_state(parts["random"]["cpu"])
         if "cuda" in parts["random"] and torch.cuda.is_available():
             torch.cuda.set_rng_state(parts["random"]["cuda"])
-        self.progress = Progress(**checkpoint.state)
+        self.progress = Progress(**deepcopy(checkpoint.state))
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings) -> Optimizer:
@@ -241,11 +256,25 @@ def schedule_factor(settings: TrainSettings, step: int, total_steps: int) -> flo
 
 
 def set_threads(asked: int) -> int:
-    """Let torch use that many CPU threads, 0 for all, never more than this process has cores; return it."""
+    """Let torch use that many CPU threads, never more than this process has cores; return how many.
+
+    0 asks for as many as the variable OMP_NUM_THREADS says, else one a core. A container's share counts as cores.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = min(asked or cores, cores)
+    cores = min(cores, _quota())
+    allowed = os.environ.get("OMP_NUM_THREADS", "")
+    threads = min(asked or (int(allowed) if allowed.isdecimal() else 0) or cores, cores)
     torch.set_num_threads(threads)
     return threads
+
+
+def _quota() -> int:
+    """Return the processors that a container's share amounts to, at least 1; without a limit a large number."""
+    try:
+        share, period = CPU_SHARE.read_text().split()
+        return max(int(share) // int(period), 1)
+    except (OSError, ValueError):  # no container, or "max"
+        return sys.maxsize
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:

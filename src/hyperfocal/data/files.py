@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
-from collections.abc import Iterator
+import zlib
+from codecs import BOM_UTF8
+from collections.abc import Callable
 from dataclasses import dataclass
+from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from typing import IO, cast
 
 import polars as pl
 
+from hyperfocal.data.faults import csv_rows, find_fault, find_separator
 from hyperfocal.errors import DataError
 
 KINDS = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "lines"}
-SEPARATORS = ",\t;|"
+READ_ERRORS = (OSError, EOFError, zlib.error)  # the last two: a .gz that is cut short or damaged
 
 
 @dataclass(frozen=True)
@@ -29,46 +32,62 @@ class File:
         return "frame" if self.path is None else str(self.path)
 
     @property
+    def suffix(self) -> str:
+        """Return the end of the name in small letters, without .gz: ".csv"."""
+        assert self.path is not None
+        return (self.path.with_suffix("") if self.path.suffix == ".gz" else self.path).suffix.lower()
+
+    @property
     def kind(self) -> str:
         """Return "csv", "parquet", "jsonl" or "lines", by the name's end."""
         assert self.path is not None
-        suffix = (self.path.with_suffix("") if self.path.suffix == ".gz" else self.path).suffix.lower()
-        if suffix not in KINDS or (suffix == ".parquet" and self.path.suffix == ".gz"):
+        if self.suffix not in KINDS or (self.suffix == ".parquet" and self.path.suffix == ".gz"):
             raise DataError(
                 f"{self}: cannot tell its format from its name. Allowed: {', '.join(KINDS)}; text also as .gz"
             )
-        return KINDS[suffix]
+        return KINDS[self.suffix]
+
+    def refuse_unwritable(self) -> None:
+        """Raise DataError if `write_frame` cannot write here, before the work whose end is this file."""
+        if self.kind == "lines":
+            raise DataError(f"{self}: rows cannot be written as {self.suffix}. Allowed: .csv, .tsv, .jsonl, .parquet")
+        assert self.path is not None
+        if self.path.is_dir():
+            raise DataError(f"{self}: is a folder, not a file. Give the name of a file to write")
+
+    def open_bytes(self) -> IO[bytes]:
+        """Open for reading, unpacked."""
+        assert self.path is not None
+        return cast(IO[bytes], gzip.open(self.path) if self.path.suffix == ".gz" else self.path.open("rb"))
 
     def open(self) -> IO[str]:
-        """Open for reading text, unpacked."""
-        assert self.path is not None
-        if self.path.suffix == ".gz":
-            return gzip.open(self.path, "rt", encoding="utf-8", newline="")
-        return self.path.open(encoding="utf-8", newline="")
+        """Open for reading text, unpacked; a byte order mark is left out."""
+        return TextIOWrapper(self.open_bytes(), encoding="utf-8-sig", newline="\n")
 
     def place(self, row: int) -> str:
         """Return "FILE line 7" for a row number from 0; only errors ask, so it may read the file again."""
-        if self.path is None or self.kind == "parquet":
-            return f"{self} row {row}"
-        return f"{self} line {self._line(row)[0]}"
+        found = self._find(row)
+        return f"{self} line {found[0]}" if found else f"{self} row {row}"
 
     def fields(self, row: int) -> str:
         """Return " (the row has 2 of 3 fields)" where a CSV row is too short, else ""."""
-        if self.path is None or self.kind != "csv":
-            return ""
-        _, width, fields = self._line(row)
+        _, fields, width = self._find(row) or (0, 0, 0)
         return f" (the row has {fields} of {width} fields)" if fields < width else ""
 
-    def _line(self, row: int) -> tuple[int, int, int]:
-        """Return line number, header width and number of fields of a row."""
+    def _find(self, row: int) -> tuple[int, int, int] | None:
+        """Return line number, number of fields and width of the header; None where no line can be told."""
+        if self.path is None or self.kind == "parquet":
+            return None
         with self.open() as text:
             if self.kind != "csv":
-                numbered = ((n, line) for n, line in enumerate(text, 1) if line.strip())
-                return next(islice(numbered, row, None))[0], 0, 0
-            rows = _csv_rows(text)
-            _, header = next(rows)
-            line, fields = next(islice(rows, row, None))
-            return line, len(header), len(fields)
+                numbered = (number for number, line in enumerate(text, 1) if line.strip())
+                return next(((number, 0, 0) for number in islice(numbered, row, None)), None)
+            try:
+                rows = csv_rows(text)
+                _, header = next(rows)
+                return next(((line, len(fields), len(header)) for line, fields in islice(rows, row, None)), None)
+            except ValueError:
+                return None
 
 
 def read_frame(file: File) -> pl.DataFrame:
@@ -83,84 +102,96 @@ def read_frame(file: File) -> pl.DataFrame:
         what = "is a folder, not a file" if file.path.is_dir() else "no such file"
         raise DataError(f"{file}: {what}. Check the path (looked in {Path.cwd()})")
     if file.path.stat().st_size == 0:
-        raise DataError(f"{file}: the file is empty. Give a file with one row an event")
+        raise _empty(file)
     try:
-        if kind == "parquet":
-            return pl.read_parquet(file.path)
-        if kind == "jsonl":
-            return pl.read_ndjson(_unpacked(file), infer_schema_length=None)
-        return _read_lines(file) if kind == "lines" else _read_csv(file)
-    except (pl.exceptions.PolarsError, OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: not readable as {kind}: {_where_ragged(file) or error}") from None
+        return READERS[kind](file)
+    except pl.exceptions.NoDataError:
+        raise _empty(file) from None
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, UnicodeDecodeError, *READ_ERRORS) as error:
+        raise DataError(f"{file}: not readable as {kind}: {_reason(file, error)}") from None
 
 
 def write_frame(frame: pl.DataFrame, path: Path) -> None:
     """Write a frame in the format that the name says: .csv, .tsv, .jsonl (also .gz) or .parquet.
 
     The caller hands a path that it may leave half-written, and renames it.
+
+    Raises:
+        DataError: another format, or a folder.
+        OSError: it cannot be written.
     """
-    kind = File(path).kind
-    if kind == "parquet":
+    file = File(path)
+    file.refuse_unwritable()
+    try:
+        _write(frame, path, file)
+    except pl.exceptions.PolarsError as error:  # a full disk
+        raise OSError(str(error)) from error
+
+
+def _write(frame: pl.DataFrame, path: Path, file: File) -> None:
+    if file.kind == "parquet":
         frame.write_parquet(path)
         return
     with cast(IO[bytes], gzip.open(path, "wb") if path.suffix == ".gz" else path.open("wb")) as out:
-        if kind == "jsonl":
+        if file.kind == "jsonl":
             frame.write_ndjson(out)
         else:
-            frame.write_csv(out, separator="\t" if ".tsv" in path.suffixes else ",")
+            frame.write_csv(out, separator="\t" if file.suffix == ".tsv" else ",")
 
 
 def _read_csv(file: File) -> pl.DataFrame:
     assert file.path is not None
     with file.open() as text:
-        header = text.readline()
-    separator = max(SEPARATORS, key=header.count)
-    return pl.read_csv(file.path, separator=separator, infer_schema=False)
+        separator = find_separator(text)
+    frame = pl.read_csv(file.path, separator=separator, infer_schema=False, glob=False)
+    filled = frame.select(filled=pl.any_horizontal(pl.all().str.len_bytes() > 0).fill_null(value=False))["filled"]
+    return frame if filled.all() else frame.filter(filled)  # blank lines are no rows
+
+
+def _read_parquet(file: File) -> pl.DataFrame:
+    assert file.path is not None
+    return pl.read_parquet(file.path, glob=False)
+
+
+def _read_jsonl(file: File) -> pl.DataFrame:
+    with file.open_bytes() as packed:
+        raw = packed.read().removeprefix(BOM_UTF8)
+    if not raw or raw.isspace():
+        raise _empty(file)
+    return pl.read_ndjson(raw, infer_schema_length=None)
 
 
 def _read_lines(file: File) -> pl.DataFrame:
-    """Read `user item item ...` into one row an event."""
-    assert file.path is not None
-    lines = pl.read_csv(
-        file.path, separator="\x01", has_header=False, new_columns=["line"], quote_char=None, infer_schema=False
-    )
-    words = lines["line"].fill_null("").str.extract_all(r"\S+")
-    short = (words.list.len() < 2) & (words.list.len() > 0)
-    if short.any():
-        row = int(short.arg_max() or 0)
-        raise DataError(f"{file} line {row + 1}: a user without an item. Expected 'user item item ...'")
-    kept = words.filter(words.list.len() > 0)
-    frame = pl.DataFrame({"user": kept.list.first(), "item": kept.list.slice(1)})
-    return frame.explode("item")
+    """Read `user item item ...` into one row an event; spaces and tabs part the words."""
+    with file.open() as text:
+        words = pl.Series(text.read().split("\n"), dtype=pl.String).str.extract_all(r"[^ \t\r]+")
+    counts = words.list.len()
+    if (counts == 1).any():
+        line = 1 + int((counts == 1).arg_max() or 0)
+        raise DataError(f"{file} line {line}: a user without an item. Expected 'user item item ...'")
+    kept = words.filter(counts > 0)
+    return pl.DataFrame({"user": kept.list.first(), "item": kept.list.slice(1)}).explode("item")
 
 
-def _unpacked(file: File) -> bytes | Path:
-    assert file.path is not None
-    return gzip.decompress(file.path.read_bytes()) if file.path.suffix == ".gz" else file.path
+READERS: dict[str, Callable[[File], pl.DataFrame]] = {
+    "csv": _read_csv,
+    "parquet": _read_parquet,
+    "jsonl": _read_jsonl,
+    "lines": _read_lines,
+}
 
 
-def _csv_rows(text: IO[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line on which each row begins, and its fields; blank lines are no rows."""
-    header = text.readline()
-    separator = max(SEPARATORS, key=header.count)
-    yield 1, next(csv.reader([header], delimiter=separator))
-    reader = csv.reader(text, delimiter=separator)
-    begins = 2
-    for row in reader:
-        if row:
-            yield begins, row
-        begins = reader.line_num + 2
+def _empty(file: File) -> DataError:
+    return DataError(f"{file}: the file is empty. Give a file with one row an event")
 
 
-def _where_ragged(file: File) -> str:
-    """Return which row has more fields than the header, if one has."""
-    if file.kind != "csv":
-        return ""
-    try:
-        with file.open() as text:
-            rows = _csv_rows(text)
-            _, header = next(rows)
-            wide = next(((line, row) for line, row in rows if len(row) > len(header)), None)
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error, StopIteration):
-        return ""
-    return f"line {wide[0]} has {len(wide[1])} fields, the header {len(header)}" if wide else ""
+def _reason(file: File, error: BaseException) -> str:
+    """Return why a file is not readable, with the line to blame where there is one."""
+    fault = ""
+    if file.kind != "parquet":
+        try:
+            with file.open_bytes() as lines, file.open() as text:
+                fault = find_fault(lines, text, file.kind)
+        except READ_ERRORS as damage:
+            return f"the file is cut short or damaged ({damage}). Copy or download it again"
+    return fault or f"{str(error).splitlines()[0]}. Perhaps it is damaged or of another format: write it again"

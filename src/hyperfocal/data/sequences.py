@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hyperfocal.data.tables import Log
 from hyperfocal.data.vocabulary import Vocabulary, encode_log
+from hyperfocal.errors import DataError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.sequences import Sequences
 
@@ -79,6 +80,31 @@ class Holdout:
     def __len__(self) -> int:
         """Return U."""
         return len(self.users)
+
+    def first(self, count: int) -> Holdout:
+        """Return the first users only, at most `count`."""
+        rows = torch.arange(min(count, len(self)))
+        histories = self.histories.block(0, len(rows))
+        return Holdout(self.users.head(len(rows)), histories, self.truth.select(rows), self.unknown, self.skipped)
+
+    def describe(self) -> dict[str, int]:
+        """Return how much was scored and how much left out."""
+        unseen = int((self.truth.indices >= self.histories.num_items).sum())
+        return {
+            "users": len(self),
+            "skipped_users": self.skipped,
+            "unknown_events": self.unknown,
+            "true_items": self.truth.num_positives,
+            "unseen_true_items": unseen,
+        }
+
+    def refuse_empty(self, name: str) -> None:
+        """Raise DataError, calling the log `name`, if no user can be scored."""
+        if self.truth.num_positives == 0:
+            raise DataError(
+                f"{name}: no user can be scored: {self.skipped:,} users are too short or have no true item. "
+                "Give users with more items than --history, or a truth file with the same users"
+            )
 
 
 def cut_examples(sequences: Sequences, *, history: int, next_items: int, every: bool) -> Examples:

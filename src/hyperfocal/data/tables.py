@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hyperfocal.config import DataSettings
-from hyperfocal.data.columns import Columns, find_columns
+from hyperfocal.data.columns import Columns, find_columns, refuse_twice
 from hyperfocal.data.files import File, read_frame
 from hyperfocal.errors import DataError
 
@@ -114,17 +114,18 @@ def _log(frame: pl.DataFrame, settings: DataSettings, file: File) -> Log:
     names = set(frame.columns)
     asked = settings.user or settings.item or settings.order
     if not asked and names >= {"user_id", "challenge_sequence", "challenge"}:
-        return _arrange(frame, Columns("user_id", "challenge", "challenge_sequence"), "challenge", file, "position")
+        columns = Columns("user_id", "challenge", "challenge_sequence")
+        refuse_twice(columns, frame.columns, file)
+        return _arrange(frame, columns, "challenge", file, "position")
     if not asked and names == {"user_sequence", "challenge"}:
-        return _arrange(
-            _split_user_sequence(frame, file), Columns("user_id", "challenge", "n"), "challenge", file, "position"
-        )
+        columns = Columns("user_id", "challenge", "position")
+        return _arrange(_split_user_sequence(frame, file), columns, "challenge", file, "position")
     return _arrange(frame, find_columns(frame.columns, settings, file), "long", file, settings.order_kind)
 
 
 def _split_user_sequence(frame: pl.DataFrame, file: File) -> pl.DataFrame:
     """Turn `user_sequence` ("17_11") into user "17" and position 11."""
-    parts = frame["user_sequence"].str.extract_groups(r"^(.+)_(\d+)$").struct.unnest()
+    parts = frame["user_sequence"].cast(pl.String).str.extract_groups(r"^(.+)_(\d+)$").struct.unnest()
     user, position = parts.get_columns()
     if user.null_count():
         row = int(user.is_null().arg_max() or 0)
@@ -132,13 +133,13 @@ def _split_user_sequence(frame: pl.DataFrame, file: File) -> pl.DataFrame:
             f"{file.place(row)}: user_sequence {frame['user_sequence'][row]!r} is not <user>_<position>, as 17_11. "
             "Mend the row or name the columns with --user, --item and --order"
         )
-    return pl.DataFrame({"user_id": user, "challenge": frame["challenge"], "n": position})
+    return pl.DataFrame({"user_id": user, "challenge": frame["challenge"], "position": position})
 
 
 def _arrange(frame: pl.DataFrame, columns: Columns, form: Form, file: File, order_kind: str) -> Log:
     """Group the rows by user, in order of first appearance, each user's events oldest first."""
     if frame.height == 0:
-        raise DataError(f"{file}: has a header but no rows. Give a file with one row an event")
+        raise DataError(f"{file}: holds no rows. Give a file with one row an event")
     user, item = (_text(frame[name], file) for name in (columns.user, columns.item))
     users = user.unique(maintain_order=True)
     sortable = pl.DataFrame({"user": user.cast(pl.Enum(users)).to_physical().cast(pl.UInt32), "item": item})
@@ -170,8 +171,13 @@ def _ties(ordered: pl.DataFrame, users: pl.Series, order_kind: str, columns: Col
 
 
 def _text(series: pl.Series, file: File) -> pl.Series:
-    """Return the ids as text; an id that is missing or empty is an error."""
-    text = series.cast(pl.String)
+    """Return the ids as text, whole numbers without a ".0"; an id that is missing or empty is an error."""
+    if series.dtype.is_float():
+        text = series.fill_nan(None).cast(pl.String).str.strip_suffix(".0")
+    elif series.dtype.is_nested() or series.dtype in (pl.Binary, pl.Object):
+        raise DataError(f"{file}: column '{series.name}' holds {series.dtype}, not ids. Allowed: text and numbers")
+    else:
+        text = series.cast(pl.String)
     missing = text.is_null() | (text == "")
     if missing.any():
         row = int(missing.arg_max() or 0)
@@ -184,26 +190,49 @@ def _text(series: pl.Series, file: File) -> pl.Series:
 
 def _order(series: pl.Series, file: File) -> pl.Series:
     """Return the order as integers, floats or times, whichever reads every value."""
-    if series.dtype == pl.String:
-        text = series.str.strip_chars()
-        tries = [text.cast(pl.Int64, strict=False), text.cast(pl.Float64, strict=False), _times(text)]
-        series, original = next((t for t in tries if t.null_count() == 0), min(tries, key=pl.Series.null_count)), series
+    if series.dtype in (pl.String, pl.Categorical, pl.Enum):
+        order = _parsed(series.cast(pl.String).str.strip_chars())
     else:
-        original = series
-    if not (series.dtype.is_numeric() or series.dtype.is_temporal()):
-        raise DataError(f"{file}: order column '{original.name}' holds {series.dtype}, not numbers or times")
-    bad = series.is_null() | (~series.is_finite() if series.dtype.is_float() else False)
+        order = series
+    if not (order.dtype.is_numeric() or order.dtype.is_temporal()):
+        raise DataError(
+            f"{file}: order column '{series.name}' holds {order.dtype}, not numbers or times. "
+            "Name another column with --order"
+        )
+    bad = order.is_null() | (~order.is_finite() if order.dtype.is_float() else False)
     if bad.any():
         row = int(bad.arg_max() or 0)
+        value = "no value" if series[row] is None else f"{series[row]!r} is neither a number nor a time"
         raise DataError(
-            f"{file.place(row)}: order {original[row]!r} in column '{original.name}' is neither a number nor a time. "
-            f"Allowed are numbers and ISO 8601 times as 2024-05-31T12:00:00{file.fields(row)}"
+            f"{file.place(row)}: order column '{series.name}': {value}{file.fields(row)}. Allowed are numbers, and "
+            "ISO 8601 times as 2024-05-31T12:00:00, all with or all without a time zone"
         )
-    return series
+    return order
+
+
+def _parsed(text: pl.Series) -> pl.Series:
+    """Return the first reading without a null, else the one with the fewest."""
+    readings: list[pl.Series] = []
+    for read in (_integers, _floats, _times):  # one after the other: times take long
+        readings.append(read(text))
+        if readings[-1].null_count() == 0:
+            return readings[-1]
+    return min(readings, key=pl.Series.null_count)
+
+
+def _integers(text: pl.Series) -> pl.Series:
+    return text.cast(pl.Int64, strict=False)
+
+
+def _floats(text: pl.Series) -> pl.Series:
+    return text.cast(pl.Float64, strict=False)
 
 
 def _times(text: pl.Series) -> pl.Series:
+    """Read times that begin with the year: what 01/02/2024 means is anybody's guess."""
+    text = text.set(~text.str.contains(r"^\d{4}[-/]\d").fill_null(value=False), None)
+    unit: Literal["ns", "us"] = "ns" if text.str.contains(r"\.\d{7}").any() else "us"  # us reaches further
     try:
-        return text.str.to_datetime(strict=False)
+        return text.str.to_datetime(strict=False, time_unit=unit)
     except pl.exceptions.PolarsError:  # no known format fits the first value
         return pl.Series(text.name, [None] * len(text), dtype=pl.Datetime)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,10 +62,14 @@ class Vocabulary:
             DataError: not such a text.
         """
         try:
-            items: Sequence[str] = json.loads(text)["items"]
-            return cls(pl.Series("item", items, dtype=pl.String))
-        except (json.JSONDecodeError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+            items = json.loads(text)["items"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise DataError(f"not a vocabulary: {type(error).__name__}: {error}") from None
+        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+            raise DataError("not a vocabulary: 'items' is not a list of texts")
+        if len(set(items)) < len(items):
+            raise DataError(f"not a vocabulary: of {len(items):,} items only {len(set(items)):,} differ")
+        return cls(pl.Series("item", items, dtype=pl.String))
 
 
 def encode_log(log: Log, vocabulary: Vocabulary) -> tuple[Sequences, int]:

@@ -26,19 +26,19 @@ def mean_intervals(values: Tensor, *, seed: int = 0) -> list[Interval]:
     mean = sum(w * x) / sum(w). All columns share the resamples, so columns can be compared.
 
     Args:
-        values: (U, M) float, a row a user; nan where a column says nothing of a user. A column
-            without a value gives nan.
+        values: (U, M) float, a row a user; nan (or inf) where a column says nothing of a user. A
+            column without a value gives nan.
         seed: of the resamples.
 
     Source: Efron 1979; Chamandy et al. 2012, Estimating Uncertainty for Massive Data Streams.
     """
     generator = torch.Generator().manual_seed(seed)
     count = min(len(values), GROUPS)
-    known = values.isfinite().double()
+    known = values.isfinite()
     if count == 0 or values.shape[1] == 0:
         return [Interval(float("nan"), float("nan"), float("nan"))] * values.shape[1]
     group = torch.randperm(len(values), generator=generator) % count
-    both = torch.cat([values.double().nan_to_num(0), known], 1)
+    both = torch.cat([values.double().where(known, 0), known.double()], 1)
     grouped = torch.zeros(count, both.shape[1], dtype=torch.float64).index_add_(0, group, both)
     weights = torch.poisson(torch.ones(RESAMPLES, count), generator=generator).double()
     sums, sizes = (weights @ grouped).chunk(2, 1)

@@ -61,7 +61,7 @@ def rank_items(score: Scorer, histories: Sequences, k: int, *, repeats: bool = F
 def _rank_block(score: Scorer, block: Sequences, k: int, repeats: bool) -> tuple[Tensor, Tensor]:
     scores = score(block)
     if not repeats:
-        scores[block.users, block.items] = -torch.inf
+        scores = scores.index_put((block.users, block.items), scores.new_tensor(-torch.inf))  # a copy: not ours
     best, items = top_k(scores, k)
     return items.masked_fill_(best == -torch.inf, NO_ITEM).cpu(), best.float().cpu()
 

@@ -1,7 +1,7 @@
 """Baselines: what counting alone achieves. Each is a popularity and, but for the first, an item-to-item matrix.
 
     score(user, b) = sum over the user's last `window` items a_1 (newest), a_2, ... of
-                     decay^(j - 1) * matrix[a_j, b]      + 1e-6 * popularity(b)
+                     decay^(j - 1) * matrix[a_j, b]      + 1e-6 * share of all events that are on b
 
 popularity        no matrix
 cooccurrence      matrix[a, b] = P(b in a user's items | a in them), the whole history counts
@@ -23,6 +23,7 @@ from hyperfocal.sequences import Sequences
 
 POPULARITY_WEIGHT = 1e-6  # breaks ties, and ranks for a user without a known item
 NEIGHBOURS = 500  # strongest entries of a row that are kept, so that memory is O(L)
+BLOCK_NUMBERS = 2**23  # entries of the co-occurrence matrix that exist before the weak ones are dropped
 
 
 class Kind(NamedTuple):
@@ -46,46 +47,46 @@ class Baseline:
 
     Attributes:
         kind: window and decay.
-        popularity: (L,) float32, share of training events.
+        counts: (L,) int64, training events of each item.
         matrix: (L, L) float32 CSR, or None.
     """
 
     kind: Kind
-    popularity: Tensor
+    counts: Tensor
     matrix: sparse.csr_array | None
 
     def scores(self, histories: Sequences) -> Tensor:
-        """Return (U, L) float32 scores."""
-        popularity = (POPULARITY_WEIGHT * self.popularity).expand(len(histories), -1)
+        """Return (U, L) float64 scores: float32 would round the popularity of all but the commonest items away."""
+        shares = self.counts.double() / self.counts.sum().clamp(min=1)
+        popularity = (POPULARITY_WEIGHT * shares).expand(len(histories), -1)
         if self.matrix is None:
             return popularity.clone()
         weights = _history_weights(histories, self.kind)
-        return torch.from_numpy((weights @ self.matrix).toarray()).add_(popularity)
+        return torch.from_numpy((weights @ self.matrix).toarray()).double().add_(popularity)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what `from_tensors` needs, ready for safetensors."""
         if self.matrix is None:
-            return {"popularity": self.popularity}
+            return {"counts": self.counts}
         parts = {"indptr": self.matrix.indptr, "indices": self.matrix.indices, "data": self.matrix.data}
-        return {"popularity": self.popularity} | {name: torch.from_numpy(part) for name, part in parts.items()}
+        return {"counts": self.counts} | {name: torch.from_numpy(part) for name, part in parts.items()}
 
     @classmethod
     def from_tensors(cls, name: str, tensors: dict[str, Tensor]) -> Baseline:
         """Build from `tensors()`; `name` is a key of KINDS."""
-        size = len(tensors["popularity"])
+        size = len(tensors["counts"])
         matrix = None
         if "data" in tensors:
             parts = tuple(tensors[part].numpy() for part in ("data", "indices", "indptr"))
             matrix = sparse.csr_array(parts, shape=(size, size))
-        return cls(KINDS[name], tensors["popularity"], matrix)
+        return cls(KINDS[name], tensors["counts"], matrix)
 
 
 def fit_baseline(name: str, sequences: Sequences) -> Baseline:
     """Return the named baseline, fitted on every event of the sequences."""
     counts = torch.bincount(sequences.items, minlength=sequences.num_items)
-    popularity = (counts / counts.sum().clamp(min=1)).float()
     matrices = {"cooccurrence": _cooccurrence, "markov": _transitions, "decayed_markov": _transitions}
-    return Baseline(KINDS[name], popularity, matrices[name](sequences) if name in matrices else None)
+    return Baseline(KINDS[name], counts, matrices[name](sequences) if name in matrices else None)
 
 
 def _transitions(sequences: Sequences) -> sparse.csr_array:
@@ -101,10 +102,16 @@ def _cooccurrence(sequences: Sequences) -> sparse.csr_array:
     shape = (len(sequences), sequences.num_items)
     ones = np.ones(labels.num_positives, dtype=np.float32)
     users_by_items = sparse.csr_array((ones, labels.indices.numpy(), labels.indptr.numpy()), shape=shape)
-    together = (users_by_items.T @ users_by_items).tocsr()
-    together.setdiag(0)
-    together.eliminate_zeros()
-    return _rows_to_shares(together, divisor=labels.counts().numpy())
+    items_by_users, counts = users_by_items.T.tocsr(), labels.counts().numpy()
+    step = max(BLOCK_NUMBERS // max(shape[1], 1), 1)
+    blocks = []
+    for start in range(0, shape[1], step):
+        together = (items_by_users[start : start + step] @ users_by_items).tocsr()
+        together.setdiag(0, k=start)
+        together.eliminate_zeros()
+        blocks.append(_rows_to_shares(together, divisor=counts[start : start + step]))
+    matrix: sparse.csr_array = sparse.vstack(blocks, format="csr")
+    return matrix
 
 
 def _counted(rows: np.ndarray, columns: np.ndarray, size: int) -> sparse.csr_array:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from hyperfocal.config import ModelSettings
 
+OUTPUT_STD = 0.01  # small, so that every label really starts at its prior: Lin et al. 2017, section 4.1
+
 
 class ConcatMLP(nn.Module):
     """The original challenge's network: embeddings in a row, then fully connected layers with ReLU.
@@ -32,6 +34,7 @@ class ConcatMLP(nn.Module):
         for inputs, outputs in pairwise(widths):
             self.layers.extend([nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(settings.dropout)])
         output = nn.Linear(widths[-1], num_items)
+        nn.init.normal_(output.weight, std=OUTPUT_STD)
         self.weight = output.weight
         self.bias = nn.Parameter(torch.full((num_items,), bias))
 

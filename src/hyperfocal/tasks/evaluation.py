@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,13 +33,16 @@ class Scores:
     per_user: dict[str, Tensor]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-able means and intervals."""
-        overall = {name: interval._asdict() for name, interval in self.overall.items()}
-        buckets = {
-            bucket: {name: interval._asdict() for name, interval in metrics.items()}
-            for bucket, metrics in self.buckets.items()
-        }
-        return {**overall, "coverage": self.coverage, **buckets}
+        """Return JSON-able means and intervals; None where there is nothing to average."""
+        buckets = {bucket: _plain(metrics) for bucket, metrics in self.buckets.items()}
+        return {**_plain(self.overall), "coverage": self.coverage, **buckets}
+
+
+def _plain(metrics: dict[str, Interval]) -> dict[str, dict[str, float | None]]:
+    return {
+        name: {part: None if math.isnan(value) else value for part, value in interval._asdict().items()}
+        for name, interval in metrics.items()
+    }
 
 
 def metric_names(k: int, num_items: int) -> list[str]:

@@ -1,9 +1,341 @@
 """The job `recommend`: a user's last items in, the next items out.
 
-Read from top to bottom: what a fitted recommender is, how one is fitted, how it predicts, how it is
-scored, and how it is kept in a run folder.
+Read from top to bottom: how a recommender is fitted, how it predicts, how it is scored, and how it is
+kept in a run folder. What it learns from is prepared in `preparation.py`, its network in `network.py`.
 """
 
 from __future__ import annotations
 
-TRAIN_USERS_SCORED = 20_000  # training users whose map shows how much the model overfits
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from hyperfocal.config import RecommendSettings, differences, from_toml, resolve, to_toml
+from hyperfocal.data.sequences import Holdout, hold_out_last, hold_out_truth
+from hyperfocal.data.tables import Log
+from hyperfocal.data.vocabulary import Vocabulary, encode_log
+from hyperfocal.errors import ConfigError
+from hyperfocal.metrics.ranking import NO_ITEM, Scorer, rank_items
+from hyperfocal.models.baselines import KINDS, Baseline, fit_baseline
+from hyperfocal.runs import CONFIG, MODEL, RunFolder, describe_environment
+from hyperfocal.tasks.evaluation import report, score_ranker
+from hyperfocal.tasks.network import make_network, network_scorer, train_network
+from hyperfocal.tasks.preparation import Prepared, as_log, prepare
+from hyperfocal.train import Progress, set_threads
+
+BASELINES = "baselines.safetensors"
+TRAIN_USERS_SCORED = 10_000  # training users, the first, whose scores beside validation show overfitting
+
+LogLike = Log | pl.DataFrame | str | Path
+Watch = Callable[[Progress, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What `predict` returns.
+
+    Attributes:
+        frame: the input's user and item columns, `rank` (1 is best) and `score`; or, for a log in the
+            challenge format, `user_sequence` ("<user>_11" is the best after 10) and `challenge`.
+        users: users of the log.
+        unknown_events: events of items that training never saw, left out of the histories.
+    """
+
+    frame: pl.DataFrame
+    users: int
+    unknown_events: int
+
+
+class Recommender:
+    """Recommends the next items of users, also of users never seen in training.
+
+    The arguments are the command line's: None is what the recipe says, and without a recipe the defaults.
+
+    Args:
+        recipe: path of a TOML file.
+        model: "concat_mlp", "popularity", "cooccurrence", "markov" or "decayed_markov".
+        history: items that the network reads.
+        next_items: items that are the target.
+        seed: of the split, the initial weights and the order of the examples.
+        settings: any others by their dotted key, as {"train.epochs": 5}.
+
+    Attributes:
+        settings_: everything resolved.
+        vocabulary_: the items.
+        model_: the fitted network or baseline.
+        baselines_: name -> fitted baseline.
+        metrics_: scores on validation users beside the baselines, the verdict, and the counts of the data.
+        history_: a row an epoch; empty for baselines.
+
+    >>> log = pl.DataFrame({"user": list("aaabbbccc"), "item": list("xyzxyzyzx")})
+    >>> recommender = Recommender(model="markov", history=2, next_items=1).fit(log)
+    >>> recommender.recommend([["x"], ["z", "x"]], k=1)
+    [['y'], ['y']]
+    """
+
+    def __init__(
+        self,
+        recipe: str | Path | None = None,
+        *,
+        model: str | None = None,
+        history: int | None = None,
+        next_items: int | None = None,
+        seed: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.model = model
+        self.history = history
+        self.next_items = next_items
+        self.seed = seed
+        self.settings = settings
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the arguments, as scikit-learn's `clone` asks for them."""
+        names = ("recipe", "model", "history", "next_items", "seed", "settings")
+        return {name: getattr(self, name) for name in names}
+
+    def set_params(self, **params: Any) -> Recommender:
+        """Change arguments; they count from the next `fit` on."""
+        for name, value in params.items():
+            if name not in self.get_params():
+                raise ConfigError(f"parameter {name!r} is unknown. Allowed: {', '.join(self.get_params())}")
+            setattr(self, name, value)
+        return self
+
+    def fit(
+        self,
+        log: LogLike,
+        valid: LogLike | None = None,
+        *,
+        valid_truth: LogLike | None = None,
+        out: str | Path | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+        watch: Watch = lambda *_: None,
+    ) -> Recommender:
+        """Fit on a log and score the result on validation users beside the baselines.
+
+        Args:
+            log: training events: a path, a frame in long form, or a Log.
+            valid: events of other users, to choose the best epoch on; None holds users of `log` out.
+            valid_truth: the items that follow `valid`; None takes the last ones of `valid`.
+            out: run folder; it gets checkpoints while training goes on.
+            resume: continue the run in `out`, or start it if there is none.
+            overwrite: replace the run in `out`.
+            watch: called with (progress, steps an epoch) as training goes on.
+
+        Raises:
+            DataError: the log cannot be read or has no user with history + 1 items.
+            LeakError: a user stands in `log` and in `valid`.
+            ConfigError: a setting is wrong, or a resumed run had others.
+            RunError: `out` holds another run or cannot be written.
+            TrainingError: the loss is no longer a number.
+            KeyboardInterrupt: Ctrl-C, after a checkpoint was written to `out`.
+        """
+        run = None if out is None else RunFolder(out)
+        if run is not None:
+            run.refuse_taken(resume=resume, overwrite=overwrite)
+        resume = resume and run is not None and run.has(CONFIG)
+        self.settings_ = self._resolve(run if resume else None)
+        set_threads(self.settings_.train.threads)
+        data = prepare(log, valid, valid_truth, self.settings_)
+        if run is not None and not resume:
+            run.clear()
+            run.write_text(CONFIG, to_toml(self.settings_))
+        self._learn(data, run, resume=resume, watch=watch)
+        self.metrics_ = self._score_validation(data)
+        if run is not None:
+            self._keep(run)
+        return self
+
+    def _resolve(self, resumed: RunFolder | None) -> RecommendSettings:
+        asked = {
+            "model.name": self.model,
+            "data.history": self.history,
+            "data.next": self.next_items,
+            "seed": self.seed,
+            **(self.settings or {}),
+        }
+        if resumed is None:
+            return resolve(self.recipe, asked)
+        before = from_toml(resumed.read_text(CONFIG), str(resumed.path / CONFIG))
+        now = resolve(self.recipe or resumed.path / CONFIG, asked)
+        if changed := differences(before, now):
+            raise ConfigError(
+                f"run {resumed.path}: cannot resume with other settings ({'; '.join(changed)}). "
+                "Leave them out, or start anew with --overwrite"
+            )
+        return before
+
+    def _learn(self, data: Prepared, run: RunFolder | None, *, resume: bool, watch: Watch) -> None:
+        self.vocabulary_ = data.vocabulary
+        self.baselines_ = {name: fit_baseline(name, data.train) for name in KINDS}
+        self.history_: list[dict[str, float]] = []
+        name = self.settings_.model.name
+        if name in KINDS:
+            self.model_: Any = self.baselines_[name]
+        else:
+            self.model_, self.history_ = train_network(data, self.settings_, run, resume=resume, watch=watch)
+
+    def _scorer(self) -> Scorer:
+        if isinstance(self.model_, Baseline):
+            return self.model_.scores
+        return network_scorer(self.model_, self.settings_.data.history)
+
+    def _score_validation(self, data: Prepared) -> dict[str, Any]:
+        metrics = self._compare(data.valid)
+        users = min(TRAIN_USERS_SCORED, len(data.train_holdout))
+        scored = data.train_holdout.first(users)
+        on_train = score_ranker(self._scorer(), scored, self._counts(), k=self.settings_.data.next)
+        return {**metrics, "train": {"users": users, **on_train.to_dict()}, "data": data.counts}
+
+    def _compare(self, holdout: Holdout, *, k: int | None = None, repeats: bool = False) -> dict[str, Any]:
+        """Score the model and every baseline on the same users."""
+        k = self.settings_.data.next if k is None else k
+        name = self.settings_.model.name
+        scorers = {name: self._scorer()} | {other: self.baselines_[other].scores for other in KINDS}
+        scores = {
+            other: score_ranker(scorer, holdout, self._counts(), k=k, repeats=repeats)
+            for other, scorer in scorers.items()
+        }
+        return report(name, scores, metric=f"map@{k}", users=len(holdout))
+
+    def _counts(self) -> Tensor:
+        """Return (L,) training events of each item."""
+        return self.baselines_["popularity"].counts
+
+    def recommend(
+        self, histories: Iterable[Sequence[str]], k: int | None = None, *, repeats: bool = False
+    ) -> list[list[str]]:
+        """Return the best k items of each user, best first.
+
+        Args:
+            histories: item ids of each user, oldest first; any length; unknown items are left out.
+            k: items to return; None is the `next` that the model was trained for.
+            repeats: whether items of the history may be recommended.
+
+        Raises:
+            ConfigError: k outside 1 to the number of items.
+        """
+        ranked, _, _ = self._rank(Log.from_lists(histories), k, repeats)
+        return [[self.vocabulary_.ids[item] for item in row if item != NO_ITEM] for row in ranked.tolist()]
+
+    def _rank(self, log: Log, k: int | None, repeats: bool) -> tuple[Tensor, Tensor, int]:
+        histories, unknown = encode_log(log, self.vocabulary_)
+        k = self.settings_.data.next if k is None else k
+        with torch.inference_mode():
+            items, scores = rank_items(self._scorer(), histories, k, repeats=repeats)
+        return items, scores, unknown
+
+    def predict(self, log: LogLike, k: int | None = None, *, repeats: bool = False) -> Predictions:
+        """Return the best k items of every user of a log, as rows; arguments and errors as in `recommend`."""
+        log = as_log(log, self.settings_.data)
+        items, scores, unknown = self._rank(log, k, repeats)
+        users, ranks = (items != NO_ITEM).nonzero().unbind(1)
+        chosen = self.vocabulary_.decode(items[users, ranks])
+        owners = log.users.gather(pl.Series(users.numpy(), dtype=pl.UInt32))
+        if log.form == "challenge":
+            position = pl.Series(log.lengths[users.numpy()] + ranks.numpy() + 1).cast(pl.String)
+            frame = pl.DataFrame({"user_sequence": owners + "_" + position, "challenge": chosen})
+        else:
+            columns = {log.user_column: owners, log.item_column: chosen}
+            frame = pl.DataFrame(columns | {"rank": ranks.numpy() + 1, "score": scores[users, ranks].numpy()})
+        return Predictions(frame, len(log), unknown)
+
+    def evaluate(
+        self, log: LogLike, truth: LogLike | None = None, *, k: int | None = None, repeats: bool = False
+    ) -> dict[str, Any]:
+        """Return scores and verdict, as `metrics_`, for other users.
+
+        Args:
+            log: their histories.
+            truth: the items that follow; None takes the last `next` items of each history.
+            k: length of the ranking; None is `next`.
+            repeats: whether items of the history may be recommended.
+
+        Raises:
+            DataError: no user of the log can be scored.
+        """
+        settings = self.settings_.data
+        histories = as_log(log, settings)
+        if truth is None:
+            holdout = hold_out_last(histories, self.vocabulary_, history=settings.history, next_items=settings.next)
+        else:
+            holdout = hold_out_truth(histories, as_log(truth, settings), self.vocabulary_)
+        holdout.refuse_empty(str(log) if isinstance(log, str | Path) else "log")
+        with torch.inference_mode():
+            metrics = self._compare(holdout, k=k, repeats=repeats)
+        return metrics | {"data": holdout.describe()}
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write a run folder, from which `load` predicts the same.
+
+        Raises:
+            RunError: the folder holds another run, or cannot be written.
+        """
+        run = RunFolder(path)
+        run.refuse_taken(overwrite=overwrite)
+        run.clear()
+        run.write_text(CONFIG, to_toml(self.settings_))
+        self._keep(run)
+
+    def _keep(self, run: RunFolder) -> None:
+        tensors = {
+            f"{name}.{part}": tensor
+            for name, baseline in self.baselines_.items()
+            for part, tensor in baseline.tensors().items()
+        }
+        run.write_tensors(BASELINES, tensors)
+        run.write_text("vocabulary.json", self.vocabulary_.to_json())
+        run.write_text("history.jsonl", "".join(json.dumps(row) + "\n" for row in self.history_))
+        run.write_json("environment.json", describe_environment())
+        run.write_json("metrics.json", self.metrics_)
+        baseline = isinstance(self.model_, Baseline)
+        run.write_tensors(MODEL, self.model_.tensors() if baseline else self.model_.state_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recommender:
+        """Return the recommender of a run folder.
+
+        Raises:
+            RunError: no run, an unfinished run, or a file that is missing or damaged.
+        """
+        run = RunFolder.open(path)
+        recommender = cls(run.path / CONFIG)
+        recommender.settings_ = settings = from_toml(run.read_text(CONFIG), str(run.path / CONFIG))
+        tensors, _ = run.read_tensors(MODEL)
+        rows = run.read_text("history.jsonl").splitlines()
+        name = settings.model.name
+        recommender.metrics_ = run.read_json("metrics.json")
+        with run.guard("vocabulary.json"):
+            recommender.vocabulary_ = Vocabulary.from_json(run.read_text("vocabulary.json"))
+        with run.guard("history.jsonl"):
+            recommender.history_ = [json.loads(row) for row in rows]
+        with run.guard(BASELINES):
+            recommender.baselines_ = _baselines(run.read_tensors(BASELINES)[0], len(recommender.vocabulary_))
+        with run.guard(MODEL):
+            if name in KINDS:
+                recommender.model_ = Baseline.from_tensors(name, tensors)
+            else:
+                recommender.model_ = make_network(settings, len(recommender.vocabulary_))
+                recommender.model_.load_state_dict(tensors)
+                recommender.model_.eval()
+        return recommender
+
+
+def _baselines(tensors: dict[str, Tensor], num_items: int) -> dict[str, Baseline]:
+    parts: dict[str, dict[str, Tensor]] = {name: {} for name in KINDS}
+    for key, tensor in tensors.items():
+        name, _, part = key.partition(".")
+        parts[name][part] = tensor
+    baselines = {name: Baseline.from_tensors(name, part) for name, part in parts.items()}
+    if any(len(baseline.counts) != num_items for baseline in baselines.values()):
+        raise ValueError(f"it is not over the {num_items:,} items of vocabulary.json")
+    return baselines

@@ -1,0 +1,5 @@
+"""`python -m hyperfocal` is the command line."""
+
+from hyperfocal.cli import main
+
+main()

@@ -1,0 +1,198 @@
+"""The command line. Heavy imports are inside the commands, so that --help answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hyperfocal import __version__
+from hyperfocal.errors import HyperfocalError
+
+if TYPE_CHECKING:
+    from hyperfocal.tasks.recommend import Recommender
+
+RUN = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path)
+
+
+class Commands(click.Group):
+    """A group whose commands end with a plain message and exit code 2 on the errors we raise."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except HyperfocalError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="hyperfocal")
+def main() -> None:
+    """Learn from extremely unbalanced labels: hundreds to millions of them, a handful right for each example.
+
+    Start with `hyperfocal demo`.
+    """
+
+
+@main.group()
+def recommend() -> None:
+    """Recommend the next items of users, from a log of who did what in which order.
+
+    \b
+    hyperfocal recommend fit log.csv --out run --user student --item course --order position
+    hyperfocal recommend predict run histories.csv --k 10 --out predictions.csv
+    hyperfocal recommend evaluate run histories.csv --truth truth.csv
+    """
+
+
+@recommend.command()
+@click.argument("train", type=FILE)
+@click.option("--out", type=RUN, required=True, help="Run folder to write: settings, model, scores.")
+@click.option("--recipe", type=FILE, help="TOML file of settings, as those in recipes/.")
+@click.option(
+    "--valid", type=FILE, help="Log of other users, to choose the best epoch. Without: a seeded split by user."
+)
+@click.option("--valid-truth", type=FILE, help="What follows the histories in --valid. Without: their last items.")
+@click.option("--user", help="Column of the user id.")
+@click.option("--item", help="Column of the item id.")
+@click.option("--order", help="Column of the position or time. Without: the order of the rows.")
+@click.option("--history", type=int, help="Items that the network reads.  [default: 10]")
+@click.option("--next", "next_items", type=int, help="Items to predict.  [default: 3]")
+@click.option("--model", help="concat_mlp, popularity, cooccurrence, markov or decayed_markov.  [default: concat_mlp]")
+@click.option("--seed", type=int, help="Of the split, the weights and the order of examples.  [default: 0]")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, as train.epochs=5. Repeatable."
+)
+@click.option("--resume", is_flag=True, help="Continue the run in --out where it stopped.")
+@click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
+def fit(
+    train: Path,
+    out: Path,
+    recipe: Path | None,
+    valid: Path | None,
+    valid_truth: Path | None,
+    user: str | None,
+    item: str | None,
+    order: str | None,
+    history: int | None,
+    next_items: int | None,
+    model: str | None,
+    seed: int | None,
+    assignments: tuple[str, ...],
+    resume: bool,
+    overwrite: bool,
+) -> None:
+    """Fit on the log TRAIN and score the result beside four baselines.
+
+    TRAIN is CSV, TSV, Parquet or JSON lines with a row an event; or text (.txt) with `user item item ...`
+    a line; or a programming-challenge log, known by its header. All but Parquet may end in .gz.
+    """
+    from rich.console import Console
+
+    from hyperfocal.config import parse_override
+    from hyperfocal.tasks.recommend import Recommender
+
+    columns = {"data.user": user, "data.item": item, "data.order": order}
+    settings = columns | dict(parse_override(text) for text in assignments)
+    recommender = Recommender(recipe, model=model, history=history, next_items=next_items, seed=seed, settings=settings)
+    places: dict[str, Any] = {"valid": valid, "valid_truth": valid_truth}
+    _fit(recommender, train, places | {"out": out, "resume": resume, "overwrite": overwrite})
+    _print_fit(Console(), recommender, out)
+
+
+def _fit(recommender: Recommender, train: Path, options: dict[str, Any]) -> None:
+    """Fit under a progress line; Ctrl-C ends the program with 130 and says how to go on."""
+    from hyperfocal.report.progress import FitProgress
+
+    try:
+        with FitProgress(lambda: recommender.settings_.train) as progress:
+            recommender.fit(train, watch=progress.watch, **options)
+    except KeyboardInterrupt:
+        click.echo(f"stopped. The same command with --resume continues what is in {options['out']}.", err=True)
+        sys.exit(130)
+
+
+def _print_fit(console: Any, recommender: Recommender, out: Path) -> None:
+    from hyperfocal.report.tables import data_lines, print_commands, print_lines, scores_report
+
+    metrics = recommender.metrics_
+    print_lines(console, [*data_lines(metrics["data"]), ""])
+    console.print(scores_report(metrics, title="Validation"))
+    metric = metrics["metric"]
+    ours = metrics["scores"][metrics["model"]][metric]["mean"]
+    lines = [f"On training users {metric} is {metrics['train'][metric]['mean']:.4f}, on validation users {ours:.4f}."]
+    if recommender.history_:
+        best = max(recommender.history_, key=lambda row: row[recommender.settings_.train.metric])
+        lines.append(f"Best epoch {best['epoch']:.0f} of {len(recommender.history_)}.")
+    print_lines(console, [*lines, ""])
+    print_commands(console, [f"Run folder: {out}", f"Next: hyperfocal recommend predict {out} HISTORY --out PRED.csv"])
+
+
+@recommend.command()
+@click.argument("run", type=RUN)
+@click.argument("history", type=FILE)
+@click.option("--out", type=FILE, required=True, help="File to write: .csv, .tsv, .jsonl (also .gz) or .parquet.")
+@click.option("--k", type=int, help="Items a user.  [default: what the run was trained for]")
+@click.option("--repeats", is_flag=True, help="Recommend items of the history too.")
+def predict(run: Path, history: Path, out: Path, k: int | None, repeats: bool) -> None:
+    """Write the best K items of every user in HISTORY, who may be new and have any number of items.
+
+    The file has the user and item columns of HISTORY, rank (1 is best) and score. For a log in the
+    challenge format it is a submission: user_sequence, challenge.
+    """
+    from hyperfocal.data.files import File, write_frame
+    from hyperfocal.runs import whole_file
+    from hyperfocal.tasks.recommend import Recommender
+
+    File(out).refuse_unwritable()
+    predictions = Recommender.load(run).predict(history, k, repeats=repeats)
+    with whole_file(out) as aside:
+        write_frame(predictions.frame, aside)
+    click.echo(f"{len(predictions.frame):,} rows for {predictions.users:,} users written to {out}")
+    if predictions.unknown_events:
+        click.echo(f"{predictions.unknown_events:,} events are on items that training never saw; they were left out.")
+
+
+@recommend.command()
+@click.argument("run", type=RUN)
+@click.argument("history", type=FILE)
+@click.option("--truth", type=FILE, help="What follows. Without: the last items of each history.")
+@click.option("--k", type=int, help="Length of the ranking.  [default: what the run was trained for]")
+@click.option("--repeats", is_flag=True, help="Recommend items of the history too.")
+@click.option("--json", "as_json", is_flag=True, help="Print all metrics as JSON instead of a table.")
+def evaluate(run: Path, history: Path, truth: Path | None, k: int | None, repeats: bool, as_json: bool) -> None:
+    """Score the run, beside the baselines, on the users of HISTORY."""
+    import json
+
+    from rich.console import Console
+
+    from hyperfocal.report.tables import holdout_lines, print_lines, scores_report
+    from hyperfocal.tasks.recommend import Recommender
+
+    metrics = Recommender.load(run).evaluate(history, truth, k=k, repeats=repeats)
+    if as_json:
+        click.echo(json.dumps(metrics, indent=2))
+        return
+    console = Console()
+    console.print(scores_report(metrics, title="Test"))
+    print_lines(console, holdout_lines(metrics["data"], "test"))
+
+
+@main.command()
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="Folder to write."
+)
+@click.option("--users", type=int, default=12_000, show_default=True, help="Users to make up; 69532 is the true scale.")
+@click.option("--challenges", type=int, default=1_000, show_default=True, help="Challenges; 5606 is the true scale.")
+@click.option("--epochs", type=int, default=60, show_default=True, help="Epochs to train.")
+@click.option("--seed", type=int, default=0, show_default=True)
+def demo(out: Path, users: int, challenges: int, epochs: int, seed: int) -> None:
+    """Make data up, train on it, compare with baselines, and show three users. Under two minutes."""
+    from hyperfocal.demo import run_demo
+
+    run_demo(out, users=users, challenges=challenges, epochs=epochs, seed=seed)

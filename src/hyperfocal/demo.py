@@ -1,0 +1,80 @@
+"""The demo: data made up, a model trained beside baselines, its predictions shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+from rich.console import Console
+
+from hyperfocal.data.files import write_frame
+from hyperfocal.data.synthetic import ChallengeData, make_challenges, write_challenges
+from hyperfocal.report.progress import FitProgress
+from hyperfocal.report.tables import (
+    data_lines,
+    examples_table,
+    holdout_lines,
+    print_commands,
+    print_lines,
+    scores_report,
+)
+from hyperfocal.runs import whole_file
+from hyperfocal.tasks.recommend import Recommender
+
+EXAMPLE_USERS = 3
+
+
+def run_demo(out: Path, *, users: int, challenges: int, epochs: int, seed: int) -> None:
+    """Write data, run and predictions to the folder `out`, and print what came of it."""
+    console = Console()
+    print_lines(console, [f"Making {users:,} users who solve 13 of {challenges:,} challenges each ..."])
+    data = make_challenges(users, challenges, seed=seed)
+    folder, run = out / "data", out / "run"
+    write_challenges(data, folder)
+
+    settings = {"train.epochs": epochs, "train.patience": 0}
+    recommender = Recommender(seed=seed, settings=settings)
+    with FitProgress(lambda: recommender.settings_.train) as progress:
+        recommender.fit(folder / "train.csv", out=run, overwrite=True, watch=progress.watch)
+    print_lines(console, [*data_lines(recommender.metrics_["data"]), ""])
+
+    metrics = recommender.evaluate(folder / "test.csv", folder / "test_truth.csv")
+    console.print(scores_report(metrics, title="Test"))
+    print_lines(console, [*holdout_lines(metrics["data"], "test"), ""])
+
+    predictions = recommender.predict(folder / "test.csv").frame
+    with whole_file(out / "predictions.csv") as aside:
+        write_frame(predictions, aside)
+    console.print("Three users, what they solved (last 5), what came next, and what was predicted:")
+    console.print(examples_table(_examples(data, predictions)))
+    _say_where(console, out)
+
+
+def _examples(data: ChallengeData, predictions: pl.DataFrame) -> list[tuple[str, list[str], list[str], list[str]]]:
+    """Return history, truth and prediction of users; the first for whom something was hit."""
+    predicted, true = _by_user(predictions), _by_user(data.test_truth)
+    solved = _by_user(data.test.select("user_sequence", "challenge"))
+    hit = [user for user in true if set(true[user]) & set(predicted[user])]
+    return [(user, solved[user][-5:], true[user], predicted[user]) for user in (hit or list(true))[:EXAMPLE_USERS]]
+
+
+def _by_user(frame: pl.DataFrame) -> dict[str, list[str]]:
+    rows: dict[str, list[str]] = {}
+    for key, challenge in frame.iter_rows():
+        rows.setdefault(key.rpartition("_")[0], []).append(challenge)
+    return rows
+
+
+def _say_where(console: Console, out: Path) -> None:
+    lines = [
+        "",
+        f"Data:        {out / 'data'}",
+        f"Run folder:  {out / 'run'}",
+        f"Predictions: {out / 'predictions.csv'}",
+        "",
+        "The same with commands, on these files or on yours:",
+        f"  hyperfocal recommend fit {out / 'data' / 'train.csv'} --out run",
+        f"  hyperfocal recommend predict run {out / 'data' / 'test.csv'} --out predictions.csv",
+        f"  hyperfocal recommend evaluate run {out / 'data' / 'test.csv'} --truth {out / 'data' / 'test_truth.csv'}",
+    ]
+    print_commands(console, lines)

@@ -1,0 +1,56 @@
+"""A live line while training goes on; silent when the output is not a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from hyperfocal.config import TrainSettings
+from hyperfocal.train import Progress as TrainProgress
+
+
+class FitProgress:
+    """A context manager that shows epoch, loss, metric, epoch time and time left."""
+
+    def __init__(self, settings: Callable[[], TrainSettings]) -> None:
+        self._settings = settings  # asked for when training has begun, for then they are resolved
+        console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            TimeElapsedColumn(),
+            TextColumn("left at most"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._task = self._bar.add_task("training", total=None)
+
+    def __enter__(self) -> FitProgress:
+        """Start the line."""
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Remove the line."""
+        self._bar.stop()
+
+    def watch(self, progress: TrainProgress, steps: int) -> None:
+        """Show how far training is; `steps` an epoch."""
+        done, total = progress.epoch * steps + progress.step, self._settings().epochs * steps
+        self._bar.update(self._task, completed=done, total=total, description=self._describe(progress))
+
+    def _describe(self, progress: TrainProgress) -> str:
+        settings = self._settings()
+        words = [f"epoch {min(progress.epoch + 1, settings.epochs)}/{settings.epochs}"]
+        if progress.step:
+            words.append(f"loss {progress.loss_sum / progress.step:.3f}")
+        if math.isfinite(progress.best):
+            last = progress.history[-1]
+            words.append(f"{settings.metric} {last[settings.metric]:.4f} (best {progress.best:.4f})")
+            words.append(f"{last['train_seconds'] + last['valid_seconds']:.1f} s/epoch")
+        return "  ".join(words)

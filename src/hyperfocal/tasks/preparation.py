@@ -1,0 +1,118 @@
+"""From logs to what a recommender learns from and is chosen on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from hyperfocal.config import DataSettings, RecommendSettings
+from hyperfocal.data.sequences import Examples, Holdout, cut_examples, hold_out_last, hold_out_truth
+from hyperfocal.data.splits import refuse_shared_users, split_users
+from hyperfocal.data.tables import Log, log_from_frame, read_log
+from hyperfocal.data.vocabulary import Vocabulary, encode_log
+from hyperfocal.errors import ConfigError, DataError
+from hyperfocal.sequences import Sequences
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What a recommender learns from and is chosen on.
+
+    Attributes:
+        vocabulary: the items of the training users.
+        train: every event of the training users, for the baselines.
+        examples: histories and targets, for the network.
+        train_holdout: the training users as validation users are: to see overfitting.
+        valid: histories and truth of other users.
+        counts: what was read, kept and left out.
+    """
+
+    vocabulary: Vocabulary
+    train: Sequences
+    examples: Examples
+    train_holdout: Holdout
+    valid: Holdout
+    counts: dict[str, Any]
+
+
+def prepare(log: Any, valid: Any, valid_truth: Any, settings: RecommendSettings) -> Prepared:
+    """Read, split, number and cut.
+
+    Raises:
+        DataError: unreadable, or no user with history + 1 items in a part.
+        LeakError: a user in both parts.
+        ConfigError: a k above the number of items.
+    """
+    data = settings.data
+    train = as_log(log, data)
+    ties = train.ties
+    _refuse_short(train, data, name_of(log, "training log"))
+    if valid is None:
+        eligible = train.lengths > data.history
+        train, valid_log = split_users(train, fraction=data.valid_fraction, seed=settings.seed, eligible=eligible)
+    else:
+        valid_log = as_log(valid, data)
+        refuse_shared_users(train, valid_log, name=name_of(valid, "validation log"))
+    vocabulary = Vocabulary.of(train.items)
+    sequences, _ = encode_log(train, vocabulary)
+    cut = {"history": data.history, "next_items": data.next}
+    examples = cut_examples(sequences, **cut, every=data.examples == "every")
+    _refuse_deep(settings, len(vocabulary))
+    if valid_truth is None:
+        holdout = hold_out_last(valid_log, vocabulary, **cut)
+    else:
+        holdout = hold_out_truth(valid_log, as_log(valid_truth, data), vocabulary)
+    holdout.refuse_empty(name_of(valid, "validation log"))
+    counts = {
+        "users": len(train),
+        "items": len(vocabulary),
+        "events": len(train.items),
+        "examples": len(examples),
+        "skipped_users": examples.skipped,
+        "ties": ties,
+        "valid": holdout.describe(),
+    }
+    return Prepared(vocabulary, sequences, examples, hold_out_last(train, vocabulary, **cut), holdout, counts)
+
+
+def as_log(data: Any, columns: DataSettings) -> Log:
+    """Return a Log from a Log, a path, or a frame of polars or pandas.
+
+    Raises:
+        DataError: something else, or what `read_log` refuses.
+    """
+    if isinstance(data, Log):
+        return data
+    if isinstance(data, str | Path):
+        return read_log(data, columns)
+    if isinstance(data, pl.DataFrame):
+        return log_from_frame(data, columns)
+    if hasattr(data, "columns"):  # pandas
+        frame = pl.DataFrame({str(column): np.asarray(data[column]) for column in data.columns}, strict=False)
+        return log_from_frame(frame, columns)
+    raise DataError(f"a log is a path, a polars or pandas frame or a Log, not {type(data).__name__}")
+
+
+def name_of(data: Any, otherwise: str) -> str:
+    """Return the path of a log for messages, or what else to call it."""
+    return str(data) if isinstance(data, str | Path) else otherwise
+
+
+def _refuse_short(train: Log, data: DataSettings, name: str) -> None:
+    longest = max(train.lengths, default=0)
+    if longest <= data.history:
+        raise DataError(
+            f"{name}: no user has {data.history + 1} items or more; the longest has {longest}. "
+            f"Training reads {data.history} and predicts what follows: give a smaller --history, or longer logs"
+        )
+
+
+def _refuse_deep(settings: RecommendSettings, num_items: int) -> None:
+    depths = {"data.next": settings.data.next, "train.metric": int(settings.train.metric.partition("@")[2])}
+    for key, depth in depths.items():
+        if depth > num_items:
+            raise ConfigError(f"{key} asks for the best {depth:,} items, but training has {num_items:,}. Lower it")

@@ -1,0 +1,92 @@
+import json
+
+import polars as pl
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hyperfocal.data.tables import Log
+from hyperfocal.data.vocabulary import UNKNOWN, Vocabulary, encode_log
+from hyperfocal.errors import DataError
+
+quick = settings(deadline=None, max_examples=60)
+ids = st.sampled_from(["b", "a", "10", "9", "010", "é e", 'a"b', "🎉", ""])
+texts = st.lists(ids, max_size=8)
+
+
+def series(items: list[str]) -> pl.Series:
+    return pl.Series("item", items, dtype=pl.String)
+
+
+@quick
+@given(texts, texts)
+def test_encode_and_decode(known, items):
+    vocabulary = Vocabulary.of(series(known))
+    order = sorted(set(known), key=str.encode)
+    numbers = vocabulary.encode(series(items))
+    assert len(vocabulary) == len(order)
+    assert numbers.dtype == torch.int64
+    assert numbers.tolist() == [order.index(item) if item in order else UNKNOWN for item in items]
+    assert vocabulary.decode(numbers[numbers != UNKNOWN]).to_list() == [item for item in items if item in order]
+
+
+def test_row_order_does_not_matter():
+    assert Vocabulary.of(series(["b", "a", "b"])).ids.to_list() == Vocabulary.of(series(["a", "b"])).ids.to_list()
+
+
+@quick
+@given(texts, texts)
+def test_extended_keeps_numbers_and_adds_new_ones(known, items):
+    vocabulary = Vocabulary.of(series(known))
+    wider = vocabulary.extended(series(items))
+    assert wider.ids[: len(vocabulary)].to_list() == vocabulary.ids.to_list()
+    assert wider.ids[len(vocabulary) :].to_list() == [item for item in dict.fromkeys(items) if item not in known]
+    assert UNKNOWN not in wider.encode(series(items + known)).tolist()
+
+
+@quick
+@given(st.lists(st.text(st.characters(codec="utf-8")), unique=True, max_size=8))
+def test_json_round_trip(items):
+    vocabulary = Vocabulary(series(items))
+    assert Vocabulary.from_json(vocabulary.to_json()).ids.to_list() == items
+    assert json.loads(vocabulary.to_json()) == {"items": items}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "JSONDecodeError"),
+        ('{"items": ["a", ', "JSONDecodeError"),
+        ("[]", "TypeError"),
+        ("7", "TypeError"),
+        ("{}", "KeyError"),
+        ('{"items": "ab"}', "'items' is not a list of texts"),
+        ('{"items": null}', "'items' is not a list of texts"),
+        ('{"items": ["a", 7]}', "'items' is not a list of texts"),
+        ('{"items": ["a", null]}', "'items' is not a list of texts"),
+        ('{"items": ["a", "b", "a"]}', "of 3 items only 2 differ"),
+    ],
+)
+def test_json_that_is_no_vocabulary(text, message):
+    with pytest.raises(DataError, match=f"^not a vocabulary: {message}"):
+        Vocabulary.from_json(text)
+
+
+@quick
+@given(st.lists(texts, max_size=5), texts)
+def test_encode_log_leaves_unknown_items_out_and_counts_them(lists, known):
+    vocabulary = Vocabulary.of(series(known))
+    sequences, unknown = encode_log(Log.from_lists(lists), vocabulary)
+    numbered = [[vocabulary.ids.to_list().index(item) for item in row if item in known] for row in lists]
+    assert sequences.items.tolist() == [item for row in numbered for item in row]
+    assert sequences.lengths.tolist() == [len(row) for row in numbered]
+    assert (len(sequences), sequences.num_items) == (len(lists), len(set(known)))
+    assert unknown == sum(item not in known for row in lists for item in row)
+
+
+def test_encode_log_by_hand():
+    sequences, unknown = encode_log(
+        Log.from_lists([["a", "zz", "b"], ["zz"], ["b", "b"]]), Vocabulary(series(["a", "b"]))
+    )
+    assert (sequences.items.tolist(), sequences.offsets.tolist(), unknown) == ([0, 1, 1, 1], [0, 2, 2, 4], 2)
