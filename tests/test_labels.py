@@ -1,6 +1,7 @@
 import dataclasses
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import scipy.sparse
 import torch
@@ -86,6 +87,21 @@ class TestAgainstSets:
         assert as_sets(selected) == [set(rows[number]) for number in chosen]
         assert selected.num_labels == num_labels
 
+    @quick
+    @given(rows_of_labels(), st.data())
+    def test_two_of_the_same_shape(self, case, data):
+        num_labels, rows = case
+        row = st.lists(st.integers(0, num_labels - 1), max_size=6)
+        others = data.draw(st.lists(row, min_size=len(rows), max_size=len(rows)))
+        ids = data.draw(st.lists(st.integers(0, num_labels - 1), max_size=6))
+        labels, other = (SparseLabels.from_lists(lists, num_labels=num_labels) for lists in (rows, others))
+        pairs = list(zip(rows, others, strict=True))
+        assert as_sets(labels.without(other)) == [set(row) - set(out) for row, out in pairs]
+        assert labels.among(other).tolist() == [label in out for row, out in pairs for label in sorted(set(row))]
+        assert labels.holds(torch.tensor(ids, dtype=torch.int64)).tolist() == [[i in row for i in ids] for row in rows]
+        assert labels.keys.tolist() == [n * num_labels + i for n, row in enumerate(rows) for i in sorted(set(row))]
+        assert labels.lengths.tolist() == [len(set(row)) for row in rows]
+
 
 class TestBuild:
     def test_no_rows(self):
@@ -100,6 +116,10 @@ class TestBuild:
     def test_from_a_generator_of_tuples(self):
         labels = SparseLabels.from_lists(((number, 2) for number in range(2)), num_labels=3)
         assert as_sets(labels) == [{0, 2}, {1, 2}]
+
+    def test_from_tensors_and_numpy_integers(self):
+        lists = [torch.tensor([2, 0]), np.array([1], dtype=np.int32), [np.int64(2)]]
+        assert as_sets(SparseLabels.from_lists(lists, num_labels=3)) == [{0, 2}, {1}, {2}]
 
     def test_a_stored_zero_is_not_a_label(self):
         matrix = scipy.sparse.csr_array(([1, 0, 2], [0, 1, 2], [0, 2, 3]), shape=(2, 3))
@@ -165,3 +185,44 @@ class TestErrors:
     def test_padded_ids_must_be_integers_in_two_dimensions(self, ids):
         with pytest.raises(DataError, match=r"padded labels: expected a \(B, N\) integer tensor, got \("):
             SparseLabels.from_padded(ids, num_labels=3)
+
+    @pytest.mark.parametrize(("label", "shown"), [(1.5, "1.5"), (2.0, "2.0"), ("a", "'a'"), (None, "None")])
+    def test_a_label_that_is_no_integer(self, label, shown):
+        with pytest.raises(DataError) as caught:
+            SparseLabels.from_lists([[0], [label]], num_labels=4)
+        expected = f"labels: row 1 has label id {shown}; expected an integer. Number the labels first"
+        assert str(caught.value) == expected
+
+    def test_rows_of_zeros_and_ones_are_not_lists_of_labels(self):
+        with pytest.raises(DataError, match="labels: row 0 has label id True; expected an integer"):
+            SparseLabels.from_lists([[True, False], [False, True]], num_labels=2)
+
+    def test_pointers_and_ids_that_are_no_integers(self):
+        message = "labels: expected integers, got row pointers torch.int64 and label ids torch.float32"
+        with pytest.raises(DataError, match=message):
+            SparseLabels.from_csr(torch.tensor([0, 1]), torch.tensor([0.5]), num_labels=2)
+        with pytest.raises(DataError, match=r"labels: expected integers, got row pointers torch\.float32"):
+            SparseLabels.from_csr(torch.tensor([0.0, 1.5]), torch.tensor([1]), num_labels=2)
+
+    def test_ids_in_two_dimensions(self):
+        with pytest.raises(DataError, match=r"labels: label ids must be one-dimensional, got \(1, 2\)"):
+            SparseLabels.from_csr(torch.tensor([0, 1]), torch.tensor([[0, 1]]), num_labels=2)
+
+    def test_a_negative_number_of_labels(self):
+        with pytest.raises(DataError, match=r"labels: num_labels = -1 is not allowed\. Expected 0 or more"):
+            SparseLabels.from_lists([[]], num_labels=-1)
+
+    @pytest.mark.parametrize(
+        ("examples", "message"),
+        [
+            ([0, -1], "examples: -1 is none of the 2 examples; the first is 0"),
+            ([2], "examples: 2 is none of the 2 examples; the first is 0"),
+            ([0.0], r"examples: expected (N,) integers, got (1,) torch.float32"),
+            ([True, False], r"examples: expected (N,) integers, got (2,) torch.bool"),
+            ([[0]], r"examples: expected (N,) integers, got (1, 1) torch.int64"),
+        ],
+    )
+    def test_examples_that_do_not_exist(self, examples, message):
+        with pytest.raises(DataError) as caught:
+            SparseLabels.from_lists([[0], [1]], num_labels=2).select(torch.tensor(examples))
+        assert str(caught.value) == message

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyperfocal import __version__
 from hyperfocal.errors import HyperfocalError
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ class Commands(click.Group):
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="hyperfocal")
+@click.version_option(package_name="hyperfocal")
 def main() -> None:
     """Learn from extremely unbalanced labels: hundreds to millions of them, a handful right for each example.
 

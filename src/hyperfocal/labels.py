@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,15 +35,14 @@ class SparseLabels:
         """Build from one list of label ids an example.
 
         Raises:
-            DataError: a label id outside [0, num_labels), with its row.
+            DataError: a label id that is no integer or outside [0, num_labels), with its row.
 
         >>> SparseLabels.from_lists([[3, 1, 3], []], num_labels=4).to_dense().tolist()
         [[0.0, 1.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
         """
-        rows = [list(row) for row in lists]
+        rows = [row.tolist() if isinstance(row, Tensor) else list(row) for row in lists]
         lengths = torch.tensor([0, *map(len, rows)], dtype=torch.int64)
-        flat = torch.tensor([label for row in rows for label in row], dtype=torch.int64)
-        return cls.from_csr(lengths.cumsum(0), flat, num_labels=num_labels)
+        return cls.from_csr(lengths.cumsum(0), _ids(rows), num_labels=num_labels)
 
     @classmethod
     def from_scipy(cls, matrix: Any) -> SparseLabels:
@@ -55,8 +55,12 @@ class SparseLabels:
 
     @classmethod
     def from_padded(cls, ids: Tensor, *, num_labels: int, padding: int = -1) -> SparseLabels:
-        """Build from a (B, N) integer tensor in which `padding` fills the short rows."""
-        if ids.ndim != 2 or ids.is_floating_point() or ids.is_complex():
+        """Build from a (B, N) integer tensor in which `padding` fills the short rows.
+
+        Raises:
+            DataError: another shape or dtype; an id that is neither padding nor in [0, num_labels).
+        """
+        if ids.ndim != 2 or not _is_integer(ids):
             raise DataError(f"padded labels: expected a (B, N) integer tensor, got {tuple(ids.shape)} {ids.dtype}")
         ids = ids.long()  # first: 255 in uint8 equals -1
         kept = ids != padding
@@ -68,11 +72,12 @@ class SparseLabels:
 
         Raises:
             DataError: pointers that do not start at 0, fall, or do not end at len(indices); a label
-                id outside [0, num_labels). The message names the row.
+                id outside [0, num_labels), both with the row; tensors that hold no integers or are
+                not one-dimensional; num_labels below 0.
         """
+        _check_csr(indptr, indices, num_labels)
         indptr, indices = indptr.long(), indices.long()
-        _check_pointers(indptr, len(indices))
-        rows = _rows(indptr)
+        rows = _rows(indptr, len(indices))
         outside = ((indices < 0) | (indices >= num_labels)).nonzero()
         if len(outside):
             first = int(outside[0])
@@ -94,22 +99,54 @@ class SparseLabels:
         return len(self.indices)
 
     @property
+    def lengths(self) -> Tensor:
+        """Return (B,) int64, the number of labels of each example."""
+        return self.indptr.diff()
+
+    @property
     def rows(self) -> Tensor:
         """Return (P,) int64, the example of each positive."""
-        return _rows(self.indptr)
+        return _rows(self.indptr, len(self.indices))
+
+    @property
+    def keys(self) -> Tensor:
+        """Return (P,) int64, row * L + label: one number for each pair, ascending."""
+        return self.rows * self.num_labels + self.indices
 
     def counts(self) -> Tensor:
         """Return (L,) int64, the number of examples of each label."""
         return torch.bincount(self.indices, minlength=self.num_labels)
 
     def select(self, examples: Tensor) -> SparseLabels:
-        """Return the labels of the given examples ((N,) int64), in that order and without a loop."""
+        """Return the labels of the given examples ((N,) integers in [0, B)), in that order and without a loop.
+
+        Raises:
+            DataError: examples that are no integers, or outside [0, B).
+        """
+        examples = self._checked(examples)
         starts = self.indptr[examples]
         lengths = self.indptr[examples + 1] - starts
         indptr = _pointers(lengths)
         offsets = torch.repeat_interleave(starts - indptr[:-1], lengths)
         places = offsets + torch.arange(int(indptr[-1]), device=offsets.device)
         return SparseLabels(indptr, self.indices[places], self.num_labels)
+
+    def without(self, others: SparseLabels) -> SparseLabels:
+        """Return the pairs that are not among `others`, of the same B examples and L labels."""
+        kept = ~self.among(others)
+        lengths = torch.bincount(self.rows[kept], minlength=len(self))
+        return SparseLabels(_pointers(lengths), self.indices[kept], self.num_labels)
+
+    def among(self, others: SparseLabels) -> Tensor:
+        """Return (P,) bool: which pairs also stand in `others`, of the same B examples and L labels."""
+        return torch.isin(self.keys, others.keys, assume_unique=True)
+
+    def holds(self, ids: Tensor) -> Tensor:
+        """Return (B, N) bool: whether each of N label ids ((N,) int64) is a label of each example."""
+        rows = torch.arange(len(self), device=ids.device)[:, None]
+        wanted = rows * self.num_labels + ids
+        keys = torch.cat([self.keys, self.keys.new_full((1,), len(self) * self.num_labels)])  # an end to compare with
+        return keys[torch.searchsorted(keys, wanted)] == wanted
 
     def to(self, device: torch.device | str) -> SparseLabels:
         """Return the same labels on another device."""
@@ -121,20 +158,49 @@ class SparseLabels:
         dense[self.rows, self.indices] = 1
         return dense
 
+    def _checked(self, examples: Tensor) -> Tensor:
+        if examples.ndim != 1 or not _is_integer(examples):
+            raise DataError(f"examples: expected (N,) integers, got {tuple(examples.shape)} {examples.dtype}")
+        outside = examples[(examples < 0) | (examples >= len(self))]
+        if len(outside):
+            raise DataError(f"examples: {int(outside[0])} is none of the {len(self)} examples; the first is 0")
+        return examples.long()
 
-def _rows(indptr: Tensor) -> Tensor:
-    return torch.repeat_interleave(torch.arange(len(indptr) - 1, device=indptr.device), indptr.diff())
+
+def _is_integer(tensor: Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+
+
+def _ids(rows: list[list[int]]) -> Tensor:
+    """Return the ids of all rows in one tensor; whatever is no integer is an error with its row."""
+    flat = [label for row in rows for label in row]
+    if flat and np.asarray(flat).dtype.kind not in "iu":
+        wrong = ((number, label) for number, row in enumerate(rows) for label in row)
+        row, label = next(pair for pair in wrong if np.asarray(pair[1]).dtype.kind not in "iu")
+        raise DataError(f"labels: row {row} has label id {label!r}; expected an integer. Number the labels first")
+    return torch.tensor(flat, dtype=torch.int64)
+
+
+def _rows(indptr: Tensor, num_ids: int) -> Tensor:
+    places = torch.arange(num_ids, device=indptr.device)
+    return torch.searchsorted(indptr, places, right=True) - 1  # repeat_interleave starts threads even for a few
 
 
 def _pointers(lengths: Tensor) -> Tensor:
     return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
 
 
-def _check_pointers(indptr: Tensor, num_ids: int) -> None:
+def _check_csr(indptr: Tensor, indices: Tensor, num_labels: int) -> None:
+    if num_labels < 0:
+        raise DataError(f"labels: num_labels = {num_labels} is not allowed. Expected 0 or more")
     if indptr.ndim != 1 or len(indptr) == 0 or int(indptr[0]) != 0:
         raise DataError("labels: row pointers must be one-dimensional and start at 0")
+    if indices.ndim != 1:
+        raise DataError(f"labels: label ids must be one-dimensional, got {tuple(indices.shape)}")
+    if not _is_integer(indptr) or (len(indices) and not _is_integer(indices)):
+        raise DataError(f"labels: expected integers, got row pointers {indptr.dtype} and label ids {indices.dtype}")
     falls = (indptr.diff() < 0).nonzero()
     if len(falls):
         raise DataError(f"labels: row pointers fall at row {int(falls[0])}; they must never fall")
-    if int(indptr[-1]) != num_ids:
-        raise DataError(f"labels: the last row pointer is {int(indptr[-1])} but there are {num_ids} label ids")
+    if int(indptr[-1]) != len(indices):
+        raise DataError(f"labels: the last row pointer is {int(indptr[-1])} but there are {len(indices)} label ids")

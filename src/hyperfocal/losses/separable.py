@@ -1,43 +1,92 @@
 """Separable losses: two scalar functions, one for positives and one for negatives.
 
-    sum over all (i, l) of neg(z[i, l])  +  sum over the positives (i, l) of pos(z[i, l]) - neg(z[i, l])
-
 A new loss is a subclass with `positive` and `negative`; their derivatives come from autograd unless
-the `_with_slope` pair is given too. Everything else (sparse positives, label chunks, reductions,
-gradients) is written once, in `chunked.py`.
+the `_with_slope` pair is given too. Everything else (sparse positives, label chunks, weights, masks,
+reductions, gradients) is written once: in `chunked.py`, and densely in `reference.py`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from hyperfocal.errors import ConfigError
 from hyperfocal.labels import SparseLabels
-from hyperfocal.losses.chunked import fused_loss
-from hyperfocal.losses.reference import REDUCTIONS, dense_loss
+from hyperfocal.losses.chunked import native_walk, separable_walk
+from hyperfocal.losses.fused import fused_loss
+from hyperfocal.losses.native import FocalTerms
+from hyperfocal.losses.options import Options, register, weight_vector
+from hyperfocal.losses.reference import dense_loss, separable_rows
+from hyperfocal.losses.scalar import ValueAndSlope
+from hyperfocal.losses.walk import Problem, RowsAndGradients
 
-ValueAndSlope = tuple[Tensor, Tensor]
+SeparableWalk = Callable[["SeparableLoss", Problem], RowsAndGradients]
 
 
 class SeparableLoss(nn.Module):
     """The base of every loss that is a pair of scalar functions.
 
+    With y = 1 for the labels of an example and 0 for all others, the loss of example i is
+
+        sum over l of  r[i, l] * (y * w[l] * pos(z[i, l] + s[l]) + (1 - y) * neg(z[i, l] + s[l]))
+
+    where z are the logits, w the `positive_weight`, s the `logit_shift` and r the `term_weights`; without
+    them w = 1, s = 0 and r = 1. Pairs in the mask are left out of the sum.
+
     Args:
-        reduction: what the sum over all examples and labels is divided by: "positives", the number of
-            positives in the batch (at least 1), as in the focal loss paper; "batch", B; "mean", B x L;
-            "sum", 1.
+        reduction, positive_weight, ignore_empty, backend, chunk_labels, check_finite: see LossOptions.
 
     Raises:
-        ConfigError: an unknown reduction.
+        ConfigError: an option that is not allowed.
+
+    >>> class Squared(SeparableLoss):
+    ...     def positive(self, logits):
+    ...         return (1 - logits) ** 2
+    ...     def negative(self, logits):
+    ...         return logits**2
     """
 
-    def __init__(self, *, reduction: str = "positives") -> None:
+    walks: ClassVar[dict[str, SeparableWalk]] = {"chunked": separable_walk, "native": native_walk}
+    positive_weight: Tensor | None
+    logit_shift: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        reduction: str = "positives",
+        positive_weight: Tensor | Sequence[float] | None = None,
+        ignore_empty: bool = False,
+        backend: str = "auto",
+        chunk_labels: int | None = None,
+        check_finite: bool = False,
+    ) -> None:
         super().__init__()
-        if reduction not in REDUCTIONS:
-            raise ConfigError(f"reduction = {reduction!r} is not allowed. Expected one of {', '.join(REDUCTIONS)}")
-        self.reduction = reduction
+        self.options = Options(
+            reduction=reduction,
+            ignore_empty=ignore_empty,
+            backend=backend,
+            chunk_labels=chunk_labels,
+            check_finite=check_finite,
+        )
+        self.register_buffer("positive_weight", weight_vector(positive_weight), persistent=False)
+        self.register_buffer("logit_shift", None, persistent=False)
+        self.number = register(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a copied or unpickled loss under a number of its own."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.number = register(self)
+
+    @property
+    def reduction(self) -> str:
+        """Return what the sum is divided by."""
+        return self.options.reduction
+
+    def extra_repr(self) -> str:
+        """Return the settings that `print` shows."""
+        weights = "" if self.positive_weight is None else f", positive_weight=({len(self.positive_weight)},)"
+        return f"reduction={self.reduction!r}{weights}"
 
     def positive(self, logits: Tensor) -> Tensor:
         """Return pos(z), elementwise: the loss of a logit whose label is right."""
@@ -48,136 +97,75 @@ class SeparableLoss(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define negative(logits)")
 
     def positive_with_slope(self, logits: Tensor) -> ValueAndSlope:
-        """Return pos(z) and its derivative."""
+        """Return pos(z) and its derivative, in memory of their own."""
         return _slope_by_autograd(self.positive, logits)
 
     def negative_with_slope(self, logits: Tensor) -> ValueAndSlope:
-        """Return neg(z) and its derivative."""
+        """Return neg(z) and its derivative, in memory of their own."""
         return _slope_by_autograd(self.negative, logits)
 
-    def forward(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: SparseLabels) -> Tensor:
+    @property
+    def native_terms(self) -> FocalTerms | None:
+        """Return what the native pass computes for this loss, or None where it cannot."""
+        return None
+
+    def term_weights(self, labels: SparseLabels) -> Callable[[slice], Tensor] | None:
+        """Return a function from a chunk of C labels to the weights r of its terms, (B, C), or None for 1.
+
+        Args:
+            labels: the positives of the batch that count.
+        """
+        return None
+
+    def forward(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: SparseLabels,
+        mask: SparseLabels | None = None,
+    ) -> Tensor:
         """Return the loss of `hidden @ weight.T + bias`, whose B x L logits never exist as a whole.
+
+        Gradients reach hidden, weight and bias, not parameters that the loss itself may have.
 
         Args:
             hidden: (B, D) float, what the encoder gives.
             weight: (L, D) float, a row a label.
             bias: (L,) float or None.
-            labels: B rows over L labels.
+            labels: B rows over L labels, on any device.
+            mask: B rows over L labels, or None: pairs whose term and gradient are exactly 0, positives
+                too (padding, items of the history, labels that nobody annotated).
 
         Returns:
-            Scalar, reduced as `reduction` says.
+            Scalar, reduced as `reduction` says, or (B,) for "none". float32, float64 for float64 inputs.
 
         Raises:
-            ValueError: shapes that do not match.
+            DataError: tensors that are no floats, whose shapes do not match, that are on several devices
+                or of several dtypes outside autocast; with check_finite, NaN or infinity.
         """
-        return fused_loss(self, hidden, weight, bias, labels, reduction=self.reduction)
+        return fused_loss(self, hidden, weight, bias, labels, mask)
 
-    def from_logits(self, logits: Tensor, labels: SparseLabels) -> Tensor:
+    def from_logits(self, logits: Tensor, labels: SparseLabels, mask: SparseLabels | None = None) -> Tensor:
         """Return the same number from (B, L) logits, by plain dense maths and autograd."""
-        return dense_loss(self, logits, labels, reduction=self.reduction)
+        return dense_loss(self, logits, labels, mask)
 
-
-class BCELoss(SeparableLoss):
-    """Binary cross-entropy: pos(z) = softplus(-z), neg(z) = softplus(z)."""
-
-    def positive(self, logits: Tensor) -> Tensor:
-        """Return softplus(-z) = -log sigmoid(z)."""
-        return functional.softplus(-logits)
-
-    def negative(self, logits: Tensor) -> Tensor:
-        """Return softplus(z) = -log(1 - sigmoid(z))."""
-        return functional.softplus(logits)
-
-    def positive_with_slope(self, logits: Tensor) -> ValueAndSlope:
-        """Return softplus(-z) and -sigmoid(-z)."""
-        return functional.softplus(-logits), -torch.sigmoid(-logits)
-
-    def negative_with_slope(self, logits: Tensor) -> ValueAndSlope:
-        """Return softplus(z) and sigmoid(z)."""
-        return functional.softplus(logits), torch.sigmoid(logits)
-
-
-class FocalLoss(SeparableLoss):
-    """Focal loss: cross-entropy in which what is already right counts little.
-
-    With p = sigmoid(z):
-
-        pos(z) = alpha       * (1 - p)^gamma * -log(p)
-        neg(z) = (1 - alpha) * p^gamma       * -log(1 - p)
-
-    Both are f(z) = sigmoid(z)^gamma * softplus(z), at -z and at z, so nothing is ever divided by p and
-    value and gradient are finite for every logit. The gradient goes through the focal factor.
-
-    Args:
-        gamma: in [0, 5]; 0 is (weighted) binary cross-entropy.
-        alpha: in [0, 1], the weight of the positives against 1 - alpha of the negatives; None weighs
-            both with 1.
-        reduction: see SeparableLoss; the paper's is "positives".
-
-    Raises:
-        ConfigError: gamma or alpha out of range.
-
-    Source: Lin et al. 2017, equations 4 and 5.
-    """
-
-    def __init__(self, gamma: float = 2.0, alpha: float | None = None, *, reduction: str = "positives") -> None:
-        super().__init__(reduction=reduction)
-        if not 0 <= gamma <= 5:
-            raise ConfigError(f"gamma = {gamma!r} is not allowed. Expected a number from 0 to 5")
-        if alpha is not None and not 0 <= alpha <= 1:
-            raise ConfigError(f"alpha = {alpha!r} is not allowed. Expected a number from 0 to 1, or None")
-        self.gamma = gamma
-        self.alpha = alpha
-
-    def extra_repr(self) -> str:
-        """Return the settings that `print` shows."""
-        return f"gamma={self.gamma}, alpha={self.alpha}, reduction={self.reduction!r}"
-
-    def positive(self, logits: Tensor) -> Tensor:
-        """Return alpha * (1 - p)^gamma * -log(p)."""
-        return self._weights[0] * _focal_power(-logits, self.gamma) * functional.softplus(-logits)
-
-    def negative(self, logits: Tensor) -> Tensor:
-        """Return (1 - alpha) * p^gamma * -log(1 - p)."""
-        return self._weights[1] * _focal_power(logits, self.gamma) * functional.softplus(logits)
-
-    def positive_with_slope(self, logits: Tensor) -> ValueAndSlope:
-        """Return pos(z) and its derivative, -alpha * f'(-z)."""
-        value, slope = _focal_with_slope(-logits, self.gamma)
-        return self._weights[0] * value, -self._weights[0] * slope
-
-    def negative_with_slope(self, logits: Tensor) -> ValueAndSlope:
-        """Return neg(z) and its derivative, (1 - alpha) * f'(z)."""
-        value, slope = _focal_with_slope(logits, self.gamma)
-        weight = self._weights[1]
-        return (value, slope) if weight == 1 else (value.mul_(weight), slope.mul_(weight))
-
-    @property
-    def _weights(self) -> tuple[float, float]:
-        return (1.0, 1.0) if self.alpha is None else (self.alpha, 1 - self.alpha)
-
-
-def _focal_power(logits: Tensor, gamma: float) -> Tensor:
-    """Return sigmoid(z)^gamma; in log space, where a whole power does not spare the logarithm."""
-    if float(gamma).is_integer():
-        return torch.sigmoid(logits) ** int(gamma)
-    return torch.exp(gamma * functional.logsigmoid(logits))
-
-
-def _focal_with_slope(logits: Tensor, gamma: float) -> ValueAndSlope:
-    """Return f(z) = p^gamma * softplus(z) and f'(z) = p^gamma * (gamma * (1 - p) * softplus(z) + p)."""
-    p = torch.sigmoid(logits)
-    power = p**gamma if float(gamma).is_integer() else _focal_power(logits, gamma)
-    value = functional.softplus(logits)
-    slope = torch.addcmul(p, 1 - p, value, value=gamma).mul_(power)
-    return value.mul_(power), slope
+    def dense_rows(self, logits: Tensor, labels: SparseLabels, mask: SparseLabels | None) -> Tensor:
+        """Return (B,), the loss of each row from dense logits."""
+        return separable_rows(self, logits, labels, mask)
 
 
 def _slope_by_autograd(function: Callable[[Tensor], Tensor], logits: Tensor) -> ValueAndSlope:
-    with torch.enable_grad():
-        point = logits.detach().requires_grad_()
+    """Return value and derivative of any elementwise function, in memory of their own."""
+    with torch.inference_mode(False), torch.enable_grad():
+        point = (logits.clone() if logits.is_inference() else logits.detach()).requires_grad_()
         value = function(point)
+        if value.shape != logits.shape:
+            name = getattr(function, "__qualname__", "the function")
+            raise ConfigError(
+                f"{name} gave {tuple(value.shape)} for logits {tuple(logits.shape)}. Expected one a logit"
+            )
         if not value.requires_grad:  # a constant
-            return value, torch.zeros_like(logits)
+            return value.clone(), torch.zeros_like(logits)
         (slope,) = torch.autograd.grad(value.sum(), point)
-    return value.detach(), slope.contiguous()  # the slope of z + 1 is one number, expanded; the walk writes into it
+    return value.detach().clone(), slope.clone()  # z itself shares memory, the slope of z + 1 is one number, expanded

@@ -1,8 +1,96 @@
-"""What is known of the labels before training: where the output bias starts."""
+"""What is known of the labels before training: their weights, and where the output bias starts."""
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from hyperfocal.errors import ConfigError
+import torch
+from torch import Tensor
+
+from hyperfocal.errors import ConfigError, DataError, did_you_mean
+
+Counts = Tensor | Sequence[float]
+
+
+def capped_weights(
+    counts: Counts,
+    scheme: str = "inverse",
+    *,
+    cap: float | None = 7.0,
+    beta: float = 0.999,
+    normalise: bool = False,
+    num_examples: int | None = None,
+) -> Tensor:
+    """Return a weight for each label, larger for rarer labels and at most `cap`.
+
+    With c the count of a label, c_max the largest count, n the number of examples:
+
+        inverse            c_max / c: the most frequent label weighs 1
+        sqrt_inverse       sqrt(c_max / c)
+        effective_number   (1 - beta^c_max) / (1 - beta^c), the inverse of the effective number of examples
+        balanced           n / (L * c), as class_weight="balanced" of scikit-learn
+
+    then, if `normalise`, divided by their mean over the labels that have an example, so that the mean
+    is 1; then min(weight, cap). A label without an example gets the cap; without a cap, what a label
+    with one example gets.
+
+    Args:
+        counts: (L,) examples of each label, not negative.
+        scheme: one of the four names.
+        cap: at least 1, the largest weight; None for no cap.
+        beta: in [0, 1), effective_number only: 0 weighs all alike, near 1 it nears `inverse`.
+        normalise: whether to make the mean 1 before the cap.
+        num_examples: n, balanced only; None takes the sum of the counts, right where each example has one label.
+
+    Returns:
+        (L,) float32.
+
+    Raises:
+        ConfigError: unknown scheme; cap, beta or num_examples out of range.
+        DataError: counts that are negative, not finite or not one-dimensional.
+
+    Source: Cui et al. 2019, Class-Balanced Loss Based on Effective Number of Samples, equation 2. There the
+    weights are (1 - beta) / (1 - beta^c), normalised to the mean 1; here the most frequent label starts at 1.
+
+    >>> capped_weights([1000, 250, 100, 0], cap=7.0).tolist()
+    [1.0, 4.0, 7.0, 7.0]
+    """
+    _check_options(scheme, cap, beta, num_examples)
+    found = as_counts(counts)
+    number = float(found.sum()) if num_examples is None else float(num_examples)
+    weights = SCHEMES[scheme](found.clamp(min=1), beta, number)
+    if normalise and bool((found > 0).any()):
+        weights = weights / weights[found > 0].mean()
+    if cap is not None:
+        weights = torch.where(found > 0, weights.clamp(max=cap), cap)
+    return weights.float()
+
+
+def _inverse(counts: Tensor, beta: float, number: float) -> Tensor:
+    return counts.max() / counts
+
+
+def _sqrt_inverse(counts: Tensor, beta: float, number: float) -> Tensor:
+    return (counts.max() / counts).sqrt()
+
+
+def _effective_number(counts: Tensor, beta: float, number: float) -> Tensor:
+    if beta == 0:
+        return torch.ones_like(counts)
+    effective = -torch.expm1(counts * math.log(beta))  # 1 - beta^c, exact for beta near 1
+    return effective.max() / effective
+
+
+def _balanced(counts: Tensor, beta: float, number: float) -> Tensor:
+    return number / (len(counts) * counts)
+
+
+SCHEMES: dict[str, Callable[[Tensor, float, float], Tensor]] = {
+    "inverse": _inverse,
+    "sqrt_inverse": _sqrt_inverse,
+    "effective_number": _effective_number,
+    "balanced": _balanced,
+}
 
 
 def prior_bias(prior: float) -> float:
@@ -25,3 +113,58 @@ def prior_bias(prior: float) -> float:
     if not 0 < prior < 1:
         raise ConfigError(f"prior = {prior!r} is not allowed. Expected a probability above 0 and below 1")
     return -math.log((1 - prior) / prior)
+
+
+def frequency_bias(counts: Counts, num_examples: int, *, smoothing: float = 1.0) -> Tensor:
+    """Return, for each label, the logit at which a sigmoid gives the label's own smoothed frequency.
+
+        bias = log((c + s) / (n - c + s)), so that sigmoid(bias) = (c + s) / (n + 2 s)
+
+    Args:
+        counts: (L,) examples of each label.
+        num_examples: n, at least the largest count.
+        smoothing: s, above 0: what keeps the bias finite for a label that no example has, or every one.
+
+    Returns:
+        (L,) float32.
+
+    Raises:
+        ConfigError: smoothing not above 0.
+        DataError: counts that are negative, not finite, not one-dimensional or above num_examples.
+
+    >>> frequency_bias([0, 49, 98], num_examples=98).mul(10_000).round().tolist()
+    [-45951.0, 0.0, 45951.0]
+    """
+    if not 0 < smoothing < math.inf:
+        raise ConfigError(f"smoothing = {smoothing!r} is not allowed. Expected a number above 0")
+    found = as_counts(counts, at_most=num_examples)
+    return torch.log((found + smoothing) / (num_examples - found + smoothing)).float()
+
+
+def as_counts(counts: Counts, *, at_most: float = math.inf) -> Tensor:
+    """Return counts as (L,) float64.
+
+    Raises:
+        DataError: counts that are negative, not finite, not one-dimensional or above `at_most`.
+    """
+    found: Tensor = torch.as_tensor(counts).detach().double().cpu()
+    if found.ndim != 1 or len(found) == 0:
+        raise DataError(f"counts are {tuple(found.shape)}. Expected one number a label, (L,)")
+    wrong = ~((found >= 0) & found.isfinite() & (found <= at_most))
+    if bool(wrong.any()):
+        label = int(wrong.nonzero()[0])
+        most = "finite and not negative" if at_most == math.inf else f"from 0 to {at_most}, the number of examples"
+        raise DataError(f"counts: label {label} has {found[label].item()} examples. Expected a number {most}")
+    return found
+
+
+def _check_options(scheme: str, cap: float | None, beta: float, num_examples: Any) -> None:
+    if scheme not in SCHEMES:
+        hint = did_you_mean(scheme, list(SCHEMES))
+        raise ConfigError(f"scheme = {scheme!r} is not allowed.{hint} Expected one of {', '.join(SCHEMES)}")
+    if cap is not None and not 1 <= cap < math.inf:
+        raise ConfigError(f"cap = {cap!r} is not allowed. Expected a number of 1 or more, or None")
+    if not 0 <= beta < 1:
+        raise ConfigError(f"beta = {beta!r} is not allowed. Expected a number from 0 and below 1")
+    if num_examples is not None and not num_examples >= 1:
+        raise ConfigError(f"num_examples = {num_examples!r} is not allowed. Expected 1 or more, or None")

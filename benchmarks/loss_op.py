@@ -1,0 +1,238 @@
+"""Forward and backward of a loss with the last linear layer: ours beside what others compute.
+
+    python benchmarks/loss_op.py                     all sizes
+    python benchmarks/loss_op.py --labels 5501       one size
+    python benchmarks/loss_op.py --device cuda --batch 1024 --labels 131072 --width 256 --dtype bfloat16
+
+Each contestant runs in a process of its own, three times in turns; times are medians, memory is the peak
+above the parameters and their gradients. Dense targets are built before the clock starts. Run it with
+nothing else running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hyperfocal.labels import SparseLabels
+from hyperfocal.losses import BCELoss, FocalLoss, SoftmaxLoss
+
+POSITIVES = 3  # a row
+TURNS = 3
+ALPHA, GAMMA = 0.25, 2.0
+
+Step = Callable[[], object]
+
+
+def floor(hidden: Tensor, weight: Tensor, bias: Tensor, positives: Tensor) -> Step:
+    """Return the three bare matrix products that any such loss needs."""
+    hidden, weight = hidden.detach(), weight.detach()
+    grad_weight = torch.empty_like(weight)
+
+    def step() -> None:
+        logits = hidden @ weight.T
+        logits @ weight
+        torch.mm(logits.T, hidden, out=grad_weight)
+
+    return step
+
+
+def dense(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Step]:
+    """Return the contestant that computes all logits and a loss of (logits, dense targets)."""
+
+    def make(hidden: Tensor, weight: Tensor, bias: Tensor, positives: Tensor) -> Step:
+        targets = torch.zeros(len(hidden), len(weight), device=hidden.device, dtype=hidden.dtype)
+        targets.scatter_(1, positives, 1)
+        return _clearing(
+            lambda: loss(functional.linear(hidden, weight, bias), targets).backward(), hidden, weight, bias
+        )
+
+    return make
+
+
+def torchvision_focal(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the focal loss as torchvision.ops.sigmoid_focal_loss computes it, over the number of positives."""
+    p = torch.sigmoid(logits)
+    cross_entropy = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    p_right = p * targets + (1 - p) * (1 - targets)
+    loss = cross_entropy * ((1 - p_right) ** GAMMA)
+    return ((ALPHA * targets + (1 - ALPHA) * (1 - targets)) * loss).sum() / targets.sum()
+
+
+def original_focal(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the focal loss as the original challenge writes it: in p, clamped, two terms with logarithms."""
+    p = torch.sigmoid(logits).clamp(1e-4, 1 - 1e-4)
+    positive = -ALPHA * targets * (1 - p) ** GAMMA * torch.log(p)
+    negative = -(1 - ALPHA) * (1 - targets) * p**GAMMA * torch.log(1 - p)
+    return (positive + negative).sum() / targets.sum()
+
+
+def dense_bce(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return binary cross-entropy over the number of positives."""
+    return functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / targets.sum()
+
+
+def dense_softmax(hidden: Tensor, weight: Tensor, bias: Tensor, positives: Tensor) -> Step:
+    """Return cross-entropy with one class a row, the first positive."""
+    classes = positives[:, 0].clone()
+    return _clearing(
+        lambda: functional.cross_entropy(functional.linear(hidden, weight, bias), classes).backward(),
+        hidden, weight, bias,
+    )  # fmt: skip
+
+
+def ours(loss: torch.nn.Module) -> Callable[..., Step]:
+    """Return the contestant that calls one of our losses, fused."""
+
+    def make(hidden: Tensor, weight: Tensor, bias: Tensor, positives: Tensor) -> Step:
+        labels = SparseLabels.from_padded(positives, num_labels=len(weight))
+        return _clearing(lambda: loss(hidden, weight, bias, labels).backward(), hidden, weight, bias)
+
+    return make
+
+
+def _clearing(step: Step, *tensors: Tensor) -> Step:
+    def cleared() -> None:
+        for tensor in tensors:
+            tensor.grad = None
+        step()
+
+    return cleared
+
+
+FOCAL = {"gamma": GAMMA, "alpha": ALPHA}
+CONTESTANTS: dict[str, tuple[Callable[..., Step], int]] = {  # and how many B x L numbers it holds
+    "bare matrix products": (floor, 1),
+    "ours, focal": (ours(FocalLoss(**FOCAL)), 0),
+    "ours, focal, plain torch": (ours(FocalLoss(**FOCAL, backend="chunked")), 0),
+    "ours, BCE": (ours(BCELoss()), 0),
+    "ours, softmax": (ours(SoftmaxLoss()), 0),
+    "dense softmax": (dense_softmax, 3),
+    "dense BCE": (dense(dense_bce), 5),
+    "torchvision's focal": (dense(torchvision_focal), 12),
+    "original focal": (dense(original_focal), 14),
+}
+
+
+def measure(name: str, args: argparse.Namespace) -> dict[str, float]:
+    """Return median milliseconds, and peak bytes above parameters and gradients, of this process."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(args.batch, args.width, generator=generator)
+    weight = torch.randn(args.labels, args.width, generator=generator).mul_(0.05)
+    positives = torch.randint(args.labels, (args.batch, POSITIVES), generator=generator).to(args.device)
+    dtype = getattr(torch, args.dtype)
+    hidden, weight = (tensor.to(args.device, dtype).requires_grad_() for tensor in (hidden, weight))
+    bias = torch.full((args.labels,), -4.6, device=args.device, dtype=dtype, requires_grad=True)
+    for tensor in (hidden, weight, bias):
+        tensor.grad = torch.zeros_like(tensor)  # parameters and gradients are no extra memory
+    before = _memory(args.device, reset=True)
+    for tensor in (hidden, weight, bias):
+        tensor.grad = None
+    step = CONTESTANTS[name][0](hidden, weight, bias, positives)
+    rounds = max(3, min(60, 400_000 // args.labels))
+    for _ in range(max(2, rounds // 10)):
+        step()
+    times = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        step()
+        if args.device == "cuda":
+            torch.cuda.synchronize()
+        times.append(1000 * (time.perf_counter() - started))
+    return {"ms": statistics.median(times), "bytes": _memory(args.device) - before}
+
+
+def _memory(device: str, *, reset: bool = False) -> int:
+    """Return the peak memory of this process since the last reset."""
+    if device == "cuda":
+        if reset:
+            torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.max_memory_allocated()
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Print the table of one size."""
+    print(
+        f"\nB {args.batch}, L {args.labels:,}, D {args.width}, {args.dtype} on {args.device}, "
+        f"{POSITIVES} positives a row"
+    )
+    fits = [name for name, (_, dense) in CONTESTANTS.items() if _fits(dense, args)]
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in fits}
+    for name in fits * (1 if args.labels > 500_000 else TURNS):
+        found[name].append(_in_own_process(name, args))
+    times = {name: statistics.median(row["ms"] for row in rows) for name, rows in found.items()}
+    base = times["bare matrix products"]
+    vision = times.get("torchvision's focal")
+    print(f"{'':26}{'ms':>9}  {'over floor':>10}  {'torchvision/':>12}  {'extra memory':>12}")
+    for name in CONTESTANTS:
+        if name not in times:
+            print(f"{name:26}  does not fit: {_bytes(CONTESTANTS[name][1], args) / 1e9:.0f} GB")
+            continue
+        memory = max(row["bytes"] for row in found[name]) / 1e6
+        ratio = f"{vision / times[name]:12.2f}" if vision else f"{'-':>12}"
+        print(f"{name:26}{times[name]:9.1f}  {times[name] / base:10.2f}  {ratio}  {memory:9,.0f} MB")
+
+
+def _fits(dense: int, args: argparse.Namespace) -> bool:
+    if args.device == "cuda":
+        return _bytes(dense, args) < 0.8 * torch.cuda.get_device_properties(0).total_memory
+    free = next(line.split()[1] for line in Path("/proc/meminfo").read_text().splitlines() if "MemAvailable" in line)
+    return _bytes(dense, args) < 0.8 * 1024 * int(free)
+
+
+def _bytes(dense: int, args: argparse.Namespace) -> int:
+    size = 4 if args.dtype == "float32" else 2
+    return size * (dense * args.batch * args.labels + 2 * args.labels * args.width)
+
+
+def _in_own_process(name: str, args: argparse.Namespace) -> dict[str, float]:
+    options = {key: str(value) for key, value in vars(args).items() if key != "contestant"}
+    command = [sys.executable, __file__, "--contestant", name]
+    command += [word for key, value in options.items() for word in (f"--{key}", value)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
+    found: dict[str, float] = json.loads(result.stdout)
+    return found
+
+
+def _sizes(args: argparse.Namespace) -> Iterator[argparse.Namespace]:
+    for labels, width in ((5_501, 50), (5_501, 128), (100_000, 128), (1_000_000, 128)):
+        if (args.labels or labels) == labels and (args.width or width) == width:
+            yield argparse.Namespace(**{**vars(args), "labels": labels, "width": width})
+
+
+def main() -> None:
+    """Run one contestant, one size or all of them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--labels", type=int)
+    parser.add_argument("--width", type=int)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.contestant:
+        print(json.dumps(measure(args.contestant, args)))
+        return
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    sizes = list(_sizes(args)) or [args]
+    for size in sizes:
+        compare(size)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""What the loss of each example is multiplied with before all are added up."""
+
+import torch
+from torch import Tensor
+
+from hyperfocal.labels import SparseLabels
+from hyperfocal.losses.options import Options
+
+
+def row_scale(labels: SparseLabels, mask: SparseLabels | None, options: Options, dtype: torch.dtype) -> Tensor:
+    """Return (B,): 1 / divisor for an example that counts, 0 for one that is ignored.
+
+    Args:
+        labels: the positives that count.
+        mask: the pairs that do not count.
+        options: its `reduction` and `ignore_empty` decide.
+        dtype: of the result.
+    """
+    terms = torch.full_like(labels.lengths, labels.num_labels)
+    return scale_of(labels.lengths, terms if mask is None else terms - mask.lengths, options, dtype)
+
+
+def scale_of(positives: Tensor, terms: Tensor, options: Options, dtype: torch.dtype) -> Tensor:
+    """Return the same from the number of positives and of terms of each example, (B,); never divides by 0."""
+    counted = (positives > 0) if options.ignore_empty else torch.ones_like(positives, dtype=torch.bool)
+    scale = counted.to(dtype)
+    if options.reduction in ("sum", "none"):
+        return scale
+    sizes = {"positives": positives, "batch": counted, "mean": terms * counted}
+    return scale / sizes[options.reduction].sum().clamp(min=1)

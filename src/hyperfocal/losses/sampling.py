@@ -1,0 +1,172 @@
+"""Losses that score the positives and a few drawn labels only, for catalogues where even one pass is too much.
+
+All examples of a batch share the drawn labels: their logits are one small matrix product. A drawn label that
+is a positive of an example, or masked, does not count as its negative. Plain torch and autograd; the
+gradient of `weight` is dense, with zeros in the rows that were not scored.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hyperfocal.errors import ConfigError
+from hyperfocal.labels import SparseLabels
+from hyperfocal.losses.checks import check_call, check_finite, check_logits, check_vector
+from hyperfocal.losses.draws import draw, drawn_by, probabilities_from
+from hyperfocal.losses.options import Options, register, weight_vector
+from hyperfocal.losses.reduction import scale_of
+
+
+class SampledOptions(TypedDict, total=False):
+    """The keyword options that every sampled loss takes; see SampledLoss."""
+
+    distribution: Tensor | Sequence[float] | None
+    generator: torch.Generator | None
+    reduction: str
+    positive_weight: Tensor | Sequence[float] | None
+    ignore_empty: bool
+    check_finite: bool
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Scores:
+    """The scored labels of one batch.
+
+    Attributes:
+        right: (P,) logits of the positives.
+        rows: (P,) int64, the example of each positive.
+        share: (P,) weight of each positive / number of positives of its example; 0 for one that is masked.
+        drawn: (B, N) logits of the drawn labels, -inf where one does not count.
+        ids: (N,) int64, the drawn labels.
+        num_labels: L.
+    """
+
+    right: Tensor
+    rows: Tensor
+    share: Tensor
+    drawn: Tensor
+    ids: Tensor
+    num_labels: int
+
+
+class SampledLoss(nn.Module):
+    """The base of the sampled losses: draws, scores, reduces.
+
+    Args:
+        num_negatives: N, labels drawn for a batch, with replacement; at least 1.
+        distribution: (L,) not negative, in proportion to which labels are drawn; None draws all alike.
+        generator: of the draws, for repeatable ones; None takes torch's own.
+        reduction: see LossOptions; here the sum over *examples* is divided, and the default is "batch".
+        positive_weight, ignore_empty, check_finite: see LossOptions.
+
+    Raises:
+        ConfigError: a number out of range; an option that is not allowed.
+    """
+
+    positive_weight: Tensor | None
+    probabilities: Tensor | None
+
+    def __init__(
+        self,
+        num_negatives: int,
+        *,
+        distribution: Tensor | Sequence[float] | None = None,
+        generator: torch.Generator | None = None,
+        reduction: str = "batch",
+        positive_weight: Tensor | Sequence[float] | None = None,
+        ignore_empty: bool = False,
+        check_finite: bool = False,
+    ) -> None:
+        super().__init__()
+        if num_negatives < 1:
+            raise ConfigError(f"num_negatives = {num_negatives!r} is not allowed. Expected 1 or more")
+        self.options = Options(reduction=reduction, ignore_empty=ignore_empty, check_finite=check_finite)
+        self.num_negatives = num_negatives
+        self.generator = generator
+        self.register_buffer("positive_weight", weight_vector(positive_weight), persistent=False)
+        self.register_buffer("probabilities", probabilities_from(distribution), persistent=False)
+        self.number = register(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a copied or unpickled loss under a number of its own."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.number = register(self)
+
+    @property
+    def reduction(self) -> str:
+        """Return what the sum over examples is divided by."""
+        return self.options.reduction
+
+    def extra_repr(self) -> str:
+        """Return the settings that `print` shows."""
+        return f"num_negatives={self.num_negatives}, reduction={self.reduction!r}"
+
+    def row_losses(self, scores: Scores) -> Tensor:
+        """Return (B,), the loss of each example; 0 for one without positives."""
+        raise NotImplementedError(f"{type(self).__name__} must define row_losses(scores)")
+
+    def draw(self, num_labels: int, device: torch.device) -> Tensor:
+        """Return (N,) int64, the labels drawn for one batch."""
+        return draw(self.num_negatives, num_labels, self.probabilities, self.generator, device)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: SparseLabels,
+        mask: SparseLabels | None = None,
+    ) -> Tensor:
+        """Return the loss over the positives and the drawn labels, of which alone `weight` is read.
+
+        Arguments, result and errors are those of SeparableLoss.forward.
+        """
+        check_call(hidden, weight, bias, labels, mask)
+        self._check_vectors(len(weight))
+        if self.options.check_finite:
+            check_finite(hidden=hidden, weight=weight, bias=bias)
+        labels, mask = labels.to(hidden.device), None if mask is None else mask.to(hidden.device)
+        ids = drawn_by(self, hidden, len(weight))
+        pairs = hidden.index_select(0, labels.rows), weight.index_select(0, labels.indices)
+        right = (pairs[0].float() * pairs[1] if hidden.dtype != torch.float64 else pairs[0] * pairs[1]).sum(1)
+        right = right if bias is None else right + bias[labels.indices]
+        drawn = functional.linear(hidden, weight.index_select(0, ids), None if bias is None else bias[ids])
+        return self._reduced(right, drawn, ids, labels, mask)
+
+    def from_logits(self, logits: Tensor, labels: SparseLabels, mask: SparseLabels | None = None) -> Tensor:
+        """Return the same from (B, L) logits."""
+        check_logits(logits, labels, mask)
+        self._check_vectors(labels.num_labels)
+        if self.options.check_finite:
+            check_finite(logits=logits)
+        labels, mask = labels.to(logits.device), None if mask is None else mask.to(logits.device)
+        ids = drawn_by(self, logits, labels.num_labels)
+        return self._reduced(logits[labels.rows, labels.indices], logits[:, ids], ids, labels, mask)
+
+    def _check_vectors(self, num_labels: int) -> None:
+        check_vector("positive_weight", self.positive_weight, num_labels)
+        check_vector("distribution", self.probabilities, num_labels)
+
+    def _reduced(
+        self, right: Tensor, drawn: Tensor, ids: Tensor, labels: SparseLabels, mask: SparseLabels | None
+    ) -> Tensor:
+        exact = torch.promote_types(drawn.dtype, torch.float32)
+        right, drawn = right.to(exact), drawn.to(exact)
+        kept, hits = torch.ones_like(right), labels.holds(ids)
+        terms = torch.full_like(labels.lengths, labels.num_labels)
+        if mask is not None:
+            kept, hits, terms = (~labels.among(mask)).to(exact), hits | mask.holds(ids), terms - mask.lengths
+            right = right.masked_fill(kept == 0, 0)
+        positives = kept.new_zeros(len(labels)).index_add(0, labels.rows, kept)
+        share = kept / positives.clamp(min=1)[labels.rows]
+        if self.positive_weight is not None:
+            share = share * self.positive_weight.to(share)[labels.indices]
+        drawn = drawn.masked_fill(hits | (positives == 0)[:, None], -torch.inf)
+        scores = {"right": right, "rows": labels.rows, "share": share, "drawn": drawn, "ids": ids}
+        rows = self.row_losses(Scores(**scores, num_labels=labels.num_labels))
+        rows = rows * scale_of(positives, terms, self.options, exact)
+        return rows if self.reduction == "none" else rows.sum()

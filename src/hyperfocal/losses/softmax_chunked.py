@@ -1,0 +1,116 @@
+"""The softmax losses over label chunks: one walk for the log-sum-exp, one for the gradients.
+
+The first walk keeps of each row the largest logit m so far and s = sum of exp(z - m), and of each positive
+its logit. Then the loss is known, and with it every slope. With u = log p = (z - m) - log s of a positive,
+c = d loss / d u, and C = e - sum of the c of the row, the slope at logit j is
+
+    p[j] * C  -  e / (labels that count)  +  c[j] if j is a positive
+
+so the second walk needs p = exp(z - m) / s alone. m and s stay apart: log-sum-exp = m + log s would round u
+to the precision of m. Its dense twin is `reference.softmax_rows`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from hyperfocal.labels import SparseLabels
+from hyperfocal.losses.walk import Chunk, Problem, RowsAndGradients, Walk, positive_weights
+
+if TYPE_CHECKING:
+    from hyperfocal.losses.softmax import SoftmaxLoss
+
+
+@dataclass(frozen=True, eq=False)
+class Normaliser:
+    """What the first walk finds."""
+
+    peak: Tensor  # (B,) m, the largest z of the labels that count
+    sum: Tensor  # (B,) s, the sum of exp(z - m) over them, at least 1; 1 where none counts
+    total: Tensor  # (B,) sum of z over the labels that count, for the label smoothing
+    right: Tensor  # (P,) z of each positive, row by row
+
+
+@dataclass(frozen=True, eq=False)
+class Slopes:
+    """What the second walk needs, beside the logits."""
+
+    peak: Tensor  # (B,) m
+    factor: Tensor  # (B,) C / s
+    smoothing: Tensor | None  # (B,) e / (labels that count)
+    right: Tensor  # (P,) c of each positive, row by row
+
+
+def softmax_walk(loss: SoftmaxLoss, problem: Problem) -> RowsAndGradients:
+    """Return the loss of each row, (B,) and not scaled, and the scaled gradients that are needed."""
+    shift = None if loss.logit_shift is None else loss.temperature * loss.logit_shift
+    walk = Walk(problem, shift=shift)
+    rows, slopes = _rows_and_slopes(loss, problem, _first_walk(loss, walk, problem))
+    if any(problem.needs):
+        for chunk in walk.chunks:
+            walk.add(chunk.labels, _slope(loss, _logits(loss, walk, chunk), chunk, slopes))
+    return rows, walk.gradients()
+
+
+def _first_walk(loss: SoftmaxLoss, walk: Walk, problem: Problem) -> Normaliser:
+    scale = problem.scale
+    peak = torch.full_like(scale, torch.finfo(scale.dtype).min)
+    found, total = torch.zeros_like(scale), torch.zeros_like(scale)
+    right = scale.new_empty(problem.labels.num_positives)
+    for chunk in walk.chunks:
+        logits = _logits(loss, walk, chunk)
+        right[chunk.order] = logits[chunk.right]
+        if loss.label_smoothing > 0:
+            total = total + _without_masked(logits, chunk, 0).sum(1)
+        before, logits = peak, _without_masked(logits, chunk, -torch.inf)
+        peak = torch.maximum(before, logits.amax(1))
+        found = found * torch.exp(before - peak) + logits.sub_(peak[:, None]).exp_().sum(1)
+    return Normaliser(peak, torch.where(found == 0, 1, found), total, right)
+
+
+def _rows_and_slopes(loss: SoftmaxLoss, problem: Problem, found: Normaliser) -> tuple[Tensor, Slopes]:
+    labels, epsilon = problem.labels, loss.label_smoothing
+    value, slope = loss.focal_with_slope((found.right - found.peak[labels.rows]) - found.sum.log()[labels.rows])
+    share = (1 - epsilon) / labels.lengths.clamp(min=1)[labels.rows].to(value)
+    weight = positive_weights(loss.positive_weight, problem)
+    share = share if weight is None else share * weight
+    rows, slope = _row_sums(share * value, labels), share * slope
+    factor = -_row_sums(slope, labels)
+    if epsilon == 0:
+        return rows, Slopes(found.peak, factor / found.sum, None, slope)
+    smoothed = (labels.lengths > 0).to(rows) * epsilon
+    counted = torch.full_like(rows, labels.num_labels)
+    counted = (counted if problem.mask is None else counted - problem.mask.lengths).clamp(min=1)
+    rows += smoothed * ((found.peak - found.total / counted) + found.sum.log())
+    return rows, Slopes(found.peak, (factor + smoothed) / found.sum, smoothed / counted, slope)
+
+
+def _slope(loss: SoftmaxLoss, logits: Tensor, chunk: Chunk, slopes: Slopes) -> Tensor:
+    """Return d loss / d (hidden @ weight.T) at every logit of a chunk, (B, C)."""
+    slope = logits.sub_(slopes.peak[:, None]).exp_().mul_(slopes.factor[:, None])
+    if slopes.smoothing is not None:
+        slope -= slopes.smoothing[:, None]
+    slope[chunk.right] += slopes.right[chunk.order]
+    slope = _without_masked(slope, chunk, 0)
+    return slope if loss.temperature == 1 else slope.div_(loss.temperature)
+
+
+def _without_masked(values: Tensor, chunk: Chunk, filling: float) -> Tensor:
+    """Put a number in place of the values that do not count."""
+    if chunk.masked is not None:
+        values[chunk.masked] = filling
+    return values
+
+
+def _logits(loss: SoftmaxLoss, walk: Walk, chunk: Chunk) -> Tensor:
+    logits = walk.logits(chunk.labels)
+    return logits if loss.temperature == 1 else logits.div_(loss.temperature)
+
+
+def _row_sums(values: Tensor, labels: SparseLabels) -> Tensor:
+    """Return (B,), the sum of a value for each positive over the positives of each row."""
+    return values.new_zeros(len(labels)).index_add_(0, labels.rows, values)

@@ -1,0 +1,157 @@
+"""The compiled pass against float64 maths, and what happens where it cannot be had."""
+
+import logging
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from loss_cases import make
+
+from hyperfocal.errors import ConfigError
+from hyperfocal.labels import SparseLabels
+from hyperfocal.losses import AsymmetricLoss, FocalLoss, SoftmaxLoss, backends, native
+from hyperfocal.losses.scalar import focal_with_slope
+
+GAMMAS = (0.0, 0.5, 1.0, 2.0, 2.5, 3.0, 4.0, 5.0)
+
+needs_compiler = pytest.mark.skipif(bool(native.unavailable()), reason=native.unavailable() or "available")
+
+
+def nothing(batch):
+    """Return labels without a positive."""
+    return SparseLabels.from_lists([[]] * batch, num_labels=30_000)
+
+
+@needs_compiler
+class TestPass:
+    @pytest.mark.parametrize("gamma", GAMMAS)
+    def test_as_exact_as_float32_can_be(self, gamma):
+        logits = torch.cat([torch.linspace(-100, 100, 20_001), torch.linspace(-1, 1, 2_003)])[None]
+        slope = logits.clone()
+        rows = native.focal_pass_(slope, native.FocalTerms(gamma, 0.75), 0, nothing(1))
+        value, exact = focal_with_slope(logits.double(), gamma)
+        near = torch.finfo(torch.float32).eps * (16 + 8 * gamma)
+        torch.testing.assert_close(slope.double(), 0.75 * exact, rtol=near, atol=1e-36)
+        torch.testing.assert_close(rows.double(), 0.75 * value.sum(1), rtol=near, atol=0)
+
+    @settings(deadline=None, max_examples=60)
+    @given(st.integers(0, 5), st.integers(0, 70), st.sampled_from(GAMMAS))
+    def test_any_shape(self, batch, length, gamma):
+        logits = torch.randn(batch, length, generator=torch.Generator().manual_seed(0))
+        slope = logits.clone()
+        rows = native.focal_pass_(slope, native.FocalTerms(gamma), 0, nothing(batch))
+        value, exact = focal_with_slope(logits.double(), gamma)
+        torch.testing.assert_close(slope.double(), exact, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(rows.double(), value.sum(1), rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("gamma", GAMMAS)
+    @pytest.mark.parametrize("place", [0, 15, 16, 19])
+    def test_what_is_not_a_number_stays_so(self, gamma, place):
+        logits = torch.zeros(2, 20)
+        logits[1, place] = torch.nan
+        rows = native.focal_pass_(logits, native.FocalTerms(gamma), 0, nothing(2))
+        assert rows.isnan().tolist() == [False, True]
+        assert logits.isnan().nonzero().tolist() == [[1, place]]
+
+    def test_infinite_logits(self):
+        logits = torch.tensor([[-torch.inf, 0.0], [torch.inf, 0.0]])
+        rows = native.focal_pass_(logits, native.FocalTerms(0.0), 0, nothing(2))
+        assert rows.isinf().tolist() == [False, True]
+        assert logits[0, 0].item() == pytest.approx(0, abs=1e-37)
+
+    @pytest.mark.parametrize("threads", [1, 2])
+    def test_the_number_of_threads_changes_no_bit(self, threads):
+        logits = torch.randn(300, 500, generator=torch.Generator().manual_seed(0))
+        before = torch.get_num_threads()
+        results = []
+        try:
+            for count in (1, threads):
+                torch.set_num_threads(count)
+                slope = logits.clone()
+                results.append((native.focal_pass_(slope, native.FocalTerms(2.0), 0, nothing(300)), slope))
+        finally:
+            torch.set_num_threads(before)
+        assert torch.equal(results[0][0], results[1][0])
+        assert torch.equal(results[0][1], results[1][1])
+
+
+@needs_compiler
+@settings(deadline=None, max_examples=150)
+@given(st.data(), st.integers(1, 4), st.integers(1, 60), st.integers(1, 60), st.sampled_from(GAMMAS), st.booleans())
+def test_positives_masks_and_weights_anywhere(data, batch, num_labels, chunk, gamma, weighted):
+    """Compared with the same loss in plain torch, over any split into chunks."""
+    row = st.lists(st.integers(0, num_labels - 1), max_size=num_labels)
+    rows = st.lists(row, min_size=batch, max_size=batch)
+    labels, mask = (SparseLabels.from_lists(data.draw(rows), num_labels=num_labels) for _ in range(2))
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(size, 3, generator=generator).requires_grad_() for size in (batch, num_labels))
+    options = {"positive_weight": torch.arange(1.0, num_labels + 1) if weighted else None, "chunk_labels": chunk}
+    results = []
+    for backend in ("native", "chunked"):
+        loss = FocalLoss(gamma, 0.25, backend=backend, reduction="sum", **options)
+        value = loss(hidden, weight, None, labels, mask)
+        results.append([value.detach(), *torch.autograd.grad(value, (hidden, weight))])
+    torch.testing.assert_close(*results, rtol=2e-5, atol=2e-5)
+
+
+class TestChoice:
+    CPU = torch.device("cpu")
+
+    @pytest.fixture(autouse=True)
+    def nothing_said_yet(self, monkeypatch):
+        monkeypatch.setattr(backends, "_said", set())
+
+    @needs_compiler
+    def test_auto_takes_it_where_it_can(self, caplog):
+        with caplog.at_level(logging.INFO, logger="hyperfocal"):
+            chosen = [
+                backends.choose("auto", loss, self.CPU) for loss in (FocalLoss(), AsymmetricLoss(), SoftmaxLoss())
+            ]
+        assert chosen == ["native", "chunked", "chunked"]
+        assert "it covers BCELoss and FocalLoss, not AsymmetricLoss" in caplog.text
+        assert backends.choose("auto", FocalLoss(), torch.device("meta")) == "chunked"
+
+    def test_a_subclass_with_another_negative_term_is_not_covered(self):
+        class Doubled(FocalLoss):
+            def negative(self, logits):
+                return 2 * super().negative(logits)
+
+        assert backends.choose("auto", Doubled(), self.CPU) == "chunked"
+
+    def test_asking_for_what_cannot_be_had_is_an_error(self):
+        with pytest.raises(ConfigError, match="it covers BCELoss and FocalLoss, not AsymmetricLoss"):
+            AsymmetricLoss(backend="native")(*make("odd")[:4])
+
+    @pytest.mark.parametrize(
+        ("variables", "reason"),
+        [
+            ({"HYPERFOCAL_NATIVE": "0"}, "HYPERFOCAL_NATIVE=0"),
+            ({"PATH": "/nowhere", "CC": ""}, "no C compiler is installed"),
+            ({"CC": "false"}, "cannot be built"),
+        ],
+    )
+    def test_without_a_compiler_it_is_plain_torch(self, tmp_path, variables, reason):
+        """In a process of its own, with an empty cache folder."""
+        code = (
+            "import torch\nfrom hyperfocal.losses import FocalLoss, native\n"
+            "from hyperfocal.labels import SparseLabels\n"
+            "labels = SparseLabels.from_lists([[1]], num_labels=3)\n"
+            "print(FocalLoss()(torch.ones(1, 2), torch.ones(3, 2), None, labels).item(), native.unavailable())"
+        )
+        environment = {"XDG_CACHE_HOME": str(tmp_path), "PATH": "/usr/bin:/bin", **variables}
+        result = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        )
+        assert reason in result.stdout
+        assert float(result.stdout.split()[0]) == pytest.approx(3.3019, rel=1e-3)
+
+    @needs_compiler
+    def test_it_is_built_once_and_kept(self, tmp_path):
+        code = "from hyperfocal.losses import native; assert not native.unavailable(), native.unavailable()"
+        environment = {"XDG_CACHE_HOME": str(tmp_path), "PATH": "/usr/local/bin:/usr/bin:/bin"}
+        for _ in range(2):
+            subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+        assert len(list((tmp_path / "hyperfocal").iterdir())) == 1
