@@ -31,7 +31,7 @@ class TestPass:
     def test_as_exact_as_float32_can_be(self, gamma):
         logits = torch.cat([torch.linspace(-100, 100, 20_001), torch.linspace(-1, 1, 2_003)])[None]
         slope = logits.clone()
-        rows = native.focal_pass_(slope, native.FocalTerms(gamma, 0.75), 0, nothing(1))
+        rows = native.focal_pass_(slope, torch.zeros(30_000), native.FocalTerms(gamma, 0.75), 0, nothing(1))
         value, exact = focal_with_slope(logits.double(), gamma)
         near = torch.finfo(torch.float32).eps * (16 + 8 * gamma)
         torch.testing.assert_close(slope.double(), 0.75 * exact, rtol=near, atol=1e-36)
@@ -42,7 +42,7 @@ class TestPass:
     def test_any_shape(self, batch, length, gamma):
         logits = torch.randn(batch, length, generator=torch.Generator().manual_seed(0))
         slope = logits.clone()
-        rows = native.focal_pass_(slope, native.FocalTerms(gamma), 0, nothing(batch))
+        rows = native.focal_pass_(slope, torch.zeros(30_000), native.FocalTerms(gamma), 0, nothing(batch))
         value, exact = focal_with_slope(logits.double(), gamma)
         torch.testing.assert_close(slope.double(), exact, rtol=1e-5, atol=1e-7)
         torch.testing.assert_close(rows.double(), value.sum(1), rtol=1e-5, atol=1e-6)
@@ -52,13 +52,13 @@ class TestPass:
     def test_what_is_not_a_number_stays_so(self, gamma, place):
         logits = torch.zeros(2, 20)
         logits[1, place] = torch.nan
-        rows = native.focal_pass_(logits, native.FocalTerms(gamma), 0, nothing(2))
+        rows = native.focal_pass_(logits, torch.zeros(30_000), native.FocalTerms(gamma), 0, nothing(2))
         assert rows.isnan().tolist() == [False, True]
         assert logits.isnan().nonzero().tolist() == [[1, place]]
 
     def test_infinite_logits(self):
         logits = torch.tensor([[-torch.inf, 0.0], [torch.inf, 0.0]])
-        rows = native.focal_pass_(logits, native.FocalTerms(0.0), 0, nothing(2))
+        rows = native.focal_pass_(logits, torch.zeros(30_000), native.FocalTerms(0.0), 0, nothing(2))
         assert rows.isinf().tolist() == [False, True]
         assert logits[0, 0].item() == pytest.approx(0, abs=1e-37)
 
@@ -71,7 +71,9 @@ class TestPass:
             for count in (1, threads):
                 torch.set_num_threads(count)
                 slope = logits.clone()
-                results.append((native.focal_pass_(slope, native.FocalTerms(2.0), 0, nothing(300)), slope))
+                results.append(
+                    (native.focal_pass_(slope, torch.zeros(30_000), native.FocalTerms(2.0), 0, nothing(300)), slope)
+                )
         finally:
             torch.set_num_threads(before)
         assert torch.equal(results[0][0], results[1][0])
@@ -88,11 +90,12 @@ def test_positives_masks_and_weights_anywhere(data, batch, num_labels, chunk, ga
     labels, mask = (SparseLabels.from_lists(data.draw(rows), num_labels=num_labels) for _ in range(2))
     generator = torch.Generator().manual_seed(0)
     hidden, weight = (torch.randn(size, 3, generator=generator).requires_grad_() for size in (batch, num_labels))
+    bias = torch.randn(num_labels, generator=generator) if data.draw(st.booleans()) else None
     options = {"positive_weight": torch.arange(1.0, num_labels + 1) if weighted else None, "chunk_labels": chunk}
     results = []
     for backend in ("native", "chunked"):
         loss = FocalLoss(gamma, 0.25, backend=backend, reduction="sum", **options)
-        value = loss(hidden, weight, None, labels, mask)
+        value = loss(hidden, weight, bias, labels, mask)
         results.append([value.detach(), *torch.autograd.grad(value, (hidden, weight))])
     torch.testing.assert_close(*results, rtol=2e-5, atol=2e-5)
 

@@ -39,10 +39,14 @@ def native_walk(loss: SeparableLoss, problem: Problem) -> RowsAndGradients:
     if terms is None or problem.scale.dtype != torch.float32:
         return separable_walk(loss, problem)
     walk = Walk(problem, shift=loss.logit_shift)
+    whole = problem.dtype == torch.float32  # a half product is rounded once, with its bias in it
+    inside = (
+        walk.offset.contiguous() if whole and walk.offset is not None else problem.scale.new_zeros(len(problem.weight))
+    )
     rows = torch.zeros_like(problem.scale)
     for part in walk.parts:
-        logits = walk.logits(part)
-        rows += focal_pass_(logits, terms, part.start, problem.labels, problem.mask, loss.positive_weight)
+        logits = walk.products(part) if whole else walk.logits(part)
+        rows += focal_pass_(logits, inside, terms, part.start, problem.labels, problem.mask, loss.positive_weight)
         walk.add(part, logits)  # now slopes
     return rows, walk.gradients()
 

@@ -47,8 +47,8 @@ static inline float log1p_of_share(float e) { /* log(1 + e), 0 <= e <= 1: Chebys
   return y * e;
 }
 
-static inline float pass(float *z, float gamma, int whole, float weight) { /* whole: gamma if it is 0 to 5, else -1 */
-  const float x = *z;
+static inline float pass(float *z, float offset, float gamma, int whole, float weight) { /* whole: gamma, or -1 */
+  const float x = *z + offset;
   const float e = exp_of_negative(x < 0 ? x : -x);
   const float inverse = 1.0f / (1.0f + e);
   const float small = e * inverse;
@@ -68,30 +68,31 @@ static inline float pass(float *z, float gamma, int whole, float weight) { /* wh
   return power * softplus;
 }
 
-static inline float run(float *z, int64_t length, float gamma, int whole, float weight) {
+static inline float run(float *z, const float *offset, int64_t length, float gamma, int whole, float weight) {
   float sums[LANES] = {0};
   int64_t i = 0;
   for (; i + LANES <= length; i += LANES)
-    for (int lane = 0; lane < LANES; lane++) sums[lane] += pass(z + i + lane, gamma, whole, weight);
-  for (int lane = 0; i < length; i++, lane++) sums[lane] += pass(z + i, gamma, whole, weight);
+    for (int lane = 0; lane < LANES; lane++) sums[lane] += pass(z + i + lane, offset[i + lane], gamma, whole, weight);
+  for (int lane = 0; i < length; i++, lane++) sums[lane] += pass(z + i, offset[i], gamma, whole, weight);
   double total = 0;
   for (int lane = 0; lane < LANES; lane++) total += sums[lane];
   return (float)total;
 }
 
-static float negatives(float *z, int64_t length, float gamma, float weight) { /* a loop for each gamma that is common */
-  if (gamma == 0) return run(z, length, 0.0f, 0, weight);
-  if (gamma == 1) return run(z, length, 1.0f, 1, weight);
-  if (gamma == 2) return run(z, length, 2.0f, 2, weight);
-  if (gamma == 3) return run(z, length, 3.0f, 3, weight);
-  if (gamma == 4) return run(z, length, 4.0f, 4, weight);
-  if (gamma == 5) return run(z, length, 5.0f, 5, weight);
-  return run(z, length, gamma, -1, weight);
+/* A loop for each gamma that is common. */
+static float negatives(float *z, const float *offset, int64_t length, float gamma, float weight) {
+  if (gamma == 0) return run(z, offset, length, 0.0f, 0, weight);
+  if (gamma == 1) return run(z, offset, length, 1.0f, 1, weight);
+  if (gamma == 2) return run(z, offset, length, 2.0f, 2, weight);
+  if (gamma == 3) return run(z, offset, length, 3.0f, 3, weight);
+  if (gamma == 4) return run(z, offset, length, 4.0f, 4, weight);
+  if (gamma == 5) return run(z, offset, length, 5.0f, 5, weight);
+  return run(z, offset, length, gamma, -1, weight);
 }
 
-static float positive(float *z, float gamma, float weight) { /* pos(z) = weight * f(-z) */
-  float slope = -*z;
-  const float value = negatives(&slope, 1, gamma, weight);
+static float positive(float *z, float offset, float gamma, float weight) { /* pos(z) = weight * f(-z) */
+  float slope = -(*z + offset);
+  const float zero = 0, value = negatives(&slope, &zero, 1, gamma, weight);
   *z = -slope;
   return value;
 }
@@ -114,9 +115,10 @@ static List list_from(const int64_t *indptr, const int64_t *indices, int64_t row
   return rest;
 }
 
-/* A chunk of logits, (batch, length), for the labels from `first` on. Positives and masked pairs are CSR with
+/* A chunk of hidden @ weight.T, (batch, length), for the labels from `first` on; `offset`, one for each label, is
+   added to give the logits. Positives and masked pairs are CSR with
    ascending ids; `masked` pointers may be null, and so may `label_weight`, a factor for each label's positives. */
-void hyperfocal_focal(float *z, float *rows, int64_t batch, int64_t length, int64_t first, float gamma,
+void hyperfocal_focal(float *z, float *rows, const float *offset, int64_t batch, int64_t length, int64_t first, float gamma,
                       float negative_weight, float positive_weight, const float *label_weight,
                       const int64_t *indptr, const int64_t *indices, const int64_t *masked_indptr,
                       const int64_t *masked_indices, int threads) {
@@ -131,13 +133,13 @@ void hyperfocal_focal(float *z, float *rows, int64_t batch, int64_t length, int6
       const int64_t next_masked = masked.ids < masked.end ? *masked.ids - first : length;
       const int64_t next = next_right < next_masked ? next_right : next_masked;
       const int64_t stop = next < length ? next : length;
-      total += negatives(row + done, stop - done, gamma, negative_weight);
+      total += negatives(row + done, offset + first + done, stop - done, gamma, negative_weight);
       if (stop < length) {
         if (next == next_masked) {
           row[stop] = 0.0f;
           masked.ids++;
         } else {
-          total += positive(row + stop, gamma, positive_weight * (label_weight ? label_weight[first + stop] : 1.0f));
+          total += positive(row + stop, offset[first + stop], gamma, positive_weight * (label_weight ? label_weight[first + stop] : 1.0f));
         }
         if (next == next_right) right.ids++;
       }

@@ -58,6 +58,7 @@ class FocalTerms(NamedTuple):
 
 def focal_pass_(
     logits: Tensor,
+    offset: Tensor,
     terms: FocalTerms,
     first: int,
     labels: SparseLabels,
@@ -67,7 +68,8 @@ def focal_pass_(
     """Return (B,) the loss of each row in a chunk, and turn the logits into their slopes.
 
     Args:
-        logits: (B, C) contiguous float32 on CPU, of the labels from `first` on.
+        logits: (B, C) contiguous float32 on CPU, of the labels from `first` on, without their offset.
+        offset: (L,) float32, added to the logits of each label.
         terms: the two scalar functions.
         first: label of the first column.
         labels: the positives, B rows over all labels, none of them masked.
@@ -75,11 +77,14 @@ def focal_pass_(
         label_weight: (L,) float32, a factor for each label's positives, or None.
     """
     assert logits.dtype == torch.float32
+    assert offset.dtype == torch.float32
     assert logits.is_contiguous()
+    assert offset.is_contiguous()
     rows = torch.empty(len(logits), dtype=torch.float32)
     pairs = (labels.indptr, labels.indices, *((None, None) if mask is None else (mask.indptr, mask.indices)))
     pointers = [None if tensor is None else tensor.data_ptr() for tensor in (label_weight, *pairs)]
-    _library()(logits.data_ptr(), rows.data_ptr(), *logits.shape, first, *terms, *pointers, torch.get_num_threads())
+    numbers = (*logits.shape, first, *terms)
+    _library()(logits.data_ptr(), rows.data_ptr(), offset.data_ptr(), *numbers, *pointers, torch.get_num_threads())
     return rows
 
 
@@ -87,7 +92,7 @@ def focal_pass_(
 def _library() -> Callable[..., None]:
     function = ctypes.CDLL(str(_built())).hyperfocal_focal
     pointer, integer, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
-    function.argtypes = (*[pointer] * 2, *[integer] * 3, *[number] * 3, *[pointer] * 5, ctypes.c_int)
+    function.argtypes = (*[pointer] * 3, *[integer] * 3, *[number] * 3, *[pointer] * 5, ctypes.c_int)
     function.restype = None
     found: Callable[..., None] = function
     return found

@@ -85,6 +85,7 @@ class Walk:
         self.hidden = hidden.to(problem.dtype)
         self.scaled_hidden = (hidden.to(self.exact) * scale[:, None]).to(self.product)
         self.offset = _offset(bias, shift, problem)
+        self.buffer = self.hidden.new_empty(len(hidden) * size)  # one for all: fresh memory costs more than its use
         self.grad_hidden = torch.zeros_like(hidden, dtype=self.exact) if problem.needs[0] else None
         self.grad_weight = torch.empty_like(weight) if problem.needs[1] else None
         self.grad_bias = torch.empty_like(bias) if problem.needs[2] and bias is not None else None
@@ -97,12 +98,21 @@ class Walk:
         found = zip(self.parts, right, masked, strict=True)
         return [Chunk(part, places, order, ignored) for part, (places, order), (ignored, _) in found]
 
-    def logits(self, part: slice) -> Tensor:
-        """Return hidden @ weight.T + bias + shift of some labels, (B, C) float32 or float64 that may be written to."""
+    def products(self, part: slice) -> Tensor:
+        """Return hidden @ weight.T of some labels, (B, C) float32 or float64, in memory that the next part reuses."""
         weight = self.problem.weight[part].to(self.problem.dtype)
+        return torch.mm(self.hidden, weight.T, out=self._place(part)).to(self.exact)
+
+    def logits(self, part: slice) -> Tensor:
+        """Return hidden @ weight.T + bias + shift, as `products`; they may be written to."""
         if self.offset is None:
-            return (self.hidden @ weight.T).to(self.exact)
-        return torch.addmm(self.offset[part], self.hidden, weight.T).to(self.exact)
+            return self.products(part)
+        weight, offset = (tensor[part].to(self.problem.dtype) for tensor in (self.problem.weight, self.offset))
+        return torch.addmm(offset, self.hidden, weight.T, out=self._place(part)).to(self.exact)
+
+    def _place(self, part: slice) -> Tensor:
+        shape = (len(self.hidden), part.stop - part.start)
+        return self.buffer[: shape[0] * shape[1]].view(shape)
 
     def add(self, part: slice, slope: Tensor) -> None:
         """Add the gradients of some labels, given d loss / d logit at each of its logits, (B, C)."""
@@ -150,11 +160,11 @@ def _by_chunk(labels: SparseLabels, size: int) -> list[tuple[Places, Tensor]]:
 
 
 def _offset(bias: Tensor | None, shift: Tensor | None, problem: Problem) -> Tensor | None:
-    """Return what is added to the logits of each label."""
+    """Return what is added to the logits of each label, in float32 or float64."""
     if shift is None:
-        return None if bias is None else bias.to(problem.dtype)
+        return None if bias is None else bias.to(problem.scale)
     shift = shift.to(problem.scale)
-    return (shift if bias is None else bias + shift).to(problem.dtype)
+    return shift if bias is None else bias + shift
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
