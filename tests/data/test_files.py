@@ -273,8 +273,8 @@ def test_a_user_without_an_item_in_lines(put):
 
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
 def test_place_counts_lines_not_rows(put, name):
-    file = File(put(name, 'user,item\n\n"a\nb",c\n\nd\n'))
-    assert [file.place(row) for row in (0, 1)] == [f"{file} line 3", f"{file} line 6"]
+    file = File(put(name, 'user,item\n\n"a\nb",c\n\n,\nd\n'))
+    assert [file.place(row) for row in (0, 1)] == [f"{file} line 3", f"{file} line 7"]
     assert [file.fields(row) for row in (0, 1)] == ["", " (the row has 1 of 2 fields)"]
 
 

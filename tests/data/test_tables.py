@@ -247,6 +247,13 @@ def test_the_odd_one_out_is_blamed(put):
     assert message.endswith("all with or all without a time zone")
 
 
+@pytest.mark.parametrize("times", [("31/12/2024", "01/12/2024"), ("12:00:00", "11:00:00"), ("31.12.2024", "1.12.2024")])
+def test_times_that_are_not_iso(put, times):
+    """Whether the day or the month goes first in 01/12/2024 cannot be told."""
+    path = put("log.csv", "user,item,time\n" + "".join(f"a,x,{time}\n" for time in times))
+    assert error(read_log, path).startswith(f"{path} line 2: order column 'time': {times[0]!r} is neither a number nor")
+
+
 def test_an_order_that_is_missing(put):
     path = put("log.csv", "user,item,time\na,x,1\na,y,\n")
     assert error(read_log, path).startswith(f"{path} line 3: order column 'time': no value. Allowed are numbers")
@@ -269,6 +276,14 @@ def test_equal_times_keep_the_order_of_the_file(put, time):
     log = read_log(put("log.csv", f"user,item,time\na,z,{time}\na,x,{time}\nb,q,{time}\na,y,{time}\n"))
     assert as_lists(log) == {"a": ["z", "x", "y"], "b": ["q"]}
     assert log.ties == 2  # x and y of a
+
+
+def test_many_equal_times_keep_the_order_of_the_file():
+    rows = [(f"u{number % 7}", str(number), number % 3) for number in range(30_000)]
+    log = log_from_frame(pl.DataFrame(rows, schema=["user", "item", "time"], orient="row"), TIME)
+    stable = sorted(rows, key=lambda row: (int(row[0][1:]), row[2]))
+    assert log.items.to_list() == [item for _, item, _ in stable]
+    assert log.ties == 30_000 - 7 * 3
 
 
 @pytest.mark.parametrize("position", ["1", "0", str(POSITION_LIMIT - 1), "-5"])
