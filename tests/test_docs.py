@@ -1,8 +1,12 @@
-"""What README and recipes say works: every Python block runs, every recipe is valid, every linked file exists."""
+"""What README and recipes say works: every Python block runs, every recipe is valid, every linked file exists.
+
+A block that opens with ```python needs=NAME,NAME is skipped where one of these packages is not installed.
+"""
 
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,11 +17,29 @@ from hyperfocal.config import resolve
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```python(?: needs=(\S+))?\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def missing(needs):
+    """Return the packages of a comma-separated list that cannot be imported."""
+    return [name for name in needs.split(",") if name and find_spec(name) is None]
+
+
 BLOCKS = [
-    pytest.param(block, id=f"{page.stem}-{number}")
+    pytest.param(
+        block,
+        id=f"{page.stem}-{number}",
+        marks=pytest.mark.skipif(bool(missing(needs)), reason=f"not installed: {', '.join(missing(needs))}"),
+    )
     for page in PAGES
-    for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
+    for number, (needs, block) in enumerate(FENCE.findall(page.read_text(encoding="utf-8")))
 ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_python_fence_is_one_that_runs(page):
+    text = page.read_text(encoding="utf-8")
+    assert len(FENCE.findall(text)) == text.count("```python")
 
 
 @pytest.mark.parametrize("block", BLOCKS)
