@@ -33,6 +33,7 @@ format: setup  ## rewrite the source in the house format
 	$(BIN)/ruff check --fix .
 
 bench: setup  ## the benchmarks; run them with nothing else running
+	$(BIN)/python benchmarks/loss_op.py
 	$(BIN)/python benchmarks/train_step.py
 
 clean:  ## remove what the other targets made

@@ -4,16 +4,14 @@
     python benchmarks/loss_op.py --labels 5501       one size
     python benchmarks/loss_op.py --device cuda --batch 1024 --labels 131072 --width 256 --dtype bfloat16
 
-Each contestant runs in a process of its own, three times in turns; times are medians, memory is the peak
-above the parameters and their gradients. Dense targets are built before the clock starts. Run it with
+Contestants take turns in one process; times are medians. Memory is the peak above the parameters and their
+gradients, each in a process of its own. Dense targets are built before the clock starts. Run it with
 nothing else running.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
 import subprocess
 import sys
@@ -29,7 +27,7 @@ from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import BCELoss, FocalLoss, SoftmaxLoss
 
 POSITIVES = 3  # a row
-TURNS = 3
+LONG = 500_000  # labels from which a step takes seconds
 ALPHA, GAMMA = 0.25, 2.0
 
 Step = Callable[[], object]
@@ -125,8 +123,8 @@ CONTESTANTS: dict[str, tuple[Callable[..., Step], int]] = {  # and how many B x 
 }
 
 
-def measure(name: str, args: argparse.Namespace) -> dict[str, float]:
-    """Return median milliseconds, and peak bytes above parameters and gradients, of this process."""
+def prepare(args: argparse.Namespace) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return hidden, weight and bias with gradients, and the positives, (B, 3)."""
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(args.batch, args.width, generator=generator)
     weight = torch.randn(args.labels, args.width, generator=generator).mul_(0.05)
@@ -134,23 +132,41 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, float]:
     dtype = getattr(torch, args.dtype)
     hidden, weight = (tensor.to(args.device, dtype).requires_grad_() for tensor in (hidden, weight))
     bias = torch.full((args.labels,), -4.6, device=args.device, dtype=dtype, requires_grad=True)
-    for tensor in (hidden, weight, bias):
-        tensor.grad = torch.zeros_like(tensor)  # parameters and gradients are no extra memory
-    before = _memory(args.device, reset=True)
-    for tensor in (hidden, weight, bias):
-        tensor.grad = None
-    step = CONTESTANTS[name][0](hidden, weight, bias, positives)
-    rounds = max(3, min(60, 400_000 // args.labels))
-    for _ in range(max(2, rounds // 10)):
-        step()
-    times = []
+    return hidden, weight, bias, positives
+
+
+def time_in_turns(names: list[str], args: argparse.Namespace) -> dict[str, list[float]]:
+    """Return milliseconds of every step of every contestant, who take turns: a noisy moment hits all alike."""
+    tensors = prepare(args)
+    rounds = max(3, min(80, 1_000_000 // args.labels))
+    times: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):
-        started = time.perf_counter()
-        step()
-        if args.device == "cuda":
-            torch.cuda.synchronize()
-        times.append(1000 * (time.perf_counter() - started))
-    return {"ms": statistics.median(times), "bytes": _memory(args.device) - before}
+        for name in names:
+            step = CONTESTANTS[name][0](*tensors)  # dense targets live for two steps only
+            if args.labels < LONG:
+                _timed(step, args.device)  # warms the caches
+            times[name].append(_timed(step, args.device))
+    return {name: found[len(found) // 10 :] for name, found in times.items()}
+
+
+def _timed(step: Step, device: str) -> float:
+    started = time.perf_counter()
+    step()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return 1000 * (time.perf_counter() - started)
+
+
+def measure_memory(name: str, args: argparse.Namespace) -> int:
+    """Return the peak bytes of a step above the parameters and their gradients, in this process."""
+    hidden, weight, bias, positives = prepare(args)
+    step = CONTESTANTS[name][0](hidden, weight, bias, positives)
+    for tensor in (hidden, weight, bias):
+        tensor.grad = torch.zeros_like(tensor)
+        tensor.grad += 1  # now it is really there
+    before = _memory(args.device, reset=True)
+    step()
+    return _memory(args.device) - before
 
 
 def _memory(device: str, *, reset: bool = False) -> int:
@@ -172,20 +188,17 @@ def compare(args: argparse.Namespace) -> None:
         f"{POSITIVES} positives a row"
     )
     fits = [name for name, (_, dense) in CONTESTANTS.items() if _fits(dense, args)]
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in fits}
-    for name in fits * (1 if args.labels > 500_000 else TURNS):
-        found[name].append(_in_own_process(name, args))
-    times = {name: statistics.median(row["ms"] for row in rows) for name, rows in found.items()}
-    base = times["bare matrix products"]
-    vision = times.get("torchvision's focal")
+    found = time_in_turns(fits, args)
+    times = {name: statistics.median(values) for name, values in found.items()}
+    base, vision = times["bare matrix products"], times.get("torchvision's focal")
     print(f"{'':26}{'ms':>9}  {'over floor':>10}  {'torchvision/':>12}  {'extra memory':>12}")
     for name in CONTESTANTS:
         if name not in times:
             print(f"{name:26}  does not fit: {_bytes(CONTESTANTS[name][1], args) / 1e9:.0f} GB")
             continue
-        memory = max(row["bytes"] for row in found[name]) / 1e6
+        memory = _memory_in_own_process(name, args) / 1e6
         ratio = f"{vision / times[name]:12.2f}" if vision else f"{'-':>12}"
-        print(f"{name:26}{times[name]:9.1f}  {times[name] / base:10.2f}  {ratio}  {memory:9,.0f} MB")
+        print(f"{name:26}{times[name]:9.1f}  {times[name] / base:10.2f}  {ratio}  {memory:9,.0f} MB", flush=True)
 
 
 def _fits(dense: int, args: argparse.Namespace) -> bool:
@@ -200,13 +213,11 @@ def _bytes(dense: int, args: argparse.Namespace) -> int:
     return size * (dense * args.batch * args.labels + 2 * args.labels * args.width)
 
 
-def _in_own_process(name: str, args: argparse.Namespace) -> dict[str, float]:
+def _memory_in_own_process(name: str, args: argparse.Namespace) -> int:
     options = {key: str(value) for key, value in vars(args).items() if key != "contestant"}
     command = [sys.executable, __file__, "--contestant", name]
     command += [word for key, value in options.items() for word in (f"--{key}", value)]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
-    found: dict[str, float] = json.loads(result.stdout)
-    return found
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def _sizes(args: argparse.Namespace) -> Iterator[argparse.Namespace]:
@@ -226,7 +237,7 @@ def main() -> None:
     parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.contestant:
-        print(json.dumps(measure(args.contestant, args)))
+        print(measure_memory(args.contestant, args))
         return
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     sizes = list(_sizes(args)) or [args]
