@@ -97,6 +97,15 @@ def make(shape, *, dtype=torch.float64, seed=0):
     return *tensors, *(SparseLabels.from_lists(lists, num_labels=num_labels) for lists in (rows, masked))
 
 
+def far_and_near(dtype):
+    """Return inputs whose logits are -100 to 100, and whose losses sum to more than 65504, the end of float16."""
+    hidden = torch.linspace(-100, 100, 201, dtype=dtype)[:, None].requires_grad_()
+    weight, bias = torch.ones(40, 1, dtype=dtype), torch.zeros(40, dtype=dtype)
+    weight[::3] = -1
+    labels = SparseLabels.from_lists([[row % 40, (7 * row) % 40] for row in range(201)], num_labels=40)
+    return hidden, weight.requires_grad_(), bias.requires_grad_(), labels
+
+
 def fused(loss, hidden, weight, bias, labels, mask=None):
     return loss(hidden, weight, bias, labels, mask)
 
@@ -110,5 +119,5 @@ def value_and_gradients(call, loss, hidden, weight, bias, labels, mask=None):
     """Return the loss, and the gradients of what needs one; of a loss a row, those of a weighted sum."""
     value = call(loss, hidden, weight, bias, labels, mask)
     inputs = [tensor for tensor in (hidden, weight, bias) if tensor is not None and tensor.requires_grad]
-    factors = 1 + torch.arange(value.numel(), dtype=value.dtype).reshape(value.shape)
+    factors = 1 + torch.arange(value.numel(), dtype=value.dtype, device=value.device).reshape(value.shape)
     return [value.detach(), *torch.autograd.grad((factors * value).sum(), inputs)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loss_cases import LOSSES, SHAPES, dense, fused, make, value_and_gradients
+from loss_cases import LOSSES, SHAPES, dense, far_and_near, fused, make, value_and_gradients
 
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import AsymmetricLoss, FocalLoss, SeparableLoss, SoftmaxLoss
@@ -21,15 +21,6 @@ every_loss = pytest.mark.parametrize("build", LOSSES.values(), ids=LOSSES)
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
 every_shape = pytest.mark.parametrize("shape", SHAPES)
 every_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-
-
-def far_and_near(dtype):
-    """Return inputs whose logits are -100 to 100, and whose losses sum to more than 65504, the end of float16."""
-    hidden = torch.linspace(-100, 100, 201, dtype=dtype)[:, None].requires_grad_()
-    weight, bias = torch.ones(40, 1, dtype=dtype), torch.zeros(40, dtype=dtype)
-    weight[::3] = -1
-    labels = SparseLabels.from_lists([[row % 40, (7 * row) % 40] for row in range(201)], num_labels=40)
-    return hidden, weight.requires_grad_(), bias.requires_grad_(), labels
 
 
 @every_loss

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hyperfocal.errors import ConfigError, did_you_mean
 
 REDUCTIONS = ("positives", "batch", "mean", "sum", "none")
-BACKENDS = ("auto", "reference", "chunked", "native")
+BACKENDS = ("auto", "reference", "chunked", "native", "triton")
 
 
 class LossOptions(TypedDict, total=False):
@@ -28,7 +28,8 @@ class LossOptions(TypedDict, total=False):
         ignore_empty: whether rows without a positive are left out of value, gradient and divisor.
         backend: "reference" (dense, holds B x L logits); "chunked" (plain torch, any loss and device); "native"
             (chunked, its elementwise work one compiled pass: BCELoss and FocalLoss, float32 maths on CPU, needs a
-            C compiler); "auto", the best that is here.
+            C compiler); "triton" (the same for GPUs, and SoftmaxLoss too: needs `pip install triton`); "auto",
+            the best that is here.
         chunk_labels: how many labels a chunk holds; None derives it from batch and device.
         check_finite: whether NaN and infinity in hidden, weight and bias are an error. Costs a pass over them.
     """

@@ -19,6 +19,7 @@ from hyperfocal.losses.native import FocalTerms
 from hyperfocal.losses.options import Options, register, weight_vector
 from hyperfocal.losses.reference import dense_loss, separable_rows
 from hyperfocal.losses.scalar import ValueAndSlope
+from hyperfocal.losses.triton_walks import separable_triton_walk
 from hyperfocal.losses.walk import Problem, RowsAndGradients
 
 SeparableWalk = Callable[["SeparableLoss", Problem], RowsAndGradients]
@@ -47,7 +48,11 @@ class SeparableLoss(nn.Module):
     ...         return logits**2
     """
 
-    walks: ClassVar[dict[str, SeparableWalk]] = {"chunked": separable_walk, "native": native_walk}
+    walks: ClassVar[dict[str, SeparableWalk]] = {
+        "chunked": separable_walk,
+        "native": native_walk,
+        "triton": separable_triton_walk,
+    }
     positive_weight: Tensor | None
     logit_shift: Tensor | None
 
@@ -106,7 +111,7 @@ class SeparableLoss(nn.Module):
 
     @property
     def native_terms(self) -> FocalTerms | None:
-        """Return what the native pass computes for this loss, or None where it cannot."""
+        """Return what the native pass and the Triton kernels compute for this loss, or None where they cannot."""
         return None
 
     def term_weights(self, labels: SparseLabels) -> Callable[[slice], Tensor] | None:

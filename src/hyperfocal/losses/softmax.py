@@ -13,6 +13,7 @@ from hyperfocal.losses.options import Options, check_range, label_vector, regist
 from hyperfocal.losses.reference import dense_loss, softmax_rows
 from hyperfocal.losses.scalar import ValueAndSlope
 from hyperfocal.losses.softmax_chunked import softmax_walk
+from hyperfocal.losses.triton_walks import softmax_triton_walk
 from hyperfocal.losses.walk import Problem, RowsAndGradients
 
 SoftmaxWalk = Callable[["SoftmaxLoss", Problem], RowsAndGradients]
@@ -46,7 +47,7 @@ class SoftmaxLoss(nn.Module):
     weight and reduction "batch" this is torch.nn.functional.cross_entropy.
     """
 
-    walks: ClassVar[dict[str, SoftmaxWalk]] = {"chunked": softmax_walk}  # how each fused backend computes it
+    walks: ClassVar[dict[str, SoftmaxWalk]] = {"chunked": softmax_walk, "triton": softmax_triton_walk}
     positive_weight: Tensor | None
     logit_shift: Tensor | None
 

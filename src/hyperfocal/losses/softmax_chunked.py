@@ -49,7 +49,7 @@ def softmax_walk(loss: SoftmaxLoss, problem: Problem) -> RowsAndGradients:
     """Return the loss of each row, (B,) and not scaled, and the scaled gradients that are needed."""
     shift = None if loss.logit_shift is None else loss.temperature * loss.logit_shift
     walk = Walk(problem, shift=shift)
-    rows, slopes = _rows_and_slopes(loss, problem, _first_walk(loss, walk, problem))
+    rows, slopes = rows_and_slopes(loss, problem, _first_walk(loss, walk, problem))
     if any(problem.needs):
         for chunk in walk.chunks:
             walk.add(chunk.labels, _slope(loss, _logits(loss, walk, chunk), chunk, slopes))
@@ -72,7 +72,8 @@ def _first_walk(loss: SoftmaxLoss, walk: Walk, problem: Problem) -> Normaliser:
     return Normaliser(peak, torch.where(found == 0, 1, found), total, right)
 
 
-def _rows_and_slopes(loss: SoftmaxLoss, problem: Problem, found: Normaliser) -> tuple[Tensor, Slopes]:
+def rows_and_slopes(loss: SoftmaxLoss, problem: Problem, found: Normaliser) -> tuple[Tensor, Slopes]:
+    """Return the loss of each row, (B,) and not scaled, and what the second walk needs."""
     labels, epsilon = problem.labels, loss.label_smoothing
     value, slope = loss.focal_with_slope((found.right - found.peak[labels.rows]) - found.sum.log()[labels.rows])
     share = (1 - epsilon) / labels.lengths.clamp(min=1)[labels.rows].to(value)

@@ -105,19 +105,30 @@ class Walk:
 
     def logits(self, part: slice) -> Tensor:
         """Return hidden @ weight.T + bias + shift, as `products`; they may be written to."""
+        return self.rounded_logits(part).to(self.exact)
+
+    def rounded_logits(self, part: slice) -> Tensor:
+        """Return the same in the dtype of the product that gave them, and always in the memory that is reused."""
+        weight = self.problem.weight[part].to(self.problem.dtype)
         if self.offset is None:
-            return self.products(part)
-        weight, offset = (tensor[part].to(self.problem.dtype) for tensor in (self.problem.weight, self.offset))
-        return torch.addmm(offset, self.hidden, weight.T, out=self._place(part)).to(self.exact)
+            return torch.mm(self.hidden, weight.T, out=self._place(part))
+        offset = self.offset[part].to(self.problem.dtype)
+        return torch.addmm(offset, self.hidden, weight.T, out=self._place(part))
 
     def _place(self, part: slice) -> Tensor:
         shape = (len(self.hidden), part.stop - part.start)
         return self.buffer[: shape[0] * shape[1]].view(shape)
 
-    def add(self, part: slice, slope: Tensor) -> None:
-        """Add the gradients of some labels, given d loss / d logit at each of its logits, (B, C)."""
+    def add(self, part: slice, slope: Tensor, *, bias: Tensor | None = None) -> None:
+        """Add the gradients of some labels.
+
+        Args:
+            part: the C labels.
+            slope: (B, C), d loss / d logit at each of their logits.
+            bias: (C,), the gradient of the bias where it is known: scale @ slope, which is computed otherwise.
+        """
         if self.grad_bias is not None:
-            self.grad_bias[part] = self.problem.scale @ slope
+            self.grad_bias[part] = self.problem.scale @ slope if bias is None else bias
         slope = slope.to(self.product)
         if self.grad_hidden is not None:
             _add_product(self.grad_hidden, slope, self.problem.weight[part].to(self.product))
