@@ -1,7 +1,7 @@
 """Forward and backward of a loss with the last linear layer: ours beside what others compute.
 
     python benchmarks/loss_op.py                     all sizes
-    python benchmarks/loss_op.py --labels 5501       one size
+    python benchmarks/loss_op.py --labels 5501       one catalogue
     python benchmarks/loss_op.py --device cuda --batch 1024 --labels 131072 --width 256 --dtype bfloat16
 
 Contestants take turns in one process; times are medians. Memory is the peak above the parameters and their
@@ -143,13 +143,15 @@ def time_in_turns(names: list[str], args: argparse.Namespace) -> dict[str, list[
     for _ in range(rounds):
         for name in names:
             step = CONTESTANTS[name][0](*tensors)  # dense targets live for two steps only
-            if args.labels < LONG:
+            if args.labels < LONG or args.device == "cuda":
                 _timed(step, args.device)  # warms the caches
             times[name].append(_timed(step, args.device))
     return {name: found[len(found) // 10 :] for name, found in times.items()}
 
 
 def _timed(step: Step, device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
     started = time.perf_counter()
     step()
     if device == "cuda":
@@ -221,9 +223,10 @@ def _memory_in_own_process(name: str, args: argparse.Namespace) -> int:
 
 
 def _sizes(args: argparse.Namespace) -> Iterator[argparse.Namespace]:
-    for labels, width in ((5_501, 50), (5_501, 128), (100_000, 128), (1_000_000, 128)):
-        if (args.labels or labels) == labels and (args.width or width) == width:
-            yield argparse.Namespace(**{**vars(args), "labels": labels, "width": width})
+    known = ((5_501, 50), (5_501, 128), (100_000, 128), (1_000_000, 128))
+    asked = [size for size in known if (args.labels or size[0]) == size[0] and (args.width or size[1]) == size[1]]
+    for labels, width in asked or [(args.labels or 100_000, args.width or 128)]:
+        yield argparse.Namespace(**{**vars(args), "labels": labels, "width": width})
 
 
 def main() -> None:
@@ -240,8 +243,7 @@ def main() -> None:
         print(measure_memory(args.contestant, args))
         return
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    sizes = list(_sizes(args)) or [args]
-    for size in sizes:
+    for size in _sizes(args):
         compare(size)
 
 

@@ -130,6 +130,23 @@ class TestFit:
         assert "--overwrite" in refused("recommend", "fit", folder / "train.csv", "--out", folder / "run")
         assert (folder / "run" / "model.safetensors").read_bytes() == before
 
+    def test_resume_and_overwrite_are_one_or_the_other(self, folder):
+        assert "give one of them" in refused(
+            "recommend", "fit", folder / "train.csv", "--out", folder / "run", "--resume", "--overwrite"
+        )
+
+    def test_somebody_elses_config_is_no_run(self, folder, tmp_path):
+        (tmp_path / "config.toml").write_text("title = 'my site'")
+        (tmp_path / "checkpoints").mkdir()
+        (tmp_path / "checkpoints" / "mine.pt").write_text("x")
+        assert "no run" in refused("recommend", "fit", folder / "train.csv", "--out", tmp_path, "--overwrite")
+        assert (tmp_path / "checkpoints" / "mine.pt").exists()
+
+    def test_numbers_beyond_all_reason(self, folder, tmp_path):
+        for setting in ("--seed", "--next", "--history"):
+            message = refused("recommend", "fit", folder / "train.csv", "--out", tmp_path / "run", setting, 10**20)
+            assert "is not allowed" in message
+
     def test_a_folder_of_other_things_is_refused(self, folder):
         assert "no run" in refused("recommend", "fit", folder / "train.csv", "--out", folder, "--overwrite")
 
@@ -186,6 +203,12 @@ class TestPredict:
         assert "cannot tell its format" in refused(
             "recommend", "predict", folder / "run", folder / "test.csv", "--out", out
         )
+
+    def test_the_history_is_not_overwritten(self, folder, tmp_path):
+        log = tmp_path / "test.csv"
+        log.write_bytes((folder / "test.csv").read_bytes())
+        assert "would be lost" in refused("recommend", "predict", folder / "run", log, "--out", log)
+        assert log.read_bytes() == (folder / "test.csv").read_bytes()
 
     def test_no_run(self, folder, tmp_path):
         out = tmp_path / "p.csv"
@@ -276,3 +299,10 @@ def test_the_demo(tmp_path):
     assert "Three users" in output
     assert (tmp_path / "demo" / "predictions.csv").exists()
     assert call("demo", "--out", tmp_path / "demo", "--users", 500, "--challenges", 60, "--epochs", 1)[0] == 0
+
+
+def test_the_demo_takes_no_folder_of_somebody_else(tmp_path):
+    (tmp_path / "mine.txt").write_text("x")
+    assert "Choose another folder" in refused("demo", "--out", tmp_path)
+    assert "is not allowed" in refused("demo", "--out", tmp_path / "new", "--epochs", 0)
+    assert not (tmp_path / "new").exists()

@@ -232,7 +232,7 @@ loss_settings = st.builds(LossSettings, gamma=st.floats(0, 5), alpha=st.floats(0
 train_settings = st.builds(TrainSettings, learning_rate=st.floats(1e-300, 1e300), metric=st.just("recall@20"))
 all_settings = st.builds(
     RecommendSettings,
-    seed=st.integers(0, 2**63 - 1),
+    seed=st.integers(0, 2**31 - 1),
     data=data_settings,
     model=model_settings,
     loss=loss_settings,

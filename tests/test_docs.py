@@ -68,3 +68,8 @@ def test_named_options_exist(page):
         command = [word for word in words[:2] if word.isalpha() and word.islower()]
         shown = CliRunner().invoke(main, [*command, "--help"]).output
         assert [word for word in words if word.startswith("--") and word not in shown] == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "NOTES.md"], ids=lambda page: page.stem)
+def test_no_number_is_left_to_fill_in(page):
+    assert re.findall(r"@[A-Z0-9]+@", page.read_text(encoding="utf-8")) == []

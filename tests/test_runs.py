@@ -12,7 +12,7 @@ import torch
 
 from hyperfocal.data.files import write_frame
 from hyperfocal.errors import RunError
-from hyperfocal.runs import CHECKPOINT, CONFIG, MODEL, PARTS, RunFolder, describe_environment, whole_file
+from hyperfocal.runs import CHECKPOINT, CONFIG, DATA, MODEL, PARTS, RunFolder, describe_environment, whole_file
 
 TENSORS = {"a": torch.arange(6).reshape(2, 3), "b.c": torch.tensor(0.5, dtype=torch.bfloat16), "none": torch.empty(0)}
 
@@ -21,6 +21,7 @@ TENSORS = {"a": torch.arange(6).reshape(2, 3), "b.c": torch.tensor(0.5, dtype=to
 def run(tmp_path):
     """A folder with a run in it."""
     run = RunFolder(tmp_path / "run")
+    run.write_json(DATA, {"fingerprint": "1f"})
     run.write_text(CONFIG, "seed = 0\n")
     run.write_tensors(CHECKPOINT, TENSORS, state={"epoch": 3, "best": -math.inf})
     run.write_tensors(MODEL, TENSORS)
@@ -125,7 +126,7 @@ def test_a_disk_that_is_full_on_flushing_leaves_the_checkpoint(run, monkeypatch)
         "Free some space or choose another folder"
     )
     assert (run.path / CHECKPOINT).read_bytes() == before
-    assert files(run.path) == sorted([CONFIG, CHECKPOINT, MODEL, "metrics.json"])
+    assert files(run.path) == sorted([CONFIG, DATA, CHECKPOINT, MODEL, "metrics.json"])
 
 
 @pytest.mark.parametrize("size", [30_000, 10**6])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyperfocal.errors import HyperfocalError
+from hyperfocal.errors import ConfigError, DataError, HyperfocalError
 
 if TYPE_CHECKING:
     from hyperfocal.tasks.recommend import Recommender
@@ -24,7 +24,7 @@ class Commands(click.Group):
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except HyperfocalError as error:
+        except (HyperfocalError, OSError) as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(2)
 
@@ -96,6 +96,8 @@ def fit(
     from hyperfocal.config import parse_override
     from hyperfocal.tasks.recommend import Recommender
 
+    if resume and overwrite:
+        raise ConfigError("--resume continues the run in --out and --overwrite replaces it: give one of them")
     columns = {"data.user": user, "data.item": item, "data.order": order}
     settings = columns | dict(parse_override(text) for text in assignments)
     recommender = Recommender(recipe, model=model, history=history, next_items=next_items, seed=seed, settings=settings)
@@ -127,7 +129,9 @@ def _print_fit(console: Any, recommender: Recommender, out: Path) -> None:
     lines = [f"On training users {metric} is {metrics['train'][metric]['mean']:.4f}, on validation users {ours:.4f}."]
     if recommender.history_:
         best = max(recommender.history_, key=lambda row: row[recommender.settings_.train.metric])
-        lines.append(f"Best epoch {best['epoch']:.0f} of {len(recommender.history_)}.")
+        lines.append(
+            f"Best epoch {best['epoch']:.0f} of {len(recommender.history_)}, by {recommender.settings_.train.metric}."
+        )
     print_lines(console, [*lines, ""])
     print_commands(console, [f"Run folder: {out}", f"Next: hyperfocal recommend predict {out} HISTORY --out PRED.csv"])
 
@@ -149,6 +153,8 @@ def predict(run: Path, history: Path, out: Path, k: int | None, repeats: bool) -
     from hyperfocal.tasks.recommend import Recommender
 
     File(out).refuse_unwritable()
+    if out.resolve() == history.resolve():
+        raise DataError(f"--out {out} is the history itself, which would be lost. Choose another name")
     predictions = Recommender.load(run).predict(history, k, repeats=repeats)
     with whole_file(out) as aside:
         write_frame(predictions.frame, aside)

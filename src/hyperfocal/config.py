@@ -18,8 +18,9 @@ from hyperfocal.errors import ConfigError, did_you_mean
 MODEL_NAMES = ("concat_mlp", "popularity", "cooccurrence", "markov", "decayed_markov")
 
 Fraction = Annotated[float, Meta(gt=0, lt=1)]
-AtLeastOne = Annotated[int, Meta(ge=1)]
-AtLeastZero = Annotated[int, Meta(ge=0)]
+LARGEST = 2**31 - 1
+AtLeastOne = Annotated[int, Meta(ge=1, le=LARGEST)]
+AtLeastZero = Annotated[int, Meta(ge=0, le=LARGEST)]
 NotNegative = Annotated[float, Meta(ge=0)]
 
 

@@ -1,6 +1,6 @@
 """The run folder: everything a stranger needs to predict, explain and repeat a run.
 
-    config.toml  model.safetensors  vocabulary.json  metrics.json  history.jsonl  environment.json
+    config.toml  data.json  model.safetensors  vocabulary.json  metrics.json  history.jsonl  environment.json
     baselines.safetensors  checkpoints/last.safetensors
 
 Files appear whole or not at all: they are written aside, flushed and renamed. Nothing is unpickled.
@@ -28,11 +28,12 @@ from torch import Tensor
 from hyperfocal.errors import RunError
 
 CONFIG = "config.toml"
+DATA = "data.json"
 MODEL = "model.safetensors"
 CHECKPOINT = "checkpoints/last.safetensors"
 PARTS = (
-    CONFIG, MODEL, "baselines.safetensors", "vocabulary.json", "metrics.json", "history.jsonl", "environment.json",
-    "checkpoints",
+    CONFIG, DATA, MODEL, "baselines.safetensors", "vocabulary.json", "metrics.json", "history.jsonl",
+    "environment.json", "checkpoints",
 )  # fmt: skip
 ASIDE = re.compile(rf"\.\d+\.({'|'.join(map(re.escape, PARTS))})")  # what a killed process leaves
 
@@ -86,7 +87,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"run {self.path}: is a file, not a folder. Choose another --out")
         found = [name for name in self._names() if not ASIDE.fullmatch(name)]
-        if found and CONFIG not in found:
+        if found and not {CONFIG, DATA} <= set(found):
             raise RunError(f"run {self.path}: it holds other files ({found[0]}) and no run. Choose another --out")
         if found and not (resume or overwrite):
             raise RunError(

@@ -163,6 +163,7 @@ class TestHoldout:
         assert self.HOLDOUT.describe() == {
             "users": 3,
             "skipped_users": 2,
+            "users_without_history": 0,
             "unknown_events": 4,
             "true_items": 4,
             "unseen_true_items": 2,

@@ -196,7 +196,7 @@ class TestLog:
                 FocalLoss(backend="chunked")(*make("odd"))
         assert caplog.messages == [
             "losses: backend chunked on cpu for FocalLoss (asked for)",
-            "losses: a chunk holds 16 labels (5 rows a batch)",
+            "losses: a chunk holds 13 labels (5 rows a batch)",
         ]
 
     def test_a_forced_backend_is_said_too(self, caplog):

@@ -100,6 +100,25 @@ def test_positives_masks_and_weights_anywhere(data, batch, num_labels, chunk, ga
     torch.testing.assert_close(*results, rtol=2e-5, atol=2e-5)
 
 
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_weights_of_another_dtype(dtype):
+    """A model that is cast takes the buffers of its loss along."""
+    hidden, weight, bias, labels, _ = make("odd", dtype=torch.float32)
+    weights = torch.linspace(1, 5, 13).to(dtype)
+    cast = FocalLoss(positive_weight=weights, backend="native").to(dtype)
+    plain = FocalLoss(positive_weight=weights.float(), backend="chunked")
+    torch.testing.assert_close(cast(hidden, weight, bias, labels), plain(hidden, weight, bias, labels))
+
+
+@needs_compiler
+def test_ids_that_do_not_ascend_stay_inside_the_chunk():
+    """The constructor of SparseLabels checks nothing."""
+    labels = SparseLabels(torch.tensor([0, 3]), torch.tensor([20, 25, 1]), 40)
+    loss = FocalLoss(backend="native", chunk_labels=16)
+    assert loss(torch.ones(1, 2), torch.ones(40, 2), None, labels).isfinite()
+
+
 class TestChoice:
     CPU = torch.device("cpu")
 

@@ -130,6 +130,19 @@ class TestRecommending:
             .vocabulary_.ids.equals(Recommender(model="markov").fit(rows).vocabulary_.ids)
         )
 
+    def test_a_lazy_frame(self, data):
+        assert len(Recommender(model="markov").fit(data.train.lazy()).vocabulary_) > 50
+
+    def test_columns_that_predictions_have_too(self, data):
+        log = data.train.select(pl.col("user_id").alias("user"), pl.col("challenge").alias("rank"))
+        recommender = Recommender(model="markov", settings={"data.item": "rank"}).fit(log)
+        with pytest.raises(ConfigError, match="Rename yours"):
+            recommender.predict(log)
+
+    def test_before_fitting(self):
+        with pytest.raises(RunError, match="call fit"):
+            Recommender().recommend([["C1"]])
+
     def test_anything_else_is_refused(self):
         with pytest.raises(DataError, match="a log is a path"):
             Recommender().fit(42)
@@ -163,6 +176,17 @@ class TestScoring:
         whole = pl.concat([data.test.select("user_sequence", "challenge"), data.test_truth])
         recommender, _ = fitted
         assert recommender.evaluate(whole)["scores"] == recommender.evaluate(data.test, data.test_truth)["scores"]
+
+    def test_a_truth_of_other_users_is_no_pair(self, fitted, data):
+        other = data.test_truth.with_columns(user_sequence="9" + pl.col("user_sequence"))
+        with pytest.raises(DataError, match="Are the two files a pair"):
+            fitted[0].evaluate(data.test, other)
+        metrics = fitted[0].evaluate(data.test, pl.concat([data.test_truth, other.head(3)]))
+        assert metrics["data"]["users_without_history"] == 1
+
+    def test_a_wrong_k(self, fitted, data):
+        with pytest.raises(ConfigError, match="k = 0 is not allowed"):
+            fitted[0].evaluate(data.test, data.test_truth, k=0)
 
     def test_nobody_to_score(self, fitted):
         with pytest.raises(DataError, match="no user can be scored"):
@@ -270,6 +294,14 @@ class TestResuming:
         with pytest.raises(RunError, match="--resume"):
             Recommender.load(tmp_path / "run")
 
+    def test_renamed_items_are_other_data(self, data, tmp_path):
+        renamed = data.train.with_columns(challenge="X" + pl.col("challenge"))
+        for model in ("markov", "concat_mlp"):
+            out = tmp_path / model
+            Recommender(model=model, settings=FAST).fit(data.train, out=out)
+            with pytest.raises(RunError, match="other data"):
+                Recommender().fit(renamed, out=out, resume=True)
+
 
 class TestHabits:
     def test_clone_and_parameters(self):
@@ -286,6 +318,10 @@ class TestHabits:
         torch.manual_seed(0)
         Recommender(settings=FAST).fit(data.train)
         assert torch.equal(torch.rand(3), expected)
+
+    def test_a_truth_needs_its_histories(self, data):
+        with pytest.raises(ConfigError, match="--valid-truth"):
+            Recommender().fit(data.train, valid_truth=data.test_truth)
 
     def test_a_leak_between_the_parts(self, data):
         with pytest.raises(LeakError, match="are in training too"):

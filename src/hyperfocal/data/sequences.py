@@ -5,7 +5,7 @@ A cut at c gives the history `items[:c]` and the targets `items[c : c + next]`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -69,6 +69,7 @@ class Holdout:
             can hit them, yet they count.
         unknown: events of unknown items in the histories, left out.
         skipped: users that could not be scored: too short, or without a truth.
+        without_history: users with a truth but no row in the log of histories; scored on an empty history.
     """
 
     users: pl.Series
@@ -76,6 +77,7 @@ class Holdout:
     truth: SparseLabels
     unknown: int = 0
     skipped: int = 0
+    without_history: int = 0
 
     def __len__(self) -> int:
         """Return U."""
@@ -93,6 +95,7 @@ class Holdout:
         return {
             "users": len(self),
             "skipped_users": self.skipped,
+            "users_without_history": self.without_history,
             "unknown_events": self.unknown,
             "true_items": self.truth.num_positives,
             "unseen_true_items": unseen,
@@ -100,6 +103,8 @@ class Holdout:
 
     def refuse_empty(self, name: str) -> None:
         """Raise DataError, calling the log `name`, if no user can be scored."""
+        if 0 < len(self) == self.without_history:
+            raise DataError(f"{name}: none of the {len(self):,} users of the truth is in it. Are the two files a pair?")
         if self.truth.num_positives == 0:
             raise DataError(
                 f"{name}: no user can be scored: {self.skipped:,} users are too short or have no true item. "
@@ -153,7 +158,8 @@ def hold_out_truth(histories: Log, truth: Log, vocabulary: Vocabulary) -> Holdou
     padded = Log(pl.concat([histories.users, absent]), histories.items, _with_empty(histories, len(absent)))
     past = padded.select(rows.fill_null(len(histories)).to_numpy())
     skipped = len(histories) - int(rows.drop_nulls().len())
-    return _holdout(Log(truth.users, past.items, past.offsets), truth, vocabulary, skipped=skipped)
+    found = _holdout(Log(truth.users, past.items, past.offsets), truth, vocabulary, skipped=skipped)
+    return replace(found, without_history=rows.null_count())
 
 
 def _holdout(past: Log, future: Log, vocabulary: Vocabulary, *, skipped: int) -> Holdout:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from hyperfocal.losses.backends import log_once
 from hyperfocal.losses.native import focal_pass_
 from hyperfocal.losses.walk import Chunk, Problem, RowsAndGradients, Walk, positive_weights
 
@@ -37,16 +38,18 @@ def native_walk(loss: SeparableLoss, problem: Problem) -> RowsAndGradients:
     """Return the same, all elementwise work of a float32 chunk being one compiled pass."""
     terms = loss.native_terms
     if terms is None or problem.scale.dtype != torch.float32:
+        log_once("native float64", "backend native computes float32; float64 is chunked, in plain torch")
         return separable_walk(loss, problem)
     walk = Walk(problem, shift=loss.logit_shift)
     whole = problem.dtype == torch.float32  # a half product is rounded once, with its bias in it
     inside = (
         walk.offset.contiguous() if whole and walk.offset is not None else problem.scale.new_zeros(len(problem.weight))
     )
+    label_weight = None if loss.positive_weight is None else loss.positive_weight.to(problem.scale).contiguous()
     rows = torch.zeros_like(problem.scale)
     for part in walk.parts:
         logits = walk.products(part) if whole else walk.logits(part)
-        rows += focal_pass_(logits, inside, terms, part.start, problem.labels, problem.mask, loss.positive_weight)
+        rows += focal_pass_(logits, inside, terms, part.start, problem.labels, problem.mask, label_weight)
         walk.add(part, logits)  # now slopes
     return rows, walk.gradients()
 

@@ -26,7 +26,7 @@ static inline float exp_of_negative(float x) { /* exp(x), x <= 0, by 2^k * polyn
   y = y * r + 1.6666665459e-1f;
   y = y * r + 5.0000001201e-1f;
   y = y * r * r + r + 1.0f;
-  const int32_t bits = (int32_t)((uint32_t)((int32_t)k + 127) << 23);
+  const int32_t bits = (int32_t)((uint32_t)((k == k ? (int32_t)k : 0) + 127) << 23);
   float power;
   memcpy(&power, &bits, sizeof power);
   return y * power;
@@ -128,7 +128,9 @@ void hyperfocal_focal(float *z, float *rows, const float *offset, int64_t batch,
     List right = list_from(indptr, indices, i, first), masked = list_from(masked_indptr, masked_indices, i, first);
     int64_t done = 0;
     double total = 0;
-    while (done < length) { /* negatives up to the next pair that is none, then that pair */
+    while (done < length) { /* ids that do not ascend are passed over; negatives up to the next pair that is none, then that pair */
+      while (right.ids < right.end && *right.ids - first < done) right.ids++;
+      while (masked.ids < masked.end && *masked.ids - first < done) masked.ids++;
       const int64_t next_right = right.ids < right.end ? *right.ids - first : length;
       const int64_t next_masked = masked.ids < masked.end ? *masked.ids - first : length;
       const int64_t next = next_right < next_masked ? next_right : next_masked;

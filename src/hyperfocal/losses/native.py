@@ -40,7 +40,7 @@ def unavailable() -> str:
         return f"built on Linux only, this is {platform.system()}"
     try:
         _library()
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         return f"cannot be built: {error}"
     return ""
 
@@ -76,15 +76,17 @@ def focal_pass_(
         mask: pairs whose term and slope are 0, or None.
         label_weight: (L,) float32, a factor for each label's positives, or None.
     """
-    assert logits.dtype == torch.float32
-    assert offset.dtype == torch.float32
-    assert logits.is_contiguous()
-    assert offset.is_contiguous()
+    pairs = [labels.indptr, labels.indices] + ([] if mask is None else [mask.indptr, mask.indices])
+    numbers = [logits, offset] + ([] if label_weight is None else [label_weight])
+    assert all(tensor.is_contiguous() for tensor in (*numbers, *pairs))
+    assert all(tensor.dtype == torch.float32 for tensor in numbers)
+    assert all(tensor.dtype == torch.int64 for tensor in pairs)
     rows = torch.empty(len(logits), dtype=torch.float32)
-    pairs = (labels.indptr, labels.indices, *((None, None) if mask is None else (mask.indptr, mask.indices)))
-    pointers = [None if tensor is None else tensor.data_ptr() for tensor in (label_weight, *pairs)]
-    numbers = (*logits.shape, first, *terms)
-    _library()(logits.data_ptr(), rows.data_ptr(), offset.data_ptr(), *numbers, *pointers, torch.get_num_threads())
+    weight = None if label_weight is None else label_weight.data_ptr()
+    lists = [tensor.data_ptr() for tensor in pairs] + [None] * (4 - len(pairs))
+    sizes = (*logits.shape, first, *terms)
+    chunk = (logits.data_ptr(), rows.data_ptr(), offset.data_ptr())
+    _library()(*chunk, *sizes, weight, *lists, torch.get_num_threads())
     return rows
 
 
@@ -114,7 +116,7 @@ def _built() -> Path:
         command = [compiler, *flags, "-shared", str(SOURCE), "-o", str(aside)]
         result = subprocess.run(command, capture_output=True, text=True, timeout=60)
         if result.returncode:
-            raise OSError(f"{compiler}: {result.stderr.strip().splitlines()[0]}")
+            raise OSError(f"{compiler}: {(result.stderr.strip().splitlines() or ['it failed and said nothing'])[0]}")
         aside.replace(path)
     return path
 

@@ -77,6 +77,7 @@ class Walk:
         hidden, weight, bias, scale = problem.hidden, problem.weight, problem.bias, problem.scale
         self.problem = problem
         size = problem.options.chunk_labels or chunk_size(len(hidden), len(weight), hidden.device)
+        size = min(size, max(len(weight), 1))
         log_once(f"chunk {hidden.device.type}", f"a chunk holds {size:,} labels ({len(hidden):,} rows a batch)")
         self.size = size
         self.parts = [slice(start, min(start + size, len(weight))) for start in range(0, len(weight), size)]

@@ -46,8 +46,7 @@ def rank_items(score: Scorer, histories: Sequences, k: int, *, repeats: bool = F
     Raises:
         ConfigError: k outside 1 to L.
     """
-    if not 1 <= k <= histories.num_items:
-        raise ConfigError(f"k = {k} is not allowed. Expected 1 to {histories.num_items:,}, the number of items")
+    check_depth(k, histories.num_items)
     size = max(BLOCK_NUMBERS // histories.num_items, 16)
     blocks = [
         _rank_block(score, histories.block(start, start + size), k, repeats) for start in range(0, len(histories), size)
@@ -56,6 +55,12 @@ def rank_items(score: Scorer, histories: Sequences, k: int, *, repeats: bool = F
         return torch.empty(0, k, dtype=torch.int64), torch.empty(0, k)
     items, scores = (torch.cat(parts) for parts in zip(*blocks, strict=True))
     return items, scores
+
+
+def check_depth(k: int, num_items: int) -> None:
+    """Raise ConfigError unless k is 1 to the number of items."""
+    if not 1 <= k <= num_items:
+        raise ConfigError(f"k = {k} is not allowed. Expected 1 to {num_items:,}, the number of items")
 
 
 def _rank_block(score: Scorer, block: Sequences, k: int, repeats: bool) -> tuple[Tensor, Tensor]:

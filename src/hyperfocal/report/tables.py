@@ -72,6 +72,8 @@ def holdout_lines(counts: dict[str, int], name: str) -> list[str]:
     lines = []
     if counts["skipped_users"]:
         lines.append(f"{counts['skipped_users']:,} {name} users are not scored: too short, or without a true item.")
+    if counts["users_without_history"]:
+        lines.append(f"{counts['users_without_history']:,} {name} users have a truth but no history: scored on none.")
     if counts["unknown_events"]:
         lines.append(
             f"{counts['unknown_events']:,} events in {name} histories are on items that training never saw; left out."

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hyperfocal.config import LossSettings, RecommendSettings
-from hyperfocal.errors import RunError
 from hyperfocal.losses import BCELoss, FocalLoss, SeparableLoss, prior_bias
 from hyperfocal.metrics.ranking import Scorer, rank_items, score_ranking
 from hyperfocal.models.sequence import ConcatMLP
 from hyperfocal.runs import CHECKPOINT, RunFolder
-from hyperfocal.sequences import Sequences
 from hyperfocal.tasks.preparation import Prepared
 from hyperfocal.train import Checkpoint, Job, Progress, Trainer
 
@@ -51,7 +47,7 @@ def train_network(
     """Train the network the settings name; return it with its best weights, and a row an epoch.
 
     Raises:
-        RunError: the checkpoint to resume from belongs to other data, or is damaged.
+        RunError: the checkpoint to resume from is damaged.
         TrainingError: the loss is no longer a number.
         KeyboardInterrupt: Ctrl-C, after a checkpoint.
     """
@@ -68,12 +64,11 @@ def train_network(
         return mean_scores(scorer, data, [settings.train.metric])
 
     job = Job(network, step_loss, len(data.examples), validate, settings.train, settings.seed)
-    mark = {"data": fingerprint(data.train, data.valid.histories)}
-    trainer = Trainer(job, save=_keeper(run, mark), watch=watch)
+    trainer = Trainer(job, save=_keeper(run), watch=watch)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed + 1)  # of dropout
         if resume and run is not None and run.has(CHECKPOINT):
-            trainer.restore(_read_checkpoint(run, mark))
+            trainer.restore(Checkpoint(*run.read_tensors(CHECKPOINT)))
         if not trainer.run():
             raise KeyboardInterrupt
     network.eval()
@@ -87,25 +82,7 @@ def mean_scores(scorer: Scorer, data: Prepared, names: list[str]) -> dict[str, f
     return {name: float(values.mean()) for name, values in score_ranking(ranked, data.valid.truth, names).items()}
 
 
-def fingerprint(*parts: Sequences) -> int:
-    """Return a checksum of item numbers and row pointers, to tell other data."""
-    total = 0
-    for part in parts:
-        total = zlib.crc32(part.items.numpy().tobytes(), zlib.crc32(part.offsets.numpy().tobytes(), total))
-    return total
-
-
-def _keeper(run: RunFolder | None, mark: dict[str, Any]) -> Callable[[Checkpoint], None]:
+def _keeper(run: RunFolder | None) -> Callable[[Checkpoint], None]:
     if run is None:
         return lambda checkpoint: None
-    return lambda checkpoint: run.write_tensors(CHECKPOINT, checkpoint.tensors, state=checkpoint.state | mark)
-
-
-def _read_checkpoint(run: RunFolder, mark: dict[str, Any]) -> Checkpoint:
-    tensors, state = run.read_tensors(CHECKPOINT)
-    if state.pop("data", None) != mark["data"]:
-        raise RunError(
-            f"run {run.path}: its checkpoint was trained on other data, or with another split. "
-            "Give the same files to resume, or start anew with --overwrite"
-        )
-    return Checkpoint(tensors, state)
+    return lambda checkpoint: run.write_tensors(CHECKPOINT, checkpoint.tensors, state=checkpoint.state)

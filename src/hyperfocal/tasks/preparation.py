@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,15 @@ class Prepared:
     valid: Holdout
     counts: dict[str, Any]
 
+    def fingerprint(self) -> str:
+        """Return a checksum of items, sequences and validation, which tells other data or another split."""
+        found = hashlib.sha256("\0".join(self.vocabulary.ids).encode())
+        truth, histories = self.valid.truth, self.valid.histories
+        parts = (self.train.items, self.train.offsets, histories.items, histories.offsets, truth.indptr, truth.indices)
+        for part in parts:
+            found.update(part.numpy().tobytes())
+        return found.hexdigest()
+
 
 def prepare(log: Any, valid: Any, valid_truth: Any, settings: RecommendSettings) -> Prepared:
     """Read, split, number and cut.
@@ -48,6 +58,8 @@ def prepare(log: Any, valid: Any, valid_truth: Any, settings: RecommendSettings)
         ConfigError: a k above the number of items.
     """
     data = settings.data
+    if valid is None and valid_truth is not None:
+        raise ConfigError("--valid-truth says what follows the histories of --valid: give --valid too")
     train = as_log(log, data)
     ties = train.ties
     _refuse_short(train, data, name_of(log, "training log"))
@@ -60,8 +72,8 @@ def prepare(log: Any, valid: Any, valid_truth: Any, settings: RecommendSettings)
     vocabulary = Vocabulary.of(train.items)
     sequences, _ = encode_log(train, vocabulary)
     cut = {"history": data.history, "next_items": data.next}
-    examples = cut_examples(sequences, **cut, every=data.examples == "every")
     _refuse_deep(settings, len(vocabulary))
+    examples = cut_examples(sequences, **cut, every=data.examples == "every")
     if valid_truth is None:
         holdout = hold_out_last(valid_log, vocabulary, **cut)
     else:
@@ -89,8 +101,8 @@ def as_log(data: Any, columns: DataSettings) -> Log:
         return data
     if isinstance(data, str | Path):
         return read_log(data, columns)
-    if isinstance(data, pl.DataFrame):
-        return log_from_frame(data, columns)
+    if isinstance(data, pl.DataFrame | pl.LazyFrame):
+        return log_from_frame(data.lazy().collect(), columns)
     if hasattr(data, "columns"):  # pandas
         frame = pl.DataFrame({str(column): np.asarray(data[column]) for column in data.columns}, strict=False)
         return log_from_frame(frame, columns)

@@ -20,10 +20,10 @@ from hyperfocal.config import RecommendSettings, differences, from_toml, resolve
 from hyperfocal.data.sequences import Holdout, hold_out_last, hold_out_truth
 from hyperfocal.data.tables import Log
 from hyperfocal.data.vocabulary import Vocabulary, encode_log
-from hyperfocal.errors import ConfigError
-from hyperfocal.metrics.ranking import NO_ITEM, Scorer, rank_items
+from hyperfocal.errors import ConfigError, RunError
+from hyperfocal.metrics.ranking import NO_ITEM, Scorer, check_depth, rank_items
 from hyperfocal.models.baselines import KINDS, Baseline, fit_baseline
-from hyperfocal.runs import CONFIG, MODEL, RunFolder, describe_environment
+from hyperfocal.runs import CONFIG, DATA, MODEL, RunFolder, describe_environment
 from hyperfocal.tasks.evaluation import report, score_ranker
 from hyperfocal.tasks.network import make_network, network_scorer, train_network
 from hyperfocal.tasks.preparation import Prepared, as_log, prepare
@@ -70,6 +70,7 @@ class Recommender:
         vocabulary_: the items.
         model_: the fitted network or baseline.
         baselines_: name -> fitted baseline.
+        fingerprint_: checksum of the data and the split, by which a resumed run knows them.
         metrics_: scores on validation users beside the baselines, the verdict, and the counts of the data.
         history_: a row an epoch; empty for baselines.
 
@@ -146,14 +147,26 @@ class Recommender:
         self.settings_ = self._resolve(run if resume else None)
         set_threads(self.settings_.train.threads)
         data = prepare(log, valid, valid_truth, self.settings_)
-        if run is not None and not resume:
-            run.clear()
-            run.write_text(CONFIG, to_toml(self.settings_))
+        self.fingerprint_ = data.fingerprint()
+        if run is not None:
+            self._begin(run, resume=resume)
         self._learn(data, run, resume=resume, watch=watch)
         self.metrics_ = self._score_validation(data)
         if run is not None:
             self._keep(run)
         return self
+
+    def _begin(self, run: RunFolder, *, resume: bool) -> None:
+        """Write what makes the folder a run, or make sure that the run to resume is of the same data."""
+        if not resume:
+            run.clear()
+            run.write_json(DATA, {"fingerprint": self.fingerprint_})
+            run.write_text(CONFIG, to_toml(self.settings_))
+        elif run.read_json(DATA) != {"fingerprint": self.fingerprint_}:
+            raise RunError(
+                f"run {run.path}: was trained on other data, or with another split. "
+                "Give the same files to resume, or start anew with --overwrite"
+            )
 
     def _resolve(self, resumed: RunFolder | None) -> RecommendSettings:
         asked = {
@@ -170,7 +183,7 @@ class Recommender:
         if changed := differences(before, now):
             raise ConfigError(
                 f"run {resumed.path}: cannot resume with other settings ({'; '.join(changed)}). "
-                "Leave them out, or start anew with --overwrite"
+                "Give the first command's settings or none at all, or start anew with --overwrite"
             )
         return before
 
@@ -199,6 +212,7 @@ class Recommender:
     def _compare(self, holdout: Holdout, *, k: int | None = None, repeats: bool = False) -> dict[str, Any]:
         """Score the model and every baseline on the same users."""
         k = self.settings_.data.next if k is None else k
+        check_depth(k, len(self.vocabulary_))
         name = self.settings_.model.name
         scorers = {name: self._scorer()} | {other: self.baselines_[other].scores for other in KINDS}
         scores = {
@@ -227,7 +241,12 @@ class Recommender:
         ranked, _, _ = self._rank(Log.from_lists(histories), k, repeats)
         return [[self.vocabulary_.ids[item] for item in row if item != NO_ITEM] for row in ranked.tolist()]
 
+    def _refuse_unfitted(self) -> None:
+        if not hasattr(self, "model_"):
+            raise RunError("this Recommender has not learnt anything yet: call fit, or Recommender.load(run)")
+
     def _rank(self, log: Log, k: int | None, repeats: bool) -> tuple[Tensor, Tensor, int]:
+        self._refuse_unfitted()
         histories, unknown = encode_log(log, self.vocabulary_)
         k = self.settings_.data.next if k is None else k
         with torch.inference_mode():
@@ -236,6 +255,7 @@ class Recommender:
 
     def predict(self, log: LogLike, k: int | None = None, *, repeats: bool = False) -> Predictions:
         """Return the best k items of every user of a log, as rows; arguments and errors as in `recommend`."""
+        self._refuse_unfitted()
         log = as_log(log, self.settings_.data)
         items, scores, unknown = self._rank(log, k, repeats)
         users, ranks = (items != NO_ITEM).nonzero().unbind(1)
@@ -246,6 +266,10 @@ class Recommender:
             frame = pl.DataFrame({"user_sequence": owners + "_" + position, "challenge": chosen})
         else:
             columns = {log.user_column: owners, log.item_column: chosen}
+            if columns.keys() & {"rank", "score"}:
+                raise ConfigError(
+                    f"columns {', '.join(columns)}: predictions have a rank and a score too. Rename yours"
+                )
             frame = pl.DataFrame(columns | {"rank": ranks.numpy() + 1, "score": scores[users, ranks].numpy()})
         return Predictions(frame, len(log), unknown)
 
@@ -263,6 +287,7 @@ class Recommender:
         Raises:
             DataError: no user of the log can be scored.
         """
+        self._refuse_unfitted()
         settings = self.settings_.data
         histories = as_log(log, settings)
         if truth is None:
@@ -281,9 +306,9 @@ class Recommender:
             RunError: the folder holds another run, or cannot be written.
         """
         run = RunFolder(path)
+        self._refuse_unfitted()
         run.refuse_taken(overwrite=overwrite)
-        run.clear()
-        run.write_text(CONFIG, to_toml(self.settings_))
+        self._begin(run, resume=False)
         self._keep(run)
 
     def _keep(self, run: RunFolder) -> None:
@@ -316,6 +341,7 @@ class Recommender:
         recommender.metrics_ = run.read_json("metrics.json")
         with run.guard("vocabulary.json"):
             recommender.vocabulary_ = Vocabulary.from_json(run.read_text("vocabulary.json"))
+        recommender.fingerprint_ = str(run.read_json(DATA)["fingerprint"])
         with run.guard("history.jsonl"):
             recommender.history_ = [json.loads(row) for row in rows]
         with run.guard(BASELINES):
