@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,7 +39,7 @@ class Sequences:
     @property
     def users(self) -> Tensor:
         """Return (N,) int64, the user of each item."""
-        return torch.repeat_interleave(torch.arange(len(self)), self.lengths)
+        return torch.from_numpy(np.repeat(np.arange(len(self)), self.lengths.numpy()))  # torch starts threads for it
 
     def block(self, start: int, stop: int) -> Sequences:
         """Return users start to stop - 1."""

@@ -27,7 +27,7 @@ BLOCK_NUMBERS = 2**20  # scores a block: 4 MiB of float32
 GROUPS = 16  # a row is reduced to 1/16 by maxima before it is sorted
 
 Scorer = Callable[[Sequences], Tensor]
-"""Histories of U users in, (U, L) scores out; -inf is never recommended."""
+"""Histories of U users in, (U, L) scores out, in memory that is overwritten; -inf is never recommended."""
 
 
 def rank_items(score: Scorer, histories: Sequences, k: int, *, repeats: bool = False) -> tuple[Tensor, Tensor]:
@@ -66,7 +66,7 @@ def check_depth(k: int, num_items: int) -> None:
 def _rank_block(score: Scorer, block: Sequences, k: int, repeats: bool) -> tuple[Tensor, Tensor]:
     scores = score(block)
     if not repeats:
-        scores = scores.index_put((block.users, block.items), scores.new_tensor(-torch.inf))  # a copy: not ours
+        scores[block.users, block.items] = -torch.inf
     best, items = top_k(scores, k)
     return items.masked_fill_(best == -torch.inf, NO_ITEM).cpu(), best.float().cpu()
 
