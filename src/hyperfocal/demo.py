@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -78,6 +80,7 @@ def _by_user(frame: pl.DataFrame) -> dict[str, list[str]]:
 
 
 def _say_where(console: Console, out: Path) -> None:
+    program = "hyperfocal" if shutil.which("hyperfocal") else sys.argv[0]
     lines = [
         "",
         f"Data:        {out / 'data'}",
@@ -85,8 +88,8 @@ def _say_where(console: Console, out: Path) -> None:
         f"Predictions: {out / 'predictions.csv'}",
         "",
         "The same with commands, on these files or on yours:",
-        f"  hyperfocal recommend fit {out / 'data' / 'train.csv'} --out run",
-        f"  hyperfocal recommend predict run {out / 'data' / 'test.csv'} --out predictions.csv",
-        f"  hyperfocal recommend evaluate run {out / 'data' / 'test.csv'} --truth {out / 'data' / 'test_truth.csv'}",
+        f"  {program} recommend fit {out / 'data' / 'train.csv'} --out run",
+        f"  {program} recommend predict run {out / 'data' / 'test.csv'} --out predictions.csv",
+        f"  {program} recommend evaluate run {out / 'data' / 'test.csv'} --truth {out / 'data' / 'test_truth.csv'}",
     ]
     print_commands(console, lines)

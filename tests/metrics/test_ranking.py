@@ -264,6 +264,7 @@ class TestRankItems:
         scores = torch.tensor([[-math.inf, 0.0, -math.inf]])
         assert rank_items(lambda _: scores, build([[]], 3), 3)[0].tolist() == [[1, NO_ITEM, NO_ITEM]]
 
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
     def test_any_float(self, dtype):
         scores = torch.tensor([[1, 3, 2]], dtype=dtype)
         ranked, best = rank_items(lambda _: scores, build([[]], 3), 2)
