@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD
 
-from hyperfocal.config import resolve
+from hyperfocal.config.recipes import resolve
+from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data.synthetic import make_challenges, write_challenges
 from hyperfocal.labels import SparseLabels
 from hyperfocal.tasks.network import make_loss, make_network
@@ -50,7 +51,7 @@ class RowByRow(nn.Module):
 
 def row_by_row_step() -> Callable[[Tensor, Tensor], float]:
     """Return the step as the original program writes it: dense targets, focal loss in several passes."""
-    network = make_network(resolve(RECIPE), ITEMS)
+    network = make_network(resolve(RecommendSettings, RECIPE), ITEMS)
     model = RowByRow(network.embedding, network.layers, network.weight.detach(), network.bias.detach())
     optimizer = SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
 
@@ -74,7 +75,7 @@ def row_by_row_step() -> Callable[[Tensor, Tensor], float]:
 
 def our_step() -> Callable[[Tensor, Tensor], float]:
     """Return the step as `recommend fit` takes it."""
-    settings = resolve(RECIPE)
+    settings = resolve(RecommendSettings, RECIPE)
     model, loss = make_network(settings, ITEMS), make_loss(settings.loss)
     optimizer = make_optimizer(model, settings.train)
 

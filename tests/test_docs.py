@@ -13,7 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from hyperfocal.cli import main
-from hyperfocal.config import resolve
+from hyperfocal.config.recipes import resolve
+from hyperfocal.config.recommend import RecommendSettings
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -50,7 +51,7 @@ def test_python_blocks_run(block, tmp_path):
 
 @pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda path: path.stem)
 def test_recipes_resolve(recipe):
-    assert resolve(recipe).seed == 0
+    assert resolve(RecommendSettings, recipe).seed == 0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

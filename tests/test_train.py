@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperfocal import train
-from hyperfocal.config import TrainSettings
+from hyperfocal.config.recommend import RankingTrainSettings as TrainSettings
 from hyperfocal.errors import ConfigError, TrainingError
 from hyperfocal.runs import CHECKPOINT, RunFolder
 from hyperfocal.train import Checkpoint, Job, Trainer, make_optimizer, schedule_factor, set_threads

@@ -93,7 +93,7 @@ def fit(
     """
     from rich.console import Console
 
-    from hyperfocal.config import parse_override
+    from hyperfocal.config.recipes import parse_override
     from hyperfocal.tasks.recommend import Recommender
 
     if resume and overwrite:

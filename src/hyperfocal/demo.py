@@ -9,7 +9,8 @@ from pathlib import Path
 import polars as pl
 from rich.console import Console
 
-from hyperfocal.config import resolve
+from hyperfocal.config.recipes import resolve
+from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data.files import write_frame
 from hyperfocal.data.synthetic import ChallengeData, make_challenges, write_challenges
 from hyperfocal.errors import RunError
@@ -33,7 +34,9 @@ def run_demo(out: Path, *, users: int, challenges: int, epochs: int, seed: int) 
     """Write data, run and predictions to the folder `out`, and print what came of it."""
     console = Console()
     recommender = Recommender(seed=seed, settings={"train.epochs": epochs, "train.patience": 0})
-    resolve(overrides={"seed": seed, "train.epochs": epochs})  # a wrong one is an error before anything is written
+    resolve(
+        RecommendSettings, overrides={"seed": seed, "train.epochs": epochs}
+    )  # a wrong one is an error before anything is written
     _claim(out)
     print_lines(console, [f"Making {users:,} users who solve 13 of {challenges:,} challenges each ..."])
     data = make_challenges(users, challenges, seed=seed)

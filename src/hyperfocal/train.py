@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from hyperfocal.config import TrainSettings
+from hyperfocal.config.sections import TrainSettings
 from hyperfocal.errors import ConfigError, TrainingError
 
 CPU_SHARE = Path("/sys/fs/cgroup/cpu.max")

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperfocal.config import DataSettings
+from hyperfocal.config.recommend import DataSettings
 from hyperfocal.data.columns import Columns, find_columns
 from hyperfocal.data.files import File
 from hyperfocal.errors import DataError

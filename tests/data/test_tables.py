@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperfocal.config import DataSettings
+from hyperfocal.config.recommend import DataSettings
 from hyperfocal.data.tables import POSITION_LIMIT, Log, log_from_frame, read_log
 from hyperfocal.errors import DataError
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from hyperfocal.config import ModelSettings
+from hyperfocal.config.recommend import ModelSettings
 from hyperfocal.models.sequence import ConcatMLP
 
 NUM_ITEMS, HISTORY = 9, 4

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hyperfocal.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
-    from hyperfocal.config import DataSettings
+    from hyperfocal.config.recommend import DataSettings
     from hyperfocal.data.files import File
 
 KNOWN_NAMES = {

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from hyperfocal.config import DataSettings
+from hyperfocal.config.recommend import DataSettings
 from hyperfocal.data.columns import Columns, find_columns, refuse_twice
 from hyperfocal.data.files import File, read_frame
 from hyperfocal.errors import DataError

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from hyperfocal.config import ModelSettings
+from hyperfocal.config.recommend import ModelSettings
 
 OUTPUT_STD = 0.01  # small, so that every label really starts at its prior: Lin et al. 2017, section 4.1
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from hyperfocal.config import TrainSettings
+from hyperfocal.config.sections import TrainSettings
 from hyperfocal.train import Progress as TrainProgress
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from hyperfocal.config import LossSettings, RecommendSettings
+from hyperfocal.config.recommend import LossSettings, RecommendSettings
 from hyperfocal.losses import BCELoss, FocalLoss, SeparableLoss, prior_bias
 from hyperfocal.metrics.ranking import Scorer, rank_items, score_ranking
 from hyperfocal.models.sequence import ConcatMLP

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from hyperfocal.config import DataSettings, RecommendSettings
+from hyperfocal.config.recommend import DataSettings, RecommendSettings
 from hyperfocal.data.sequences import Examples, Holdout, cut_examples, hold_out_last, hold_out_truth
 from hyperfocal.data.splits import refuse_shared_users, split_users
 from hyperfocal.data.tables import Log, log_from_frame, read_log

@@ -16,7 +16,8 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from hyperfocal.config import RecommendSettings, differences, from_toml, resolve, to_toml
+from hyperfocal.config.recipes import differences, from_toml, resolve, to_toml
+from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data.sequences import Holdout, hold_out_last, hold_out_truth
 from hyperfocal.data.tables import Log
 from hyperfocal.data.vocabulary import Vocabulary, encode_log
@@ -177,9 +178,9 @@ class Recommender:
             **(self.settings or {}),
         }
         if resumed is None:
-            return resolve(self.recipe, asked)
-        before = from_toml(resumed.read_text(CONFIG), str(resumed.path / CONFIG))
-        now = resolve(self.recipe or resumed.path / CONFIG, asked)
+            return resolve(RecommendSettings, self.recipe, asked)
+        before = from_toml(RecommendSettings, resumed.read_text(CONFIG), str(resumed.path / CONFIG))
+        now = resolve(RecommendSettings, self.recipe or resumed.path / CONFIG, asked)
         if changed := differences(before, now):
             raise ConfigError(
                 f"run {resumed.path}: cannot resume with other settings ({'; '.join(changed)}). "
@@ -334,7 +335,7 @@ class Recommender:
         """
         run = RunFolder.open(path)
         recommender = cls(run.path / CONFIG)
-        recommender.settings_ = settings = from_toml(run.read_text(CONFIG), str(run.path / CONFIG))
+        recommender.settings_ = settings = from_toml(RecommendSettings, run.read_text(CONFIG), str(run.path / CONFIG))
         tensors, _ = run.read_tensors(MODEL)
         rows = run.read_text("history.jsonl").splitlines()
         name = settings.model.name

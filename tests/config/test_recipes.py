@@ -1,3 +1,4 @@
+import functools
 import typing
 
 import msgspec
@@ -5,22 +6,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperfocal.config import (
+from hyperfocal.config import recipes
+from hyperfocal.config.recipes import differences, parse_override, to_toml
+from hyperfocal.config.recommend import (
     MODEL_NAMES,
     DataSettings,
     LossSettings,
     ModelSettings,
+    RankingTrainSettings,
     RecommendSettings,
-    TrainSettings,
-    differences,
-    from_toml,
-    parse_override,
-    resolve,
-    to_toml,
 )
 from hyperfocal.errors import ConfigError
 
-SECTIONS = {"data": DataSettings, "model": ModelSettings, "loss": LossSettings, "train": TrainSettings}
+resolve = functools.partial(recipes.resolve, RecommendSettings)
+from_toml = functools.partial(recipes.from_toml, RecommendSettings)
+SECTIONS = {"data": DataSettings, "model": ModelSettings, "loss": LossSettings, "train": RankingTrainSettings}
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ model_settings = st.builds(
     dropout=st.floats(0, 1, exclude_max=True),
 )
 loss_settings = st.builds(LossSettings, gamma=st.floats(0, 5), alpha=st.floats(0, 1) | st.just("none"))
-train_settings = st.builds(TrainSettings, learning_rate=st.floats(1e-300, 1e300), metric=st.just("recall@20"))
+train_settings = st.builds(RankingTrainSettings, learning_rate=st.floats(1e-300, 1e300), metric=st.just("recall@20"))
 all_settings = st.builds(
     RecommendSettings,
     seed=st.integers(0, 2**31 - 1),

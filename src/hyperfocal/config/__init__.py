@@ -1,0 +1,1 @@
+"""Typed settings of both jobs, and the strict TOML recipes that hold them."""
