@@ -77,7 +77,7 @@ def our_step() -> Callable[[Tensor, Tensor], float]:
     """Return the step as `recommend fit` takes it."""
     settings = resolve(RecommendSettings, RECIPE)
     model, loss = make_network(settings, ITEMS), make_loss(settings.loss)
-    optimizer = make_optimizer(model, settings.train)
+    optimizer = make_optimizer(model.parameters(), settings.train)
 
     def step(histories: Tensor, following: Tensor) -> float:
         labels = SparseLabels.from_padded(following, num_labels=ITEMS)

@@ -11,7 +11,7 @@ ROWS = (
     ("errors",),
     ("config", "labels", "sequences"),
     ("losses", "metrics", "data", "models"),
-    ("train", "runs", "thresholds"),
+    ("train", "runs", "thresholds", "cache"),
     ("tasks",),
     ("grid", "report", "serve"),
     ("demo",),

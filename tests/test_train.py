@@ -425,7 +425,7 @@ class TestSchedule:
     )
     def test_optimizers(self, name, kind, group):
         model = nn.Linear(2, 3)
-        optimizer = make_optimizer(model, settings(optimizer=name, momentum=0.5, weight_decay=0.25))
+        optimizer = make_optimizer(model.parameters(), settings(optimizer=name, momentum=0.5, weight_decay=0.25))
         assert type(optimizer) is kind
         (found,) = optimizer.param_groups
         assert {key: found[key] for key in group} == group

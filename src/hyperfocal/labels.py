@@ -54,6 +54,13 @@ class SparseLabels:
         return cls.from_csr(indptr, indices, num_labels=csr.shape[1])
 
     @classmethod
+    def from_dense(cls, dense: Tensor) -> SparseLabels:
+        """Build from a (B, L) tensor: what is not 0 or False is a label."""
+        rows, labels = dense.nonzero().unbind(1)
+        indptr = torch.searchsorted(rows, torch.arange(len(dense) + 1, device=rows.device))
+        return cls(indptr, labels, dense.shape[1])
+
+    @classmethod
     def from_padded(cls, ids: Tensor, *, num_labels: int, padding: int = -1) -> SparseLabels:
         """Build from a (B, N) integer tensor in which `padding` fills the short rows.
 

@@ -1,7 +1,8 @@
 """The run folder: everything a stranger needs to predict, explain and repeat a run.
 
     config.toml  data.json  model.safetensors  vocabulary.json  metrics.json  history.jsonl  environment.json
-    baselines.safetensors  checkpoints/last.safetensors
+    checkpoints/last.safetensors
+    recommend: baselines.safetensors    classify: features.json  thresholds.json  labels.csv  taxonomy.json
 
 Files appear whole or not at all: they are written aside, flushed and renamed. Nothing is unpickled.
 """
@@ -33,7 +34,7 @@ MODEL = "model.safetensors"
 CHECKPOINT = "checkpoints/last.safetensors"
 PARTS = (
     CONFIG, DATA, MODEL, "baselines.safetensors", "vocabulary.json", "metrics.json", "history.jsonl",
-    "environment.json", "checkpoints",
+    "environment.json", "features.json", "thresholds.json", "labels.csv", "taxonomy.json", "checkpoints",
 )  # fmt: skip
 ASIDE = re.compile(rf"\.\d+\.({'|'.join(map(re.escape, PARTS))})")  # what a killed process leaves
 
@@ -75,7 +76,7 @@ class RunFolder:
         run = cls(path)
         if not (run.path / CONFIG).is_file():
             what = "holds no run: config.toml is missing" if run.path.exists() else "no such folder"
-            raise RunError(f"run {path}: {what}. Give the folder that `hyperfocal recommend fit --out` wrote")
+            raise RunError(f"run {path}: {what}. Give the folder that `fit --out` wrote")
         return run
 
     def refuse_taken(self, *, resume: bool = False, overwrite: bool = False) -> None:

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
@@ -41,6 +41,8 @@ class Job:
         validate: metrics of the model as it is now.
         settings: optimizer, schedule and when to stop.
         seed: of the order of the examples.
+        sparse: parameters of the model whose gradients are sparse tensors of few rows: plain SGD trains them, at
+            `sparse_learning_rate`, and touches those rows only.
     """
 
     model: nn.Module
@@ -49,6 +51,8 @@ class Job:
     validate: Callable[[], dict[str, float]]
     settings: TrainSettings
     seed: int
+    sparse: Sequence[nn.Parameter] = ()
+    sparse_learning_rate: float = 1.0
 
 
 @dataclass
@@ -98,7 +102,8 @@ class Trainer:
     ) -> None:
         self.job = job
         self.progress = Progress()
-        self.optimizer = make_optimizer(job.model, job.settings)
+        self.optimizers = _make_optimizers(job)
+        self._rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         self.best_weights = _copy(job.model)
         self.steps = math.ceil(job.num_examples / job.settings.batch_size)
         self._save, self._watch = save, watch
@@ -150,14 +155,17 @@ class Trainer:
     def _step(self, index: Tensor) -> Tensor:
         settings = self.job.settings
         done = self.progress.epoch * self.steps + self.progress.step
-        for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * schedule_factor(settings, done, settings.epochs * self.steps)
-        self.optimizer.zero_grad()
+        factor = schedule_factor(settings, done, settings.epochs * self.steps)
+        for optimizer, rates in zip(self.optimizers, self._rates, strict=True):
+            optimizer.zero_grad()
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
         loss = self.job.loss(index)
         loss.backward()
         if settings.clip_norm:
             nn.utils.clip_grad_norm_(self.job.model.parameters(), settings.clip_norm)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         return loss.detach()
 
     def _log(self, losses: list[Tensor]) -> None:
@@ -202,7 +210,7 @@ class Trainer:
         """Return everything that `restore` needs, as it is now."""
         tensors = {f"model.{name}": value for name, value in _copy(self.job.model).items()}
         tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
-        for number, state in self.optimizer.state_dict()["state"].items():
+        for number, state in self.optimizers[0].state_dict()["state"].items():  # plain SGD has none
             kept = {name: value.clone() for name, value in state.items() if value is not None}
             tensors |= {f"optimizer.{number}.{name}": value for name, value in kept.items()}
         tensors["random.cpu"] = torch.get_rng_state()
@@ -222,20 +230,29 @@ class Trainer:
         for name, tensor in parts["optimizer"].items():
             number, _, key = name.partition(".")
             states.setdefault(int(number), {})[key] = tensor.clone()  # the optimizer writes into it
-        self.optimizer.load_state_dict({"state": states, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        groups = self.optimizers[0].state_dict()["param_groups"]
+        self.optimizers[0].load_state_dict({"state": states, "param_groups": groups})
         torch.set_rng_state(parts["random"]["cpu"])
         if "cuda" in parts["random"] and torch.cuda.is_available():
             torch.cuda.set_rng_state(parts["random"]["cuda"])
         self.progress = Progress(**deepcopy(checkpoint.state))
 
 
-def make_optimizer(model: nn.Module, settings: TrainSettings) -> Optimizer:
-    """Return the optimizer that the settings name, over all parameters of the model."""
+def make_optimizer(parameters: Iterable[nn.Parameter], settings: TrainSettings) -> Optimizer:
+    """Return the optimizer that the settings name."""
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "sgd":
-        return SGD(model.parameters(), rate, momentum=settings.momentum, weight_decay=decay, fused=True)
+        return SGD(parameters, rate, momentum=settings.momentum, weight_decay=decay, fused=True)
     kind = Adam if settings.optimizer == "adam" else AdamW
-    return kind(model.parameters(), rate, weight_decay=decay, fused=True)
+    return kind(parameters, rate, weight_decay=decay, fused=True)
+
+
+def _make_optimizers(job: Job) -> list[Optimizer]:
+    """Return the optimizer that the settings name, and after it the one of the sparse parameters, if there are any."""
+    apart = {id(parameter) for parameter in job.sparse}
+    dense = (parameter for parameter in job.model.parameters() if id(parameter) not in apart)
+    optimizers = [make_optimizer(dense, job.settings)]
+    return [*optimizers, SGD(job.sparse, job.sparse_learning_rate)] if job.sparse else optimizers
 
 
 def schedule_factor(settings: TrainSettings, step: int, total_steps: int) -> float:

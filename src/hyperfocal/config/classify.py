@@ -81,6 +81,13 @@ class DecisionSettings(Section, frozen=True, kw_only=True):
 class TextTrainSettings(TrainSettings, frozen=True, kw_only=True):
     """As TrainSettings; the metric needs no threshold."""
 
+    learning_rate: Annotated[float, Meta(gt=0)] = 0.001
+    sparse_learning_rate: Annotated[float, Meta(gt=0)] = 500.0  # of plain SGD, for the weights of n-grams
+    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
+    weight_decay: NotNegative = 0.01
+    epochs: AtLeastOne = 8
+    schedule: Literal["constant", "cosine"] = "cosine"
+    patience: AtLeastZero = 0
     metric: Literal["macro_ap", "micro_ap", "ndcg@5", "precision@1"] = "macro_ap"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from codecs import BOM_UTF8
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import TextIOWrapper
 from itertools import islice
@@ -90,8 +90,16 @@ class File:
                 return None
 
 
-def read_frame(file: File) -> pl.DataFrame:
+Reader = Callable[[File], pl.DataFrame]
+
+
+def read_frame(file: File, *, readers: Mapping[str, Reader] | None = None, row: str = "an event") -> pl.DataFrame:
     """Return the rows of a file; text values stay text.
+
+    Args:
+        file: the file.
+        readers: by kind, to use instead of those of `READERS`; their errors are worded here too.
+        row: what a row is, for the message about an empty file.
 
     Raises:
         DataError: no such file, an empty file, an unknown format, a file that is not what its name says.
@@ -102,11 +110,11 @@ def read_frame(file: File) -> pl.DataFrame:
         what = "is a folder, not a file" if file.path.is_dir() else "no such file"
         raise DataError(f"{file}: {what}. Check the path (looked in {Path.cwd()})")
     if file.path.stat().st_size == 0:
-        raise _empty(file)
+        raise _empty(file, row)
     try:
-        return READERS[kind](file)
+        return {**READERS, **(readers or {})}[kind](file)
     except pl.exceptions.NoDataError:
-        raise _empty(file) from None
+        raise _empty(file, row) from None
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, UnicodeDecodeError, *READ_ERRORS) as error:
         raise DataError(f"{file}: not readable as {kind}: {_reason(file, error)}") from None
 
@@ -157,7 +165,7 @@ def _read_jsonl(file: File) -> pl.DataFrame:
     with file.open_bytes() as packed:
         raw = packed.read().removeprefix(BOM_UTF8)
     if not raw or raw.isspace():
-        raise _empty(file)
+        raise pl.exceptions.NoDataError
     return pl.read_ndjson(raw, infer_schema_length=None)
 
 
@@ -173,7 +181,7 @@ def _read_lines(file: File) -> pl.DataFrame:
     return pl.DataFrame({"user": kept.list.first(), "item": kept.list.slice(1)}).explode("item")
 
 
-READERS: dict[str, Callable[[File], pl.DataFrame]] = {
+READERS: dict[str, Reader] = {
     "csv": _read_csv,
     "parquet": _read_parquet,
     "jsonl": _read_jsonl,
@@ -181,8 +189,8 @@ READERS: dict[str, Callable[[File], pl.DataFrame]] = {
 }
 
 
-def _empty(file: File) -> DataError:
-    return DataError(f"{file}: the file is empty. Give a file with one row an event")
+def _empty(file: File, row: str) -> DataError:
+    return DataError(f"{file}: the file is empty. Give a file with one row {row}")
 
 
 def _reason(file: File, error: BaseException) -> str:

@@ -16,7 +16,6 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from hyperfocal.config.recipes import differences, from_toml, resolve, to_toml
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data.sequences import Holdout, hold_out_last, hold_out_truth
 from hyperfocal.data.tables import Log
@@ -26,6 +25,7 @@ from hyperfocal.metrics.ranking import NO_ITEM, Scorer, check_depth, rank_items
 from hyperfocal.models.baselines import KINDS, Baseline, fit_baseline
 from hyperfocal.runs import CONFIG, DATA, MODEL, RunFolder, describe_environment
 from hyperfocal.tasks.evaluation import report, score_ranker
+from hyperfocal.tasks.folders import begin_run, read_settings, resolve_settings
 from hyperfocal.tasks.network import make_network, network_scorer, train_network
 from hyperfocal.tasks.preparation import Prepared, as_log, prepare
 from hyperfocal.train import Progress, set_threads
@@ -150,24 +150,12 @@ class Recommender:
         data = prepare(log, valid, valid_truth, self.settings_)
         self.fingerprint_ = data.fingerprint()
         if run is not None:
-            self._begin(run, resume=resume)
+            begin_run(run, self.settings_, self.fingerprint_, resume=resume)
         self._learn(data, run, resume=resume, watch=watch)
         self.metrics_ = self._score_validation(data)
         if run is not None:
             self._keep(run)
         return self
-
-    def _begin(self, run: RunFolder, *, resume: bool) -> None:
-        """Write what makes the folder a run, or make sure that the run to resume is of the same data."""
-        if not resume:
-            run.clear()
-            run.write_json(DATA, {"fingerprint": self.fingerprint_})
-            run.write_text(CONFIG, to_toml(self.settings_))
-        elif run.read_json(DATA) != {"fingerprint": self.fingerprint_}:
-            raise RunError(
-                f"run {run.path}: was trained on other data, or with another split. "
-                "Give the same files to resume, or start anew with --overwrite"
-            )
 
     def _resolve(self, resumed: RunFolder | None) -> RecommendSettings:
         asked = {
@@ -177,16 +165,7 @@ class Recommender:
             "seed": self.seed,
             **(self.settings or {}),
         }
-        if resumed is None:
-            return resolve(RecommendSettings, self.recipe, asked)
-        before = from_toml(RecommendSettings, resumed.read_text(CONFIG), str(resumed.path / CONFIG))
-        now = resolve(RecommendSettings, self.recipe or resumed.path / CONFIG, asked)
-        if changed := differences(before, now):
-            raise ConfigError(
-                f"run {resumed.path}: cannot resume with other settings ({'; '.join(changed)}). "
-                "Give the first command's settings or none at all, or start anew with --overwrite"
-            )
-        return before
+        return resolve_settings(RecommendSettings, self.recipe, asked, resumed)
 
     def _learn(self, data: Prepared, run: RunFolder | None, *, resume: bool, watch: Watch) -> None:
         self.vocabulary_ = data.vocabulary
@@ -309,7 +288,7 @@ class Recommender:
         run = RunFolder(path)
         self._refuse_unfitted()
         run.refuse_taken(overwrite=overwrite)
-        self._begin(run, resume=False)
+        begin_run(run, self.settings_, self.fingerprint_, resume=False)
         self._keep(run)
 
     def _keep(self, run: RunFolder) -> None:
@@ -335,7 +314,7 @@ class Recommender:
         """
         run = RunFolder.open(path)
         recommender = cls(run.path / CONFIG)
-        recommender.settings_ = settings = from_toml(RecommendSettings, run.read_text(CONFIG), str(run.path / CONFIG))
+        recommender.settings_ = settings = read_settings(RecommendSettings, run)
         tensors, _ = run.read_tensors(MODEL)
         rows = run.read_text("history.jsonl").splitlines()
         name = settings.model.name

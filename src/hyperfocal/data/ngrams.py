@@ -1,0 +1,100 @@
+"""N-grams of words and characters as sparse features: TF-IDF, or hashed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, hstack
+from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer, TfidfVectorizer
+
+from hyperfocal.config.classify import FeatureSettings
+from hyperfocal.errors import DataError
+
+SHORTEST_CHARS = 3
+Vectorizer = TfidfVectorizer | HashingVectorizer
+
+
+@dataclass(frozen=True, eq=False)
+class Ngrams:
+    """Fitted n-gram features: for each analyser ("words", "chars") its n-grams and their weights.
+
+    The value of an n-gram t in a document is (1 + ln tf) * idf(t), idf(t) = ln((1 + n) / (1 + df)) + 1; the values
+    of an analyser have length 1 in each document, and with two analysers the whole has.
+
+    Attributes:
+        settings: how texts are cut.
+        terms: analyser -> its n-grams, in the order of their columns; empty lists where they are hashed.
+        weights: analyser -> (V,) idf.
+    """
+
+    settings: FeatureSettings
+    terms: dict[str, list[str]]
+    weights: dict[str, NDArray[np.float32]]
+
+    @classmethod
+    def fit(cls, texts: pl.Series, settings: FeatureSettings) -> Ngrams:
+        """Count the n-grams of the training texts.
+
+        Raises:
+            DataError: no n-gram stands in `min_documents` texts.
+        """
+        terms: dict[str, list[str]] = {}
+        weights: dict[str, NDArray[np.float32]] = {}
+        for name in _analysers(settings):
+            vectorizer = _vectorizer(name, settings)
+            try:
+                counts = vectorizer.fit_transform(texts.to_list())
+            except ValueError as error:  # an empty vocabulary
+                raise DataError(
+                    f"texts: no n-gram of {name} stands in {settings.min_documents} of {len(texts):,} documents "
+                    f"({error}). Give more text, or a smaller features.min_documents"
+                ) from None
+            if settings.hashed:
+                terms[name], weights[name] = [], TfidfTransformer().fit(counts).idf_.astype(np.float32)
+            else:
+                found = vectorizer.vocabulary_
+                terms[name] = sorted(found, key=found.__getitem__)
+                weights[name] = vectorizer.idf_.astype(np.float32)
+        return cls(settings, terms, weights)
+
+    @property
+    def num_columns(self) -> int:
+        """Return V, the columns of `transform`."""
+        return sum(map(len, self.weights.values()))
+
+    def transform(self, texts: pl.Series) -> csr_matrix[np.float32]:
+        """Return the (N, V) float32 values of texts."""
+        parts = [self._part(name, texts.to_list()) for name in self.terms]
+        scaled = [part * np.float32(len(parts) ** -0.5) for part in parts] if len(parts) > 1 else parts
+        return csr_matrix(hstack(scaled, format="csr", dtype=np.float32))
+
+    def _part(self, name: str, texts: list[str]) -> Any:
+        vectorizer = _vectorizer(name, self.settings, self.terms[name])
+        if self.settings.hashed:
+            counts = vectorizer.transform(texts)
+            transformer = TfidfTransformer(sublinear_tf=True)
+            transformer.idf_ = self.weights[name]
+            return transformer.transform(counts)
+        vectorizer.idf_ = self.weights[name]
+        return vectorizer.transform(texts)
+
+
+def _analysers(settings: FeatureSettings) -> list[str]:
+    chosen = {"words": settings.word_ngrams >= 1, "chars": settings.char_ngrams >= SHORTEST_CHARS}
+    return [name for name, used in chosen.items() if used]
+
+
+def _vectorizer(name: str, settings: FeatureSettings, terms: list[str] | None = None) -> Any:
+    cut: dict[str, Any] = {"analyzer": "word", "ngram_range": (1, settings.word_ngrams)}
+    if name == "chars":
+        cut = {"analyzer": "char_wb", "ngram_range": (SHORTEST_CHARS, settings.char_ngrams)}
+    if settings.hashed:
+        return HashingVectorizer(n_features=settings.max_features, alternate_sign=False, norm=None, **cut)
+    if terms is not None:
+        return TfidfVectorizer(vocabulary=terms, sublinear_tf=True, dtype=np.float32, **cut)
+    limits = {"min_df": settings.min_documents, "max_features": settings.max_features}
+    return TfidfVectorizer(sublinear_tf=True, dtype=np.float32, **limits, **cut)

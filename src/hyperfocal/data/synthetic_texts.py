@@ -1,0 +1,201 @@
+"""Made-up documents over a tree of 698 made-up labels, a few frequent, most rare, with the difficulty of real ones.
+
+A document is about 1 to 5 labels: one drawn by frequency, then siblings and companions of it, or any other.
+
+    frequency(l) ~ (rank of l + OFFSET)^-DECAY + FLOOR
+
+Each word of the text is of its background, or of one of the labels: its own, its parent's or a sibling's.
+Labels have few words of their own, most of them in common with other labels. MISSED of the labels after the
+first are in the text but not among the given labels. Each label has a training document.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from hyperfocal.data.files import write_frame
+from hyperfocal.data.made_up_words import draw_zipf, lay_out, make_words
+from hyperfocal.errors import ConfigError
+
+TIERS = (29, 342, 267, 60)  # labels in each tier of the IAB's Content Taxonomy 2.2
+NUM_LABELS = sum(TIERS)
+FEWEST = 1_000  # documents: below, the training part has none for some label
+HELD_OUT = 0.15  # share of the documents in the valid part, and in the test part
+OFFSET, DECAY, FLOOR = 12.0, 1.8, 1.1e-4  # of the frequencies
+MOST = 5  # labels a document
+LABELS_SHARE = (0.1, 0.25, 0.3, 0.2, 0.15)  # of the documents that ask for 1, 2, ... labels; a repeated one falls away
+SIBLING, COMPANION = 0.45, 0.35  # share of the labels after the first; the rest is drawn by frequency
+COMPANIONS = 2  # labels anywhere that a label is often seen with
+MISSED = 0.08  # share of the labels after the first that the documents lack
+LENGTHS = (20, 80)  # words a text, fewest and most
+TOPICAL = (1.5, 4.0)  # share of the words that are of a label, in each document: of the beta distribution
+OWN, PARENT = 0.6, 0.2  # share of a label's words that are its own, its parent's; the rest is a sibling's
+OWN_WORDS = 8  # a label, the first its alone
+SHARED_WORDS = 1_800  # in all, that the labels' other words are drawn from
+BACKGROUND = 6_000  # words, Zipf distributed
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Documents in three parts, and the tree of their labels.
+
+    Attributes:
+        train: id, text, labels (list of ids of the taxonomy, 1 to 5, the main one first).
+        valid: columns as in `train`.
+        test: columns as in `train`.
+        taxonomy: a row a label, parents before children: id, parent ("" for a root), name (distinct).
+    """
+
+    train: pl.DataFrame
+    valid: pl.DataFrame
+    test: pl.DataFrame
+    taxonomy: pl.DataFrame
+
+
+@dataclass(frozen=True, eq=False)
+class _Tree:
+    """K labels, depth first; K stands for what is above the roots."""
+
+    parents: Ints  # (K,) in [0, K]
+    frequencies: Floats  # (K,) sum to 1
+
+    def siblings(self, labels: Ints, rng: Generator, weights: Floats) -> Ints:
+        """Return a label below the same parent for each, itself perhaps, drawn by the weights, (K,) above 0."""
+        order = np.argsort(self.parents, kind="stable")
+        sums = np.append(0, np.cumsum(weights[order]))
+        first, last = (np.searchsorted(self.parents[order], self.parents[labels], side) for side in ("left", "right"))
+        drawn = sums[first] + rng.random(len(labels)) * (sums[last] - sums[first])
+        found: Ints = order[np.clip(np.searchsorted(sums, drawn, "right") - 1, first, last - 1)]
+        return found
+
+
+def make_corpus(documents: int = 6_000, *, seed: int = 0) -> Corpus:
+    """Make documents and their labels' tree; the same arguments give the same frames.
+
+    Args:
+        documents: of the three parts together, from 1,000; 70% are for training, 15% each for valid and test.
+        seed: from 0.
+
+    Raises:
+        ConfigError: an argument outside its range.
+    """
+    for name, value, least in (("documents", documents, FEWEST), ("seed", seed, 0)):
+        if value < least:
+            raise ConfigError(f"{name} is {value!r}. Allowed: at least {least:,}. Choose a larger number")
+    rng = np.random.default_rng(seed)
+    tree = _make_tree(rng)
+    unique = make_words(NUM_LABELS, 3, rng)
+    labels = _draw_labels(tree, documents, rng)
+    texts = _write_texts(tree, labels, unique, rng)
+    labels[:, 1:][rng.random((documents, MOST - 1)) < MISSED] = -1
+    frame = _documents(texts, labels, rng)
+    train, valid, test = (frame[part].sort("id") for part in _parts(documents, rng))
+    return Corpus(train, valid, test, _taxonomy(tree, unique, rng))
+
+
+def write_corpus(corpus: Corpus, folder: Path) -> None:
+    """Write train.jsonl, valid.jsonl, test.jsonl and taxonomy.tsv to a folder made if absent; each appears whole.
+
+    Raises:
+        OSError: the folder cannot be made or written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("train.jsonl", "valid.jsonl", "test.jsonl", "taxonomy.tsv"):
+        aside = folder / f".{os.getpid()}.{name}"
+        try:
+            write_frame(getattr(corpus, Path(name).stem), aside)
+            aside.replace(folder / name)
+        finally:
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+
+
+def _make_tree(rng: Generator) -> _Tree:
+    paths: list[tuple[int, ...]] = [()]
+    above = paths
+    for size in TIERS:
+        weights = rng.exponential(size=len(above)) ** 2  # many have no children, some have many
+        chosen = rng.choice(len(above), size, p=weights / weights.sum())
+        above = [(*above[parent], number) for number, parent in enumerate(chosen)]
+        paths += above
+    paths = sorted(paths[1:])
+    numbers = {path: number for number, path in enumerate(paths)} | {(): NUM_LABELS}
+    parents = np.array([numbers[path[:-1]] for path in paths])
+    rank = np.argsort(np.argsort(rng.random(NUM_LABELS) + (parents == NUM_LABELS) / 3))  # most roots are rare
+    frequencies = (rank + OFFSET) ** -DECAY + FLOOR
+    return _Tree(parents, frequencies / frequencies.sum())
+
+
+def _draw_labels(tree: _Tree, documents: int, rng: Generator) -> Ints:
+    """Return (N, 5) labels, distinct in a row, then -1; each label is the first of one of the first K rows."""
+    by_frequency = partial(rng.choice, NUM_LABELS, p=tree.frequencies)
+    companions = by_frequency(size=(NUM_LABELS, COMPANIONS))
+    labels = np.full((documents, MOST), -1)
+    labels[:, 0] = np.append(np.arange(NUM_LABELS), by_frequency(size=documents - NUM_LABELS))
+    wanted = 1 + rng.choice(MOST, documents, p=LABELS_SHARE)
+    for place in range(1, MOST):
+        sibling = tree.siblings(labels[:, 0], rng, tree.frequencies)
+        companion = companions[labels[:, 0], rng.integers(COMPANIONS, size=documents)]
+        others = [sibling, companion, by_frequency(size=documents)]
+        drawn = np.choose(np.digitize(rng.random(documents), (SIBLING, SIBLING + COMPANION)), others)
+        taken = (labels == drawn[:, None]).any(axis=1)
+        labels[:, place] = np.where((place < wanted) & ~taken, drawn, -1)
+    return np.take_along_axis(labels, np.argsort(labels < 0, axis=1, kind="stable"), axis=1)
+
+
+def _write_texts(tree: _Tree, labels: Ints, unique: list[str], rng: Generator) -> list[str]:
+    frequent, others = make_words(80, 1, rng), make_words(BACKGROUND - 80 + SHARED_WORDS, 2, rng)
+    own = rng.integers(BACKGROUND, BACKGROUND + SHARED_WORDS, (NUM_LABELS, OWN_WORDS))
+    own[:, 0] = BACKGROUND + SHARED_WORDS + np.arange(NUM_LABELS)
+    low, high = LENGTHS
+    lengths = np.rint(low + (high - low) * rng.beta(2, 3, len(labels))).astype(np.int64)
+    document = np.repeat(np.arange(len(labels)), lengths)
+    words = draw_zipf(BACKGROUND, len(document), rng)
+    topical = np.flatnonzero(rng.random(len(document)) < rng.beta(*TOPICAL, len(labels))[document])
+    sources = _sources(tree, labels[document[topical]], rng)
+    words[topical] = own[sources, draw_zipf(OWN_WORDS, len(topical), rng)]
+    return lay_out([*frequent, *others, *unique], words, lengths, rng)
+
+
+def _sources(tree: _Tree, labels: Ints, rng: Generator) -> Ints:
+    """Return (T,) the labels whose own words are used, for words of documents with the given (T, 5) labels."""
+    place = np.floor(rng.random(len(labels)) * (labels >= 0).sum(axis=1)).astype(np.int64)
+    label = labels[np.arange(len(labels)), place]
+    parent = np.where(tree.parents[label] == NUM_LABELS, label, tree.parents[label])
+    sibling = tree.siblings(label, rng, np.ones(NUM_LABELS))
+    return np.choose(np.digitize(rng.random(len(label)), (OWN, OWN + PARENT)), [label, parent, sibling])
+
+
+def _parts(documents: int, rng: Generator) -> list[Ints]:
+    """Return the row numbers of train, valid and test; the first K rows, which have a label each, are in train."""
+    held_out = round(documents * HELD_OUT)
+    rest = NUM_LABELS + rng.permutation(documents - NUM_LABELS)
+    return [np.append(np.arange(NUM_LABELS), rest[2 * held_out :]), rest[:held_out], rest[held_out : 2 * held_out]]
+
+
+def _documents(texts: list[str], labels: Ints, rng: Generator) -> pl.DataFrame:
+    ids = pl.Series("id", 1 + rng.permutation(len(texts))).cast(pl.String).str.zfill(len(str(len(texts))))
+    rows = [[str(label + 1) for label in row if label >= 0] for row in labels.tolist()]
+    return pl.DataFrame({"id": "D" + ids, "text": texts, "labels": rows}).select("id", "text", "labels")
+
+
+def _taxonomy(tree: _Tree, unique: list[str], rng: Generator) -> pl.DataFrame:
+    second = make_words(NUM_LABELS, 2, rng)
+    long = rng.random(NUM_LABELS) < 0.4
+    names = [
+        f"{one} {two}".title() if both else one.title() for one, two, both in zip(unique, second, long, strict=True)
+    ]
+    parents = ["" if parent == NUM_LABELS else str(parent + 1) for parent in tree.parents.tolist()]
+    return pl.DataFrame({"id": [str(number + 1) for number in range(NUM_LABELS)], "parent": parents, "name": names})

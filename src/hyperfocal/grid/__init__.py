@@ -1,0 +1,1 @@
+"""Grids: many settings of one job on the same data, each point once, every result kept."""

@@ -1,0 +1,148 @@
+"""The classifier's head: a wide part over sparse features and a deep part over dense ones.
+
+    logits = x_sparse @ wide + deep(x_dense) + bias
+
+The wide part has a weight for each feature and label, as a linear one-vs-rest model. Its gradient has only the
+rows of the features in the batch, and it is trained by plain SGD: the steps of Adam are as long for a feature
+that one document has as for one that a thousand have, which overfits n-grams (NOTES.md has the numbers).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hyperfocal.config.classify import HeadSettings
+
+
+@dataclass(frozen=True, eq=False)
+class SparseRows:
+    """B rows of sparse features (CSR).
+
+    Attributes:
+        indptr: (B + 1,) int64.
+        columns: (N,) int64 features.
+        values: (N,) float32.
+    """
+
+    indptr: Tensor
+    columns: Tensor
+    values: Tensor
+
+    def __len__(self) -> int:
+        """Return B."""
+        return len(self.indptr) - 1
+
+    def select(self, rows: Tensor) -> SparseRows:
+        """Return the given rows ((N,) int64), in that order."""
+        lengths = self.indptr.diff()[rows]
+        indptr = functional.pad(lengths.cumsum(0), (1, 0))
+        places = torch.repeat_interleave(self.indptr[rows] - indptr[:-1], lengths) + torch.arange(int(indptr[-1]))
+        return SparseRows(indptr, self.columns[places], self.values[places])
+
+    def thinned(self, share: float) -> SparseRows:
+        """Return the rows with a random share of the values set to 0, the others scaled up: dropout of features."""
+        return SparseRows(self.indptr, self.columns, functional.dropout(self.values, share))
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What a head reads: sparse rows, dense rows ((B, D) float32), or both of the same documents."""
+
+    sparse: SparseRows | None
+    dense: Tensor | None
+
+    def __len__(self) -> int:
+        """Return B."""
+        part = self.dense if self.sparse is None else self.sparse
+        assert part is not None, "features need a sparse or a dense part"
+        return len(part)
+
+    def select(self, rows: Tensor) -> Features:
+        """Return the given rows ((N,) int64), in that order."""
+        sparse = None if self.sparse is None else self.sparse.select(rows)
+        return Features(sparse, None if self.dense is None else self.dense[rows])
+
+
+class TextHead(nn.Module):
+    """Scores of L labels from sparse features, dense ones, or both.
+
+    Args:
+        num_sparse: V, columns of the sparse part; 0 for none.
+        num_dense: D, width of the dense part; 0 for none.
+        settings: linear or mlp, and its size. The wide part is linear in both.
+        bias: (L,) where the output bias starts: each label's own prior.
+    """
+
+    def __init__(self, num_sparse: int, num_dense: int, settings: HeadSettings, *, bias: Tensor) -> None:
+        super().__init__()
+        self.input_dropout = settings.input_dropout
+        labels = len(bias)
+        self.wide = nn.Parameter(torch.zeros(num_sparse, labels)) if num_sparse else None
+        self.hidden = _hidden_layer(num_dense, settings) if num_dense and settings.name == "mlp" else None
+        width = settings.width if self.hidden is not None else num_dense
+        self.weight = nn.Parameter(torch.randn(labels, width) * 0.01) if num_dense else None
+        self.bias = nn.Parameter(bias.clone())
+
+    @property
+    def sparse_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters whose gradient has few rows."""
+        return [] if self.wide is None else [self.wide]
+
+    def hidden_of(self, dense: Tensor) -> Tensor:
+        """Return what the last layer reads, (B, W), of (B, D) dense features."""
+        dense = functional.dropout(dense, self.input_dropout, self.training)
+        hidden: Tensor = dense if self.hidden is None else self.hidden(dense)
+        return hidden
+
+    def forward(self, features: Features) -> Tensor:
+        """Return (B, L) logits."""
+        logits: Any = self.bias
+        if features.dense is not None and self.weight is not None:
+            logits = logits + self.hidden_of(features.dense) @ self.weight.T
+        if features.sparse is not None and self.wide is not None:
+            sparse = features.sparse.thinned(self.input_dropout) if self.training else features.sparse
+            logits = logits + wide_logits(sparse, self.wide)
+        result: Tensor = logits
+        return result
+
+
+def _hidden_layer(num_dense: int, settings: HeadSettings) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(num_dense, settings.width), nn.ReLU(), nn.Dropout(settings.dropout))
+
+
+def wide_logits(rows: SparseRows, weight: Tensor) -> Tensor:
+    """Return rows @ weight, (B, L), of sparse rows over V features and a (V, L) weight.
+
+    The gradient of the weight is a sparse tensor of the rows of the batch's own features; that of the values is
+    not computed.
+    """
+    logits: Tensor = _WideLogits.apply(rows.indptr, rows.columns, rows.values, weight)  # type: ignore[no-untyped-call]
+    return logits
+
+
+class _WideLogits(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, indptr: Tensor, columns: Tensor, values: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(indptr, columns, values)
+        ctx.shape = weight.shape
+        return functional.embedding_bag(columns, weight, indptr[:-1], mode="sum", per_sample_weights=values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None, Tensor]:
+        indptr, columns, values = ctx.saved_tensors
+        (gradient,) = gradients
+        order = torch.argsort(columns)  # by feature, so that each is one bag of documents
+        sorted_columns = columns[order]
+        features, lengths = torch.unique_consecutive(sorted_columns, return_counts=True)
+        documents = (torch.searchsorted(indptr, torch.arange(len(columns)), right=True) - 1)[order]
+        offsets = lengths.cumsum(0) - lengths
+        rows = functional.embedding_bag(
+            documents, gradient.contiguous(), offsets, mode="sum", per_sample_weights=values[order]
+        )
+        sparse = torch.sparse_coo_tensor(features[None], rows, ctx.shape, is_coalesced=True, check_invariants=False)
+        return None, None, None, sparse

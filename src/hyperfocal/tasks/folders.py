@@ -1,0 +1,65 @@
+"""What both jobs do with a run folder before they train: find the settings, and make sure that the folder fits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hyperfocal.config.recipes import differences, from_toml, resolve, to_toml
+from hyperfocal.config.sections import Section
+from hyperfocal.errors import ConfigError, RunError
+from hyperfocal.runs import CONFIG, DATA, RunFolder
+
+Job = TypeVar("Job", bound=Section)
+NAMES = {"RecommendSettings": "recommend", "ClassifySettings": "classify"}
+
+
+def resolve_settings(
+    kind: type[Job], recipe: str | Path | None, asked: dict[str, Any], resumed: RunFolder | None
+) -> Job:
+    """Return the settings of a new run, or those of the run to resume.
+
+    Raises:
+        ConfigError: a setting is wrong, or differs from what the run to resume has.
+    """
+    if resumed is None:
+        return resolve(kind, recipe, asked)
+    before = read_settings(kind, resumed)
+    now = resolve(kind, recipe or resumed.path / CONFIG, asked)
+    if changed := differences(before, now):
+        raise ConfigError(
+            f"run {resumed.path}: cannot resume with other settings ({'; '.join(changed)}). "
+            "Give the first command's settings or none at all, or start anew with --overwrite"
+        )
+    return before
+
+
+def read_settings(kind: type[Job], run: RunFolder) -> Job:
+    """Return the settings of a run.
+
+    Raises:
+        RunError: the run is of the other job.
+        ConfigError: its settings cannot be read.
+    """
+    job, asked = run.read_json(DATA).get("job", "recommend"), NAMES[kind.__name__]
+    if job != asked:
+        raise RunError(f"run {run.path}: is one of `{job}`, not of `{asked}`. Use `hyperfocal {job}` for it")
+    return from_toml(kind, run.read_text(CONFIG), str(run.path / CONFIG))
+
+
+def begin_run(run: RunFolder, settings: Section, fingerprint: str, *, resume: bool) -> None:
+    """Write what makes the folder a run, or make sure that the run to resume is of the same data.
+
+    Raises:
+        RunError: it is of other data; it cannot be written.
+    """
+    identity = {"job": NAMES[type(settings).__name__], "fingerprint": fingerprint}
+    if not resume:
+        run.clear()
+        run.write_json(DATA, identity)
+        run.write_text(CONFIG, to_toml(settings))
+    elif run.read_json(DATA) != identity:
+        raise RunError(
+            f"run {run.path}: was trained on other data, or with another split. "
+            "Give the same files to resume, or start anew with --overwrite"
+        )

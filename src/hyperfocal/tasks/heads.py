@@ -1,0 +1,171 @@
+"""The head of the job `classify`: made, trained through a fused loss, and asked for scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from hyperfocal.config.classify import ClassifySettings, TextLossSettings
+from hyperfocal.labels import SparseLabels
+from hyperfocal.losses import (
+    AsymmetricLoss,
+    BCELoss,
+    DistributionBalancedLoss,
+    FocalLoss,
+    SeparableLoss,
+    SoftmaxLoss,
+    capped_weights,
+    frequency_bias,
+)
+from hyperfocal.losses.options import LossOptions
+from hyperfocal.metrics.average_precision import average_precision, micro_average_precision
+from hyperfocal.metrics.label_ranking import ndcg_at_k, precision_at_k
+from hyperfocal.models.text import Features, TextHead
+from hyperfocal.runs import CHECKPOINT, RunFolder
+from hyperfocal.train import Checkpoint, Job, Progress, Trainer
+
+BLOCK = 1_024  # documents scored at once
+
+Watch = Callable[[Progress, int], None]
+LossMaker = Callable[[TextLossSettings, Tensor, int, LossOptions], SeparableLoss | SoftmaxLoss]
+
+
+def _focal(settings: TextLossSettings, counts: Tensor, num_documents: int, options: LossOptions) -> FocalLoss:
+    return FocalLoss(settings.gamma, None if settings.alpha == "none" else settings.alpha, **options)
+
+
+LOSSES: dict[str, LossMaker] = {
+    "bce": lambda settings, counts, number, options: BCELoss(**options),
+    "focal": _focal,
+    "asymmetric": lambda settings, counts, number, options: AsymmetricLoss(gamma_negative=settings.gamma, **options),
+    "ntr_focal": lambda settings, counts, number, options: DistributionBalancedLoss(
+        counts, number, gamma=settings.gamma, rebalance=False, **options
+    ),
+    "balanced": lambda settings, counts, number, options: DistributionBalancedLoss(
+        counts, number, gamma=settings.gamma, **options
+    ),
+    "softmax": lambda settings, counts, number, options: SoftmaxLoss(**options),
+}
+
+
+def make_loss(settings: TextLossSettings, counts: Tensor, num_documents: int) -> SeparableLoss | SoftmaxLoss:
+    """Return the loss that the settings name, weighted by the labels' training counts, (L,)."""
+    options: LossOptions = {"reduction": settings.reduction}
+    if settings.cap != "off":
+        cap = None if settings.cap == "none" else settings.cap
+        options["positive_weight"] = capped_weights(counts, settings.weights, cap=cap, num_examples=num_documents)
+    return LOSSES[settings.name](settings, counts, num_documents, options)
+
+
+def make_head(settings: ClassifySettings, num_sparse: int, num_dense: int, bias: Tensor) -> TextHead:
+    """Return the untrained head, its weights drawn by the seed, its bias (L,) as given."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return TextHead(num_sparse, num_dense, settings.head, bias=bias)
+
+
+def restore_head(settings: ClassifySettings, tensors: dict[str, Tensor], num_labels: int) -> TextHead:
+    """Return the trained head from its tensors.
+
+    Raises:
+        RuntimeError: they do not fit the settings and the number of labels.
+    """
+    num_sparse = len(tensors["wide"]) if "wide" in tensors else 0
+    first = next((tensors[name] for name in ("hidden.0.weight", "weight") if name in tensors), None)
+    head = make_head(settings, num_sparse, 0 if first is None else first.shape[1], torch.zeros(num_labels))
+    head.load_state_dict(tensors)
+    head.eval()
+    return head
+
+
+def score_documents(head: TextHead, features: Features) -> Tensor:
+    """Return (N, L) logits."""
+    head.eval()
+    with torch.inference_mode():
+        blocks = [head(features.select(rows)) for rows in torch.arange(len(features)).split(BLOCK)]
+    return torch.cat(blocks) if blocks else head.bias.new_zeros(0, len(head.bias))
+
+
+VALIDATION: dict[str, Callable[[Tensor, SparseLabels], float]] = {
+    "macro_ap": lambda scores, truth: float(average_precision(scores, truth).nanmean()),
+    "micro_ap": micro_average_precision,
+    "ndcg@5": lambda scores, truth: float(ndcg_at_k(scores, truth, 5).nanmean()),
+    "precision@1": lambda scores, truth: float(precision_at_k(scores, truth, 1).nanmean()),
+}
+
+
+def train_head(
+    train: tuple[Features, SparseLabels],
+    valid: tuple[Features, SparseLabels],
+    num_sparse: int,
+    settings: ClassifySettings,
+    run: RunFolder | None = None,
+    *,
+    resume: bool = False,
+    watch: Watch = lambda *_: None,
+) -> tuple[TextHead, list[dict[str, float]]]:
+    """Train a head; return it with its best weights, and a row an epoch.
+
+    Args:
+        train: features and labels of the training documents.
+        valid: the same of those that choose the epoch.
+        num_sparse: V, columns of the sparse features, 0 without.
+        settings: all of them; `settings.seed` draws weights, order and dropout.
+        run: gets checkpoints.
+        resume: from the checkpoint in `run`.
+        watch: called with (progress, steps an epoch).
+
+    Raises:
+        RunError: the checkpoint to resume from is damaged.
+        TrainingError: the loss is no longer a number.
+        KeyboardInterrupt: Ctrl-C, after a checkpoint.
+    """
+    features, labels = train
+    counts = labels.counts()
+    loss = make_loss(settings.loss, counts, len(labels))
+    width = 0 if features.dense is None else features.dense.shape[1]
+    head = make_head(settings, num_sparse, width, frequency_bias(counts, len(labels)))
+
+    def validate() -> dict[str, float]:
+        name = settings.train.metric
+        return {name: VALIDATION[name](score_documents(head, valid[0]), valid[1])}
+
+    job = Job(
+        head,
+        lambda rows: head_loss(head, loss, features.select(rows), labels.select(rows)),
+        len(labels),
+        validate,
+        settings.train,
+        settings.seed,
+        sparse=head.sparse_parameters,
+        sparse_learning_rate=settings.train.sparse_learning_rate,
+    )
+    trainer = Trainer(job, save=_keeper(run), watch=watch)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed + 1)  # of dropout
+        if resume and run is not None and run.has(CHECKPOINT):
+            with run.guard(CHECKPOINT):
+                trainer.restore(Checkpoint(*run.read_tensors(CHECKPOINT)))
+        if not trainer.run():
+            raise KeyboardInterrupt
+    head.eval()
+    return head, trainer.progress.history
+
+
+def head_loss(head: TextHead, loss: SeparableLoss | SoftmaxLoss, features: Features, labels: SparseLabels) -> Tensor:
+    """Return the loss of a batch: fused with the last layer, or, with a wide part, from its B x L logits.
+
+    The wide part holds V x L weights, beside which the logits of a batch are nothing: there is nothing to save.
+    """
+    if features.sparse is None and features.dense is not None:
+        fused: Tensor = loss(head.hidden_of(features.dense), head.weight, head.bias, labels)
+        return fused
+    return loss.from_logits(head(features), labels)
+
+
+def _keeper(run: RunFolder | None) -> Callable[[Checkpoint], None]:
+    if run is None:
+        return lambda checkpoint: None
+    return lambda checkpoint: run.write_tensors(CHECKPOINT, checkpoint.tensors, state=checkpoint.state)

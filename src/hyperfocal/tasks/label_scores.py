@@ -1,0 +1,129 @@
+"""Score a classifier's documents: ranking, decisions at 0.5 and tuned ones, by frequency and by tier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hyperfocal.config.classify import DecisionSettings
+from hyperfocal.data.taxonomy import Taxonomy
+from hyperfocal.labels import SparseLabels
+from hyperfocal.metrics.compare import Interval
+from hyperfocal.metrics.label_ranking import ranking_scores
+from hyperfocal.metrics.multilabel import decision_scores, label_table
+from hyperfocal.metrics.ranking import only
+from hyperfocal.metrics.resampling import resample_weights, resampled_ap, resampled_f1
+from hyperfocal.thresholds import Decisions, tune_decisions
+
+HALF = DecisionSettings(rule="half")
+PARTS = 2  # of the validation documents: each is decided with what was tuned on the others
+
+
+def cross_decided(
+    scores: Tensor, truth: SparseLabels, counts: Tensor, settings: DecisionSettings, groups: Tensor | None
+) -> SparseLabels:
+    """Return decisions for validation documents, each half's tuned on the other half, so that none saw its own truth.
+
+    Args:
+        scores: (N, L) logits.
+        truth: N rows over L labels.
+        counts: (L,) training documents of each label.
+        settings: how to decide.
+        groups: (N,) int64, documents of one group are in one half; None is each for itself.
+    """
+    owners = torch.arange(len(scores)) if groups is None else groups
+    generator = torch.Generator().manual_seed(0)
+    halves = torch.randperm(int(owners.max()) + 1, generator=generator)[owners] % PARTS
+    decided = torch.zeros(scores.shape, dtype=torch.bool)
+    for part in range(PARTS):
+        own, others = (halves == part).nonzero()[:, 0], (halves != part).nonzero()[:, 0]
+        decisions = tune_decisions(scores[others], truth.select(others), counts, settings)
+        chosen = decisions.decide(scores[own])
+        decided[own[chosen.rows], chosen.indices] = True
+    return SparseLabels.from_dense(decided)
+
+
+def score_labels(
+    scores: Tensor,
+    truth: SparseLabels,
+    tuned: SparseLabels,
+    counts: Tensor,
+    num_documents: int,
+    *,
+    weights: Tensor | None = None,
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """Return every metric, and the most important ones in bootstrap resamples of the documents.
+
+    Names: macro_ap, ndcg@5, ... need no threshold; half.macro_f1, ... are of decisions at a probability of 0.5;
+    tuned.macro_f1, ... of the tuned ones.
+
+    Args:
+        scores: (N, L) logits.
+        truth: N rows over L labels.
+        tuned: N rows over L labels, decided.
+        counts: (L,) training documents of each label.
+        num_documents: training documents.
+        weights: (R, N) of the resamples, from `resample_weights`; None makes none.
+    """
+    half = Decisions(torch.zeros(scores.shape[1])).decide(scores)
+    values = ranking_scores(scores, truth, counts, num_documents)
+    values |= {f"half.{name}": value for name, value in decision_scores(half, truth, counts).items()}
+    values |= {f"tuned.{name}": value for name, value in decision_scores(tuned, truth, counts).items()}
+    if weights is None:
+        return values, {}
+    resamples = dict(resampled_ap(scores, truth, counts, weights))
+    for prefix, decided in {"half": half, "tuned": tuned}.items():
+        found = resampled_f1(decided, truth, counts, weights)
+        resamples |= {f"{prefix}.{name}": values for name, values in found.items()}
+    return values, resamples
+
+
+def intervals(values: dict[str, float], resamples: dict[str, Tensor]) -> dict[str, Interval]:
+    """Return for each resampled metric its value and 95% interval (percentiles 2.5 and 97.5)."""
+    quantiles = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    found = {}
+    for name, resampled in resamples.items():
+        low, high = resampled.double().nanquantile(quantiles).tolist()
+        found[name] = Interval(values[name], low, high)
+    return found
+
+
+def evaluation(
+    scores: Tensor,
+    truth: SparseLabels,
+    tuned: SparseLabels,
+    counts: Tensor,
+    num_documents: int,
+    *,
+    groups: Tensor | None = None,
+) -> dict[str, Any]:
+    """Return the JSON-able report of one model on documents: every metric, intervals of the main ones."""
+    weights = resample_weights(len(scores), groups=groups)
+    values, resamples = score_labels(scores, truth, tuned, counts, num_documents, weights=weights)
+    found = {name: interval._asdict() for name, interval in intervals(values, resamples).items()}
+    return {"documents": len(scores), "values": values, "intervals": found}
+
+
+def tier_scores(tuned: SparseLabels, truth: SparseLabels, labels: list[str], taxonomy: Taxonomy) -> dict[str, Any]:
+    """Return micro and macro F1 of the labels of each tier of the tree."""
+    places = {name: number for number, name in enumerate(taxonomy.ids)}
+    tiers = torch.tensor([taxonomy.tiers[places[label]] for label in labels])
+    rows: dict[str, Any] = {}
+    for tier in sorted(set(tiers.tolist())):
+        mask = tiers == tier
+        parts = [only(part, mask) for part in (tuned, truth)]
+        scores = decision_scores(parts[0], parts[1], torch.ones(len(labels), dtype=torch.int64))
+        rows[str(tier)] = {"labels": int(mask.sum()), **{n: scores[n] for n in ("micro_f1", "macro_f1")}}
+    return rows
+
+
+def table_of_labels(
+    scores: Tensor, tuned: SparseLabels, truth: SparseLabels, counts: Tensor, names: list[str]
+) -> list[dict[str, Any]]:
+    """Return a row a label, the most frequent first."""
+    columns = label_table(scores, tuned, truth, counts)
+    order = counts.argsort(descending=True, stable=True).tolist()
+    plain = {name: column.tolist() for name, column in columns.items()}
+    return [{"label": names[i], **{name: column[i] for name, column in plain.items()}} for i in order]

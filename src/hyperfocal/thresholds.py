@@ -1,0 +1,225 @@
+"""Decisions: from scores to labels, with thresholds tuned on validation documents.
+
+Every objective is written as a sum over labels of a value v_l(c): what it is worth to decide label l for the c
+documents that score it highest. A threshold that labels share, and one of a label's own, are then both a maximum of
+cumulated differences of v over scores that occur.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hyperfocal.config.classify import DecisionSettings
+from hyperfocal.errors import DataError
+from hyperfocal.labels import SparseLabels
+
+FOLDS = 5
+ROUNDS = 4  # of the linearised micro-F: it settles after two or three
+POOL = 150  # validation positives that labels of like frequency have together to share a threshold
+
+
+@dataclass(frozen=True, eq=False)
+class Decisions:
+    """How scores become labels.
+
+    Attributes:
+        thresholds: (L,) float32; a label is decided where its score is above.
+        top_k: labels a document, the best ones, in place of thresholds; 0 is off.
+        minimum_one: whether a document without a decided label gets its best one.
+        shared: the threshold that the labels' own were shrunk toward, or that all have.
+    """
+
+    thresholds: Tensor
+    top_k: int = 0
+    minimum_one: bool = False
+    shared: float = 0.0
+
+    def decide(self, scores: Tensor) -> SparseLabels:
+        """Return the labels of (N, L) scores."""
+        if self.top_k:
+            best = scores.topk(min(self.top_k, scores.shape[1]), dim=1).indices
+            return SparseLabels.from_padded(best, num_labels=scores.shape[1])
+        decided = scores > self.thresholds
+        if self.minimum_one and scores.shape[1]:
+            empty = (~decided.any(1)).nonzero()[:, 0]
+            decided[empty, scores[empty].argmax(1)] = True
+        return SparseLabels.from_dense(decided)
+
+    def to_json(self, labels: list[str]) -> dict[str, Any]:
+        """Return what `from_json` reads: a threshold by the label's name."""
+        named = dict(zip(labels, self.thresholds.tolist(), strict=True))
+        return {
+            "top_k": self.top_k,
+            "minimum_one": self.minimum_one,
+            "shared_threshold": self.shared,
+            "thresholds": named,
+        }
+
+    @classmethod
+    def from_json(cls, value: Any, labels: list[str]) -> Decisions:
+        """Build from `to_json`'s value.
+
+        Raises:
+            DataError: a label has no threshold, or it is no number.
+        """
+        try:
+            thresholds = torch.tensor([float(value["thresholds"][label]) for label in labels])
+            return cls(thresholds, int(value["top_k"]), bool(value["minimum_one"]), float(value["shared_threshold"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"not decisions: {type(error).__name__}: {error}") from None
+
+
+def tune_decisions(
+    scores: Tensor, truth: SparseLabels, counts: Tensor, settings: DecisionSettings, *, seed: int = 0
+) -> Decisions:
+    """Return decisions tuned on validation documents.
+
+    Rules:
+        half        the score 0, a probability of 0.5, for every label
+        global      one threshold, the best of all scores that occur
+        per_label   one a label: w * own + (1 - w) * pooled, with w = P_l / (P_l + shrinkage)
+        top_k       the k best labels of each document
+
+    `own` is the mean of the best thresholds of label l without one of five folds of the documents. `pooled` is
+    the best common threshold of labels about as frequent in training, which have 150 validation positives together.
+
+    Objectives, with tp the right, d the decided and P the true (document, label) pairs:
+        micro       2 tp / (d + P) over all pairs
+        f_beta      (1 + beta^2) tp / (d + beta^2 P) over all pairs
+        macro       the mean over labels with a true document of 2 tp_l / (d_l + P_l)
+        both        micro + macro
+
+    Args:
+        scores: (N, L) float, logits.
+        truth: N rows over L labels.
+        counts: (L,) training documents of each label.
+        settings: rule, objective, beta, k, shrinkage, minimum_one.
+        seed: of the folds.
+
+    Source: Dinkelbach 1967, On Nonlinear Fractional Programming, for the maximum of a ratio.
+    """
+    fixed = torch.zeros(scores.shape[1])
+    if settings.rule == "top_k":
+        return Decisions(fixed, settings.k, settings.minimum_one)
+    if settings.rule == "half" or truth.num_positives == 0:
+        return Decisions(fixed, 0, settings.minimum_one)
+    curves = _Curves(scores, truth)
+    everything = torch.zeros(scores.shape[1], dtype=torch.int64)
+    worth, thresholds = _climb(curves, settings, curves.pooled(everything))
+    shared = float(thresholds[0])
+    if settings.rule == "per_label":
+        pools = _pools(curves.positives, counts)
+        worth, thresholds = _climb(curves, settings, curves.pooled(pools), start=worth)
+        own, weight = curves.cross_fitted(worth, seed), curves.positives / (curves.positives + settings.shrinkage)
+        thresholds = torch.where(weight > 0, weight * own + (1 - weight) * thresholds, thresholds)
+    return Decisions(thresholds.float(), 0, settings.minimum_one, shared)
+
+
+@dataclass(frozen=True)
+class _Worth:
+    """What the objective makes of tp right ones among c decided, for labels with P true ones.
+
+    v(c) = macro * 2 tp / (c + P) / L'  +  micro * ((1 + beta^2) tp - ratio * c) / scale
+
+    The second term is micro-F linearised where it is `ratio` and its denominator `scale`.
+    """
+
+    macro: float
+    micro: float
+    beta: float
+    ratio: float
+    scale: float
+
+    def __call__(self, tp: Tensor, decided: Tensor, positives: Tensor) -> Tensor:
+        labels = (positives > 0).sum()
+        macro = 2 * tp / (decided + positives).clamp(min=1) / labels * self.macro
+        return macro + ((1 + self.beta**2) * tp - self.ratio * decided) * (self.micro / self.scale)
+
+
+class _Curves:
+    """For each label, the documents by falling score: scores and hits, (L, N), and the true ones, (L,)."""
+
+    def __init__(self, scores: Tensor, truth: SparseLabels) -> None:
+        self.scores, self.order = scores.T.float().contiguous().sort(dim=1, descending=True)
+        self.hits = truth.to_dense().T.contiguous().gather(1, self.order)
+        self.positives = self.hits.sum(1)
+
+    def totals(self, thresholds: Tensor) -> tuple[float, float]:
+        """Return the right and the decided pairs under (L,) thresholds."""
+        decided = self.scores > thresholds[:, None]
+        return float(self.hits[decided].sum()), float(decided.sum())
+
+    def pooled(self, pools: Tensor) -> Callable[[_Worth], Tensor]:
+        """Return the function to (L,) the best common threshold of the labels of each pool ((L,) int64 from 0)."""
+        members = [(pools == pool).nonzero()[:, 0] for pool in range(int(pools.max()) + 1)]
+        sorts = [self.scores[labels].flatten().sort(descending=True) for labels in members]
+        tp, decided = self.hits.cumsum(1), torch.arange(1.0, self.scores.shape[1] + 1)
+
+        def thresholds(worth: _Worth) -> Tensor:
+            value = worth(tp, decided, self.positives[:, None])
+            gains = value.diff(dim=1, prepend=torch.zeros(len(value), 1)).double()
+            best = torch.empty(len(value))
+            for labels, (scores, order) in zip(members, sorts, strict=True):
+                best[labels] = _best_cut(scores, gains[labels].flatten()[order].cumsum(0))
+            return best
+
+        return thresholds
+
+    def cross_fitted(self, worth: _Worth, seed: int) -> Tensor:
+        """Return (L,) the mean over folds of each label's best threshold on the other folds; nan without a positive."""
+        generator = torch.Generator().manual_seed(seed)
+        fold = (torch.randperm(self.scores.shape[1], generator=generator) % FOLDS)[self.order]
+        between = torch.cat([(self.scores[:, :-1] + self.scores[:, 1:]) / 2, self.scores[:, -1:] - 1], dim=1)
+        tied = torch.zeros_like(self.scores)
+        tied[:, :-1][self.scores[:, :-1] == self.scores[:, 1:]] = torch.inf  # no cut between tied scores
+        found = []
+        for number in range(FOLDS):
+            kept = (fold != number).float()
+            hits, decided = (self.hits * kept).cumsum(1), kept.cumsum(1)
+            value = worth(hits, decided, hits[:, -1:]).sub_(tied)
+            cut = between.gather(1, value.argmax(1, keepdim=True))[:, 0]
+            found.append(torch.where(hits[:, -1] > 0, cut, torch.nan))
+        return torch.stack(found).nanmean(0)
+
+
+def _best_cut(scores: Tensor, value: Tensor) -> Tensor:
+    """Return the threshold of the largest value, where value[c] is that of deciding scores[: c + 1], which fall."""
+    ends = torch.cat([scores[:-1] > scores[1:], torch.ones(1, dtype=torch.bool)])  # no cut between tied scores
+    best = int(value.masked_fill(~ends, -torch.inf).argmax())
+    if value[best] <= 0:  # none decided is best
+        return scores[0] + 1
+    return (scores[best] + scores[best + 1]) / 2 if best + 1 < len(scores) else scores[best] - 1
+
+
+def _climb(
+    curves: _Curves, settings: DecisionSettings, fit: Callable[[_Worth], Tensor], start: _Worth | None = None
+) -> tuple[_Worth, Tensor]:
+    """Return the thresholds that `fit` finds, and the worth they were found for, once micro-F is linearised there."""
+    macro, micro = {"micro": (0, 1), "f_beta": (0, 1), "macro": (1, 0), "both": (1, 1)}[settings.objective]
+    beta = settings.beta if settings.objective == "f_beta" else 1.0
+    true = beta**2 * float(curves.positives.sum())
+    worth = start or _Worth(macro, micro, beta, 0.5, 2 * true)
+    for _ in range(ROUNDS if micro else 1):
+        thresholds = fit(worth)
+        tp, decided = curves.totals(thresholds)
+        worth = _Worth(macro, micro, beta, (1 + beta**2) * tp / (decided + true), decided + true)
+    return worth, thresholds
+
+
+def _pools(positives: Tensor, counts: Tensor) -> Tensor:
+    """Return (L,) the pool of each label: by falling training count, each pool as soon as it has POOL positives."""
+    order = counts.argsort(descending=True, stable=True)
+    pools, pool, gathered = torch.empty_like(order), 0, 0.0
+    for label in order.tolist():
+        pools[label] = pool
+        gathered += float(positives[label])
+        if gathered >= POOL:
+            pool, gathered = pool + 1, 0.0
+    if 0 < gathered < POOL and pool > 0:
+        pools[pools == pool] = pool - 1
+    return pools

@@ -1,0 +1,261 @@
+import itertools
+import math
+
+import pytest
+import torch
+from scipy import stats
+
+from hyperfocal.errors import ConfigError, DataError
+from hyperfocal.metrics.verdict import (
+    BASELINE,
+    FAMILIES,
+    NOT_COMPARED,
+    NOTHING,
+    THRESHOLD,
+    Outcome,
+    holm,
+    in_words,
+    paired,
+    pooled_spread,
+    verdicts,
+)
+
+
+def outcome(value: float, resamples: list[float], seed: int = 0, metric: str = "m") -> Outcome:
+    return Outcome(seed, {metric: value}, {metric: torch.tensor(resamples, dtype=torch.float64)})
+
+
+def sure(metrics: dict[str, float], seed: int = 0) -> Outcome:
+    """An outcome that varies by about 0.01 over the resamples, by itself for each metric."""
+    noise = 0.01 * torch.randn(len(FAMILIES), 200, generator=torch.Generator().manual_seed(seed + 10 * len(metrics)))
+    return Outcome(seed, metrics, {m: metrics[m] + noise[list(FAMILIES).index(m)] for m in metrics})
+
+
+# A difference
+
+
+def test_one_seed_is_the_normal_interval_of_the_documents():
+    found = paired([outcome(0.5, [0.4, 0.6, 0.5])], [outcome(0.4, [0.4, 0.4, 0.4])], "m")
+    error = 0.1  # the differences 0.0, 0.2, 0.1 have the variance 0.01
+    assert (found.ours, found.theirs, found.seeds) == (0.5, 0.4, 1)
+    assert found.mean == pytest.approx(0.1)
+    assert (found.low, found.high) == pytest.approx((0.1 - 1.959964 * error, 0.1 + 1.959964 * error), abs=1e-6)
+    assert found.p == pytest.approx(2 * (1 - 0.841344746), abs=1e-8)  # one standard error
+    assert found.percent == pytest.approx((25, 25 * found.low / 0.1, 25 * found.high / 0.1))
+
+
+def test_seeds_alone_are_the_paired_t_test():
+    ours, theirs = [0.50, 0.53, 0.49], [0.45, 0.46, 0.47]
+    sides = [[outcome(v, [v, v], seed) for seed, v in enumerate(side)] for side in (ours, theirs)]
+    found, oracle = paired(*sides, "m"), stats.ttest_rel(ours, theirs)
+    assert found.p == pytest.approx(oracle.pvalue, rel=1e-9)
+    assert (found.low, found.high) == pytest.approx(tuple(oracle.confidence_interval()), rel=1e-9)
+
+
+def test_documents_and_seeds_add():
+    ours = [outcome(0.3, [0.2, 0.4], 0), outcome(0.5, [0.5, 0.5], 1)]
+    theirs = [outcome(0.2, [0.2, 0.2], 0), outcome(0.2, [0.2, 0.2], 1)]
+    found = paired(ours, theirs, "m")
+    # mean over seeds of the resampled differences: (0 + 0.3) / 2 and (0.2 + 0.3) / 2; differences 0.1 and 0.3
+    of_documents, of_seeds = 0.1**2 / 2, 0.2**2 / 2 / 2
+    error, freedom = math.sqrt(of_documents + of_seeds), (of_documents + of_seeds) ** 2 / of_seeds**2
+    assert found.mean == pytest.approx(0.2)
+    assert found.high - found.mean == pytest.approx(error * stats.t.ppf(0.975, freedom), rel=1e-9)
+    assert found.p == pytest.approx(2 * stats.t.sf(0.2 / error, freedom), rel=1e-9)
+
+
+def test_a_point_varies_at_least_as_the_grid_does():
+    base = [outcome(0.0, [0, 0], seed) for seed in range(2)]
+    calm = [outcome(value, [value, value], seed) for seed, value in enumerate((0.1, 0.1))]
+    wild = [outcome(value, [value, value], seed) for seed, value in enumerate((0.0, 0.4))]  # variance 0.08
+    spread = pooled_spread([calm, wild], base, "m")
+    assert spread == pytest.approx(((0 + 0.08) / 2, 2 / (1 + 1 / 4)))
+    found = paired(calm, base, "m", spread=spread)
+    assert found.high - found.mean == pytest.approx(math.sqrt(0.04 / 2) * stats.t.ppf(0.975, 1.6), rel=1e-9)
+    assert paired(calm[:1], base, "m", spread=spread) == paired(calm[:1], base, "m")  # one seed says it has one
+    assert pooled_spread([calm[:1]], base, "m") is None
+
+
+def test_seeds_are_paired_by_number_and_only_common_ones_count():
+    ours = [outcome(0.9, [0.9, 0.9], 7), outcome(0.5, [0.4, 0.6], 1), outcome(0.4, [0.4, 0.5], 0)]
+    theirs = [outcome(0.3, [0.3, 0.3], 0), outcome(0.4, [0.4, 0.4], 1), outcome(0.0, [0.0, 0.0], 2)]
+    assert paired(ours, theirs, "m") == paired(ours[1:], theirs[1::-1], "m")
+    assert paired(ours, theirs, "m").seeds == 2
+
+
+def test_without_spread():
+    same, more = outcome(0.5, [0.5, 0.4]), outcome(0.75, [0.75, 0.65])
+    assert paired([same], [same], "m").p == 1
+    assert (paired([more], [same], "m").p, paired([more], [same], "m").low) == (0, 0.25)
+
+
+def test_nothing_to_compare_is_nan():
+    known, unknown = outcome(0.5, [0.4, 0.5]), outcome(math.nan, [math.nan, math.nan])
+    other_seed, one_resample = outcome(0.5, [0.4, 0.5], 1), outcome(0.5, [0.5])
+    for ours, theirs in (([], []), ([known], [other_seed]), ([unknown], [known]), ([one_resample], [one_resample])):
+        assert math.isnan(paired(ours, theirs, "m").p)
+    assert math.isnan(paired([known], [known], "n").mean)
+    assert math.isnan(paired([outcome(0.5, [0, 1])], [outcome(0.0, [0, 0])], "m").percent.mean)  # no share of 0
+
+
+def test_a_resample_without_a_tail_document_is_left_out():
+    ours, theirs = outcome(0.5, [0.4, 0.6, 0.5]), outcome(0.4, [0.4, 0.4, 0.4])
+    hole = outcome(0.5, [0.4, math.nan, 0.6, 0.5])
+    assert paired([hole], [outcome(0.4, [0.4] * 4)], "m").p == paired([ours], [theirs], "m").p
+
+
+def test_resamples_that_are_not_shared():
+    with pytest.raises(DataError, match=r"'m', seed 0: resamples of \(2,\) and \(3,\)\. Expected the same"):
+        paired([outcome(0, [0, 1])], [outcome(0, [0, 1, 2])], "m")
+    with pytest.raises(DataError, match="has a value and no resamples"):
+        paired([Outcome(0, {"m": 0.0}, {})], [outcome(0, [0, 1])], "m")
+
+
+# Holm
+
+
+@pytest.mark.parametrize(
+    ("p", "adjusted"),
+    [
+        ([], []),
+        ([0.04], [0.04]),
+        ([0.01, 0.02, 0.03], [3 * 0.01, 2 * 0.02, 2 * 0.02]),
+        ([0.03, 0.001, 0.02], [2 * 0.02, 3 * 0.001, 2 * 0.02]),
+        ([0.6, 0.7], [1, 1]),
+        ([0.02, math.nan, 0.01], [0.02, math.nan, 2 * 0.01]),
+        ([0.01, 0.01], [0.02, 0.02]),
+    ],
+)
+def test_holm(p, adjusted):
+    assert holm(p) == pytest.approx(adjusted, nan_ok=True)
+
+
+# Words
+
+SIGNS = ("macro_ap", "half.macro_f1", "tuned.macro_f1", "tail_ap", "tuned.tail_f1", "tuned.micro_f1")
+
+
+@pytest.mark.parametrize(
+    ("signs", "words"),
+    [  # ranking, at 0.5, tuned, tail ranking, tail tuned, micro
+        ((0, 0, 0, 0, 0, 0), NOTHING),
+        ((1, 1, 1, 0, 0, 0), "ranking better"),
+        ((1, 0, 0, 0, 0, 0), "ranking better"),
+        ((-1, -1, -1, 0, 0, 0), "ranking worse"),
+        ((0, 1, 0, 0, 0, 0), THRESHOLD),
+        ((0, -1, 0, 0, 0, 0), THRESHOLD),
+        ((0, 0, 1, 0, 0, 0), "better with tuned thresholds"),
+        ((0, 1, 1, 0, 0, 0), "better with tuned thresholds"),
+        ((0, 0, -1, 0, 0, 0), "worse with tuned thresholds"),
+        ((0, 1, -1, 0, 0, 0), "worse with tuned thresholds, but better at 0.5"),
+        ((1, 1, -1, 0, 0, 0), "ranking better, but worse with tuned thresholds"),
+        ((-1, 1, 0, 0, 0, 0), "ranking worse, but better at 0.5"),
+        ((-1, 1, 1, 0, 0, 0), "ranking worse, but better with tuned thresholds and at 0.5"),
+        ((1, 1, 1, -1, 0, 0), "ranking better, but worse in the tail"),
+        ((1, 1, 1, 0, -1, -1), "ranking better, but worse in the tail and in micro-F1"),
+        ((1, -1, 0, 1, 0, 0), "ranking better, and better in the tail, but worse at 0.5"),
+        ((-1, 0, 0, -1, -1, 0), "ranking worse, and worse in the tail"),
+        ((0, 1, 0, -1, 0, 0), "only the threshold moved, but worse in the tail"),
+        ((0, 1, 0, 1, 0, -1), "only the threshold moved, but better in the tail and worse in micro-F1"),
+        ((0, 0, 0, 0, -1, 0), "worse in the tail"),
+        ((0, 0, 0, 1, -1, 0), "worse in the tail"),
+        ((0, 0, 0, 1, 0, 0), "better in the tail"),
+        ((0, 0, 0, 0, 0, 1), "better in micro-F1"),
+        ((0, 0, 1, 0, 0, 1), "better with tuned thresholds"),
+        ((None, 1, 0, None, None, None), "better at 0.5"),  # what only moved is not known
+        ((0, -1, None, None, None, None), "worse at 0.5"),
+        ((0, None, None, None, None, None), NOTHING),
+        ((None,) * 6, NOT_COMPARED),
+    ],
+)
+def test_words(signs, words):
+    assert in_words(dict(zip(SIGNS, signs, strict=True))) == words
+
+
+def test_every_combination_has_words_that_hide_no_loss():
+    for signs in itertools.product((-1, 0, 1), repeat=6):
+        words = in_words(dict(zip(SIGNS, signs, strict=True)))
+        assert (words == NOTHING) == (not any(signs))
+        assert ("worse" in words) == (min(signs) == -1 and not (words.startswith(THRESHOLD) and -1 not in signs[2:]))
+        assert not words.startswith((",", "but", "and"))
+
+
+# Verdicts
+
+
+def test_the_story():
+    base = sure({"half.macro_f1": 0.239, "tuned.macro_f1": 0.336, "macro_ap": 0.402})
+    moved = sure({"half.macro_f1": 0.295, "tuned.macro_f1": 0.336, "macro_ap": 0.402}, seed=0)
+    found = verdicts({"cap_7.0_focal_g3": [moved], "no_cap_no_focal": [base]}, "no_cap_no_focal")
+    assert list(found) == ["cap_7.0_focal_g3", "no_cap_no_focal"]
+    assert found["cap_7.0_focal_g3"].words == THRESHOLD
+    assert found["cap_7.0_focal_g3"].sentence == (
+        "cap_7.0_focal_g3: only the threshold moved. Macro-F1 at 0.5 0.295 against 0.239 (+23.4%, 95% interval "
+        "+23.4 to +23.4%), macro-F1 with tuned thresholds 0.336 against 0.336 (+0.0%, +0.0 to +0.0%), macro average "
+        "precision 0.402 against 0.402 (+0.0%, +0.0 to +0.0%)."
+    )
+    assert found["no_cap_no_focal"].words == BASELINE
+    assert found["no_cap_no_focal"].sentence == (
+        "no_cap_no_focal: the baseline. Macro-F1 at 0.5 0.239, macro-F1 with tuned thresholds 0.336, macro average "
+        "precision 0.402."
+    )
+
+
+def test_a_tail_that_differs_is_told_in_numbers():
+    base, worse = outcome(0.0, [0.0, 0.0], metric="tail_ap"), outcome(0.2, [0.19, 0.21], metric="tail_ap")
+    found = verdicts({"a": [worse], "b": [base]}, "b")["a"]
+    assert found.sentence == (
+        "a: better in the tail. Average precision in the tail 0.200 against 0.000 "
+        "(+0.200, 95% interval +0.172 to +0.228)."
+    )
+
+
+def test_each_metric_is_corrected_by_itself_and_for_the_points():
+    base = outcome(0.4, [0.4, 0.4], metric="macro_ap")
+    near = outcome(0.4 + 0.1 * 2.1, [0.5, 0.5 + 0.1 * math.sqrt(2)], metric="macro_ap")  # 2.1 standard errors
+    assert verdicts({"base": [base], "near": [near]}, "base")["near"].words == "ranking better"
+    both = verdicts({"base": [base], "near": [near], "same": [base]}, "base")
+    p = 2 * stats.norm.sf(2.1)
+    assert both["near"].differences["macro_ap"].adjusted == pytest.approx(2 * p)
+    assert both["near"].words == NOTHING
+    assert both["near"].sentence.endswith(
+        " Alone it would count as a difference in macro average precision; among 2 points chance does as much."
+    )
+
+
+def test_points_without_a_result():
+    base = outcome(0.4, [0.4, 0.5], metric="macro_ap")
+    found = verdicts({"base": [base], "failed": [], "other": [outcome(0.4, [0, 1], 5, "macro_ap")]}, "base")
+    assert found["failed"].words == found["other"].words == NOT_COMPARED
+    assert found["failed"].sentence.startswith("failed: not compared. It has no result with a seed that the baseline")
+    assert verdicts({"base": []}, "base")["base"].sentence == "base: the baseline. No result."
+
+
+def test_an_unknown_baseline():
+    with pytest.raises(ConfigError, match=r"baseline 'no_cap': no such point\. Did you mean 'no_cap_no_focal'\?"):
+        verdicts({"no_cap_no_focal": []}, "no_cap")
+
+
+@pytest.mark.parametrize(("seeds", "spread", "least"), [(1, 0, 0.015), (3, 0.05, 0.01), (3, 0.3, 0), (2, 0.3, 0)])
+def test_without_a_difference_one_grid_in_twenty_at_most_says_one(seeds, spread, least):
+    """The truth of all five points is the baseline's: documents differ, and with several seeds trainings do too."""
+    generator = torch.Generator().manual_seed(1)
+    grids, documents, wrong = 250, 200, 0
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    for _ in range(grids):
+        weights = torch.poisson(torch.ones(200, documents), generator=generator).double()
+        shift = spread * draw(6, seeds, 1)
+        scores = 5 + draw(documents) + draw(6, 1, documents) + shift
+        resampled = scores @ weights.T / weights.sum(1)
+        points = {
+            str(point): [
+                Outcome(seed, {"macro_ap": scores[point, seed].mean().item()}, {"macro_ap": resampled[point, seed]})
+                for seed in range(seeds)
+            ]
+            for point in range(6)
+        }
+        wrong += any("ranking" in verdict.words for verdict in verdicts(points, "0").values())
+    assert least <= wrong / grids <= 0.085  # 5%, and 2.5 standard errors of 250 grids
