@@ -37,4 +37,4 @@ bench: setup  ## the benchmarks; run them with nothing else running
 	$(BIN)/python benchmarks/train_step.py
 
 clean:  ## remove what the other targets made
-	rm -rf .venv demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv demo demo_classify dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

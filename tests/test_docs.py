@@ -6,6 +6,7 @@ A block that opens with ```python needs=NAME,NAME is skipped where one of these 
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 from hyperfocal.cli import main
+from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import resolve
 from hyperfocal.config.recommend import RecommendSettings
+from hyperfocal.grid.points import expand, read_grid_recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -51,7 +54,13 @@ def test_python_blocks_run(block, tmp_path):
 
 @pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda path: path.stem)
 def test_recipes_resolve(recipe):
-    assert resolve(RecommendSettings, recipe).seed == 0
+    sections = tomllib.loads(recipe.read_text(encoding="utf-8")).keys()
+    if "grid" in sections:
+        found = read_grid_recipe(recipe)
+        assert expand(found.base, found.axes, found.seeds)
+    else:
+        kind = ClassifySettings if sections & {"features", "head", "decide"} else RecommendSettings
+        assert resolve(kind, recipe).seed == 0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -78,6 +78,18 @@ class TestAgainstSets:
         assert labels.num_labels == num_labels
 
     @quick
+    @given(rows_of_labels(), st.sampled_from([torch.bool, torch.int64, torch.float32]), st.booleans())
+    def test_from_dense(self, case, dtype, transposed):
+        num_labels, rows = case
+        dense = torch.tensor([[3 * (label in row) for label in range(num_labels)] for row in rows])
+        dense = dense.reshape(len(rows), num_labels).to(dtype)
+        labels = SparseLabels.from_dense(dense.T.contiguous().T if transposed else dense)
+        assert as_sets(labels) == [set(row) for row in rows]
+        assert labels.indices.tolist() == [label for row in rows for label in sorted(set(row))]
+        assert labels.num_labels == num_labels
+        assert labels.indptr.dtype == labels.indices.dtype == torch.int64
+
+    @quick
     @given(rows_of_labels(), st.data())
     def test_select(self, case, data):
         num_labels, rows = case
@@ -112,6 +124,15 @@ class TestBuild:
         labels = SparseLabels.from_lists([[], []], num_labels=0)
         assert (len(labels), labels.num_positives) == (2, 0)
         assert labels.to_dense().shape == (2, 0)
+
+    def test_from_dense_matrices_without_rows_or_labels(self):
+        assert len(SparseLabels.from_dense(torch.zeros(0, 3))) == 0
+        labels = SparseLabels.from_dense(torch.zeros(2, 0, dtype=torch.bool))
+        assert (len(labels), labels.num_labels, labels.indptr.tolist()) == (2, 0, [0, 0, 0])
+
+    def test_what_is_not_zero_is_a_label_in_a_dense_matrix(self):
+        labels = SparseLabels.from_dense(torch.tensor([[0.0, -0.0, 1e-45, -2.0, torch.nan]]))
+        assert as_sets(labels) == [{2, 3, 4}]
 
     def test_from_a_generator_of_tuples(self):
         labels = SparseLabels.from_lists(((number, 2) for number in range(2)), num_labels=3)

@@ -318,6 +318,115 @@ class TestResume:
         assert same(weights(again.model), weights(whole.model))
 
 
+class WideAndDeep(nn.Module):
+    """A table whose gradient is a sparse tensor, of the rows of the batch, beside dense layers with dropout."""
+
+    ROWS = 40
+
+    def __init__(self, *, sparse: bool = True) -> None:
+        super().__init__()
+        self.deep = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 2))
+        self.table = nn.Embedding(self.ROWS, 2, sparse=sparse)
+
+    def forward(self, inputs: Tensor, rows: Tensor) -> Tensor:
+        return self.deep(inputs) + self.table(rows).sum(1)
+
+
+class SparseTrial(Trial):
+    """A training with a sparse parameter: example n reads rows n and n + 1 of the table; 23 to 39 are nobody's."""
+
+    RATE = 0.3
+
+    def __post_init__(self) -> None:
+        torch.manual_seed(7)
+        self.model = WideAndDeep()
+        self.inputs, self.targets = torch.randn(EXAMPLES, 4), torch.randn(EXAMPLES, 2)
+        self.tables = []  # before each step
+        torch.manual_seed(8)  # of dropout
+        table = self.model.table.weight
+        options = {"sparse": [table], "sparse_learning_rate": self.RATE}
+        job = Job(self.model, self.loss, EXAMPLES, self.validate, self.settings, self.seed, **options)
+        self.trainer = Trainer(job, save=self.saved.append, watch=self.watch)
+
+    def error(self, index: Tensor) -> Tensor:
+        return (self.model(self.inputs[index], torch.stack([index, index + 1], 1)) - self.targets[index]).square()
+
+    def loss(self, index: Tensor) -> Tensor:
+        if len(self.batches) in self.stop_at:
+            signal.raise_signal(signal.SIGINT)
+        self.tables.append(self.model.table.weight.detach().clone())
+        self.batches.append(index.tolist())
+        loss = self.error(index).mean()
+        self.losses.append(loss.item())
+        return loss
+
+    def validate(self) -> dict[str, float]:
+        self.weights.append(weights(self.model))
+        return {"map@3": self.metrics(len(self.weights) - 1) if self.metrics else -self.error(torch.arange(22)).mean()}
+
+
+class TestSparseParameters:
+    @every_kind
+    @pytest.mark.parametrize("clip_norm", [0.0, 0.05, 1e3])
+    def test_plain_sgd_whatever_the_others_have(self, kind, clip_norm):
+        """The table takes w - rate * factor * gradient, without momentum, moments or decay; a dense twin shows it."""
+        chosen = settings(**KINDS[kind] | {"clip_norm": clip_norm})
+        trial = SparseTrial(chosen, metrics=lambda epoch: epoch)
+        trial.trainer.run()
+        twin = SparseTrial(chosen)
+        twin.model.table.sparse = False
+        table = twin.model.table.weight
+        optimizers = [make_optimizer(twin.model.deep.parameters(), chosen), torch.optim.SGD([table], SparseTrial.RATE)]
+        for step, batch in enumerate(trial.batches):
+            factor = schedule_factor(chosen, step, EPOCHS * STEPS)
+            optimizers[0].param_groups[0]["lr"] = 0.05 * factor
+            optimizers[1].param_groups[0]["lr"] = SparseTrial.RATE * factor
+            twin.model.zero_grad()
+            twin.error(torch.tensor(batch)).mean().backward()
+            if clip_norm:
+                nn.utils.clip_grad_norm_(twin.model.parameters(), clip_norm)  # of all, dense and sparse
+            for optimizer in optimizers:
+                optimizer.step()
+        for name, value in weights(twin.model).items():
+            torch.testing.assert_close(trial.model.state_dict()[name], value)
+
+    def test_a_step_touches_only_the_rows_of_its_batch(self):
+        trial = SparseTrial(settings(**KINDS["adamw"]), metrics=lambda epoch: epoch)
+        trial.trainer.run()
+        tables = [*trial.tables, trial.model.table.weight.detach()]
+        for step, batch in enumerate(trial.batches):
+            moved = (tables[step] != tables[step + 1]).any(1).nonzero()[:, 0].tolist()
+            assert moved == sorted({row for example in batch for row in (example, example + 1)})
+
+    @pytest.mark.parametrize("kind", ["adamw", "adam with cosine", "sgd"])
+    @pytest.mark.parametrize("stop", [0, STEPS - 1, STEPS + 2])
+    def test_resumed_bit_for_bit(self, kind, stop, tmp_path):
+        whole = SparseTrial(settings(**KINDS[kind]))
+        assert whole.trainer.run()
+        first = SparseTrial(settings(**KINDS[kind]), stop_at=(stop,))
+        assert not first.trainer.run()
+        run = RunFolder(tmp_path)
+        run.write_tensors(CHECKPOINT, first.saved[-1].tensors, state=first.saved[-1].state)
+        second = SparseTrial(settings(**KINDS[kind]))
+        torch.manual_seed(99)
+        second.trainer.restore(Checkpoint(*run.read_tensors(CHECKPOINT)))
+        assert second.trainer.run()
+        assert first.losses + second.losses == whole.losses
+        assert same(weights(second.model), weights(whole.model))
+        assert same(second.trainer.checkpoint().tensors, whole.trainer.checkpoint().tensors)
+
+    def test_the_optimizer_keeps_nothing_for_them(self):
+        trial = SparseTrial(settings(**KINDS["adam"]))
+        trial.trainer.run()
+        kept = [value for name, value in trial.saved[-1].tensors.items() if name.startswith("optimizer.")]
+        assert len(kept) == 3 * len(list(trial.model.deep.parameters()))  # step and two moments
+        assert all(WideAndDeep.ROWS not in value.shape for value in kept)
+
+    def test_without_them_there_is_one_optimizer(self):
+        assert len(Trial(settings()).trainer.optimizers) == 1
+        assert len(SparseTrial(settings()).trainer.optimizers) == 2
+
+
 class TestInterrupt:
     def test_the_first_one_ends_the_step_the_second_one_the_program(self):
         trial = Trial(settings(), stop_at=(3,))

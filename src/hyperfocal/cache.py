@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import polars as pl
@@ -57,18 +58,18 @@ def cached(folder: Path | None, key: str, make: Callable[[], Arrays]) -> Arrays:
     if folder is None:
         return make()
     place = folder / key
-    if not place.is_dir():
+    if not any(place.glob("*.npy")):  # no folder, or what is left of one that was removed
         _keep(place, make())
     try:
         return {path.stem: np.load(path, mmap_mode="c", allow_pickle=False) for path in sorted(place.glob("*.npy"))}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise RunError(f"cache {place}: is damaged ({error}). Remove this folder; it will be made anew") from None
 
 
 def _keep(place: Path, arrays: Arrays) -> None:
-    aside = place.with_name(f".{os.getpid()}.{place.name}")
+    aside = place.with_name(f".{uuid4().hex}.{place.name}")
     try:
-        aside.mkdir(parents=True, exist_ok=True)
+        aside.mkdir(parents=True)
         for name, array in arrays.items():
             np.save(aside / f"{name}.npy", array, allow_pickle=False)
         with suppress(OSError):  # another process was first

@@ -2,7 +2,7 @@
 
     config.toml  data.json  model.safetensors  vocabulary.json  metrics.json  history.jsonl  environment.json
     checkpoints/last.safetensors
-    recommend: baselines.safetensors    classify: features.json  thresholds.json  labels.csv  taxonomy.json
+    recommend: baselines.safetensors    classify: features.json  thresholds.json  labels.csv  taxonomy.json  encoder/
 
 Files appear whole or not at all: they are written aside, flushed and renamed. Nothing is unpickled.
 """
@@ -32,9 +32,10 @@ CONFIG = "config.toml"
 DATA = "data.json"
 MODEL = "model.safetensors"
 CHECKPOINT = "checkpoints/last.safetensors"
+ENCODER = "encoder"  # a folder: the encoder, where it was fine-tuned
 PARTS = (
     CONFIG, DATA, MODEL, "baselines.safetensors", "vocabulary.json", "metrics.json", "history.jsonl",
-    "environment.json", "features.json", "thresholds.json", "labels.csv", "taxonomy.json", "checkpoints",
+    "environment.json", "features.json", "thresholds.json", "labels.csv", "taxonomy.json", ENCODER, "checkpoints",
 )  # fmt: skip
 ASIDE = re.compile(rf"\.\d+\.({'|'.join(map(re.escape, PARTS))})")  # what a killed process leaves
 
@@ -123,7 +124,7 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file, whole or not at all; JSON knows no nan, so it becomes null."""
-        self.write_text(name, json.dumps(_without_nan(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        self.write_text(name, json.dumps(without_nan(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def write_tensors(self, name: str, tensors: dict[str, Tensor], *, state: dict[str, Any] | None = None) -> None:
         """Write named tensors and a JSON-able state to a safetensors file, whole or not at all."""
@@ -186,11 +187,12 @@ class RunFolder:
         return RunError(f"run {self.path}: {name} is missing. Restore the file or fit again with --overwrite")
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """Return a JSON-able value with None in place of nan and infinity, which JSON does not know."""
     if isinstance(value, dict):
-        return {key: _without_nan(part) for key, part in value.items()}
+        return {key: without_nan(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(part) for part in value]
+        return [without_nan(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -20,6 +20,7 @@ from hyperfocal.labels import SparseLabels
 
 FOLDS = 5
 ROUNDS = 4  # of the linearised micro-F: it settles after two or three
+PARTS = {"micro": (0, 1), "f_beta": (0, 1), "macro": (1, 0), "both": (1, 1)}  # macro and micro in each objective
 POOL = 150  # validation positives that labels of like frequency have together to share a threshold
 
 
@@ -31,7 +32,7 @@ class Decisions:
         thresholds: (L,) float32; a label is decided where its score is above.
         top_k: labels a document, the best ones, in place of thresholds; 0 is off.
         minimum_one: whether a document without a decided label gets its best one.
-        shared: the threshold that the labels' own were shrunk toward, or that all have.
+        shared: the best threshold for all labels together, where one was tuned.
     """
 
     thresholds: Tensor
@@ -69,8 +70,10 @@ class Decisions:
         """
         try:
             thresholds = torch.tensor([float(value["thresholds"][label]) for label in labels])
+            if thresholds.isnan().any():
+                raise ValueError("a threshold is nan")
             return cls(thresholds, int(value["top_k"]), bool(value["minimum_one"]), float(value["shared_threshold"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"not decisions: {type(error).__name__}: {error}") from None
 
 
@@ -101,23 +104,36 @@ def tune_decisions(
         settings: rule, objective, beta, k, shrinkage, minimum_one.
         seed: of the folds.
 
+    Raises:
+        DataError: a score that is infinite or not a number.
+
     Source: Dinkelbach 1967, On Nonlinear Fractional Programming, for the maximum of a ratio.
     """
+    _refuse_infinite(scores)
     fixed = torch.zeros(scores.shape[1])
     if settings.rule == "top_k":
         return Decisions(fixed, settings.k, settings.minimum_one)
     if settings.rule == "half" or truth.num_positives == 0:
         return Decisions(fixed, 0, settings.minimum_one)
     curves = _Curves(scores, truth)
-    everything = torch.zeros(scores.shape[1], dtype=torch.int64)
-    worth, thresholds = _climb(curves, settings, curves.pooled(everything))
-    shared = float(thresholds[0])
+    shared = curves.shared(settings)
+    thresholds = fixed + shared
     if settings.rule == "per_label":
-        pools = _pools(curves.positives, counts)
-        worth, thresholds = _climb(curves, settings, curves.pooled(pools), start=worth)
+        fit = curves.pooled(_pools(curves.positives, counts))
+        worth, thresholds = _climb(curves, settings, fit, thresholds)
         own, weight = curves.cross_fitted(worth, seed), curves.positives / (curves.positives + settings.shrinkage)
         thresholds = torch.where(weight > 0, weight * own + (1 - weight) * thresholds, thresholds)
-    return Decisions(thresholds.float(), 0, settings.minimum_one, shared)
+    return Decisions(thresholds.float(), 0, settings.minimum_one, float(shared))
+
+
+def _refuse_infinite(scores: Tensor) -> None:
+    wrong = (~scores.isfinite()).nonzero()
+    if len(wrong):
+        row, label = wrong[0].tolist()
+        raise DataError(
+            f"scores: {float(scores[row, label])} for document {row} and label {label}; expected finite numbers. "
+            "Train again, with a smaller train.learning_rate"
+        )
 
 
 @dataclass(frozen=True)
@@ -154,16 +170,29 @@ class _Curves:
         decided = self.scores > thresholds[:, None]
         return float(self.hits[decided].sum()), float(decided.sum())
 
+    def gains(self, worth: _Worth) -> Tensor:
+        """Return (L, N) float64, what each further document is worth to its label."""
+        tp, decided = self.hits.cumsum(1), torch.arange(1.0, self.scores.shape[1] + 1)
+        value = worth(tp, decided, self.positives[:, None])
+        return value.diff(dim=1, prepend=torch.zeros(len(value), 1)).double()
+
+    def shared(self, settings: DecisionSettings) -> Tensor:
+        """Return () the best common threshold of all labels: the objective itself at each cut, not linearised."""
+        macro, micro, beta = _parts(settings)
+        scores, order = self.scores.flatten().sort(descending=True)
+        tp = self.hits.flatten()[order].cumsum(0, dtype=torch.float64)
+        decided = torch.arange(1, len(scores) + 1, dtype=torch.float64)
+        of_pairs = (1 + beta**2) * tp / (decided + beta**2 * self.positives.sum())
+        of_labels = self.gains(_Worth(macro, 0, beta, 0, 1)).flatten()[order].cumsum(0)
+        return _best_cut(scores, micro * of_pairs + of_labels)
+
     def pooled(self, pools: Tensor) -> Callable[[_Worth], Tensor]:
         """Return the function to (L,) the best common threshold of the labels of each pool ((L,) int64 from 0)."""
         members = [(pools == pool).nonzero()[:, 0] for pool in range(int(pools.max()) + 1)]
         sorts = [self.scores[labels].flatten().sort(descending=True) for labels in members]
-        tp, decided = self.hits.cumsum(1), torch.arange(1.0, self.scores.shape[1] + 1)
 
         def thresholds(worth: _Worth) -> Tensor:
-            value = worth(tp, decided, self.positives[:, None])
-            gains = value.diff(dim=1, prepend=torch.zeros(len(value), 1)).double()
-            best = torch.empty(len(value))
+            gains, best = self.gains(worth), torch.empty(len(self.scores))
             for labels, (scores, order) in zip(members, sorts, strict=True):
                 best[labels] = _best_cut(scores, gains[labels].flatten()[order].cumsum(0))
             return best
@@ -171,20 +200,21 @@ class _Curves:
         return thresholds
 
     def cross_fitted(self, worth: _Worth, seed: int) -> Tensor:
-        """Return (L,) the mean over folds of each label's best threshold on the other folds; nan without a positive."""
+        """Return (L,) float64, the mean over folds of the best threshold on the other folds; nan without a positive."""
         generator = torch.Generator().manual_seed(seed)
         fold = (torch.randperm(self.scores.shape[1], generator=generator) % FOLDS)[self.order]
-        between = torch.cat([(self.scores[:, :-1] + self.scores[:, 1:]) / 2, self.scores[:, -1:] - 1], dim=1)
+        between = torch.cat([_between(self.scores[:, :-1], self.scores[:, 1:]), _below(self.scores[:, -1:])], dim=1)
         tied = torch.zeros_like(self.scores)
         tied[:, :-1][self.scores[:, :-1] == self.scores[:, 1:]] = torch.inf  # no cut between tied scores
         found = []
         for number in range(FOLDS):
             kept = (fold != number).float()
             hits, decided = (self.hits * kept).cumsum(1), kept.cumsum(1)
-            value = worth(hits, decided, hits[:, -1:]).sub_(tied)
-            cut = between.gather(1, value.argmax(1, keepdim=True))[:, 0]
+            value, best = worth(hits, decided, hits[:, -1:]).sub_(tied).max(1)
+            cut = between.gather(1, best[:, None])[:, 0]
+            cut = torch.where(value > 0, cut, self.scores[:, 0] + 1)  # none decided is best
             found.append(torch.where(hits[:, -1] > 0, cut, torch.nan))
-        return torch.stack(found).nanmean(0)
+        return torch.stack(found).double().nanmean(0)  # equal cuts stay what they are
 
 
 def _best_cut(scores: Tensor, value: Tensor) -> Tensor:
@@ -193,21 +223,40 @@ def _best_cut(scores: Tensor, value: Tensor) -> Tensor:
     best = int(value.masked_fill(~ends, -torch.inf).argmax())
     if value[best] <= 0:  # none decided is best
         return scores[0] + 1
-    return (scores[best] + scores[best + 1]) / 2 if best + 1 < len(scores) else scores[best] - 1
+    return _between(scores[best], scores[best + 1]) if best + 1 < len(scores) else _below(scores[best])
+
+
+def _between(high: Tensor, low: Tensor) -> Tensor:
+    """Return thresholds that part `high` from `low`: the middle, or `low` where no float is between."""
+    middle = (high + low) / 2
+    return torch.where((low < middle) & (middle < high), middle, low)
+
+
+def _below(scores: Tensor) -> Tensor:
+    """Return thresholds below scores: by 1, or where that is lost in the rounding, by one float."""
+    return torch.minimum(scores - 1, scores.nextafter(scores.new_tensor(-torch.inf)))
+
+
+def _parts(settings: DecisionSettings) -> tuple[int, int, float]:
+    """Return the weights of macro-F1 and of micro-F in the objective, and beta."""
+    return *PARTS[settings.objective], settings.beta if settings.objective == "f_beta" else 1.0
 
 
 def _climb(
-    curves: _Curves, settings: DecisionSettings, fit: Callable[[_Worth], Tensor], start: _Worth | None = None
+    curves: _Curves, settings: DecisionSettings, fit: Callable[[_Worth], Tensor], thresholds: Tensor
 ) -> tuple[_Worth, Tensor]:
-    """Return the thresholds that `fit` finds, and the worth they were found for, once micro-F is linearised there."""
-    macro, micro = {"micro": (0, 1), "f_beta": (0, 1), "macro": (1, 0), "both": (1, 1)}[settings.objective]
-    beta = settings.beta if settings.objective == "f_beta" else 1.0
-    true = beta**2 * float(curves.positives.sum())
-    worth = start or _Worth(macro, micro, beta, 0.5, 2 * true)
+    """Return the thresholds that `fit` finds from (L,) thresholds on, and the worth with micro-F linearised there."""
+    macro, micro, beta = _parts(settings)
+
+    def linearised() -> _Worth:
+        tp, decided = curves.totals(thresholds)
+        scale = decided + beta**2 * float(curves.positives.sum())
+        return _Worth(macro, micro, beta, (1 + beta**2) * tp / scale, scale)
+
+    worth = linearised()
     for _ in range(ROUNDS if micro else 1):
         thresholds = fit(worth)
-        tp, decided = curves.totals(thresholds)
-        worth = _Worth(macro, micro, beta, (1 + beta**2) * tp / (decided + true), decided + true)
+        worth = linearised()
     return worth, thresholds
 
 
@@ -220,6 +269,4 @@ def _pools(positives: Tensor, counts: Tensor) -> Tensor:
         gathered += float(positives[label])
         if gathered >= POOL:
             pool, gathered = pool + 1, 0.0
-    if 0 < gathered < POOL and pool > 0:
-        pools[pools == pool] = pool - 1
-    return pools
+    return pools.clamp(max=max(pool - 1, 0))  # the last labels, which have too few, join the pool before

@@ -163,7 +163,7 @@ class Trainer:
         loss = self.job.loss(index)
         loss.backward()
         if settings.clip_norm:
-            nn.utils.clip_grad_norm_(self.job.model.parameters(), settings.clip_norm)
+            _clip_gradients(self.job.model, settings.clip_norm)
         for optimizer in self.optimizers:
             optimizer.step()
         return loss.detach()
@@ -255,6 +255,20 @@ def _make_optimizers(job: Job) -> list[Optimizer]:
     return [*optimizers, SGD(job.sparse, job.sparse_learning_rate)] if job.sparse else optimizers
 
 
+def _clip_gradients(model: nn.Module, largest: float) -> None:
+    """As nn.utils.clip_grad_norm_, which refuses sparse gradients."""
+    parts = []
+    for parameter in model.parameters():
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()
+            parts.append(parameter.grad.values())  # a view
+        elif parameter.grad is not None:
+            parts.append(parameter.grad)
+    factor = (largest / (nn.utils.get_total_norm(parts) + 1e-6)).clamp(max=1)
+    for part in parts:
+        part.mul_(factor)
+
+
 def schedule_factor(settings: TrainSettings, step: int, total_steps: int) -> float:
     """Return what the learning rate is multiplied with at a step, from 0.
 
@@ -277,12 +291,17 @@ def set_threads(asked: int) -> int:
 
     0 asks for as many as the variable OMP_NUM_THREADS says, else one a core. A container's share counts as cores.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = min(cores, _quota())
+    cores = count_cores()
     allowed = os.environ.get("OMP_NUM_THREADS", "")
     threads = min(asked or (int(allowed) if allowed.isdecimal() else 0) or cores, cores)
     torch.set_num_threads(threads)
     return threads
+
+
+def count_cores() -> int:
+    """Return the cores that this process may use. A container's share counts as cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _quota())
 
 
 def _quota() -> int:

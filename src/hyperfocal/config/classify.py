@@ -45,6 +45,7 @@ class FeatureSettings(Section, frozen=True, kw_only=True):
     hashed: bool = False  # whether n-grams are hashed to max_features columns, without a vocabulary
     encoder: str = ""  # sentence-transformers name or folder; "" is the one that is installed as a package
     encoder_batch: AtLeastOne = 32  # texts at once
+    finetune: bool = False  # whether the encoder is trained too, end to end; kind is then encoder
 
 
 class HeadSettings(Section, frozen=True, kw_only=True):
@@ -82,6 +83,7 @@ class TextTrainSettings(TrainSettings, frozen=True, kw_only=True):
     """As TrainSettings; the metric needs no threshold."""
 
     learning_rate: Annotated[float, Meta(gt=0)] = 0.001
+    encoder_learning_rate: Annotated[float, Meta(gt=0)] = 2e-5  # of an encoder that is fine-tuned
     sparse_learning_rate: Annotated[float, Meta(gt=0)] = 500.0  # of plain SGD, for the weights of n-grams
     optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
     weight_decay: NotNegative = 0.01

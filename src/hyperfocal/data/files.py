@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import json
 import zlib
 from codecs import BOM_UTF8
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import polars as pl
 
@@ -134,6 +135,13 @@ def write_frame(frame: pl.DataFrame, path: Path) -> None:
         _write(frame, path, file)
     except pl.exceptions.PolarsError as error:  # a full disk
         raise OSError(str(error)) from error
+
+
+def write_lines(rows: Iterable[dict[str, Any]], path: Path) -> None:
+    """Write one JSON object a line, packed where the name ends in .gz; the path may be left half-written."""
+    with cast(IO[bytes], gzip.open(path, "wb") if path.suffix == ".gz" else path.open("wb")) as out:
+        for row in rows:
+            out.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
 
 
 def _write(frame: pl.DataFrame, path: Path, file: File) -> None:

@@ -10,7 +10,7 @@ ONSETS = ("b", "br", "f", "fl", "fr", "gl", "l", "m", "n", "pl", "pr", "r", "s",
 VOWELS = ("a", "e", "i", "o", "u")
 ENDS = ("", "", "l", "m", "n", "r", "s")
 SYLLABLES = [onset + vowel for onset in ONSETS for vowel in VOWELS]
-MEAN_SENTENCE = 11  # words
+SENTENCE = (5, 17)  # words, fewest and most; a text of fewer is one sentence
 
 
 def make_words(count: int, syllables: int, rng: Generator) -> list[str]:
@@ -46,8 +46,11 @@ def lay_out(vocabulary: list[str], words: NDArray[np.int64], lengths: NDArray[np
         rng: where sentences end.
     """
     stops = np.cumsum(lengths)
-    begins = rng.random(len(words)) < 1 / MEAN_SENTENCE
-    begins[stops - lengths] = True
+    place = np.arange(len(words)) - np.repeat(stops - lengths, lengths)  # in its text
+    least, most = SENTENCE
+    marks = np.cumsum(rng.integers(least, most + 1, len(words) // least + 1))
+    begins = np.isin(np.arange(len(words)), marks) & (place >= least) & (np.repeat(lengths, lengths) - place >= least)
+    begins |= place == 0
     ends = np.append(begins[1:], True)
     capital = [word.capitalize() for word in vocabulary]
     forms = [*vocabulary, *capital, *(word + "." for word in [*vocabulary, *capital])]

@@ -48,7 +48,9 @@ class Ngrams:
             vectorizer = _vectorizer(name, settings)
             try:
                 counts = vectorizer.fit_transform(texts.to_list())
-            except ValueError as error:  # an empty vocabulary
+                if not counts.nnz:  # hashed
+                    raise ValueError("there is no n-gram at all")
+            except (ValueError, StopIteration) as error:  # an empty vocabulary; no text to hash
                 raise DataError(
                     f"texts: no n-gram of {name} stands in {settings.min_documents} of {len(texts):,} documents "
                     f"({error}). Give more text, or a smaller features.min_documents"
@@ -68,6 +70,8 @@ class Ngrams:
 
     def transform(self, texts: pl.Series) -> csr_matrix[np.float32]:
         """Return the (N, V) float32 values of texts."""
+        if texts.is_empty():  # which scikit-learn refuses
+            return csr_matrix(np.zeros((0, self.num_columns), dtype=np.float32))
         parts = [self._part(name, texts.to_list()) for name in self.terms]
         scaled = [part * np.float32(len(parts) ** -0.5) for part in parts] if len(parts) > 1 else parts
         return csr_matrix(hstack(scaled, format="csr", dtype=np.float32))

@@ -1,6 +1,6 @@
 """Made-up documents over a tree of 698 made-up labels, a few frequent, most rare, with the difficulty of real ones.
 
-A document is about 1 to 5 labels: one drawn by frequency, then siblings and companions of it, or any other.
+A document has 1 to 5 labels: one drawn by frequency, then siblings and companions of it, or any other.
 
     frequency(l) ~ (rank of l + OFFSET)^-DECAY + FLOOR
 
@@ -12,9 +12,7 @@ first are in the text but not among the given labels. Each label has a training 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +34,14 @@ LABELS_SHARE = (0.1, 0.25, 0.3, 0.2, 0.15)  # of the documents that ask for 1, 2
 SIBLING, COMPANION = 0.45, 0.35  # share of the labels after the first; the rest is drawn by frequency
 COMPANIONS = 2  # labels anywhere that a label is often seen with
 MISSED = 0.08  # share of the labels after the first that the documents lack
-LENGTHS = (20, 80)  # words a text, fewest and most
+SHORTEST, LONGEST = 20, 80  # words a text
 TOPICAL = (1.5, 4.0)  # share of the words that are of a label, in each document: of the beta distribution
 OWN, PARENT = 0.6, 0.2  # share of a label's words that are its own, its parent's; the rest is a sibling's
 OWN_WORDS = 8  # a label, the first its alone
 SHARED_WORDS = 1_800  # in all, that the labels' other words are drawn from
 BACKGROUND = 6_000  # words, Zipf distributed
+FREQUENT = 80  # of them, of one syllable
+TWO_WORDS = 0.4  # share of the names
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -53,9 +53,8 @@ class Corpus:
 
     Attributes:
         train: id, text, labels (list of ids of the taxonomy, 1 to 5, the main one first).
-        valid: columns as in `train`.
-        test: columns as in `train`.
-        taxonomy: a row a label, parents before children: id, parent ("" for a root), name (distinct).
+        valid, test: columns as in `train`.
+        taxonomy: a row a label, parents before children: id, parent (null for a root), name (distinct).
     """
 
     train: pl.DataFrame
@@ -70,6 +69,10 @@ class _Tree:
 
     parents: Ints  # (K,) in [0, K]
     frequencies: Floats  # (K,) sum to 1
+
+    def draw(self, shape: tuple[int, ...], rng: Generator) -> Ints:
+        """Return labels drawn by frequency."""
+        return rng.choice(NUM_LABELS, shape, p=self.frequencies)
 
     def siblings(self, labels: Ints, rng: Generator, weights: Floats) -> Ints:
         """Return a label below the same parent for each, itself perhaps, drawn by the weights, (K,) above 0."""
@@ -118,8 +121,7 @@ def write_corpus(corpus: Corpus, folder: Path) -> None:
             write_frame(getattr(corpus, Path(name).stem), aside)
             aside.replace(folder / name)
         finally:
-            with suppress(OSError):
-                aside.unlink(missing_ok=True)
+            aside.unlink(missing_ok=True)
 
 
 def _make_tree(rng: Generator) -> _Tree:
@@ -140,15 +142,14 @@ def _make_tree(rng: Generator) -> _Tree:
 
 def _draw_labels(tree: _Tree, documents: int, rng: Generator) -> Ints:
     """Return (N, 5) labels, distinct in a row, then -1; each label is the first of one of the first K rows."""
-    by_frequency = partial(rng.choice, NUM_LABELS, p=tree.frequencies)
-    companions = by_frequency(size=(NUM_LABELS, COMPANIONS))
+    companions = tree.draw((NUM_LABELS, COMPANIONS), rng)
     labels = np.full((documents, MOST), -1)
-    labels[:, 0] = np.append(np.arange(NUM_LABELS), by_frequency(size=documents - NUM_LABELS))
+    labels[:, 0] = np.append(np.arange(NUM_LABELS), tree.draw((documents - NUM_LABELS,), rng))
     wanted = 1 + rng.choice(MOST, documents, p=LABELS_SHARE)
     for place in range(1, MOST):
         sibling = tree.siblings(labels[:, 0], rng, tree.frequencies)
         companion = companions[labels[:, 0], rng.integers(COMPANIONS, size=documents)]
-        others = [sibling, companion, by_frequency(size=documents)]
+        others = [sibling, companion, tree.draw((documents,), rng)]
         drawn = np.choose(np.digitize(rng.random(documents), (SIBLING, SIBLING + COMPANION)), others)
         taken = (labels == drawn[:, None]).any(axis=1)
         labels[:, place] = np.where((place < wanted) & ~taken, drawn, -1)
@@ -156,11 +157,10 @@ def _draw_labels(tree: _Tree, documents: int, rng: Generator) -> Ints:
 
 
 def _write_texts(tree: _Tree, labels: Ints, unique: list[str], rng: Generator) -> list[str]:
-    frequent, others = make_words(80, 1, rng), make_words(BACKGROUND - 80 + SHARED_WORDS, 2, rng)
+    frequent, others = make_words(FREQUENT, 1, rng), make_words(BACKGROUND - FREQUENT + SHARED_WORDS, 2, rng)
     own = rng.integers(BACKGROUND, BACKGROUND + SHARED_WORDS, (NUM_LABELS, OWN_WORDS))
     own[:, 0] = BACKGROUND + SHARED_WORDS + np.arange(NUM_LABELS)
-    low, high = LENGTHS
-    lengths = np.rint(low + (high - low) * rng.beta(2, 3, len(labels))).astype(np.int64)
+    lengths = np.rint(SHORTEST + (LONGEST - SHORTEST) * rng.beta(2, 3, len(labels))).astype(np.int64)
     document = np.repeat(np.arange(len(labels)), lengths)
     words = draw_zipf(BACKGROUND, len(document), rng)
     topical = np.flatnonzero(rng.random(len(document)) < rng.beta(*TOPICAL, len(labels))[document])
@@ -188,14 +188,12 @@ def _parts(documents: int, rng: Generator) -> list[Ints]:
 def _documents(texts: list[str], labels: Ints, rng: Generator) -> pl.DataFrame:
     ids = pl.Series("id", 1 + rng.permutation(len(texts))).cast(pl.String).str.zfill(len(str(len(texts))))
     rows = [[str(label + 1) for label in row if label >= 0] for row in labels.tolist()]
-    return pl.DataFrame({"id": "D" + ids, "text": texts, "labels": rows}).select("id", "text", "labels")
+    return pl.DataFrame({"id": "D" + ids, "text": texts, "labels": rows})
 
 
 def _taxonomy(tree: _Tree, unique: list[str], rng: Generator) -> pl.DataFrame:
     second = make_words(NUM_LABELS, 2, rng)
-    long = rng.random(NUM_LABELS) < 0.4
-    names = [
-        f"{one} {two}".title() if both else one.title() for one, two, both in zip(unique, second, long, strict=True)
-    ]
-    parents = ["" if parent == NUM_LABELS else str(parent + 1) for parent in tree.parents.tolist()]
+    both = (rng.random(NUM_LABELS) < TWO_WORDS).tolist()
+    names = [(one + f" {two}" * more).title() for one, two, more in zip(unique, second, both, strict=True)]
+    parents = [None if parent == NUM_LABELS else str(parent + 1) for parent in tree.parents.tolist()]
     return pl.DataFrame({"id": [str(number + 1) for number in range(NUM_LABELS)], "parent": parents, "name": names})

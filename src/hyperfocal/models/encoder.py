@@ -105,8 +105,8 @@ def _load(source: EncoderSource) -> Any:
     transformers.utils.logging.disable_progress_bar()
     try:
         return SentenceTransformer(source.location, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # whatever is wrong with the files: each loader has errors of its own
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(
             f"features.encoder: {source.location} cannot be loaded ({reason}). Give a folder of a "
             "sentence-transformers model, or the name of one that is already on this machine"

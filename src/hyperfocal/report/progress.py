@@ -6,10 +6,48 @@ import math
 from collections.abc import Callable
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hyperfocal.config.sections import TrainSettings
 from hyperfocal.train import Progress as TrainProgress
+
+
+class EncodingProgress:
+    """A context manager that shows how many texts are encoded; no line before the first is."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("encoding texts"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:,}/{task.total:,}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> EncodingProgress:
+        """Do nothing yet: there may be nothing to encode."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Remove the line."""
+        self._bar.stop()
+
+    def watch(self, done: int, total: int) -> None:
+        """Show that `done` of `total` texts are encoded; the line goes when all are."""
+        if self._task is None:
+            self._bar.start()
+            self._task = self._bar.add_task("encoding", total=total)
+        self._bar.update(self._task, completed=done, total=total)
+        if done == total:
+            self._bar.remove_task(self._task)
+            self._task = None
+            self._bar.stop()
 
 
 class FitProgress:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,23 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import NotFittedError
+from sklearn.utils import Tags
 from torch import Tensor
 
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.data.taxonomy import Taxonomy
 from hyperfocal.data.texts import Documents
 from hyperfocal.data.vocabulary import Vocabulary
-from hyperfocal.errors import DataError, RunError
+from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.labels import SparseLabels
+from hyperfocal.losses import frequency_bias
+from hyperfocal.models.text import Features
 from hyperfocal.runs import CONFIG, DATA, MODEL, RunFolder, describe_environment
 from hyperfocal.tasks.documents import (
     PreparedTexts,
     as_documents,
+    check_texts,
     number,
     prepare_texts,
     with_parents,
@@ -37,6 +43,7 @@ from hyperfocal.tasks.documents import (
 )
 from hyperfocal.tasks.features import TextFeatures
 from hyperfocal.tasks.features import Watch as EncodingWatch
+from hyperfocal.tasks.finetune import encode, finetune, keep_encoder, load_encoder, restore_encoder
 from hyperfocal.tasks.folders import begin_run, read_settings, resolve_settings
 from hyperfocal.tasks.heads import Watch, restore_head, score_documents, train_head
 from hyperfocal.tasks.indicator import Indicator, as_label_lists
@@ -45,6 +52,10 @@ from hyperfocal.thresholds import Decisions, tune_decisions
 from hyperfocal.train import set_threads
 
 BEST = 10  # labels whose scores `predict` writes
+
+
+class UnfittedError(RunError, NotFittedError):
+    """A classifier was asked before it learnt; scikit-learn knows this error too."""
 
 
 class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
@@ -71,8 +82,13 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         decisions_: how scores become labels.
         fingerprint_: checksum of the data and the split.
         metrics_: scores on the validation documents, and the counts of the data.
+        resamples_: the main metrics in bootstrap resamples of the documents last scored; not saved.
         labels_: a row a label: training and validation documents, precision, recall, F1, average precision.
         history_: a row an epoch.
+
+    Of scikit-learn's `check_estimator`, which cannot try texts itself, these checks do not hold when its numbers are
+    turned into words: those that call the labels `y`, that give one label a document or rows of 0 and 1 as lists, or
+    that want the decided labels as a dense array and probabilities below 1 in float32.
 
     >>> texts = ["red wine from France", "white wine", "dark beer", "beer from Belgium"] * 10
     >>> labels = [["wine"], ["wine"], ["beer"], ["beer"]] * 10
@@ -101,6 +117,16 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         self.decide = decide
         self.seed = seed
         self.settings = settings
+
+    def __sklearn_tags__(self) -> Tags:
+        """Return what scikit-learn's tools ask: texts in, a matrix or lists of several labels out."""
+        tags: Tags = super().__sklearn_tags__()  # type: ignore[no-untyped-call]
+        tags.input_tags.string, tags.input_tags.two_d_array = True, False
+        tags.target_tags.one_d_labels, tags.target_tags.two_d_labels = False, True
+        tags.target_tags.single_output, tags.target_tags.multi_output = False, True
+        assert tags.classifier_tags is not None, "ClassifierMixin sets them"
+        tags.classifier_tags.multi_class, tags.classifier_tags.multi_label = False, True
+        return tags
 
     def fit(
         self,
@@ -143,16 +169,48 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         self.settings_ = self._resolve(run if resume else None)
         set_threads(self.settings_.train.threads)
         self.indicator_ = Indicator.of(labels)
-        documents = texts if labels is None else Documents.from_lists(list(texts), as_label_lists(labels))
+        documents = texts if labels is None else Documents.from_lists(check_texts(texts), as_label_lists(labels))
         data = prepare_texts(documents, _as_validation(valid), self.settings_)
-        self.fingerprint_ = data.fingerprint()
+        kept = None if cache is None else Path(cache)
+        self._fit(data, run, resume, kept, watch, watch_encoding)
+        return self
+
+    def fit_prepared(
+        self,
+        data: PreparedTexts,
+        *,
+        out: Path | None = None,
+        overwrite: bool = False,
+        cache: Path | None = None,
+        watch: Watch = lambda *_: None,
+    ) -> MultiLabelClassifier:
+        """Fit on documents that are read and split already, as the points of a grid share them; else as `fit`."""
+        run = None if out is None else RunFolder(out)
         if run is not None:
-            begin_run(run, self.settings_, self.fingerprint_, resume=resume)
-        scores = self._learn(data, run, resume, None if cache is None else Path(cache), watch, watch_encoding)
-        self._decide(data, scores)
+            run.refuse_taken(overwrite=overwrite)
+        self.settings_, self.indicator_ = self._resolve(None), None
+        set_threads(self.settings_.train.threads)
+        self._fit(data, run, False, cache, watch, lambda *_: None)
+        return self
+
+    def _fit(
+        self,
+        data: PreparedTexts,
+        run: RunFolder | None,
+        resume: bool,
+        cache: Path | None,
+        watch: Watch,
+        watch_encoding: EncodingWatch,
+    ) -> None:
+        self.fingerprint_ = data.fingerprint()
+        if run is not None and resume:
+            begin_run(run, self.settings_, self.fingerprint_, resume=True)
+        features = self._prepare(data, cache, watch_encoding)
+        if run is not None and not resume:  # only now: a failure so far costs no run that is to be replaced
+            begin_run(run, self.settings_, self.fingerprint_, resume=False)
+        self._decide(data, self._learn(data, features, run, resume, watch))
         if run is not None:
             self._keep(run)
-        return self
 
     def _resolve(self, resumed: RunFolder | None) -> ClassifySettings:
         asked = {
@@ -166,38 +224,46 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         }
         return resolve_settings(ClassifySettings, self.recipe, asked, resumed)
 
-    def _learn(
-        self,
-        data: PreparedTexts,
-        run: RunFolder | None,
-        resume: bool,
-        cache: Path | None,
-        watch: Watch,
-        watch_encoding: EncodingWatch,
-    ) -> Tensor:
-        """Train the head and return the (N, L) scores of the validation documents."""
+    def _prepare(
+        self, data: PreparedTexts, cache: Path | None, watch_encoding: EncodingWatch
+    ) -> tuple[Features, Features] | None:
+        """Return the features of training and validation documents; None where an encoder that learns makes them."""
         texts = data.train.documents.texts
         self.vocabulary_, self.taxonomy_ = data.vocabulary, data.taxonomy
         self.counts_, self.num_documents_ = data.train.labels.counts(), len(data.train)
         self.features_ = TextFeatures.fit(texts, self.settings_.features, cache)
-        train = self.features_.make(texts, cache, watch_encoding)
-        valid = self.features_.make(data.valid.documents.texts, cache, watch_encoding)
-        self.head_, self.history_ = train_head(
-            (train, data.train.labels),
-            (valid, data.valid.labels),
-            self.features_.num_sparse,
-            self.settings_,
-            run,
-            resume=resume,
-            watch=watch,
-        )
-        return score_documents(self.head_, valid)
+        self.encoder_ = None
+        if self.settings_.features.finetune:
+            assert self.features_.encoder is not None, "there is no other feature to fine-tune"
+            self.encoder_ = load_encoder(self.features_.encoder.location, seed=self.settings_.seed)
+            return None
+        parts = (texts, data.valid.documents.texts)
+        train, valid = (self.features_.make(part, cache, watch_encoding) for part in parts)
+        return train, valid
+
+    def _learn(
+        self,
+        data: PreparedTexts,
+        features: tuple[Features, Features] | None,
+        run: RunFolder | None,
+        resume: bool,
+        watch: Watch,
+    ) -> Tensor:
+        """Train the head, or the encoder too, and return the (N, L) scores of the validation documents."""
+        train, valid, settings = data.train, data.valid, self.settings_
+        if features is None:
+            texts = (train.documents.texts, train.labels), (valid.documents.texts, valid.labels)
+            self.head_, self.history_ = finetune(self.encoder_, *texts, settings, run, resume=resume, watch=watch)
+            return self._scores(valid.documents.texts)
+        rows = (features[0], train.labels), (features[1], valid.labels)
+        width = self.features_.num_sparse
+        self.head_, self.history_ = train_head(*rows, width, settings, run, resume=resume, watch=watch)
+        return score_documents(self.head_, features[1])
 
     def _decide(self, data: PreparedTexts, scores: Tensor) -> None:
         """Tune the decisions on all validation documents; score them cross-fitted, for they saw their own truth."""
-        truth, rule, groups = data.valid.labels, self.settings_.decide, data.valid.documents.group_numbers()
+        truth, rule, owners = data.valid.labels, self.settings_.decide, _owners(data.valid.documents)
         self.decisions_ = tune_decisions(scores, truth, self.counts_, rule)
-        owners = None if groups is None else torch.from_numpy(groups)
         decided = self._completed(cross_decided(scores, truth, self.counts_, rule, owners))
         self.metrics_ = self._scored(scores, truth, decided, owners) | {"data": data.counts()}
         self.labels_ = table_of_labels(scores, decided, truth, self.counts_, self._names)
@@ -205,10 +271,13 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
     def _scored(
         self, scores: Tensor, truth: SparseLabels, decided: SparseLabels, groups: Tensor | None
     ) -> dict[str, Any]:
-        metrics = evaluation(scores, truth, decided, self.counts_, self.num_documents_, groups=groups)
+        metrics, self.resamples_ = evaluation(scores, truth, decided, self.counts_, self.num_documents_, groups=groups)
         if self.taxonomy_ is None:
             return metrics
         return metrics | {"tiers": tier_scores(decided, truth, self._names, self.taxonomy_)}
+
+    def _decided(self, scores: Tensor) -> SparseLabels:
+        return self._completed(self.decisions_.decide(scores))
 
     def _completed(self, decided: SparseLabels) -> SparseLabels:
         """Return the decisions with the parents of every label, where the settings ask for it."""
@@ -223,7 +292,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
     @property
     def classes_(self) -> NDArray[Any]:
         """Return (L,) the names of the labels, or the numbers of the columns."""
-        return np.asarray([int(name) for name in self._names] if self.indicator_ else self._names)
+        return np.arange(self.indicator_.width) if self.indicator_ else np.asarray(self._names)
 
     def _named(self, decided: SparseLabels) -> list[list[str]]:
         names, places = self._names, decided.indptr.tolist()
@@ -231,15 +300,28 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         return [flat[start:end] for start, end in pairwise(places)]
 
     def decision_function(self, texts: Any) -> NDArray[np.float32]:
-        """Return (N, L) float32 logits, in the order of `classes_`."""
+        """Return (N, L) float32 logits, in the order of `classes_`.
+
+        A column of an indicator matrix that no training document had has the logit of its prior.
+
+        Raises:
+            DataError: something else than a list of texts.
+        """
+        found: NDArray[np.float32] = self._logits(texts).numpy()
+        if self.indicator_ is None:
+            return found
+        prior = frequency_bias(torch.zeros(1), self.num_documents_).item()
+        return self.indicator_.widened(found, self._names, prior)
+
+    def _logits(self, texts: Any) -> Tensor:
         self._refuse_unfitted()
-        if isinstance(texts, str):
-            raise DataError("texts: one text was given. Expected a list of texts")
-        found: NDArray[np.float32] = self._scores(pl.Series("text", list(texts), dtype=pl.String)).numpy()
-        return found
+        return self._scores(Documents.from_lists(check_texts(texts)).texts)
 
     def _scores(self, texts: pl.Series) -> Tensor:
-        return score_documents(self.head_, self.features_.make(texts))
+        if self.encoder_ is None:
+            return score_documents(self.head_, self.features_.make(texts))
+        vectors = encode(self.encoder_, texts, batch=self.settings_.features.encoder_batch)
+        return score_documents(self.head_, Features(None, vectors))
 
     def predict_proba(self, texts: Any, *, at_least: float | None = None) -> Any:
         """Return (N, L) probabilities, sigmoid(logit); they are calibrated only as far as the loss calibrates.
@@ -255,18 +337,32 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, texts: Any) -> Any:
         """Return a list of labels a text, or, if `fit` got an indicator matrix, one of the same width (CSR, int64)."""
-        scores = torch.from_numpy(self.decision_function(texts))
-        decided = self._completed(self.decisions_.decide(scores))
+        decided = self._decided(self._logits(texts))
         return self.indicator_.matrix(decided, self._names) if self.indicator_ else self._named(decided)
+
+    def score(self, texts: Any, labels: Any, sample_weight: None = None) -> float:
+        """Return micro-F1 of `predict`: the share of documents with all labels right, scikit-learn's own, is near 0.
+
+        Args:
+            texts: N texts.
+            labels: as in `fit`.
+            sample_weight: not supported.
+        """
+        decided, truth = self._named(self._decided(self._logits(texts))), as_label_lists(labels)
+        right = sum(len(set(found) & set(true)) for found, true in zip(decided, truth, strict=True))
+        return 2 * right / max(sum(map(len, decided)) + sum(len(set(true)) for true in truth), 1)
 
     def predict_documents(self, documents: Any) -> pl.DataFrame:
         """Return id, labels (decided) and scores (the best 10 labels with their probability) of every document.
 
         Raises:
             DataError: the documents cannot be read.
+            ConfigError: their id has the name of another column of the predictions.
         """
         self._refuse_unfitted()
         found = as_documents(documents, self.settings_.data, need_labels=False)
+        if found.id_column in ("labels", "scores"):
+            raise ConfigError(f"column {found.id_column}: predictions have one of that name too. Rename the id's")
         scores = self._scores(found.texts)
         best = scores.sigmoid().topk(min(BEST, scores.shape[1]), dim=1)
         names = self._names
@@ -274,7 +370,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
             {names[label]: round(value, 6) for label, value in zip(labels, values, strict=True)}
             for labels, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
-        labels = self._named(self._completed(self.decisions_.decide(scores)))
+        labels = self._named(self._decided(scores))
         return pl.DataFrame(
             {found.id_column: found.ids, "labels": labels, "scores": pl.Series(ranked, dtype=pl.Object)},
         )
@@ -283,22 +379,23 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         """Return scores, as `metrics_`, of other documents, and under "labels" a row a label.
 
         Raises:
-            DataError: the documents cannot be read, or none has a label.
+            DataError: the documents cannot be read, or none has a label that training has.
         """
         self._refuse_unfitted()
         found = with_tree_labels(as_documents(documents, self.settings_.data), self.taxonomy_, self.settings_.data)
         labelled = number(found, self.vocabulary_)
+        labelled.refuse_unlabelled("documents to score")
         scores = self._scores(found.texts)
-        decided = self._completed(self.decisions_.decide(scores))
-        groups = found.group_numbers()
-        owners = None if groups is None else torch.from_numpy(groups)
-        metrics = self._scored(scores, labelled.labels, decided, owners)
+        decided = self._decided(scores)
+        metrics = self._scored(scores, labelled.labels, decided, _owners(found))
         table = table_of_labels(scores, decided, labelled.labels, self.counts_, self._names)
         return metrics | {"data": labelled.counts(), "labels": table}
 
     def _refuse_unfitted(self) -> None:
         if not hasattr(self, "head_"):
-            raise RunError("this classifier has not learnt anything yet: call fit, or MultiLabelClassifier.load(run)")
+            raise UnfittedError(
+                "this classifier has not learnt anything yet: call fit, or MultiLabelClassifier.load(run)"
+            )
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write a run folder, from which `load` predicts the same.
@@ -320,7 +417,8 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
             "indicator": self.indicator_.width if self.indicator_ else None,
         }
         run.write_json("vocabulary.json", facts)
-        run.write_json("features.json", self.features_.to_json())
+        tuned = None if self.encoder_ is None else keep_encoder(run, self.encoder_)
+        run.write_json("features.json", self.features_.to_json() | {"finetuned": tuned})
         run.write_json("thresholds.json", self.decisions_.to_json(self._names))
         if self.taxonomy_ is not None:
             run.write_json("taxonomy.json", self.taxonomy_.to_json())
@@ -347,28 +445,55 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         with run.guard("vocabulary.json"):
             classifier._restore_labels(run.read_json("vocabulary.json"))
         with run.guard("taxonomy.json"):
-            tree = run.read_json("taxonomy.json") if run.has("taxonomy.json") else None
+            tree = run.read_json("taxonomy.json") if settings.data.taxonomy else None
             classifier.taxonomy_ = None if tree is None else Taxonomy.from_json(tree)
         with run.guard("features.json"):
-            classifier.features_ = TextFeatures.from_json(run.read_json("features.json"))
+            facts = run.read_json("features.json")
+            classifier.features_ = TextFeatures.from_json(facts)
+            classifier.encoder_ = restore_encoder(run, facts["finetuned"]) if settings.features.finetune else None
         with run.guard("thresholds.json"):
             classifier.decisions_ = Decisions.from_json(run.read_json("thresholds.json"), classifier._names)
         with run.guard("labels.csv"):
-            classifier.labels_ = pl.read_csv(run.path / "labels.csv").to_dicts()
+            classifier.labels_ = _label_rows(run.read_text("labels.csv"), classifier._names)
         with run.guard("history.jsonl"):
             classifier.history_ = [json.loads(row) for row in run.read_text("history.jsonl").splitlines()]
         with run.guard(MODEL):
             classifier.head_ = restore_head(settings, tensors, len(classifier.vocabulary_))
+            if len(tensors.get("wide", ())) != classifier.features_.num_sparse:
+                raise ValueError("it is not over the features in features.json")
         return classifier
 
     def _restore_labels(self, facts: dict[str, Any]) -> None:
         self.vocabulary_ = Vocabulary.from_json(json.dumps(facts))
         self.counts_, self.num_documents_ = torch.tensor(facts["training_documents"]), int(facts["documents"])
         self.indicator_ = None if facts["indicator"] is None else Indicator(int(facts["indicator"]))
+        if len(self.counts_) != len(self.vocabulary_):
+            raise ValueError(f"{len(self.counts_):,} counts for {len(self.vocabulary_):,} labels")
+
+
+def _owners(documents: Documents) -> Tensor | None:
+    """Return (N,) int64, the group of each document, or None."""
+    groups = documents.group_numbers()
+    return None if groups is None else torch.tensor(groups)
+
+
+def _label_rows(text: str, names: list[str]) -> list[dict[str, Any]]:
+    """Return the rows of labels.csv.
+
+    Raises:
+        ValueError: it is not a table with a row a label.
+    """
+    try:
+        rows = pl.read_csv(StringIO(text), schema_overrides={"label": pl.String}, infer_schema_length=None).to_dicts()
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(str(error)) from None
+    if sorted(row["label"] for row in rows) != sorted(names):
+        raise ValueError("it has not a row for each label in vocabulary.json")
+    return rows
 
 
 def _as_validation(valid: Any) -> Any:
     """Return validation documents from (texts, labels), or what else was given."""
     if isinstance(valid, tuple) and len(valid) == 2:
-        return Documents.from_lists(list(valid[0]), as_label_lists(valid[1]))
+        return Documents.from_lists(check_texts(valid[0]), as_label_lists(valid[1]))
     return valid

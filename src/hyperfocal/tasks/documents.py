@@ -38,6 +38,15 @@ class Labelled:
         """Return N."""
         return len(self.documents)
 
+    def refuse_unlabelled(self, name: str) -> None:
+        """Raise DataError if none of the documents, called `name`, has a label of training: nothing can be scored."""
+        if self.labels.num_positives == 0:
+            unseen = f"; theirs are others, as {next(iter(self.unseen))!r}" if self.unseen else ""
+            raise DataError(
+                f"{name}: not one of {len(self):,} has a label that training has{unseen}. "
+                "Give documents with labels of training, or more documents"
+            )
+
     def counts(self) -> dict[str, Any]:
         """Return what a report says of the documents."""
         return {**self.documents.counts(), "positives": self.labels.num_positives, "unseen_labels": self.unseen}
@@ -64,11 +73,12 @@ class PreparedTexts:
         }
 
     def fingerprint(self) -> str:
-        """Return a checksum of texts, labels and split."""
-        parts: list[Any] = [self.vocabulary.ids.to_list()]
+        """Return a checksum of texts, labels, groups, split and taxonomy."""
+        parts: list[Any] = [self.vocabulary.ids.to_list(), self.taxonomy and self.taxonomy.to_json()]
         for part in (self.train, self.valid):
-            rows = part.labels
+            rows, groups = part.labels, part.documents.group_numbers()
             parts += [hash_texts(part.documents.texts), rows.indptr.tolist(), rows.indices.tolist()]
+            parts.append(None if groups is None else groups.tolist())
         return hash_of(*parts)
 
 
@@ -90,11 +100,28 @@ def as_documents(data: Any, columns: TextDataSettings, *, need_labels: bool = Tr
     raise DataError(f"documents are a path, a polars or pandas frame or Documents, not {type(data).__name__}")
 
 
+def check_texts(texts: Any) -> list[str | None]:
+    """Return texts as a list, after a look at each; None is no text.
+
+    Raises:
+        DataError: one text in place of a list; something that is no text.
+    """
+    if isinstance(texts, str):
+        raise DataError("texts: one text was given. Expected a list of texts")
+    rows = list(texts)
+    wrong = next((place for place, text in enumerate(rows) if not isinstance(text, str | None)), None)
+    if wrong is not None:
+        raise DataError(
+            f"texts: number {wrong} is a {type(rows[wrong]).__name__}, not a text. Expected a list of texts"
+        )
+    return rows
+
+
 def prepare_texts(train: Any, valid: Any, settings: ClassifySettings) -> PreparedTexts:
     """Read, split and number; the split is drawn by `settings.seed`.
 
     Raises:
-        DataError: what cannot be read; no document has a label.
+        DataError: what cannot be read; no document has a label, or in validation none that training has.
         LeakError: a group, or an id, stands in `train` and in `valid`.
     """
     taxonomy = read_taxonomy(settings.data.taxonomy) if settings.data.taxonomy else None
@@ -110,8 +137,9 @@ def prepare_texts(train: Any, valid: Any, settings: ClassifySettings) -> Prepare
     if len(names) == 0:
         raise DataError("no training document has a label. Name the column of the labels with --labels COLUMN")
     vocabulary = Vocabulary.of(names)
-    others = with_tree_labels(others, taxonomy, settings.data)
-    return PreparedTexts(vocabulary, number(documents, vocabulary), number(others, vocabulary), taxonomy)
+    held = number(with_tree_labels(others, taxonomy, settings.data), vocabulary)
+    held.refuse_unlabelled("validation documents")
+    return PreparedTexts(vocabulary, number(documents, vocabulary), held, taxonomy)
 
 
 def with_tree_labels(documents: Documents, taxonomy: Taxonomy | None, settings: TextDataSettings) -> Documents:

@@ -81,6 +81,12 @@ class TextFeatures:
 
     def _ngrams(self, texts: pl.Series) -> Arrays:
         assert self.ngrams is not None
+        if texts.is_empty():  # scikit-learn refuses to look at nothing
+            return {
+                "indptr": np.zeros(1, np.int64),
+                "columns": np.empty(0, np.int64),
+                "values": np.empty(0, np.float32),
+            }
         matrix = self.ngrams.transform(texts)
         return {
             "indptr": matrix.indptr.astype(np.int64),
@@ -93,13 +99,13 @@ class TextFeatures:
         return {"vectors": encode_texts(self.encoder, texts, batch=self.settings.encoder_batch, watch=watch)}
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` reads."""
-        ngrams = self.ngrams
+        """Return what `from_json` reads; a fine-tuned encoder is none of it."""
+        ngrams, frozen = self.ngrams, None if self.settings.finetune else self.encoder
         return {
             "settings": msgspec.to_builtins(self.settings),
             "terms": ngrams.terms if ngrams else None,
             "weights": {name: values.tolist() for name, values in ngrams.weights.items()} if ngrams else None,
-            "encoder": {"name": self.settings.encoder, "checksum": self.encoder.checksum} if self.encoder else None,
+            "encoder": {"name": self.settings.encoder, "checksum": frozen.checksum} if frozen else None,
         }
 
     @classmethod
@@ -134,9 +140,15 @@ def resolve_kind(settings: FeatureSettings) -> FeatureSettings:
     """Return the settings with `auto` replaced, by what is installed.
 
     Raises:
-        ConfigError: what is asked for is not installed, or nothing is asked for.
+        ConfigError: what is asked for is not installed, or nothing is asked for; fine-tuning of anything but an
+            encoder alone.
     """
     kind = settings.kind
+    if settings.finetune and kind != "encoder":
+        raise ConfigError(
+            f"features.finetune = true trains an encoder alone, but features.kind = {kind!r}. "
+            "Set features.kind = encoder, or leave features.finetune out"
+        )
     if kind == "auto":
         kind = "ngrams" if find_encoder(settings.encoder) is None else "both"
     elif kind in ("encoder", "both") and find_encoder(settings.encoder) is None:

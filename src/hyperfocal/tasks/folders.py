@@ -38,10 +38,13 @@ def read_settings(kind: type[Job], run: RunFolder) -> Job:
     """Return the settings of a run.
 
     Raises:
-        RunError: the run is of the other job.
+        RunError: the run is of the other job, or does not say of which.
         ConfigError: its settings cannot be read.
     """
-    job, asked = run.read_json(DATA).get("job", "recommend"), NAMES[kind.__name__]
+    asked, identity = NAMES[kind.__name__], run.read_json(DATA)
+    if not isinstance(identity, dict) or "fingerprint" not in identity:
+        raise run.damaged(DATA, ValueError("it has no fingerprint"))
+    job = identity.get("job", "recommend")  # the only one there was at first
     if job != asked:
         raise RunError(f"run {run.path}: is one of `{job}`, not of `{asked}`. Use `hyperfocal {job}` for it")
     return from_toml(kind, run.read_text(CONFIG), str(run.path / CONFIG))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from hyperfocal.config.classify import ClassifySettings, TextLossSettings
 from hyperfocal.labels import SparseLabels
@@ -142,16 +143,32 @@ def train_head(
         sparse=head.sparse_parameters,
         sparse_learning_rate=settings.train.sparse_learning_rate,
     )
+    return head, train_job(job, run, resume=resume, watch=watch)
+
+
+def train_job(
+    job: Job,
+    run: RunFolder | None,
+    *,
+    resume: bool,
+    watch: Watch,
+    prepare: Callable[[Optimizer], None] = lambda _: None,
+) -> list[dict[str, float]]:
+    """Train a job's model, or what the checkpoint in the run left of it; return a row an epoch.
+
+    `prepare` is called with the optimizer before the first step. Errors as in `train_head`.
+    """
     trainer = Trainer(job, save=_keeper(run), watch=watch)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed + 1)  # of dropout
+    prepare(trainer.optimizers[0])
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(job.seed + 1)  # of dropout
         if resume and run is not None and run.has(CHECKPOINT):
             with run.guard(CHECKPOINT):
                 trainer.restore(Checkpoint(*run.read_tensors(CHECKPOINT)))
         if not trainer.run():
             raise KeyboardInterrupt
-    head.eval()
-    return head, trainer.progress.history
+    job.model.eval()
+    return trainer.progress.history
 
 
 def head_loss(head: TextHead, loss: SeparableLoss | SoftmaxLoss, features: Features, labels: SparseLabels) -> Tensor:

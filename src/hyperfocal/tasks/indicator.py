@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, issparse
 
 from hyperfocal.errors import DataError
@@ -28,6 +29,12 @@ class Indicator:
         """Return the width of an indicator matrix; None for lists of labels."""
         return cls(labels.shape[1]) if is_indicator(labels) else None
 
+    def widened(self, scores: NDArray[np.float32], names: list[str], fill: float) -> NDArray[np.float32]:
+        """Return (N, width) the (N, L) scores of the labels so named, and `fill` in the columns of no label."""
+        wide = np.full((len(scores), self.width), fill, dtype=np.float32)
+        wide[:, [int(name) for name in names]] = scores
+        return wide
+
     def matrix(self, decided: SparseLabels, names: list[str]) -> csr_matrix[np.int64]:
         """Return (N, width) ones at the decided labels, whose names are numbers of columns."""
         columns = np.asarray([int(name) for name in names], dtype=np.int64)[decided.indices.numpy()]
@@ -36,23 +43,48 @@ class Indicator:
 
 
 def is_indicator(labels: Any) -> bool:
-    """Return whether labels are a two-dimensional array or a sparse matrix."""
-    return bool(issparse(labels) or (isinstance(labels, np.ndarray) and labels.ndim == 2))
+    """Return whether labels are a sparse matrix, or an array, tensor or frame of two dimensions."""
+    return bool(issparse(labels) or len(getattr(labels, "shape", ())) == 2)
 
 
 def as_label_lists(labels: Any) -> Sequence[Sequence[str]]:
     """Return a list of labels a document, from such lists or from an indicator matrix.
 
     Raises:
-        DataError: an indicator matrix that holds other numbers than 0 and 1.
+        DataError: an indicator matrix that holds anything else than 0 and 1; a row that is no list.
     """
     if not is_indicator(labels):
-        return [[str(name) for name in row] if not isinstance(row, str) else row for row in labels]
-    rows = csr_matrix(labels)
-    rows.eliminate_zeros()
-    if not np.isin(rows.data, (0, 1)).all():
-        raise DataError("labels: an indicator matrix holds only 0 and 1. Give lists of labels, or such a matrix")
+        rows = [_label_list(row) for row in labels]
+        _refuse_disguised(rows)
+        return [[str(name) for name in row] for row in rows]
+    matrix: Any = labels if issparse(labels) else np.asarray(labels)
+    if matrix.dtype.kind not in "biuf" or not np.isin(csr_matrix(matrix).data, (0, 1)).all():
+        raise DataError(
+            f"Unknown label type: a matrix of {matrix.dtype} that holds more than 0 and 1. "
+            "Give an indicator matrix with a column a label, or lists of labels"
+        )
+    ones = csr_matrix(matrix, copy=True)  # what follows writes into it
+    ones.eliminate_zeros()
     return [
-        [str(column) for column in rows.indices[start:end]]
-        for start, end in zip(rows.indptr[:-1], rows.indptr[1:], strict=True)
+        [str(column) for column in ones.indices[start:end]]
+        for start, end in zip(ones.indptr[:-1], ones.indptr[1:], strict=True)
     ]  # fmt: skip
+
+
+def _label_list(row: Any) -> list[Any]:
+    if isinstance(row, str) or not isinstance(row, Iterable):
+        raise DataError(
+            f"Unknown label type: {str(row)!r} is no list of labels. Give a list of labels a document, as [{str(row)!r}], or an "
+            "indicator matrix with a column a label"
+        )
+    return list(row)
+
+
+def _refuse_disguised(rows: list[list[Any]]) -> None:
+    """Raise DataError for lists that look like the rows of an indicator matrix: all of one length, of 0 and 1."""
+    binary = (isinstance(value, int | np.integer) and value in (0, 1) for row in rows for value in row)
+    if rows and len(rows[0]) > 1 and len(set(map(len, rows))) == 1 and all(binary):
+        raise DataError(
+            "labels: lists of 0 and 1, all of one length, may be labels or an indicator matrix. "
+            "Give the matrix as a numpy array, or labels as texts"
+        )

@@ -33,9 +33,9 @@ def cross_decided(
         settings: how to decide.
         groups: (N,) int64, documents of one group are in one half; None is each for itself.
     """
-    owners = torch.arange(len(scores)) if groups is None else groups
+    owners = torch.arange(len(scores)) if groups is None else groups.unique(return_inverse=True)[1]
     generator = torch.Generator().manual_seed(0)
-    halves = torch.randperm(int(owners.max()) + 1, generator=generator)[owners] % PARTS
+    halves = torch.randperm(len(owners.unique()), generator=generator)[owners] % PARTS
     decided = torch.zeros(scores.shape, dtype=torch.bool)
     for part in range(PARTS):
         own, others = (halves == part).nonzero()[:, 0], (halves != part).nonzero()[:, 0]
@@ -81,11 +81,16 @@ def score_labels(
 
 
 def intervals(values: dict[str, float], resamples: dict[str, Tensor]) -> dict[str, Interval]:
-    """Return for each resampled metric its value and 95% interval (percentiles 2.5 and 97.5)."""
+    """Return for each resampled metric its value and 95% interval.
+
+    Percentiles 2.5 and 97.5 of the resamples, moved so that their mean is the value: a rare label that a resample
+    lacks is left out of its macro mean, which moves all of them.
+    """
     quantiles = torch.tensor([0.025, 0.975], dtype=torch.float64)
     found = {}
     for name, resampled in resamples.items():
-        low, high = resampled.double().nanquantile(quantiles).tolist()
+        centred = resampled.double() - resampled.double().nanmean() + values[name]
+        low, high = centred.nanquantile(quantiles).tolist()
         found[name] = Interval(values[name], low, high)
     return found
 
@@ -98,12 +103,14 @@ def evaluation(
     num_documents: int,
     *,
     groups: Tensor | None = None,
-) -> dict[str, Any]:
-    """Return the JSON-able report of one model on documents: every metric, intervals of the main ones."""
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the JSON-able report of one model on documents, every metric and intervals of the main ones; and these
+    in the resamples.
+    """
     weights = resample_weights(len(scores), groups=groups)
     values, resamples = score_labels(scores, truth, tuned, counts, num_documents, weights=weights)
     found = {name: interval._asdict() for name, interval in intervals(values, resamples).items()}
-    return {"documents": len(scores), "values": values, "intervals": found}
+    return {"documents": len(scores), "values": values, "intervals": found}, resamples
 
 
 def tier_scores(tuned: SparseLabels, truth: SparseLabels, labels: list[str], taxonomy: Taxonomy) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from hyperfocal.config.recipes import resolve
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data.files import write_frame
 from hyperfocal.data.synthetic import ChallengeData, make_challenges, write_challenges
-from hyperfocal.errors import RunError
+from hyperfocal.demo.folders import claim
 from hyperfocal.report.progress import FitProgress
 from hyperfocal.report.tables import (
     data_lines,
@@ -27,7 +27,6 @@ from hyperfocal.runs import whole_file
 from hyperfocal.tasks.recommend import Recommender
 
 EXAMPLE_USERS = 3
-MARK = ".hyperfocal-demo"  # says that the folder is ours to overwrite
 
 
 def run_demo(out: Path, *, users: int, challenges: int, epochs: int, seed: int) -> None:
@@ -37,7 +36,7 @@ def run_demo(out: Path, *, users: int, challenges: int, epochs: int, seed: int) 
     resolve(
         RecommendSettings, overrides={"seed": seed, "train.epochs": epochs}
     )  # a wrong one is an error before anything is written
-    _claim(out)
+    claim(out)
     print_lines(console, [f"Making {users:,} users who solve 13 of {challenges:,} challenges each ..."])
     data = make_challenges(users, challenges, seed=seed)
     folder, run = out / "data", out / "run"
@@ -57,14 +56,6 @@ def run_demo(out: Path, *, users: int, challenges: int, epochs: int, seed: int) 
     console.print("Three users, what they solved (last 5), what came next, and what was predicted:")
     console.print(examples_table(_examples(data, predictions)))
     _say_where(console, out)
-
-
-def _claim(out: Path) -> None:
-    """Make the folder, or make sure that it is an earlier demo's."""
-    if out.exists() and not (out.is_dir() and ((out / MARK).exists() or not any(out.iterdir()))):
-        raise RunError(f"{out}: is there already and is no demo of ours. Choose another folder with --out")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / MARK).touch()
 
 
 def _examples(data: ChallengeData, predictions: pl.DataFrame) -> list[tuple[str, list[str], list[str], list[str]]]:

@@ -1,4 +1,4 @@
-"""The command line. Heavy imports are inside the commands, so that --help answers at once."""
+"""The commands of the job `recommend`. Heavy imports are inside, so that --help answers at once."""
 
 from __future__ import annotations
 
@@ -8,37 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyperfocal.errors import ConfigError, DataError, HyperfocalError
+from hyperfocal.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from hyperfocal.tasks.recommend import Recommender
 
-RUN = click.Path(path_type=Path)
-FILE = click.Path(path_type=Path)
+FILE = RUN = click.Path(path_type=Path)
 
 
-class Commands(click.Group):
-    """A group whose commands end with a plain message and exit code 2 on the errors we raise."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(ctx)
-        except (HyperfocalError, OSError) as error:
-            click.echo(f"error: {error}", err=True)
-            ctx.exit(2)
-
-
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="hyperfocal")
-def main() -> None:
-    """Learn from extremely unbalanced labels: hundreds to millions of them, a handful right for each example.
-
-    Start with `hyperfocal demo`.
-    """
-
-
-@main.group()
+@click.group()
 def recommend() -> None:
     """Recommend the next items of users, from a log of who did what in which order.
 
@@ -186,18 +164,3 @@ def evaluate(run: Path, history: Path, truth: Path | None, k: int | None, repeat
     console = Console()
     console.print(scores_report(metrics, title="Test"))
     print_lines(console, holdout_lines(metrics["data"], "test"))
-
-
-@main.command()
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="Folder to write."
-)
-@click.option("--users", type=int, default=12_000, show_default=True, help="Users to make up; 69532 is the true scale.")
-@click.option("--challenges", type=int, default=1_000, show_default=True, help="Challenges; 5606 is the true scale.")
-@click.option("--epochs", type=int, default=60, show_default=True, help="Epochs to train.")
-@click.option("--seed", type=int, default=0, show_default=True)
-def demo(out: Path, users: int, challenges: int, epochs: int, seed: int) -> None:
-    """Make data up, train on it, compare with baselines, and show three users. Under two minutes."""
-    from hyperfocal.demo import run_demo
-
-    run_demo(out, users=users, challenges=challenges, epochs=epochs, seed=seed)

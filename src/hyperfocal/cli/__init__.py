@@ -1,0 +1,3 @@
+"""The command line."""
+
+from hyperfocal.cli.commands import main as main

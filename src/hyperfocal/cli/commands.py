@@ -1,0 +1,38 @@
+"""The command line. Heavy imports are inside the commands, so that --help answers at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from hyperfocal.cli.classify import classify
+from hyperfocal.cli.demo import demo
+from hyperfocal.cli.recommend import recommend
+from hyperfocal.errors import HyperfocalError
+
+
+class Commands(click.Group):
+    """A group whose commands end with a plain message and exit code 2 on the errors we raise."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except (HyperfocalError, OSError) as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="hyperfocal")
+def main() -> None:
+    """Learn from extremely unbalanced labels: hundreds to millions of them, a handful right for each example.
+
+    Start with `hyperfocal demo`.
+    """
+
+
+main.add_command(recommend)
+main.add_command(classify)
+main.add_command(demo)

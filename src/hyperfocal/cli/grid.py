@@ -1,0 +1,116 @@
+"""What `classify grid` does, from its options to the table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from hyperfocal.cache import default_cache
+from hyperfocal.cli.texts import data_settings
+from hyperfocal.config.classify import ClassifySettings
+from hyperfocal.config.recipes import resolve
+from hyperfocal.errors import ConfigError
+from hyperfocal.grid.adaptive import RANGES
+from hyperfocal.grid.points import Point, baseline_name, caps_and_gammas, expand, parse_values, read_grid_recipe
+from hyperfocal.grid.search import GridJob, GridResult, keep_winner, run_grid, run_search, score_test
+from hyperfocal.grid.training import check_workers
+from hyperfocal.report.grid_progress import GridProgress
+from hyperfocal.report.grid_table import grid_report, grid_rows, write_table
+from hyperfocal.report.label_tables import data_lines, test_report
+from hyperfocal.report.progress import EncodingProgress
+from hyperfocal.report.tables import print_commands, print_lines
+from hyperfocal.train import count_cores
+
+
+def run_grid_command(options: dict[str, Any]) -> None:
+    """Run the grid under a live table, print and keep its table, keep the winner, and score test once."""
+    threads = check_workers(options["workers"], count_cores())
+    result = _search(options, threads) if options["search"] == "optuna" else _full(options, threads)
+    console, out = Console(), options["out"]
+    rows = grid_rows(result.results, result.failed, result.verdicts, result.baseline, result.winner, by=result.by)
+    print_lines(console, [*data_lines(result.material.data.counts()), ""])
+    console.print(grid_report(rows, by=result.by))
+    write_table(rows, out, by=result.by)
+    _finish(console, result, out, options["test"])
+
+
+def overrides_of(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that flags give."""
+    return {key: value for key, value in data_settings(options).items() if value is not None}
+
+
+def read_points(options: dict[str, Any]) -> tuple[ClassifySettings, list[Point], str]:
+    """Return the base settings, the points and the baseline that flags and recipe ask for.
+
+    Raises:
+        ConfigError: neither or both say what the grid is; what is not allowed in them.
+    """
+    overrides = overrides_of(options)
+    flags = options["caps"] is not None or options["gammas"] is not None
+    recipe = options["recipe"]
+    if flags:
+        base = resolve(ClassifySettings, recipe, overrides)
+        caps, gammas = (parse_values(options[kind] or "none", kind) for kind in ("caps", "gammas"))
+        points = caps_and_gammas(base, caps, gammas, options["seeds"] or 1)
+        return base, points, baseline_name(points, options["baseline"])
+    if recipe is None:
+        raise ConfigError("an empty grid. Give --caps and --gammas, or --recipe FILE with a section [grid]")
+    found = read_grid_recipe(recipe, overrides)
+    points = expand(found.base, found.axes, options["seeds"] or found.seeds)
+    return found.base, points, baseline_name(points, options["baseline"] or found.baseline)
+
+
+def _full(options: dict[str, Any], threads: int) -> GridResult:
+    base, points, baseline = read_points(options)
+    with _watched(options, base, len(points), threads) as job:
+        return run_grid(job, points, baseline)
+
+
+def _search(options: dict[str, Any], threads: int) -> GridResult:
+    if options["caps"] or options["gammas"] or options["seeds"]:
+        raise ConfigError("--search optuna draws its own points: leave --caps, --gammas and --seeds out")
+    base = resolve(ClassifySettings, options["recipe"], overrides_of(options))
+    with _watched(options, base, options["trials"] + 1, threads) as job:
+        return run_search(job, RANGES, options["trials"])
+
+
+@contextmanager
+def _watched(options: dict[str, Any], base: ClassifySettings, points: int, threads: int) -> Iterator[GridJob]:
+    """Show progress while the job is worked on; Ctrl-C ends the program with 130 and says how to go on."""
+    try:
+        with EncodingProgress() as encoding, GridProgress(points, options["workers"], by=options["by"]) as progress:
+            yield GridJob(
+                options["train"],
+                options["valid"],
+                base,
+                options["out"],
+                default_cache(),
+                progress,
+                options["workers"],
+                threads,
+                options["by"],
+                options["retry"],
+                encoding.watch,
+            )
+    except KeyboardInterrupt:
+        click.echo(f"stopped. What is done is kept; the same command goes on in {options['out']}.", err=True)
+        sys.exit(130)
+
+
+def _finish(console: Console, result: GridResult, out: Path, test: Path | None) -> None:
+    if test is None:
+        keep_winner(result, out)
+    else:
+        console.print(test_report(score_test(result, out, test)))
+    lines = [
+        f"Table: {out / 'table.md'}, .csv and .json",
+        f"Winner: {out / 'winner'}, a run as those of `fit`; baseline: {out / 'baseline'}",
+        f"Next: hyperfocal classify predict {out / 'winner'} DOCS --out PRED.jsonl",
+    ]
+    print_commands(console, ["", *lines])

@@ -1,0 +1,1 @@
+"""Demos of both jobs, on data that they make up."""

@@ -1,0 +1,74 @@
+"""The demo of the job `classify`: a corpus made up, a small grid of losses, its table and verdict."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from hyperfocal.config.classify import ClassifySettings
+from hyperfocal.config.recipes import resolve
+from hyperfocal.data.synthetic_texts import make_corpus, write_corpus
+from hyperfocal.demo.folders import claim
+from hyperfocal.grid.points import baseline_name, caps_and_gammas
+from hyperfocal.grid.search import GridJob, run_grid, score_test
+from hyperfocal.grid.training import check_workers
+from hyperfocal.report.grid_progress import GridProgress
+from hyperfocal.report.grid_table import grid_report, grid_rows, write_table
+from hyperfocal.report.label_tables import data_lines, test_report
+from hyperfocal.report.tables import print_commands, print_lines
+from hyperfocal.train import count_cores
+
+CAPS, GAMMAS = [None, 7.0], [None, 3.0]
+
+
+def run_demo(out: Path, *, documents: int, workers: int | None, seed: int) -> None:
+    """Write corpus, grid and winner to the folder `out`, and print what came of it."""
+    console, folder = Console(), out / "data"
+    workers = count_cores() if workers is None else workers
+    threads = check_workers(workers, count_cores())
+    settings = {"seed": seed, "features.kind": "ngrams", "data.taxonomy": str(folder / "taxonomy.tsv")}
+    base = resolve(ClassifySettings, overrides=settings)
+    points = caps_and_gammas(base, CAPS, GAMMAS, seeds=1)
+    claim(out)
+    print_lines(console, [f"Making {documents:,} documents with 698 labels in a tree of four tiers ..."])
+    write_corpus(make_corpus(documents, seed=seed), folder)
+    shutil.rmtree(out / "grid", ignore_errors=True)
+    with GridProgress(len(points), workers) as progress:
+        job = GridJob(
+            folder / "train.jsonl",
+            folder / "valid.jsonl",
+            base,
+            out / "grid",
+            out / "cache",
+            progress,
+            workers,
+            threads,
+        )
+        result = run_grid(job, points, baseline_name(points))
+    rows = grid_rows(result.results, result.failed, result.verdicts, result.baseline, result.winner, by=result.by)
+    print_lines(console, [*data_lines(result.material.data.counts()), ""])
+    console.print(grid_report(rows, by=result.by))
+    write_table(rows, out / "grid", by=result.by)
+    console.print(test_report(score_test(result, out / "grid", folder / "test.jsonl")))
+    _say_where(console, out)
+
+
+def _say_where(console: Console, out: Path) -> None:
+    program = "hyperfocal" if shutil.which("hyperfocal") else sys.argv[0]
+    data, tree = out / "data", f"--taxonomy {out / 'data' / 'taxonomy.tsv'}"
+    lines = [
+        "",
+        f"Data:   {data}",
+        f"Table:  {out / 'grid' / 'table.md'}",
+        f"Winner: {out / 'grid' / 'winner'}",
+        "",
+        "The same with commands, on these files or on yours:",
+        f"  {program} classify grid {data / 'train.jsonl'} --caps none,7 --gammas none,3 --out grid {tree}",
+        f"  {program} classify fit {data / 'train.jsonl'} --out run {tree}",
+        f"  {program} classify predict run {data / 'test.jsonl'} --out predictions.jsonl",
+        f"  {program} classify evaluate run {data / 'test.jsonl'}",
+    ]
+    print_commands(console, lines)
