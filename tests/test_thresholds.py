@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from hyperfocal import thresholds
 from hyperfocal.config.classify import DecisionSettings
 from hyperfocal.errors import DataError
 from hyperfocal.labels import SparseLabels
@@ -182,9 +184,9 @@ class TestPerLabel:
         truth[:, 0] = scores[:, 0] > 0.3
         counts = torch.tensor([50, 9, 9])
         for shrinkage in (0.0, 10.0):
-            thresholds = tuned(scores, truth, counts, rule="per_label", objective="macro", shrinkage=shrinkage)
+            decisions = tuned(scores, truth, counts, rule="per_label", objective="macro", shrinkage=shrinkage)
             alike = tuned(scores, truth, counts, rule="global", objective="macro").shared
-            assert thresholds.thresholds[1:].tolist() == pytest.approx([alike, alike])
+            assert decisions.thresholds[1:].tolist() == pytest.approx([alike, alike])
 
     @pytest.mark.parametrize("name", ["micro", "macro", "both"])
     def test_the_rarest_labels_join_the_pool_before_when_no_positive_is_left_for_them(self, name):
@@ -192,8 +194,8 @@ class TestPerLabel:
         scores = torch.linspace(-2, 2, 400)[:, None] + torch.tensor([0.0, 7.0, 7.0])
         truth = torch.stack([scores[:, 0] > 0, scores[:, 1] > 7, torch.zeros(400)], 1).bool()
         counts = torch.tensor([90, 20, 1])
-        thresholds = tuned(scores, truth, counts, rule="per_label", objective=name).thresholds.tolist()
-        assert thresholds == pytest.approx([0, 7, 7], abs=0.02)
+        found = tuned(scores, truth, counts, rule="per_label", objective=name).thresholds.tolist()
+        assert found == pytest.approx([0, 7, 7], abs=0.02)
 
     def test_pools_are_of_labels_about_as_frequent(self):
         """200 positives for each of two frequent labels, cut at 0; the rare ones share a cut at 5."""
@@ -206,12 +208,38 @@ class TestPerLabel:
             truth[:, label] = true
         counts = torch.tensor([300, 300, *range(30, 20, -1)])
         order = torch.randperm(12)
-        thresholds = torch.empty(12)
-        settings = {"rule": "per_label", "objective": "micro", "shrinkage": 1e12}
-        thresholds[order] = tuned(scores[:, order], truth[:, order], counts[order], **settings).thresholds
-        assert thresholds[:2].tolist() == pytest.approx([0, 0], abs=0.7)
-        assert thresholds[2:].tolist() == pytest.approx([5] * 10, abs=0.7)
-        assert len(thresholds[2:].unique()) == 1
+        found = torch.empty(12)
+        options = {"rule": "per_label", "objective": "micro", "shrinkage": 1e12}
+        found[order] = tuned(scores[:, order], truth[:, order], counts[order], **options).thresholds
+        assert found[:2].tolist() == pytest.approx([0, 0], abs=0.7)
+        assert found[2:].tolist() == pytest.approx([5] * 10, abs=0.7)
+        assert len(found[2:].unique()) == 1
+
+    @pytest.mark.parametrize("name", ["micro", "macro", "f_beta"])
+    @quick
+    @given(cases(labels=3), st.sampled_from([0.5, 1.0, 2.0]), st.permutations(range(3)))
+    def test_pooled_thresholds_are_the_best_of_all_combinations(self, name, case, beta, counts):
+        """Pools of two positives, and nothing of a label's own."""
+        scores, truth = case
+        options = {"objective": name, "beta": beta, "shrinkage": 1e300}
+        counts = torch.tensor(counts[: truth.shape[1]])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(thresholds, "POOL", 2)
+            decided = tuned(scores, truth, counts, rule="per_label", **options).decide(scores).to_dense(torch.bool)
+        pools = [[]]
+        for label in counts.argsort(descending=True).tolist():
+            if int(truth[:, pools[-1]].sum()) >= 2:
+                pools.append([])
+            pools[-1].append(label)
+        if len(pools) > 1 and int(truth[:, pools[-1]].sum()) < 2:
+            pools[-2:] = [pools[-2] + pools[-1]]
+        best = 0.0
+        for cuts in product(*(every_cut(scores[:, pool]) for pool in pools)):
+            whole = torch.zeros_like(truth)
+            for pool, cut in zip(pools, cuts, strict=True):
+                whole[:, pool] = cut
+            best = max(best, objective(whole, truth, name, beta))
+        assert objective(decided, truth, name, beta) == pytest.approx(best, abs=2e-6)
 
     def test_none_decided_can_be_a_labels_own_best(self):
         """The only true one of label 1 is the last of 40: for micro-F1 each way to reach it costs more than it gives,
@@ -300,9 +328,9 @@ class TestJson:
 
     @quick
     @given(st.lists(numbers, max_size=6), st.integers(0, 5), st.booleans(), numbers)
-    def test_there_and_back(self, thresholds, top_k, minimum_one, shared):
-        labels = [f"label {number}" for number in range(len(thresholds))]
-        decisions = Decisions(torch.tensor(thresholds), top_k, minimum_one, shared)
+    def test_there_and_back(self, values, top_k, minimum_one, shared):
+        labels = [f"label {number}" for number in range(len(values))]
+        decisions = Decisions(torch.tensor(values), top_k, minimum_one, shared)
         text = json.dumps(decisions.to_json(labels))
         again = Decisions.from_json(json.loads(text), labels)
         assert again.thresholds.dtype == torch.float32

@@ -362,7 +362,8 @@ class SparseTrial(Trial):
 
     def validate(self) -> dict[str, float]:
         self.weights.append(weights(self.model))
-        return {"map@3": self.metrics(len(self.weights) - 1) if self.metrics else -self.error(torch.arange(22)).mean()}
+        epoch = len(self.weights) - 1
+        return {"map@3": self.metrics(epoch) if self.metrics else -self.error(torch.arange(EXAMPLES)).mean().item()}
 
 
 class TestSparseParameters:

@@ -138,6 +138,11 @@ class SparseLabels:
         places = offsets + torch.arange(int(indptr[-1]), device=offsets.device)
         return SparseLabels(indptr, self.indices[places], self.num_labels)
 
+    def followed_by(self, others: SparseLabels) -> SparseLabels:
+        """Return the labels of these examples, and after them of the others, over the same L labels."""
+        indptr = torch.cat([self.indptr, others.indptr[1:] + self.indptr[-1]])
+        return SparseLabels(indptr, torch.cat([self.indices, others.indices]), self.num_labels)
+
     def without(self, others: SparseLabels) -> SparseLabels:
         """Return the pairs that are not among `others`, of the same B examples and L labels."""
         kept = ~self.among(others)

@@ -52,9 +52,11 @@ class TestCrossDecisions:
         """Numbers far apart, as `group_numbers` gives them, are as good as 0 and 1: no half is empty."""
         rule = DecisionSettings(rule="global")
         near = torch.arange(N) % 2
-        decided = [cross_decided(SCORES, TRUTH, COUNTS, rule, groups).to_dense() for groups in (near, 8 * near + 3)]
-        assert torch.equal(*decided)
-        assert not torch.equal(decided[0], SparseLabels.from_dense(SCORES > 0).to_dense())
+        expected = cross_decided(SCORES, TRUTH, COUNTS, rule, near).to_dense()
+        assert not torch.equal(expected, (SCORES > 0).float())
+        for distance in range(2, 10):
+            decided = cross_decided(SCORES, TRUTH, COUNTS, rule, distance * near).to_dense()
+            assert torch.equal(decided, expected)
 
     @pytest.mark.parametrize("number", [0, 1])
     def test_too_few_to_tune_are_decided_at_one_half(self, number):
@@ -97,11 +99,11 @@ class TestScores:
         )
         assert grouped["high"] - grouped["low"] > 2 * (alone["high"] - alone["low"])
 
-    def test_intervals_are_quantiles(self):
+    def test_intervals_are_quantiles_around_the_value(self):
         resampled = torch.arange(1001, dtype=torch.float64)
-        resampled[0] = torch.nan  # a resample without a positive; 1 to 1,000 remain
-        (found,) = intervals({"x": 500.0}, {"x": resampled}).values()
-        assert found == (500, pytest.approx(1 + 0.025 * 999), pytest.approx(1 + 0.975 * 999))
+        resampled[0] = torch.nan  # a resample without a positive; 1 to 1,000 remain, of mean 500.5
+        (found,) = intervals({"x": 600.0}, {"x": resampled}).values()
+        assert found == (600, pytest.approx(1 + 0.025 * 999 + 99.5), pytest.approx(1 + 0.975 * 999 + 99.5))
 
 
 class TestTables:

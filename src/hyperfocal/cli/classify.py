@@ -69,7 +69,7 @@ def fit(
 
     if resume and overwrite:
         raise ConfigError("--resume continues the run in --out and --overwrite replaces it: give one of them")
-    settings = data_settings(data) | ({"features.finetune": True} if finetune else {})
+    settings = data_settings(data) | ({"features.finetune": True, "features.kind": "encoder"} if finetune else {})
     cap_value: float | str | None = cap if cap in (None, "off", "none") else _number("--cap", str(cap))
     classifier = MultiLabelClassifier(
         recipe, features=features, loss=loss, gamma=gamma, cap=cap_value, decide=decide, seed=seed, settings=settings

@@ -73,7 +73,7 @@ class DecisionSettings(Section, frozen=True, kw_only=True):
 
     rule: Literal["half", "global", "per_label", "top_k"] = "per_label"
     objective: Literal["micro", "macro", "both", "f_beta"] = "both"  # what the threshold is tuned for
-    beta: Annotated[float, Meta(gt=0)] = 1.0  # f_beta: above 1 recall counts more
+    beta: Annotated[float, Meta(ge=0.01, le=100)] = 1.0  # f_beta: above 1 recall counts more
     k: AtLeastOne = 3  # top_k: labels a document
     shrinkage: NotNegative = 10.0  # per_label: positives at which a label's own threshold counts half
     minimum_one: bool = False  # whether a document without a decided label gets its best one
@@ -82,6 +82,7 @@ class DecisionSettings(Section, frozen=True, kw_only=True):
 class TextTrainSettings(TrainSettings, frozen=True, kw_only=True):
     """As TrainSettings; the metric needs no threshold."""
 
+    refit: bool = False  # whether the head is trained again on training and validation documents, once all is tuned
     learning_rate: Annotated[float, Meta(gt=0)] = 0.001
     encoder_learning_rate: Annotated[float, Meta(gt=0)] = 2e-5  # of an encoder that is fine-tuned
     sparse_learning_rate: Annotated[float, Meta(gt=0)] = 500.0  # of plain SGD, for the weights of n-grams

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite, isnan, nan
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from hyperfocal.grid.store import Store
 
 BATCH = 4  # points proposed before the next look at results
 BASELINE = "baseline"
+FIXED = ("seed", "data", "features")  # sections that all points share: documents, and features computed once
 FAMILIES = ["bce", "focal", "asymmetric", "ntr_focal", "balanced"]
 Range = Mapping[str, Any] | Sequence[Any]
 RANGES: dict[str, Range] = {
@@ -35,15 +37,35 @@ RANGES: dict[str, Range] = {
 
 
 def check_ranges(ranges: Mapping[str, Range], base: ClassifySettings) -> None:
-    """Raise ConfigError unless optuna is here and both ends of every range are allowed settings."""
+    """Raise ConfigError unless optuna is here, there are ranges, and the ends of each are allowed settings."""
     if importlib.util.find_spec("optuna") is None:
         raise ConfigError("--search optuna needs optuna, which is not installed: pip install 'hyperfocal[search]'")
+    if not ranges:
+        raise ConfigError("search: no ranges. Give at least one, as {'loss.gamma': {'low': 0.5, 'high': 4}}")
     for key, values in ranges.items():
-        ends = [values.get("low"), values.get("high")] if isinstance(values, Mapping) else list(values)
-        if not ends or None in ends:
-            raise ConfigError(f"search: {key} = {values!r} is no range. Expected a list, or {{low, high}} and log")
-        for end in ends:
-            resolve(ClassifySettings, overrides=flatten(msgspec.to_builtins(base)) | {key: end})
+        if key.split(".")[0] in FIXED:
+            raise ConfigError(f"search: {key} cannot vary: all points share {' and '.join(FIXED)}")
+        for end in _ends(key, values):
+            try:
+                resolve(ClassifySettings, overrides=flatten(msgspec.to_builtins(base)) | {key: end})
+            except ConfigError as error:
+                raise ConfigError(f"search: {str(error).removeprefix('settings: ')}") from None
+
+
+def _ends(key: str, values: Range) -> list[Any]:
+    """Return low and high, or all values of a list."""
+    if isinstance(values, Mapping):
+        ends = [values.get("low"), values.get("high")]
+        numbers = [end for end in ends if isinstance(end, int | float) and not isinstance(end, bool) and isfinite(end)]
+        right = values.keys() <= {"low", "high", "log"} and len(numbers) == 2
+        if right and numbers[0] < numbers[1] and (numbers[0] > 0 or not values.get("log")):
+            return ends
+    elif not isinstance(values, str) and len(values) and all(isinstance(value, str | int | float) for value in values):
+        return list(values)
+    raise ConfigError(
+        f"search: {key} = {values!r} is no range. Expected a list of values, or {{low, high}} with low < high, and "
+        "log, for which low is above 0"
+    )
 
 
 def search_points(
@@ -66,20 +88,22 @@ def search_points(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=base.seed))
-    points = [Point(BASELINE, base.seed, normalised(base))]
-    run(points)
+    baseline = Point(BASELINE, base.seed, normalised(base))
+    points = {baseline.settings: baseline}  # proposals may differ only in what is not read
+    run([baseline])
     for first in range(0, trials, BATCH):
         asked = [study.ask() for _ in range(min(BATCH, trials - first))]
         batch = [_point(base, ranges, trial) for trial in asked]
-        new = {point.settings: point for point in reversed(batch)}  # proposals may differ in what is not read
-        new = {settings: point for settings, point in new.items() if settings not in {p.settings for p in points}}
-        store = run(list(new.values()))
+        new = [point for point in batch if points.setdefault(point.settings, point) is point]
+        store = run(new)
         reached = {result.key: result.values[by] for result in store.results() if result.done}
         for trial, point in zip(asked, batch, strict=True):
-            value = reached.get(point.key(store.fingerprint))
-            study.tell(trial, value, state=optuna.trial.TrialState.FAIL if value is None else None)
-        points += new.values()
-    return points
+            value = reached.get(point.key(store.fingerprint), nan)
+            if isnan(value):
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            else:
+                study.tell(trial, value)
+    return list(points.values())
 
 
 def _point(base: ClassifySettings, ranges: Mapping[str, Range], trial: Any) -> Point:
@@ -91,6 +115,6 @@ def _point(base: ClassifySettings, ranges: Mapping[str, Range], trial: Any) -> P
 def _suggest(trial: Any, key: str, values: Range) -> Any:
     if not isinstance(values, Mapping):
         return trial.suggest_categorical(key, list(values))
-    kind = trial.suggest_int if isinstance(values["low"], int) and isinstance(values["high"], int) else None
-    suggest = kind or trial.suggest_float
+    whole = isinstance(flatten(msgspec.to_builtins(ClassifySettings()))[key], int)
+    suggest = trial.suggest_int if whole else trial.suggest_float
     return suggest(key, values["low"], values["high"], log=bool(values.get("log", False)))

@@ -1,27 +1,30 @@
 """Train the points of a grid on this machine, in one process or in several.
 
-A worker claims a point, trains it and stores the result, until none is left. Nobody hands out work, so workers of
-another command on the same store, or a worker that is killed, need no care.
+A worker process gets one point after the other, claims it, trains it and stores the result. The store decides who
+trains what, so workers of another command on the same store need no care.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import queue
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
+
+from torch import Tensor
 
 from hyperfocal.errors import HyperfocalError, RunError
 from hyperfocal.grid.points import Point
 from hyperfocal.grid.store import Store
 from hyperfocal.grid.training import Material, train_point
 
-POLL_SECONDS = 0.2
 PATIENCE_SECONDS = 30.0  # after Ctrl-C, for the step that a worker is in
 INTERRUPTED = 130  # the exit code of a worker that Ctrl-C stopped
 Report = Callable[[tuple[Any, ...]], None]
@@ -60,35 +63,45 @@ def run_points(
         retry: whether points that failed before are tried again.
 
     Raises:
-        RunError: the store cannot be written; a worker process died again and again.
+        RunError: the store cannot be written; a worker process died at the start or between two points.
         KeyboardInterrupt: Ctrl-C; what was done is stored.
     """
+    ended = store.done() | (set() if retry else store.failed().keys())
+    missing = [point for point in points if point.key(store.fingerprint) not in ended]
     if workers == 1:
-        work(material, points, store, lambda event: _tell(watch, event), retry)
+        work(material, missing, store, lambda event: _tell(watch, event), retry)
     else:
-        _run_processes(material, points, store, watch, workers, retry)
+        _run_processes(material, missing, store, watch, workers, retry)
 
 
-def work(material: Material, points: Sequence[Point], store: Store, report: Report, retry: bool) -> None:
+def work(material: Material, points: Iterable[Point], store: Store, report: Report, retry: bool) -> None:
     """Claim, train and store points, one after the other, until none is left."""
     for point in points:
         if not store.claim(point, retry=retry):
             continue
-        report(("started", point.name, point.seed))
         began = time.monotonic()
         try:
-            values, resamples = train_point(material, point)
-        except (HyperfocalError, ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            store.fail(point, reason, seconds=time.monotonic() - began)
-            report(("failed", point.name, point.seed, reason))
-        except BaseException:  # Ctrl-C: another may have it
-            store.release(point)
-            raise
-        else:
+            report(("started", point.name, point.seed))
+            values, resamples, reason = _reached(material, point)
             seconds = time.monotonic() - began
-            store.put(point, values, resamples, seconds=seconds)
-            report(("finished", point.name, point.seed, values, seconds))
+            if reason:
+                store.fail(point, reason, seconds=seconds)
+            else:
+                store.put(point, values, resamples, seconds=seconds)
+        except BaseException:  # Ctrl-C, or a full disk: another may have it
+            with suppress(RunError):
+                store.release(point)
+            raise
+        ended = ("failed", point.name, point.seed, reason)
+        report(ended if reason else ("finished", point.name, point.seed, values, seconds))
+
+
+def _reached(material: Material, point: Point) -> tuple[dict[str, float], dict[str, Tensor], str]:
+    """Return metrics and resamples of a point, or why it failed: whatever it was, the other points go on."""
+    try:
+        return *train_point(material, point), ""
+    except Exception as error:
+        return {}, {}, f"{type(error).__name__}: {error}"
 
 
 def _tell(watch: GridWatch, event: tuple[Any, ...]) -> None:
@@ -101,7 +114,7 @@ def _run_processes(
 ) -> None:
     crew = _Crew(material, points, store, watch, retry)
     try:
-        for _ in range(workers):
+        for _ in range(min(workers, len(points))):
             crew.start()
         while crew.busy():
             crew.follow()
@@ -115,92 +128,128 @@ class _Crew:
     def __init__(
         self, material: Material, points: Sequence[Point], store: Store, watch: GridWatch, retry: bool
     ) -> None:
-        self.job = (material, points, store, retry)
-        self.points = {(point.name, point.seed): point for point in points}
+        self.job = (material, store, retry)
+        self.left = deque(points)
         self.store, self.watch, self.threads = store, watch, material.threads
         self.context = multiprocessing.get_context("spawn")  # a fork would inherit torch's thread pool, which hangs
-        self.events = self.context.Queue()
-        self.processes: dict[int, BaseProcess] = {}  # worker number -> process
-        self.training: dict[int, tuple[str, int]] = {}  # worker number -> name and seed
-        self.started = 0
+        self.processes: dict[Connection, BaseProcess] = {}  # each has a pipe: a shared queue stays locked if one dies
+        self.given: dict[Connection, Point] = {}  # what each got last
+        self.training: set[Connection] = set()
 
     def start(self) -> None:
         """Start one more worker."""
-        number, self.started = self.started, self.started + 1
-        process = self.context.Process(target=_be_worker, args=(*self.job, self.events, number), daemon=True)
-        with _threads_of_children(self.threads):
+        ours, theirs = self.context.Pipe()
+        process = self.context.Process(target=_be_worker, args=(*self.job, theirs), daemon=True)
+        with _threads_of_children(self.threads), _interrupts_held_back():
             process.start()
-        self.processes[number] = process
+            self.processes[ours] = process
+        theirs.close()
 
     def busy(self) -> bool:
         """Return whether a worker is left."""
         return bool(self.processes)
 
     def follow(self) -> None:
-        """Tell the watch what the workers say, and look after the ones that have ended."""
-        ended = [number for number, process in self.processes.items() if not process.is_alive()]
-        self._hear()  # after, so that nothing that the ended ones said is missed
-        for number in ended:
-            self._bury(number, self.processes.pop(number).exitcode or 0)
+        """Wait until workers say something or end, and answer."""
+        for each in wait(list(self.processes)):
+            assert isinstance(each, Connection)
+            try:
+                event = each.recv()
+            except (EOFError, ConnectionError):
+                self._bury(each)
+            else:
+                self._heed(each, event)
 
-    def _hear(self) -> None:
-        try:
-            while True:
-                number, event = self.events.get(timeout=POLL_SECONDS)
-                kind, *rest = event
-                if kind == "stopped":
-                    raise RunError(rest[0])
-                self.training.pop(number, None)
-                if kind == "started":
-                    self.training[number] = (rest[0], rest[1])
-                _tell(self.watch, event)
-        except queue.Empty:
+    def _heed(self, worker: Connection, event: tuple[Any, ...]) -> None:
+        kind, *rest = event
+        if kind == "stopped":
+            raise RunError(rest[0])
+        self.training.discard(worker)
+        if kind == "ready":
+            self._give(worker)
             return
+        if kind == "started":
+            self.training.add(worker)
+        _tell(self.watch, event)
 
-    def _bury(self, number: int, code: int) -> None:
+    def _give(self, worker: Connection) -> None:
+        """Hand out the next point; None sends the worker home."""
+        with suppress(ConnectionError):  # it died just now, which `follow` finds
+            worker.send(self.left[0] if self.left else None)
+            if self.left:
+                self.given[worker] = self.left.popleft()
+
+    def _bury(self, worker: Connection) -> None:
         """Keep why a killed worker's point failed, and start another worker in its place."""
-        if number not in self.training:
-            if code not in (0, INTERRUPTED):
-                raise RunError(f"a worker process ended with code {code} before it trained a point. Try --workers 1")
-            return
-        name, seed = self.training.pop(number)
+        process = self.processes.pop(worker)
+        process.join()
+        code = process.exitcode or 0
         if code == INTERRUPTED:
-            return
+            raise KeyboardInterrupt
         how = f"by signal {-code}" if code < 0 else f"with code {code}"
-        reason = f"the worker process was ended {how}; perhaps there was not enough memory. Try fewer --workers"
-        self.store.fail(self.points[name, seed], reason)
-        self.watch.failed(name, seed, reason)
-        self.start()
+        if worker in self.training:
+            point = self.given[worker]
+            reason = f"the worker process was ended {how}; perhaps there was not enough memory. Try fewer --workers"
+            self.store.fail(point, reason)
+            self.watch.failed(point.name, point.seed, reason)
+            if self.left:
+                self.start()
+        elif code:
+            raise RunError(
+                f"a worker process was ended {how} while it trained no point; perhaps there was not enough memory. "
+                "What is done is kept. Try --workers 1"
+            )
 
     def stop(self) -> None:
         """End all workers: each gives its point back at the end of its step."""
-        for process in self.processes.values():
-            if process.pid is not None and process.is_alive():
+        for worker, process in self.processes.items():
+            if worker not in self.given:
+                process.kill()  # it is still importing, and holds nothing
+            elif process.is_alive() and process.pid:
                 os.kill(process.pid, signal.SIGINT)
         for process in self.processes.values():
             process.join(PATIENCE_SECONDS)
             process.kill()
-        self.events.close()
 
 
-def _be_worker(
-    material: Material, points: Sequence[Point], store: Store, retry: bool, events: Any, number: int
-) -> None:
-    """Work in a process of its own, which ends with code 0, after Ctrl-C with 130."""
-    parent = multiprocessing.parent_process()
-
-    def report(event: tuple[Any, ...]) -> None:
-        events.put((number, event))
-        if parent is not None and not parent.is_alive():  # killed: nobody is left to look on
-            raise KeyboardInterrupt
-
+def _be_worker(material: Material, store: Store, retry: bool, crew: Connection) -> None:
+    """Work in a process of its own, which ends with code 0; with 130 after Ctrl-C or when the crew's is gone."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        work(material, points, store, report, retry)
-    except KeyboardInterrupt:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        work(material, _given(crew), store, crew.send, retry)
+    except (KeyboardInterrupt, EOFError, ConnectionError):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would only spoil the end
         raise SystemExit(INTERRUPTED) from None
     except HyperfocalError as error:
-        report(("stopped", str(error)))
+        crew.send(("stopped", str(error)))
         raise SystemExit(1) from None
+
+
+def _given(crew: Connection) -> Iterator[Point]:
+    """Ask for one point after the other, until there is none."""
+    crew.send(("ready",))
+    while (point := crew.recv()) is not None:
+        yield point
+        crew.send(("ready",))
+
+
+def _end_with_parent() -> None:
+    """Interrupt this process when its parent is gone, killed perhaps: nobody is left to look on."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker has one"
+    wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Hold Ctrl-C back, from here and from processes started inside until they are ready for it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ NEITHER = "no_cap_no_focal"
 OWN_AXES = {"caps": ("loss.cap",), "gammas": ("loss.name", "loss.gamma")}  # what the two of the story set
 OTHERS = ("caps", "gammas", "seeds", "baseline")  # keys of [grid] beside dotted settings
 MOST_SEEDS = 1_000
-NOT_IN_KEY = ("seed", "train.threads", "train.checkpoint_seconds")  # the last two cannot change a result
+NOT_IN_KEY = ("seed", "train.threads", "train.checkpoint_seconds", "train.refit")  # the last three change no result
 UNREAD = {  # setting -> (what decides whether it is read, the values of that for which it is not)
     "loss.gamma": ("loss.name", ("bce", "softmax")),
     "loss.alpha": ("loss.name", ("bce", "asymmetric", "ntr_focal", "balanced", "softmax")),

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
 
 from hyperfocal.cache import hash_of
 from hyperfocal.config.classify import ClassifySettings
-from hyperfocal.errors import RunError
+from hyperfocal.errors import ConfigError, RunError, did_you_mean
 from hyperfocal.grid.adaptive import BASELINE, Range, check_ranges, search_points
 from hyperfocal.grid.local import GridWatch, run_points
-from hyperfocal.grid.points import Point, flatten
+from hyperfocal.grid.points import Point, baseline_name, flatten
 from hyperfocal.grid.store import Result, Store, outcomes
-from hyperfocal.grid.training import Material, prepare_grid
+from hyperfocal.grid.training import Material, check_workers, prepare_grid
+from hyperfocal.labels import SparseLabels
 from hyperfocal.metrics.verdict import Verdict, verdicts
 from hyperfocal.runs import RunFolder
 from hyperfocal.tasks.classify import MultiLabelClassifier
 from hyperfocal.tasks.documents import as_documents
+from hyperfocal.tasks.label_scores import score_labels
+from hyperfocal.train import count_cores
 
 STORE = "grid.sqlite"
 TEST = "test.json"
 WINNER_BY = "tuned.macro_f1"
+NOT_BETTER = ("calibration_error", "labels_per_document", "labels_without_truth")  # where more is not better
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +42,7 @@ class GridResult:
         failed: points that failed.
         verdicts: name -> how it differs from the baseline.
         baseline: the point that the others are compared with.
-        winner: the best by the mean over seeds of `by`.
+        winner: the best by the mean over seeds of `by`, among those with as many seeds as any other.
         by: the metric that chose it.
         material: documents and features.
         points: of the grid.
@@ -65,7 +70,7 @@ class GridJob:
         cache: folder of the features.
         watch: told what happens.
         workers: processes.
-        threads: CPU threads of each; 0 is one a core.
+        threads: CPU threads of each; 0 shares the cores among them.
         by: metric that chooses the winner.
         retry: whether points that failed before are tried again.
         watch_encoding: called with (texts encoded, texts in all).
@@ -84,14 +89,33 @@ class GridJob:
     watch_encoding: Callable[[int, int], None] = lambda *_: None
 
     def prepare(self, points: Sequence[Point]) -> tuple[Material, Store]:
-        """Return the documents and features that the points need, and the store."""
+        """Return the documents and features that the points need, and the store.
+
+        Raises:
+            ConfigError: `by` is no metric that grows better; or as in `check_workers` and `prepare_grid`.
+            DataError, LeakError: as in `prepare_grid`.
+            RunError: as in `Store.open`.
+        """
+        check_metric(self.by)
+        threads = self.threads or check_workers(self.workers, count_cores())
         material = prepare_grid(
-            self.train, self.valid, points, self.base, cache=self.cache, threads=self.threads, watch=self.watch_encoding
+            self.train, self.valid, points, self.base, cache=self.cache, threads=threads, watch=self.watch_encoding
         )
         about = material.data.counts()
         kept = {"documents": about["train"]["documents"], "labels": about["labels"]}
         path = self.out / STORE
         return material, Store.open(path, fingerprint=material.fingerprint(), settings=self.base, about=kept)
+
+
+def check_metric(by: str) -> None:
+    """Raise ConfigError unless trainings are scored by this metric, and more of it is better."""
+    few = SparseLabels.from_lists([[0], [], []], num_labels=1)
+    values, _ = score_labels(torch.zeros(3, 1), few, few, few.counts(), len(few))
+    allowed = [name for name in values if name.split(".")[-1] not in NOT_BETTER]
+    if by not in allowed:
+        raise ConfigError(
+            f"--by {by}: no metric that chooses a winner.{did_you_mean(by, allowed)} Allowed: {', '.join(allowed)}"
+        )
 
 
 def run_grid(job: GridJob, points: Sequence[Point], baseline: str) -> GridResult:
@@ -103,10 +127,12 @@ def run_grid(job: GridJob, points: Sequence[Point], baseline: str) -> GridResult
         baseline: name of a point.
 
     Raises:
-        DataError, LeakError, ConfigError: as in `prepare_grid`.
-        RunError: `out` holds a grid of other data or settings; a damaged store; every point failed.
+        DataError, LeakError, ConfigError: as in `GridJob.prepare`; `baseline` is no point.
+        RunError: `out` holds a grid of other data or settings; a damaged store; no result for any point, for the
+            baseline, or in the metric that chooses.
         KeyboardInterrupt: Ctrl-C; the same call goes on from there.
     """
+    baseline_name(list(points), baseline)
     material, store = job.prepare(points)
     run_points(material, points, store, job.watch, workers=job.workers, retry=job.retry)
     return _compare(material, points, store, baseline, job.by)
@@ -115,6 +141,8 @@ def run_grid(job: GridJob, points: Sequence[Point], baseline: str) -> GridResult
 def run_search(job: GridJob, ranges: Mapping[str, Range], trials: int) -> GridResult:
     """Let optuna propose points, the base settings being the baseline; else as `run_grid`."""
     check_ranges(ranges, job.base)
+    if trials < 1:
+        raise ConfigError(f"--trials {trials} is not allowed. Expected 1 or more")
     material, store = job.prepare([Point(BASELINE, job.base.seed, job.base)])
 
     def run(points: list[Point]) -> Store:
@@ -126,8 +154,8 @@ def run_search(job: GridJob, ranges: Mapping[str, Range], trials: int) -> GridRe
 
 
 def _compare(material: Material, points: Sequence[Point], store: Store, baseline: str, by: str) -> GridResult:
-    keys = {point.key(store.fingerprint) for point in points}
-    found = [result for result in store.results() if result.key in keys]
+    names = {point.key(store.fingerprint): point.name for point in points}  # another grid may have named it otherwise
+    found = [replace(result, name=names[result.key]) for result in store.results() if result.key in names]
     done = sorted((result for result in found if result.done), key=lambda result: result.seed)
     failed = [result for result in found if not result.done]
     if not done:
@@ -140,9 +168,18 @@ def _compare(material: Material, points: Sequence[Point], store: Store, baseline
             f"grid {store.path.parent}: the baseline {baseline} has no result, so nothing can be compared. "
             "Run it again with --retry, or choose another with --baseline"
         )
-    winner = max(results, key=lambda name: sum(row.values[by] for row in results[name]) / len(results[name]))
     found_verdicts = verdicts(outcomes(done), baseline)
-    return GridResult(results, failed, found_verdicts, baseline, winner, by, material, points)
+    return GridResult(results, failed, found_verdicts, baseline, _winner(results, by), by, material, points)
+
+
+def _winner(results: dict[str, list[Result]], by: str) -> str:
+    """Return the first of the best; a point that lost a seed does not compete, for it could win by that."""
+    most = max(map(len, results.values()))
+    means = {name: sum(row.values[by] for row in rows) / most for name, rows in results.items() if len(rows) == most}
+    known = {name: mean for name, mean in means.items() if not math.isnan(mean)}
+    if not known:
+        raise RunError(f"--by {by}: no point has a value on these documents. Choose by another metric")
+    return max(known, key=lambda name: known[name])
 
 
 def keep_winner(result: GridResult, out: Path) -> dict[str, MultiLabelClassifier]:
@@ -155,11 +192,11 @@ def keep_winner(result: GridResult, out: Path) -> dict[str, MultiLabelClassifier
 
 
 def _fitted(result: GridResult, name: str, folder: Path) -> MultiLabelClassifier:
-    point = next(point for point in result.points if point.name == name)
-    settings = flatten(msgspec.to_builtins(point.settings))
+    threads = {"train.threads": result.material.threads}  # as in the grid: they may change the last digits
+    settings = flatten(msgspec.to_builtins(_first(result, name).settings)) | threads
     if (folder / "model.safetensors").is_file():
         kept = MultiLabelClassifier.load(folder)
-        same = flatten(msgspec.to_builtins(kept.settings_)) == settings
+        same = flatten(msgspec.to_builtins(kept.settings_)) | threads == settings
         if same and kept.fingerprint_ == result.material.data.fingerprint():
             return kept
     classifier = MultiLabelClassifier(settings=settings)
@@ -167,33 +204,49 @@ def _fitted(result: GridResult, name: str, folder: Path) -> MultiLabelClassifier
     return classifier
 
 
+def _first(result: GridResult, name: str) -> Point:
+    """Return the point with the first seed that is done."""
+    seed = result.results[name][0].seed
+    return next(point for point in result.points if (point.name, point.seed) == (name, seed))
+
+
 def score_test(result: GridResult, out: Path, test: Any) -> dict[str, Any]:
     """Return the scores on test documents of winner and baseline, once: later calls give what was kept.
 
     Raises:
-        RunError: `out` has kept scores of another winner, or on other documents: test is not for choosing.
+        RunError: `out` has kept scores of another winner, or on other documents: test is not for choosing; or what
+            it has kept is damaged. The runs of winner and baseline stay as they are.
         DataError: the documents cannot be read.
     """
-    fitted = keep_winner(result, out)
-    documents = as_documents(test, fitted["winner"].settings_.data)
+    points = [_first(result, name) for name in (result.winner, result.baseline)]
+    documents = as_documents(test, points[0].settings.data)
+    content = [documents.texts.to_list(), documents.labels.to_list()]
     identity = {
         "winner": result.winner,
         "baseline": result.baseline,
-        "data": hash_of(result.material.fingerprint(), documents.texts.to_list(), documents.labels.to_list()),
+        "data": hash_of(*content, *(point.key(result.material.fingerprint()) for point in points)),
     }
-    path = out / TEST
-    if path.is_file():
-        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if kept["of"] == identity:
-            return kept
-        raise RunError(
-            f"{path}: test was scored already, for {kept['of']['winner']} against {kept['of']['baseline']}. Scoring "
-            f"it again for {result.winner} would choose on test. Remove this file if that is what you want"
-        )
-    scores = {role: _without_labels(classifier.evaluate(documents)) for role, classifier in fitted.items()}
-    found = {"of": identity, **scores}
-    RunFolder(out).write_json(TEST, found)
+    folder = RunFolder(out)
+    if folder.has(TEST):
+        _refuse_second_look(folder, identity)
+    fitted = keep_winner(result, out)
+    if not folder.has(TEST):
+        scores = {role: _without_labels(classifier.evaluate(documents)) for role, classifier in fitted.items()}
+        folder.write_json(TEST, {"of": identity, **scores})
+    found: dict[str, Any] = folder.read_json(TEST)
     return found
+
+
+def _refuse_second_look(folder: RunFolder, identity: dict[str, str]) -> None:
+    kept = folder.read_json(TEST)
+    with folder.guard(TEST):
+        before = kept["of"]
+        earlier = f"{before['winner']} against {before['baseline']}"
+    if before != identity:
+        raise RunError(
+            f"{folder.path / TEST}: test was scored already, for {earlier}. Scoring it again for {identity['winner']}, "
+            "or on other documents, would choose on test. Remove this file if that is what you want"
+        )
 
 
 def _without_labels(metrics: dict[str, Any]) -> dict[str, Any]:

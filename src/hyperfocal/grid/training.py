@@ -28,7 +28,7 @@ class Material:
     Attributes:
         data: training and validation documents.
         cache: folder of the features.
-        threads: CPU threads of one training; 0 is one a core.
+        threads: CPU threads of one training; 0 is one a core, in a worker process 1.
         encoder: checksum of the encoder, "" without.
     """
 
@@ -63,7 +63,7 @@ def prepare_grid(
     used = {resolve_kind(point.settings.features) for point in points}
     for settings in used:
         features = TextFeatures.fit(data.train.documents.texts, settings, cache)
-        for part in (data.train, data.valid):
+        for part in () if settings.finetune else (data.train, data.valid):  # that makes its own as it learns
             features.make(part.documents.texts, cache, watch)
     encoders = {settings.encoder for settings in used if settings.kind != "ngrams"}
     found = [find_encoder(name) for name in sorted(encoders)]
@@ -75,7 +75,8 @@ def train_point(material: Material, point: Point) -> tuple[dict[str, float], dic
 
     The documents are split by the base settings, whatever the point's seed.
     """
-    settings = flatten(msgspec.to_builtins(point.settings)) | {"train.threads": material.threads}
+    settings = flatten(msgspec.to_builtins(point.settings))
+    settings |= {"train.threads": material.threads, "train.refit": False}  # the winner is refitted, once
     classifier = MultiLabelClassifier(settings=settings)
     classifier.fit_prepared(material.data, cache=material.cache)
     return classifier.metrics_["values"], classifier.resamples_

@@ -44,6 +44,11 @@ class SparseRows:
         places = torch.repeat_interleave(self.indptr[rows] - indptr[:-1], lengths) + torch.arange(int(indptr[-1]))
         return SparseRows(indptr, self.columns[places], self.values[places])
 
+    def followed_by(self, other: SparseRows) -> SparseRows:
+        """Return these rows, and after them the other ones, over the same columns."""
+        indptr = torch.cat([self.indptr, other.indptr[1:] + self.indptr[-1]])
+        return SparseRows(indptr, torch.cat([self.columns, other.columns]), torch.cat([self.values, other.values]))
+
     def thinned(self, share: float) -> SparseRows:
         """Return the rows with a random share of the values set to 0, the others scaled up: dropout of features."""
         return SparseRows(self.indptr, self.columns, functional.dropout(self.values, share))
@@ -66,6 +71,16 @@ class Features:
         """Return the given rows ((N,) int64), in that order."""
         sparse = None if self.sparse is None else self.sparse.select(rows)
         return Features(sparse, None if self.dense is None else self.dense[rows])
+
+
+def join(first: Features, second: Features) -> Features:
+    """Return the features of both, in that order; both have the same parts."""
+    sparse = dense = None
+    if first.sparse is not None and second.sparse is not None:
+        sparse = first.sparse.followed_by(second.sparse)
+    if first.dense is not None and second.dense is not None:
+        dense = torch.cat([first.dense, second.dense])
+    return Features(sparse, dense)
 
 
 class TextHead(nn.Module):

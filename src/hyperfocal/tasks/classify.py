@@ -45,7 +45,7 @@ from hyperfocal.tasks.features import TextFeatures
 from hyperfocal.tasks.features import Watch as EncodingWatch
 from hyperfocal.tasks.finetune import encode, finetune, keep_encoder, load_encoder, restore_encoder
 from hyperfocal.tasks.folders import begin_run, read_settings, resolve_settings
-from hyperfocal.tasks.heads import Watch, restore_head, score_documents, train_head
+from hyperfocal.tasks.heads import Watch, refit_head, restore_head, score_documents, train_head
 from hyperfocal.tasks.indicator import Indicator, as_label_lists
 from hyperfocal.tasks.label_scores import cross_decided, evaluation, table_of_labels, tier_scores
 from hyperfocal.thresholds import Decisions, tune_decisions
@@ -78,6 +78,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         classes_: (L,) names of the labels, or column numbers if `fit` got an indicator matrix.
         vocabulary_: the labels.
         features_: how texts become features.
+        encoder_: the encoder that was fine-tuned, or None.
         head_: the trained head.
         decisions_: how scores become labels.
         fingerprint_: checksum of the data and the split.
@@ -202,6 +203,8 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         watch: Watch,
         watch_encoding: EncodingWatch,
     ) -> None:
+        if self.settings_.train.refit and self.settings_.features.finetune:
+            raise ConfigError("train.refit is for a frozen encoder or n-grams. Leave it out with features.finetune")
         self.fingerprint_ = data.fingerprint()
         if run is not None and resume:
             begin_run(run, self.settings_, self.fingerprint_, resume=True)
@@ -209,6 +212,8 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         if run is not None and not resume:  # only now: a failure so far costs no run that is to be replaced
             begin_run(run, self.settings_, self.fingerprint_, resume=False)
         self._decide(data, self._learn(data, features, run, resume, watch))
+        if self.settings_.train.refit:
+            self._refit(data, features, watch)
         if run is not None:
             self._keep(run)
 
@@ -267,6 +272,12 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         decided = self._completed(cross_decided(scores, truth, self.counts_, rule, owners))
         self.metrics_ = self._scored(scores, truth, decided, owners) | {"data": data.counts()}
         self.labels_ = table_of_labels(scores, decided, truth, self.counts_, self._names)
+
+    def _refit(self, data: PreparedTexts, features: tuple[Features, Features] | None, watch: Watch) -> None:
+        """Train the head again on all documents, for as many epochs; decisions and scores stay what they are."""
+        assert features is not None, "_fit refuses to refit an encoder that learns"
+        parts = (features[0], data.train.labels), (features[1], data.valid.labels)
+        self.head_ = refit_head(*parts, self.features_.num_sparse, self.settings_, len(self.history_), watch)
 
     def _scored(
         self, scores: Tensor, truth: SparseLabels, decided: SparseLabels, groups: Tensor | None

@@ -85,10 +85,11 @@ def encode(encoder: Encoder, texts: pl.Series, *, batch: int) -> Tensor:
     encoder.eval()
     order = np.argsort(texts.str.len_chars().to_numpy(), kind="stable")[::-1].copy()  # of one length: no padding
     vectors = torch.empty(len(texts), encoder.get_embedding_dimension())
-    rows = texts.to_list()
+    rows = texts.gather(order).to_list()
     with torch.inference_mode():
-        for places in torch.from_numpy(order).split(batch):
-            vectors[places] = embed(encoder, [rows[place] for place in places.tolist()]).float().cpu()
+        for start in range(0, len(rows), batch):
+            block = rows[start : start + batch]
+            vectors[order[start : start + batch]] = embed(encoder, block).float().cpu()
     return vectors
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -23,7 +24,7 @@ from hyperfocal.losses import (
 from hyperfocal.losses.options import LossOptions
 from hyperfocal.metrics.average_precision import average_precision, micro_average_precision
 from hyperfocal.metrics.label_ranking import ndcg_at_k, precision_at_k
-from hyperfocal.models.text import Features, TextHead
+from hyperfocal.models.text import Features, TextHead, join
 from hyperfocal.runs import CHECKPOINT, RunFolder
 from hyperfocal.train import Checkpoint, Job, Progress, Trainer
 
@@ -144,6 +145,20 @@ def train_head(
         sparse_learning_rate=settings.train.sparse_learning_rate,
     )
     return head, train_job(job, run, resume=resume, watch=watch)
+
+
+def refit_head(
+    train: tuple[Features, SparseLabels],
+    valid: tuple[Features, SparseLabels],
+    num_sparse: int,
+    settings: ClassifySettings,
+    epochs: int,
+    watch: Watch = lambda *_: None,
+) -> TextHead:
+    """Return a head trained on training and validation documents together, for a number of epochs; else as above."""
+    both = join(train[0], valid[0]), train[1].followed_by(valid[1])
+    fixed = msgspec.structs.replace(settings.train, epochs=epochs, patience=0)
+    return train_head(both, valid, num_sparse, msgspec.structs.replace(settings, train=fixed), watch=watch)[0]
 
 
 def train_job(

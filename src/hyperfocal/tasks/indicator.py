@@ -74,8 +74,8 @@ def as_label_lists(labels: Any) -> Sequence[Sequence[str]]:
 def _label_list(row: Any) -> list[Any]:
     if isinstance(row, str) or not isinstance(row, Iterable):
         raise DataError(
-            f"Unknown label type: {str(row)!r} is no list of labels. Give a list of labels a document, as [{str(row)!r}], or an "
-            "indicator matrix with a column a label"
+            f"Unknown label type: {str(row)!r} is no list of labels. "
+            f"Give a list of labels a document, as [{str(row)!r}], or an indicator matrix with a column a label"
         )
     return list(row)
 
