@@ -95,12 +95,12 @@ def test_another_seed_proposes_others(first, tmp_path):
 def test_failed_proposals_do_not_stop_it(tmp_path):
     """Half of the proposals have a rate at which the loss becomes infinite."""
     begun = job(tmp_path)
-    ranges = {"train.sparse_learning_rate": [100.0, 1e30], "loss.gamma": {"low": 1, "high": 3}, "loss.name": ["focal"]}
+    ranges = {"train.learning_rate": [0.002, 1e30], "loss.gamma": {"low": 1, "high": 3}, "loss.name": ["focal"]}
     result = run_search(begun, ranges, 8)
     assert len(result.points) == 9
     assert len(result.failed) + sum(map(len, result.results.values())) == 9
-    assert {row.settings.train.sparse_learning_rate for row in result.failed} == {1e30}
-    assert {rows[0].settings.train.sparse_learning_rate for rows in result.results.values()} == {100.0, 500.0}
+    assert {row.settings.train.learning_rate for row in result.failed} == {1e30}
+    assert {rows[0].settings.train.learning_rate for rows in result.results.values()} == {0.002, 0.001}
     again = job(tmp_path)
     assert settings_of(run_search(again, ranges, 8)) == settings_of(result)
     assert again.watch.events == []

@@ -124,7 +124,7 @@ def test_an_unknown_baseline_is_refused_before_documents_are_read(tmp_path):
 
 
 def test_a_baseline_without_result(tmp_path):
-    with pytest.raises(RunError, match="the baseline a has no result.*--retry.*--baseline"):
+    with pytest.raises(RunError, match=r"the baseline a has no result.*--retry.*--baseline"):
         run_grid(job(tmp_path), filled(tmp_path, {"a": [None], "b": [0.5]}), "a")
 
 
@@ -221,7 +221,7 @@ def test_test_is_scored_once(found, folder, fitted):
     with pytest.raises(RunError, match="test was scored already"):
         score_test(found, folder, documents(30, seed=8))
     path.write_text("{}")
-    with pytest.raises(RunError, match="test.json is damaged"):
+    with pytest.raises(RunError, match=r"test\.json is damaged"):
         score_test(found, folder, TEST)
 
 

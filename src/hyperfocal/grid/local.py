@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
@@ -245,6 +246,7 @@ def _end_with_parent() -> None:
 @contextmanager
 def _interrupts_held_back() -> Iterator[None]:
     """Hold Ctrl-C back, from here and from processes started inside until they are ready for it."""
+    resource_tracker.ensure_running()  # its start lets Ctrl-C through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

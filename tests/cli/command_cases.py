@@ -1,0 +1,71 @@
+"""How the commands are run, in this process or in one of their own, and small files for them to read."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+from click.testing import CliRunner
+
+from hyperfocal.cli import main
+
+NAMES = ["sport", "travel", "music", "food", "art", "chess"]  # the first in half of the documents, the last in few
+TINY = ("--set", "train.epochs=2", "--set", "train.threads=1", "--set", "head.name=linear")
+
+
+def invoke(*arguments):
+    """Run a command in this process; return click's result, with stdout and stderr apart."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def done(*arguments):
+    """Run a command that must end well; return what it printed on stdout."""
+    result = invoke(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def refused(*arguments):
+    """Run a command that must end with exit code 2 and print nothing but its error; return that on one line."""
+    result = invoke(*arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    return " ".join(result.stderr.split())
+
+
+def process(*arguments, code=0, **options):
+    """Run a command in a process of its own, as a user does; return it, ended."""
+    command = [sys.executable, "-m", "hyperfocal", *map(str, arguments)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ.copy(), **options)
+    assert ended.returncode == code, ended.stdout + ended.stderr
+    return ended
+
+
+def rows(number=120, *, seed=0):
+    """Return documents with id, title, body and labels; a word of the title tells the first labels, the body others."""
+    rng = np.random.default_rng(seed)
+    chosen = rng.random((number, len(NAMES))) < 0.5 / np.arange(1, len(NAMES) + 1)
+    found = []
+    for place, row in enumerate(chosen):
+        labels = [name for name, used in zip(NAMES, row, strict=True) if used]
+        words = [f"{name}{rng.integers(2)}" for name in labels]
+        title = " ".join(["the", *(word for word in words if word[:3] in ("spo", "tra"))])
+        body = " ".join(["old", *(word for word in words if word[:3] not in ("spo", "tra"))])
+        found.append({"id": f"{seed}-{place}", "title": title, "body": body, "labels": labels})
+    return found
+
+
+def write(path, documents):
+    """Write documents as JSON lines; return the path."""
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in documents))
+    return path
+
+
+def names_below(folder):
+    """Return the names of all that is in a folder, hidden files too."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
