@@ -35,6 +35,7 @@ format: setup  ## rewrite the source in the house format
 bench: setup  ## the benchmarks; run them with nothing else running
 	$(BIN)/python benchmarks/loss_op.py
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/grid.py
 
 clean:  ## remove what the other targets made
 	rm -rf .venv demo demo_classify dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,7 +3,12 @@
 import csv
 import json
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,13 +30,19 @@ def trained(result):
 
 
 def table(path):
-    """Return the configurations of a grid's table, best first, and its lines on the screen."""
+    """Return the configurations of a grid's table, best first."""
     return [row["configuration"] for row in json.loads((path / "table.json").read_text())]
 
 
 def starred(text):
     """Return the configurations with a star in a printed table."""
     return [line.split()[1] for line in text.splitlines() if line.startswith("* ") and not line.startswith("* the ")]
+
+
+def rows_of(store, name):
+    """Return how many rows a table of a store has."""
+    with closing(sqlite3.connect(store, timeout=30)) as db:
+        return db.execute(f"SELECT count(*) FROM {name}").fetchone()[0]
 
 
 @pytest.fixture(scope="module")
@@ -128,16 +139,16 @@ class TestGrid:
 
     def test_a_point_that_fails_is_kept_and_stops_no_other(self, folder, tmp_path):
         recipe = tmp_path / "grid.toml"
-        recipe.write_text('[grid]\n"train.sparse_learning_rate" = [500.0, 1e38]\n')
-        arguments = ("--recipe", recipe, "--out", tmp_path / "grid", *BASE)
+        recipe.write_text('[grid]\n"train.learning_rate" = [0.001, 1e30]\n')
+        arguments = ("--recipe", recipe, "--out", tmp_path / "grid", *BASE, "--set", "train.batch_size=16")
         result = invoke("classify", "grid", folder / "train.jsonl", *arguments)
         assert result.exit_code == 0, result.output
-        assert "1e+38 seed 0: failed: " in result.stderr
-        assert "Failed: train.sparse_learning_rate=1e+38" in " ".join(result.stdout.split())
+        assert "train.learning_rate=1e+30 seed 0: failed: " in result.stderr
+        assert "Failed: train.learning_rate=1e+30" in " ".join(result.stdout.split())
         again = invoke("classify", "grid", folder / "train.jsonl", *arguments)
         assert trained(again) == []
         retried = invoke("classify", "grid", folder / "train.jsonl", *arguments, "--retry")
-        assert trained(retried) == ["train.sparse_learning_rate=1e+38"]
+        assert trained(retried) == ["train.learning_rate=1e+30"]
 
     def test_search(self, folder, tmp_path):
         arguments = ("--search", "optuna", "--trials", 3, "--out", tmp_path / "grid", *BASE)
@@ -152,17 +163,34 @@ class TestGrid:
 
 
 class TestProcesses:
-    """As a user works: every step in a process of its own, with workers where there are cores."""
+    """As a user works: in a process of its own, with workers where there are cores."""
 
-    def test_a_grid_twice(self, folder, tmp_path):
-        workers = min(2, count_cores())
-        arguments = (*FOUR, *BASE, "--workers", workers, "--out", tmp_path / "grid")
-        first, again = (process("classify", "grid", folder / "train.jsonl", *arguments) for _ in range(2))
+    def test_workers_and_the_same_command_without(self, folder, tmp_path):
+        command = ("classify", "grid", folder / "train.jsonl", *FOUR, *BASE, "--out", tmp_path / "grid")
+        first = process(*command, "--workers", min(2, count_cores()))
         assert trained(first) == NAMES
-        assert trained(again) == []
         assert {row.split()[0] for row in first.stderr.splitlines()} == {f"[{n}/4]" for n in (1, 2, 3, 4)}
         assert "\x1b" not in first.stdout + first.stderr
         assert starred(first.stdout)[0] == table(tmp_path / "grid")[0]
+        again = invoke(*command)
+        assert trained(again) == []
+        assert again.stdout.split("Table:")[0] == first.stdout.split("Table:")[0]
+
+    def test_ctrl_c_ends_with_130_and_gives_the_point_back(self, folder, tmp_path):
+        store = tmp_path / "grid" / "grid.sqlite"
+        arguments = ("--caps", "none,6", "--out", tmp_path / "grid", *BASE, "--set", "train.epochs=100000")
+        command = [sys.executable, "-m", "hyperfocal", "classify", "grid", folder / "train.jsonl", *arguments]
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        while not (store.exists() and rows_of(store, "claims")):
+            time.sleep(0.05)
+            assert running.poll() is None, running.communicate()
+        running.send_signal(signal.SIGINT)
+        said, errors = running.communicate(timeout=60)
+        assert (running.returncode, said) == (130, "")
+        assert " ".join(errors.split()).endswith(f"the same command goes on in {tmp_path / 'grid'}.")
+        assert "Traceback" not in errors
+        assert rows_of(store, "claims") == rows_of(store, "results") == 0
+        assert names_below(tmp_path / "grid") == ["grid.sqlite"]
 
 
 class TestRefusedBeforeAnyTraining:
@@ -192,7 +220,7 @@ class TestRefusedBeforeAnyTraining:
             (("--recipe", ROOT / "recipes" / "debtags.toml"), "no section [grid]"),
             (("--search", "optuna", "--trials", 0), "--trials 0 is not allowed. Expected 1 or more"),
             (("--search", "optuna", *FOUR), "leave --caps, --gammas, --seeds and --baseline out"),
-            (("--search", "optuna", "--baseline", "trial_01_bce"), "leave --caps, --gammas, --seeds and --baseline out"),
+            (("--search", "optuna", "--baseline", "trial_01_bce"), "leave --caps, --gammas, --seeds and --baseline"),
         ],
     )
     def test_nothing_is_written(self, folder, tmp_path, arguments, message):
@@ -224,7 +252,8 @@ class TestRefusedBeforeAnyTraining:
         bad = tmp_path / "bad.jsonl"
         bad.write_text('{"id": "1", "title": "a", "body": "b", "labels": ["sport"]}\n{"id"\n')
         for files in ((bad,), (folder / "train.jsonl", "--valid", bad), (folder / "train.jsonl", "--test", bad)):
-            assert "bad.jsonl: " in (said := refused("classify", "grid", *files, "--out", tmp_path / "grid", *FOUR, *BASE))
+            said = refused("classify", "grid", *files, "--out", tmp_path / "grid", *FOUR, *BASE)
+            assert f"{bad}: not readable" in said
             assert "line 2" in said
         assert names_below(tmp_path) == ["bad.jsonl"]
 
@@ -254,16 +283,14 @@ class TestAnotherGridInTheFolder:
         assert (mine / "grid.sqlite.damaged-1").read_bytes() == content
 
     def test_a_result_that_was_changed_is_damage(self, folder, mine):
-        with sqlite3.connect(mine / "grid.sqlite") as db:
+        with closing(sqlite3.connect(mine / "grid.sqlite")) as db, db:
             db.execute("UPDATE results SET numbers = replace(numbers, '0', '1')")
-        db.close()
         assert "is not what was written" in self.again(folder, mine)
         assert (mine / "grid.sqlite.damaged-1").exists()
 
     def test_a_database_of_another_program_is_left_alone(self, folder, tmp_path):
-        with sqlite3.connect(tmp_path / "grid.sqlite") as db:
+        with closing(sqlite3.connect(tmp_path / "grid.sqlite")) as db, db:
             db.execute("CREATE TABLE mine (x)")
-        db.close()
         before = (tmp_path / "grid.sqlite").read_bytes()
         assert "another program" in self.again(folder, tmp_path)
         assert (tmp_path / "grid.sqlite").read_bytes() == before
@@ -293,9 +320,16 @@ class TestDemo:
         assert "Choose another folder" in refused("demo", "classify", "--out", tmp_path, "--workers", 1)
         assert names_below(tmp_path) == ["mine.txt"]
 
-    @pytest.mark.parametrize("arguments", [("--workers", 0), ("--documents", 0), ("--seed", -1)])
-    def test_wrong_numbers_write_nothing(self, tmp_path, arguments):
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("--workers", 0), "--workers 0 is not allowed"),
+            (("--documents", 999), "documents is 999. Allowed: at least 1,000"),
+            (("--seed", -1), "seed = -1 is not allowed"),
+        ],
+    )
+    def test_wrong_numbers_write_no_data(self, tmp_path, arguments, message):
         result = invoke("demo", "classify", "--out", tmp_path / "demo", *arguments)
-        assert result.exit_code == 2
-        assert "is not allowed" in result.stderr
-        assert names_below(tmp_path) == []
+        assert result.exit_code == 2, result.output
+        assert message in result.stderr
+        assert not list(tmp_path.rglob("*.jsonl"))

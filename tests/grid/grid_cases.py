@@ -71,7 +71,11 @@ class Seen:
 
     events: list[str] = field(default_factory=list)
     errors: dict[str, str] = field(default_factory=dict)
+    kept: int = 0
     on_start: dict = field(default_factory=dict)  # name -> called when it starts
+
+    def skipped(self, count):
+        self.kept = count
 
     def started(self, name, seed):
         self.events.append(f"started {name} {seed}")

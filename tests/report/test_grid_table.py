@@ -10,9 +10,9 @@ import torch
 from rich.cells import cell_len
 from rich.console import Console
 
-from hyperfocal.errors import ConfigError, DataError, RunError
+from hyperfocal.errors import RunError
 from hyperfocal.metrics.verdict import BASELINE, Difference, Outcome, Verdict, verdicts
-from hyperfocal.report.grid_table import Row, grid_report, grid_rows, markdown_table, winner, write_table
+from hyperfocal.report.grid_table import Row, grid_report, grid_rows, markdown_table, write_table
 
 NUMBERS = re.compile(r"[-+±]?\d*\.\d+|\d[\d,]*")
 
@@ -55,38 +55,6 @@ def story() -> list[Row]:
         row("no_cap_no_focal", baseline=True, seconds=1801.0, verdict=verdict(BASELINE, 0.0, 0.0)),
         row("cap_6|g2", seeds=0, errors={0: "boom [/x]\nmore"}, means={}, seconds=math.nan, verdict=None),
     ]
-
-
-def test_the_winner_has_the_best_mean_over_its_seeds():
-    assert winner({"a": point("a", 0.5, 0.1), "b": point("b", 0.35, 0.35)}) == "b"  # .35 against .30
-    assert winner({"a": point("a", 0.3, macro_ap=0.9), "b": point("b", 0.4, macro_ap=0.1)}, "macro_ap") == "a"
-
-
-def test_of_two_alike_the_first_wins():
-    assert winner({"b": point("b", 0.4), "a": point("a", 0.4)}) == "b"
-
-
-def test_a_point_that_lost_a_seed_cannot_win():
-    lost = [*point("a", 0.9), Ended("a", 1, error="boom")]
-    assert winner({"a": lost, "b": point("b", 0.4, 0.4)}) == "b"
-
-
-def test_a_point_without_a_value_cannot_win():
-    assert winner({"a": point("a", math.nan), "b": point("b", 0.1)}) == "b"
-
-
-@pytest.mark.parametrize(
-    ("results", "by", "kind", "words"),
-    [
-        ({"a": [Ended("a", error="boom")]}, "macro_ap", DataError, "no point of 1 is done"),
-        ({"a": point("a", 0.4)}, "tuned.macrof1", ConfigError, "Did you mean 'tuned.macro_f1'"),
-        ({"a": point("a", 0.4, calibration_error=0.1)}, "calibration_error", ConfigError, "Allowed: tuned.macro_f1"),
-        ({"a": point("a", math.nan)}, "tuned.macro_f1", DataError, "has no value for any point"),
-    ],
-)
-def test_no_winner_is_an_error(results, by, kind, words):
-    with pytest.raises(kind, match=re.escape(words)):
-        winner(results, by)
 
 
 def test_rows_are_best_first_then_those_without_a_value_then_failed_ones():
@@ -218,7 +186,7 @@ def test_a_grid_of_real_verdicts_becomes_a_table():
         name: [Outcome(each.seed, each.values, {m: v + noise for m, v in each.values.items()}) for each in ended]
         for name, ended in results.items()
     }
-    best = winner(results)
+    best = "cap_7.0_focal_g3"
     rows = grid_rows(results, [], verdicts(outcomes, "no_cap_no_focal"), "no_cap_no_focal", best)
     line = next(line for line in rendered(grid_report(rows)) if line.startswith("*"))
     assert line.split()[:5] == ["*", "cap_7.0_focal_g3", ".500", "+25.0", "±0.0"]  # .5 / .4, the same noise in both

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,10 +82,14 @@ def fit(
 
 
 def _number(flag: str, text: str) -> float:
+    """Return a finite number, for only the training would refuse another, when the run is begun already."""
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise ConfigError(f"{flag} {text!r} is not allowed. Expected a number of 1 or more, off or none") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise ConfigError(f"{flag} {text!r} is not allowed. Expected a number of 1 or more, off or none")
+    return number
 
 
 def _fit(classifier: MultiLabelClassifier, train: Path, options: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from hyperfocal.config.sections import (
     TrainSettings,
 )
 
-Cap = Annotated[float, Meta(ge=1)] | Literal["none"]
+Cap = Annotated[float, Meta(ge=1, le=1e6)] | Literal["none"]
 
 
 class TextDataSettings(Section, frozen=True, kw_only=True):

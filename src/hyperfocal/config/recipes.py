@@ -35,6 +35,8 @@ def resolve(kind: type[Job], recipe: str | Path | None = None, overrides: dict[s
     """
     where = f"recipe {recipe}" if recipe is not None else "settings"
     values = _read(Path(recipe)) if recipe is not None else {}
+    if "grid" in values:
+        raise ConfigError(f"{where}: holds a grid. Give it to `classify grid`, without --caps, --gammas and --search")
     for dotted, value in (overrides or {}).items():
         if value is not None:
             _put(values, dotted, value)

@@ -34,6 +34,9 @@ Report = Callable[[tuple[Any, ...]], None]
 class GridWatch(Protocol):
     """Who looks on while a grid runs."""
 
+    def skipped(self, count: int) -> None:
+        """Some points ended in an earlier run."""
+
     def started(self, name: str, seed: int) -> None:
         """A point is being trained."""
 
@@ -69,6 +72,7 @@ def run_points(
     """
     ended = store.done() | (set() if retry else store.failed().keys())
     missing = [point for point in points if point.key(store.fingerprint) not in ended]
+    watch.skipped(len(points) - len(missing))
     if workers == 1:
         work(material, missing, store, lambda event: _tell(watch, event), retry)
     else:

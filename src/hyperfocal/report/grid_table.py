@@ -16,7 +16,6 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from hyperfocal.errors import ConfigError, DataError, did_you_mean
 from hyperfocal.metrics.verdict import FAMILIES, ONE_SEED, Difference, Verdict
 from hyperfocal.report.label_tables import share
 from hyperfocal.runs import RunFolder
@@ -33,7 +32,6 @@ METRICS = {  # metric -> its column, in two lines
     "medium_ap": "med.\nAP",
     "tail_ap": "tail\nAP",
 }
-GROWS_WORSE = ("calibration_error", "labels_per_document", "labels_without_truth")
 CHANGE, SECONDS, SPREAD = "change\nin %", "time\ns", "sd of\nseeds"
 DISPENSABLE = ("micro\ntuned", "med.\nAP", "head\nAP", SECONDS, SPREAD)  # what a narrow table leaves out, first first
 NARROWEST, UNBROKEN = 16, 28  # columns at least for the name of a point; a longer one than that may be broken
@@ -97,34 +95,6 @@ class Row:
     def change(self, metric: str) -> Difference:
         """Return the difference from the baseline; all nan where it is not known."""
         return self.verdict.differences.get(metric, Difference()) if self.verdict else Difference()
-
-
-def winner(results: Mapping[str, Sequence[Ended]], by: str = BY) -> str:
-    """Return the name of the point with the best mean over its seeds; of two alike, the first.
-
-    Only points with as many done seeds as any other compete: one that lost a seed could win by that.
-
-    Args:
-        results: name -> what ended, done or failed.
-        by: a metric that grows better.
-
-    Raises:
-        ConfigError: no point has the metric, or it does not grow better.
-        DataError: no point is done, or none has a value.
-    """
-    done = {name: _done(ended) for name, ended in results.items() if _done(ended)}
-    if not done:
-        raise DataError(f"no point of {len(results):,} is done: nothing can win. See the errors of the points")
-    allowed = sorted({m for each in done.values() for m in each[0].values if m.split(".")[-1] not in GROWS_WORSE})
-    if by not in allowed:
-        hint = did_you_mean(by, allowed)
-        raise ConfigError(f"the metric that chooses is '{by}'.{hint} Allowed: {', '.join(allowed)}")
-    most = max(len(each) for each in done.values())
-    means = {name: _mean(each, by) for name, each in done.items() if len(each) == most}
-    known = {name: mean for name, mean in means.items() if not math.isnan(mean)}
-    if not known:
-        raise DataError(f"'{by}' has no value for any point, so it cannot choose. Choose by another metric")
-    return max(known, key=lambda name: known[name])
 
 
 def grid_rows(
