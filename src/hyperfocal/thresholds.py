@@ -8,7 +8,7 @@ cumulated differences of v over scores that occur.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -206,7 +206,7 @@ class _Curves:
         between = torch.cat([_between(self.scores[:, :-1], self.scores[:, 1:]), _below(self.scores[:, -1:])], dim=1)
         tied = torch.zeros_like(self.scores)
         tied[:, :-1][self.scores[:, :-1] == self.scores[:, 1:]] = torch.inf  # no cut between tied scores
-        found = []
+        found, worth = [], replace(worth, scale=worth.scale * (1 - 1 / FOLDS))
         for number in range(FOLDS):
             kept = (fold != number).float()
             hits, decided = (self.hits * kept).cumsum(1), kept.cumsum(1)

@@ -24,13 +24,20 @@ NEITHER = "no_cap_no_focal"
 OWN_AXES = {"caps": ("loss.cap",), "gammas": ("loss.name", "loss.gamma")}  # what the two of the story set
 OTHERS = ("caps", "gammas", "seeds", "baseline")  # keys of [grid] beside dotted settings
 MOST_SEEDS = 1_000
-NOT_IN_KEY = ("seed", "train.threads", "train.checkpoint_seconds", "train.refit")  # the last three change no result
+# The seed is in the key by itself; of the others only the threads change a result, in its last digits.
+NOT_IN_KEY = ("seed", "train.threads", "train.checkpoint_seconds", "train.refit")
 UNREAD = {  # setting -> (what decides whether it is read, the values of that for which it is not)
     "loss.gamma": ("loss.name", ("bce", "softmax")),
     "loss.alpha": ("loss.name", ("bce", "asymmetric", "ntr_focal", "balanced", "softmax")),
     "loss.weights": ("loss.cap", ("off",)),
     "head.width": ("head.name", ("linear",)),
     "head.dropout": ("head.name", ("linear",)),
+    "decide.k": ("decide.rule", ("half", "global", "per_label")),
+    "decide.objective": ("decide.rule", ("half", "top_k")),
+    "decide.beta": ("decide.objective", ("micro", "macro", "both")),
+    "decide.shrinkage": ("decide.rule", ("half", "global", "top_k")),
+    "train.sparse_learning_rate": ("features.kind", ("encoder",)),
+    "train.encoder_learning_rate": ("features.finetune", (False,)),
     "train.momentum": ("train.optimizer", ("adam", "adamw")),
 }
 

@@ -13,6 +13,7 @@ import torch
 
 from hyperfocal.cache import hash_of
 from hyperfocal.config.classify import ClassifySettings
+from hyperfocal.data.stratify import refuse_shared_groups
 from hyperfocal.errors import ConfigError, RunError, did_you_mean
 from hyperfocal.grid.adaptive import BASELINE, Range, check_ranges, search_points
 from hyperfocal.grid.local import GridWatch, run_points
@@ -168,6 +169,11 @@ def _compare(material: Material, points: Sequence[Point], store: Store, baseline
             f"grid {store.path.parent}: the baseline {baseline} has no result, so nothing can be compared. "
             "Run it again with --retry, or choose another with --baseline"
         )
+    if len(found) < len(names):
+        raise RunError(
+            f"grid {store.path.parent}: {len(names) - len(found)} of {len(names)} points are with another process. "
+            "Give the same command again when that has ended: a winner is chosen among all"
+        )
     found_verdicts = verdicts(outcomes(done), baseline)
     return GridResult(results, failed, found_verdicts, baseline, _winner(results, by), by, material, points)
 
@@ -217,14 +223,18 @@ def score_test(result: GridResult, out: Path, test: Any) -> dict[str, Any]:
         RunError: `out` has kept scores of another winner, or on other documents: test is not for choosing; or what
             it has kept is damaged. The runs of winner and baseline stay as they are.
         DataError: the documents cannot be read.
+        LeakError: a group, or an id, stands in test and in training or validation.
     """
     points = [_first(result, name) for name in (result.winner, result.baseline)]
     documents = as_documents(test, points[0].settings.data)
+    for part in (result.material.data.train, result.material.data.valid):
+        refuse_shared_groups(part.documents, documents, name=str(test) if isinstance(test, str | Path) else "test")
     content = [documents.texts.to_list(), documents.labels.to_list()]
+    refitted = points[0].settings.train.refit
     identity = {
         "winner": result.winner,
         "baseline": result.baseline,
-        "data": hash_of(*content, *(point.key(result.material.fingerprint()) for point in points)),
+        "data": hash_of(*content, *(point.key(result.material.fingerprint()) for point in points), refitted),
     }
     folder = RunFolder(out)
     if folder.has(TEST):

@@ -17,7 +17,7 @@ from hyperfocal.grid.points import Point, flatten
 from hyperfocal.models.encoder import find_encoder
 from hyperfocal.tasks.classify import MultiLabelClassifier
 from hyperfocal.tasks.documents import PreparedTexts, prepare_texts
-from hyperfocal.tasks.features import TextFeatures, resolve_kind
+from hyperfocal.tasks.features import TextFeatures, refuse_refit, resolve_kind
 from hyperfocal.train import set_threads
 
 
@@ -59,6 +59,8 @@ def prepare_grid(
         ConfigError: features that are not to be had.
     """
     set_threads(base.train.threads)
+    for point in points:
+        refuse_refit(point.settings)
     data = prepare_texts(train, valid, base)
     used = {resolve_kind(point.settings.features) for point in points}
     for settings in used:

@@ -147,7 +147,7 @@ def paired(point: list[Outcome], baseline: list[Outcome], metric: str, *, spread
     apart, count = values[:, 0] - values[:, 1], len(pairs)
     resampled = torch.stack([_subtract(ours, other, metric) for ours, other in pairs]).mean(0)
     own = Spread(apart.var().item() if count > 1 else 0.0, count - 1)
-    seeds = Spread(max(own.variance, spread.variance), spread.freedom) if spread and count > 1 else own
+    seeds = Spread(max(own.variance, spread.variance), spread.freedom) if spread else own
     of_seeds = seeds.variance / count
     of_documents = _variance(resampled)
     error = math.sqrt(of_documents + of_seeds)

@@ -41,7 +41,7 @@ from hyperfocal.tasks.documents import (
     with_parents,
     with_tree_labels,
 )
-from hyperfocal.tasks.features import TextFeatures
+from hyperfocal.tasks.features import TextFeatures, refuse_refit
 from hyperfocal.tasks.features import Watch as EncodingWatch
 from hyperfocal.tasks.finetune import encode, finetune, keep_encoder, load_encoder, restore_encoder
 from hyperfocal.tasks.folders import begin_run, read_settings, resolve_settings
@@ -203,8 +203,6 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         watch: Watch,
         watch_encoding: EncodingWatch,
     ) -> None:
-        if self.settings_.train.refit and self.settings_.features.finetune:
-            raise ConfigError("train.refit is for a frozen encoder or n-grams. Leave it out with features.finetune")
         self.fingerprint_ = data.fingerprint()
         if run is not None and resume:
             begin_run(run, self.settings_, self.fingerprint_, resume=True)
@@ -227,7 +225,9 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
             "seed": self.seed,
             **(self.settings or {}),
         }
-        return resolve_settings(ClassifySettings, self.recipe, asked, resumed)
+        settings = resolve_settings(ClassifySettings, self.recipe, asked, resumed)
+        refuse_refit(settings)
+        return settings
 
     def _prepare(
         self, data: PreparedTexts, cache: Path | None, watch_encoding: EncodingWatch

@@ -14,7 +14,7 @@ import polars as pl
 import torch
 
 from hyperfocal.cache import Arrays, cached, hash_of, hash_texts
-from hyperfocal.config.classify import FeatureSettings
+from hyperfocal.config.classify import ClassifySettings, FeatureSettings
 from hyperfocal.data.ngrams import Ngrams
 from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.models.encoder import EncoderSource, encode_texts, find_encoder
@@ -134,6 +134,12 @@ class TextFeatures:
             weights = {name: np.asarray(part, dtype=np.float32) for name, part in value["weights"].items()}
             ngrams = Ngrams(settings, value["terms"], weights)
         return cls(settings, ngrams, encoder)
+
+
+def refuse_refit(settings: ClassifySettings) -> None:
+    """Raise ConfigError where an encoder that learns is to be refitted."""
+    if settings.train.refit and settings.features.finetune:
+        raise ConfigError("train.refit is for a frozen encoder or n-grams. Leave it out with features.finetune")
 
 
 def resolve_kind(settings: FeatureSettings) -> FeatureSettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import msgspec
@@ -100,7 +101,7 @@ VALIDATION: dict[str, Callable[[Tensor, SparseLabels], float]] = {
 
 def train_head(
     train: tuple[Features, SparseLabels],
-    valid: tuple[Features, SparseLabels],
+    valid: tuple[Features, SparseLabels] | None,
     num_sparse: int,
     settings: ClassifySettings,
     run: RunFolder | None = None,
@@ -112,7 +113,7 @@ def train_head(
 
     Args:
         train: features and labels of the training documents.
-        valid: the same of those that choose the epoch.
+        valid: the same of those that choose the epoch; None takes the weights after the last one.
         num_sparse: V, columns of the sparse features, 0 without.
         settings: all of them; `settings.seed` draws weights, order and dropout.
         run: gets checkpoints.
@@ -130,8 +131,12 @@ def train_head(
     width = 0 if features.dense is None else features.dense.shape[1]
     head = make_head(settings, num_sparse, width, frequency_bias(counts, len(labels)))
 
+    epochs = itertools.count()
+
     def validate() -> dict[str, float]:
         name = settings.train.metric
+        if valid is None:
+            return {name: next(epochs)}  # each better than the one before
         return {name: VALIDATION[name](score_documents(head, valid[0]), valid[1])}
 
     job = Job(
@@ -155,10 +160,13 @@ def refit_head(
     epochs: int,
     watch: Watch = lambda *_: None,
 ) -> TextHead:
-    """Return a head trained on training and validation documents together, for a number of epochs; else as above."""
+    """Return a head trained on training and validation documents together, for a number of epochs; else as above.
+
+    Nothing is left to choose an epoch on: the weights after the last one count.
+    """
     both = join(train[0], valid[0]), train[1].followed_by(valid[1])
     fixed = msgspec.structs.replace(settings.train, epochs=epochs, patience=0)
-    return train_head(both, valid, num_sparse, msgspec.structs.replace(settings, train=fixed), watch=watch)[0]
+    return train_head(both, None, num_sparse, msgspec.structs.replace(settings, train=fixed), watch=watch)[0]
 
 
 def train_job(

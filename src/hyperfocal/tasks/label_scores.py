@@ -17,7 +17,6 @@ from hyperfocal.metrics.ranking import only
 from hyperfocal.metrics.resampling import resample_weights, resampled_ap, resampled_f1
 from hyperfocal.thresholds import Decisions, tune_decisions
 
-HALF = DecisionSettings(rule="half")
 PARTS = 2  # of the validation documents: each is decided with what was tuned on the others
 
 
@@ -25,6 +24,8 @@ def cross_decided(
     scores: Tensor, truth: SparseLabels, counts: Tensor, settings: DecisionSettings, groups: Tensor | None
 ) -> SparseLabels:
     """Return decisions for validation documents, each half's tuned on the other half, so that none saw its own truth.
+
+    The halves are always the same, so intervals hold the chance of the documents, not that of the halves.
 
     Args:
         scores: (N, L) logits.
