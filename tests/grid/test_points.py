@@ -51,10 +51,10 @@ def recipe(tmp_path):
 
 def test_the_key_is_the_checksum_of_sorted_json():
     flat = flatten(msgspec.to_builtins(BASE))
-    for left_out in ("seed", "train.threads", "train.checkpoint_seconds"):
+    for left_out in ("seed", "train.threads", "train.checkpoint_seconds", "train.refit"):
         del flat[left_out]
     content = {"data": "d", "seed": 3, "settings": flat}
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))  # the standard library's writer as oracle
+    text = json.dumps(dict(sorted(content.items())) | {"settings": dict(sorted(flat.items()))})
     assert key(BASE, seed=3) == hashlib.sha256(text.encode()).hexdigest()
 
 

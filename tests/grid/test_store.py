@@ -319,7 +319,7 @@ def test_other_settings_are_refused(filled):
         opened(filled, settings=replace_settings(epochs=7, learning_rate=0.5))
     assert str(caught.value) == (
         f"grid {filled}: holds a grid of other settings (there -> now):\n"
-        "  train.learning_rate: 0.002 -> 0.5\n  train.epochs: 50 -> 7\n"
+        "  train.learning_rate: 0.001 -> 0.5\n  train.epochs: 8 -> 7\n"
         "Run the same command as before to go on with it, or choose another --out"
     )
     assert filled.read_bytes() == before

@@ -22,6 +22,7 @@ from hyperfocal.tasks.heads import (
     head_loss,
     make_head,
     make_loss,
+    refit_head,
     restore_head,
     score_documents,
     train_head,
@@ -193,3 +194,15 @@ class TestTraining:
         (again, same), _ = self.trained(run, resume=True)
         assert same == history
         assert all(torch.equal(head.state_dict()[key], value) for key, value in again.state_dict().items())
+
+
+def test_a_refit_trains_on_everything_and_takes_the_last_weights():
+    features = Features(None, torch.randn(12, 4, generator=torch.Generator().manual_seed(0)))
+    labels = SparseLabels.from_lists([[row % 3] for row in range(12)], num_labels=3)
+    train, valid = torch.arange(8), torch.arange(8, 12)
+    settings = resolve(ClassifySettings, overrides={"head.name": "linear", "train.epochs": 3, "train.batch_size": 4})
+    parts = [(features.select(rows), labels.select(rows)) for rows in (train, valid)]
+    head = refit_head(*parts, 0, settings, epochs=3)
+    alone, history = train_head((features, labels), None, 0, settings)
+    assert torch.equal(head.weight, alone.weight)
+    assert [row["macro_ap"] for row in history] == [0, 1, 2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import math
 import tomllib
 from collections.abc import Sequence
@@ -68,7 +69,7 @@ class Point:
         flat = flatten(msgspec.to_builtins(normalised(self.settings)))
         decisive = {key: value for key, value in flat.items() if key not in NOT_IN_KEY}
         content = {"data": fingerprint, "seed": self.seed, "settings": decisive}
-        return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def normalised(settings: ClassifySettings) -> ClassifySettings:
