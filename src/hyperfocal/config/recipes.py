@@ -34,7 +34,7 @@ def resolve(kind: type[Job], recipe: str | Path | None = None, overrides: dict[s
     3.0
     """
     where = f"recipe {recipe}" if recipe is not None else "settings"
-    values = _read(Path(recipe)) if recipe is not None else {}
+    values = read_toml(Path(recipe)) if recipe is not None else {}
     if "grid" in values:
         raise ConfigError(f"{where}: holds a grid. Give it to `classify grid`, without --caps, --gammas and --search")
     for dotted, value in (overrides or {}).items():
@@ -98,7 +98,12 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the values of a recipe file.
+
+    Raises:
+        ConfigError: it is not there, or not TOML.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import json
 import math
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from hyperfocal.config.classify import ClassifySettings
-from hyperfocal.config.recipes import resolve
+from hyperfocal.config.recipes import read_toml, resolve
 from hyperfocal.errors import ConfigError, did_you_mean
 
 Values = Sequence[float | None]
@@ -284,7 +283,7 @@ def read_grid_recipe(path: str | Path, overrides: dict[str, Any] | None = None) 
         ConfigError: unreadable, without [grid], or as in `resolve`, `expand` and `baseline_name`.
     """
     where = f"recipe {path}"
-    values = _read(Path(path), where)
+    values = read_toml(Path(path))
     grid = values.pop("grid", None)
     if not isinstance(grid, dict):
         raise ConfigError(f"{where}: no section [grid]. Give it, with caps and gammas or settings and their values")
@@ -295,15 +294,6 @@ def read_grid_recipe(path: str | Path, overrides: dict[str, Any] | None = None) 
     points = expand(base, axes, seeds, where=f"{where}, [grid]")
     baseline_name(points, recipe.baseline, where=f"{where}, [grid]")
     return recipe
-
-
-def _read(path: Path, where: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{where}: no such file") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{where}: not readable as TOML: {error}") from None
 
 
 def baseline_name(points: list[Point], wanted: str | dict[str, Any] | None = None, *, where: str = "grid") -> str:
