@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperfocal.cache import VARIABLE, cached, default_cache, hash_of, hash_texts
+from hyperfocal.cache import NAMES, VARIABLE, cached, cached_vectors, default_cache, digest_texts, hash_of, hash_texts
 from hyperfocal.errors import RunError
 
 quick = settings(deadline=None, max_examples=60)
@@ -95,12 +95,115 @@ class TestDamaged:
         with pytest.raises(RunError, match="is damaged"):
             cached(tmp_path, "key", never)
 
+    @pytest.mark.parametrize("name", ARRAYS)
+    def test_a_file_that_is_missing(self, tmp_path, name):
+        cached(tmp_path, "key", lambda: ARRAYS)
+        (tmp_path / "key" / f"{name}.npy").unlink()
+        with pytest.raises(RunError, match=rf"key: is damaged \(.*{name}\.npy.*it will be made anew"):
+            cached(tmp_path, "key", never)
+
+    @pytest.mark.parametrize("size", [0, 1, 20])
+    def test_a_list_of_arrays_that_is_cut(self, tmp_path, size):
+        cached(tmp_path, "key", lambda: ARRAYS)
+        path = tmp_path / "key" / NAMES
+        path.write_bytes(path.read_bytes()[:size])
+        with pytest.raises(RunError, match=r"key: is damaged \("):
+            cached(tmp_path, "key", never)
+
+    @pytest.mark.parametrize("others", [[], ["values"], list(ARRAYS)])
+    def test_without_the_list_of_arrays_it_is_made_anew(self, tmp_path, others):
+        """As what is left of an entry that was removed in part."""
+        cached(tmp_path, "key", lambda: {"old": np.ones(3)} | ARRAYS)
+        for name in (NAMES, *(f"{name}.npy" for name in others)):
+            (tmp_path / "key" / name).unlink()
+        assert same(cached(tmp_path, "key", lambda: ARRAYS), ARRAYS)
+        assert same(cached(tmp_path, "key", never), ARRAYS)
+        assert {path.name for path in (tmp_path / "key").iterdir()} == {NAMES, *(f"{name}.npy" for name in ARRAYS)}
+
+    def test_an_array_that_is_not_listed_is_none_of_it(self, tmp_path):
+        cached(tmp_path, "key", lambda: ARRAYS)
+        np.save(tmp_path / "key" / "mine.npy", np.ones(3))
+        assert same(cached(tmp_path, "key", never), ARRAYS)
+
     def test_removed_as_the_message_says_it_is_made_anew(self, tmp_path):
         cached(tmp_path, "key", lambda: ARRAYS)
         for path in (tmp_path / "key").iterdir():
             path.unlink()
         assert same(cached(tmp_path, "key", lambda: ARRAYS), ARRAYS)  # the folder itself is still there, empty
         assert same(cached(tmp_path, "key", never), ARRAYS)
+
+
+class TestVectors:
+    """A text of n letters has the vector (n, letter's number, 0.5)."""
+
+    @staticmethod
+    def asked(folder: Path | None, *texts: str) -> list[str]:
+        """Ask for the vectors of texts, check them, and return the texts whose vectors were made now."""
+        made = []
+
+        def make(rows):
+            made.extend(texts[row] for row in rows)
+            return np.array([vector(texts[row]) for row in rows], dtype=np.float32).reshape(-1, 3)
+
+        found = cached_vectors(folder, digest_texts(pl.Series("x", texts, dtype=pl.String)), make)
+        assert (found.shape, found.dtype) == ((len(texts), 3), np.float32)
+        assert found.tolist() == [vector(text) for text in texts]
+        return sorted(made)
+
+    def test_only_texts_that_no_other_set_has_are_made(self, tmp_path):
+        folder = tmp_path / "cache"
+        assert self.asked(folder, "b", "aa", "c") == ["aa", "b", "c"]
+        assert self.asked(folder, "b", "aa", "c") == []  # this very set
+        assert self.asked(folder, "c", "b") == []  # a part of it in another order
+        assert self.asked(folder, "c", "dd", "aa", "") == ["", "dd"]
+        assert self.asked(folder, "", "b", "dd", "e", "c") == ["e"]  # from both
+
+    def test_a_text_that_occurs_again_is_made_once(self, tmp_path):
+        assert self.asked(tmp_path, "b", "aa", "b", "b", "aa") == ["aa", "b"]
+        assert self.asked(tmp_path, "aa", "aa", "c", "c") == ["c"]
+        assert self.asked(None, "b", "c", "b") == ["b", "c"]
+
+    def test_without_a_folder_nothing_is_kept(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert [self.asked(None, "a"), self.asked(None, "a"), list(tmp_path.iterdir())] == [["a"], ["a"], []]
+
+    def test_no_texts(self, tmp_path):
+        assert [self.asked(folder) for folder in (None, tmp_path, tmp_path)] == [[], [], []]
+        assert self.asked(tmp_path, "a") == ["a"]
+
+    def test_another_folder_is_another_way_of_making_them(self, tmp_path):
+        assert self.asked(tmp_path / "one", "a") == self.asked(tmp_path / "two", "a") == ["a"]
+
+    @pytest.mark.parametrize("damage", ["vectors.npy", "digests.npy", NAMES])
+    @pytest.mark.parametrize("size", [None, 0, 130])
+    def test_a_damaged_set_is_not_used(self, tmp_path, damage, size):
+        """It is missing, empty or cut; the other whole one is used."""
+        self.asked(tmp_path, "a", "b", "c")
+        (place,) = tmp_path.iterdir()
+        self.asked(tmp_path, "d")
+        whole = (place / damage).read_bytes()
+        (place / damage).unlink()
+        if size is not None:
+            (place / damage).write_bytes(whole[: min(size, len(whole) - 1)])
+        assert self.asked(tmp_path, "d", "b", "e") == ["b", "e"]
+
+    def test_what_another_process_is_writing_is_not_used(self, tmp_path):
+        self.asked(tmp_path, "a", "b")
+        (place,) = tmp_path.iterdir()
+        place.rename(place.with_name(f".aside.{place.name}"))
+        assert self.asked(tmp_path, "a") == ["a"]
+
+    @quick
+    @given(st.lists(st.lists(st.text("ab", max_size=2), max_size=5), max_size=4))
+    def test_any_sets_one_after_another(self, tmp_path_factory, sets):
+        folder, known = tmp_path_factory.mktemp("cache"), set()
+        for texts in sets:
+            assert self.asked(folder, *texts) == sorted(set(texts) - known)
+            known |= set(texts)
+
+
+def vector(text: str) -> list[float]:
+    return [len(text), ord(text[0]) if text else 0, 0.5]
 
 
 class TestCannotBeWritten:
@@ -221,6 +324,13 @@ class TestHashes:
     def test_where_one_text_ends_counts(self):
         rows = [["ab", "c"], ["a", "bc"], ["abc"], ["abc", ""], ["", "abc"], ["c", "ab"], []]
         assert len({hash_texts(pl.Series("x", texts, dtype=pl.String)) for texts in rows}) == len(rows)
+
+    @quick
+    @given(st.lists(st.text(max_size=3), max_size=6))
+    def test_each_text_has_a_digest_of_its_own(self, rows):
+        digests = digest_texts(pl.Series("x", rows, dtype=pl.String))
+        assert (digests.shape, digests.dtype) == ((len(rows),), np.dtype("S16"))
+        assert [rows.index(text) for text in rows] == [digests.tolist().index(digest) for digest in digests.tolist()]
 
     def test_the_order_of_a_dictionary_does_not_count(self):
         assert hash_of({"a": 1, "b": [2.5, None]}, "x") == hash_of({"b": [2.5, None], "a": 1}, "x")

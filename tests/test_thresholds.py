@@ -66,7 +66,7 @@ class TestGlobal:
         best = max(objective(decided, truth, name, beta) for decided in every_cut(scores))
         reached = objective(decisions.decide(scores).to_dense(torch.bool), truth, name, beta)
         assert reached == pytest.approx(best, abs=2e-6)
-        assert decisions.thresholds.tolist() == [decisions.shared] * scores.shape[1]
+        assert len(set(decisions.thresholds.tolist())) == 1
 
     def test_written_out(self):
         """Cut below 3, 2, 1, 0, -1: micro-F1 is 2/4, 2/5, 4/6, 6/7, 6/8."""
@@ -80,14 +80,14 @@ class TestGlobal:
         scores[:10, 0], truth[:10, 0] = 5.0, True
         scores[10:15, 0] = 1.0  # five wrong ones on the way
         scores[0, 1], truth[0, 1] = 0.0, True
-        assert tuned(scores, truth, rule="global", objective="micro").shared == 3.0  # 20/21 and not 22/27
-        assert tuned(scores, truth, rule="global", objective="macro").shared == -4.5  # (20/25 + 1)/2 and not (1 + 0)/2
+        cuts = [tuned(scores, truth, rule="global", objective=name).thresholds[0] for name in ("micro", "macro")]
+        assert cuts == [3.0, -4.5]  # 20/21 and not 22/27; (20/25 + 1)/2 and not (1 + 0)/2
 
     def test_beta_decides_between_precision_and_recall(self):
         scores = torch.tensor([[4.0], [3.0], [2.0], [1.0], [0.0]])
         truth = torch.tensor([[1], [0], [0], [1], [0]]).bool()
         picky, generous = (tuned(scores, truth, rule="global", objective="f_beta", beta=beta) for beta in (0.1, 5.0))
-        assert (picky.shared, generous.shared) == (3.5, 0.5)
+        assert (picky.thresholds.tolist(), generous.thresholds.tolist()) == ([3.5], [0.5])
 
 
 class TestCuts:
@@ -151,14 +151,13 @@ class TestPerLabel:
         torch.manual_seed(3)
         scores, truth = torch.randn(40, 3), torch.rand(40, 3) < torch.tensor([0.5, 0.2, 0.1])
         scores = scores + 2 * truth
-        pooled = tuned(scores, truth, rule="global", objective="macro").shared  # fewer than 150 positives: one pool
+        pooled, *_ = tuned(scores, truth, rule="global", objective="macro").thresholds.tolist()  # < 150: one pool
         decisions = tuned(scores, truth, rule="per_label", objective="macro", shrinkage=shrinkage)
         for label in range(3):
             positives = int(truth[:, label].sum())
             weight = positives / (positives + shrinkage)
             expected = weight * self.own(scores[:, label], truth[:, label]) + (1 - weight) * pooled
             assert float(decisions.thresholds[label]) == pytest.approx(expected, abs=1e-5)
-        assert decisions.shared == pooled
         assert len(decisions.thresholds.unique()) == 3
 
     def test_three_positives_cannot_overfit(self):
@@ -185,8 +184,8 @@ class TestPerLabel:
         counts = torch.tensor([50, 9, 9])
         for shrinkage in (0.0, 10.0):
             decisions = tuned(scores, truth, counts, rule="per_label", objective="macro", shrinkage=shrinkage)
-            alike = tuned(scores, truth, counts, rule="global", objective="macro").shared
-            assert decisions.thresholds[1:].tolist() == pytest.approx([alike, alike])
+            alike = tuned(scores, truth, counts, rule="global", objective="macro").thresholds
+            assert decisions.thresholds[1:].tolist() == pytest.approx(alike[1:].tolist())
 
     @pytest.mark.parametrize("name", ["micro", "macro", "both"])
     def test_the_rarest_labels_join_the_pool_before_when_no_positive_is_left_for_them(self, name):
@@ -327,15 +326,15 @@ class TestJson:
     numbers = st.floats(width=32, allow_nan=False)
 
     @quick
-    @given(st.lists(numbers, max_size=6), st.integers(0, 5), st.booleans(), numbers)
-    def test_there_and_back(self, values, top_k, minimum_one, shared):
+    @given(st.lists(numbers, max_size=6), st.integers(0, 5), st.booleans())
+    def test_there_and_back(self, values, top_k, minimum_one):
         labels = [f"label {number}" for number in range(len(values))]
-        decisions = Decisions(torch.tensor(values), top_k, minimum_one, shared)
+        decisions = Decisions(torch.tensor(values), top_k, minimum_one)
         text = json.dumps(decisions.to_json(labels))
         again = Decisions.from_json(json.loads(text), labels)
         assert again.thresholds.dtype == torch.float32
         assert again.thresholds.tolist() == decisions.thresholds.tolist()
-        assert (again.top_k, again.minimum_one, again.shared) == (top_k, minimum_one, shared)
+        assert (again.top_k, again.minimum_one) == (top_k, minimum_one)
         assert json.dumps(again.to_json(labels)) == text
 
     @quick
@@ -361,7 +360,7 @@ class TestJson:
             {"thresholds": [1.0, 2.0]},
             {"top_k": None},
             {"top_k": math.inf},
-            {"shared_threshold": 10**400},
+            {"thresholds": {"a": 1.0, "b": 10**400}},
         ],
     )
     def test_what_is_no_decisions(self, change):

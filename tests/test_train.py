@@ -366,6 +366,62 @@ class SparseTrial(Trial):
         return {"map@3": self.metrics(epoch) if self.metrics else -self.error(torch.arange(EXAMPLES)).mean().item()}
 
 
+class SlowTrial(Trial):
+    """A training whose last layer has a learning rate of its own."""
+
+    RATE = 0.002
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        options = {"slow": list(self.model[3].parameters()), "slow_learning_rate": self.RATE}
+        job = Job(self.model, self.loss, EXAMPLES, self.validate, self.settings, self.seed, **options)
+        self.trainer = Trainer(job, save=self.saved.append, watch=self.watch)
+
+
+class TestSlowParameters:
+    @every_kind
+    def test_against_an_optimizer_of_their_own(self, kind):
+        """The last layer takes every step with the settings' optimizer and schedule, at its own rate."""
+        chosen = settings(**KINDS[kind])
+        trial = SlowTrial(chosen, metrics=lambda epoch: epoch)
+        trial.trainer.run()
+        twin = SlowTrial(chosen)
+        optimizers = [make_optimizer(twin.model[layer].parameters(), chosen) for layer in (0, 3)]
+        for step, batch in enumerate(trial.batches):
+            factor = schedule_factor(chosen, step, EPOCHS * STEPS)
+            for optimizer, rate in zip(optimizers, (0.05, SlowTrial.RATE), strict=True):
+                optimizer.param_groups[0]["lr"] = rate * factor
+            twin.model.zero_grad()
+            (twin.model(twin.inputs[batch]) - twin.targets[batch]).square().mean().backward()
+            if chosen.clip_norm:
+                nn.utils.clip_grad_norm_(twin.model.parameters(), chosen.clip_norm)
+            for optimizer in optimizers:
+                optimizer.step()
+        for name, value in weights(twin.model).items():
+            torch.testing.assert_close(trial.model.state_dict()[name], value)
+
+    @every_kind
+    @pytest.mark.parametrize("stop", [0, STEPS - 1, STEPS + 2])
+    def test_resumed_bit_for_bit(self, kind, stop, tmp_path):
+        whole = SlowTrial(settings(**KINDS[kind]))
+        assert whole.trainer.run()
+        first = SlowTrial(settings(**KINDS[kind]), stop_at=(stop,))
+        assert not first.trainer.run()
+        run = RunFolder(tmp_path)
+        run.write_tensors(CHECKPOINT, first.saved[-1].tensors, state=first.saved[-1].state)
+        second = SlowTrial(settings(**KINDS[kind]))
+        torch.manual_seed(99)
+        second.trainer.restore(Checkpoint(*run.read_tensors(CHECKPOINT)))
+        assert second.trainer.run()
+        assert first.losses + second.losses == whole.losses
+        assert same(weights(second.model), weights(whole.model))
+        assert same(second.trainer.checkpoint().tensors, whole.trainer.checkpoint().tensors)
+
+    def test_one_optimizer_has_all_parameters(self):
+        (optimizer,) = SlowTrial(settings(**KINDS["adam"])).trainer.optimizers
+        assert [(group["lr"], len(group["params"])) for group in optimizer.param_groups] == [(0.002, 2), (0.05, 2)]
+
+
 class TestSparseParameters:
     @every_kind
     @pytest.mark.parametrize("clip_norm", [0.0, 0.05, 1e3])

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from hyperfocal.errors import RunError
 
 Arrays = dict[str, NDArray[Any]]
 VARIABLE = "HYPERFOCAL_CACHE"
+NAMES = "arrays.json"  # an entry's arrays; written last, so that an entry without it is not whole
 
 
 def default_cache() -> Path:
@@ -35,6 +36,12 @@ def hash_texts(texts: pl.Series) -> str:
         raw = text.encode()
         digest.update(len(raw).to_bytes(8, "little") + raw)
     return digest.hexdigest()
+
+
+def digest_texts(texts: pl.Series) -> NDArray[np.bytes_]:
+    """Return (N,) checksums of 16 bytes, one a text."""
+    digests = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts.to_list()]
+    return np.array(digests, dtype="S16")
 
 
 def hash_of(*parts: Any) -> str:
@@ -53,17 +60,75 @@ def cached(folder: Path | None, key: str, make: Callable[[], Arrays]) -> Arrays:
         make: name -> array.
 
     Raises:
-        RunError: the folder cannot be written.
+        RunError: the folder cannot be written; an array is damaged or missing.
     """
     if folder is None:
         return make()
     place = folder / key
-    if not any(place.glob("*.npy")):  # no folder, or what is left of one that was removed
+    if not (place / NAMES).is_file():
+        _remove_leftover(place)
         _keep(place, make())
+    return _read(place)
+
+
+def cached_vectors(
+    folder: Path | None, digests: NDArray[np.bytes_], make: Callable[[NDArray[np.intp]], NDArray[Any]]
+) -> NDArray[Any]:
+    """Return (N, D) vectors, one a digest, mapped into memory: taken from the folder, or made and kept there.
+
+    An entry is a set of digests in some order. A new one takes the vectors that others have already, so that a
+    digest's vector is made once; a folder therefore belongs to one way of making them.
+
+    Args:
+        folder: of all entries; None makes the vectors and keeps nothing.
+        digests: (N,) checksums of what the vectors are made from.
+        make: (M,) positions in `digests`, no digest twice -> (M, D) vectors.
+
+    Raises:
+        RunError: the folder cannot be written; an array of this very set is damaged or missing.
+    """
+    key = hashlib.sha256(digests.tobytes()).hexdigest()
+    return cached(folder, key, lambda: {"digests": digests, "vectors": _gather(folder, digests, make)})["vectors"]
+
+
+def _gather(
+    folder: Path | None, digests: NDArray[np.bytes_], make: Callable[[NDArray[np.intp]], NDArray[Any]]
+) -> NDArray[Any]:
+    wanted, first, where = np.unique(digests, return_index=True, return_inverse=True)
+    missing = np.ones(len(wanted), dtype=bool)
+    parts, owners = [], []
+    for entry in _entries(folder):
+        _, here, there = np.intersect1d(wanted, entry["digests"], return_indices=True)
+        new = missing[here]
+        parts.append(entry["vectors"][there[new]])
+        owners.append(here[new])
+        missing[here] = False
+    if missing.any() or not parts:
+        parts.append(make(first[missing]))
+        owners.append(np.flatnonzero(missing))
+    found: NDArray[Any] = np.concatenate(parts)[np.argsort(np.concatenate(owners))[where]]
+    return found
+
+
+def _entries(folder: Path | None) -> Iterator[Arrays]:
+    """Yield the entries of a folder, one at a time; those that are damaged, or still being written, are left out."""
+    for names in sorted(folder.glob(f"[!.]*/{NAMES}")) if folder else ():
+        with suppress(RunError):
+            yield _read(names.parent)
+
+
+def _read(place: Path) -> Arrays:
     try:
-        return {path.stem: np.load(path, mmap_mode="c", allow_pickle=False) for path in sorted(place.glob("*.npy"))}
+        names = json.loads((place / NAMES).read_text())
+        return {name: np.load(place / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in names}
     except (OSError, ValueError, EOFError) as error:
         raise RunError(f"cache {place}: is damaged ({error}). Remove this folder; it will be made anew") from None
+
+
+def _remove_leftover(place: Path) -> None:
+    """Remove what a removal has left of an entry."""
+    if place.is_dir() and not (place / NAMES).is_file():  # in this order: another process may bring a whole one now
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _keep(place: Path, arrays: Arrays) -> None:
@@ -72,6 +137,7 @@ def _keep(place: Path, arrays: Arrays) -> None:
         aside.mkdir(parents=True)
         for name, array in arrays.items():
             np.save(aside / f"{name}.npy", array, allow_pickle=False)
+        (aside / NAMES).write_text(json.dumps(list(arrays)))
         with suppress(OSError):  # another process was first
             aside.rename(place)
         if not place.is_dir():

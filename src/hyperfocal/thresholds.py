@@ -32,13 +32,11 @@ class Decisions:
         thresholds: (L,) float32; a label is decided where its score is above.
         top_k: labels a document, the best ones, in place of thresholds; 0 is off.
         minimum_one: whether a document without a decided label gets its best one.
-        shared: the best threshold for all labels together, where one was tuned.
     """
 
     thresholds: Tensor
     top_k: int = 0
     minimum_one: bool = False
-    shared: float = 0.0
 
     def decide(self, scores: Tensor) -> SparseLabels:
         """Return the labels of (N, L) scores."""
@@ -54,12 +52,7 @@ class Decisions:
     def to_json(self, labels: list[str]) -> dict[str, Any]:
         """Return what `from_json` reads: a threshold by the label's name."""
         named = dict(zip(labels, self.thresholds.tolist(), strict=True))
-        return {
-            "top_k": self.top_k,
-            "minimum_one": self.minimum_one,
-            "shared_threshold": self.shared,
-            "thresholds": named,
-        }
+        return {"top_k": self.top_k, "minimum_one": self.minimum_one, "thresholds": named}
 
     @classmethod
     def from_json(cls, value: Any, labels: list[str]) -> Decisions:
@@ -72,7 +65,7 @@ class Decisions:
             thresholds = torch.tensor([float(value["thresholds"][label]) for label in labels])
             if thresholds.isnan().any():
                 raise ValueError("a threshold is nan")
-            return cls(thresholds, int(value["top_k"]), bool(value["minimum_one"]), float(value["shared_threshold"]))
+            return cls(thresholds, int(value["top_k"]), bool(value["minimum_one"]))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"not decisions: {type(error).__name__}: {error}") from None
 
@@ -116,14 +109,13 @@ def tune_decisions(
     if settings.rule == "half" or truth.num_positives == 0:
         return Decisions(fixed, 0, settings.minimum_one)
     curves = _Curves(scores, truth)
-    shared = curves.shared(settings)
-    thresholds = fixed + shared
-    if settings.rule == "per_label":
-        fit = curves.pooled(_pools(curves.positives, counts))
-        worth, thresholds = _climb(curves, settings, fit, thresholds)
-        own, weight = curves.cross_fitted(worth, seed), curves.positives / (curves.positives + settings.shrinkage)
-        thresholds = torch.where(weight > 0, weight * own + (1 - weight) * thresholds, thresholds)
-    return Decisions(thresholds.float(), 0, settings.minimum_one, float(shared))
+    if settings.rule == "global":
+        return Decisions(fixed + curves.shared(settings), 0, settings.minimum_one)
+    fit = curves.pooled(_pools(curves.positives, counts))
+    worth, thresholds = _climb(curves, settings, fit, fixed)
+    own, weight = curves.cross_fitted(worth, seed), curves.positives / (curves.positives + settings.shrinkage)
+    thresholds = torch.where(weight > 0, weight * own + (1 - weight) * thresholds, thresholds)
+    return Decisions(thresholds.float(), 0, settings.minimum_one)
 
 
 def _refuse_infinite(scores: Tensor) -> None:

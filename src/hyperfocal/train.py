@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.optimizer import ParamsT
 
 from hyperfocal.config.sections import TrainSettings
 from hyperfocal.errors import ConfigError, TrainingError
@@ -38,21 +39,24 @@ class Job:
         model: its parameters are trained in place.
         loss: (B,) example numbers -> scalar loss.
         num_examples: examples an epoch.
-        validate: metrics of the model as it is now.
+        validate: metrics of the model as it is now; None has none, and the weights after the last epoch count.
         settings: optimizer, schedule and when to stop.
         seed: of the order of the examples.
         sparse: parameters of the model whose gradients are sparse tensors of few rows: plain SGD trains them, at
             `sparse_learning_rate`, and touches those rows only.
+        slow: parameters of the model that the settings' optimizer trains at `slow_learning_rate`, as an encoder's.
     """
 
     model: nn.Module
     loss: Callable[[Tensor], Tensor]
     num_examples: int
-    validate: Callable[[], dict[str, float]]
+    validate: Callable[[], dict[str, float]] | None
     settings: TrainSettings
     seed: int
     sparse: Sequence[nn.Parameter] = ()
     sparse_learning_rate: float = 1.0
+    slow: Sequence[nn.Parameter] = ()
+    slow_learning_rate: float = 1e-5
 
 
 @dataclass
@@ -186,17 +190,26 @@ class Trainer:
     def _end_epoch(self, train_seconds: float) -> None:
         started, progress = time.monotonic(), self.progress
         self.job.model.eval()
-        with torch.inference_mode():
-            metrics = self.job.validate()
+        metrics = {}
+        if self.job.validate is not None:
+            with torch.inference_mode():
+                metrics = self.job.validate()
         progress.epoch += 1
-        value = self._value(metrics)
-        if value > progress.best:
-            progress.best, progress.best_epoch = value, progress.epoch
-            self.best_weights = _copy(self.job.model)
+        self._keep_best(metrics)
         seconds = {"train_seconds": train_seconds, "valid_seconds": time.monotonic() - started}
         progress.history.append({"epoch": progress.epoch, "loss": progress.loss_sum / self.steps, **metrics, **seconds})
         progress.step, progress.loss_sum = 0, 0.0
         self._watch(progress, self.steps)
+
+    def _keep_best(self, metrics: dict[str, float]) -> None:
+        progress = self.progress
+        if self.job.validate is None:
+            progress.best_epoch = progress.epoch
+            if progress.epoch == self.job.settings.epochs:
+                self.best_weights = _copy(self.job.model)
+        elif (value := self._value(metrics)) > progress.best:
+            progress.best, progress.best_epoch = value, progress.epoch
+            self.best_weights = _copy(self.job.model)
 
     def _value(self, metrics: dict[str, float]) -> float:
         name = self.job.settings.metric
@@ -238,8 +251,8 @@ class Trainer:
         self.progress = Progress(**deepcopy(checkpoint.state))
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], settings: TrainSettings) -> Optimizer:
-    """Return the optimizer that the settings name."""
+def make_optimizer(parameters: ParamsT, settings: TrainSettings) -> Optimizer:
+    """Return the optimizer that the settings name, of parameters or of groups of them."""
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "sgd":
         return SGD(parameters, rate, momentum=settings.momentum, weight_decay=decay, fused=True)
@@ -249,9 +262,11 @@ def make_optimizer(parameters: Iterable[nn.Parameter], settings: TrainSettings) 
 
 def _make_optimizers(job: Job) -> list[Optimizer]:
     """Return the optimizer that the settings name, and after it the one of the sparse parameters, if there are any."""
-    apart = {id(parameter) for parameter in job.sparse}
-    dense = (parameter for parameter in job.model.parameters() if id(parameter) not in apart)
-    optimizers = [make_optimizer(dense, job.settings)]
+    apart = {id(parameter) for parameter in (*job.sparse, *job.slow)}
+    groups: list[dict[str, Any]] = [{"params": [p for p in job.model.parameters() if id(p) not in apart]}]
+    if job.slow:
+        groups.insert(0, {"params": list(job.slow), "lr": job.slow_learning_rate})
+    optimizers = [make_optimizer(groups, job.settings)]
     return [*optimizers, SGD(job.sparse, job.sparse_learning_rate)] if job.sparse else optimizers
 
 

@@ -1,3 +1,5 @@
+import multiprocessing
+
 import pytest
 
 from hyperfocal.cache import VARIABLE
@@ -23,6 +25,14 @@ def surroundings(tmp_path, monkeypatch):
     """Keep features in a folder of the test, print 80 columns wide, and use one thread and no network."""
     for name, value in {VARIABLE: tmp_path / "cache", "COLUMNS": 80, "OMP_NUM_THREADS": 1, "HF_HUB_OFFLINE": 1}.items():
         monkeypatch.setenv(name, str(value))
+
+
+@pytest.fixture
+def forks(monkeypatch):
+    """Fork workers from a process that has imported what they need: they are there at once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pytest", "torch._dynamo", "hyperfocal.grid.search"])
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def in_a_row(documents):
 
 
 class TestProcesses:
-    """As a user works: every step in a process of its own."""
+    """As a user works: what one process writes another reads."""
 
     def test_fit_and_predict_as_the_scorer_reads_them(self, folder, tmp_path):
         train, test, run, out = folder / "train.jsonl", folder / "test.jsonl", tmp_path / "run", tmp_path / "p.jsonl"
@@ -45,7 +45,7 @@ class TestProcesses:
         assert max(map(len, fitted.stdout.split("Run folder")[0].splitlines())) <= 80
         assert (tmp_path / "cache").is_dir()
 
-        said = process("classify", "predict", run, test, "--out", out).stdout
+        said = done("classify", "predict", run, test, "--out", out)
         assert "40 documents, " in said
         lines = [json.loads(line) for line in out.read_text().splitlines()]
         assert [line["id"] for line in lines] == [row["id"] for row in rows(40, seed=1)]
@@ -289,10 +289,11 @@ class TestBadSettings:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (("--cap", 0.5), "loss.cap = 0.5 is not allowed"),
-            (("--cap", "nan"), "--cap 'nan' is not allowed"),
-            (("--cap", "inf"), "--cap 'inf' is not allowed. Expected a number of 1 or more, off or none"),
-            (("--cap", "six"), "--cap 'six' is not allowed. Expected a number of 1 or more, off or none"),
+            (("--cap", 0.5), "loss.cap = 0.5 is not allowed. Expected a number from 1 to 1,000,000, none, or off"),
+            (("--cap", "nan"), "loss.cap = nan is not allowed"),
+            (("--cap", "inf"), "loss.cap = inf is not allowed"),
+            (("--cap", "six"), "loss.cap = 'six' is not allowed. Expected a number from 1 to 1,000,000, none, or off"),
+            (("--set", "loss.cap=true"), "loss.cap = True is not allowed. Expected a number from 1 to 1,000,000, none"),
             (("--gamma", 9), "loss.gamma = 9.0 is not allowed"),
             (("--loss", "fokal"), "loss.name = 'fokal' is not allowed. Expected one of bce, focal"),
             (("--decide", "best"), "decide.rule = 'best' is not allowed"),

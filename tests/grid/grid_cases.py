@@ -1,10 +1,14 @@
 """A tiny grid, what happens in it, and a store that looks into the process that trains.
 
 `python -m grid_cases OUT EPOCHS` trains p0, p1 and two points of so many epochs with two workers, and says so.
+
+A process that FORKS starts comes from one that has imported everything already: it is there at once.
 """
 
+import multiprocessing
 import os
 import random
+import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -16,7 +20,8 @@ from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import resolve
 from hyperfocal.data.texts import Documents
 from hyperfocal.errors import RunError
-from hyperfocal.grid.points import Point, expand
+from hyperfocal.grid.axes import expand
+from hyperfocal.grid.points import Point
 from hyperfocal.grid.search import GridJob, run_grid
 from hyperfocal.grid.store import Store
 
@@ -28,7 +33,11 @@ TINY = {
     "train.batch_size": 16,
 }
 LABELS = ("sport", "music", "food", "chess")
-LONG = 300  # epochs: some two seconds, so that a worker is in the middle of it
+LONG = 100  # epochs: most of a second, so that a worker is in the middle of it
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    ["pytest", "torch._dynamo", "hyperfocal.grid.search"]
+)  # torch's first step imports the second
 FAILS = {"train.learning_rate": 1e30}
 
 
@@ -115,6 +124,21 @@ def job(folder, **changes) -> GridJob:
     return GridJob(**{**given, "out": folder / "grid", "cache": folder / "cache", **changes})
 
 
+def filled(folder, reached, *, metric="tuned.macro_f1"):
+    """Return points with results as given: name -> a value a seed, None where it failed."""
+    grid = []
+    _, store = job(folder).prepare(points(1))
+    for number, (name, values) in enumerate(reached.items()):
+        for seed, value in enumerate(values):
+            point = Point(name, seed, settings(seed=seed, loss__name="focal", loss__gamma=1 + number / 10))
+            grid.append(point)
+            if value is None:
+                store.fail(point, "out of luck")
+            else:
+                store.put(point, {metric: value}, {metric: torch.full((10,), value)}, seconds=1)
+    return grid
+
+
 class ThreadCount(Store):
     """A store that adds to each result how many threads the process that trained it used."""
 
@@ -165,5 +189,20 @@ def alive(pid: int) -> bool:
     return bool(parts(pid)) and parts(pid)[0] != "Z"
 
 
+def command(folder: Path, epochs: int) -> None:
+    """Be `python -m grid_cases`."""
+    run_grid(job(folder, workers=2, watch=Printed()), command_points(epochs), "p0")
+
+
+def forked_command(folder: Path, epochs: int) -> None:
+    """Be that command with output in the files `out` and `err`, and fork its workers too."""
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), number)
+    plain = multiprocessing.get_context("fork")  # with one thread there is no pool of them that could hang
+    multiprocessing.get_context = lambda _: plain
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # it was held back when a test started the first
+    command(folder, epochs)
+
+
 if __name__ == "__main__":
-    run_grid(job(Path(sys.argv[1]), workers=2, watch=Printed()), command_points(int(sys.argv[2])), "p0")
+    command(Path(sys.argv[1]), int(sys.argv[2]))

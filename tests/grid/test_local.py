@@ -1,8 +1,11 @@
+import multiprocessing
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from grid_cases import (
+    FORKS,
     FullDisk,
     Seen,
     ThreadCount,
@@ -18,6 +22,7 @@ from grid_cases import (
     command_points,
     documents,
     failing,
+    forked_command,
     gammas,
     job,
     long,
@@ -27,10 +32,11 @@ from grid_cases import (
 )
 
 from hyperfocal.errors import RunError
-from hyperfocal.grid.local import run_points
+from hyperfocal.grid.local import interrupts_held_back, run_points
 from hyperfocal.grid.search import run_grid
 from hyperfocal.grid.store import Store
 from hyperfocal.grid.training import prepare_grid
+from hyperfocal.tasks.documents import prepare_texts
 
 SOON = 20.0  # seconds; a machine that does other things besides needs some
 ADDED = ("threads", "omp", "omp_at_start")  # by ThreadCount
@@ -38,7 +44,8 @@ ADDED = ("threads", "omp", "omp_at_start")  # by ThreadCount
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory):
-    return prepare_grid(documents(), None, points(1), settings(), cache=tmp_path_factory.mktemp("cache"), threads=1)
+    data = prepare_texts(documents(), None, settings())
+    return prepare_grid(data, points(1), settings(), cache=tmp_path_factory.mktemp("cache"), threads=1)
 
 
 def opened(folder, material, kind=Store):
@@ -48,6 +55,12 @@ def opened(folder, material, kind=Store):
 @pytest.fixture
 def store(tmp_path, material):
     return opened(tmp_path, material)
+
+
+@pytest.fixture
+def forks(monkeypatch):
+    """Fork the workers: how they start is not the matter."""
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: FORKS)
 
 
 def done(store):
@@ -149,7 +162,7 @@ def test_any_error_of_a_training_is_kept(material, store):
 # What ends a process
 
 
-def test_a_killed_worker_costs_its_point_alone(material, store):
+def test_a_killed_worker_costs_its_point_alone(material, store, forks):
     """With `retry` too: else it would be killed again and again, and `fails` be tried by both workers."""
     seen, grid = Seen(), [failing(), long(), *points(3)]
     run_points(material, [failing()], store, Seen())
@@ -172,7 +185,7 @@ def test_a_killed_worker_costs_its_point_alone(material, store):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_full_disk_stops_the_grid_and_leaves_the_point_free(tmp_path, material, workers):
+def test_a_full_disk_stops_the_grid_and_leaves_the_point_free(tmp_path, material, forks, workers):
     store, seen = opened(tmp_path, material, FullDisk), Seen()
     with pytest.raises(RunError, match="no space left"):
         run_points(material, points(1), store, seen, workers=workers)
@@ -195,8 +208,8 @@ def test_an_interrupt_at_the_start_of_a_point_leaves_it_free(material, store):
 
 
 @contextmanager
-def command(folder, epochs):
-    """A command in a process group of its own, which is gone afterwards."""
+def spawned(folder, epochs):
+    """The command as a user starts it, in a process group of its own; give its process."""
     arguments = [sys.executable, "-m", "grid_cases", str(folder), str(epochs)]
     with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
         process = subprocess.Popen(arguments, cwd=Path(__file__).parent, stdout=out, stderr=err, start_new_session=True)
@@ -208,26 +221,55 @@ def command(folder, epochs):
         process.wait()
 
 
-def both_train(folder, process):
-    assert process.poll() is None, (folder / "err").read_text()
-    return {"started long_a", "started long_b"} <= set((folder / "out").read_text().splitlines())
+@contextmanager
+def forked(folder, epochs):
+    """The command in a process that is there at once, as its workers are."""
+    process = FORKS.Process(target=forked_command, args=(folder, epochs))
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()  # its workers end then, as is tested
+        process.join()
 
 
-def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(tmp_path):
+STARTS = pytest.mark.parametrize("start", [forked, pytest.param(spawned, marks=pytest.mark.slow)])
+
+
+def said(folder, name):
+    return (folder / name).read_text() if (folder / name).exists() else ""
+
+
+def training(folder, process):
+    """Return the two workers, once both are at a long point."""
+
+    def both():
+        assert alive(process.pid), said(folder, "err")
+        return {"started long_a", "started long_b"} <= set(said(folder, "out").splitlines())
+
+    wait_until(both, 60)
+    workers = {pid for (pid,) in rows(folder, "SELECT pid FROM claims")}
+    assert len(workers) == 2
+    return workers
+
+
+def rows(folder, query):
+    with closing(sqlite3.connect(folder / "grid" / "grid.sqlite")) as db:
+        return db.execute(query).fetchall()
+
+
+@STARTS
+def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(tmp_path, start):
     epochs = 300
-    with command(tmp_path, epochs) as process:
-        wait_until(lambda: both_train(tmp_path, process), 60)
-        left = children(process.pid)
-        os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(SOON) == -signal.SIGINT
-        wait_until(lambda: not any(map(alive, left)), 5)
-    assert len(left) >= 2
-    said = (tmp_path / "err").read_text()
-    assert said.count("Traceback") == 1, said  # of the command; workers end in silence
-    path = tmp_path / "grid" / "grid.sqlite"
-    with closing(sqlite3.connect(path)) as db:
-        assert {name for (name,) in db.execute("SELECT name FROM results")} == {"p0", "p1"}
-        assert db.execute("SELECT * FROM claims").fetchall() == []  # not even dead ones: each was given back
+    with start(tmp_path, epochs) as process:
+        workers = training(tmp_path, process)
+        for pid in (process.pid, *workers):  # as the terminal does
+            os.kill(pid, signal.SIGINT)
+        wait_until(lambda: not any(map(alive, (process.pid, *workers))), SOON)
+    assert said(tmp_path, "err").count("Traceback") == 1, said(tmp_path, "err")  # the command's; workers end in silence
+    assert "KeyboardInterrupt" in said(tmp_path, "err")
+    assert rows(tmp_path, "SELECT name FROM results ORDER BY name") == [("p0",), ("p1",)]
+    assert rows(tmp_path, "SELECT * FROM claims") == []  # not even dead ones: each was given back
     again = job(tmp_path)
     found = run_grid(again, command_points(epochs), "p0")
     assert again.watch.of("started") == ["long_a 0", "long_b 0"]
@@ -235,25 +277,41 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(tmp_path):
 
 
 def test_ctrl_c_while_workers_start(tmp_path):
-    with command(tmp_path, 300) as process:
+    with spawned(tmp_path, 300) as process:
         wait_until(lambda: len(children(process.pid)) >= 2 or process.poll() is not None, 60)
         left = children(process.pid)
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(SOON) == -signal.SIGINT
         wait_until(lambda: not any(map(alive, left)), 5)
-    assert (tmp_path / "err").read_text().count("Traceback") == 1
-    assert (tmp_path / "out").read_text() == ""
+    assert said(tmp_path, "err").count("Traceback") == 1
+    assert said(tmp_path, "out") == ""
 
 
-def test_workers_end_when_their_parent_is_killed(tmp_path):
+def test_ctrl_c_that_another_thread_takes_is_held_back_too():
+    """As one of polars or torch does, which does not know our mask; a worker half started would say a traceback."""
+    ended, reached = threading.Event(), []
+
+    def interrupted():
+        with interrupts_held_back():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
+            reached.append("end")
+
+    threading.Thread(target=ended.wait).start()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    ended.set()
+    assert reached == ["end"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@STARTS
+def test_workers_end_when_their_parent_is_killed(tmp_path, start):
     """In the middle of points that would take minutes; and their claims are given back."""
-    with command(tmp_path, 100_000) as process:
-        wait_until(lambda: both_train(tmp_path, process), 60)
-        left = children(process.pid)
-        assert len(left) >= 2
+    with start(tmp_path, 100_000) as process:
+        workers = training(tmp_path, process)
         process.kill()
-        wait_until(lambda: not any(map(alive, left)), SOON)
-    with closing(sqlite3.connect(tmp_path / "grid" / "grid.sqlite")) as db:
-        assert db.execute("SELECT * FROM claims").fetchall() == []
-        assert {name for (name,) in db.execute("SELECT name FROM results")} == {"p0", "p1"}
-    assert (tmp_path / "err").read_text() == ""
+        wait_until(lambda: not any(map(alive, workers)), SOON)
+    assert rows(tmp_path, "SELECT * FROM claims") == []
+    assert rows(tmp_path, "SELECT name FROM results ORDER BY name") == [("p0",), ("p1",)]
+    assert said(tmp_path, "err") == ""

@@ -1,19 +1,16 @@
-import json
 import math
 
 import pytest
-import torch
-from grid_cases import documents, failing, gammas, job, points, settings
+from grid_cases import LABELS, documents, failing, filled, gammas, job, points, settings
 
-from hyperfocal.errors import ConfigError, RunError
+from hyperfocal.data.texts import Documents
+from hyperfocal.errors import ConfigError, DataError, LeakError, RunError
 from hyperfocal.grid.points import Point
-from hyperfocal.grid.search import check_metric, keep_winner, run_grid, score_test
-from hyperfocal.tasks.classify import MultiLabelClassifier
+from hyperfocal.grid.search import check_metric, run_grid
 from hyperfocal.train import count_cores
 
 GRID = gammas(None, 2, 3, seeds=2)
 BASELINE = "no_cap_no_focal"
-TEST = documents(30, seed=7)
 
 
 @pytest.fixture(scope="module")
@@ -24,21 +21,6 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(folder):
     return run_grid(job(folder), GRID, BASELINE)
-
-
-def filled(folder, reached, *, metric="tuned.macro_f1"):
-    """Return points with results as given: name -> a value a seed, None where it failed."""
-    grid = []
-    _, store = job(folder).prepare(points(1))
-    for number, (name, values) in enumerate(reached.items()):
-        for seed, value in enumerate(values):
-            point = Point(name, seed, settings(seed=seed, loss__name="focal", loss__gamma=1 + number / 10))
-            grid.append(point)
-            if value is None:
-                store.fail(point, "out of luck")
-            else:
-                store.put(point, {metric: value}, {metric: torch.full((10,), value)}, seconds=1)
-    return grid
 
 
 # What a grid says
@@ -157,88 +139,51 @@ def test_a_point_keeps_its_result_under_another_name(found, folder):
     assert result.verdicts.keys() == result.results.keys()
 
 
+def test_threads_of_the_settings_hold_up_to_the_share(tmp_path):
+    for asked in (1, count_cores() + 5):
+        material, _ = job(tmp_path, threads=0, base=settings(train__threads=asked)).prepare(points(1))
+        assert material.threads == min(asked, count_cores())
+
+
+def leaking():
+    """Return test documents, one of which is a training document too."""
+    return Documents.from_lists(["sport"] * 2, [["sport"]] * 2, ids=["new", "0-3"])
+
+
+def unknown():
+    """Return test documents without a label of training."""
+    return Documents.from_lists(["a"], [["other"]], ids=["new"])
+
+
+@pytest.mark.parametrize(
+    ("test", "error"), [(leaking, LeakError), (unknown, DataError), (lambda: "no.jsonl", DataError)]
+)
+def test_test_documents_are_looked_at_before_anything_is_written(tmp_path, test, error):
+    with pytest.raises(error):
+        run_grid(job(tmp_path, test=test()), GRID, BASELINE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_test_labels_that_the_taxonomy_lacks(tmp_path):
+    tree = tmp_path / "tree.tsv"
+    tree.write_text("id\tparent\tname\n" + "".join(f"{name}\t\t{name}\n" for name in LABELS))
+    with pytest.raises(DataError, match="1 labels are not in the taxonomy, first 'other'"):
+        run_grid(job(tmp_path, base=settings(data__taxonomy=str(tree)), test=unknown()), GRID, BASELINE)
+    assert list(tmp_path.iterdir()) == [tree]
+
+
+def test_a_folder_with_a_run_is_refused(tmp_path):
+    (tmp_path / "grid").mkdir()
+    for name in ("config.toml", "data.json"):
+        (tmp_path / "grid" / name).touch()
+    with pytest.raises(RunError, match=r"grid .*: it holds a run, as `fit` writes it"):
+        run_grid(job(tmp_path, train=tmp_path / "missing.jsonl"), GRID, BASELINE)
+    assert len(list((tmp_path / "grid").iterdir())) == 2
+
+
 def test_threads_are_shared_unless_given(tmp_path):
     assert job(tmp_path, threads=0).prepare(points(1))[0].threads == count_cores()
     assert job(tmp_path, threads=0, workers=count_cores()).prepare(points(1))[0].threads == 1
     assert job(tmp_path, threads=7).prepare(points(1))[0].threads == 7
     with pytest.raises(ConfigError, match="--workers"):
         job(tmp_path, threads=0, workers=count_cores() + 1).prepare(points(1))
-
-
-# The winner, and test
-
-
-@pytest.fixture(scope="module")
-def fitted(found, folder):
-    return keep_winner(found, folder)
-
-
-def test_winner_and_baseline_are_runs_that_predict(found, folder, fitted):
-    names = {"winner": found.winner, "baseline": BASELINE}
-    for role, classifier in fitted.items():
-        loaded = MultiLabelClassifier.load(folder / role)
-        texts = TEST.texts.to_list()
-        assert loaded.predict(texts) == classifier.predict(texts)
-        assert any(loaded.predict(texts))
-        stored = found.results[names[role]][0]
-        assert classifier.metrics_["values"] == pytest.approx(stored.values, abs=0, rel=0, nan_ok=True)
-        assert loaded.settings_.loss == stored.settings.loss
-
-
-def test_a_kept_winner_is_not_fitted_again(found, folder, fitted):
-    files = [folder / role / "model.safetensors" for role in ("winner", "baseline")]
-    before = [file.stat().st_mtime_ns for file in files]
-    keep_winner(found, folder)
-    assert [file.stat().st_mtime_ns for file in files] == before
-
-
-def test_another_winner_replaces_the_run(tmp_path):
-    for best in ("a", "b"):
-        folder = tmp_path / best  # each has its store
-        result = run_grid(job(folder), filled(folder, {"a": [0.5], "b": [0.4 if best == "a" else 0.6]}), "a")
-        assert keep_winner(result, tmp_path / "out")["winner"].settings_.loss.gamma == {"a": 1.0, "b": 1.1}[best]
-        assert MultiLabelClassifier.load(tmp_path / "out" / "winner").settings_.loss.gamma == {"a": 1.0, "b": 1.1}[best]
-
-
-def test_the_first_seed_that_is_done_is_kept(tmp_path):
-    grid = filled(tmp_path, {"a": [None, 0.5], "b": [None, 0.4]})
-    kept = keep_winner(run_grid(job(tmp_path), grid, "b"), tmp_path)
-    assert [classifier.settings_.seed for classifier in kept.values()] == [1, 1]
-
-
-def test_test_is_scored_once(found, folder, fitted):
-    first = score_test(found, folder, TEST)
-    path = folder / "test.json"
-    assert first == json.loads(path.read_text())
-    assert first["of"]["winner"] == found.winner
-    evaluated = fitted["winner"].evaluate(TEST)["values"]
-    shown = {name: math.nan if value is None else value for name, value in first["winner"]["values"].items()}
-    assert shown == pytest.approx(evaluated, abs=0, rel=0, nan_ok=True)
-    marked = first | {"baseline": {"values": {"macro_ap": 0.125}}}  # what no evaluation gives
-    path.write_text(json.dumps(marked))
-    assert score_test(found, folder, TEST) == marked
-    path.write_text(json.dumps(first))
-    with pytest.raises(RunError, match="test was scored already"):
-        score_test(found, folder, documents(30, seed=8))
-    path.write_text("{}")
-    with pytest.raises(RunError, match=r"test\.json is damaged"):
-        score_test(found, folder, TEST)
-
-
-def test_test_is_not_scored_for_another_winner(tmp_path):
-    grid = filled(tmp_path, {"a": [0.5], "b": [0.4]})
-    score_test(run_grid(job(tmp_path), grid, "a"), tmp_path, TEST)
-    before = (tmp_path / "test.json").read_text()
-    changed = filled(tmp_path, {"a": [0.5], "b": [0.4], "c": [0.6]})
-    with pytest.raises(RunError, match=r"scored already, for a against a\. Scoring it again for c.*choose on test"):
-        score_test(run_grid(job(tmp_path), changed, "a"), tmp_path, TEST)
-    assert (tmp_path / "test.json").read_text() == before
-    assert MultiLabelClassifier.load(tmp_path / "winner").settings_.loss.gamma == 1.0  # still a
-
-
-def test_a_name_does_not_make_a_winner_the_same(tmp_path):
-    """A search calls its points trial_01_focal whatever its ranges."""
-    base, first, other = filled(tmp_path, {"base": [0.3], "trial": [0.5], "other": [0.6]})
-    score_test(run_grid(job(tmp_path), [base, first], "base"), tmp_path, TEST)
-    with pytest.raises(RunError, match="scored already"):
-        score_test(run_grid(job(tmp_path), [base, Point("trial", 0, other.settings)], "base"), tmp_path, TEST)

@@ -15,9 +15,12 @@ import torch
 
 from hyperfocal.config.classify import ClassifySettings, HeadSettings, TextTrainSettings
 from hyperfocal.errors import RunError
-from hyperfocal.grid import store as module
+from hyperfocal.grid import database
+from hyperfocal.grid.claims import CLAIM_SECONDS
+from hyperfocal.grid.database import Database
 from hyperfocal.grid.points import Point
-from hyperfocal.grid.store import CLAIM_SECONDS, Store, outcomes
+from hyperfocal.grid.results import outcomes
+from hyperfocal.grid.store import Store
 
 BASE = ClassifySettings()
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -274,7 +277,7 @@ def test_killed_at_any_time_loses_nothing(path):
 
 
 def test_ctrl_c_while_the_file_is_made_leaves_none(path, monkeypatch):
-    monkeypatch.setattr(module, "_place", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    monkeypatch.setattr(database, "_place", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         opened(path)
     assert names(path) == []
@@ -305,7 +308,8 @@ def test_a_journal_whose_file_was_removed_does_not_spoil_the_next(filled):
 
 
 def test_every_commit_is_flushed(path):
-    with opened(path)._transaction() as db:
+    opened(path)
+    with Database(path).transaction() as db:
         assert db.execute("PRAGMA synchronous").fetchone()[0] >= 2  # FULL is 2, EXTRA 3
         assert db.execute("PRAGMA journal_mode").fetchone()[0] == "delete"
 
@@ -375,9 +379,8 @@ def test_every_length_is_refused(filled, tmp_path):
 
 
 def test_the_journal_of_a_damaged_file_is_kept_with_it(filled):
-    store = opened(filled)
     Path(f"{filled}-journal").write_bytes(b"a journal")
-    assert "damaged-1" in str(store._aside("why"))
+    assert "damaged-1" in str(Database(filled).aside("why"))
     assert names(filled) == ["grid.sqlite.damaged-1", "grid.sqlite.damaged-1-journal"]
 
 
@@ -456,7 +459,7 @@ def test_a_file_where_the_folder_should_be(tmp_path):
 
 
 def test_a_file_that_another_program_holds(filled, monkeypatch):
-    monkeypatch.setattr(module, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
     store = opened(filled)
     with closing(sqlite3.connect(filled, isolation_level=None)) as db:
         db.execute("BEGIN EXCLUSIVE")
@@ -466,16 +469,15 @@ def test_a_file_that_another_program_holds(filled, monkeypatch):
     assert len(store.done()) == 21
 
 
-def fill(store: Store) -> None:
-    with store._transaction() as db:
+def fill(path: Path) -> None:
+    with Database(path).transaction() as db:
         db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0]}")
         db.execute("UPDATE results SET resamples = zeroblob(900000)")
 
 
 def test_a_full_disk_keeps_what_is_there(filled):
-    store = opened(filled)
     with pytest.raises(RunError, match="cannot be used: database or disk is full"):
-        fill(store)
+        fill(filled)
     assert len(opened(filled).results()) == 20
 
 

@@ -7,11 +7,13 @@ from grid_cases import documents, failing, gammas, points, settings
 from hyperfocal.errors import ConfigError, DataError, TrainingError
 from hyperfocal.grid.points import Point
 from hyperfocal.grid.training import check_workers, prepare_grid, train_point
+from hyperfocal.tasks.documents import prepare_texts
 
 
 def prepared(cache, *, train=None, valid=None, base=None, grid=None):
     grid = gammas(None) if grid is None else grid
-    return prepare_grid(train or documents(), valid, grid, base or settings(), cache=cache, threads=1)
+    base = base or settings()
+    return prepare_grid(prepare_texts(train or documents(), valid, base), grid, base, cache=cache, threads=1)
 
 
 @pytest.fixture(scope="module")

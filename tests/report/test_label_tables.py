@@ -104,8 +104,19 @@ def test_the_report_fits_into_80_columns():
     assert ["macro", "F1", "1.000", "±.500", *["1.000"] * 5] in [line.split() for line in lines]
 
 
+def test_out_of_fold_there_is_no_part_held_out():
+    counts = {"labels": 2, "labels_in_every_document": [], "train": QUIET, "valid": QUIET, "out_of_fold": True}
+    assert data_lines(counts) == ["20 training documents, 2 labels, 2.4 a document; each scored out of fold."]
+
+
 def test_data_without_oddities_is_one_line():
-    counts = {"labels": 698, "labels_in_every_document": [], "train": QUIET, "valid": {**QUIET, "documents": 1}}
+    counts = {
+        "labels": 698,
+        "out_of_fold": False,
+        "labels_in_every_document": [],
+        "train": QUIET,
+        "valid": {**QUIET, "documents": 1},
+    }
     assert data_lines(counts) == [
         "20 training documents, 698 labels, 2.4 a document; 1 validation document."
     ]  # 48 / 20
@@ -123,7 +134,7 @@ def test_each_oddity_is_one_line():
 
 
 def test_a_label_of_every_document_is_named():
-    counts = {"labels": 2, "labels_in_every_document": ["all"], "train": QUIET, "valid": QUIET}
+    counts = {"labels": 2, "out_of_fold": False, "labels_in_every_document": ["all"], "train": QUIET, "valid": QUIET}
     assert data_lines(counts)[1] == "Every training document has all: nothing is there to tell apart."
 
 

@@ -1,6 +1,7 @@
 """Texts to features: computed once, kept, found again, and the same in another process."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -97,6 +98,11 @@ class TestNgrams:
         found = TextFeatures.fit(TEXTS, NGRAMS).make(pl.Series([], dtype=pl.String))
         assert len(found) == 0
         assert found.dense is None
+        assert [part.tolist() for part in (found.sparse.indptr, found.sparse.columns, found.sparse.values)] == [
+            [0],
+            [],
+            [],
+        ]
 
     def test_only_empty_texts(self):
         with pytest.raises(DataError, match=r"no n-gram of words stands in 2 of 3 documents"):
@@ -153,6 +159,24 @@ class TestEncoder:
         kept = found.make(texts, tmp_path, lambda *_: pytest.fail("it was encoded before"))
         assert torch.equal(kept.dense, features.dense)
 
+    def test_texts_of_other_sets_are_not_encoded_again(self, tmp_path):
+        """Whichever texts were encoded beside them, and in whatever order."""
+        settings, seen = FeatureSettings(kind="encoder"), []
+        found = TextFeatures.fit(TEXTS, settings)
+        expected = found.make(TEXTS).dense.numpy()
+        for rows, new in [(range(5, 15), 10), (range(12), 5), (range(14, 2, -1), 0), ([20, 3, 20, 21, 20], 2)]:
+            features = found.make(TEXTS.gather(rows), tmp_path, lambda *now: seen.append(now))
+            np.testing.assert_allclose(features.dense.numpy(), expected[rows], atol=2e-5)
+            assert seen == ([(new, new)] if new else [])
+            seen.clear()
+
+    def test_another_encoder_has_vectors_of_its_own(self, tmp_path):
+        found = TextFeatures.fit(TEXTS, FeatureSettings(kind="encoder"))
+        found.make(TEXTS.head(3), tmp_path)
+        other, seen = replace(found, encoder=replace(found.encoder, checksum="another")), []
+        other.make(TEXTS.head(2), tmp_path, lambda *now: seen.append(now))
+        assert seen == [(2, 2)]
+
     def test_another_encoder_than_the_runs_is_refused(self):
         value = TextFeatures.fit(TEXTS, self.settings).to_json()
         assert TextFeatures.from_json(value).encoder.checksum == value["encoder"]["checksum"]
@@ -167,6 +191,5 @@ class TestEncoder:
             TextFeatures.from_json(value)
 
     def test_a_name_that_is_not_here(self):
-        found = TextFeatures.fit(TEXTS, FeatureSettings(kind="encoder", encoder="nobody/nothing"))
         with pytest.raises(ConfigError, match="nobody/nothing cannot be loaded"):
-            found.make(TEXTS)
+            TextFeatures.fit(TEXTS, FeatureSettings(kind="encoder", encoder="nobody/nothing"))

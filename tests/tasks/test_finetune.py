@@ -10,12 +10,11 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from torch import nn
-from torch.optim import SGD, Adam, AdamW
 
 from hyperfocal.errors import ConfigError, RunError
+from hyperfocal.models.encoder import load_encoder
 from hyperfocal.tasks.classify import MultiLabelClassifier
-from hyperfocal.tasks.finetune import embed, encode, lengthen_steps, load_encoder
+from hyperfocal.tasks.finetune import embed, encode, training_device
 
 WORDS = ["red", "white", "dark", "wine", "beer", "car"]
 # A text has the label of the word it begins with: the order decides, and a bag of words cannot know.
@@ -80,29 +79,11 @@ class TestVectors:
             assert any(part in name for name in layers), part
 
 
-class TestSteps:
-    @pytest.mark.parametrize("kind", [SGD, Adam, AdamW])
-    def test_a_longer_step_is_a_larger_learning_rate(self, kind):
-        """Two parameters with rates 0.1 and 0.02, once in groups of their own, once with a step 0.2 times as long."""
-
-        def trained(lengthen):
-            torch.manual_seed(0)
-            first, second = (nn.Parameter(torch.randn(3)) for _ in range(2))
-            groups = [{"params": [first]}, {"params": [second], "lr": 0.1 if lengthen else 0.02}]
-            options = {"momentum": 0.9} if kind is SGD else {}
-            optimizer = kind(groups, 0.1, weight_decay=0.1, **options)
-            if lengthen:
-                lengthen_steps(optimizer, [second], 0.2)
-            for _ in range(5):
-                optimizer.zero_grad()
-                (first * second).square().sum().backward()
-                optimizer.step()
-            return torch.cat([first, second]).detach()
-
-        torch.testing.assert_close(trained(lengthen=True), trained(lengthen=False))
-
-
 class TestLearning:
+    def test_it_learns_where_it_was_put_and_is_asked_there(self, fitted):
+        assert fitted[0].encoder_.device.type == training_device()
+        assert MultiLabelClassifier.load(fitted[1]).encoder_.device.type == training_device()
+
     def test_the_encoder_learns_what_words_alone_cannot_tell(self, fitted):
         classifier = fitted[0]
         assert classifier.metrics_["values"]["precision@1"] == 1

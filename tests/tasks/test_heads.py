@@ -205,4 +205,4 @@ def test_a_refit_trains_on_everything_and_takes_the_last_weights():
     head = refit_head(*parts, 0, settings, epochs=3)
     alone, history = train_head((features, labels), None, 0, settings)
     assert torch.equal(head.weight, alone.weight)
-    assert [row["macro_ap"] for row in history] == [0, 1, 2]
+    assert [sorted(row) for row in history] == [["epoch", "loss", "train_seconds", "valid_seconds"]] * 3

@@ -23,7 +23,7 @@ RANDOM = torch.Generator().manual_seed(0)
 SCORES = torch.randn(N, L, generator=RANDOM)
 HITS = (torch.randn(N, L, generator=RANDOM) + SCORES) > torch.tensor([0.0, 0.7, 1.4, 2.0])
 TRUTH, COUNTS = SparseLabels.from_dense(HITS), torch.tensor([300, 100, 30, 5])
-TUNED = SparseLabels.from_dense(SCORES > 0.3)
+DECIDED = {"half": SparseLabels.from_dense(SCORES > 0), "tuned": SparseLabels.from_dense(SCORES > 0.3)}
 PER_LABEL = DecisionSettings()
 
 
@@ -70,7 +70,7 @@ class TestCrossDecisions:
 
 class TestScores:
     def test_against_scikit_learn(self):
-        values, resamples = score_labels(SCORES, TRUTH, TUNED, COUNTS, 400)
+        values, resamples = score_labels(SCORES, TRUTH, DECIDED, COUNTS, 400)
         truth, half, tuned = HITS.numpy(), (SCORES > 0).numpy(), (SCORES > 0.3).numpy()
         assert values["macro_ap"] == pytest.approx(average_precision_score(truth, SCORES.numpy(), average="macro"))
         for average in ("micro", "macro"):
@@ -79,7 +79,7 @@ class TestScores:
         assert resamples == {}
 
     def test_a_report_has_the_value_inside_its_interval(self):
-        report, resamples = evaluation(SCORES, TRUTH, TUNED, COUNTS, 400)
+        report, resamples = evaluation(SCORES, TRUTH, DECIDED, COUNTS, 400)
         assert report["documents"] == N
         assert {"macro_ap", "half.macro_f1", "tuned.micro_f1"} <= report["intervals"].keys()
         for name, interval in report["intervals"].items():
@@ -94,16 +94,22 @@ class TestScores:
         pair = torch.arange(N) % 2
         scores, truth = SCORES[pair], TRUTH.select(pair)
         grouped, alone = (
-            evaluation(scores, truth, truth, COUNTS, 400, groups=groups)[0]["intervals"]["half.micro_f1"]
+            evaluation(scores, truth, {"half": truth}, COUNTS, 400, groups=groups)[0]["intervals"]["half.micro_f1"]
             for groups in (pair, None)
         )
         assert grouped["high"] - grouped["low"] > 2 * (alone["high"] - alone["low"])
 
     def test_intervals_are_quantiles_around_the_value(self):
-        resampled = torch.arange(1001, dtype=torch.float64)
+        resampled = torch.arange(1001, dtype=torch.float64) / 2000
         resampled[0] = torch.nan  # a resample without a positive; 1 to 1,000 remain, of mean 500.5
-        (found,) = intervals({"x": 600.0}, {"x": resampled}).values()
-        assert found == (600, pytest.approx(1 + 0.025 * 999 + 99.5), pytest.approx(1 + 0.975 * 999 + 99.5))
+        (found,) = intervals({"x": 0.3}, {"x": resampled}).values()
+        low, high = (0.3 + (1 + share * 999 - 500.5) / 2000 for share in (0.025, 0.975))
+        assert found == (0.3, pytest.approx(low), pytest.approx(high))
+
+    def test_intervals_end_where_the_metric_does(self):
+        resampled = torch.tensor([0.0, 0.5, 1.0]).double()
+        assert intervals({"x": 0.9}, {"x": resampled})["x"].high == 1
+        assert intervals({"x": 0.1}, {"x": resampled})["x"].low == 0
 
 
 class TestTables:
@@ -128,7 +134,7 @@ class TestTables:
 
     def test_a_row_a_label_the_most_frequent_first(self):
         counts = torch.tensor([5, 300, 30, 300])
-        rows = table_of_labels(SCORES, TUNED, TRUTH, counts, ["a", "b", "c", "d"])
+        rows = table_of_labels(SCORES, DECIDED["tuned"], TRUTH, counts, ["a", "b", "c", "d"])
         assert [row["label"] for row in rows] == ["b", "d", "c", "a"]
         assert [row["train_documents"] for row in rows] == [300, 300, 30, 5]
         assert rows[0]["f1"] == pytest.approx(f1_score(HITS[:, 1].numpy(), (SCORES[:, 1] > 0.3).numpy()))

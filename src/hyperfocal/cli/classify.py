@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +37,9 @@ def classify() -> None:
 @click.option("--features", help="auto, ngrams, encoder or both.  [default: auto, both where an encoder is installed]")
 @click.option("--loss", help="bce, focal, asymmetric, ntr_focal, balanced or softmax.  [default: bce]")
 @click.option("--gamma", type=float, help="Focus of the focal losses, 0 to 5.  [default: 2]")
-@click.option("--cap", help="Largest class weight, from 1; off for no weights, none for no cap.  [default: off]")
+@click.option(
+    "--cap", help="Largest class weight, from 1; off: no class weights, none: weights without a cap.  [default: off]"
+)
 @click.option("--decide", help="half, global, per_label or top_k.  [default: per_label]")
 @click.option("--finetune", is_flag=True, help="Train the encoder too, end to end. For those with a GPU.")
 @click.option("--seed", type=int, help="Of the split, the weights and the order of documents.  [default: 0]")
@@ -72,32 +73,32 @@ def fit(
         raise ConfigError("--resume continues the run in --out and --overwrite replaces it: give one of them")
     tuned = {"features.finetune": True, "features.kind": features or "encoder"} if finetune else {}
     settings = tuned | data_settings(data)  # a kind that was asked for stands, and is refused where it cannot be tuned
-    cap_value: float | str | None = cap if cap in (None, "off", "none") else _number("--cap", str(cap))
+    largest = None if cap is None else _number_or_word(cap)
     classifier = MultiLabelClassifier(
-        recipe, features=features, loss=loss, gamma=gamma, cap=cap_value, decide=decide, seed=seed, settings=settings
+        recipe, features=features, loss=loss, gamma=gamma, cap=largest, decide=decide, seed=seed, settings=settings
     )
     options = {"valid": valid, "out": out, "resume": resume, "overwrite": overwrite, "cache": default_cache()}
     _fit(classifier, train, options)
     _print_fit(classifier, out)
 
 
-def _number(flag: str, text: str) -> float:
-    """Return a finite number, for only the training would refuse another, when the run is begun already."""
+def _number_or_word(text: str) -> float | str:
     try:
-        number = float(text)
+        return float(text)
     except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ConfigError(f"{flag} {text!r} is not allowed. Expected a number of 1 or more, off or none")
-    return number
+        return text
 
 
 def _fit(classifier: MultiLabelClassifier, train: Path, options: dict[str, Any]) -> None:
     """Fit under progress lines; Ctrl-C ends the program with 130 and says how to go on."""
+    from hyperfocal.config.classify import trainings
     from hyperfocal.report.progress import EncodingProgress, FitProgress
 
     try:
-        with EncodingProgress() as encoding, FitProgress(lambda: classifier.settings_.train) as progress:
+        with (
+            EncodingProgress() as encoding,
+            FitProgress(lambda: classifier.settings_.train, lambda: trainings(classifier.settings_.train)) as progress,
+        ):
             classifier.fit(train, watch=progress.watch, watch_encoding=encoding.watch, **options)
     except KeyboardInterrupt:
         click.echo(f"stopped. The same command with --resume continues what is in {options['out']}.", err=True)
@@ -107,15 +108,17 @@ def _fit(classifier: MultiLabelClassifier, train: Path, options: dict[str, Any])
 def _print_fit(classifier: MultiLabelClassifier, out: Path) -> None:
     from rich.console import Console
 
-    from hyperfocal.report.label_tables import data_lines, scores_report
+    from hyperfocal.report.label_tables import data_lines, how_decided, scores_report
     from hyperfocal.report.tables import print_commands, print_lines
 
     console, metrics = Console(), classifier.metrics_
     print_lines(console, [*data_lines(metrics["data"]), ""])
     if classifier.features_.encoder is None and classifier.settings_.features.kind == "auto":
         print_lines(console, [NO_ENCODER, ""])
-    console.print(scores_report(metrics, title="Validation"))
-    print_lines(console, ["Decisions were tuned on one half of the validation documents and scored on the other.", ""])
+    out_of_fold = metrics["data"]["out_of_fold"]
+    console.print(scores_report(metrics, title="Out of fold" if out_of_fold else "Validation"))
+    if classifier.settings_.decide.rule in ("global", "per_label"):
+        print_lines(console, [how_decided(out_of_fold), ""])
     lines = [f"Run folder: {out}", f"Next: hyperfocal classify predict {out} DOCS --out PRED.jsonl"]
     print_commands(console, lines)
 
@@ -172,7 +175,7 @@ def evaluate(run: Path, docs: Path, as_json: bool) -> None:
 @click.option("--test", type=FILE, help="Test documents, scored once, for the winner and the baseline.")
 @click.option("--out", type=RUN, required=True, help="Folder of the grid: results, table, winner.")
 @data_options
-@click.option("--caps", help="Largest class weights, as none,6,7,8; none is no weights.")
+@click.option("--caps", help="Largest class weights, as none,6,7,8; none or off: no class weights, --cap off of fit.")
 @click.option("--gammas", help="Focal gammas, as none,2,3; none is binary cross-entropy.")
 @click.option("--seeds", type=int, help="Trainings a point.  [default: the recipe's, or 1]")
 @click.option("--workers", type=int, default=1, show_default=True, help="Processes; cores are shared among them.")

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
+
+from hyperfocal.errors import ConfigError
 
 FOLDER = click.Path(path_type=Path)
 
@@ -25,6 +28,18 @@ def demo(ctx: click.Context, out: Path, users: int, challenges: int, epochs: int
         from hyperfocal.demo.recommend import run_demo
 
         run_demo(out, users=users, challenges=challenges, epochs=epochs, seed=seed)
+    else:
+        _refuse_own_options(ctx, ctx.invoked_subcommand)
+
+
+def _refuse_own_options(ctx: click.Context, command: str) -> None:
+    """Raise ConfigError for an option that stands before the command, where it is of the other demo."""
+    for name in ctx.params:
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise ConfigError(
+                f"demo: --{name} stands before `{command}`, where that command does not see it. "
+                f"Write its options behind it: hyperfocal demo {command} --out FOLDER"
+            )
 
 
 @demo.command()

@@ -18,24 +18,26 @@ from hyperfocal.config.recipes import resolve
 from hyperfocal.data.texts import Documents
 from hyperfocal.errors import ConfigError
 from hyperfocal.grid.adaptive import RANGES
-from hyperfocal.grid.points import Point, baseline_name, caps_and_gammas, expand, parse_values, read_grid_recipe
-from hyperfocal.grid.search import GridJob, GridResult, keep_winner, run_grid, run_search, score_test
-from hyperfocal.grid.training import check_workers
+from hyperfocal.grid.axes import caps_and_gammas, expand, parse_values
+from hyperfocal.grid.final import keep_winner, score_test
+from hyperfocal.grid.points import Point, baseline_name
+from hyperfocal.grid.recipe import read_grid_recipe
+from hyperfocal.grid.search import GridJob, GridResult, run_grid, run_search
+from hyperfocal.report.grid_files import write_table
 from hyperfocal.report.grid_progress import GridProgress
-from hyperfocal.report.grid_table import grid_report, grid_rows, write_table
+from hyperfocal.report.grid_rows import grid_rows
+from hyperfocal.report.grid_table import grid_report
 from hyperfocal.report.label_tables import data_lines, test_report
 from hyperfocal.report.progress import EncodingProgress
 from hyperfocal.report.tables import print_commands, print_lines
 from hyperfocal.tasks.documents import as_documents
-from hyperfocal.train import count_cores
 
 
 def run_grid_command(options: dict[str, Any]) -> None:
     """Run the grid under a live table, print and keep its table, keep the winner, and score test once."""
-    threads = check_workers(options["workers"], count_cores())
     base, size, run = _plan(options)
     test = None if options["test"] is None else as_documents(options["test"], base.data)  # not after hours of training
-    with _watched(options, base, size, threads) as job:
+    with _watched(options, base, size, test) as job:
         result = run(job)
     console, out = Console(), options["out"]
     rows = grid_rows(result.results, result.failed, result.verdicts, result.baseline, result.winner, by=result.by)
@@ -90,7 +92,7 @@ def _plan(options: dict[str, Any]) -> tuple[ClassifySettings, int, Callable[[Gri
 
 
 @contextmanager
-def _watched(options: dict[str, Any], base: ClassifySettings, points: int, threads: int) -> Iterator[GridJob]:
+def _watched(options: dict[str, Any], base: ClassifySettings, points: int, test: Documents | None) -> Iterator[GridJob]:
     """Show progress while the job is worked on; Ctrl-C ends the program with 130 and says how to go on."""
     try:
         with EncodingProgress() as encoding, GridProgress(points, options["workers"], by=options["by"]) as progress:
@@ -102,10 +104,10 @@ def _watched(options: dict[str, Any], base: ClassifySettings, points: int, threa
                 default_cache(),
                 progress,
                 options["workers"],
-                threads,
-                options["by"],
-                options["retry"],
-                encoding.watch,
+                by=options["by"],
+                retry=options["retry"],
+                watch_encoding=encoding.watch,
+                test=test,
             )
     except KeyboardInterrupt:
         click.echo(f"stopped. What is done is kept; the same command goes on in {options['out']}.", err=True)

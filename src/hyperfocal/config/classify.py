@@ -82,6 +82,7 @@ class DecisionSettings(Section, frozen=True, kw_only=True):
 class TextTrainSettings(TrainSettings, frozen=True, kw_only=True):
     """As TrainSettings; the metric needs no threshold."""
 
+    folds: AtLeastZero = 0  # of cross-validation: all documents train, decisions come from out-of-fold scores; 0: none
     refit: bool = False  # whether the head is trained again on training and validation documents, once all is tuned
     learning_rate: Annotated[float, Meta(gt=0)] = 0.001
     encoder_learning_rate: Annotated[float, Meta(gt=0)] = 2e-5  # of an encoder that is fine-tuned
@@ -92,6 +93,11 @@ class TextTrainSettings(TrainSettings, frozen=True, kw_only=True):
     schedule: Literal["constant", "cosine"] = "cosine"
     patience: AtLeastZero = 0
     metric: Literal["macro_ap", "micro_ap", "ndcg@5", "precision@1"] = "macro_ap"
+
+
+def trainings(settings: TextTrainSettings) -> int:
+    """Return how many heads one `fit` trains: one a fold and the last, which has seen everything."""
+    return settings.folds + 1 + int(settings.refit)
 
 
 class ClassifySettings(Section, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ overrides to settings; `to_toml` writes back exactly what `resolve` would read.
 
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 import tomli_w
@@ -141,17 +141,23 @@ def _explain(message: str, values: dict[str, Any], job: type[Section]) -> str:
     found: Any = values
     for part in key.split("[")[0].split("."):
         found = found.get(part) if isinstance(found, dict) else found
-    if expected.startswith("Invalid enum value"):
-        expected = f"Expected {_choices(key, job)}"
-    return f"{key} = {found!r} is not allowed. {expected.replace('`', '')}"
+    choices = _choices(key.split("[")[0], job)
+    allowed = f"Expected {choices}" if choices else expected.replace("`", "")
+    return f"{key} = {found!r} is not allowed. {allowed}"
 
 
 def _choices(key: str, job: type[Section]) -> str:
-    """Return what a setting that takes words allows: "one of sgd, adam, adamw"."""
+    """Return all that a setting of words allows, "one of sgd, adam, adamw", or "a number from 0 to 1, or none"."""
     kind: Any = job
     for part in key.split("."):
         kind = next(field.type for field in msgspec.structs.fields(kind) if field.name == part)
-    words = get_args(kind)
-    if all(isinstance(word, str) for word in words):
-        return f"one of {', '.join(words)}"
-    return f"a number, or {', '.join(get_args(words[-1]))}"
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(get_args(kind))}"
+    words = [word for part in get_args(kind) if get_origin(part) is Literal for word in get_args(part)]
+    return f"{', '.join([_number_from(get_args(kind)[0]), *words[:-1]])}, or {words[-1]}" if words else ""
+
+
+def _number_from(kind: Any) -> str:
+    """Return "a number from 0 to 1" for a type with both ends."""
+    _, ends = get_args(kind)
+    return f"a number from {ends.ge:,.12g} to {ends.le:,.12g}"

@@ -12,11 +12,15 @@ from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import resolve
 from hyperfocal.data.synthetic_texts import make_corpus, write_corpus
 from hyperfocal.demo.folders import claim
-from hyperfocal.grid.points import baseline_name, caps_and_gammas
-from hyperfocal.grid.search import GridJob, run_grid, score_test
+from hyperfocal.grid.axes import caps_and_gammas
+from hyperfocal.grid.final import score_test
+from hyperfocal.grid.points import baseline_name
+from hyperfocal.grid.search import GridJob, run_grid
 from hyperfocal.grid.training import check_workers
+from hyperfocal.report.grid_files import write_table
 from hyperfocal.report.grid_progress import GridProgress
-from hyperfocal.report.grid_table import grid_report, grid_rows, write_table
+from hyperfocal.report.grid_rows import grid_rows
+from hyperfocal.report.grid_table import grid_report
 from hyperfocal.report.label_tables import data_lines, test_report
 from hyperfocal.report.tables import print_commands, print_lines
 from hyperfocal.train import count_cores

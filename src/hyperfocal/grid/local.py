@@ -1,7 +1,7 @@
 """Train the points of a grid on this machine, in one process or in several.
 
-A worker process gets one point after the other, claims it, trains it and stores the result. The store decides who
-trains what, so workers of another command on the same store need no care.
+Each worker process gets one point after the other. The store decides who trains what, so workers of another command on
+the same store need no care.
 """
 
 from __future__ import annotations
@@ -10,25 +10,21 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
-from torch import Tensor
-
-from hyperfocal.errors import HyperfocalError, RunError
+from hyperfocal.errors import RunError
 from hyperfocal.grid.points import Point
 from hyperfocal.grid.store import Store
-from hyperfocal.grid.training import Material, train_point
+from hyperfocal.grid.training import Material
+from hyperfocal.grid.worker import INTERRUPTED, be_worker, work
 
 PATIENCE_SECONDS = 30.0  # after Ctrl-C, for the step that a worker is in
-INTERRUPTED = 130  # the exit code of a worker that Ctrl-C stopped
-Report = Callable[[tuple[Any, ...]], None]
 
 
 class GridWatch(Protocol):
@@ -79,36 +75,6 @@ def run_points(
         _run_processes(material, missing, store, watch, workers, retry)
 
 
-def work(material: Material, points: Iterable[Point], store: Store, report: Report, retry: bool) -> None:
-    """Claim, train and store points, one after the other, until none is left."""
-    for point in points:
-        if not store.claim(point, retry=retry):
-            continue
-        began = time.monotonic()
-        try:
-            report(("started", point.name, point.seed))
-            values, resamples, reason = _reached(material, point)
-            seconds = time.monotonic() - began
-            if reason:
-                store.fail(point, reason, seconds=seconds)
-            else:
-                store.put(point, values, resamples, seconds=seconds)
-        except BaseException:  # Ctrl-C, or a full disk: another may have it
-            with suppress(RunError):
-                store.release(point)
-            raise
-        ended = ("failed", point.name, point.seed, reason)
-        report(ended if reason else ("finished", point.name, point.seed, values, seconds))
-
-
-def _reached(material: Material, point: Point) -> tuple[dict[str, float], dict[str, Tensor], str]:
-    """Return metrics and resamples of a point, or why it failed: whatever it was, the other points go on."""
-    try:
-        return *train_point(material, point), ""
-    except Exception as error:
-        return {}, {}, f"{type(error).__name__}: {error}"
-
-
 def _tell(watch: GridWatch, event: tuple[Any, ...]) -> None:
     kind, *rest = event
     getattr(watch, kind)(*rest)
@@ -144,8 +110,8 @@ class _Crew:
     def start(self) -> None:
         """Start one more worker."""
         ours, theirs = self.context.Pipe()
-        process = self.context.Process(target=_be_worker, args=(*self.job, theirs), daemon=True)
-        with _threads_of_children(self.threads), _interrupts_held_back():
+        process = self.context.Process(target=be_worker, args=(*self.job, theirs), daemon=True)
+        with _threads_of_children(self.threads), interrupts_held_back():
             process.start()
             self.processes[ours] = process
         theirs.close()
@@ -190,7 +156,7 @@ class _Crew:
         process.join()
         code = process.exitcode or 0
         if code == INTERRUPTED:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt from None
         how = f"by signal {-code}" if code < 0 else f"with code {code}"
         if worker in self.training:
             point = self.given[worker]
@@ -212,50 +178,30 @@ class _Crew:
                 process.kill()  # it is still importing, and holds nothing
             elif process.is_alive() and process.pid:
                 os.kill(process.pid, signal.SIGINT)
+            worker.close()  # one that was past its last step would ask for the next point
         for process in self.processes.values():
             process.join(PATIENCE_SECONDS)
             process.kill()
 
 
-def _be_worker(material: Material, store: Store, retry: bool, crew: Connection) -> None:
-    """Work in a process of its own, which ends with code 0; with 130 after Ctrl-C or when the crew's is gone."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        work(material, _given(crew), store, crew.send, retry)
-    except (KeyboardInterrupt, EOFError, ConnectionError):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would only spoil the end
-        raise SystemExit(INTERRUPTED) from None
-    except HyperfocalError as error:
-        crew.send(("stopped", str(error)))
-        raise SystemExit(1) from None
-
-
-def _given(crew: Connection) -> Iterator[Point]:
-    """Ask for one point after the other, until there is none."""
-    crew.send(("ready",))
-    while (point := crew.recv()) is not None:
-        yield point
-        crew.send(("ready",))
-
-
-def _end_with_parent() -> None:
-    """Interrupt this process when its parent is gone, killed perhaps: nobody is left to look on."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "a worker has one"
-    wait([parent.sentinel])
-    os.kill(os.getpid(), signal.SIGINT)
-
-
 @contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Hold Ctrl-C back, from here and from processes started inside until they are ready for it."""
+def interrupts_held_back() -> Iterator[None]:
+    """Hold Ctrl-C back until the end, and from processes started inside until they are ready for it.
+
+    These inherit the mask. Here a thread of a library may take the signal in spite of it, so the handler waits too.
+    """
     resource_tracker.ensure_running()  # its start lets Ctrl-C through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before, held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}), list[int]()
+    aside = threading.current_thread() is threading.main_thread()  # no other may have a handler
+    handler = signal.signal(signal.SIGINT, lambda number, _: held.append(number)) if aside else None
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if aside:
+            signal.signal(signal.SIGINT, handler)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager

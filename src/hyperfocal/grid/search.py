@@ -1,4 +1,4 @@
-"""A grid from the documents to the winner: points run, compared on validation, the winner scored on test once."""
+"""A grid from the documents to the winner: points run, and compared on validation documents."""
 
 from __future__ import annotations
 
@@ -8,28 +8,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 
-from hyperfocal.cache import hash_of
 from hyperfocal.config.classify import ClassifySettings
-from hyperfocal.data.stratify import refuse_shared_groups
 from hyperfocal.errors import ConfigError, RunError, did_you_mean
 from hyperfocal.grid.adaptive import BASELINE, Range, check_ranges, search_points
 from hyperfocal.grid.local import GridWatch, run_points
-from hyperfocal.grid.points import Point, baseline_name, flatten
-from hyperfocal.grid.store import Result, Store, outcomes
-from hyperfocal.grid.training import Material, check_workers, prepare_grid
+from hyperfocal.grid.points import Point, baseline_name
+from hyperfocal.grid.results import Result, outcomes
+from hyperfocal.grid.store import Store
+from hyperfocal.grid.training import Material, check_test, check_workers, prepare_grid
 from hyperfocal.labels import SparseLabels
 from hyperfocal.metrics.verdict import Verdict, verdicts
-from hyperfocal.runs import RunFolder
-from hyperfocal.tasks.classify import MultiLabelClassifier
-from hyperfocal.tasks.documents import as_documents
+from hyperfocal.runs import CONFIG, DATA
+from hyperfocal.tasks.documents import as_documents, prepare_texts
 from hyperfocal.tasks.label_scores import score_labels
 from hyperfocal.train import count_cores
 
 STORE = "grid.sqlite"
-TEST = "test.json"
 WINNER_BY = "tuned.macro_f1"
 NOT_BETTER = ("calibration_error", "labels_per_document", "labels_without_truth")  # where more is not better
 
@@ -71,10 +67,11 @@ class GridJob:
         cache: folder of the features.
         watch: told what happens.
         workers: processes.
-        threads: CPU threads of each; 0 shares the cores among them.
+        threads: CPU threads of each; 0 takes those of the base settings, but no more than its share of the cores.
         by: metric that chooses the winner.
         retry: whether points that failed before are tried again.
         watch_encoding: called with (texts encoded, texts in all).
+        test: documents that will be scored at the end, looked at before the first point trains; or None.
     """
 
     train: Any
@@ -88,30 +85,43 @@ class GridJob:
     by: str = WINNER_BY
     retry: bool = False
     watch_encoding: Callable[[int, int], None] = lambda *_: None
+    test: Any = None
 
     def prepare(self, points: Sequence[Point]) -> tuple[Material, Store]:
         """Return the documents and features that the points need, and the store.
 
         Raises:
             ConfigError: `by` is no metric that grows better; or as in `check_workers` and `prepare_grid`.
-            DataError, LeakError: as in `prepare_grid`.
-            RunError: as in `Store.open`.
+            DataError, LeakError: as in `prepare_texts` and `check_test`.
+            RunError: `out` holds a run of `fit`; or as in `Store.open`.
         """
         check_metric(self.by)
-        threads = self.threads or check_workers(self.workers, count_cores())
-        material = prepare_grid(
-            self.train, self.valid, points, self.base, cache=self.cache, threads=threads, watch=self.watch_encoding
-        )
+        _refuse_run(self.out)
+        threads = self.threads or self._share()
+        data = prepare_texts(self.train, self.valid, self.base)
+        if self.test is not None:
+            check_test(data, as_documents(self.test, self.base.data), self.base.data)
+        material = prepare_grid(data, points, self.base, cache=self.cache, threads=threads, watch=self.watch_encoding)
         about = material.data.counts()
         kept = {"documents": about["train"]["documents"], "labels": about["labels"]}
         path = self.out / STORE
         return material, Store.open(path, fingerprint=material.fingerprint(), settings=self.base, about=kept)
 
+    def _share(self) -> int:
+        share = check_workers(self.workers, count_cores())
+        return min(self.base.train.threads or share, share)
+
+
+def _refuse_run(out: Path) -> None:
+    """Raise RunError if the folder holds a run: its files and those of the grid would mix."""
+    if (out / CONFIG).is_file() and (out / DATA).is_file():
+        raise RunError(f"grid {out}: it holds a run, as `fit` writes it ({CONFIG}, {DATA}). Choose another --out")
+
 
 def check_metric(by: str) -> None:
     """Raise ConfigError unless trainings are scored by this metric, and more of it is better."""
     few = SparseLabels.from_lists([[0], [], []], num_labels=1)
-    values, _ = score_labels(torch.zeros(3, 1), few, few, few.counts(), len(few))
+    values, _ = score_labels(torch.zeros(3, 1), few, {"half": few, "tuned": few}, few.counts(), len(few))
     allowed = [name for name in values if name.split(".")[-1] not in NOT_BETTER]
     if by not in allowed:
         raise ConfigError(
@@ -186,78 +196,3 @@ def _winner(results: dict[str, list[Result]], by: str) -> str:
     if not known:
         raise RunError(f"--by {by}: no point has a value on these documents. Choose by another metric")
     return max(known, key=lambda name: known[name])
-
-
-def keep_winner(result: GridResult, out: Path) -> dict[str, MultiLabelClassifier]:
-    """Return the classifiers of winner and baseline, fitted with the first seed and kept as runs in `out`.
-
-    Their folders, `winner` and `baseline`, are for `predict` and `evaluate` as those of `fit`.
-    """
-    chosen = {"winner": result.winner, "baseline": result.baseline}
-    return {role: _fitted(result, name, out / role) for role, name in chosen.items()}
-
-
-def _fitted(result: GridResult, name: str, folder: Path) -> MultiLabelClassifier:
-    threads = {"train.threads": result.material.threads}  # as in the grid: they may change the last digits
-    settings = flatten(msgspec.to_builtins(_first(result, name).settings)) | threads
-    if (folder / "model.safetensors").is_file():
-        kept = MultiLabelClassifier.load(folder)
-        same = flatten(msgspec.to_builtins(kept.settings_)) | threads == settings
-        if same and kept.fingerprint_ == result.material.data.fingerprint():
-            return kept
-    classifier = MultiLabelClassifier(settings=settings)
-    classifier.fit_prepared(result.material.data, out=folder, overwrite=True, cache=result.material.cache)
-    return classifier
-
-
-def _first(result: GridResult, name: str) -> Point:
-    """Return the point with the first seed that is done."""
-    seed = result.results[name][0].seed
-    return next(point for point in result.points if (point.name, point.seed) == (name, seed))
-
-
-def score_test(result: GridResult, out: Path, test: Any) -> dict[str, Any]:
-    """Return the scores on test documents of winner and baseline, once: later calls give what was kept.
-
-    Raises:
-        RunError: `out` has kept scores of another winner, or on other documents: test is not for choosing; or what
-            it has kept is damaged. The runs of winner and baseline stay as they are.
-        DataError: the documents cannot be read.
-        LeakError: a group, or an id, stands in test and in training or validation.
-    """
-    points = [_first(result, name) for name in (result.winner, result.baseline)]
-    documents = as_documents(test, points[0].settings.data)
-    for part in (result.material.data.train, result.material.data.valid):
-        refuse_shared_groups(part.documents, documents, name=str(test) if isinstance(test, str | Path) else "test")
-    content = [documents.texts.to_list(), documents.labels.to_list()]
-    refitted = points[0].settings.train.refit
-    identity = {
-        "winner": result.winner,
-        "baseline": result.baseline,
-        "data": hash_of(*content, *(point.key(result.material.fingerprint()) for point in points), refitted),
-    }
-    folder = RunFolder(out)
-    if folder.has(TEST):
-        _refuse_second_look(folder, identity)
-    fitted = keep_winner(result, out)
-    if not folder.has(TEST):
-        scores = {role: _without_labels(classifier.evaluate(documents)) for role, classifier in fitted.items()}
-        folder.write_json(TEST, {"of": identity, **scores})
-    found: dict[str, Any] = folder.read_json(TEST)
-    return found
-
-
-def _refuse_second_look(folder: RunFolder, identity: dict[str, str]) -> None:
-    kept = folder.read_json(TEST)
-    with folder.guard(TEST):
-        before = kept["of"]
-        earlier = f"{before['winner']} against {before['baseline']}"
-    if before != identity:
-        raise RunError(
-            f"{folder.path / TEST}: test was scored already, for {earlier}. Scoring it again for {identity['winner']}, "
-            "or on other documents, would choose on test. Remove this file if that is what you want"
-        )
-
-
-def _without_labels(metrics: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in metrics.items() if name != "labels"}

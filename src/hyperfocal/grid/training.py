@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from torch import Tensor
 
 from hyperfocal.cache import hash_of
-from hyperfocal.config.classify import ClassifySettings
+from hyperfocal.config.classify import ClassifySettings, TextDataSettings
+from hyperfocal.data.stratify import refuse_shared_groups
+from hyperfocal.data.texts import Documents
 from hyperfocal.errors import ConfigError
 from hyperfocal.grid.points import Point, flatten
 from hyperfocal.models.encoder import find_encoder
 from hyperfocal.tasks.classify import MultiLabelClassifier
-from hyperfocal.tasks.documents import PreparedTexts, prepare_texts
-from hyperfocal.tasks.features import TextFeatures, refuse_refit, resolve_kind
+from hyperfocal.tasks.documents import PreparedTexts, number, with_tree_labels
+from hyperfocal.tasks.features import TextFeatures, check_training, resolve_kind
 from hyperfocal.train import set_threads
 
 
@@ -43,8 +44,7 @@ class Material:
 
 
 def prepare_grid(
-    train: Any,
-    valid: Any,
+    data: PreparedTexts,
     points: Sequence[Point],
     base: ClassifySettings,
     *,
@@ -52,16 +52,14 @@ def prepare_grid(
     threads: int = 0,
     watch: Callable[[int, int], None] = lambda *_: None,
 ) -> Material:
-    """Read and split the documents, and compute all features that the points need, so that each finds them.
+    """Compute all features that the points need, so that each finds them.
 
     Raises:
-        DataError, LeakError: as in `prepare_texts`.
         ConfigError: features that are not to be had.
     """
     set_threads(base.train.threads)
     for point in points:
-        refuse_refit(point.settings)
-    data = prepare_texts(train, valid, base)
+        check_training(point.settings)
     used = {resolve_kind(point.settings.features) for point in points}
     for settings in used:
         features = TextFeatures.fit(data.train.documents.texts, settings, cache)
@@ -70,6 +68,18 @@ def prepare_grid(
     encoders = {settings.encoder for settings in used if settings.kind != "ngrams"}
     found = [find_encoder(name) for name in sorted(encoders)]
     return Material(data, cache, threads, hash_of(*[source.checksum for source in found if source]) if found else "")
+
+
+def check_test(data: PreparedTexts, test: Documents, settings: TextDataSettings) -> None:
+    """Make sure that test documents can be scored, and that nothing was learnt from them.
+
+    Raises:
+        DataError: a label that the taxonomy lacks; no label that training has.
+        LeakError: a group, or an id, stands in test and in training or validation.
+    """
+    for part in (data.train, data.valid):
+        refuse_shared_groups(part.documents, test, name="test")
+    number(with_tree_labels(test, data.taxonomy, settings), data.vocabulary).refuse_unlabelled("test documents")
 
 
 def train_point(material: Material, point: Point) -> tuple[dict[str, float], dict[str, Tensor]]:

@@ -129,8 +129,9 @@ def _weighted_ap(table: Tensor, steps: Steps, bags: Tensor) -> Tensor:
     own = table[steps.documents].double()
     true, above = _sums_within(own, steps.firsts)[steps.lasts], _sums_within(bags.double(), steps.firsts)
     terms = own * true / above.clamp(min=torch.finfo(torch.float64).tiny)  # no weight above: own is 0 too
+    labels = steps.labels[:, None].expand_as(own)  # index_add_ would start its threads anew for each row
     sums = own.new_zeros(2, len(steps.order), own.shape[1])
-    return sums[0].index_add_(0, steps.labels, terms) / sums[1].index_add_(0, steps.labels, own)
+    return sums[0].scatter_add_(0, labels, terms) / sums[1].scatter_add_(0, labels, own)
 
 
 def _sums_within(values: Tensor, firsts: Tensor) -> Tensor:

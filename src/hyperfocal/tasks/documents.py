@@ -16,7 +16,7 @@ from hyperfocal.data.stratify import refuse_shared_groups, split_documents
 from hyperfocal.data.taxonomy import Taxonomy, read_taxonomy
 from hyperfocal.data.texts import Documents, documents_from_frame, read_documents
 from hyperfocal.data.vocabulary import Vocabulary
-from hyperfocal.errors import DataError
+from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.labels import SparseLabels
 
 
@@ -54,7 +54,7 @@ class Labelled:
 
 @dataclass(frozen=True, eq=False)
 class PreparedTexts:
-    """Training and validation documents over one vocabulary of labels."""
+    """Training and validation documents over one vocabulary of labels; under cross-validation they are the same."""
 
     vocabulary: Vocabulary
     train: Labelled
@@ -70,6 +70,7 @@ class PreparedTexts:
             "labels_in_every_document": self.vocabulary.decode(everywhere).to_list(),
             "train": self.train.counts(),
             "valid": self.valid.counts(),
+            "out_of_fold": self.valid is self.train,
         }
 
     def fingerprint(self) -> str:
@@ -123,10 +124,14 @@ def prepare_texts(train: Any, valid: Any, settings: ClassifySettings) -> Prepare
     Raises:
         DataError: what cannot be read; no document has a label, or in validation none that training has.
         LeakError: a group, or an id, stands in `train` and in `valid`.
+        ConfigError: validation documents and cross-validation, which has no use for them.
     """
     taxonomy = read_taxonomy(settings.data.taxonomy) if settings.data.taxonomy else None
     documents = as_documents(train, settings.data)
-    if valid is None:
+    if settings.train.folds:
+        _refuse_validation(valid)
+        others = None
+    elif valid is None:
         rows, held_out = split_documents(documents, fraction=settings.data.valid_fraction, seed=settings.seed)
         documents, others = documents.select(rows), documents.select(held_out)
     else:
@@ -137,9 +142,20 @@ def prepare_texts(train: Any, valid: Any, settings: ClassifySettings) -> Prepare
     if len(names) == 0:
         raise DataError("no training document has a label. Name the column of the labels with --labels COLUMN")
     vocabulary = Vocabulary.of(names)
+    learnt = number(documents, vocabulary)
+    if others is None:
+        return PreparedTexts(vocabulary, learnt, learnt, taxonomy)
     held = number(with_tree_labels(others, taxonomy, settings.data), vocabulary)
     held.refuse_unlabelled("validation documents")
-    return PreparedTexts(vocabulary, number(documents, vocabulary), held, taxonomy)
+    return PreparedTexts(vocabulary, learnt, held, taxonomy)
+
+
+def _refuse_validation(valid: Any) -> None:
+    if valid is not None:
+        raise ConfigError(
+            "train.folds: cross-validation scores every training document and has no use for validation documents. "
+            "Leave --valid out, or set train.folds = 0"
+        )
 
 
 def with_tree_labels(documents: Documents, taxonomy: Taxonomy | None, settings: TextDataSettings) -> Documents:

@@ -12,8 +12,10 @@ import msgspec
 import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from hyperfocal.cache import Arrays, cached, hash_of, hash_texts
+from hyperfocal.cache import Arrays, cached, cached_vectors, digest_texts, hash_of, hash_texts
 from hyperfocal.config.classify import ClassifySettings, FeatureSettings
 from hyperfocal.data.ngrams import Ngrams
 from hyperfocal.errors import ConfigError, RunError
@@ -59,44 +61,30 @@ class TextFeatures:
         return 0 if self.ngrams is None else self.ngrams.num_columns
 
     def make(self, texts: pl.Series, cache: Path | None = None, watch: Watch = lambda *_: None) -> Features:
-        """Return the features of texts; `watch` is called with (texts encoded, texts in all)."""
-        checksum = "" if cache is None else hash_texts(texts)
-        sparse = dense = None
-        if self.ngrams is not None:
-            sparse = _as_rows(cached(cache, self._key("ngrams", checksum), lambda: self._ngrams(texts)))
-        if self.encoder is not None:
-            arrays = cached(cache, self._key("encoder", checksum), lambda: self._encoded(texts, watch))
-            dense = torch.from_numpy(arrays["vectors"])
+        """Return the features of texts; `watch` is called with (texts encoded, texts to encode now)."""
+        sparse = None if self.ngrams is None else self._sparse(self.ngrams, texts, cache)
+        dense = None if self.encoder is None else self._dense(self.encoder, texts, cache, watch)
         return Features(sparse, dense)
 
-    def _key(self, part: str, checksum: str) -> str:
-        assert self.encoder is not None or part == "ngrams"
-        made_by = self.encoder.checksum if part == "encoder" and self.encoder else self._ngrams_checksum()
-        return hash_of(FORMAT, part, made_by, checksum)
-
-    def _ngrams_checksum(self) -> str:
-        assert self.ngrams is not None
-        weights = {name: hash_of(values.tolist()) for name, values in self.ngrams.weights.items()}
-        return hash_of(_ngram_settings(self.settings), {n: hash_of(t) for n, t in self.ngrams.terms.items()}, weights)
-
-    def _ngrams(self, texts: pl.Series) -> Arrays:
-        assert self.ngrams is not None
-        if texts.is_empty():  # scikit-learn refuses to look at nothing
+    def _sparse(self, ngrams: Ngrams, texts: pl.Series, cache: Path | None) -> SparseRows:
+        def make() -> Arrays:
+            matrix = ngrams.transform(texts)
             return {
-                "indptr": np.zeros(1, np.int64),
-                "columns": np.empty(0, np.int64),
-                "values": np.empty(0, np.float32),
+                "indptr": matrix.indptr.astype(np.int64),
+                "columns": matrix.indices.astype(np.int64),
+                "values": matrix.data.astype(np.float32),
             }
-        matrix = self.ngrams.transform(texts)
-        return {
-            "indptr": matrix.indptr.astype(np.int64),
-            "columns": matrix.indices.astype(np.int64),
-            "values": matrix.data.astype(np.float32),
-        }
 
-    def _encoded(self, texts: pl.Series, watch: Watch) -> Arrays:
-        assert self.encoder is not None
-        return {"vectors": encode_texts(self.encoder, texts, batch=self.settings.encoder_batch, watch=watch)}
+        key = "" if cache is None else hash_of(FORMAT, "ngrams", _ngrams_checksum(ngrams), hash_texts(texts))
+        arrays = cached(cache, key, make)
+        return SparseRows(*(torch.from_numpy(arrays[name]) for name in ("indptr", "columns", "values")))
+
+    def _dense(self, encoder: EncoderSource, texts: pl.Series, cache: Path | None, watch: Watch) -> Tensor:
+        def make(rows: NDArray[np.intp]) -> NDArray[np.float32]:
+            return encode_texts(encoder, texts.gather(rows), batch=self.settings.encoder_batch, watch=watch)
+
+        folder = None if cache is None else cache / f"encoder-{hash_of(FORMAT, encoder.checksum)}"
+        return torch.from_numpy(cached_vectors(folder, digest_texts(texts), make))
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads; a fine-tuned encoder is none of it."""
@@ -136,10 +124,19 @@ class TextFeatures:
         return cls(settings, ngrams, encoder)
 
 
-def refuse_refit(settings: ClassifySettings) -> None:
-    """Raise ConfigError where an encoder that learns is to be refitted."""
-    if settings.train.refit and settings.features.finetune:
-        raise ConfigError("train.refit is for a frozen encoder or n-grams. Leave it out with features.finetune")
+def check_training(settings: ClassifySettings) -> None:
+    """Raise ConfigError where settings of `train` do not go together, or not with an encoder that learns."""
+    train, finetune = settings.train, settings.features.finetune
+    if finetune and (train.refit or train.folds):
+        name = "refit" if train.refit else "folds"
+        raise ConfigError(f"train.{name} is for a frozen encoder or n-grams. Leave it out with features.finetune")
+    if train.folds == 1:
+        raise ConfigError("train.folds = 1 is not allowed. Expected 2 or more, or 0 for no cross-validation")
+    if train.folds and train.refit:
+        raise ConfigError(
+            "train.refit has nothing to add to train.folds: there the head has trained on all documents. "
+            "Set one of them"
+        )
 
 
 def resolve_kind(settings: FeatureSettings) -> FeatureSettings:
@@ -183,11 +180,13 @@ def _fit_ngrams(texts: pl.Series, settings: FeatureSettings, cache: Path | None)
     return Ngrams(settings, terms, {name: weights[name] for name in terms})
 
 
+def _ngrams_checksum(ngrams: Ngrams) -> str:
+    terms = {name: hash_of(part) for name, part in ngrams.terms.items()}
+    weights = {name: hash_of(values.tolist()) for name, values in ngrams.weights.items()}
+    return hash_of(_ngram_settings(ngrams.settings), terms, weights)
+
+
 def _ngram_settings(settings: FeatureSettings) -> list[Any]:
     return [
         settings.word_ngrams, settings.char_ngrams, settings.min_documents, settings.max_features, settings.hashed
     ]  # fmt: skip
-
-
-def _as_rows(arrays: Arrays) -> SparseRows:
-    return SparseRows(*(torch.from_numpy(arrays[name]) for name in ("indptr", "columns", "values")))

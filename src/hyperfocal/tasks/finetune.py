@@ -17,13 +17,12 @@ import polars as pl
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from hyperfocal.config.classify import ClassifySettings
-from hyperfocal.errors import ConfigError, RunError
+from hyperfocal.errors import RunError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import frequency_bias
-from hyperfocal.models.encoder import find_encoder
+from hyperfocal.models.encoder import find_encoder, load_encoder
 from hyperfocal.models.text import Features, TextHead
 from hyperfocal.runs import ENCODER, RunFolder
 from hyperfocal.tasks.heads import VALIDATION, Watch, make_head, make_loss, score_documents, train_job
@@ -44,31 +43,8 @@ class Network(nn.Module):
         return self.head.hidden_of(embed(self.encoder, texts))
 
 
-def load_encoder(location: str, *, seed: int = 0) -> Encoder:
-    """Return the sentence-transformers or transformers model in a folder, or of a name in the local cache.
-
-    Weights that are not there, as those of a pooler, are drawn by the seed.
-
-    Raises:
-        ConfigError: it cannot be loaded.
-    """
-    import transformers
-    from sentence_transformers import SentenceTransformer
-
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return SentenceTransformer(location, local_files_only=True, device=_device())
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"features.encoder: {location} cannot be loaded ({reason}). Give a folder of a sentence-transformers or "
-            "transformers model, or the name of one that is already on this machine"
-        ) from None
-
-
-def _device() -> str:
+def training_device() -> str:
+    """Return "cuda" where there is such a device, else "cpu": on it an encoder learns and is asked afterwards."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -124,35 +100,19 @@ def finetune(
         name = settings.train.metric
         return {name: VALIDATION[name](score_documents(head, Features(None, vectors)).cpu(), valid[1])}
 
-    job = Job(network, step_loss, len(labels), validate, settings.train, settings.seed)
-    ratio = settings.train.encoder_learning_rate / settings.train.learning_rate
-    history = train_job(
-        job, run, resume=resume, watch=watch, prepare=lambda optimizer: lengthen_steps(
-            optimizer, list(encoder.parameters()), ratio
-        ),
-    )  # fmt: skip
+    job = Job(
+        network,
+        step_loss,
+        len(labels),
+        validate,
+        settings.train,
+        settings.seed,
+        slow=list(encoder.parameters()),
+        slow_learning_rate=settings.train.encoder_learning_rate,
+    )
+    history = train_job(job, run, resume=resume, watch=watch)
     head.to("cpu")
     return head, history
-
-
-def lengthen_steps(optimizer: Optimizer, parameters: list[nn.Parameter], ratio: float) -> None:
-    """Make the steps of some parameters `ratio` times as long, which is what another learning rate would do.
-
-    Every step of SGD, Adam and AdamW is proportional to the learning rate; this costs a copy of the parameters.
-    """
-    before: list[Tensor] = []
-
-    def keep(*_: Any) -> None:
-        before.extend(parameter.detach().clone() for parameter in parameters)
-
-    def scale(*_: Any) -> None:
-        with torch.no_grad():
-            for parameter, start in zip(parameters, before, strict=True):
-                parameter.copy_(start.lerp(parameter, ratio))
-        before.clear()
-
-    optimizer.register_step_pre_hook(keep)
-    optimizer.register_step_post_hook(scale)
 
 
 def keep_encoder(run: RunFolder, encoder: Encoder) -> str:
@@ -183,7 +143,7 @@ def restore_encoder(run: RunFolder, checksum: str) -> Encoder:
         raise RunError(
             f"run {run.path}: {ENCODER}/ is missing or damaged. Restore the folder or fit again with --overwrite"
         )
-    return load_encoder(str(run.path / ENCODER))
+    return load_encoder(str(run.path / ENCODER), device=training_device())
 
 
 def _checksum(run: RunFolder) -> str:

@@ -50,19 +50,27 @@ def read_settings(kind: type[Job], run: RunFolder) -> Job:
     return from_toml(kind, run.read_text(CONFIG), str(run.path / CONFIG))
 
 
-def begin_run(run: RunFolder, settings: Section, fingerprint: str, *, resume: bool) -> None:
+def begin_run(run: RunFolder, settings: Section, fingerprint: str, encoder: str = "", *, resume: bool) -> None:
     """Write what makes the folder a run, or make sure that the run to resume is of the same data.
 
+    Args:
+        run: the folder.
+        settings: of the run.
+        fingerprint: checksum of the data and the split.
+        encoder: checksum of the encoder that reads texts, "" without.
+        resume: whether the run is to be there already.
+
     Raises:
-        RunError: it is of other data; it cannot be written.
+        RunError: it is of other data, or was begun with another encoder; it cannot be written.
     """
     identity = {"job": NAMES[type(settings).__name__], "fingerprint": fingerprint}
+    identity |= {"encoder": encoder} if encoder else {}
     if not resume:
         run.clear()
         run.write_json(DATA, identity)
         run.write_text(CONFIG, to_toml(settings))
     elif run.read_json(DATA) != identity:
         raise RunError(
-            f"run {run.path}: was trained on other data, or with another split. "
+            f"run {run.path}: was trained on other data, with another split or another encoder. "
             "Give the same files to resume, or start anew with --overwrite"
         )

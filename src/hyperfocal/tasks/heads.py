@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from hyperfocal.config.classify import ClassifySettings, TextLossSettings
 from hyperfocal.labels import SparseLabels
@@ -131,19 +130,15 @@ def train_head(
     width = 0 if features.dense is None else features.dense.shape[1]
     head = make_head(settings, num_sparse, width, frequency_bias(counts, len(labels)))
 
-    epochs = itertools.count()
-
-    def validate() -> dict[str, float]:
+    def validate(features: Features, truth: SparseLabels) -> dict[str, float]:
         name = settings.train.metric
-        if valid is None:
-            return {name: next(epochs)}  # each better than the one before
-        return {name: VALIDATION[name](score_documents(head, valid[0]), valid[1])}
+        return {name: VALIDATION[name](score_documents(head, features), truth)}
 
     job = Job(
         head,
         lambda rows: head_loss(head, loss, features.select(rows), labels.select(rows)),
         len(labels),
-        validate,
+        None if valid is None else partial(validate, *valid),
         settings.train,
         settings.seed,
         sparse=head.sparse_parameters,
@@ -169,20 +164,54 @@ def refit_head(
     return train_head(both, None, num_sparse, msgspec.structs.replace(settings, train=fixed), watch=watch)[0]
 
 
+def cross_scores(
+    train: tuple[Features, SparseLabels],
+    folds: Tensor,
+    num_sparse: int,
+    settings: ClassifySettings,
+    run: RunFolder | None = None,
+    watch: Watch = lambda *_: None,
+) -> Tensor:
+    """Return (N, L) logits, those of each document from a head that was trained on the other folds; else as above.
+
+    Args:
+        train: features and labels of N documents.
+        folds: (N,) int64 from 0, the fold of each.
+        num_sparse: V, columns of the sparse features.
+        settings: all of them.
+        run: keeps the scores of each fold as soon as it is done, and those that it has are not made again.
+        watch: called with (progress, steps an epoch) of each training.
+    """
+    features, labels = train
+    scores = torch.empty(len(labels), labels.num_labels)
+    for fold in range(int(folds.max()) + 1):
+        own, others = (folds == fold).nonzero()[:, 0], (folds != fold).nonzero()[:, 0]
+        name = f"checkpoints/fold{fold}.safetensors"
+        if run is not None and run.has(name):
+            with run.guard(name):
+                scores[own] = run.read_tensors(name)[0]["scores"]
+            continue
+        part = features.select(others), labels.select(others)
+        scores[own] = score_documents(
+            train_head(part, None, num_sparse, settings, watch=watch)[0], features.select(own)
+        )
+        if run is not None:
+            run.write_tensors(name, {"scores": scores[own]})
+    return scores
+
+
 def train_job(
     job: Job,
     run: RunFolder | None,
     *,
     resume: bool,
     watch: Watch,
-    prepare: Callable[[Optimizer], None] = lambda _: None,
 ) -> list[dict[str, float]]:
     """Train a job's model, or what the checkpoint in the run left of it; return a row an epoch.
 
-    `prepare` is called with the optimizer before the first step. Errors as in `train_head`.
+    Errors as in `train_head`.
     """
     trainer = Trainer(job, save=_keeper(run), watch=watch)
-    prepare(trainer.optimizers[0])
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(job.seed + 1)  # of dropout
         if resume and run is not None and run.has(CHECKPOINT):

@@ -29,6 +29,16 @@ class Indicator:
         """Return the width of an indicator matrix; None for lists of labels."""
         return cls(labels.shape[1]) if is_indicator(labels) else None
 
+    def refuse_other(self, labels: Any) -> None:
+        """Raise DataError if validation labels are anything else than a matrix of as many columns."""
+        other = Indicator.of(labels)
+        if other != self:
+            found = f"one of {other.width:,}" if other else "lists of labels"
+            raise DataError(
+                f"valid: training labels are an indicator matrix of {self.width:,} columns and these are {found}. "
+                "Give a matrix with the same columns"
+            )
+
     def widened(self, scores: NDArray[np.float32], names: list[str], fill: float) -> NDArray[np.float32]:
         """Return (N, width) the (N, L) scores of the labels so named, and `fill` in the columns of no label."""
         wide = np.full((len(scores), self.width), fill, dtype=np.float32)

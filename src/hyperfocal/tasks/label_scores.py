@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,17 +16,23 @@ from hyperfocal.metrics.label_ranking import ranking_scores
 from hyperfocal.metrics.multilabel import decision_scores, label_table
 from hyperfocal.metrics.ranking import only
 from hyperfocal.metrics.resampling import resample_weights, resampled_ap, resampled_f1
-from hyperfocal.thresholds import Decisions, tune_decisions
+from hyperfocal.thresholds import tune_decisions
 
 PARTS = 2  # of the validation documents: each is decided with what was tuned on the others
 
 
 def cross_decided(
-    scores: Tensor, truth: SparseLabels, counts: Tensor, settings: DecisionSettings, groups: Tensor | None
+    scores: Tensor,
+    truth: SparseLabels,
+    counts: Tensor,
+    settings: DecisionSettings,
+    groups: Tensor | None,
+    *,
+    seed: int = 0,
 ) -> SparseLabels:
     """Return decisions for validation documents, each half's tuned on the other half, so that none saw its own truth.
 
-    The halves are always the same, so intervals hold the chance of the documents, not that of the halves.
+    Only the decisions are cross-fitted: where these documents chose the epoch too, the scores have seen that much.
 
     Args:
         scores: (N, L) logits.
@@ -33,14 +40,15 @@ def cross_decided(
         counts: (L,) training documents of each label.
         settings: how to decide.
         groups: (N,) int64, documents of one group are in one half; None is each for itself.
+        seed: of the halves, so that the spread over seeds holds their chance too.
     """
     owners = torch.arange(len(scores)) if groups is None else groups.unique(return_inverse=True)[1]
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     halves = torch.randperm(len(owners.unique()), generator=generator)[owners] % PARTS
     decided = torch.zeros(scores.shape, dtype=torch.bool)
     for part in range(PARTS):
         own, others = (halves == part).nonzero()[:, 0], (halves != part).nonzero()[:, 0]
-        decisions = tune_decisions(scores[others], truth.select(others), counts, settings)
+        decisions = tune_decisions(scores[others], truth.select(others), counts, settings, seed=seed)
         chosen = decisions.decide(scores[own])
         decided[own[chosen.rows], chosen.indices] = True
     return SparseLabels.from_dense(decided)
@@ -49,7 +57,7 @@ def cross_decided(
 def score_labels(
     scores: Tensor,
     truth: SparseLabels,
-    tuned: SparseLabels,
+    decided: Mapping[str, SparseLabels],
     counts: Tensor,
     num_documents: int,
     *,
@@ -57,26 +65,24 @@ def score_labels(
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     """Return every metric, and the most important ones in bootstrap resamples of the documents.
 
-    Names: macro_ap, ndcg@5, ... need no threshold; half.macro_f1, ... are of decisions at a probability of 0.5;
-    tuned.macro_f1, ... of the tuned ones.
+    Names: macro_ap, ndcg@5, ... need no threshold; half.macro_f1, tuned.macro_f1, ... are of the decisions so named.
 
     Args:
         scores: (N, L) logits.
         truth: N rows over L labels.
-        tuned: N rows over L labels, decided.
+        decided: name -> N rows over L labels.
         counts: (L,) training documents of each label.
         num_documents: training documents.
         weights: (R, N) of the resamples, from `resample_weights`; None makes none.
     """
-    half = Decisions(torch.zeros(scores.shape[1])).decide(scores)
     values = ranking_scores(scores, truth, counts, num_documents)
-    values |= {f"half.{name}": value for name, value in decision_scores(half, truth, counts).items()}
-    values |= {f"tuned.{name}": value for name, value in decision_scores(tuned, truth, counts).items()}
+    for prefix, labels in decided.items():
+        values |= {f"{prefix}.{name}": value for name, value in decision_scores(labels, truth, counts).items()}
     if weights is None:
         return values, {}
     resamples = dict(resampled_ap(scores, truth, counts, weights))
-    for prefix, decided in {"half": half, "tuned": tuned}.items():
-        found = resampled_f1(decided, truth, counts, weights)
+    for prefix, labels in decided.items():
+        found = resampled_f1(labels, truth, counts, weights)
         resamples |= {f"{prefix}.{name}": values for name, values in found.items()}
     return values, resamples
 
@@ -85,13 +91,13 @@ def intervals(values: dict[str, float], resamples: dict[str, Tensor]) -> dict[st
     """Return for each resampled metric its value and 95% interval.
 
     Percentiles 2.5 and 97.5 of the resamples, moved so that their mean is the value: a rare label that a resample
-    lacks is left out of its macro mean, which moves all of them.
+    lacks is left out of its macro mean, which moves all of them. They end at 0 and 1, as the metrics do.
     """
     quantiles = torch.tensor([0.025, 0.975], dtype=torch.float64)
     found = {}
     for name, resampled in resamples.items():
         centred = resampled.double() - resampled.double().nanmean() + values[name]
-        low, high = centred.nanquantile(quantiles).tolist()
+        low, high = centred.nanquantile(quantiles).clamp(0, 1).tolist()
         found[name] = Interval(values[name], low, high)
     return found
 
@@ -99,7 +105,7 @@ def intervals(values: dict[str, float], resamples: dict[str, Tensor]) -> dict[st
 def evaluation(
     scores: Tensor,
     truth: SparseLabels,
-    tuned: SparseLabels,
+    decided: Mapping[str, SparseLabels],
     counts: Tensor,
     num_documents: int,
     *,
@@ -109,7 +115,7 @@ def evaluation(
     in the resamples.
     """
     weights = resample_weights(len(scores), groups=groups)
-    values, resamples = score_labels(scores, truth, tuned, counts, num_documents, weights=weights)
+    values, resamples = score_labels(scores, truth, decided, counts, num_documents, weights=weights)
     found = {name: interval._asdict() for name, interval in intervals(values, resamples).items()}
     return {"documents": len(scores), "values": values, "intervals": found}, resamples
 

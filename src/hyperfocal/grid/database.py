@@ -1,0 +1,120 @@
+"""The SQLite file of a store: made whole or not at all, used in short transactions, put aside where it is damaged."""
+
+# SQLite's rollback journal, not its write-ahead log: the log needs memory that all processes share, which a network
+# folder cannot give, and keeps results in a second file that is lost when only the first is copied. A grid writes once
+# in seconds, so nothing is gained by the log. Every call opens the file for one transaction and closes it: no
+# connection is carried over a fork, and a process that is stopped holds no lock.
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from hyperfocal.errors import RunError
+
+BUSY_SECONDS = 60  # how long to wait for other processes that write
+SMALLEST = 512  # bytes of any SQLite file
+
+
+class Database:
+    """A file that several processes may use at once, any of which may be killed at any time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def create(self, schema: str, meta: dict[str, str]) -> None:
+        """Make the file aside and link it into place, so that it is never seen half made, nor made twice.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        aside = self.path.with_name(f".{os.getpid()}.{self.path.name}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            aside.unlink(missing_ok=True)
+            if self._journal.exists() and not self.path.exists():  # its file was removed: it would spoil the new one
+                with suppress(FileNotFoundError):  # another process was faster
+                    self._journal.rename(self._free_name())
+            with closing(sqlite3.connect(aside)) as db:
+                db.executescript(f"PRAGMA synchronous = EXTRA; BEGIN; {schema}")
+                db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+                db.commit()
+            _place(aside, self.path)
+        except (OSError, sqlite3.Error) as error:
+            raise RunError(f"cannot write {self.path}: {error}. Free some space or choose another folder") from error
+        finally:
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+
+    def refuse_damaged(self) -> None:
+        """Raise RunError for a file that is no whole database; it is then put aside."""
+        if self.path.is_file() and self.path.stat().st_size < SMALLEST:  # SQLite would take it for a new one
+            raise self.aside(f"it has {self.path.stat().st_size} bytes")
+        with self.transaction() as db:
+            found = [line for (line,) in db.execute("PRAGMA integrity_check(1)")]
+        if found != ["ok"]:
+            raise self.aside(found[0])
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection whose changes are kept on leaving, all or, after an error, none.
+
+        Raises:
+            RunError: the file cannot be used; or it is damaged, and put aside.
+        """
+        address = f"{self.path.absolute().as_uri()}?mode=rw"  # never makes a file
+        try:
+            with closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, isolation_level=None)) as db:
+                db.execute("PRAGMA synchronous = EXTRA")  # FULL, and the folder is flushed after each commit too
+                db.execute("BEGIN IMMEDIATE")
+                with db:
+                    yield db
+        except sqlite3.DatabaseError as error:
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: sqlite3.DatabaseError) -> RunError:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "decode" in str(error):
+            return self.aside(str(error))
+        return RunError(
+            f"grid {self.path}: cannot be used: {error}. See that it is a file that may be written, that there is "
+            "space and that no program holds it, then run again: what has ended is kept"
+        )
+
+    def aside(self, why: str) -> RunError:
+        """Rename the damaged file, and its journal, which would spoil the next file; return the error to raise."""
+        kept = self._free_name()
+        try:
+            self.path.rename(kept)
+            if self._journal.exists():
+                self._journal.rename(kept.with_name(f"{kept.name}-journal"))
+        except OSError as error:
+            return RunError(f"grid {self.path}: the store is damaged ({why}), and cannot be renamed: {error}")
+        return RunError(
+            f"grid {self.path}: the store is damaged ({why}). It is kept as {kept}. Put a copy of it back as "
+            f"{self.path.name}, or run again to begin anew"
+        )
+
+    @property
+    def _journal(self) -> Path:
+        return self.path.with_name(f"{self.path.name}-journal")
+
+    def _free_name(self) -> Path:
+        number = 1
+        while (kept := self.path.with_name(f"{self.path.name}.damaged-{number}")).exists():
+            number += 1
+        return kept
+
+
+def _place(aside: Path, path: Path) -> None:
+    """Give a file its name unless another process was faster."""
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without hard links
+        if not path.exists():
+            aside.rename(path)
