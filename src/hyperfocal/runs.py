@@ -1,7 +1,7 @@
 """The run folder: everything a stranger needs to predict, explain and repeat a run.
 
     config.toml  data.json  model.safetensors  vocabulary.json  metrics.json  history.jsonl  environment.json
-    checkpoints/last.safetensors
+    checkpoints/last.safetensors  fold0.safetensors ...: scores out of fold
     recommend: baselines.safetensors    classify: features.json  thresholds.json  labels.csv  taxonomy.json  encoder/
 
 Files appear whole or not at all: they are written aside, flushed and renamed. Nothing is unpickled.

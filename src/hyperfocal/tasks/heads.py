@@ -29,6 +29,7 @@ from hyperfocal.runs import CHECKPOINT, RunFolder
 from hyperfocal.train import Checkpoint, Job, Progress, Trainer
 
 BLOCK = 1_024  # documents scored at once
+FOLD = "checkpoints/fold{}.safetensors"  # scores of a fold's documents
 
 Watch = Callable[[Progress, int], None]
 LossMaker = Callable[[TextLossSettings, Tensor, int, LossOptions], SeparableLoss | SoftmaxLoss]
@@ -186,7 +187,7 @@ def cross_scores(
     scores = torch.empty(len(labels), labels.num_labels)
     for fold in range(int(folds.max()) + 1):
         own, others = (folds == fold).nonzero()[:, 0], (folds != fold).nonzero()[:, 0]
-        name = f"checkpoints/fold{fold}.safetensors"
+        name = FOLD.format(fold)
         if run is not None and run.has(name):
             with run.guard(name):
                 scores[own] = run.read_tensors(name)[0]["scores"]
