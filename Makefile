@@ -16,7 +16,7 @@ setup: .venv/ready  ## make .venv and install hyperfocal with pinned dependencie
 demo: setup  ## generate data, train, compare with baselines; under two minutes
 	$(BIN)/hyperfocal demo
 
-test: setup  ## the default tests, about four minutes
+test: setup  ## the default tests, about three minutes
 	$(BIN)/python -m pytest
 
 test-all: setup  ## all tests, the slow ones too
