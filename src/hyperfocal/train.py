@@ -44,6 +44,8 @@ class Job:
         seed: of the order of the examples.
         sparse: parameters of the model whose gradients are sparse tensors of few rows: plain SGD trains them, at
             `sparse_learning_rate`, and touches those rows only.
+        batches: generator -> the numbers of an epoch's batches, always as many; None deals all examples out at random.
+        minutes: time after which no epoch begins; 0 is off.
         slow: parameters of the model that the settings' optimizer trains at `slow_learning_rate`, as an encoder's.
     """
 
@@ -55,6 +57,8 @@ class Job:
     seed: int
     sparse: Sequence[nn.Parameter] = ()
     sparse_learning_rate: float = 1.0
+    batches: Callable[[torch.Generator], Sequence[Tensor]] | None = None
+    minutes: float = 0.0
     slow: Sequence[nn.Parameter] = ()
     slow_learning_rate: float = 1e-5
 
@@ -109,7 +113,7 @@ class Trainer:
         self.optimizers = _make_optimizers(job)
         self._rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         self.best_weights = _copy(job.model)
-        self.steps = math.ceil(job.num_examples / job.settings.batch_size)
+        self.steps = len(self._batches())
         self._save, self._watch = save, watch
         self._saved_at = time.monotonic()
 
@@ -135,16 +139,16 @@ class Trainer:
     def _finished(self) -> bool:
         progress, settings = self.progress, self.job.settings
         waited = progress.epoch - progress.best_epoch
-        return progress.epoch >= settings.epochs or 0 < settings.patience <= waited
+        spent = sum(row["train_seconds"] + row["valid_seconds"] for row in progress.history)
+        late = 0 < self.job.minutes * 60 <= spent
+        return progress.epoch >= settings.epochs or 0 < settings.patience <= waited or late
 
     def _epoch(self, interrupted: threading.Event) -> bool:
         """Take the rest of an epoch's steps and validate; False if interrupted."""
         started, progress = time.monotonic(), self.progress
         self.job.model.train()
-        generator = torch.Generator().manual_seed(self.job.seed * 1_000_003 + progress.epoch)
-        order = torch.randperm(self.job.num_examples, generator=generator)
         losses: list[Tensor] = []
-        for index in order.split(self.job.settings.batch_size)[progress.step :]:
+        for index in self._batches()[progress.step :]:
             losses.append(self._step(index))
             progress.step += 1
             stop = interrupted.is_set()
@@ -155,6 +159,15 @@ class Trainer:
                 return False
         self._end_epoch(time.monotonic() - started)
         return True
+
+    def _batches(self) -> Sequence[Tensor]:
+        """Return the batches of the epoch that runs; the same in a training that was resumed."""
+        generator = torch.Generator().manual_seed(self.job.seed * 1_000_003 + self.progress.epoch)
+        if self.job.batches is not None:
+            return self.job.batches(generator)
+        order = torch.randperm(self.job.num_examples, generator=generator)
+        batches: Sequence[Tensor] = order.split(self.job.settings.batch_size)
+        return batches
 
     def _step(self, index: Tensor) -> Tensor:
         settings = self.job.settings

@@ -74,7 +74,11 @@ class TestErrors:
         [
             ("sed", 1, "settings: unknown key 'sed'. Did you mean 'seed'? Allowed: seed, data, model, loss, train"),
             ("trian.epochs", 1, "unknown key 'trian'. Did you mean 'train'?"),
-            ("loss.gama", 1, "unknown key 'loss.gama'. Did you mean 'gamma'? Allowed: name, gamma, alpha, reduction"),
+            (
+                "loss.gama",
+                1,
+                "unknown key 'loss.gama'. Did you mean 'gamma'? Allowed: name, gamma, alpha, negatives, reduction",
+            ),
             ("train.zzz", 1, "unknown key 'train.zzz'. Allowed: optimizer, "),
         ],
     )
@@ -141,8 +145,12 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("key", "value", "allowed"),
         [
-            ("model.name", "markv", "one of concat_mlp, popularity, cooccurrence, markov, decayed_markov"),
-            ("loss.name", "focl", "one of focal, bce"),
+            (
+                "model.name",
+                "markv",
+                "one of transformer, gru, mean, concat_mlp, popularity, cooccurrence, markov, decayed_markov",
+            ),
+            ("loss.name", "focl", "one of focal, bce, asymmetric, softmax"),
             ("loss.reduction", "all", "one of positives, batch, mean, sum"),
             ("loss.alpha", "half", "a number from 0 to 1, or none"),
             ("train.optimizer", "lion", "one of sgd, adam, adamw"),

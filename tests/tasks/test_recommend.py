@@ -43,6 +43,30 @@ class TestLearning:
         assert set(recommender.recommend([["i3", "i4", "i5", "i6"]], k=3)[0]) == {"i7", "i8", "i9"}
         assert recommender.metrics_["scores"]["concat_mlp"]["map@3"]["mean"] == 1
 
+    @pytest.mark.parametrize("loss", ["softmax", "focal", "bce", "asymmetric", "gbce", "sampled_softmax"])
+    @pytest.mark.parametrize("model", ["transformer", "gru", "mean"])
+    def test_encoders_learn_from_every_position(self, model, loss, tmp_path):
+        """Items are solved in a circle; short users teach, and histories of any length are answered."""
+        rows = [[f"i{(start + step) % 12}" for step in range(2 + start % 7)] for start in range(12)] * 10
+        settings = {**FAST, "train.epochs": 30, "train.learning_rate": 0.02, "train.batch_size": 32, "loss.name": loss}
+        settings |= {"model.embedding_width": 16, "model.layers": 1, "loss.reduction": "batch", "model.decay": 0.3}
+        settings |= {"loss.negatives": 8, "loss.gamma": 1.0, "loss.prior": 0.1}
+        recommender = Recommender(model=model, history=4, next_items=1, settings=settings)
+        recommender.fit(Log.from_lists(rows), out=tmp_path / "run")
+        assert recommender.metrics_["scores"][model]["map@1"]["mean"] == 1
+        asked = [["i3"], ["i10", "i11"], [f"i{item}" for item in range(8)]]
+        assert Recommender.load(tmp_path / "run").recommend(asked, k=3) == recommender.recommend(asked, k=3)
+        assert recommender.metrics_["data"]["examples"] >= 100
+
+    def test_a_width_that_the_heads_cannot_share(self, data):
+        settings = FAST | {"model.embedding_width": 10, "model.heads": 4}
+        with pytest.raises(ConfigError, match=r"10 is not allowed with model\.heads = 4\. Expected a multiple of 8"):
+            Recommender(model="transformer", settings=settings).fit(data.train)
+
+    def test_a_budget_of_time_ends_it_after_an_epoch(self, data):
+        settings = FAST | {"train.epochs": 50, "train.minutes": 1e-6}
+        assert len(Recommender(settings=settings).fit(data.train).history_) == 1
+
     def test_the_loss_falls_and_every_epoch_is_kept(self, data):
         rows = Recommender(settings=FAST | {"train.epochs": 6}).fit(data.train).history_
         assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]

@@ -38,9 +38,14 @@ def recommend() -> None:
 @click.option("--user", help="Column of the user id.")
 @click.option("--item", help="Column of the item id.")
 @click.option("--order", help="Column of the position or time. Without: the order of the rows.")
-@click.option("--history", type=int, help="Items that the network reads.  [default: 10]")
+@click.option(
+    "--history", type=int, help="Items that the network reads; all but concat_mlp read fewer too.  [default: 10]"
+)
 @click.option("--next", "next_items", type=int, help="Items to predict.  [default: 3]")
-@click.option("--model", help="concat_mlp, popularity, cooccurrence, markov or decayed_markov.  [default: concat_mlp]")
+@click.option(
+    "--model",
+    help="transformer, gru, mean, concat_mlp; popularity, cooccurrence, markov, decayed_markov.  [default: concat_mlp]",
+)
 @click.option("--seed", type=int, help="Of the split, the weights and the order of examples.  [default: 0]")
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, as train.epochs=5. Repeatable."

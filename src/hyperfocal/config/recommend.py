@@ -11,12 +11,14 @@ from hyperfocal.config.sections import (
     Dropout,
     Fraction,
     Gamma,
+    NotNegative,
     Reduction,
     Section,
     TrainSettings,
 )
 
-MODEL_NAMES = ("concat_mlp", "popularity", "cooccurrence", "markov", "decayed_markov")
+CAUSAL = ("transformer", "gru", "mean")  # encoders that read histories of any length, and learn from every position
+MODEL_NAMES = (*CAUSAL, "concat_mlp", "popularity", "cooccurrence", "markov", "decayed_markov")
 
 
 class DataSettings(Section, frozen=True, kw_only=True):
@@ -25,9 +27,10 @@ class DataSettings(Section, frozen=True, kw_only=True):
     user: str = ""  # column of the user id; "" finds it (`user`, or the first of three columns)
     item: str = ""  # column of the item id; "" likewise
     order: str = ""  # column of the position or time stamp; without one, the order of the file
-    history: AtLeastOne = 10  # items that the network reads
+    history: AtLeastOne = 10  # items that the network reads: concat_mlp always so many, the others at most
     next: AtLeastOne = 3  # items that are the target, and that `predict` returns by default
-    examples: Literal["last", "every"] = "every"  # cuts of a training user: one before the last `next` items, or all
+    ahead: AtLeastOne = 1  # transformer, gru, mean: items after each position that are its targets in training
+    examples: Literal["last", "every"] = "every"  # concat_mlp: one cut a training user, before the last `next`, or all
     order_kind: Literal["auto", "position", "time"] = "auto"  # positions are unique; auto: integers below 10 million
     valid_fraction: Fraction = 0.1  # share of users held out where no validation file is given
 
@@ -35,18 +38,26 @@ class DataSettings(Section, frozen=True, kw_only=True):
 class ModelSettings(Section, frozen=True, kw_only=True):
     """Which model, and its size."""
 
-    name: Literal["concat_mlp", "popularity", "cooccurrence", "markov", "decayed_markov"] = "concat_mlp"
-    embedding_width: AtLeastOne = 50
-    hidden_widths: tuple[AtLeastOne, ...] = (100, 50)
+    name: Literal[
+        "transformer", "gru", "mean", "concat_mlp", "popularity", "cooccurrence", "markov", "decayed_markov"
+    ] = "concat_mlp"
+    embedding_width: AtLeastOne = 50  # of an item; for transformer a multiple of heads
+    hidden_widths: tuple[AtLeastOne, ...] = (100, 50)  # concat_mlp
     dropout: Dropout = 0.0
+    layers: AtLeastOne = 2  # transformer, gru
+    heads: AtLeastOne = 2  # transformer
+    positions: Literal["learned", "rotary", "none"] = "learned"  # transformer: how it knows the order
+    feed_forward: AtLeastOne = 4  # transformer: width of the feed-forward layer, in embedding widths
+    decay: Annotated[float, Meta(gt=0, le=1)] = 0.8  # mean: weight of an item against the next newer one
 
 
 class LossSettings(Section, frozen=True, kw_only=True):
     """Which loss, and where the output bias starts."""
 
-    name: Literal["focal", "bce"] = "focal"
-    gamma: Gamma = 2.0  # focal: 0 is binary cross-entropy
-    alpha: Alpha = 0.25  # weight of positives; 1 - alpha of negatives
+    name: Literal["focal", "bce", "asymmetric", "softmax", "gbce", "sampled_softmax"] = "focal"
+    gamma: Gamma = 2.0  # focal: 0 is binary cross-entropy; asymmetric: of the negatives
+    alpha: Alpha = 0.25  # focal: weight of positives; 1 - alpha of negatives
+    negatives: AtLeastOne = 256  # gbce, sampled_softmax: items drawn a batch
     reduction: Reduction = "positives"  # what the sum is divided by
     prior: Fraction = 0.01  # pi: the output bias starts at -log((1 - pi) / pi)
 
@@ -54,6 +65,7 @@ class LossSettings(Section, frozen=True, kw_only=True):
 class RankingTrainSettings(TrainSettings, frozen=True, kw_only=True):
     """As TrainSettings; the metric is one of rankings."""
 
+    minutes: NotNegative = 0.0  # of training at most, to the end of an epoch; the best weights so far stay; 0 is off
     metric: Annotated[str, Meta(pattern=r"^(map|recall|ndcg|hit|mrr)@[1-9]\d*$")] = "map@3"
 
 

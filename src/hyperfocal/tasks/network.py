@@ -2,36 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from hyperfocal.config.recommend import LossSettings, RecommendSettings
-from hyperfocal.losses import BCELoss, FocalLoss, SeparableLoss, prior_bias
+from hyperfocal.config.recommend import CAUSAL, LossSettings, RecommendSettings
+from hyperfocal.data.sequences import Examples
+from hyperfocal.data.windows import Windows, batches_by_length
+from hyperfocal.errors import ConfigError
+from hyperfocal.labels import SparseLabels
+from hyperfocal.losses import (
+    AsymmetricLoss,
+    BCELoss,
+    FocalLoss,
+    GBCELoss,
+    SampledSoftmaxLoss,
+    SoftmaxLoss,
+    prior_bias,
+)
 from hyperfocal.metrics.ranking import Scorer, rank_items, score_ranking
-from hyperfocal.models.sequence import ConcatMLP
+from hyperfocal.models.sequence import CausalNetwork, ConcatMLP
 from hyperfocal.runs import CHECKPOINT, RunFolder
 from hyperfocal.tasks.preparation import Prepared
 from hyperfocal.train import Checkpoint, Job, Progress, Trainer
 
+Network = ConcatMLP | CausalNetwork
 
-def make_loss(settings: LossSettings) -> SeparableLoss:
-    """Return the loss that the settings name."""
-    if settings.name == "bce":
-        return BCELoss(reduction=settings.reduction)
+
+def _focal(settings: LossSettings, num_items: int) -> FocalLoss:
     alpha = None if settings.alpha == "none" else settings.alpha
     return FocalLoss(settings.gamma, alpha, reduction=settings.reduction)
 
 
-def make_network(settings: RecommendSettings, num_items: int) -> ConcatMLP:
-    """Return the untrained network, its weights drawn by the seed."""
+LOSSES: dict[str, Callable[[LossSettings, int], nn.Module]] = {
+    "bce": lambda settings, items: BCELoss(reduction=settings.reduction),
+    "focal": _focal,
+    "asymmetric": lambda settings, items: AsymmetricLoss(gamma_negative=settings.gamma, reduction=settings.reduction),
+    "softmax": lambda settings, items: SoftmaxLoss(reduction=settings.reduction),
+    "gbce": lambda settings, items: GBCELoss(min(settings.negatives, items), reduction=settings.reduction),
+    "sampled_softmax": lambda settings, items: SampledSoftmaxLoss(
+        min(settings.negatives, items), reduction=settings.reduction
+    ),
+}
+
+
+def make_loss(settings: LossSettings, num_items: int) -> nn.Module:
+    """Return the loss that the settings name: called with (hidden, weight, bias, labels)."""
+    return LOSSES[settings.name](settings, num_items)
+
+
+def make_network(settings: RecommendSettings, num_items: int) -> Network:
+    """Return the untrained network, its weights drawn by the seed.
+
+    Raises:
+        ConfigError: the width is no multiple of the heads.
+    """
+    model = settings.model
+    if model.name == "transformer" and model.embedding_width % (2 * model.heads):
+        raise ConfigError(
+            f"model.embedding_width = {model.embedding_width} is not allowed with model.heads = {model.heads}. "
+            f"Expected a multiple of {2 * model.heads}, twice the heads"
+        )
+    kind = CausalNetwork if model.name in CAUSAL else ConcatMLP
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        return ConcatMLP(num_items, settings.data.history, settings.model, bias=prior_bias(settings.loss.prior))
+        return kind(num_items, settings.data.history, model, bias=prior_bias(settings.loss.prior))
 
 
-def network_scorer(network: ConcatMLP, history: int) -> Scorer:
+def network_scorer(network: Network, history: int) -> Scorer:
     """Return the function from histories to (U, L) scores."""
     return lambda histories: network.scores(histories.last(history))
 
@@ -52,18 +91,27 @@ def train_network(
         KeyboardInterrupt: Ctrl-C, after a checkpoint.
     """
     network = make_network(settings, len(data.vocabulary))
-    loss = make_loss(settings.loss)
+    loss = make_loss(settings.loss, len(data.vocabulary))
     scorer = network_scorer(network, settings.data.history)
 
     def step_loss(index: Tensor) -> Tensor:
-        histories, labels = data.examples.batch(index)
-        value: Tensor = loss(network(histories), network.weight, network.bias, labels)
+        hidden, labels = read_batch(network, data.examples, index)
+        value: Tensor = loss(hidden, network.weight, network.bias, labels)
         return value
 
     def validate() -> dict[str, float]:
         return mean_scores(scorer, data, [settings.train.metric])
 
-    job = Job(network, step_loss, len(data.examples), validate, settings.train, settings.seed)
+    job = Job(
+        network,
+        step_loss,
+        len(data.examples),
+        validate,
+        settings.train,
+        settings.seed,
+        batches=_batches(data.examples, settings.train.batch_size),
+        minutes=settings.train.minutes,
+    )
     trainer = Trainer(job, save=_keeper(run), watch=watch)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed + 1)  # of dropout
@@ -73,6 +121,23 @@ def train_network(
             raise KeyboardInterrupt
     network.eval()
     return network, trainer.progress.history
+
+
+def read_batch(network: Network, examples: Examples | Windows, index: Tensor) -> tuple[Tensor, SparseLabels]:
+    """Return (P, D) hidden vectors and P rows of targets: one an example, or one a position of the windows."""
+    if isinstance(examples, Windows):
+        items, positions, labels = examples.batch(index)
+        return network(items).flatten(0, 1)[positions], labels
+    histories, labels = examples.batch(index)
+    hidden: Tensor = network(histories)
+    return hidden, labels
+
+
+def _batches(examples: Examples | Windows, batch_size: int) -> Callable[[torch.Generator], Sequence[Tensor]] | None:
+    if not isinstance(examples, Windows):
+        return None
+    lengths = examples.lengths
+    return lambda generator: batches_by_length(lengths, batch_size, generator)
 
 
 def mean_scores(scorer: Scorer, data: Prepared, names: list[str]) -> dict[str, float]:

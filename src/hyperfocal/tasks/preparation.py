@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from hyperfocal.config.recommend import DataSettings, RecommendSettings
+from hyperfocal.config.recommend import CAUSAL, DataSettings, RecommendSettings
 from hyperfocal.data.sequences import Examples, Holdout, cut_examples, hold_out_last, hold_out_truth
 from hyperfocal.data.splits import refuse_shared_users, split_users
 from hyperfocal.data.tables import Log, log_from_frame, read_log
 from hyperfocal.data.vocabulary import Vocabulary, encode_log
+from hyperfocal.data.windows import Windows, cut_windows
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.sequences import Sequences
 
@@ -26,7 +27,7 @@ class Prepared:
     Attributes:
         vocabulary: the items of the training users.
         train: every event of the training users, for the baselines.
-        examples: histories and targets, for the network.
+        examples: histories and targets, for the network; windows, for one that learns from every position.
         train_holdout: the training users as validation users are: to see overfitting.
         valid: histories and truth of other users.
         counts: what was read, kept and left out.
@@ -34,7 +35,7 @@ class Prepared:
 
     vocabulary: Vocabulary
     train: Sequences
-    examples: Examples
+    examples: Examples | Windows
     train_holdout: Holdout
     valid: Holdout
     counts: dict[str, Any]
@@ -62,18 +63,22 @@ def prepare(log: Any, valid: Any, valid_truth: Any, settings: RecommendSettings)
         raise ConfigError("--valid-truth says what follows the histories of --valid: give --valid too")
     train = as_log(log, data)
     ties = train.ties
-    _refuse_short(train, data, name_of(log, "training log"))
+    _refuse_short(train, shortest_history(settings), name_of(log, "training log"))
     if valid is None:
-        eligible = train.lengths > data.history
+        eligible = train.lengths > shortest_history(settings)
         train, valid_log = split_users(train, fraction=data.valid_fraction, seed=settings.seed, eligible=eligible)
     else:
         valid_log = as_log(valid, data)
         refuse_shared_users(train, valid_log, name=name_of(valid, "validation log"))
     vocabulary = Vocabulary.of(train.items)
     sequences, _ = encode_log(train, vocabulary)
-    cut = {"history": data.history, "next_items": data.next}
+    cut = {"history": shortest_history(settings), "next_items": data.next}
     _refuse_deep(settings, len(vocabulary))
-    examples = cut_examples(sequences, **cut, every=data.examples == "every")
+    examples: Examples | Windows
+    if settings.model.name in CAUSAL:
+        examples = cut_windows(sequences, history=data.history, ahead=data.ahead)
+    else:
+        examples = cut_examples(sequences, **cut, every=data.examples == "every")
     if valid_truth is None:
         holdout = hold_out_last(valid_log, vocabulary, **cut)
     else:
@@ -89,6 +94,11 @@ def prepare(log: Any, valid: Any, valid_truth: Any, settings: RecommendSettings)
         "valid": holdout.describe(),
     }
     return Prepared(vocabulary, sequences, examples, hold_out_last(train, vocabulary, **cut), holdout, counts)
+
+
+def shortest_history(settings: RecommendSettings) -> int:
+    """Return how many items a user's history has at least to be scored: causal encoders read any."""
+    return 1 if settings.model.name in CAUSAL else settings.data.history
 
 
 def as_log(data: Any, columns: DataSettings) -> Log:
@@ -114,12 +124,12 @@ def name_of(data: Any, otherwise: str) -> str:
     return str(data) if isinstance(data, str | Path) else otherwise
 
 
-def _refuse_short(train: Log, data: DataSettings, name: str) -> None:
+def _refuse_short(train: Log, history: int, name: str) -> None:
     longest = max(train.lengths, default=0)
-    if longest <= data.history:
+    if longest <= history:
         raise DataError(
-            f"{name}: no user has {data.history + 1} items or more; the longest has {longest}. "
-            f"Training reads {data.history} and predicts what follows: give a smaller --history, or longer logs"
+            f"{name}: no user has {history + 1} items or more; the longest has {longest}. "
+            f"Training reads {history} and predicts what follows: give a smaller --history, or longer logs"
         )
 
 

@@ -27,7 +27,7 @@ from hyperfocal.runs import CONFIG, DATA, MODEL, RunFolder, describe_environment
 from hyperfocal.tasks.evaluation import report, score_ranker
 from hyperfocal.tasks.folders import begin_run, read_settings, resolve_settings
 from hyperfocal.tasks.network import make_network, network_scorer, train_network
-from hyperfocal.tasks.preparation import Prepared, as_log, prepare
+from hyperfocal.tasks.preparation import Prepared, as_log, prepare, shortest_history
 from hyperfocal.train import Progress, set_threads
 
 BASELINES = "baselines.safetensors"
@@ -60,7 +60,7 @@ class Recommender:
 
     Args:
         recipe: path of a TOML file.
-        model: "concat_mlp", "popularity", "cooccurrence", "markov" or "decayed_markov".
+        model: "transformer", "gru", "mean", "concat_mlp", "popularity", "cooccurrence", "markov" or "decayed_markov".
         history: items that the network reads.
         next_items: items that are the target.
         seed: of the split, the initial weights and the order of the examples.
@@ -271,7 +271,8 @@ class Recommender:
         settings = self.settings_.data
         histories = as_log(log, settings)
         if truth is None:
-            holdout = hold_out_last(histories, self.vocabulary_, history=settings.history, next_items=settings.next)
+            shortest = shortest_history(self.settings_)
+            holdout = hold_out_last(histories, self.vocabulary_, history=shortest, next_items=settings.next)
         else:
             holdout = hold_out_truth(histories, as_log(truth, settings), self.vocabulary_)
         holdout.refuse_empty(str(log) if isinstance(log, str | Path) else "log")

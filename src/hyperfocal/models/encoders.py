@@ -1,0 +1,120 @@
+"""Causal encoders: (B, T, D) embedded items in, oldest first, (B, T, D) hidden vectors out.
+
+The hidden vector at place t has read the items at places 0 to t and no later one, so that one pass trains on every
+position. Rows are filled up on the right, after their own items, where nothing of theirs reads.
+
+    mean         h_t = sum over s <= t of decay^(t - s) x_s / sum over s <= t of decay^(t - s)
+    gru          gated recurrent units (Cho et al. 2014)
+    transformer  blocks of h <- h + attention(norm(h)), then h <- h + feed_forward(norm(h)), where each place attends to
+                 itself and those before it (Kang and McAuley 2018, SASRec; norms first, as Xiong et al. 2020)
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hyperfocal.config.recommend import ModelSettings
+
+ROTATION_BASE = 10_000.0
+
+
+class Mean(nn.Module):
+    """The decayed mean of the items so far."""
+
+    def __init__(self, settings: ModelSettings, history: int) -> None:
+        super().__init__()
+        self.decay = settings.decay
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Return (B, T, D) of (B, T, D)."""
+        age = torch.arange(items.shape[1])[:, None] - torch.arange(items.shape[1])
+        weights = torch.where(age >= 0, self.decay ** age.clamp(min=0), 0.0)
+        means: Tensor = (weights / weights.sum(1, keepdim=True)) @ items
+        return means
+
+
+class GRU(nn.Module):
+    """Gated recurrent units, one layer or several."""
+
+    def __init__(self, settings: ModelSettings, history: int) -> None:
+        super().__init__()
+        width, dropout = settings.embedding_width, settings.dropout if settings.layers > 1 else 0.0
+        self.layers = nn.GRU(width, width, settings.layers, batch_first=True, dropout=dropout)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Return (B, T, D) of (B, T, D)."""
+        hidden: Tensor = self.layers(items)[0]
+        return hidden
+
+
+class Transformer(nn.Module):
+    """Causal self-attention, with learned positions, rotated ones (Su et al. 2021) or none."""
+
+    def __init__(self, settings: ModelSettings, history: int) -> None:
+        super().__init__()
+        width = settings.embedding_width
+        self.positions = nn.Parameter(torch.randn(history, width) * 0.02) if settings.positions == "learned" else None
+        self.dropout = nn.Dropout(settings.dropout)
+        self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Return (B, T, D) of (B, T, D)."""
+        if self.positions is not None:
+            items = items + self.positions[: items.shape[1]]
+        hidden = self.dropout(items)
+        for block in self.blocks:
+            hidden = block(hidden)
+        normed: Tensor = self.norm(hidden)
+        return normed
+
+
+class Block(nn.Module):
+    """Attention, then a feed-forward layer, each added to what it read."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        width = settings.embedding_width
+        self.heads, self.rotary = settings.heads, settings.positions == "rotary"
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        self.project, self.combine = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.widen = nn.Linear(width, settings.feed_forward * width)
+        self.narrow = nn.Linear(settings.feed_forward * width, width)
+        self.dropout = nn.Dropout(settings.dropout)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return (B, T, D) of (B, T, D)."""
+        hidden = hidden + self.dropout(self.attend(self.norms[0](hidden)))
+        wide = self.dropout(functional.gelu(self.widen(self.norms[1](hidden))))
+        result: Tensor = hidden + self.dropout(self.narrow(wide))
+        return result
+
+    def attend(self, hidden: Tensor) -> Tensor:
+        """Return (B, T, D), what each place takes from itself and those before it."""
+        parts = self.project(hidden).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        queries, keys, values = parts.unbind(0)  # (B, heads, T, D / heads) each
+        if self.rotary:
+            queries, keys = rotated(queries), rotated(keys)
+        found = functional.scaled_dot_product_attention(queries, keys, values, is_causal=True)
+        combined: Tensor = self.combine(found.transpose(1, 2).flatten(2))
+        return combined
+
+
+def rotated(vectors: Tensor) -> Tensor:
+    """Return (..., T, E) vectors turned by an angle that grows with their place, so that products see the distance.
+
+    Pairs (x_i, x_{i + E/2}) turn by t * 10000^(-2i/E) at place t. Source: Su et al. 2021, RoFormer.
+    """
+    places, half = vectors.shape[-2], vectors.shape[-1] // 2
+    speeds = torch.exp(torch.arange(half) * (-math.log(ROTATION_BASE) / half))
+    angles = torch.arange(places)[:, None] * speeds
+    first, second = vectors[..., :half], vectors[..., half:]
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
+
+
+ENCODERS: dict[str, type[nn.Module]] = {"mean": Mean, "gru": GRU, "transformer": Transformer}
