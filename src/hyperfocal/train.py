@@ -143,7 +143,7 @@ class Trainer:
         late = 0 < self.job.minutes * 60 <= spent
         return progress.epoch >= settings.epochs or 0 < settings.patience <= waited or late
 
-    def _epoch(self, interrupted: threading.Event) -> bool:
+    def _epoch(self, interrupted: _Flag) -> bool:
         """Take the rest of an epoch's steps and validate; False if interrupted."""
         started, progress = time.monotonic(), self.progress
         self.job.model.train()
@@ -151,7 +151,7 @@ class Trainer:
         for index in self._batches()[progress.step :]:
             losses.append(self._step(index))
             progress.step += 1
-            stop = interrupted.is_set()
+            stop = interrupted.raised
             if stop or progress.step % LOG_STEPS == 0 or progress.step == self.steps:
                 self._log(losses)
                 losses.clear()
@@ -345,16 +345,23 @@ def _copy(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
+@dataclass
+class _Flag:
+    """A handler may be interrupted by the next signal, so it takes no lock, which threading.Event.set does."""
+
+    raised: bool = False
+
+
 @contextmanager
-def _interrupt_flag() -> Iterator[threading.Event]:
+def _interrupt_flag() -> Iterator[_Flag]:
     """Turn the first Ctrl-C into a flag, so that no step is cut in half; the second one raises."""
-    interrupted = threading.Event()
+    interrupted = _Flag()
     if threading.current_thread() is not threading.main_thread():
         yield interrupted
         return
 
     def stop(*_: object) -> None:
-        interrupted.set()
+        interrupted.raised = True
         signal.signal(signal.SIGINT, before)
 
     before = signal.signal(signal.SIGINT, stop)

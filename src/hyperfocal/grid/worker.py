@@ -41,11 +41,21 @@ def work(material: Material, points: Iterable[Point], store: Store, report: Repo
             else:
                 store.put(point, values, resamples, seconds=seconds)
         except BaseException:  # Ctrl-C, or a full disk: another may have it
-            with suppress(RunError):
-                store.release(point)
+            _give_back(store, point)
             raise
         ended = ("failed", point.name, point.seed, reason)
         report(ended if reason else ("finished", point.name, point.seed, values, seconds))
+
+
+def _give_back(store: Store, point: Point) -> None:
+    """Release the point, however often Ctrl-C comes meanwhile: the terminal sends one, and the crew another."""
+    while True:
+        try:
+            with suppress(RunError):
+                store.release(point)
+            return
+        except KeyboardInterrupt:
+            continue
 
 
 def _reached(material: Material, point: Point) -> tuple[dict[str, float], dict[str, Tensor], str]:
