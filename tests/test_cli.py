@@ -110,7 +110,10 @@ class TestFit:
             (("--set", "train.epoch=5"), "Did you mean 'epochs'?"),
             (("--set", "loss.gamma=9"), "loss.gamma = 9 is not allowed. Expected"),
             (("--set", "epochs"), "expected SECTION.KEY=VALUE"),
-            (("--model", "marcov"), "one of transformer, gru, mean, concat_mlp, popularity, cooccurrence, markov, decayed_markov"),
+            (
+                ("--model", "marcov"),
+                "one of transformer, gru, mean, concat_mlp, popularity, cooccurrence, markov, decayed_markov",
+            ),
             (("--history", "0"), "data.history = 0 is not allowed"),
             (("--next", "16"), "data.next asks for the best 16 items, but training has 15"),
             (("--recipe", "nowhere.toml"), "no such file"),
