@@ -119,7 +119,7 @@ def _check_axes(axes: Axes, seeds: int, where: str) -> None:
 
 
 def _check_setting(key: str, axes: Axes, where: str) -> None:
-    if key.split(".")[0] in ("seed", "data"):
+    if key.split(".")[0] in ("seed", "data") or key == "train.folds":
         raise ConfigError(
             f"{where}: {key} cannot vary: points are compared on the same documents; for seeds give seeds"
         )

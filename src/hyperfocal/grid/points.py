@@ -69,6 +69,8 @@ def normalised(settings: ClassifySettings) -> ClassifySettings:
     flat, default = flatten(msgspec.to_builtins(settings)), flatten(msgspec.to_builtins(ClassifySettings()))
     if (flat["loss.name"], flat["loss.gamma"], flat["loss.alpha"]) == ("focal", 0, "none"):
         flat["loss.name"] = "bce"
+    if flat["train.folds"]:  # no epoch is chosen
+        flat |= {key: default[key] for key in ("train.patience", "train.metric")}
     for key, (decider, values) in UNREAD.items():
         if flat[decider] in values:
             flat[key] = default[key]

@@ -90,7 +90,7 @@ def train_point(material: Material, point: Point) -> tuple[dict[str, float], dic
     settings = flatten(msgspec.to_builtins(point.settings))
     settings |= {"train.threads": material.threads, "train.refit": False}  # the winner is refitted, once
     classifier = MultiLabelClassifier(settings=settings)
-    classifier.fit_prepared(material.data, cache=material.cache)
+    classifier.score_prepared(material.data, cache=material.cache)
     return classifier.metrics_["values"], classifier.resamples_
 
 
