@@ -15,7 +15,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -35,7 +35,8 @@ CHECKPOINT = "checkpoints/last.safetensors"
 ENCODER = "encoder"  # a folder: the encoder, where it was fine-tuned
 PARTS = (
     CONFIG, DATA, MODEL, "baselines.safetensors", "vocabulary.json", "metrics.json", "history.jsonl",
-    "environment.json", "features.json", "thresholds.json", "labels.csv", "taxonomy.json", ENCODER, "checkpoints",
+    "environment.json", "events.safetensors", "users.json", "items.safetensors", "items.json",
+    "features.json", "thresholds.json", "labels.csv", "taxonomy.json", ENCODER, "checkpoints",
 )  # fmt: skip
 ASIDE = re.compile(rf"\.\d+\.({'|'.join(map(re.escape, PARTS))})")  # what a killed process leaves
 
@@ -113,6 +114,28 @@ class RunFolder:
                     part.unlink(missing_ok=True)
         except OSError as error:
             raise RunError(f"run {self.path}: cannot remove the run that is here: {error}") from error
+
+    def replace_by(self, write: Callable[[Path], None]) -> None:
+        """Put the run that `write` writes to a folder beside in place of this one, which stays until that is whole.
+
+        Files of other names in this folder are kept.
+
+        Raises:
+            RunError: it cannot be written, or the folders cannot be renamed.
+        """
+        fresh, old = (self.path.with_name(f".{os.getpid()}.{self.path.name}.{part}") for part in ("new", "old"))
+        try:
+            write(fresh)
+            self.path.rename(old)
+            fresh.rename(self.path)
+            for entry in old.iterdir():
+                if entry.name not in PARTS:
+                    entry.rename(self.path / entry.name)
+            shutil.rmtree(old)
+        except OSError as error:
+            raise RunError(f"run {self.path}: cannot be replaced: {error}") from error
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
 
     def _names(self) -> list[str]:
         return sorted(entry.name for entry in self.path.iterdir()) if self.path.is_dir() else []

@@ -52,6 +52,21 @@ class Sequences:
         first, last = int(self.offsets[start]), int(self.offsets[stop])
         return Sequences(self.items[first:last], self.offsets[start : stop + 1] - first, self.num_items)
 
+    def select(self, users: Tensor) -> Sequences:
+        """Return the sequences of the given users ((V,) int64), in that order."""
+        lengths = self.lengths[users]
+        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+        shifts = self.offsets[users] - offsets[:-1]
+        places = torch.from_numpy(np.repeat(shifts.numpy(), lengths.numpy())) + torch.arange(int(offsets[-1]))
+        return Sequences(self.items[places], offsets, self.num_items)
+
+    def first(self, counts: Tensor) -> Sequences:
+        """Return each user's oldest items, as many as (U,) int64 `counts` says."""
+        owners = self.users
+        kept = torch.arange(len(self.items)) - self.offsets[owners] < counts[owners]
+        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+        return Sequences(self.items[kept], offsets, self.num_items)
+
     def last(self, count: int) -> Tensor:
         """Return (U, count) int64: each user's newest items, newest last.
 

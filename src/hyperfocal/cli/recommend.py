@@ -24,6 +24,7 @@ def recommend() -> None:
     hyperfocal recommend fit log.csv --out run --user student --item course --order position
     hyperfocal recommend predict run histories.csv --k 10 --out predictions.csv
     hyperfocal recommend evaluate run histories.csv --truth truth.csv
+    hyperfocal recommend update run new_events.csv
     """
 
 
@@ -170,6 +171,50 @@ def predict(run: Path, history: Path, out: Path, k: int | None, repeats: bool, n
     click.echo(f"{len(predictions.frame):,} rows for {predictions.users:,} users written to {out}")
     if predictions.unknown_events:
         click.echo(f"{predictions.unknown_events:,} events are on items that training never saw; they were left out.")
+
+
+@recommend.command()
+@click.argument("run", type=RUN)
+@click.argument("new_log", type=FILE)
+@click.option("--out", type=RUN, help="Run folder to write.  [default: RUN itself is replaced]")
+@click.option("--items", type=FILE, help="Table of the new items, for a run that was fitted with --items.")
+@click.option("--epochs", type=click.IntRange(min=1), default=3, show_default=True, help="The best one counts.")
+def update(run: Path, new_log: Path, out: Path | None, items: Path | None, epochs: int) -> None:
+    """Go on from RUN with the events of NEW_LOG, also of new users and on new items, without starting over.
+
+    Events of users that RUN knows follow those it has of them. A tenth of the users in NEW_LOG validates: what RUN
+    achieved on them before is printed beside what it achieves now. RUN stays as it is until the new one is whole.
+    """
+    from rich.console import Console
+
+    from hyperfocal.report.progress import FitProgress
+    from hyperfocal.runs import RunFolder
+    from hyperfocal.tasks.recommend import Recommender
+    from hyperfocal.tasks.updating import gentler
+
+    recommender = Recommender.load(run)
+    if out is not None and out.resolve() != run.resolve():
+        RunFolder(out).refuse_taken()
+    with FitProgress(lambda: gentler(recommender.settings_, epochs).train) as progress:
+        recommender.update(new_log, items=items, epochs=epochs, watch=progress.watch)
+    if out is None or out.resolve() == run.resolve():
+        RunFolder(run).replace_by(recommender.save)
+    else:
+        recommender.save(out)
+    _print_update(Console(), recommender, out or run)
+
+
+def _print_update(console: Any, recommender: Recommender, out: Path) -> None:
+    from hyperfocal.report.tables import data_lines, print_commands, print_lines, scores_report
+
+    metrics = recommender.metrics_
+    counts, metric = metrics["data"], metrics["metric"]
+    new = f"{counts['new_events']:,} new events, {counts['new_users']:,} new users, {counts['new_items']:,} new items."
+    print_lines(console, [new, *data_lines(counts), ""])
+    console.print(scores_report(metrics, title="Validation, users of the new log"))
+    before, after = metrics["before"][metric]["mean"], metrics["scores"][metrics["model"]][metric]["mean"]
+    print_lines(console, [f"{metric} on them was {before:.4f} before the update and is {after:.4f} now.", ""])
+    print_commands(console, [f"Run folder: {out}"])
 
 
 def _with_new_items(recommender: Recommender, items: Path | None) -> Recommender:

@@ -38,6 +38,17 @@ class ItemFeatures(NamedTuple):
     popularity: Tensor
     num_values: int
 
+    def followed_by(self, others: ItemFeatures) -> ItemFeatures:
+        """Return the features of these items and then of others, which have the same values and numbers."""
+        return ItemFeatures(
+            torch.cat([self.offsets, others.offsets[1:] + self.offsets[-1]]),
+            torch.cat([self.values, others.values]),
+            torch.cat([self.weights, others.weights]),
+            torch.cat([self.numbers, others.numbers]),
+            torch.cat([self.popularity, others.popularity]),
+            self.num_values,
+        )
+
 
 class FeatureVectors(nn.Module):
     """The part of the item vectors that comes from features.

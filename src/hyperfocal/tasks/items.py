@@ -54,18 +54,21 @@ def as_features(
 ) -> ItemFeatures:
     """Return what the columns say of (L,) items; `counts` are their (L,) training events, None for new ones."""
     bags, numbers = encode_items(columns, table, ids)
-    popularity = torch.zeros(len(ids))
-    if counts is not None:
-        logs = counts.float().log1p()
-        popularity = (logs - logs.mean()) / logs.std(correction=0).clamp(min=1e-6)
-    return ItemFeatures(
+    features = ItemFeatures(
         torch.from_numpy(bags.indptr.astype("int64")),
         torch.from_numpy(bags.indices.astype("int64")),
         torch.from_numpy(bags.data),
         torch.from_numpy(numbers),
-        popularity,
+        torch.zeros(len(ids)),
         bags.shape[1],
     )
+    return features if counts is None else with_popularity(features, counts)
+
+
+def with_popularity(features: ItemFeatures, counts: Tensor) -> ItemFeatures:
+    """Return the features with the (L,) training events of each item."""
+    logs = counts.float().log1p()
+    return features._replace(popularity=(logs - logs.mean()) / logs.std(correction=0).clamp(min=1e-6))
 
 
 def new_features(

@@ -73,6 +73,23 @@ def make_network(settings: RecommendSettings, num_items: int, features: ItemFeat
         return ConcatMLP(num_items, history, model, bias=bias)
 
 
+def widened_network(network: Network, settings: RecommendSettings, data: Prepared) -> Network:
+    """Return a network over the items of `data`, the first of which are those of `network`, with what that has learnt.
+
+    New items start as those of an untrained network, their biases at the mean of the others.
+    """
+    found, before = make_network(settings, len(data.vocabulary), data.features), network.state_dict()
+    rows = len(before["bias"])
+    with torch.no_grad():
+        found.bias.fill_(float(before["bias"].mean()))
+        for name, tensor in found.state_dict().items():
+            if tensor.shape == before[name].shape:
+                tensor.copy_(before[name])
+            else:
+                tensor[:rows] = before[name][:rows]
+    return found.eval()
+
+
 def network_scorer(network: Network, history: int) -> Scorer:
     """Return the function from histories to (U, L) scores."""
     return lambda histories: network.scores(histories.last(history))
@@ -85,15 +102,16 @@ def train_network(
     *,
     resume: bool,
     watch: Callable[[Progress, int], None],
+    network: Network | None = None,
 ) -> tuple[nn.Module, list[dict[str, float]]]:
-    """Train the network the settings name; return it with its best weights, and a row an epoch.
+    """Train a network, None a new one, that of the settings; return it with its best weights, and a row an epoch.
 
     Raises:
         RunError: the checkpoint to resume from is damaged.
         TrainingError: the loss is no longer a number.
         KeyboardInterrupt: Ctrl-C, after a checkpoint.
     """
-    network = make_network(settings, len(data.vocabulary), data.features)
+    network = network or make_network(settings, len(data.vocabulary), data.features)
     loss = make_loss(settings.loss, len(data.vocabulary))
     scorer = network_scorer(network, settings.data.history)
 

@@ -81,11 +81,7 @@ def prepare(log: Any, valid: Any, valid_truth: Any, settings: RecommendSettings,
     sequences, _ = encode_log(train, vocabulary)
     held_out = cut_of(settings)
     _refuse_deep(settings, len(vocabulary))
-    examples: Examples | Windows
-    if settings.model.name in CAUSAL:
-        examples = cut_windows(sequences, history=data.history, ahead=data.ahead)
-    else:
-        examples = cut_examples(sequences, history=data.history, next_items=data.next, every=data.examples == "every")
+    examples = training_examples(sequences, settings)
     if valid_truth is None:
         holdout = hold_out_last(valid_log, vocabulary, **held_out)
     else:
@@ -107,6 +103,14 @@ def prepare(log: Any, valid: Any, valid_truth: Any, settings: RecommendSettings,
     events = torch.bincount(sequences.items, minlength=len(vocabulary))
     columns, features, described = learn_features(items, vocabulary, events, settings)
     return replace(prepared, counts=counts | {"item_table": described}, features=features, columns=columns)
+
+
+def training_examples(sequences: Sequences, settings: RecommendSettings) -> Examples | Windows:
+    """Return what the network of the settings learns from."""
+    data = settings.data
+    if settings.model.name in CAUSAL:
+        return cut_windows(sequences, history=data.history, ahead=data.ahead)
+    return cut_examples(sequences, history=data.history, next_items=data.next, every=data.examples == "every")
 
 
 def _split(log: Log, valid: Any, valid_truth: Any, settings: RecommendSettings) -> tuple[Log, Log]:

@@ -27,9 +27,10 @@ from hyperfocal.runs import CONFIG, RunFolder
 from hyperfocal.tasks.evaluation import report, score_ranker
 from hyperfocal.tasks.folders import begin_run, resolve_settings
 from hyperfocal.tasks.items import new_features
-from hyperfocal.tasks.network import network_scorer, train_network
+from hyperfocal.tasks.network import network_scorer, train_network, widened_network
 from hyperfocal.tasks.preparation import Prepared, as_log, cut_of, prepare
 from hyperfocal.tasks.recommender_files import keep_recommender, restore_recommender
+from hyperfocal.tasks.updating import gentler, prepare_update
 from hyperfocal.train import Progress, set_threads
 
 TRAIN_USERS_SCORED = 10_000  # training users, the first, whose scores beside validation show overfitting
@@ -176,15 +177,19 @@ class Recommender:
         return resolve_settings(RecommendSettings, self.recipe, asked, resumed)
 
     def _learn(self, data: Prepared, run: RunFolder | None, *, resume: bool, watch: Watch) -> None:
-        self.vocabulary_, self.users_, self.events_ = data.vocabulary, data.users, data.train
-        self.features_, self.columns_ = data.features, list(data.columns)
-        self.baselines_ = {name: fit_baseline(name, data.train) for name in KINDS}
+        self._adopt(data)
         self.history_: list[dict[str, float]] = []
         name = self.settings_.model.name
         if name in KINDS:
             self.model_: Any = self.baselines_[name]
         else:
             self.model_, self.history_ = train_network(data, self.settings_, run, resume=resume, watch=watch)
+
+    def _adopt(self, data: Prepared) -> None:
+        """Take over the items, users and events, and count what the baselines count."""
+        self.vocabulary_, self.users_, self.events_ = data.vocabulary, data.users, data.train
+        self.features_, self.columns_ = data.features, list(data.columns)
+        self.baselines_ = {name: fit_baseline(name, data.train) for name in KINDS}
 
     def _scorer(self) -> Scorer:
         if isinstance(self.model_, Baseline):
@@ -257,6 +262,42 @@ class Recommender:
         found.baselines_ = {name: baseline.widened(size) for name, baseline in self.baselines_.items()}
         found.new_items_ = len(ids)
         return found
+
+    def update(
+        self, log: LogLike, *, items: Any = None, epochs: int = 3, watch: Watch = lambda *_: None
+    ) -> Recommender:
+        """Go on from what was learnt, with new events, new users and new items; not from the start.
+
+        Events of users that training had follow those it had of them. The network learns from the users of the new
+        log and as many others; the baselines count everything again. A tenth of the log's users
+        (`data.valid_fraction`) validate: `metrics_["before"]` is what the recommender achieved on them until now.
+
+        Args:
+            log: new events: a path, a frame or a Log, as in `fit`.
+            items: table of the new items, for a network that reads features; without it nothing is known of them.
+            epochs: passes at most; the best one counts.
+            watch: as in `fit`.
+
+        Raises:
+            DataError: the log cannot be read, or has fewer than two users to learn from and validate on.
+            RunError: not fitted, or loaded from a run of an earlier version.
+        """
+        self._refuse_unfitted()
+        set_threads(self.settings_.train.threads)
+        data = prepare_update(self, as_log(log, self.settings_.data), items)
+        self._adopt(data)
+        settings, name = gentler(self.settings_, epochs), self.settings_.model.name
+        if isinstance(self.model_, Baseline):
+            self.model_ = self.model_.widened(len(self.vocabulary_))
+            before = self._score_validation(data)
+            self.model_ = self.baselines_[name]
+        else:
+            self.model_ = network = widened_network(self.model_, settings, data)
+            before = self._score_validation(data)
+            self.model_, self.history_ = train_network(data, settings, None, resume=False, watch=watch, network=network)
+        self.metrics_ = self._score_validation(data) | {"before": before["scores"][name]}
+        self.fingerprint_ = data.fingerprint()
+        return self
 
     def _refuse_unfitted(self) -> None:
         if not hasattr(self, "model_"):
