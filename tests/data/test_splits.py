@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperfocal.data.splits import refuse_shared_users, split_users
+from hyperfocal.data.splits import leave_last_out, refuse_shared_users, split_users
 from hyperfocal.data.tables import Log
 from hyperfocal.errors import DataError, LeakError
 
@@ -64,3 +64,15 @@ def test_a_user_in_two_parts_is_a_leak():
         "valid.csv: 2 of its 3 users are in training too, first '1'. "
         "A user belongs to one part: remove these users from one of the files"
     )
+
+
+class TestLeaveLastOut:
+    def test_the_last_two_items_of_long_users_do_not_teach(self):
+        log = Log.from_lists([["a", "b", "c", "d"], ["a", "b"], ["x", "y", "z"], []])
+        train, valid = leave_last_out(log)
+        assert rows(train) == [("0", ["a", "b"]), ("1", ["a", "b"]), ("2", ["x"]), ("3", [])]
+        assert rows(valid) == [("0", ["a", "b", "c"]), ("2", ["x", "y"])]
+
+    def test_nobody_is_long_enough(self):
+        with pytest.raises(DataError, match="no user has 3 items or more"):
+            leave_last_out(Log.from_lists([["a", "b"]] * 5))

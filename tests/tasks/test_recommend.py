@@ -104,6 +104,42 @@ class TestLearning:
             Recommender(settings=settings).fit(data.train)
 
 
+class TestLeaveOneOut:
+    ROWS = tuple([f"i{(start + step) % 7}" for step in range(6)] for start in range(7))
+    SETTINGS = FAST | {"data.protocol": "leave-one-out"}
+
+    @pytest.fixture
+    def log(self):
+        return Log.from_lists([*self.ROWS, ["i0", "i9"]])
+
+    def test_the_second_last_item_validates_and_the_last_is_for_test(self, log):
+        """The last two items of each are the only ones that test and validation could have taught."""
+        recommender = Recommender(model="markov", next_items=3, settings=self.SETTINGS).fit(log)
+        counts = recommender.metrics_["data"]
+        assert counts["events"] == 7 * 4 + 2
+        assert counts["valid"]["users"] == counts["valid"]["true_items"] == 7
+        assert recommender.metrics_["scores"]["markov"]["map@3"]["mean"] == 1
+        found = recommender.evaluate(log)
+        assert found["users"] == found["data"]["true_items"] == 7
+        assert found["data"]["skipped_users"] == 1  # taught with both its items
+        assert found["scores"]["markov"]["mrr@3"]["mean"] == 1
+
+    def test_a_network_reads_what_came_before(self, log, tmp_path):
+        settings = self.SETTINGS | {"train.epochs": 40, "train.learning_rate": 0.02, "model.embedding_width": 16}
+        settings |= {"loss.name": "softmax", "loss.reduction": "batch", "model.decay": 0.2}
+        recommender = Recommender(model="mean", next_items=1, history=5, settings=settings).fit(log, out=tmp_path / "r")
+        assert recommender.evaluate(log)["scores"]["mean"]["map@1"]["mean"] == 1
+        assert Recommender.load(tmp_path / "r").evaluate(log) == recommender.evaluate(log)
+
+    def test_the_first_network_needs_its_history(self, log):
+        with pytest.raises(DataError, match="no user has 6 items or more; the longest has 4"):
+            Recommender(model="concat_mlp", history=5, settings=self.SETTINGS).fit(log)
+
+    def test_a_validation_file_is_refused(self, log):
+        with pytest.raises(ConfigError, match="leave --valid out"):
+            Recommender(model="markov", settings=self.SETTINGS).fit(log, log)
+
+
 class TestRecommending:
     def test_histories_of_any_length_and_unknown_items(self, fitted, histories):
         recommender, _ = fitted

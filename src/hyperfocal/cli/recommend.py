@@ -46,6 +46,13 @@ def recommend() -> None:
     "--model",
     help="transformer, gru, mean, concat_mlp; popularity, cooccurrence, markov, decayed_markov.  [default: concat_mlp]",
 )
+@click.option(
+    "--protocol",
+    type=click.Choice(["users", "leave-one-out"]),
+    help="users: validate on users held out.  leave-one-out: on each user's second-last item; the last is for "
+    "`evaluate`.  [default: users]",
+)
+@click.option("--minutes", type=float, help="Begin no epoch after that; the best so far is kept.  [default: no limit]")
 @click.option("--seed", type=int, help="Of the split, the weights and the order of examples.  [default: 0]")
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, as train.epochs=5. Repeatable."
@@ -64,6 +71,8 @@ def fit(
     history: int | None,
     next_items: int | None,
     model: str | None,
+    protocol: str | None,
+    minutes: float | None,
     seed: int | None,
     assignments: tuple[str, ...],
     resume: bool,
@@ -81,8 +90,9 @@ def fit(
 
     if resume and overwrite:
         raise ConfigError("--resume continues the run in --out and --overwrite replaces it: give one of them")
-    columns = {"data.user": user, "data.item": item, "data.order": order}
-    settings = columns | dict(parse_override(text) for text in assignments)
+    flags: dict[str, Any] = {"data.user": user, "data.item": item, "data.order": order}
+    flags |= {"data.protocol": protocol, "train.minutes": minutes}
+    settings = flags | dict(parse_override(text) for text in assignments)
     recommender = Recommender(recipe, model=model, history=history, next_items=next_items, seed=seed, settings=settings)
     places: dict[str, Any] = {"valid": valid, "valid_truth": valid_truth}
     _fit(recommender, train, places | {"out": out, "resume": resume, "overwrite": overwrite})

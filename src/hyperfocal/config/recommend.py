@@ -33,6 +33,7 @@ class DataSettings(Section, frozen=True, kw_only=True):
     ahead: AtLeastOne = 1  # transformer, gru, mean: items after each position that are its targets in training
     examples: Literal["last", "every"] = "every"  # concat_mlp: one cut a training user, before the last `next`, or all
     order_kind: Literal["auto", "position", "time"] = "auto"  # positions are unique; auto: integers below 10 million
+    protocol: Literal["users", "leave-one-out"] = "users"  # hold out users, or the last two items of each user
     valid_fraction: Fraction = 0.1  # share of users held out where no validation file is given
 
 

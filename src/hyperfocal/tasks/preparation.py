@@ -12,7 +12,7 @@ import polars as pl
 
 from hyperfocal.config.recommend import CAUSAL, DataSettings, RecommendSettings
 from hyperfocal.data.sequences import Examples, Holdout, cut_examples, hold_out_last, hold_out_truth
-from hyperfocal.data.splits import refuse_shared_users, split_users
+from hyperfocal.data.splits import SHORTEST_LEFT_OUT, leave_last_out, refuse_shared_users, split_users
 from hyperfocal.data.tables import Log, log_from_frame, read_log
 from hyperfocal.data.vocabulary import Vocabulary, encode_log
 from hyperfocal.data.windows import Windows, cut_windows
@@ -56,31 +56,26 @@ def prepare(log: Any, valid: Any, valid_truth: Any, settings: RecommendSettings)
     Raises:
         DataError: unreadable, or no user with history + 1 items in a part.
         LeakError: a user in both parts.
-        ConfigError: a k above the number of items.
+        ConfigError: a k above the number of items; a validation file under leave-one-out.
     """
     data = settings.data
-    if valid is None and valid_truth is not None:
-        raise ConfigError("--valid-truth says what follows the histories of --valid: give --valid too")
-    train = as_log(log, data)
-    ties = train.ties
-    _refuse_short(train, shortest_history(settings), name_of(log, "training log"))
-    if valid is None:
-        eligible = train.lengths > shortest_history(settings)
-        train, valid_log = split_users(train, fraction=data.valid_fraction, seed=settings.seed, eligible=eligible)
-    else:
-        valid_log = as_log(valid, data)
-        refuse_shared_users(train, valid_log, name=name_of(valid, "validation log"))
+    whole = as_log(log, data)
+    name = name_of(log, "training log")
+    _refuse_short(whole, cut_of(settings)["history"], name)
+    train, valid_log = _split(whole, valid, valid_truth, settings)
+    if settings.model.name == "concat_mlp":
+        _refuse_short(train, data.history, name)
     vocabulary = Vocabulary.of(train.items)
     sequences, _ = encode_log(train, vocabulary)
-    cut = {"history": shortest_history(settings), "next_items": data.next}
+    held_out = cut_of(settings)
     _refuse_deep(settings, len(vocabulary))
     examples: Examples | Windows
     if settings.model.name in CAUSAL:
         examples = cut_windows(sequences, history=data.history, ahead=data.ahead)
     else:
-        examples = cut_examples(sequences, **cut, every=data.examples == "every")
+        examples = cut_examples(sequences, history=data.history, next_items=data.next, every=data.examples == "every")
     if valid_truth is None:
-        holdout = hold_out_last(valid_log, vocabulary, **cut)
+        holdout = hold_out_last(valid_log, vocabulary, **held_out)
     else:
         holdout = hold_out_truth(valid_log, as_log(valid_truth, data), vocabulary)
     holdout.refuse_empty(name_of(valid, "validation log"))
@@ -90,10 +85,39 @@ def prepare(log: Any, valid: Any, valid_truth: Any, settings: RecommendSettings)
         "events": len(train.items),
         "examples": len(examples),
         "skipped_users": examples.skipped,
-        "ties": ties,
+        "ties": whole.ties,
         "valid": holdout.describe(),
     }
-    return Prepared(vocabulary, sequences, examples, hold_out_last(train, vocabulary, **cut), holdout, counts)
+    return Prepared(vocabulary, sequences, examples, hold_out_last(train, vocabulary, **held_out), holdout, counts)
+
+
+def _split(log: Log, valid: Any, valid_truth: Any, settings: RecommendSettings) -> tuple[Log, Log]:
+    """Return the training and the validation log."""
+    if valid is None and valid_truth is not None:
+        raise ConfigError("--valid-truth says what follows the histories of --valid: give --valid too")
+    if settings.data.protocol == "leave-one-out":
+        if valid is not None:
+            raise ConfigError("--protocol leave-one-out validates on each user's second-last item: leave --valid out")
+        return leave_last_out(log)
+    if valid is None:
+        eligible = log.lengths > shortest_history(settings)
+        return split_users(log, fraction=settings.data.valid_fraction, seed=settings.seed, eligible=eligible)
+    found = as_log(valid, settings.data)
+    refuse_shared_users(log, found, name=name_of(valid, "validation log"))
+    return log, found
+
+
+def cut_of(settings: RecommendSettings, *, test: bool = False) -> dict[str, int]:
+    """Return where `hold_out_last` cuts: after how many items at least, and before how many.
+
+    Args:
+        settings: under leave-one-out one item is held out, of users with any history; of users of test only those
+            whose last item did not teach.
+        test: whether it is for test.
+    """
+    if settings.data.protocol == "leave-one-out":
+        return {"history": SHORTEST_LEFT_OUT - 1 if test else 1, "next_items": 1}
+    return {"history": shortest_history(settings), "next_items": settings.data.next}
 
 
 def shortest_history(settings: RecommendSettings) -> int:

@@ -27,7 +27,7 @@ from hyperfocal.runs import CONFIG, DATA, MODEL, RunFolder, describe_environment
 from hyperfocal.tasks.evaluation import report, score_ranker
 from hyperfocal.tasks.folders import begin_run, read_settings, resolve_settings
 from hyperfocal.tasks.network import make_network, network_scorer, train_network
-from hyperfocal.tasks.preparation import Prepared, as_log, prepare, shortest_history
+from hyperfocal.tasks.preparation import Prepared, as_log, cut_of, prepare
 from hyperfocal.train import Progress, set_threads
 
 BASELINES = "baselines.safetensors"
@@ -260,7 +260,8 @@ class Recommender:
 
         Args:
             log: their histories.
-            truth: the items that follow; None takes the last `next` items of each history.
+            truth: the items that follow; None takes the last `next` items of each history, the last one of those
+                with three or more under leave-one-out.
             k: length of the ranking; None is `next`.
             repeats: whether items of the history may be recommended.
 
@@ -271,8 +272,7 @@ class Recommender:
         settings = self.settings_.data
         histories = as_log(log, settings)
         if truth is None:
-            shortest = shortest_history(self.settings_)
-            holdout = hold_out_last(histories, self.vocabulary_, history=shortest, next_items=settings.next)
+            holdout = hold_out_last(histories, self.vocabulary_, **cut_of(self.settings_, test=True))
         else:
             holdout = hold_out_truth(histories, as_log(truth, settings), self.vocabulary_)
         holdout.refuse_empty(str(log) if isinstance(log, str | Path) else "log")
