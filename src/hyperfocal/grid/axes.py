@@ -150,7 +150,7 @@ def _check_axes(axes: Axes, seeds: int, base: Section, where: str) -> None:
 
 
 def _check_setting(key: str, axes: Axes, rules: Rules, where: str) -> None:
-    if key.split(".")[0] in ("seed", "data"):
+    if {key, key.split(".")[0]} & set(rules.fixed):
         raise ConfigError(
             f"{where}: {key} cannot vary: points are compared on the same {rules.compared_on}; for seeds give seeds"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recommend import CAUSAL, COUNTING, RecommendSettings
 from hyperfocal.config.sections import Section
 
-Unread = tuple[str, str, tuple[Any, ...]]
+Unread = tuple[str, str, Container[Any]]
 UNSAMPLED = ("focal", "bce", "asymmetric", "softmax")
 
 
@@ -23,6 +24,7 @@ class Rules:
         job: what the command line calls it.
         settings: their class.
         unread: (a setting or a section, what decides whether it is read, the values of that for which it is not).
+        fixed: settings and sections that cannot vary, for all points share the split.
         not_in_key: settings that change no result. The seed is in the key by itself; of the others only the threads
             change a result, in its last digits.
         story: whether `caps` and `gammas` are axes.
@@ -33,6 +35,7 @@ class Rules:
     job: str
     settings: type[Section]
     unread: tuple[Unread, ...]
+    fixed: tuple[str, ...]
     not_in_key: tuple[str, ...]
     story: bool
     bare: tuple[str, ...]
@@ -56,6 +59,7 @@ CLASSIFY = Rules(
         ("train.encoder_learning_rate", "features.finetune", (False,)),
         ("train.momentum", "train.optimizer", ("adam", "adamw")),
     ),
+    fixed=("seed", "data"),
     not_in_key=("seed", "train.threads", "train.checkpoint_seconds", "train.refit"),
     story=True,
     bare=(),
@@ -82,6 +86,7 @@ RECOMMEND = Rules(
         ("loss.negatives", "loss.name", UNSAMPLED),
         ("train.momentum", "train.optimizer", ("adam", "adamw")),
     ),
+    fixed=("seed", "data"),
     not_in_key=("seed", "train.threads", "train.checkpoint_seconds"),
     story=False,
     bare=("model.name", "loss.name"),

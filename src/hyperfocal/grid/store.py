@@ -25,7 +25,7 @@ from hyperfocal.grid.claims import holds, own_claim
 from hyperfocal.grid.database import Database
 from hyperfocal.grid.points import Point
 from hyperfocal.grid.results import Result, as_result, as_text, checksum_of
-from hyperfocal.grid.rules import RULES, Rules, flatten, rules_of
+from hyperfocal.grid.rules import RULES, flatten
 
 FORMAT = "hyperfocal grid 1"
 SCHEMA = """
@@ -46,10 +46,10 @@ COLUMNS = "key, name, seed, settings, status, error, numbers, resamples, seconds
 class Store:
     """The file of one grid: one set of documents or users, one set of base settings."""
 
-    def __init__(self, path: Path, fingerprint: str, rules: Rules) -> None:
+    def __init__(self, path: Path, fingerprint: str, kind: type[Section]) -> None:
         self.path = path
         self.fingerprint = fingerprint
-        self.rules = rules
+        self.kind = kind
         self._file = Database(path)
 
     @classmethod
@@ -68,7 +68,7 @@ class Store:
             RunError: a store of another job, other data or other settings, left as it is; a damaged store, renamed to
                 NAME.damaged-1 and so on; not readable or not writable.
         """
-        store = cls(Path(path), fingerprint, rules_of(settings))
+        store = cls(Path(path), fingerprint, type(settings))
         known = {
             "format": FORMAT,
             "fingerprint": fingerprint,
@@ -99,7 +99,7 @@ class Store:
         with self._file.transaction() as db:
             rows = db.execute(f"SELECT {COLUMNS}, checksum FROM results ORDER BY finished, rowid").fetchall()
         try:
-            return [as_result(row, self.rules.settings) for row in rows]
+            return [as_result(row, self.kind) for row in rows]
         except (ValueError, SafetensorError) as error:
             raise self._file.aside(str(error)) from None
 
@@ -182,10 +182,11 @@ class Store:
 
     def _refuse_other_job(self, settings: str) -> None:
         sections = msgspec.json.decode(settings).keys()
-        for rules in RULES.values():
-            if rules.settings is not self.rules.settings and sections == set(rules.settings.__struct_fields__):
+        for kind, rules in RULES.items():
+            if kind is not self.kind and sections == set(kind.__struct_fields__):
+                asked = RULES[self.kind].job
                 raise RunError(
-                    f"grid {self.path}: holds a grid of `{rules.job}`, not of `{self.rules.job}`. Choose another --out"
+                    f"grid {self.path}: holds a grid of `{rules.job}`, not of `{asked}`. Choose another --out"
                 )
 
     def _settings_lines(self, old: str, new: str) -> list[str]:
@@ -193,5 +194,6 @@ class Store:
         before, after = (msgspec.json.decode(each) for each in (old, new))
         if flatten(before).keys() != flatten(after).keys():
             return [f"{key}: only on one side" for key in sorted(flatten(before).keys() ^ flatten(after).keys())]
-        lines = differences(*(msgspec.convert(each, self.rules.settings) for each in (before, after)))
-        return [line for line in lines if line.split(":")[0] not in self.rules.not_in_key or line.startswith("seed:")]
+        left_out = RULES[self.kind].not_in_key
+        lines = differences(*(msgspec.convert(each, self.kind) for each in (before, after)))
+        return [line for line in lines if line.split(":")[0] not in left_out or line.startswith("seed:")]
