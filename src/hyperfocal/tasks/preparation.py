@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +69,7 @@ def prepare(log: Any, valid: Any, valid_truth: Any, settings: RecommendSettings)
     sequences, _ = encode_log(train, vocabulary)
     held_out = cut_of(settings)
     _refuse_deep(settings, len(vocabulary))
-    examples: Examples | Windows
-    if settings.model.name in CAUSAL:
-        examples = cut_windows(sequences, history=data.history, ahead=data.ahead)
-    else:
-        examples = cut_examples(sequences, history=data.history, next_items=data.next, every=data.examples == "every")
+    examples = _cut(sequences, settings)
     if valid_truth is None:
         holdout = hold_out_last(valid_log, vocabulary, **held_out)
     else:
@@ -89,6 +85,20 @@ def prepare(log: Any, valid: Any, valid_truth: Any, settings: RecommendSettings)
         "valid": holdout.describe(),
     }
     return Prepared(vocabulary, sequences, examples, hold_out_last(train, vocabulary, **held_out), holdout, counts)
+
+
+def recut(data: Prepared, settings: RecommendSettings) -> Prepared:
+    """Return the same users, with the examples that another model learns from."""
+    examples = _cut(data.train, settings)
+    counts = data.counts | {"examples": len(examples), "skipped_users": examples.skipped}
+    return replace(data, examples=examples, counts=counts)
+
+
+def _cut(sequences: Sequences, settings: RecommendSettings) -> Examples | Windows:
+    data = settings.data
+    if settings.model.name in CAUSAL:
+        return cut_windows(sequences, history=data.history, ahead=data.ahead)
+    return cut_examples(sequences, history=data.history, next_items=data.next, every=data.examples == "every")
 
 
 def _split(log: Log, valid: Any, valid_truth: Any, settings: RecommendSettings) -> tuple[Log, Log]:
