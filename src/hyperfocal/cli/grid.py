@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
@@ -15,6 +15,7 @@ from hyperfocal.cache import default_cache
 from hyperfocal.cli.texts import NO_ENCODER, data_settings
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import resolve
+from hyperfocal.config.sections import Section
 from hyperfocal.data.texts import Documents
 from hyperfocal.errors import ConfigError
 from hyperfocal.grid.adaptive import RANGES
@@ -33,6 +34,8 @@ from hyperfocal.report.label_tables import data_lines, test_report
 from hyperfocal.report.progress import EncodingProgress
 from hyperfocal.report.tables import print_commands, print_lines
 from hyperfocal.tasks.documents import as_documents
+
+Job = TypeVar("Job", bound=Section)
 
 
 def run_grid_command(options: dict[str, Any]) -> None:
@@ -102,10 +105,24 @@ def read_points(options: dict[str, Any]) -> tuple[ClassifySettings, list[Point],
         )
         points = caps_and_gammas(base, caps, gammas, 1 if seeds is None else seeds)
         return base, points, baseline_name(points, options["baseline"])
-    if recipe is None:
-        raise ConfigError("an empty grid. Give --caps and --gammas, or --recipe FILE with a section [grid]")
-    found = read_grid_recipe(recipe, overrides, ClassifySettings)
-    points = expand(found.base, found.axes, found.seeds if seeds is None else seeds)
+    return recipe_points(options, overrides, ClassifySettings, "--caps and --gammas")
+
+
+def recipe_points(
+    options: dict[str, Any], overrides: dict[str, Any], kind: type[Job], flags: str
+) -> tuple[Job, list[Point], str]:
+    """Return the base settings, the points and the baseline of a recipe with a grid.
+
+    Args:
+        options: "recipe", its path or None; "seeds" and "baseline", on top of what it says.
+        overrides: dotted settings on top of its base.
+        kind: the settings of the job.
+        flags: what to give where there is no recipe.
+    """
+    if options["recipe"] is None:
+        raise ConfigError(f"an empty grid. Give {flags}, or --recipe FILE with a section [grid]")
+    found = read_grid_recipe(options["recipe"], overrides, kind)
+    points = expand(found.base, found.axes, found.seeds if options["seeds"] is None else options["seeds"])
     return found.base, points, baseline_name(points, options["baseline"] or found.baseline)
 
 
