@@ -88,7 +88,10 @@ class TestGrid:
             0
         ].keys()
         assert (out / "table.csv").read_text().count("\n") == 3
-        assert f"| **{records[0]['configuration']}** ★ " in (out / "table.md").read_text()
+        text = (out / "table.md").read_text()
+        assert f"| **{records[0]['configuration']}** ★ " in text
+        assert " map@2 | " in text
+        assert " recall@10 | head map | med. map | tail map | " in text
 
     def test_the_same_command_trains_nothing_and_says_the_same(self, grid, logs):
         out, first = grid
@@ -222,7 +225,7 @@ class TestRefusedBeforeAnyTraining:
         recipe = tmp_path / "grid.toml"
         recipe.write_text('[grid]\n"model.name" = ["mean"]\n')
         said = refused("recommend", "grid", logs / "log.csv", "--recipe", recipe, "--out", tmp_path / "grid", *TWO)
-        assert "holds a grid" in said
+        assert "holds a grid. Give it to `recommend grid`" in said
 
     def test_no_grid_where_a_run_is(self, grid, logs, tmp_path):
         run = shutil.copytree(grid[0] / "winner", tmp_path / "run")

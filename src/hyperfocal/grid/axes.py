@@ -121,9 +121,8 @@ def _combinations(base: Job, axes: Axes, where: str) -> dict[str, Job]:
     for combination in itertools.product(*_choices(base, axes, where)):
         changes = {key: value for choice in combination for key, value in choice.changes.items()}
         settings = overridden(base, changes, where)
-        found.append(
-            (combination, settings, [choice.changes.keys() <= unread(settings).keys() for choice in combination])
-        )
+        ignored = unread(settings).keys()
+        found.append((combination, settings, [choice.changes.keys() <= ignored for choice in combination]))
     idle = [all(column) for column in zip(*(passed for *_, passed in found), strict=True)]  # nothing reads the axis
     named: dict[str, Job] = {}
     for combination, settings, passed in found:

@@ -35,7 +35,7 @@ def markdown_table(rows: Sequence[Row], *, by: str = BY, layout: Layout = LABELS
         cells = cells_of(row, by, layout, several=several_seeds(rows), ends=True)
         name = f"**{row.configuration}** ★" if row.winner else row.configuration
         lines.append({"configuration": name, "seeds": str(row.seeds), **cells, "verdict": row.words})
-    head = [name.replace("\n", " ") for name in columns_of(lines)]
+    head = [name.replace("\n@", "@").replace("\n", " ") for name in columns_of(lines)]
     table = _aligned([head, *(list(line.values()) for line in lines)])
     below = [f"\n{note}" for note in (legend(rows, by, layout, star="★"), *notes(rows, layout, star="★"))]
     return "\n".join([f"{title(rows, by, layout)}.", "", *table, *below]) + "\n"
