@@ -52,14 +52,16 @@ def main() -> None:
     for name, arguments in LOSSES.items():
         settings = {**HELD_OUT, **arguments.get("settings", {})}
         classifier = MultiLabelClassifier(options.recipe, **{**arguments, "settings": settings})
-        classifier.fit(options.data / "train.jsonl.gz", cache=default_cache())
-        print(f"| {name} | {' | '.join(row(classifier, options.data / 'test.jsonl.gz'))} |", flush=True)
+        train, test = options.data / "train.jsonl.gz", options.data / "test.jsonl.gz"
+        classifier.fit(train, cache=default_cache())
+        print(f"| {name} | {' | '.join(row(classifier, train, test))} |", flush=True)
 
 
-def row(classifier: MultiLabelClassifier, test: Path) -> list[str]:
+def row(classifier: MultiLabelClassifier, train: Path, test: Path) -> list[str]:
     """Return the cells of one loss."""
     documents = as_documents(test, classifier.settings_.data)
-    truth, counts = number(documents, classifier.vocabulary_).labels, classifier.counts_
+    truth = number(documents, classifier.vocabulary_).labels
+    counts = number(as_documents(train, classifier.settings_.data), classifier.vocabulary_).labels.counts()
     scores = score_documents(classifier.head_, classifier.features_.make(documents.texts, default_cache()))
     tuned, half = classifier.decisions_.decide(scores), SparseLabels.from_dense(scores > 0)
     buckets = (counts >= HEAD, (counts > TAIL) & (counts < HEAD), counts <= TAIL)

@@ -372,3 +372,16 @@ class TestJson:
     def test_what_is_no_dictionary_of_them(self, value):
         with pytest.raises(DataError, match="not decisions: "):
             Decisions.from_json(value, ["a"])
+
+
+def test_scores_all_below_a_probability_of_a_half_are_no_worse_to_tune():
+    """From a start at which nothing is decided, micro-F1 climbs as far as from a start at its best common cut."""
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand(3_000, 40, generator=generator) < 10 ** -torch.linspace(1.5, 3, 40)
+    scores = torch.randn(3_000, 40, generator=generator) + truth
+    rows = SparseLabels.from_dense(truth)
+    near, far = (
+        tune_decisions(scores - shift, rows, rows.counts(), DecisionSettings(objective="micro", shrinkage=1e12))
+        for shift in (0, 8)
+    )
+    torch.testing.assert_close(near.thresholds, far.thresholds + 8, atol=1e-4, rtol=0)

@@ -492,6 +492,16 @@ class TestInterrupt:
             trial.trainer.run()
         assert not trial.saved
 
+    def test_one_in_the_last_validation_counts(self):
+        def pressed(epoch):
+            if epoch == 1:
+                signal.raise_signal(signal.SIGINT)
+            return float(epoch)
+
+        trial = Trial(settings(epochs=2), metrics=pressed)
+        assert not trial.trainer.run()
+        assert trial.saved[-1].state["epoch"] == 2
+
     @pytest.mark.parametrize("end", ["finished", "stopped", "failed"])
     def test_the_handler_is_put_back(self, end):
         before = signal.getsignal(signal.SIGINT)

@@ -182,7 +182,7 @@ class RunFolder:
         return RunError(f"run {self.path}: {name} is damaged ({error}). Restore the file or fit again with --overwrite")
 
     def _missing(self, name: str) -> RunError:
-        if name == MODEL and self.has(CHECKPOINT):
+        if name == MODEL and any((self.path / CHECKPOINT).parent.glob("*.safetensors")):
             return RunError(f"run {self.path}: training has not finished. Continue it with `fit ... --resume`")
         return RunError(f"run {self.path}: {name} is missing. Restore the file or fit again with --overwrite")
 

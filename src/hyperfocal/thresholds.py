@@ -19,7 +19,7 @@ from hyperfocal.errors import DataError
 from hyperfocal.labels import SparseLabels
 
 FOLDS = 5
-ROUNDS = 4  # of the linearised micro-F: it settles after two or three
+MOST_ROUNDS = 20  # of the linearised micro-F: it settles after two or three, from scores all below 0 after more
 PARTS = {"micro": (0, 1), "f_beta": (0, 1), "macro": (1, 0), "both": (1, 1)}  # macro and micro in each objective
 POOL = 150  # validation positives that labels of like frequency have together to share a threshold
 
@@ -246,8 +246,10 @@ def _climb(
         return _Worth(macro, micro, beta, (1 + beta**2) * tp / scale, scale)
 
     worth = linearised()
-    for _ in range(ROUNDS if micro else 1):
-        thresholds = fit(worth)
+    for _ in range(MOST_ROUNDS if micro else 1):
+        before, thresholds = thresholds, fit(worth)
+        if torch.equal(before, thresholds):
+            break
         worth = linearised()
     return worth, thresholds
 

@@ -133,7 +133,10 @@ class Trainer:
                     self._save(self.checkpoint())
                     return False
             self._save(self.checkpoint())
-        self.job.model.load_state_dict(self.best_weights)
+            if interrupted.raised:  # in the last validation
+                return False
+        if self.job.validate is not None:
+            self.job.model.load_state_dict(self.best_weights)
         return True
 
     def _finished(self) -> bool:
@@ -218,8 +221,6 @@ class Trainer:
         progress = self.progress
         if self.job.validate is None:
             progress.best_epoch = progress.epoch
-            if progress.epoch == self.job.settings.epochs:
-                self.best_weights = _copy(self.job.model)
         elif (value := self._value(metrics)) > progress.best:
             progress.best, progress.best_epoch = value, progress.epoch
             self.best_weights = _copy(self.job.model)

@@ -138,6 +138,7 @@ def test_a_metric_without_a_value_fails_the_proposal_alone(tmp_path):
         ({"loss.alpha": {"low": "none", "high": "none"}}, "is no range"),
         ({"head.width": {"low": 1.5, "high": 3.5}}, "head.width"),
         ({"seed": [0, 1]}, "seed cannot vary"),
+        ({"train.folds": [0, 5]}, "train.folds cannot vary"),
         ({"data.valid_fraction": [0.1, 0.2]}, "data.valid_fraction cannot vary"),
         ({"features.kind": ["ngrams", "both"]}, "features.kind cannot vary"),
     ],

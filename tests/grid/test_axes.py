@@ -151,6 +151,7 @@ def test_an_axis_that_a_point_does_not_read_is_left_out_where_another_reads_it()
         ({"train.threads": [1, 2]}, "'train.threads=1' and 'train.threads=2' train the same"),
         ({"data.valid_fraction": [0.1, 0.2]}, "data.valid_fraction cannot vary: points are compared on the same doc"),
         ({"seed": [1, 2]}, "grid: seed cannot vary"),
+        ({"train.folds": [0, 5]}, "train.folds cannot vary: points are compared on the same documents"),
         ({"caps": [7]}, 'grid: caps without gammas. Give gammas too; gammas = ["none"] is without'),
         ({"caps": [7], "gammas": [2], "loss.gamma": [1]}, "grid: gammas and loss.gamma set the same. Leave one out"),
         (

@@ -2,17 +2,20 @@
 
 import itertools
 
+import polars as pl
 import pytest
 import torch
 from text_cases import FAST, corpus
 
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import resolve
-from hyperfocal.errors import ConfigError, DataError
+from hyperfocal.data.texts import Documents
+from hyperfocal.errors import ConfigError, DataError, RunError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.models.text import Features
 from hyperfocal.runs import MODEL, RunFolder
 from hyperfocal.tasks.classify import MultiLabelClassifier
+from hyperfocal.tasks.documents import prepare_texts
 from hyperfocal.tasks.heads import cross_scores, score_documents, train_head
 
 FOLDS = FAST | {"train.folds": 3}
@@ -88,6 +91,8 @@ class TestFitting:
 
         with pytest.raises(KeyboardInterrupt):
             classifier().fit(TEXTS, LABELS, out=tmp_path / "run", watch=stop)
+        with pytest.raises(RunError, match=r"training has not finished\. Continue it"):
+            MultiLabelClassifier.load(tmp_path / "run")
         assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == [
             "fold0.safetensors",
             "fold1.safetensors",
@@ -97,8 +102,29 @@ class TestFitting:
         for name in (MODEL, "thresholds.json", "metrics.json"):
             assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
+    def test_a_point_of_a_grid_is_scored_without_the_head_of_all(self, fitted):
+        data = prepare_texts(Documents.from_lists(TEXTS, LABELS), None, resolve(ClassifySettings, None, FOLDS))
+        found = classifier().score_prepared(data)
+        assert found.metrics_["values"] == pytest.approx(fitted.metrics_["values"], abs=0, nan_ok=True)
+        assert not hasattr(found, "head_")
+
 
 class TestBadInput:
+    def test_folds_where_other_documents_validate_and_the_reverse(self):
+        """Chosen and scored on its own training documents, a point of a grid would win."""
+        documents = Documents.from_lists(TEXTS, LABELS)
+        crossed, split = (prepare_texts(documents, None, resolve(ClassifySettings, None, s)) for s in (FOLDS, FAST))
+        for settings, data in ((FAST, crossed), (FOLDS, split)):
+            with pytest.raises(ConfigError, match="is not how these documents were split"):
+                MultiLabelClassifier(settings=settings).score_prepared(data)
+
+    @pytest.mark.parametrize(("groups", "what"), [(None, "120 documents"), (["a", "b"] * 60, "2 groups of documents")])
+    def test_fewer_documents_or_groups_than_folds(self, groups, what):
+        frame = pl.DataFrame({"text": TEXTS, "labels": LABELS, **({"group": groups} if groups else {})})
+        settings = FOLDS | {"train.folds": 3 if groups else 121, "data.group": "group" if groups else ""}
+        with pytest.raises(DataError, match=rf"{what} cannot make train\.folds = "):
+            MultiLabelClassifier(settings=settings).fit(frame)
+
     def test_validation_documents_have_no_use(self):
         with pytest.raises(ConfigError, match=r"train\.folds: .* no use for validation documents\. Leave --valid out"):
             classifier().fit(TEXTS, LABELS, valid=(TEXTS, LABELS))

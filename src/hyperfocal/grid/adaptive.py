@@ -42,8 +42,8 @@ def check_ranges(ranges: Mapping[str, Range], base: Section) -> None:
     if not ranges:
         raise ConfigError("search: no ranges. Give at least one, as {'loss.gamma': {'low': 0.5, 'high': 4}}")
     for key, values in ranges.items():
-        if key.split(".")[0] in FIXED:
-            raise ConfigError(f"search: {key} cannot vary: all points share {' and '.join(FIXED)}")
+        if key.split(".")[0] in FIXED or key == "train.folds":
+            raise ConfigError(f"search: {key} cannot vary: all points share {', '.join(FIXED)} and the split")
         for end in _ends(key, values):
             try:
                 resolve(type(base), overrides=flat_settings(base) | {key: end})

@@ -10,9 +10,10 @@ import msgspec
 
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recommend import CAUSAL, COUNTING, RecommendSettings
-from hyperfocal.config.sections import Section
+from hyperfocal.config.sections import LARGEST, Section
 
 Unread = tuple[str, str, Container[Any]]
+SOME = range(1, LARGEST + 1)
 UNSAMPLED = ("focal", "bce", "asymmetric", "softmax")
 
 
@@ -58,8 +59,10 @@ CLASSIFY = Rules(
         ("train.sparse_learning_rate", "features.kind", ("encoder",)),
         ("train.encoder_learning_rate", "features.finetune", (False,)),
         ("train.momentum", "train.optimizer", ("adam", "adamw")),
+        ("train.patience", "train.folds", SOME),  # no epoch is chosen
+        ("train.metric", "train.folds", SOME),
     ),
-    fixed=("seed", "data"),
+    fixed=("seed", "data", "train.folds"),
     not_in_key=("seed", "train.threads", "train.checkpoint_seconds", "train.refit"),
     story=True,
     bare=(),

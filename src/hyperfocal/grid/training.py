@@ -193,7 +193,7 @@ def train_point(material: Material, point: Point) -> Reached:
     settings = flat_settings(point.settings)
     settings |= {"train.threads": material.threads, "train.refit": False}  # the winner is refitted, once
     classifier = MultiLabelClassifier(settings=settings)
-    classifier.fit_prepared(material.data, cache=material.cache)
+    classifier.score_prepared(material.data, cache=material.cache)
     return classifier.metrics_["values"], classifier.resamples_
 
 

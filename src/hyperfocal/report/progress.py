@@ -60,7 +60,8 @@ class FitProgress:
 
     def __init__(self, settings: Callable[[], TrainSettings], trainings: Callable[[], int] = lambda: 1) -> None:
         self._settings, self._trainings = settings, trainings
-        self._training = self._done = 0
+        self._training = 0
+        self._latest: TrainProgress | None = None
         console = Console(stderr=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -86,8 +87,8 @@ class FitProgress:
     def watch(self, progress: TrainProgress, steps: int) -> None:
         """Show how far training is; `steps` an epoch."""
         done, total = progress.epoch * steps + progress.step, self._settings().epochs * steps
-        self._training += self._training == 0 or done < self._done  # another one has begun
-        self._done, before = done, (self._training - 1) * total
+        self._training += progress is not self._latest  # another one has begun
+        self._latest, before = progress, (self._training - 1) * total
         total *= max(self._trainings(), self._training)
         self._bar.update(self._task, completed=before + done, total=total, description=self._describe(progress))
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.data.stratify import stratified_folds
 from hyperfocal.data.texts import Documents
-from hyperfocal.errors import ConfigError, RunError
+from hyperfocal.errors import ConfigError, DataError, RunError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import frequency_bias
 from hyperfocal.models.encoder import load_encoder
@@ -163,7 +163,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
             ConfigError: a setting is wrong, or a resumed run had others.
             RunError: `out` holds another run or cannot be written.
             TrainingError: the loss is no longer a number.
-            KeyboardInterrupt: Ctrl-C, after a checkpoint was written to `out`.
+            KeyboardInterrupt: Ctrl-C, after a checkpoint was written to `out`; of folds, those that are done are kept.
         """
         run = None if out is None else RunFolder(out)
         if run is not None:
@@ -193,10 +193,34 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         run = None if out is None else RunFolder(out)
         if run is not None:
             run.refuse_taken(overwrite=overwrite)
-        self.settings_, self.indicator_ = self._resolve(None), None
-        set_threads(self.settings_.train.threads)
+        self._take(data)
         self._fit(data, run, False, cache, watch, lambda *_: None)
         return self
+
+    def score_prepared(self, data: PreparedTexts, *, cache: Path | None = None) -> MultiLabelClassifier:
+        """Do of `fit_prepared` what `metrics_` and `resamples_` need.
+
+        Under cross-validation no head is trained that has seen all documents, so nothing can be predicted.
+        """
+        self._take(data)
+        if not self.settings_.train.folds:
+            return self.fit_prepared(data, cache=cache)
+        self.fingerprint_ = data.fingerprint()
+        self.features_ = TextFeatures.fit(data.train.documents.texts, self.settings_.features, cache)
+        features = self._prepare(data, cache, lambda *_: None)
+        assert features is not None, "an encoder that learns is not cross-validated"
+        rows = features[0], data.train.labels
+        self._decide(data, cross_scores(rows, self._folds(data.train), self.features_.num_sparse, self.settings_))
+        return self
+
+    def _take(self, data: PreparedTexts) -> None:
+        self.settings_, self.indicator_ = self._resolve(None), None
+        if bool(self.settings_.train.folds) != (data.valid is data.train):
+            raise ConfigError(
+                f"train.folds = {self.settings_.train.folds} is not how these documents were split: with folds the "
+                "training documents validate, without others do"
+            )
+        set_threads(self.settings_.train.threads)
 
     def _fit(
         self,
@@ -284,10 +308,13 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
 
     def _folds(self, train: Labelled) -> Tensor:
         """Return (N,) the fold of each document: stratified by its labels, groups kept together."""
-        shares, groups = [1.0] * self.settings_.train.folds, train.documents.group_numbers()
-        return torch.from_numpy(
-            stratified_folds(train.labels, groups, shares, seed=self.settings_.seed, first_trains=False)
-        )
+        number, groups = self.settings_.train.folds, train.documents.group_numbers()
+        units = len(train) if groups is None else len(np.unique(groups))
+        if units < number:
+            what = "documents" if groups is None else "groups of documents"
+            raise DataError(f"{units:,} {what} cannot make train.folds = {number}. Give fewer folds, or more documents")
+        folds = stratified_folds(train.labels, groups, [1.0] * number, seed=self.settings_.seed, first_trains=False)
+        return torch.from_numpy(np.unique(folds, return_inverse=True)[1])  # without those that got no document
 
     def _decide(self, data: PreparedTexts, scores: Tensor) -> None:
         """Tune the decisions on all validation documents; score them cross-fitted, for they saw their own truth."""
