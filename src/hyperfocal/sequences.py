@@ -27,6 +27,11 @@ class Sequences:
     offsets: Tensor
     num_items: int
 
+    @classmethod
+    def empty(cls, num_items: int) -> Sequences:
+        """Return the sequences of no user."""
+        return cls(torch.empty(0, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), num_items)
+
     def __len__(self) -> int:
         """Return U, the number of users."""
         return len(self.offsets) - 1

@@ -72,7 +72,11 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("key", "value", "message"),
         [
-            ("sed", 1, "settings: unknown key 'sed'. Did you mean 'seed'? Allowed: seed, data, model, loss, train"),
+            (
+                "sed",
+                1,
+                "settings: unknown key 'sed'. Did you mean 'seed'? Allowed: seed, data, model, items, loss, train",
+            ),
             ("trian.epochs", 1, "unknown key 'trian'. Did you mean 'train'?"),
             (
                 "loss.gama",

@@ -99,6 +99,7 @@ def test_names_leave_out_what_a_point_does_not_read():
         ({"model.name": ["markov"], "train.epochs": [1, 2]}, "train the same"),
         ({"model.name": ["grru"]}, "grid: model.name = 'grru' is not allowed. Expected one of transformer, gru"),
         ({"data.history": [2, 3]}, "data.history cannot vary: points are compared on the same users; for seeds"),
+        ({"items.drop": [0.1, 0.2]}, "items.drop cannot vary"),  # a grid reads no table of items
         ({"caps": [7], "gammas": [2]}, "unknown key 'caps'. Allowed: seeds, baseline, and settings as loss.gamma"),
         ({"head.width": [7]}, "unknown key 'head'"),
     ],

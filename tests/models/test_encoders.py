@@ -37,14 +37,15 @@ def test_no_place_reads_a_later_one(network):
 def test_scores_are_those_of_the_last_item_whatever_stands_beside(network):
     """A history filled up on the left, alone or in a batch with a longer one, scores as by itself."""
     alone = torch.tensor([[3, 5, 7]])
-    expected = network(alone)[:, -1] @ network.weight.T + network.bias
+    vectors, biases = network.output()
+    expected = network(alone)[:, -1] @ vectors.T + biases
     batch = torch.tensor([[20, 20, 20, 3, 5, 7], [1, 2, 3, 4, 5, 6]])
     torch.testing.assert_close(network.scores(batch)[:1], expected)
     assert network.scores(torch.full((1, 6), 20)).isfinite().all()  # no history at all
 
 
 def test_the_items_are_the_output_layer(network):
-    assert network.weight.data_ptr() == network.embedding.weight.data_ptr()
+    assert network.output()[0].data_ptr() == network.embedding.weight.data_ptr()
     assert network.bias.tolist() == [-1.0] * 20
 
 

@@ -36,6 +36,14 @@ def recommend() -> None:
     "--valid", type=FILE, help="Log of other users, to choose the best epoch. Without: a seeded split by user."
 )
 @click.option("--valid-truth", type=FILE, help="What follows the histories in --valid. Without: their last items.")
+@click.option("--items", type=FILE, help="Table with a row an item, whose columns the network learns from.")
+@click.option(
+    "--item-features",
+    multiple=True,
+    metavar="COLUMN[:KIND]",
+    help="Column of --items to use. KIND: category, list, text, number, date; without, told from the values. "
+    "Repeatable.  [default: all]",
+)
 @click.option("--user", help="Column of the user id.")
 @click.option("--item", help="Column of the item id.")
 @click.option("--order", help="Column of the position or time. Without: the order of the rows.")
@@ -66,6 +74,8 @@ def fit(
     recipe: Path | None,
     valid: Path | None,
     valid_truth: Path | None,
+    items: Path | None,
+    item_features: tuple[str, ...],
     user: str | None,
     item: str | None,
     order: str | None,
@@ -92,10 +102,12 @@ def fit(
     if resume and overwrite:
         raise ConfigError("--resume continues the run in --out and --overwrite replaces it: give one of them")
     flags: dict[str, Any] = {"data.user": user, "data.item": item, "data.order": order}
-    flags |= {"data.protocol": protocol, "train.minutes": minutes}
+    flags |= {"data.protocol": protocol, "train.minutes": minutes, "items.features": item_features or None}
     settings = flags | dict(parse_override(text) for text in assignments)
     recommender = Recommender(recipe, model=model, history=history, next_items=next_items, seed=seed, settings=settings)
-    places: dict[str, Any] = {"valid": valid, "valid_truth": valid_truth}
+    if item_features and items is None:
+        raise ConfigError("--item-features names columns of --items: give --items too")
+    places: dict[str, Any] = {"valid": valid, "valid_truth": valid_truth, "items": items}
     _fit(recommender, train, places | {"out": out, "resume": resume, "overwrite": overwrite})
     _print_fit(Console(), recommender, out)
 
@@ -136,7 +148,10 @@ def _print_fit(console: Any, recommender: Recommender, out: Path) -> None:
 @click.option("--out", type=FILE, required=True, help="File to write: .csv, .tsv, .jsonl (also .gz) or .parquet.")
 @click.option("--k", type=int, help="Items a user.  [default: what the run was trained for]")
 @click.option("--repeats", is_flag=True, help="Recommend items of the history too.")
-def predict(run: Path, history: Path, out: Path, k: int | None, repeats: bool) -> None:
+@click.option(
+    "--new-items", type=FILE, help="Table of items, also of such that training never saw: scored by features."
+)
+def predict(run: Path, history: Path, out: Path, k: int | None, repeats: bool, new_items: Path | None) -> None:
     """Write the best K items of every user in HISTORY, who may be new and have any number of items.
 
     The file has the user and item columns of HISTORY, rank (1 is best) and score. For a log in the
@@ -149,12 +164,17 @@ def predict(run: Path, history: Path, out: Path, k: int | None, repeats: bool) -
     File(out).refuse_unwritable()
     if out.resolve() == history.resolve():
         raise DataError(f"--out {out} is the history itself, which would be lost. Choose another name")
-    predictions = Recommender.load(run).predict(history, k, repeats=repeats)
+    recommender = _with_new_items(Recommender.load(run), new_items)
+    predictions = recommender.predict(history, k, repeats=repeats)
     with whole_file(out) as aside:
         write_frame(predictions.frame, aside)
     click.echo(f"{len(predictions.frame):,} rows for {predictions.users:,} users written to {out}")
     if predictions.unknown_events:
         click.echo(f"{predictions.unknown_events:,} events are on items that training never saw; they were left out.")
+
+
+def _with_new_items(recommender: Recommender, items: Path | None) -> Recommender:
+    return recommender if items is None else recommender.with_new_items(items)
 
 
 @recommend.command()
@@ -163,8 +183,11 @@ def predict(run: Path, history: Path, out: Path, k: int | None, repeats: bool) -
 @click.option("--truth", type=FILE, help="What follows. Without: the last items of each history.")
 @click.option("--k", type=int, help="Length of the ranking.  [default: what the run was trained for]")
 @click.option("--repeats", is_flag=True, help="Recommend items of the history too.")
+@click.option("--new-items", type=FILE, help="Table of items, also of such that training never saw: scored apart.")
 @click.option("--json", "as_json", is_flag=True, help="Print all metrics as JSON instead of a table.")
-def evaluate(run: Path, history: Path, truth: Path | None, k: int | None, repeats: bool, as_json: bool) -> None:
+def evaluate(
+    run: Path, history: Path, truth: Path | None, k: int | None, repeats: bool, new_items: Path | None, as_json: bool
+) -> None:
     """Score the run, beside the baselines, on the users of HISTORY."""
     import json
 
@@ -173,7 +196,8 @@ def evaluate(run: Path, history: Path, truth: Path | None, k: int | None, repeat
     from hyperfocal.report.tables import holdout_lines, print_lines, scores_report
     from hyperfocal.tasks.recommend import Recommender
 
-    metrics = Recommender.load(run).evaluate(history, truth, k=k, repeats=repeats)
+    recommender = _with_new_items(Recommender.load(run), new_items)
+    metrics = recommender.evaluate(history, truth, k=k, repeats=repeats)
     if as_json:
         click.echo(json.dumps(metrics, indent=2))
         return

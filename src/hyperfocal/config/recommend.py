@@ -53,6 +53,13 @@ class ModelSettings(Section, frozen=True, kw_only=True):
     decay: Annotated[float, Meta(gt=0, le=1)] = 0.8  # mean: weight of an item against the next newer one
 
 
+class ItemSettings(Section, frozen=True, kw_only=True):
+    """What the network learns of the items from a table of them."""
+
+    features: tuple[str, ...] = ()  # columns; () is all. Their kinds are told from the values, or by topics:list
+    drop: Annotated[float, Meta(ge=0, lt=1)] = 0.1  # share of items known by features alone in a training step
+
+
 class LossSettings(Section, frozen=True, kw_only=True):
     """Which loss, and where the output bias starts."""
 
@@ -77,5 +84,6 @@ class RecommendSettings(Section, frozen=True, kw_only=True):
     seed: AtLeastZero = 0
     data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
+    items: ItemSettings = ItemSettings()
     loss: LossSettings = LossSettings()
     train: RankingTrainSettings = RankingTrainSettings()

@@ -89,7 +89,7 @@ RECOMMEND = Rules(
         ("loss.negatives", "loss.name", UNSAMPLED),
         ("train.momentum", "train.optimizer", ("adam", "adamw")),
     ),
-    fixed=("seed", "data"),
+    fixed=("seed", "data", "items"),
     not_in_key=("seed", "train.threads", "train.checkpoint_seconds"),
     story=False,
     bare=("model.name", "loss.name"),

@@ -64,6 +64,16 @@ class Baseline:
         weights = _history_weights(histories, self.kind)
         return torch.from_numpy((weights @ self.matrix).toarray()).double().add_(popularity)
 
+    def widened(self, num_items: int) -> Baseline:
+        """Return the baseline over more items: of the last ones, which are new, nothing was counted."""
+        more = num_items - len(self.counts)
+        counts = torch.cat([self.counts, self.counts.new_zeros(more)])
+        if self.matrix is None:
+            return Baseline(self.kind, counts, None)
+        matrix = self.matrix
+        parts = (matrix.data, matrix.indices, np.pad(matrix.indptr, (0, more), mode="edge"))
+        return Baseline(self.kind, counts, sparse.csr_array(parts, shape=(num_items, num_items)))
+
     def tensors(self) -> dict[str, Tensor]:
         """Return what `from_tensors` needs, ready for safetensors."""
         if self.matrix is None:

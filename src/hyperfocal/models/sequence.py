@@ -6,9 +6,12 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hyperfocal.config.recommend import ModelSettings
+from hyperfocal.errors import ConfigError
 from hyperfocal.models.encoders import ENCODERS
+from hyperfocal.models.items import FeatureVectors, ItemFeatures
 
 EMBEDDING_STD = 0.02
 OUTPUT_STD = 0.01  # small, so that every label really starts at its prior: Lin et al. 2017, section 4.1
@@ -40,6 +43,10 @@ class ConcatMLP(nn.Module):
         self.weight = output.weight
         self.bias = nn.Parameter(torch.full((num_items,), bias))
 
+    def output(self) -> tuple[Tensor, Tensor]:
+        """Return the (L, D) weight and (L,) bias of the output layer, what the fused losses take."""
+        return self.weight, self.bias
+
     def forward(self, histories: Tensor) -> Tensor:
         """Return (B, D) hidden vectors of (B, T) item numbers."""
         hidden: Tensor = self.layers(self.embedding(histories).flatten(1))
@@ -51,36 +58,59 @@ class ConcatMLP(nn.Module):
 
 
 class CausalNetwork(nn.Module):
-    """Embedded items, a causal encoder, and the items themselves as output layer.
+    """Item vectors, a causal encoder, and the item vectors again as output layer.
 
-        hidden = encoder(sqrt(D) * embedding(items)),    logits = hidden @ embedding.T + bias
+        hidden = encoder(sqrt(D) * vectors[items]),    logits = hidden @ vectors.T + biases
 
-    `weight` (L, D) and `bias` (L,) are what the fused losses take.
+    `vectors` are a row an item of its own; with features, what they say is added (`models/items.py`).
 
     Args:
         num_items: L; the padding id is L itself, embedded as zeros.
         history: the longest history that is read.
         settings: which encoder, its width, layers and dropout.
         bias: where every output bias starts.
+        features: of the items; None is none.
+        drop: as in `FeatureVectors`.
     """
 
-    def __init__(self, num_items: int, history: int, settings: ModelSettings, *, bias: float) -> None:
+    def __init__(
+        self,
+        num_items: int,
+        history: int,
+        settings: ModelSettings,
+        *,
+        bias: float,
+        features: ItemFeatures | None = None,
+        drop: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.num_items = num_items
-        self.embedding = nn.Embedding(num_items + 1, settings.embedding_width, padding_idx=num_items)
+        width = settings.embedding_width
+        self.num_items, self.history, self.settings = num_items, history, settings
+        self.embedding = nn.Embedding(num_items + 1, width, padding_idx=num_items)
         nn.init.normal_(self.embedding.weight[:num_items], std=EMBEDDING_STD)
-        self.scale = settings.embedding_width**0.5
+        self.scale = width**0.5
         self.encoder = ENCODERS[settings.name](settings, history)
         self.bias = nn.Parameter(torch.full((num_items,), bias))
+        self.features = None if features is None else FeatureVectors(features, width, drop)
 
-    @property
-    def weight(self) -> Tensor:
-        """Return (L, D), the rows of the items."""
-        return self.embedding.weight[: self.num_items]
+    def output(self) -> tuple[Tensor, Tensor]:
+        """Return the (L, D) vectors and (L,) biases, what the fused losses take; in training one draw of `drop`."""
+        own = self.embedding.weight[: self.num_items]
+        return (own, self.bias) if self.features is None else self.features(own, self.bias)
 
-    def forward(self, items: Tensor) -> Tensor:
-        """Return (B, T, D) hidden vectors of (B, T) items, oldest first, filled up on the right."""
-        hidden: Tensor = self.encoder(self.embedding(items) * self.scale)
+    def forward(self, items: Tensor, vectors: Tensor | None = None) -> Tensor:
+        """Return (B, T, D) hidden vectors of (B, T) items, oldest first, filled up on the right.
+
+        Args:
+            items: item numbers.
+            vectors: those of `output`, where it was called; None calls it.
+        """
+        if self.features is None:
+            embedded = self.embedding(items)
+        else:
+            vectors = self.output()[0] if vectors is None else vectors
+            embedded = functional.embedding(items, functional.pad(vectors, (0, 0, 0, 1)))
+        hidden: Tensor = self.encoder(embedded * self.scale)
         return hidden
 
     def scores(self, histories: Tensor) -> Tensor:
@@ -89,5 +119,24 @@ class CausalNetwork(nn.Module):
         places = torch.arange(int(lengths.max().clamp(min=1))) + (histories.shape[1] - lengths)[:, None]
         last = histories.shape[1] - 1
         items = torch.where(places <= last, histories.gather(1, places.clamp(max=last)), self.num_items)
-        hidden = self(items)[torch.arange(len(items)), (lengths - 1).clamp(min=0)]
-        return torch.addmm(self.bias, hidden, self.weight.T)
+        vectors, biases = self.output()
+        hidden = self(items, vectors)[torch.arange(len(items)), (lengths - 1).clamp(min=0)]
+        return torch.addmm(biases, hidden, vectors.T)
+
+    @torch.no_grad()
+    def with_items(self, new: ItemFeatures | None = None) -> CausalNetwork:
+        """Return the network for use alone: with the vectors as they are, and those of new items after them.
+
+        Raises:
+            ConfigError: new items, but the network knows no features.
+        """
+        vectors, biases = self.output()
+        if new is not None:
+            if self.features is None:
+                raise ConfigError("new items are scored by their features, and this run has learnt none")
+            added = self.features.of(new)
+            vectors, biases = torch.cat([vectors, added[:, :-1]]), torch.cat([biases, added[:, -1]])
+        found = CausalNetwork(len(vectors), self.history, self.settings, bias=0.0)
+        found.encoder, found.bias = self.encoder, nn.Parameter(biases)
+        found.embedding = nn.Embedding.from_pretrained(functional.pad(vectors, (0, 0, 0, 1)), padding_idx=len(vectors))
+        return found.eval()

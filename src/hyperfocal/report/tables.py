@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 BUCKETS = ("head", "medium", "tail")
+AGE = ("seen", "new")  # the buckets that are shown where there are new items
 
 
 def scores_table(metrics: dict[str, Any]) -> Table:
@@ -18,13 +19,14 @@ def scores_table(metrics: dict[str, Any]) -> Table:
     others = [name for name in ("recall@10",) if name in scores[metrics["model"]]]
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     table.add_column("model", no_wrap=True)
-    for name in (metric, "95% interval", *others, *BUCKETS, "coverage"):
+    buckets = AGE if "new" in scores[metrics["model"]] else BUCKETS
+    for name in (metric, "95% interval", *others, *buckets, "coverage"):
         table.add_column(name, justify="right", no_wrap=True)
     for name in sorted(scores, key=lambda name: -scores[name][metric]["mean"]):
         row, ours = scores[name], name == metrics["model"]
         cells = [_share(row[metric]["mean"]), f"{_share(row[metric]['low'])}-{_share(row[metric]['high'])}"]
         cells += [_share(row[other]["mean"]) for other in others]
-        cells += [_share(row[bucket][metric]["mean"]) for bucket in BUCKETS]
+        cells += [_share(row[bucket][metric]["mean"]) for bucket in buckets]
         table.add_row(
             ("> " if ours else "  ") + name, *cells, f"{row['coverage']:.1%}", style="bold green" if ours else ""
         )
@@ -38,15 +40,10 @@ def _share(value: float | None) -> str:
 
 def scores_report(metrics: dict[str, Any], *, title: str) -> Group:
     """Return the table under a title, what its columns mean, and the verdict in words."""
-    metric = metrics["metric"]
     lines: list[RenderableType] = [
         Text(f"{title}, {metrics['users']:,} users", style="bold"),
         scores_table(metrics),
-        Text(
-            f"head, medium, tail: {metric} of the true items with >= 200, 20-199, < 20 training events; "
-            "coverage: share of the items that anyone gets.",
-            style="dim",
-        ),
+        Text(f"{_meaning(metrics)}; coverage: share of the items that anyone gets.", style="dim"),
         Text(),
     ]
     if metrics.get("verdict"):
@@ -54,11 +51,20 @@ def scores_report(metrics: dict[str, Any], *, title: str) -> Group:
     return Group(*lines)
 
 
+def _meaning(metrics: dict[str, Any]) -> str:
+    metric = metrics["metric"]
+    if "new" in metrics["scores"][metrics["model"]]:
+        return f"seen, new: {metric} of the true items that were in training, and of those that were not"
+    return f"head, medium, tail: {metric} of the true items with >= 200, 20-199, < 20 training events"
+
+
 def data_lines(counts: dict[str, Any]) -> list[str]:
     """Return what training read, and a line for everything it left out."""
     lines = [f"{_read(counts)}; {counts['examples']:,} examples for a network."]
     if counts["skipped_users"]:
         lines.append(f"{counts['skipped_users']:,} training users are too short for an example; baselines count them.")
+    if "item_table" in counts:
+        lines += _item_lines(counts["item_table"])
     return lines + _oddities(counts)
 
 
@@ -75,6 +81,21 @@ def _read(counts: dict[str, Any]) -> str:
 def _oddities(counts: dict[str, Any]) -> list[str]:
     ties = f"{counts['ties']:,} events share their time with the one before; they keep the file's order."
     return ([ties] if counts["ties"] else []) + holdout_lines(counts["valid"], "validation")
+
+
+def _item_lines(table: dict[str, Any]) -> list[str]:
+    """Return what the table of items gave, and a line for everything in it that was left out."""
+    kinds = ", ".join(f"{name} ({kind})" for name, kind in table["columns"].items())
+    lines = [f"The network reads of each item: {kinds}."]
+    if table["constant"]:
+        lines.append(f"One value, or none, for all items, left out: {', '.join(table['constant'])}.")
+    if table["duplicates"]:
+        lines.append(f"{table['duplicates']:,} rows have an item that came before; they filled what it lacked.")
+    if table["without_row"]:
+        lines.append(f"{table['without_row']:,} items of the log have no row in the table: nothing is known of them.")
+    if table["without_log"]:
+        lines.append(f"{table['without_log']:,} items of the table are not in the training log.")
+    return lines
 
 
 def holdout_lines(counts: dict[str, int], name: str) -> list[str]:

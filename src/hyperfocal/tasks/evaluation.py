@@ -23,7 +23,8 @@ class Scores:
 
     Attributes:
         overall: metric -> mean over users with its interval.
-        buckets: "head", "medium", "tail" -> the same, counting only true items of that bucket.
+        buckets: "head", "medium", "tail", with new items "seen" and "new" -> the same, counting only true items of
+            that bucket.
         coverage: share of the catalogue recommended to anyone.
         per_user: metric -> (V,) values, to compare rankers pair by pair.
     """
@@ -52,7 +53,9 @@ def metric_names(k: int, num_items: int) -> list[str]:
     return names + (["recall@10"] if k != 10 and num_items >= 10 else [])
 
 
-def score_ranker(score: Scorer, holdout: Holdout, counts: Tensor, *, k: int, repeats: bool = False) -> Scores:
+def score_ranker(
+    score: Scorer, holdout: Holdout, counts: Tensor, *, k: int, repeats: bool = False, new: int = 0
+) -> Scores:
     """Return the metrics of one ranker.
 
     Args:
@@ -61,13 +64,14 @@ def score_ranker(score: Scorer, holdout: Holdout, counts: Tensor, *, k: int, rep
         counts: (L,) training events of each item, for the buckets.
         k: length of the ranking.
         repeats: whether items of the history may be recommended.
+        new: how many of the last items training never saw; where there are any, "seen" and "new" are buckets too.
     """
     names = metric_names(k, len(counts))
     ranked, _ = rank_items(score, holdout.histories, _depth(names), repeats=repeats)
     overall = score_ranking(ranked, holdout.truth, names)
     buckets = {
         bucket: _intervals(score_ranking(ranked, truth, names))
-        for bucket, truth in _truth_by_bucket(holdout, counts).items()
+        for bucket, truth in _truth_by_bucket(holdout, counts, new).items()
     }
     return Scores(_intervals(overall), buckets, coverage(ranked[:, :k], len(counts)), overall)
 
@@ -106,10 +110,20 @@ def _depth(names: list[str]) -> int:
     return max(int(name.partition("@")[2]) for name in names)
 
 
-def _truth_by_bucket(holdout: Holdout, counts: Tensor) -> dict[str, SparseLabels]:
-    """Return the true items of head, medium and tail; those that training never saw are of the tail."""
+def _truth_by_bucket(holdout: Holdout, counts: Tensor, new: int = 0) -> dict[str, SparseLabels]:
+    """Return the true items of each bucket; those that training never saw are of the tail."""
     unseen = counts.new_zeros(holdout.truth.num_labels - len(counts))
-    return {bucket: only(holdout.truth, mask) for bucket, mask in bucket_masks(torch.cat([counts, unseen])).items()}
+    masks = _buckets(torch.cat([counts, unseen]), len(counts), new)
+    return {bucket: only(holdout.truth, mask) for bucket, mask in masks.items()}
+
+
+def _buckets(counts: Tensor, num_items: int, new: int) -> dict[str, Tensor]:
+    """Return bucket -> (M,) which items are in it."""
+    masks = dict(bucket_masks(counts))
+    if not new:
+        return masks
+    number = torch.arange(len(counts))
+    return masks | {"seen": number < num_items - new, "new": (number >= num_items - new) & (number < num_items)}
 
 
 def _intervals(per_user: dict[str, Tensor]) -> dict[str, Interval]:

@@ -22,6 +22,7 @@ from hyperfocal.losses import (
     prior_bias,
 )
 from hyperfocal.metrics.ranking import Scorer, rank_items, score_ranking
+from hyperfocal.models.items import ItemFeatures
 from hyperfocal.models.sequence import CausalNetwork, ConcatMLP
 from hyperfocal.runs import CHECKPOINT, RunFolder
 from hyperfocal.tasks.preparation import Prepared
@@ -52,11 +53,11 @@ def make_loss(settings: LossSettings, num_items: int) -> nn.Module:
     return LOSSES[settings.name](settings, num_items)
 
 
-def make_network(settings: RecommendSettings, num_items: int) -> Network:
+def make_network(settings: RecommendSettings, num_items: int, features: ItemFeatures | None = None) -> Network:
     """Return the untrained network, its weights drawn by the seed.
 
     Raises:
-        ConfigError: the width is no multiple of the heads.
+        ConfigError: the width is no multiple of the heads; features, but the network cannot read them.
     """
     model = settings.model
     if model.name == "transformer" and model.embedding_width % (2 * model.heads):
@@ -64,10 +65,12 @@ def make_network(settings: RecommendSettings, num_items: int) -> Network:
             f"model.embedding_width = {model.embedding_width} is not allowed with model.heads = {model.heads}. "
             f"Expected a multiple of {2 * model.heads}, twice the heads"
         )
-    kind = CausalNetwork if model.name in CAUSAL else ConcatMLP
+    history, bias = settings.data.history, prior_bias(settings.loss.prior)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        return kind(num_items, settings.data.history, model, bias=prior_bias(settings.loss.prior))
+        if model.name in CAUSAL:
+            return CausalNetwork(num_items, history, model, bias=bias, features=features, drop=settings.items.drop)
+        return ConcatMLP(num_items, history, model, bias=bias)
 
 
 def network_scorer(network: Network, history: int) -> Scorer:
@@ -90,13 +93,12 @@ def train_network(
         TrainingError: the loss is no longer a number.
         KeyboardInterrupt: Ctrl-C, after a checkpoint.
     """
-    network = make_network(settings, len(data.vocabulary))
+    network = make_network(settings, len(data.vocabulary), data.features)
     loss = make_loss(settings.loss, len(data.vocabulary))
     scorer = network_scorer(network, settings.data.history)
 
     def step_loss(index: Tensor) -> Tensor:
-        hidden, labels = read_batch(network, data.examples, index)
-        value: Tensor = loss(hidden, network.weight, network.bias, labels)
+        value: Tensor = loss(*read_batch(network, data.examples, index))
         return value
 
     def validate() -> dict[str, float]:
@@ -123,14 +125,21 @@ def train_network(
     return network, trainer.progress.history
 
 
-def read_batch(network: Network, examples: Examples | Windows, index: Tensor) -> tuple[Tensor, SparseLabels]:
-    """Return (P, D) hidden vectors and P rows of targets: one an example, or one a position of the windows."""
-    if isinstance(examples, Windows):
+def read_batch(
+    network: Network, examples: Examples | Windows, index: Tensor
+) -> tuple[Tensor, Tensor, Tensor, SparseLabels]:
+    """Return what the losses take: (P, D) hidden vectors, (L, D) weight, (L,) bias, and P rows of targets.
+
+    P is one an example, or one a position of the windows.
+    """
+    weight, bias = network.output()
+    if isinstance(network, CausalNetwork):
+        assert isinstance(examples, Windows)
         items, positions, labels = examples.batch(index)
-        return network(items).flatten(0, 1)[positions], labels
+        return network(items, weight).flatten(0, 1)[positions], weight, bias, labels
+    assert isinstance(examples, Examples)
     histories, labels = examples.batch(index)
-    hidden: Tensor = network(histories)
-    return hidden, labels
+    return network(histories), weight, bias, labels
 
 
 def _batches(examples: Examples | Windows, batch_size: int) -> Callable[[torch.Generator], Sequence[Tensor]] | None:

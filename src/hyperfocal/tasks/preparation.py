@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
+from torch import Tensor
 
 from hyperfocal.config.recommend import CAUSAL, DataSettings, RecommendSettings
+from hyperfocal.data.item_table import ItemColumn
 from hyperfocal.data.sequences import Examples, Holdout, cut_examples, hold_out_last, hold_out_truth
 from hyperfocal.data.splits import SHORTEST_LEFT_OUT, leave_last_out, refuse_shared_users, split_users
 from hyperfocal.data.tables import Log, log_from_frame, read_log
 from hyperfocal.data.vocabulary import Vocabulary, encode_log
 from hyperfocal.data.windows import Windows, cut_windows
 from hyperfocal.errors import ConfigError, DataError
+from hyperfocal.models.items import ItemFeatures
 from hyperfocal.sequences import Sequences
+from hyperfocal.tasks.items import learn_features
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,35 +32,41 @@ class Prepared:
 
     Attributes:
         vocabulary: the items of the training users.
+        users: their ids.
         train: every event of the training users, for the baselines.
         examples: histories and targets, for the network; windows, for one that learns from every position.
         train_holdout: the training users as validation users are: to see overfitting.
         valid: histories and truth of other users.
         counts: what was read, kept and left out.
+        features: of the items, for the network; None without a table of them.
+        columns: of that table, as training has them.
     """
 
     vocabulary: Vocabulary
+    users: pl.Series
     train: Sequences
     examples: Examples | Windows
     train_holdout: Holdout
     valid: Holdout
     counts: dict[str, Any]
+    features: ItemFeatures | None = None
+    columns: Sequence[ItemColumn] = ()
 
     def fingerprint(self) -> str:
         """Return a checksum of items, sequences and validation, which tells other data or another split."""
         found = hashlib.sha256("\0".join(self.vocabulary.ids).encode())
         truth, histories = self.valid.truth, self.valid.histories
         parts = (self.train.items, self.train.offsets, histories.items, histories.offsets, truth.indptr, truth.indices)
-        for part in parts:
-            found.update(part.numpy().tobytes())
+        for part in (*parts, *(self.features or ())):
+            found.update(part.numpy().tobytes() if isinstance(part, Tensor) else str(part).encode())
         return found.hexdigest()
 
 
-def prepare(log: Any, valid: Any, valid_truth: Any, settings: RecommendSettings) -> Prepared:
+def prepare(log: Any, valid: Any, valid_truth: Any, settings: RecommendSettings, items: Any = None) -> Prepared:
     """Read, split, number and cut.
 
     Raises:
-        DataError: unreadable, or no user with history + 1 items in a part.
+        DataError: unreadable, or no user with history + 1 items in a part; as in `learn_features`.
         LeakError: a user in both parts.
         ConfigError: a k above the number of items; a validation file under leave-one-out.
     """
@@ -84,7 +96,13 @@ def prepare(log: Any, valid: Any, valid_truth: Any, settings: RecommendSettings)
         "ties": whole.ties,
         "valid": holdout.describe(),
     }
-    return Prepared(vocabulary, sequences, examples, hold_out_last(train, vocabulary, **held_out), holdout, counts)
+    train_holdout = hold_out_last(train, vocabulary, **held_out)
+    prepared = Prepared(vocabulary, train.users, sequences, examples, train_holdout, holdout, counts)
+    if items is None:
+        return prepared
+    events = torch.bincount(sequences.items, minlength=len(vocabulary))
+    columns, features, described = learn_features(items, vocabulary, events, settings)
+    return replace(prepared, counts=counts | {"item_table": described}, features=features, columns=columns)
 
 
 def recut(data: Prepared, settings: RecommendSettings) -> Prepared:

@@ -6,8 +6,8 @@ kept in a run folder. What it learns from is prepared in `preparation.py`, its n
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,19 @@ from torch import Tensor
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data.sequences import Holdout, hold_out_last, hold_out_truth
 from hyperfocal.data.tables import Log
-from hyperfocal.data.vocabulary import Vocabulary, encode_log
+from hyperfocal.data.vocabulary import encode_log
 from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.metrics.ranking import NO_ITEM, Scorer, check_depth, rank_items
 from hyperfocal.models.baselines import KINDS, Baseline, fit_baseline
-from hyperfocal.runs import CONFIG, DATA, MODEL, RunFolder, describe_environment
+from hyperfocal.runs import CONFIG, RunFolder
 from hyperfocal.tasks.evaluation import report, score_ranker
-from hyperfocal.tasks.folders import begin_run, read_settings, resolve_settings
-from hyperfocal.tasks.network import make_network, network_scorer, train_network
+from hyperfocal.tasks.folders import begin_run, resolve_settings
+from hyperfocal.tasks.items import new_features
+from hyperfocal.tasks.network import network_scorer, train_network
 from hyperfocal.tasks.preparation import Prepared, as_log, cut_of, prepare
+from hyperfocal.tasks.recommender_files import keep_recommender, restore_recommender
 from hyperfocal.train import Progress, set_threads
 
-BASELINES = "baselines.safetensors"
 TRAIN_USERS_SCORED = 10_000  # training users, the first, whose scores beside validation show overfitting
 
 LogLike = Log | pl.DataFrame | str | Path
@@ -70,6 +71,9 @@ class Recommender:
         settings_: everything resolved.
         vocabulary_: the items.
         model_: the fitted network or baseline.
+        users_: ids of the training users.
+        events_: what they did.
+        features_: of the items, and columns_, those of the table that they come from.
         baselines_: name -> fitted baseline.
         fingerprint_: checksum of the data and the split, by which a resumed run knows them.
         metrics_: scores on validation users beside the baselines, the verdict, and the counts of the data.
@@ -80,6 +84,8 @@ class Recommender:
     >>> recommender.recommend([["x"], ["z", "x"]], k=1)
     [['y'], ['y']]
     """
+
+    new_items_ = 0  # items, the last of the vocabulary, that training never saw
 
     def __init__(
         self,
@@ -117,6 +123,7 @@ class Recommender:
         valid: LogLike | None = None,
         *,
         valid_truth: LogLike | None = None,
+        items: Any = None,
         out: str | Path | None = None,
         resume: bool = False,
         overwrite: bool = False,
@@ -128,13 +135,14 @@ class Recommender:
             log: training events: a path, a frame in long form, or a Log.
             valid: events of other users, to choose the best epoch on; None holds users of `log` out.
             valid_truth: the items that follow `valid`; None takes the last ones of `valid`.
+            items: table of the items, a path or a frame, whose columns the network learns from (`items.features`).
             out: run folder; it gets checkpoints while training goes on.
             resume: continue the run in `out`, or start it if there is none.
             overwrite: replace the run in `out`.
             watch: called with (progress, steps an epoch) as training goes on.
 
         Raises:
-            DataError: the log cannot be read or has no user with history + 1 items.
+            DataError: the log cannot be read or has no user with history + 1 items; the table of items is wrong.
             LeakError: a user stands in `log` and in `valid`.
             ConfigError: a setting is wrong, or a resumed run had others.
             RunError: `out` holds another run or cannot be written.
@@ -147,7 +155,7 @@ class Recommender:
         resume = resume and run is not None and run.has(CONFIG)
         self.settings_ = self._resolve(run if resume else None)
         set_threads(self.settings_.train.threads)
-        return self._fit(prepare(log, valid, valid_truth, self.settings_), run, resume, watch)
+        return self._fit(prepare(log, valid, valid_truth, self.settings_, items), run, resume, watch)
 
     def fit_prepared(
         self,
@@ -172,7 +180,7 @@ class Recommender:
         self._learn(data, run, resume=resume, watch=watch)
         self.metrics_ = self._score_validation(data)
         if run is not None:
-            self._keep(run)
+            keep_recommender(run, self)
         return self
 
     def _resolve(self, resumed: RunFolder | None) -> RecommendSettings:
@@ -186,7 +194,8 @@ class Recommender:
         return resolve_settings(RecommendSettings, self.recipe, asked, resumed)
 
     def _learn(self, data: Prepared, run: RunFolder | None, *, resume: bool, watch: Watch) -> None:
-        self.vocabulary_ = data.vocabulary
+        self.vocabulary_, self.users_, self.events_ = data.vocabulary, data.users, data.train
+        self.features_, self.columns_ = data.features, list(data.columns)
         self.baselines_ = {name: fit_baseline(name, data.train) for name in KINDS}
         self.history_: list[dict[str, float]] = []
         name = self.settings_.model.name
@@ -214,7 +223,7 @@ class Recommender:
         name = self.settings_.model.name
         scorers = {name: self._scorer()} | {other: self.baselines_[other].scores for other in KINDS}
         scores = {
-            other: score_ranker(scorer, holdout, self._counts(), k=k, repeats=repeats)
+            other: score_ranker(scorer, holdout, self._counts(), k=k, repeats=repeats, new=self.new_items_)
             for other, scorer in scorers.items()
         }
         return report(name, scores, metric=f"map@{k}", users=len(holdout))
@@ -238,6 +247,34 @@ class Recommender:
         """
         ranked, _, _ = self._rank(Log.from_lists(histories), k, repeats)
         return [[self.vocabulary_.ids[item] for item in row if item != NO_ITEM] for row in ranked.tolist()]
+
+    def with_new_items(self, items: Any) -> Recommender:
+        """Return a recommender that knows the items of a table too that training never saw.
+
+        They are scored by their features. What is learnt is shared, not copied; `save` and `update` are for the
+        recommender itself.
+
+        Args:
+            items: path or frame, with the columns that the run was trained with.
+
+        Raises:
+            ConfigError: the run has learnt no features.
+            DataError: no item is new; nothing is known of one; a column is missing.
+        """
+        self._refuse_unfitted()
+        if self.features_ is None:
+            raise ConfigError(
+                "new items are scored by their features, and this run has learnt none. "
+                "Fit again with --items FILE, the table of the items that the log has"
+            )
+        ids, features = new_features(self.columns_, items, self.vocabulary_, self.settings_.data.item)
+        found = copy(self)
+        found.vocabulary_ = self.vocabulary_.extended(ids)
+        found.model_ = self.model_.with_items(features)
+        size = len(found.vocabulary_)
+        found.baselines_ = {name: baseline.widened(size) for name, baseline in self.baselines_.items()}
+        found.new_items_ = len(ids)
+        return found
 
     def _refuse_unfitted(self) -> None:
         if not hasattr(self, "model_"):
@@ -313,21 +350,7 @@ class Recommender:
         self._refuse_unfitted()
         run.refuse_taken(overwrite=overwrite)
         begin_run(run, self.settings_, self.fingerprint_, resume=False)
-        self._keep(run)
-
-    def _keep(self, run: RunFolder) -> None:
-        tensors = {
-            f"{name}.{part}": tensor
-            for name, baseline in self.baselines_.items()
-            for part, tensor in baseline.tensors().items()
-        }
-        run.write_tensors(BASELINES, tensors)
-        run.write_text("vocabulary.json", self.vocabulary_.to_json())
-        run.write_text("history.jsonl", "".join(json.dumps(row) + "\n" for row in self.history_))
-        run.write_json("environment.json", describe_environment())
-        run.write_json("metrics.json", self.metrics_)
-        baseline = isinstance(self.model_, Baseline)
-        run.write_tensors(MODEL, self.model_.tensors() if baseline else self.model_.state_dict())
+        keep_recommender(run, self)
 
     @classmethod
     def load(cls, path: str | Path) -> Recommender:
@@ -338,34 +361,5 @@ class Recommender:
         """
         run = RunFolder.open(path)
         recommender = cls(run.path / CONFIG)
-        recommender.settings_ = settings = read_settings(RecommendSettings, run)
-        tensors, _ = run.read_tensors(MODEL)
-        rows = run.read_text("history.jsonl").splitlines()
-        name = settings.model.name
-        recommender.metrics_ = run.read_json("metrics.json")
-        with run.guard("vocabulary.json"):
-            recommender.vocabulary_ = Vocabulary.from_json(run.read_text("vocabulary.json"))
-        recommender.fingerprint_ = str(run.read_json(DATA)["fingerprint"])
-        with run.guard("history.jsonl"):
-            recommender.history_ = [json.loads(row) for row in rows]
-        with run.guard(BASELINES):
-            recommender.baselines_ = _baselines(run.read_tensors(BASELINES)[0], len(recommender.vocabulary_))
-        with run.guard(MODEL):
-            if name in KINDS:
-                recommender.model_ = Baseline.from_tensors(name, tensors)
-            else:
-                recommender.model_ = make_network(settings, len(recommender.vocabulary_))
-                recommender.model_.load_state_dict(tensors)
-                recommender.model_.eval()
+        restore_recommender(run, recommender)
         return recommender
-
-
-def _baselines(tensors: dict[str, Tensor], num_items: int) -> dict[str, Baseline]:
-    parts: dict[str, dict[str, Tensor]] = {name: {} for name in KINDS}
-    for key, tensor in tensors.items():
-        name, _, part = key.partition(".")
-        parts[name][part] = tensor
-    baselines = {name: Baseline.from_tensors(name, part) for name, part in parts.items()}
-    if any(len(baseline.counts) != num_items for baseline in baselines.values()):
-        raise ValueError(f"it is not over the {num_items:,} items of vocabulary.json")
-    return baselines

@@ -1,0 +1,96 @@
+"""Item features of the job `recommend`: from a table to the numbers that its network reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from hyperfocal.config.recommend import CAUSAL, RecommendSettings
+from hyperfocal.data.item_table import ItemColumn, ItemTable, encode_items, fit_columns, read_items
+from hyperfocal.data.vocabulary import Vocabulary
+from hyperfocal.errors import ConfigError, DataError
+from hyperfocal.models.items import ItemFeatures
+
+NAMED = 5  # items that a message names
+
+
+def learn_features(
+    items: Any, vocabulary: Vocabulary, counts: Tensor, settings: RecommendSettings
+) -> tuple[list[ItemColumn], ItemFeatures, dict[str, Any]]:
+    """Return the columns of a table of items, what they say of the training items, and what was left out.
+
+    Args:
+        items: path, frame or ItemTable.
+        vocabulary: L training items.
+        counts: (L,) training events of each.
+        settings: all of them.
+
+    Raises:
+        ConfigError: a model that reads no features.
+        DataError: as in `read_items` and `fit_columns`.
+    """
+    if settings.model.name not in CAUSAL:
+        raise ConfigError(f"--items: model {settings.model.name} reads no features. Those that do: {', '.join(CAUSAL)}")
+    table = read_items(items, settings.data.item)
+    columns, constant = fit_columns(table, settings.items.features or table.frame.columns, vocabulary.ids)
+    features = as_features(columns, table, vocabulary.ids, counts)
+    known = vocabulary.ids.is_in(table.ids.implode())
+    described = {
+        "columns": {column.name: column.kind for column in columns},
+        "constant": constant,
+        "duplicates": table.duplicates,
+        "without_row": int((~known).sum()),
+        "without_log": int((~table.ids.is_in(vocabulary.ids.implode())).sum()),
+    }
+    return columns, features, described
+
+
+def as_features(
+    columns: Sequence[ItemColumn], table: ItemTable, ids: pl.Series, counts: Tensor | None = None
+) -> ItemFeatures:
+    """Return what the columns say of (L,) items; `counts` are their (L,) training events, None for new ones."""
+    bags, numbers = encode_items(columns, table, ids)
+    popularity = torch.zeros(len(ids))
+    if counts is not None:
+        logs = counts.float().log1p()
+        popularity = (logs - logs.mean()) / logs.std(correction=0).clamp(min=1e-6)
+    return ItemFeatures(
+        torch.from_numpy(bags.indptr.astype("int64")),
+        torch.from_numpy(bags.indices.astype("int64")),
+        torch.from_numpy(bags.data),
+        torch.from_numpy(numbers),
+        popularity,
+        bags.shape[1],
+    )
+
+
+def new_features(
+    columns: Sequence[ItemColumn], items: Any, vocabulary: Vocabulary, column: str
+) -> tuple[pl.Series, ItemFeatures]:
+    """Return the items of a table that a vocabulary lacks, and what the columns say of them.
+
+    Raises:
+        DataError: none is new; of one nothing is known; as in `encode_items`.
+    """
+    table = read_items(items, column)
+    ids = table.ids.filter(~table.ids.is_in(vocabulary.ids.implode()))
+    if not len(ids):
+        raise DataError(f"{table.name}: all {len(table.ids):,} items were in training: none is new")
+    features = as_features(columns, table, ids)
+    rows = table.rows_of(ids)
+    silent = (
+        pl.Series(features.offsets.diff().numpy() == 0)
+        & pl.select(pl.all_horizontal([pl.lit(rows[each.name].is_null()) for each in columns])).to_series()
+    )
+    if silent.any():
+        named = ", ".join(ids.filter(silent).head(NAMED))
+        raise DataError(
+            f"{table.name}: of {int(silent.sum()):,} new items nothing is known in "
+            f"{', '.join(each.name for each in columns)}, so they cannot be scored: {named}"
+            f"{', ...' if int(silent.sum()) > NAMED else ''}. Fill their features, or remove their rows"
+        )
+    return ids, features
