@@ -24,6 +24,7 @@ from hyperfocal.grid.axes import expand
 from hyperfocal.grid.points import Point
 from hyperfocal.grid.search import GridJob, run_grid
 from hyperfocal.grid.store import Store
+from hyperfocal.grid.training import TextSource
 
 TINY = {
     "features.kind": "ngrams",
@@ -120,8 +121,14 @@ def command_points(epochs) -> list[Point]:
 
 def job(folder, **changes) -> GridJob:
     """Return a job over the documents in `folder`, with one worker."""
-    given = {"train": documents(), "valid": None, "base": settings(), "watch": Seen(), "threads": 1}
-    return GridJob(**{**given, "out": folder / "grid", "cache": folder / "cache", **changes})
+    source = TextSource(
+        changes.pop("train", None) or documents(),
+        changes.pop("valid", None),
+        folder / "cache",
+        changes.pop("test", None),
+    )
+    given = {"source": source, "base": settings(), "watch": Seen(), "threads": 1}
+    return GridJob(**{**given, "out": folder / "grid", **changes})
 
 
 def filled(folder, reached, *, metric="tuned.macro_f1"):

@@ -122,6 +122,16 @@ def test_the_story_beside_another_axis():
     assert [point.name for point in points] == ["cap_7.0_no_focal head.width=8", "cap_7.0_focal_g3 head.width=8"]
 
 
+def test_an_axis_that_a_point_does_not_read_is_left_out_where_another_reads_it():
+    points = expand(BASE, {"loss.name": ["bce", "focal"], "loss.gamma": [2, 3]}, seeds=1)
+    assert [point.name for point in points] == [
+        "loss.name=bce",
+        "loss.name=focal loss.gamma=2",
+        "loss.name=focal loss.gamma=3",
+    ]
+    assert points[0].settings == BASE
+
+
 @pytest.mark.parametrize(
     ("axes", "message"),
     [

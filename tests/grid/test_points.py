@@ -10,7 +10,8 @@ from hyperfocal.config.classify import ClassifySettings, TextLossSettings
 from hyperfocal.config.recipes import resolve
 from hyperfocal.errors import ConfigError
 from hyperfocal.grid.axes import caps_and_gammas, expand
-from hyperfocal.grid.points import Point, baseline_name, flatten, normalised
+from hyperfocal.grid.points import Point, baseline_name, normalised
+from hyperfocal.grid.rules import flatten
 
 BASE = ClassifySettings()
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hyperfocal.metrics import compare
-from hyperfocal.metrics.compare import GROUPS, mean_intervals, paired_difference
+from hyperfocal.metrics.compare import GROUPS, RESAMPLES, mean_intervals, paired_difference, resampled_means
 
 
 def normal(users: int, columns: int = 1, seed: int = 0) -> torch.Tensor:
@@ -111,3 +111,14 @@ def test_a_pair_is_compared_user_by_user():
 def test_a_pair_of_floats_is_compared_in_double():
     ours, theirs = torch.tensor([1.0, 1.0]), torch.tensor([2.0**-30, 2.0**-30])
     assert paired_difference(ours, theirs).mean == 1 - 2**-30
+
+
+def test_resampled_means_are_those_of_the_intervals_and_of_every_other_column():
+    """So two models that are scored apart, on the same users, can be subtracted resample by resample."""
+    values = normal(50, 2)
+    values[::3, 1] = torch.nan
+    both = resampled_means(values)
+    assert both.shape == (RESAMPLES, 2)
+    ends = both.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
+    assert [list(each[1:]) for each in mean_intervals(values)] == [pytest.approx(column) for column in ends.T.tolist()]
+    torch.testing.assert_close(resampled_means(values[:, 1:]), both[:, 1:])

@@ -1,4 +1,4 @@
-"""What `classify grid` does, from its options to the table."""
+"""What `classify grid` does, from its options to the table; and what `recommend grid` does as well."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
@@ -15,6 +15,7 @@ from hyperfocal.cache import default_cache
 from hyperfocal.cli.texts import NO_ENCODER, data_settings
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import resolve
+from hyperfocal.config.sections import Section
 from hyperfocal.data.texts import Documents
 from hyperfocal.errors import ConfigError
 from hyperfocal.grid.adaptive import RANGES
@@ -23,7 +24,9 @@ from hyperfocal.grid.final import keep_winner, score_test
 from hyperfocal.grid.points import Point, baseline_name
 from hyperfocal.grid.recipe import read_grid_recipe
 from hyperfocal.grid.search import GridJob, GridResult, run_grid, run_search
+from hyperfocal.grid.training import TextSource
 from hyperfocal.report.grid_files import write_table
+from hyperfocal.report.grid_layout import LABELS, Layout
 from hyperfocal.report.grid_progress import GridProgress
 from hyperfocal.report.grid_rows import grid_rows
 from hyperfocal.report.grid_table import grid_report
@@ -32,21 +35,53 @@ from hyperfocal.report.progress import EncodingProgress
 from hyperfocal.report.tables import print_commands, print_lines
 from hyperfocal.tasks.documents import as_documents
 
+Job = TypeVar("Job", bound=Section)
+
 
 def run_grid_command(options: dict[str, Any]) -> None:
     """Run the grid under a live table, print and keep its table, keep the winner, and score test once."""
     base, size, run = _plan(options)
     test = None if options["test"] is None else as_documents(options["test"], base.data)  # not after hours of training
-    with _watched(options, base, size, test) as job:
+    out, console = options["out"], Console()
+    with ended_by_ctrl_c(out), _watched(options, base, size, test) as job:
         result = run(job)
-    console, out = Console(), options["out"]
-    rows = grid_rows(result.results, result.failed, result.verdicts, result.baseline, result.winner, by=result.by)
     print_lines(console, [*data_lines(result.material.data.counts()), ""])
     if base.features.kind == "auto" and not result.material.encoder:
         print_lines(console, [NO_ENCODER, ""])
-    console.print(grid_report(rows, by=result.by))
-    write_table(rows, out, by=result.by)
-    _finish(console, result, out, test)
+    show_table(console, result, out, LABELS)
+    with ended_by_ctrl_c(out):
+        if test is None:
+            keep_winner(result, out)
+        else:
+            console.print(test_report(score_test(result, out, test)))
+    print_commands(console, closing_lines(out, "classify predict {} DOCS --out PRED.jsonl"))
+
+
+@contextmanager
+def ended_by_ctrl_c(out: Path) -> Iterator[None]:
+    """End the program with 130 on Ctrl-C, and say how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"stopped. What is done is kept; the same command goes on in {out}.", err=True)
+        sys.exit(130)
+
+
+def show_table(console: Console, result: GridResult, out: Path, layout: Layout) -> None:
+    """Print the table of a grid, and keep it in `out`."""
+    rows = grid_rows(result.results, result.failed, result.verdicts, result.baseline, result.winner, by=result.by)
+    console.print(grid_report(rows, by=result.by, layout=layout))
+    write_table(rows, out, by=result.by, layout=layout)
+
+
+def closing_lines(out: Path, following: str) -> list[str]:
+    """Return where everything is, and the command that follows, with {} for the winner."""
+    return [
+        "",
+        f"Table: {out / 'table.md'}, .csv and .json",
+        f"Winner: {out / 'winner'}, a run as those of `fit`; baseline: {out / 'baseline'}",
+        f"Next: hyperfocal {following.format(out / 'winner')}",
+    ]
 
 
 def overrides_of(options: dict[str, Any]) -> dict[str, Any]:
@@ -70,10 +105,24 @@ def read_points(options: dict[str, Any]) -> tuple[ClassifySettings, list[Point],
         )
         points = caps_and_gammas(base, caps, gammas, 1 if seeds is None else seeds)
         return base, points, baseline_name(points, options["baseline"])
-    if recipe is None:
-        raise ConfigError("an empty grid. Give --caps and --gammas, or --recipe FILE with a section [grid]")
-    found = read_grid_recipe(recipe, overrides)
-    points = expand(found.base, found.axes, found.seeds if seeds is None else seeds)
+    return recipe_points(options, overrides, ClassifySettings, "--caps and --gammas")
+
+
+def recipe_points(
+    options: dict[str, Any], overrides: dict[str, Any], kind: type[Job], flags: str
+) -> tuple[Job, list[Point], str]:
+    """Return the base settings, the points and the baseline of a recipe with a grid.
+
+    Args:
+        options: "recipe", its path or None; "seeds" and "baseline", on top of what it says.
+        overrides: dotted settings on top of its base.
+        kind: the settings of the job.
+        flags: what to give where there is no recipe.
+    """
+    if options["recipe"] is None:
+        raise ConfigError(f"an empty grid. Give {flags}, or --recipe FILE with a section [grid]")
+    found = read_grid_recipe(options["recipe"], overrides, kind)
+    points = expand(found.base, found.axes, found.seeds if options["seeds"] is None else options["seeds"])
     return found.base, points, baseline_name(points, options["baseline"] or found.baseline)
 
 
@@ -93,35 +142,15 @@ def _plan(options: dict[str, Any]) -> tuple[ClassifySettings, int, Callable[[Gri
 
 @contextmanager
 def _watched(options: dict[str, Any], base: ClassifySettings, points: int, test: Documents | None) -> Iterator[GridJob]:
-    """Show progress while the job is worked on; Ctrl-C ends the program with 130 and says how to go on."""
-    try:
-        with EncodingProgress() as encoding, GridProgress(points, options["workers"], by=options["by"]) as progress:
-            yield GridJob(
-                options["train"],
-                options["valid"],
-                base,
-                options["out"],
-                default_cache(),
-                progress,
-                options["workers"],
-                by=options["by"],
-                retry=options["retry"],
-                watch_encoding=encoding.watch,
-                test=test,
-            )
-    except KeyboardInterrupt:
-        click.echo(f"stopped. What is done is kept; the same command goes on in {options['out']}.", err=True)
-        sys.exit(130)
-
-
-def _finish(console: Console, result: GridResult, out: Path, test: Documents | None) -> None:
-    if test is None:
-        keep_winner(result, out)
-    else:
-        console.print(test_report(score_test(result, out, test)))
-    lines = [
-        f"Table: {out / 'table.md'}, .csv and .json",
-        f"Winner: {out / 'winner'}, a run as those of `fit`; baseline: {out / 'baseline'}",
-        f"Next: hyperfocal classify predict {out / 'winner'} DOCS --out PRED.jsonl",
-    ]
-    print_commands(console, ["", *lines])
+    """Show progress while the job is worked on."""
+    with EncodingProgress() as encoding, GridProgress(points, options["workers"], by=options["by"]) as progress:
+        source = TextSource(options["train"], options["valid"], default_cache(), test, encoding.watch)
+        yield GridJob(
+            source,
+            base,
+            options["out"],
+            progress,
+            options["workers"],
+            by=options["by"],
+            retry=options["retry"],
+        )

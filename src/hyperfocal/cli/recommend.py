@@ -25,6 +25,7 @@ def recommend() -> None:
     hyperfocal recommend predict run histories.csv --k 10 --out predictions.csv
     hyperfocal recommend evaluate run histories.csv --truth truth.csv
     hyperfocal recommend update run new_events.csv
+    hyperfocal recommend grid log.csv --encoders transformer,gru --losses softmax,focal --seeds 3 --out grid
     """
 
 
@@ -248,3 +249,46 @@ def evaluate(
     console = Console()
     console.print(scores_report(metrics, title="Test"))
     print_lines(console, holdout_lines(metrics["data"], "test"))
+
+
+@recommend.command()
+@click.argument("train", type=FILE, metavar="LOG")
+@click.option("--valid", type=FILE, help="Log of other users, on which points are compared. Without: a split by user.")
+@click.option("--valid-truth", type=FILE, help="What follows the histories in --valid. Without: their last items.")
+@click.option("--test", type=FILE, help="Log of other users, scored once, for the winner and the baseline.")
+@click.option("--test-truth", type=FILE, help="What follows the histories in --test. Without: their last items.")
+@click.option("--out", type=RUN, required=True, help="Folder of the grid: results, table, winner.")
+@click.option("--encoders", help="Values of model.name, as transformer,gru,mean; baselines such as markov too.")
+@click.option("--losses", help="Values of loss.name, as softmax,focal,bce.")
+@click.option(
+    "--axis", "axes", multiple=True, metavar="KEY=V1,V2", help="Any other setting, as loss.gamma=0,2,3. Repeatable."
+)
+@click.option("--seeds", type=int, help="Trainings a point.  [default: the recipe's, or 1]")
+@click.option("--workers", type=int, default=1, show_default=True, help="Processes; cores are shared among them.")
+@click.option("--baseline", help="Point to compare with, as 'gru bce'.  [default: the first]")
+@click.option("--by", help="Metric that chooses the winner, as map@3 or tail.map@3.  [default: map@ of --next]")
+@click.option("--retry", is_flag=True, help="Try points again that failed before.")
+@click.option("--recipe", type=FILE, help="TOML file of settings; its section [grid] may hold the grid.")
+@click.option("--user", help="Column of the user id.")
+@click.option("--item", help="Column of the item id.")
+@click.option("--order", help="Column of the position or time. Without: the order of the rows.")
+@click.option("--history", type=int, help="Items that a network reads.  [default: 10]")
+@click.option("--next", type=int, help="Items to predict.  [default: 3]")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="A setting of all points, as train.epochs=5."
+)
+def grid(**options: Any) -> None:
+    """Train a grid of settings on LOG, and say which differ from the baseline beyond chance, and how.
+
+    Every combination is one point, named by its values: `gru focal loss.gamma=2`. Settings that a point does not
+    read, as a gamma beside softmax, are left out of it. Each result is stored the moment it is there; the same
+    command again does only what is missing. The winner is chosen on validation users.
+
+    \b
+    hyperfocal recommend grid log.csv --encoders transformer,gru,markov --losses softmax,focal \\
+        --axis loss.gamma=0,2 --seeds 3 --workers 2 --baseline "transformer softmax" --out grid
+    hyperfocal recommend predict grid/winner histories.csv --out predictions.csv
+    """
+    from hyperfocal.cli.recommend_grid import run_grid_command
+
+    run_grid_command(options)

@@ -36,7 +36,8 @@ def resolve(kind: type[Job], recipe: str | Path | None = None, overrides: dict[s
     where = f"recipe {recipe}" if recipe is not None else "settings"
     values = read_toml(Path(recipe)) if recipe is not None else {}
     if "grid" in values:
-        raise ConfigError(f"{where}: holds a grid. Give it to `classify grid`, without --caps, --gammas and --search")
+        job = kind.__name__.removesuffix("Settings").lower()
+        raise ConfigError(f"{where}: holds a grid. Give it to `{job} grid`, without options that make another grid")
     for dotted, value in (overrides or {}).items():
         if value is not None:
             _put(values, dotted, value)

@@ -18,7 +18,8 @@ from hyperfocal.config.sections import (
 )
 
 CAUSAL = ("transformer", "gru", "mean")  # encoders that read histories of any length, and learn from every position
-MODEL_NAMES = (*CAUSAL, "concat_mlp", "popularity", "cooccurrence", "markov", "decayed_markov")
+COUNTING = ("popularity", "cooccurrence", "markov", "decayed_markov")  # baselines, which train nothing
+MODEL_NAMES = (*CAUSAL, "concat_mlp", *COUNTING)
 
 
 class DataSettings(Section, frozen=True, kw_only=True):

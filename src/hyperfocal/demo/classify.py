@@ -16,7 +16,7 @@ from hyperfocal.grid.axes import caps_and_gammas
 from hyperfocal.grid.final import score_test
 from hyperfocal.grid.points import baseline_name
 from hyperfocal.grid.search import GridJob, run_grid
-from hyperfocal.grid.training import check_workers
+from hyperfocal.grid.training import TextSource, check_workers
 from hyperfocal.report.grid_files import write_table
 from hyperfocal.report.grid_progress import GridProgress
 from hyperfocal.report.grid_rows import grid_rows
@@ -41,16 +41,8 @@ def run_demo(out: Path, *, documents: int, workers: int | None, seed: int) -> No
     write_corpus(make_corpus(documents, seed=seed), folder)
     shutil.rmtree(out / "grid", ignore_errors=True)
     with GridProgress(len(points), workers) as progress:
-        job = GridJob(
-            folder / "train.jsonl",
-            folder / "valid.jsonl",
-            base,
-            out / "grid",
-            out / "cache",
-            progress,
-            workers,
-            threads,
-        )
+        source = TextSource(folder / "train.jsonl", folder / "valid.jsonl", out / "cache")
+        job = GridJob(source, base, out / "grid", progress, workers, threads)
         result = run_grid(job, points, baseline_name(points))
     rows = grid_rows(result.results, result.failed, result.verdicts, result.baseline, result.winner, by=result.by)
     print_lines(console, [*data_lines(result.material.data.counts()), ""])

@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from math import isfinite, isnan, nan
 from typing import Any
 
-import msgspec
-
-from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import resolve
+from hyperfocal.config.sections import Section
 from hyperfocal.errors import ConfigError
-from hyperfocal.grid.points import Point, flatten, normalised
+from hyperfocal.grid.points import Point, normalised
+from hyperfocal.grid.rules import flat_settings
 from hyperfocal.grid.store import Store
 
 BATCH = 4  # points proposed before the next look at results
@@ -36,7 +35,7 @@ RANGES: dict[str, Range] = {
 }
 
 
-def check_ranges(ranges: Mapping[str, Range], base: ClassifySettings) -> None:
+def check_ranges(ranges: Mapping[str, Range], base: Section) -> None:
     """Raise ConfigError unless optuna is here, there are ranges, and the ends of each are allowed settings."""
     if importlib.util.find_spec("optuna") is None:
         raise ConfigError("--search optuna needs optuna, which is not installed: pip install 'hyperfocal[search]'")
@@ -47,7 +46,7 @@ def check_ranges(ranges: Mapping[str, Range], base: ClassifySettings) -> None:
             raise ConfigError(f"search: {key} cannot vary: all points share {', '.join(FIXED)} and the split")
         for end in _ends(key, values):
             try:
-                resolve(ClassifySettings, overrides=flatten(msgspec.to_builtins(base)) | {key: end})
+                resolve(type(base), overrides=flat_settings(base) | {key: end})
             except ConfigError as error:
                 raise ConfigError(f"search: {str(error).removeprefix('settings: ')}") from None
 
@@ -69,7 +68,7 @@ def _ends(key: str, values: Range) -> list[Any]:
 
 
 def search_points(
-    base: ClassifySettings,
+    base: Section,
     ranges: Mapping[str, Range],
     trials: int,
     run: Callable[[list[Point]], Store],
@@ -87,8 +86,9 @@ def search_points(
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=base.seed))
-    baseline = Point(BASELINE, base.seed, normalised(base))
+    seed = flat_settings(base)["seed"]
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+    baseline = Point(BASELINE, seed, normalised(base))
     points = {baseline.settings: baseline}  # proposals may differ only in what is not read
     run([baseline])
     for first in range(0, trials, BATCH):
@@ -106,15 +106,16 @@ def search_points(
     return list(points.values())
 
 
-def _point(base: ClassifySettings, ranges: Mapping[str, Range], trial: Any) -> Point:
-    chosen = {key: _suggest(trial, key, values) for key, values in ranges.items()}
-    settings = normalised(resolve(ClassifySettings, overrides=flatten(msgspec.to_builtins(base)) | chosen))
-    return Point(f"trial_{trial.number + 1:02d}_{settings.loss.name}", base.seed, settings)
+def _point(base: Section, ranges: Mapping[str, Range], trial: Any) -> Point:
+    flat = flat_settings(base)
+    chosen = {key: _suggest(trial, key, values, flat[key]) for key, values in ranges.items()}
+    settings = normalised(resolve(type(base), overrides=flat | chosen))
+    name = flat_settings(settings)["loss.name"]
+    return Point(f"trial_{trial.number + 1:02d}_{name}", flat["seed"], settings)
 
 
-def _suggest(trial: Any, key: str, values: Range) -> Any:
+def _suggest(trial: Any, key: str, values: Range, now: Any) -> Any:
     if not isinstance(values, Mapping):
         return trial.suggest_categorical(key, list(values))
-    whole = isinstance(flatten(msgspec.to_builtins(ClassifySettings()))[key], int)
-    suggest = trial.suggest_int if whole else trial.suggest_float
+    suggest = trial.suggest_int if isinstance(now, int) else trial.suggest_float
     return suggest(key, values["low"], values["high"], log=bool(values.get("log", False)))

@@ -6,26 +6,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from hyperfocal.cache import hash_of
 from hyperfocal.errors import RunError
-from hyperfocal.grid.points import Point, flatten
+from hyperfocal.grid.points import Point
+from hyperfocal.grid.rules import flat_settings
 from hyperfocal.grid.search import GridResult
-from hyperfocal.grid.training import check_test
 from hyperfocal.runs import CONFIG, DATA, MODEL, RunFolder, whole_file
-from hyperfocal.tasks.classify import MultiLabelClassifier
-from hyperfocal.tasks.documents import as_documents
 
 TEST = "test.json"
 COPIED_FIRST = (DATA, CONFIG)  # what makes a folder a run, as in `fit`; MODEL, which makes it a finished one, is last
 
 
-def keep_winner(result: GridResult, out: Path) -> dict[str, MultiLabelClassifier]:
-    """Return the classifiers of winner and baseline, fitted with the first seed and kept as runs in `out`.
+def keep_winner(result: GridResult, out: Path) -> dict[str, Any]:
+    """Return the classifiers, or recommenders, of winner and baseline, fitted with the first seed and kept in `out`.
 
-    Their folders, `winner` and `baseline`, are for `predict` and `evaluate` as those of `fit`. A baseline that wins is
-    trained once and copied: both are then the same classifier.
+    Their folders, `winner` and `baseline`, are runs for `predict` and `evaluate` as those of `fit`. A baseline that
+    wins is trained once and copied: both are then the same.
     """
     baseline = _kept(result, result.baseline, out / "baseline") or _fitted(result, result.baseline, out / "baseline")
     winner = _kept(result, result.winner, out / "winner")
@@ -36,24 +31,23 @@ def keep_winner(result: GridResult, out: Path) -> dict[str, MultiLabelClassifier
     return {"winner": winner or _fitted(result, result.winner, out / "winner"), "baseline": baseline}
 
 
-def _kept(result: GridResult, name: str, folder: Path) -> MultiLabelClassifier | None:
-    """Return the classifier in a folder if it is that of the point."""
+def _kept(result: GridResult, name: str, folder: Path) -> Any:
+    """Return what a folder holds if it is that of the point, else None."""
     if not (folder / MODEL).is_file():
         return None
-    kept = MultiLabelClassifier.load(folder)
+    kept = result.material.load(folder)
     threads = {"train.threads": result.material.threads}
-    same = flatten(msgspec.to_builtins(kept.settings_)) | threads == _settings(result, name)
-    return kept if same and kept.fingerprint_ == result.material.data.fingerprint() else None
+    same = flat_settings(kept.settings_) | threads == _settings(result, name)
+    return kept if same and result.material.knows(kept) else None
 
 
-def _fitted(result: GridResult, name: str, folder: Path) -> MultiLabelClassifier:
-    classifier = MultiLabelClassifier(settings=_settings(result, name))
-    return classifier.fit_prepared(result.material.data, out=folder, overwrite=True, cache=result.material.cache)
+def _fitted(result: GridResult, name: str, folder: Path) -> Any:
+    return result.material.fit(_settings(result, name), folder)
 
 
 def _settings(result: GridResult, name: str) -> dict[str, Any]:
     """Return the settings of a point, with the threads of the grid: they may change the last digits."""
-    return flatten(msgspec.to_builtins(_first(result, name).settings)) | {"train.threads": result.material.threads}
+    return flat_settings(_first(result, name).settings) | {"train.threads": result.material.threads}
 
 
 def _copy_run(source: Path, target: Path) -> None:
@@ -75,30 +69,24 @@ def _first(result: GridResult, name: str) -> Point:
 
 
 def score_test(result: GridResult, out: Path, test: Any) -> dict[str, Any]:
-    """Return the scores on test documents of winner and baseline, once: later calls give what was kept.
+    """Return the scores on test data of winner and baseline, once: later calls give what was kept.
 
     Raises:
-        RunError: `out` has kept scores of another winner, or on other documents: test is not for choosing; or what
+        RunError: `out` has kept scores of another winner, or on other data: test is not for choosing; or what
             it has kept is damaged. The runs of winner and baseline stay as they are.
-        DataError: the documents cannot be read, or as in `check_test`.
-        LeakError: as in `check_test`.
+        DataError: the data cannot be read or scored.
+        LeakError: something was learnt from them.
     """
     points = [_first(result, name) for name in (result.winner, result.baseline)]
-    documents = as_documents(test, points[0].settings.data)
-    check_test(result.material.data, documents, points[0].settings.data)
-    content = [documents.texts.to_list(), documents.labels.to_list()]
-    refitted = points[0].settings.train.refit
-    identity = {
-        "winner": result.winner,
-        "baseline": result.baseline,
-        "data": hash_of(*content, *(point.key(result.material.fingerprint()) for point in points), refitted),
-    }
+    tested = result.material.read_test(test, points[0].settings)
+    keys = [point.key(result.material.fingerprint()) for point in points]
+    identity = {"winner": result.winner, "baseline": result.baseline, "data": tested.checksum(keys)}
     folder = RunFolder(out)
     if folder.has(TEST):
         _refuse_second_look(folder, identity)
     fitted = keep_winner(result, out)
     if not folder.has(TEST):
-        evaluated = {each: _without_labels(each.evaluate(documents)) for each in set(fitted.values())}
+        evaluated = {each: tested.evaluate(each) for each in set(fitted.values())}
         folder.write_json(TEST, {"of": identity, **{role: evaluated[each] for role, each in fitted.items()}})
     found: dict[str, Any] = folder.read_json(TEST)
     return found
@@ -112,9 +100,5 @@ def _refuse_second_look(folder: RunFolder, identity: dict[str, str]) -> None:
     if before != identity:
         raise RunError(
             f"{folder.path / TEST}: test was scored already, for {earlier}. Scoring it again for {identity['winner']}, "
-            "or on other documents, would choose on test. Remove this file if that is what you want"
+            "or on other data, would choose on test. Remove this file if that is what you want"
         )
-
-
-def _without_labels(metrics: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in metrics.items() if name != "labels"}

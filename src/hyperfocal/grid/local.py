@@ -19,9 +19,9 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
 from hyperfocal.errors import RunError
+from hyperfocal.grid.material import Material
 from hyperfocal.grid.points import Point
 from hyperfocal.grid.store import Store
-from hyperfocal.grid.training import Material
 from hyperfocal.grid.worker import INTERRUPTED, be_worker, work
 
 PATIENCE_SECONDS = 30.0  # after Ctrl-C, for the step that a worker is in
@@ -55,7 +55,7 @@ def run_points(
     """Train every point that is not done yet and store each result the moment it is there.
 
     Args:
-        material: documents and features.
+        material: what the points share.
         points: of the grid.
         store: of the results.
         watch: told what happens.

@@ -5,31 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-import msgspec
-
-from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import resolve
+from hyperfocal.config.sections import Section
 from hyperfocal.errors import ConfigError, did_you_mean
+from hyperfocal.grid.rules import flat_settings, rules_of, unread
 
 NEITHER = "no_cap_no_focal"
-# The seed is in the key by itself; of the others only the threads change a result, in its last digits.
-NOT_IN_KEY = ("seed", "train.threads", "train.checkpoint_seconds", "train.refit")
-UNREAD = {  # setting -> (what decides whether it is read, the values of that for which it is not)
-    "loss.gamma": ("loss.name", ("bce", "softmax")),
-    "loss.alpha": ("loss.name", ("bce", "asymmetric", "ntr_focal", "balanced", "softmax")),
-    "loss.weights": ("loss.cap", ("off",)),
-    "head.width": ("head.name", ("linear",)),
-    "head.dropout": ("head.name", ("linear",)),
-    "decide.k": ("decide.rule", ("half", "global", "per_label")),
-    "decide.objective": ("decide.rule", ("half", "top_k")),
-    "decide.beta": ("decide.objective", ("micro", "macro", "both")),
-    "decide.shrinkage": ("decide.rule", ("half", "global", "top_k")),
-    "train.sparse_learning_rate": ("features.kind", ("encoder",)),
-    "train.encoder_learning_rate": ("features.finetune", (False,)),
-    "train.momentum": ("train.optimizer", ("adam", "adamw")),
-}
+Job = TypeVar("Job", bound=Section)
 
 
 @dataclass(frozen=True)
@@ -38,14 +22,14 @@ class Point:
 
     Attributes:
         name: what people call it; the same for all its seeds.
-        seed: of the training. The documents are split by the seed of the base settings, so that all
-            points are compared on the same documents.
+        seed: of the training. The data are split by the seed of the base settings, so that all points are
+            compared on the same documents or users.
         settings: resolved; settings that this training does not read stand at their defaults.
     """
 
     name: str
     seed: int
-    settings: ClassifySettings
+    settings: Section
 
     def key(self, fingerprint: str) -> str:
         """Return a checksum of all that decides the result: the settings, the seed and the data.
@@ -53,40 +37,24 @@ class Point:
         The same in every process, on every machine and with every version of Python.
 
         Args:
-            fingerprint: checksum of the documents, their labels, features and split.
+            fingerprint: checksum of the data, what is predicted, and the split.
         """
-        flat = flatten(msgspec.to_builtins(normalised(self.settings)))
-        decisive = {key: value for key, value in flat.items() if key not in NOT_IN_KEY}
+        left_out = rules_of(self.settings).not_in_key
+        flat = flat_settings(normalised(self.settings))
+        decisive = {key: value for key, value in flat.items() if key not in left_out}
         content = {"data": fingerprint, "seed": self.seed, "settings": decisive}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def normalised(settings: ClassifySettings) -> ClassifySettings:
+def normalised(settings: Job) -> Job:
     """Return the settings with everything that is not read at its default, so that equal trainings are equal.
 
     As gamma for bce; focal with gamma 0 and no alpha is bce.
     """
-    flat, default = flatten(msgspec.to_builtins(settings)), flatten(msgspec.to_builtins(ClassifySettings()))
+    flat = flat_settings(settings)
     if (flat["loss.name"], flat["loss.gamma"], flat["loss.alpha"]) == ("focal", 0, "none"):
-        flat["loss.name"] = "bce"
-    if flat["train.folds"]:  # no epoch is chosen
-        flat |= {key: default[key] for key in ("train.patience", "train.metric")}
-    for key, (decider, values) in UNREAD.items():
-        if flat[decider] in values:
-            flat[key] = default[key]
-    return resolve(ClassifySettings, overrides=flat)
-
-
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return dotted key -> value; an empty table stays as it is.
-
-    >>> flatten({"seed": 1, "loss": {"gamma": 2.0}})
-    {'seed': 1, 'loss.gamma': 2.0}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
-    return flat
+        settings = resolve(type(settings), overrides=flat | {"loss.name": "bce"})
+    return resolve(type(settings), overrides=flat_settings(settings) | unread(settings))
 
 
 def baseline_name(points: list[Point], wanted: str | dict[str, Any] | None = None, *, where: str = "grid") -> str:
@@ -108,7 +76,7 @@ def baseline_name(points: list[Point], wanted: str | dict[str, Any] | None = Non
     if not isinstance(wanted, dict):
         hint = did_you_mean(str(wanted), names)
         raise ConfigError(f"{where}: baseline = {wanted!r} is no point.{hint} There are {', '.join(names)}")
-    fit = [point.name for point in points if wanted.items() <= flatten(msgspec.to_builtins(point.settings)).items()]
+    fit = [point.name for point in points if wanted.items() <= flat_settings(point.settings).items()]
     if len(set(fit)) != 1:
         what = f"fits {', '.join(dict.fromkeys(fit))}" if fit else f"fits no point. There are {', '.join(names)}"
         raise ConfigError(f"{where}: baseline = {wanted!r} {what}. Expected values that one point has")

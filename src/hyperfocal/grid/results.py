@@ -10,7 +10,7 @@ import msgspec
 from safetensors.torch import load
 from torch import Tensor
 
-from hyperfocal.config.classify import ClassifySettings
+from hyperfocal.config.sections import Section
 from hyperfocal.metrics.paired import Outcome
 
 
@@ -34,7 +34,7 @@ class Result:
     key: str
     name: str
     seed: int
-    settings: ClassifySettings
+    settings: Section
     error: str
     values: dict[str, float]
     resamples: dict[str, Tensor]
@@ -71,8 +71,8 @@ def checksum_of(row: tuple[Any, ...]) -> str:
     return found.hexdigest()
 
 
-def as_result(row: tuple[Any, ...]) -> Result:
-    """Return the result of a row.
+def as_result(row: tuple[Any, ...], kind: type[Section]) -> Result:
+    """Return the result of a row, whose settings are of a kind.
 
     Raises:
         ValueError, SafetensorError: it is not what was written.
@@ -84,5 +84,5 @@ def as_result(row: tuple[Any, ...]) -> Result:
     values = {
         metric: float("nan") if value is None else value for metric, value in msgspec.json.decode(numbers).items()
     }
-    read = msgspec.json.decode(settings, type=ClassifySettings)
+    read = msgspec.json.decode(settings, type=kind)
     return Result(key, name, seed, read, error, values, load(resamples), seconds, started, finished)

@@ -18,13 +18,14 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
-from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import differences
+from hyperfocal.config.sections import Section
 from hyperfocal.errors import RunError
 from hyperfocal.grid.claims import holds, own_claim
 from hyperfocal.grid.database import Database
-from hyperfocal.grid.points import NOT_IN_KEY, Point, flatten
+from hyperfocal.grid.points import Point
 from hyperfocal.grid.results import Result, as_result, as_text, checksum_of
+from hyperfocal.grid.rules import RULES, flatten
 
 FORMAT = "hyperfocal grid 1"
 SCHEMA = """
@@ -43,16 +44,17 @@ COLUMNS = "key, name, seed, settings, status, error, numbers, resamples, seconds
 
 
 class Store:
-    """The file of one grid: one set of documents, one set of base settings."""
+    """The file of one grid: one set of documents or users, one set of base settings."""
 
-    def __init__(self, path: Path, fingerprint: str) -> None:
+    def __init__(self, path: Path, fingerprint: str, kind: type[Section]) -> None:
         self.path = path
         self.fingerprint = fingerprint
+        self.kind = kind
         self._file = Database(path)
 
     @classmethod
     def open(
-        cls, path: str | Path, *, fingerprint: str, settings: ClassifySettings, about: dict[str, Any] | None = None
+        cls, path: str | Path, *, fingerprint: str, settings: Section, about: dict[str, Any] | None = None
     ) -> Store:
         """Return the store of a grid; where no file is, make one.
 
@@ -63,10 +65,10 @@ class Store:
             about: what else is known of the data, as {"documents": 900}: shown when it is other data.
 
         Raises:
-            RunError: a store of other data or other settings, left as it is; a damaged store, renamed to
+            RunError: a store of another job, other data or other settings, left as it is; a damaged store, renamed to
                 NAME.damaged-1 and so on; not readable or not writable.
         """
-        store = cls(Path(path), fingerprint)
+        store = cls(Path(path), fingerprint, type(settings))
         known = {
             "format": FORMAT,
             "fingerprint": fingerprint,
@@ -97,7 +99,7 @@ class Store:
         with self._file.transaction() as db:
             rows = db.execute(f"SELECT {COLUMNS}, checksum FROM results ORDER BY finished, rowid").fetchall()
         try:
-            return [as_result(row) for row in rows]
+            return [as_result(row, self.kind) for row in rows]
         except (ValueError, SafetensorError) as error:
             raise self._file.aside(str(error)) from None
 
@@ -165,7 +167,8 @@ class Store:
         self.results()  # every row is read, so that damage is found before hours of work
 
     def _refuse_other(self, meta: dict[str, str], known: dict[str, str]) -> None:
-        lines = _settings_lines(meta["settings"], known["settings"])
+        self._refuse_other_job(meta["settings"])
+        lines = self._settings_lines(meta["settings"], known["settings"])
         if meta["fingerprint"] != known["fingerprint"]:
             old, new = (msgspec.json.decode(each["about"]) for each in (meta, known))
             lines += [f"{key}: {old.get(key)} -> {new.get(key)}" for key in old | new if old.get(key) != new.get(key)]
@@ -177,11 +180,20 @@ class Store:
                 "Run the same command as before to go on with it, or choose another --out"
             )
 
+    def _refuse_other_job(self, settings: str) -> None:
+        sections = msgspec.json.decode(settings).keys()
+        for kind, rules in RULES.items():
+            if kind is not self.kind and sections == set(kind.__struct_fields__):
+                asked = RULES[self.kind].job
+                raise RunError(
+                    f"grid {self.path}: holds a grid of `{rules.job}`, not of `{asked}`. Choose another --out"
+                )
 
-def _settings_lines(old: str, new: str) -> list[str]:
-    """Return a line for each setting that differs and can change a result."""
-    before, after = (msgspec.json.decode(each) for each in (old, new))
-    if flatten(before).keys() != flatten(after).keys():
-        return [f"{key}: only on one side" for key in sorted(flatten(before).keys() ^ flatten(after).keys())]
-    lines = differences(*(msgspec.convert(each, ClassifySettings) for each in (before, after)))
-    return [line for line in lines if line.split(":")[0] not in NOT_IN_KEY or line.startswith("seed:")]
+    def _settings_lines(self, old: str, new: str) -> list[str]:
+        """Return a line for each setting that differs and can change a result."""
+        before, after = (msgspec.json.decode(each) for each in (old, new))
+        if flatten(before).keys() != flatten(after).keys():
+            return [f"{key}: only on one side" for key in sorted(flatten(before).keys() ^ flatten(after).keys())]
+        left_out = RULES[self.kind].not_in_key
+        lines = differences(*(msgspec.convert(each, self.kind) for each in (before, after)))
+        return [line for line in lines if line.split(":")[0] not in left_out or line.startswith("seed:")]

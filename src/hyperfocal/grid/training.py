@@ -1,25 +1,71 @@
-"""What the points of a grid share, prepared once, and how one of them is trained."""
+"""A grid of the job `classify`: documents prepared once, and how one of its points is trained, kept and tested."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import msgspec
-from torch import Tensor
+import torch
 
 from hyperfocal.cache import hash_of
 from hyperfocal.config.classify import ClassifySettings, TextDataSettings
+from hyperfocal.config.sections import Section
 from hyperfocal.data.stratify import refuse_shared_groups
 from hyperfocal.data.texts import Documents
 from hyperfocal.errors import ConfigError
-from hyperfocal.grid.points import Point, flatten
+from hyperfocal.grid.material import Reached
+from hyperfocal.grid.points import Point
+from hyperfocal.grid.rules import flat_settings
+from hyperfocal.labels import SparseLabels
+from hyperfocal.metrics.verdict import LABELS, Families
 from hyperfocal.models.encoder import find_encoder
 from hyperfocal.tasks.classify import MultiLabelClassifier
-from hyperfocal.tasks.documents import PreparedTexts, number, with_tree_labels
+from hyperfocal.tasks.documents import PreparedTexts, as_documents, number, prepare_texts, with_tree_labels
 from hyperfocal.tasks.features import TextFeatures, check_training, resolve_kind
+from hyperfocal.tasks.label_scores import score_labels
 from hyperfocal.train import set_threads
+
+NOT_BETTER = ("calibration_error", "labels_per_document", "labels_without_truth")  # where more is not better
+
+
+@dataclass(frozen=True, eq=False)
+class TextSource:
+    """Documents: each a path, a frame or Documents.
+
+    Attributes:
+        train: to learn from.
+        valid: to compare points on; None holds some out.
+        cache: folder of the features.
+        test: scored at the end, and looked at before the first point trains; or None.
+        watch: called with (texts encoded, texts in all).
+    """
+
+    train: Any
+    valid: Any
+    cache: Path
+    test: Any = None
+    watch: Callable[[int, int], None] = lambda *_: None
+
+    def metrics(self, base: Section) -> list[str]:
+        """Return the metrics that trainings are scored by and of which more is better."""
+        few = SparseLabels.from_lists([[0], [], []], num_labels=1)
+        values, _ = score_labels(torch.zeros(3, 1), few, {"half": few, "tuned": few}, few.counts(), len(few))
+        return [name for name in values if name.split(".")[-1] not in NOT_BETTER]
+
+    def prepare(self, points: Sequence[Point], base: Section, threads: int) -> Material:
+        """Return documents and features.
+
+        Raises:
+            ConfigError: as in `prepare_grid`.
+            DataError, LeakError: as in `prepare_texts` and `check_test`.
+        """
+        base = _texts(base)
+        data = prepare_texts(self.train, self.valid, base)
+        if self.test is not None:
+            check_test(data, as_documents(self.test, base.data), base.data)
+        return prepare_grid(data, points, base, cache=self.cache, threads=threads, watch=self.watch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +84,64 @@ class Material:
     threads: int
     encoder: str
 
+    @property
+    def families(self) -> Families:
+        """What verdicts look at."""
+        return LABELS
+
     def fingerprint(self) -> str:
         """Return a checksum of the documents, their labels and split, and the encoder."""
         return hash_of(self.data.fingerprint(), self.encoder)
+
+    def about(self) -> dict[str, Any]:
+        """Return how many documents and labels there are."""
+        counts = self.data.counts()
+        return {"documents": counts["train"]["documents"], "labels": counts["labels"]}
+
+    def train(self, point: Point) -> Reached:
+        """Return what `train_point` does."""
+        return train_point(self, point)
+
+    def fit(self, settings: dict[str, Any], folder: Path) -> MultiLabelClassifier:
+        """Return a classifier with these settings, kept as a run."""
+        classifier = MultiLabelClassifier(settings=settings)
+        return classifier.fit_prepared(self.data, out=folder, overwrite=True, cache=self.cache)
+
+    def load(self, folder: Path) -> MultiLabelClassifier:
+        """Return the classifier of a run."""
+        return MultiLabelClassifier.load(folder)
+
+    def knows(self, fitted: Any) -> bool:
+        """Return whether a classifier was fitted on these documents."""
+        return bool(fitted.fingerprint_ == self.data.fingerprint())
+
+    def read_test(self, test: Any, settings: Section) -> TextTest:
+        """Return test documents; errors as in `check_test`."""
+        read = _texts(settings)
+        documents = as_documents(test, read.data)
+        check_test(self.data, documents, read.data)
+        return TextTest(documents, read.train.refit)
+
+
+@dataclass(frozen=True, eq=False)
+class TextTest:
+    """Test documents, for heads that were refitted or not."""
+
+    documents: Documents
+    refitted: bool
+
+    def checksum(self, keys: Sequence[str]) -> str:
+        """Return a checksum of texts, labels and the points that are scored on them."""
+        return hash_of(self.documents.texts.to_list(), self.documents.labels.to_list(), *keys, self.refitted)
+
+    def evaluate(self, fitted: MultiLabelClassifier) -> dict[str, Any]:
+        """Return the scores, but those of each label."""
+        return {name: value for name, value in fitted.evaluate(self.documents).items() if name != "labels"}
+
+
+def _texts(settings: Section) -> ClassifySettings:
+    assert isinstance(settings, ClassifySettings), "a grid has the settings of its job"
+    return settings
 
 
 def prepare_grid(
@@ -58,16 +159,18 @@ def prepare_grid(
         ConfigError: features that are not to be had.
     """
     set_threads(base.train.threads)
-    for point in points:
-        check_training(point.settings)
-    used = {resolve_kind(point.settings.features) for point in points}
-    for settings in used:
-        features = TextFeatures.fit(data.train.documents.texts, settings, cache)
-        for part in () if settings.finetune else (data.train, data.valid):  # that makes its own as it learns
-            features.make(part.documents.texts, cache, watch)
-    encoders = {settings.encoder for settings in used if settings.kind != "ngrams"}
-    found = [find_encoder(name) for name in sorted(encoders)]
-    return Material(data, cache, threads, hash_of(*[source.checksum for source in found if source]) if found else "")
+    wanted = [_texts(point.settings) for point in points]
+    for settings in wanted:
+        check_training(settings)
+    used = {resolve_kind(settings.features) for settings in wanted}
+    for features in used:
+        found = TextFeatures.fit(data.train.documents.texts, features, cache)
+        for part in () if features.finetune else (data.train, data.valid):  # that makes its own as it learns
+            found.make(part.documents.texts, cache, watch)
+    encoders = {features.encoder for features in used if features.kind != "ngrams"}
+    sources = [find_encoder(name) for name in sorted(encoders)]
+    checksum = hash_of(*[source.checksum for source in sources if source]) if sources else ""
+    return Material(data, cache, threads, checksum)
 
 
 def check_test(data: PreparedTexts, test: Documents, settings: TextDataSettings) -> None:
@@ -82,12 +185,12 @@ def check_test(data: PreparedTexts, test: Documents, settings: TextDataSettings)
     number(with_tree_labels(test, data.taxonomy, settings), data.vocabulary).refuse_unlabelled("test documents")
 
 
-def train_point(material: Material, point: Point) -> tuple[dict[str, float], dict[str, Tensor]]:
+def train_point(material: Material, point: Point) -> Reached:
     """Train one point; return every metric on the validation documents, and the main ones in resamples.
 
     The documents are split by the base settings, whatever the point's seed.
     """
-    settings = flatten(msgspec.to_builtins(point.settings))
+    settings = flat_settings(point.settings)
     settings |= {"train.threads": material.threads, "train.refit": False}  # the winner is refitted, once
     classifier = MultiLabelClassifier(settings=settings)
     classifier.score_prepared(material.data, cache=material.cache)

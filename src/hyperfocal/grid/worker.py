@@ -15,12 +15,10 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from torch import Tensor
-
 from hyperfocal.errors import HyperfocalError, RunError
+from hyperfocal.grid.material import Material, Reached
 from hyperfocal.grid.points import Point
 from hyperfocal.grid.store import Store
-from hyperfocal.grid.training import Material, train_point
 
 INTERRUPTED = 130  # the exit code of a worker that Ctrl-C stopped
 Report = Callable[[tuple[Any, ...]], None]
@@ -34,7 +32,7 @@ def work(material: Material, points: Iterable[Point], store: Store, report: Repo
         began = time.monotonic()
         try:
             report(("started", point.name, point.seed))
-            values, resamples, reason = _reached(material, point)
+            (values, resamples), reason = _reached(material, point)
             seconds = time.monotonic() - began
             if reason:
                 store.fail(point, reason, seconds=seconds)
@@ -58,12 +56,12 @@ def _give_back(store: Store, point: Point) -> None:
             continue
 
 
-def _reached(material: Material, point: Point) -> tuple[dict[str, float], dict[str, Tensor], str]:
+def _reached(material: Material, point: Point) -> tuple[Reached, str]:
     """Return metrics and resamples of a point, or why it failed: whatever it was, the other points go on."""
     try:
-        return *train_point(material, point), ""
+        return material.train(point), ""
     except Exception as error:
-        return {}, {}, f"{type(error).__name__}: {error}"
+        return ({}, {}), f"{type(error).__name__}: {error}"
 
 
 def be_worker(material: Material, store: Store, retry: bool, crew: Connection) -> None:

@@ -32,20 +32,43 @@ def mean_intervals(values: Tensor, *, seed: int = 0) -> list[Interval]:
 
     Source: Efron 1979; Chamandy et al. 2012, Estimating Uncertainty for Massive Data Streams.
     """
+    if len(values) == 0 or values.shape[1] == 0:
+        return [Interval(float("nan"), float("nan"), float("nan"))] * values.shape[1]
+    grouped, weights = _resamples(values, seed)
+    quantiles = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    low, high = _means(weights @ grouped).nanquantile(quantiles, dim=0)
+    means = _means(grouped.sum(0, keepdim=True))[0]
+    return [Interval(*row) for row in torch.stack([means, low, high], 1).tolist()]
+
+
+def resampled_means(values: Tensor, *, seed: int = 0) -> Tensor:
+    """Return (1,000, M) float64, the mean of each of M columns in each resample of `mean_intervals`.
+
+    The same number of users and the same seed give the same resamples, so that the columns of two models that are
+    scored on the same users can be subtracted resample by resample.
+
+    Args:
+        values: (U, M) float, a row a user, U from 1; nan (or inf) where a column says nothing of a user.
+        seed: of the resamples.
+    """
+    grouped, weights = _resamples(values, seed)
+    return _means(weights @ grouped)
+
+
+def _resamples(values: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Return (G, 2 M) sums and counts of each group of users, and (1,000, G) how often each resample has it."""
     generator = torch.Generator().manual_seed(seed)
     count = min(len(values), GROUPS)
     known = values.isfinite()
-    if count == 0 or values.shape[1] == 0:
-        return [Interval(float("nan"), float("nan"), float("nan"))] * values.shape[1]
     group = torch.randperm(len(values), generator=generator) % count
     both = torch.cat([values.double().where(known, 0), known.double()], 1)
     grouped = torch.zeros(count, both.shape[1], dtype=torch.float64).index_add_(0, group, both)
-    weights = torch.poisson(torch.ones(RESAMPLES, count), generator=generator).double()
-    sums, sizes = (weights @ grouped).chunk(2, 1)
-    quantiles = torch.tensor([0.025, 0.975], dtype=torch.float64)
-    low, high = (sums / sizes).nanquantile(quantiles, dim=0)
-    totals, sizes = grouped.sum(0).chunk(2)
-    return [Interval(*row) for row in torch.stack([totals / sizes, low, high], 1).tolist()]
+    return grouped, torch.poisson(torch.ones(RESAMPLES, count), generator=generator).double()
+
+
+def _means(both: Tensor) -> Tensor:
+    sums, sizes = both.chunk(2, 1)
+    return sums / sizes
 
 
 def paired_difference(ours: Tensor, theirs: Tensor, *, seed: int = 0) -> Interval:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from hyperfocal.errors import ConfigError, did_you_mean
@@ -21,11 +22,24 @@ NOTHING = "no difference that this data can show"
 THRESHOLD = "only the threshold moved"
 BASELINE = "the baseline"
 NOT_COMPARED = "not compared"
-ONE_SEED = (
-    "With one seed the intervals hold the chance of the documents, not that of training: a second run of the same "
-    "point differs too. Give --seeds 3 to count it in."
-)
 BETTER = {1: "better", -1: "worse"}
+
+
+@dataclass(frozen=True)
+class Families:
+    """What a verdict looks at.
+
+    Attributes:
+        called: metric -> what it is called; each is corrected by itself.
+        always: metrics whose numbers every sentence has; the others only where they differ.
+        words: metric -> 1 better, -1 worse, 0 no difference shown, None not known; returns the verdict in a few words.
+        digits: after the point.
+    """
+
+    called: Mapping[str, str]
+    always: tuple[str, ...]
+    words: Callable[[dict[str, int | None]], str]
+    digits: int = 3
 
 
 @dataclass(frozen=True)
@@ -35,7 +49,7 @@ class Verdict:
     Attributes:
         words: the verdict in a few words, for a table.
         sentence: the same with its numbers.
-        differences: metric -> Difference, for each metric of FAMILIES.
+        differences: metric -> Difference, for each metric of the families.
     """
 
     words: str
@@ -43,63 +57,68 @@ class Verdict:
     differences: dict[str, Difference]
 
 
-def verdicts(points: dict[str, list[Outcome]], baseline: str) -> dict[str, Verdict]:
+def verdicts(points: dict[str, list[Outcome]], baseline: str, families: Families | None = None) -> dict[str, Verdict]:
     """Return what can be said of each point, in words and numbers; the baseline has a verdict too.
 
-    Each metric of FAMILIES is corrected by itself for the points that have it, the baseline not counted. With
-    several seeds a point counts as varying from seed to seed at least as the grid's points do on average: of many
-    points with three seeds each, some agree by chance, and alone would make one grid in five claim too much.
+    Each family is corrected by itself for the points that have it, the baseline not counted. With several seeds a
+    point counts as varying from seed to seed at least as the grid's points do on average: of many points with
+    three seeds each, some agree by chance, and alone would make one grid in five claim too much.
 
     Args:
         points: name -> its outcomes, one a seed.
         baseline: the name of the point that all others are compared with.
+        families: the metrics that count; None is LABELS.
 
     Raises:
         ConfigError: no point has the baseline's name.
         DataError: as in `paired`.
     """
+    families = families or LABELS
     if baseline not in points:
         hint = did_you_mean(baseline, list(points))
         raise ConfigError(f"baseline '{baseline}': no such point.{hint} There are {', '.join(points) or 'none'}")
     others = [name for name in points if name != baseline]
     found: dict[str, dict[str, Difference]] = {name: {} for name in others}
-    for metric in FAMILIES:
+    for metric in families.called:
         spread = pooled_spread([points[name] for name in others], points[baseline], metric)
         differences = [paired(points[name], points[baseline], metric, spread=spread) for name in others]
         for name, difference, p in zip(others, differences, holm([each.p for each in differences]), strict=True):
             found[name][metric] = replace(difference, adjusted=p)
-    against = {name: _verdict(name, differences, len(others)) for name, differences in found.items()}
-    return {name: against[name] if name in against else _of_baseline(name, points[name]) for name in points}
+    against = {name: _verdict(name, differences, len(others), families) for name, differences in found.items()}
+    return {
+        name: against[name] if name in against else _of_baseline(name, outcomes, families)
+        for name, outcomes in points.items()
+    }
 
 
-def _of_baseline(name: str, outcomes: list[Outcome]) -> Verdict:
-    itself = {metric: replace(paired(outcomes, outcomes, metric), adjusted=1.0) for metric in FAMILIES}
-    shown = [f"{FAMILIES[m]} {itself[m].ours:.3f}" for m in ALWAYS_SHOWN if itself[m].seeds]
+def _of_baseline(name: str, outcomes: list[Outcome], families: Families) -> Verdict:
+    itself = {metric: replace(paired(outcomes, outcomes, metric), adjusted=1.0) for metric in families.called}
+    shown = [f"{families.called[m]} {itself[m].ours:.{families.digits}f}" for m in families.always if itself[m].seeds]
     return Verdict(BASELINE, f"{name}: {BASELINE}. {_capital(', '.join(shown) or 'no result')}.", itself)
 
 
-def _verdict(name: str, differences: dict[str, Difference], number: int) -> Verdict:
-    words = in_words({metric: difference.sign for metric, difference in differences.items()})
+def _verdict(name: str, differences: dict[str, Difference], number: int, families: Families) -> Verdict:
+    words = families.words({metric: difference.sign for metric, difference in differences.items()})
     if words == NOT_COMPARED:
         return Verdict(words, f"{name}: {words}. It has no result with a seed that the baseline has too.", differences)
-    shown = [m for m, each in differences.items() if each.seeds and (m in ALWAYS_SHOWN or each.sign)]
-    numbers = [_clause(FAMILIES[m], differences[m], first=place == 0) for place, m in enumerate(shown)]
-    sentence = f"{name}: {words}. {_capital(', '.join(numbers))}.{_chance(differences, number)}"
+    shown = [m for m, each in differences.items() if each.seeds and (m in families.always or each.sign)]
+    numbers = [_clause(families, m, differences[m], first=place == 0) for place, m in enumerate(shown)]
+    sentence = f"{name}: {words}. {_capital(', '.join(numbers))}.{_chance(differences, number, families)}"
     return Verdict(words, sentence, differences)
 
 
-def _clause(called: str, found: Difference, *, first: bool) -> str:
-    of = "95% interval " if first else ""
-    values = f"{called} {found.ours:.3f} against {found.theirs:.3f}"
+def _clause(families: Families, metric: str, found: Difference, *, first: bool) -> str:
+    of, digits = "95% interval " if first else "", families.digits
+    values = f"{families.called[metric]} {found.ours:.{digits}f} against {found.theirs:.{digits}f}"
     if math.isnan(found.percent.mean):
-        return f"{values} ({found.mean:+.3f}, {of}{found.low:+.3f} to {found.high:+.3f})"
+        return f"{values} ({found.mean:+.{digits}f}, {of}{found.low:+.{digits}f} to {found.high:+.{digits}f})"
     mean, low, high = found.percent
     return f"{values} ({mean:+.1f}%, {of}{low:+.1f} to {high:+.1f}%)"
 
 
-def _chance(differences: dict[str, Difference], number: int) -> str:
+def _chance(differences: dict[str, Difference], number: int, families: Families) -> str:
     """Return a sentence on the differences that the correction took back, or ""."""
-    taken = [FAMILIES[m] for m, each in differences.items() if each.p < LEVEL and each.sign == 0]
+    taken = [families.called[m] for m, each in differences.items() if each.p < LEVEL and each.sign == 0]
     if not taken:
         return ""
     return f" Alone it would count as a difference in {' and '.join(taken)}; among {number} points chance does as much."
@@ -125,7 +144,17 @@ def in_words(signs: dict[str, int | None]) -> str:
     if all(sign is None for sign in signs.values()):
         return NOT_COMPARED
     lead, direction = _lead(signs.get("macro_ap"), signs.get("half.macro_f1"), signs.get("tuned.macro_f1"))
-    asides = _asides(signs, direction)
+    return phrase(lead, direction, _asides(signs, direction))
+
+
+def phrase(lead: str, direction: int, asides: Mapping[str, int]) -> str:
+    """Return "ranking better, and better here, but worse there" from the lead and what stands beside it.
+
+    Args:
+        lead: the words that come first, or "".
+        direction: of the lead: 1, -1, or 0 for none.
+        asides: place, as "in the tail" -> 1 or -1.
+    """
     agree = " and ".join(place for place, sign in asides.items() if sign == direction)
     parts = [lead, f"and {BETTER[direction]} {agree}" if agree else "", _contrary(asides, direction, bool(lead))]
     return ", ".join(filter(None, parts)) or NOTHING
@@ -153,10 +182,13 @@ def _asides(signs: dict[str, int | None], direction: int) -> dict[str, int]:
     return asides | ({"in micro-F1": micro} if micro and micro != direction else {})
 
 
-def _contrary(asides: dict[str, int], direction: int, led: bool) -> str:
+def _contrary(asides: Mapping[str, int], direction: int, led: bool) -> str:
     """Return "but worse in the tail" from what goes another way than the lead."""
     ways = []
     for sign in (1, -1):
         places = " and ".join(place for place, other in asides.items() if other == sign != direction)
         ways += [f"{BETTER[sign]} {places}"] if places else []
     return ("but " if ways and led else "") + " and ".join(ways)
+
+
+LABELS = Families(FAMILIES, ALWAYS_SHOWN, in_words)

@@ -11,13 +11,12 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from hyperfocal.metrics.verdict import FAMILIES
+from hyperfocal.report.grid_layout import LABELS, Layout
 from hyperfocal.report.grid_rows import BY
 from hyperfocal.report.label_tables import share
 
 LISTED = 8  # running points that the table names
 REFRESHES = 2  # a second
-SHOWN = {"macro_ap": "macro AP {}", "tuned.macro_f1": "F1 {} tuned"}
 
 
 class GridProgress:
@@ -29,6 +28,7 @@ class GridProgress:
         total: points times seeds, those that an earlier run ended among them.
         workers: processes that share the work.
         by: the metric that says which point is best.
+        layout: of the job.
         console: to write to; stderr where None.
         clock: gives seconds.
     """
@@ -39,11 +39,13 @@ class GridProgress:
         workers: int = 1,
         *,
         by: str = BY,
+        layout: Layout = LABELS,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._total, self._workers, self._by, self._clock = total, max(workers, 1), by, clock
         self._console = console or Console(stderr=True)
+        self._layout = layout
         self._lock = threading.RLock()  # the table is drawn in a thread of its own
         self._running: dict[tuple[str, int], float] = {}  # when each began
         self._values: dict[str, list[float]] = {}  # name -> `by` of its seeds
@@ -81,7 +83,7 @@ class GridProgress:
             self._running.pop((name, seed), None)
             self._seconds.append(seconds)
             self._keep_best(name, values)
-        self._say(f"[{self._ended}/{self._total}] {name} seed {seed}: {_scores(values)}, {_seconds(seconds)}")
+        self._say(f"[{self._ended}/{self._total}] {name} seed {seed}: {self._scores(values)}, {_seconds(seconds)}")
 
     def failed(self, name: str, seed: int, error: str) -> None:
         """Count a point as failed."""
@@ -136,7 +138,7 @@ class GridProgress:
             lines = [self._counted(), *self._running_lines()]
             if self._best[0]:
                 name, mean = self._best
-                lines.append(f"best so far: {name}, {FAMILIES.get(self._by, self._by)} {share(mean)}")
+                lines.append(f"best so far: {name}, {self._layout.name_of(self._by)} {self._share(mean)}")
         return Group(*(Text(line, no_wrap=True, overflow="ellipsis") for line in lines))
 
     def _counted(self) -> str:
@@ -153,6 +155,12 @@ class GridProgress:
         lines = [f"  {_clock_time(now - began):>7}  {name} seed {seed}" for (name, seed), began in oldest[:LISTED]]
         return lines + ([f"           and {len(oldest) - LISTED:,} more"] if len(oldest) > LISTED else [])
 
+    def _scores(self, values: Mapping[str, float]) -> str:
+        return ", ".join(words.format(self._share(values.get(m))) for m, words in self._layout.progress.items())
+
+    def _share(self, value: float | None) -> str:
+        return share(value, digits=self._layout.digits)
+
     def _seconds_left(self) -> float | None:
         """Return the seconds until all is done, None before the first point is.
 
@@ -165,10 +173,6 @@ class GridProgress:
         lacking = [max(mean - (now - began), 0) for began in self._running.values()]
         waiting = max(self._total - self._ended - len(self._running), 0)
         return max([(mean * waiting + sum(lacking)) / self._workers, *lacking])
-
-
-def _scores(values: Mapping[str, float]) -> str:
-    return ", ".join(words.format(share(values.get(metric))) for metric, words in SHOWN.items())
 
 
 def _seconds(seconds: float) -> str:

@@ -60,17 +60,27 @@ def _meaning(metrics: dict[str, Any]) -> str:
 
 def data_lines(counts: dict[str, Any]) -> list[str]:
     """Return what training read, and a line for everything it left out."""
-    lines = [
-        f"{counts['users']:,} training users, {counts['items']:,} items, {counts['events']:,} events; "
-        f"{counts['examples']:,} examples for a network."
-    ]
+    lines = [f"{_read(counts)}; {counts['examples']:,} examples for a network."]
     if counts["skipped_users"]:
         lines.append(f"{counts['skipped_users']:,} training users are too short for an example; baselines count them.")
-    if counts["ties"]:
-        lines.append(f"{counts['ties']:,} events share their time with the one before; they keep the file's order.")
     if "item_table" in counts:
         lines += _item_lines(counts["item_table"])
-    return lines + holdout_lines(counts["valid"], "validation")
+    return lines + _oddities(counts)
+
+
+def grid_data_lines(counts: dict[str, Any]) -> list[str]:
+    """Return what all points of a grid read and are compared on; each cuts its own examples."""
+    users = counts["valid"]["users"]
+    return [f"{_read(counts)}; all points are compared on {users:,} validation users.", *_oddities(counts)]
+
+
+def _read(counts: dict[str, Any]) -> str:
+    return f"{counts['users']:,} training users, {counts['items']:,} items, {counts['events']:,} events"
+
+
+def _oddities(counts: dict[str, Any]) -> list[str]:
+    ties = f"{counts['ties']:,} events share their time with the one before; they keep the file's order."
+    return ([ties] if counts["ties"] else []) + holdout_lines(counts["valid"], "validation")
 
 
 def _item_lines(table: dict[str, Any]) -> list[str]:
@@ -105,6 +115,39 @@ def holdout_lines(counts: dict[str, int], name: str) -> list[str]:
             "nothing can hit them, and they count."
         )
     return lines
+
+
+def test_report(scores: dict[str, Any]) -> Group:
+    """Return winner and baseline of a grid beside one another on test users, and the winner's verdict in words.
+
+    Args:
+        scores: "of", the names of "winner" and "baseline"; and under these two words what `evaluate` returns.
+    """
+    same = scores["of"]["winner"] == scores["of"]["baseline"]
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    columns = []
+    for role in ("winner",) if same else ("winner", "baseline"):
+        found = scores[role]
+        table.add_column(Text(f"{role}\n{scores['of'][role]}"), max_width=30, overflow="fold")
+        columns.append(_test_cells(found["scores"][found["model"]], found["metric"]))
+    for name in columns[0]:
+        table.add_row(name, *(cells[name] for cells in columns))
+    winner = scores["winner"]
+    head = Text(f"Test, {winner['users']:,} users; each ± is half a 95% interval", style="bold")
+    lines = [winner["verdict"].get("words", ""), *holdout_lines(winner["data"], "test")]
+    return Group(head, table, *(Text(line) for line in lines if line))
+
+
+def _test_cells(row: dict[str, Any], metric: str) -> dict[str, str]:
+    named = {metric: row[metric]} | ({"recall@10": row["recall@10"]} if "recall@10" in row else {})
+    named |= {f"  {metric}, {bucket}": row[bucket][metric] for bucket in BUCKETS}
+    return {name: _with_reach(score) for name, score in named.items()} | {"coverage": f"{row['coverage']:.1%}"}
+
+
+def _with_reach(score: dict[str, float | None]) -> str:
+    low, high = score["low"], score["high"]
+    return _share(score["mean"]) + ("" if low is None or high is None else f" ±{_share((high - low) / 2)}")
 
 
 def examples_table(rows: Sequence[tuple[str, list[str], list[str], list[str]]]) -> Table:

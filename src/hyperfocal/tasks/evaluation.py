@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from hyperfocal.data.sequences import Holdout
-from hyperfocal.metrics.compare import Interval, mean_intervals, paired_difference
+from hyperfocal.labels import SparseLabels
+from hyperfocal.metrics.compare import Interval, mean_intervals, paired_difference, resampled_means
 from hyperfocal.metrics.frequency import bucket_masks
 from hyperfocal.metrics.ranking import Scorer, coverage, only, rank_items, score_ranking
 
@@ -66,15 +67,54 @@ def score_ranker(
         new: how many of the last items training never saw; where there are any, "seen" and "new" are buckets too.
     """
     names = metric_names(k, len(counts))
-    depth = max(int(name.partition("@")[2]) for name in names)
-    ranked, _ = rank_items(score, holdout.histories, depth, repeats=repeats)
+    ranked, _ = rank_items(score, holdout.histories, _depth(names), repeats=repeats)
     overall = score_ranking(ranked, holdout.truth, names)
-    unseen = counts.new_zeros(holdout.truth.num_labels - len(counts))  # true items that training never saw
     buckets = {
-        bucket: _intervals(score_ranking(ranked, only(holdout.truth, mask), names))
-        for bucket, mask in _buckets(torch.cat([counts, unseen]), len(counts), new).items()
+        bucket: _intervals(score_ranking(ranked, truth, names))
+        for bucket, truth in _truth_by_bucket(holdout, counts, new).items()
     }
     return Scores(_intervals(overall), buckets, coverage(ranked[:, :k], len(counts)), overall)
+
+
+def score_users(
+    score: Scorer, holdout: Holdout, counts: Tensor, *, k: int
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """Return the metrics of one ranker as a grid keeps them: every mean, and the main ones in resamples of the users.
+
+    Args:
+        score: as in `score_ranker`, like the other arguments.
+        holdout: U users. Rankers that are scored on the same ones share their resamples.
+        counts: (L,) training events of each item.
+        k: length of the ranking.
+
+    Returns:
+        metric -> mean, nan where there is nothing to average; "map@3" counts all true items, "tail.map@3" those of the
+        tail. And metric -> (1,000,) float64 for recall@10 and all kinds of map@k.
+    """
+    names = metric_names(k, len(counts))
+    ranked, _ = rank_items(score, holdout.histories, _depth(names))
+    truths = {"": holdout.truth} | {f"{name}.": each for name, each in _truth_by_bucket(holdout, counts).items()}
+    columns: dict[str, Tensor] = {}
+    for prefix, truth in truths.items():
+        known = truth.indptr.diff() > 0
+        for name, values in score_ranking(ranked, truth, names).items():
+            columns[prefix + name] = torch.full((len(known),), math.nan, dtype=torch.float64)
+            columns[prefix + name][known] = values
+    main = [name for name in columns if name.endswith(f"map@{k}") or name == "recall@10"]
+    resampled = resampled_means(torch.stack([columns[name] for name in main], 1))
+    means = {name: float(column.nanmean()) for name, column in columns.items()}
+    return means, dict(zip(main, resampled.T, strict=True))
+
+
+def _depth(names: list[str]) -> int:
+    return max(int(name.partition("@")[2]) for name in names)
+
+
+def _truth_by_bucket(holdout: Holdout, counts: Tensor, new: int = 0) -> dict[str, SparseLabels]:
+    """Return the true items of each bucket; those that training never saw are of the tail."""
+    unseen = counts.new_zeros(holdout.truth.num_labels - len(counts))
+    masks = _buckets(torch.cat([counts, unseen]), len(counts), new)
+    return {bucket: only(holdout.truth, mask) for bucket, mask in masks.items()}
 
 
 def _buckets(counts: Tensor, num_items: int, new: int) -> dict[str, Tensor]:

@@ -105,6 +105,13 @@ def prepare(log: Any, valid: Any, valid_truth: Any, settings: RecommendSettings,
     return replace(prepared, counts=counts | {"item_table": described}, features=features, columns=columns)
 
 
+def recut(data: Prepared, settings: RecommendSettings) -> Prepared:
+    """Return the same users, with the examples that another model learns from."""
+    examples = training_examples(data.train, settings)
+    counts = data.counts | {"examples": len(examples), "skipped_users": examples.skipped}
+    return replace(data, examples=examples, counts=counts)
+
+
 def training_examples(sequences: Sequences, settings: RecommendSettings) -> Examples | Windows:
     """Return what the network of the settings learns from."""
     data = settings.data

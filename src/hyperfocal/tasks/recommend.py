@@ -156,7 +156,25 @@ class Recommender:
         resume = resume and run is not None and run.has(CONFIG)
         self.settings_ = self._resolve(run if resume else None)
         set_threads(self.settings_.train.threads)
-        data = prepare(log, valid, valid_truth, self.settings_, items)
+        return self._fit(prepare(log, valid, valid_truth, self.settings_, items), run, resume, watch)
+
+    def fit_prepared(
+        self,
+        data: Prepared,
+        *,
+        out: str | Path | None = None,
+        overwrite: bool = False,
+        watch: Watch = lambda *_: None,
+    ) -> Recommender:
+        """Fit on a log that is read, split and cut already, as the points of a grid share it; else as `fit`."""
+        run = None if out is None else RunFolder(out)
+        if run is not None:
+            run.refuse_taken(overwrite=overwrite)
+        self.settings_ = self._resolve(None)
+        set_threads(self.settings_.train.threads)
+        return self._fit(data, run, False, watch)
+
+    def _fit(self, data: Prepared, run: RunFolder | None, resume: bool, watch: Watch) -> Recommender:
         self.fingerprint_ = data.fingerprint()
         if run is not None:
             begin_run(run, self.settings_, self.fingerprint_, resume=resume)
@@ -354,6 +372,11 @@ class Recommender:
         else:
             holdout = hold_out_truth(histories, as_log(truth, settings), self.vocabulary_)
         holdout.refuse_empty(str(log) if isinstance(log, str | Path) else "log")
+        return self.evaluate_holdout(holdout, k=k, repeats=repeats)
+
+    def evaluate_holdout(self, holdout: Holdout, *, k: int | None = None, repeats: bool = False) -> dict[str, Any]:
+        """Return scores and verdict, as `evaluate`, for users whose histories are numbered and cut already."""
+        self._refuse_unfitted()
         with torch.inference_mode():
             metrics = self._compare(holdout, k=k, repeats=repeats)
         return metrics | {"data": holdout.describe()}
