@@ -18,7 +18,7 @@ from hyperfocal.config.sections import (
 )
 
 CAUSAL = ("transformer", "gru", "mean")  # encoders that read histories of any length, and learn from every position
-MODEL_NAMES = (*CAUSAL, "concat_mlp", "popularity", "cooccurrence", "markov", "decayed_markov")
+MODEL_NAMES = (*CAUSAL, "concat_mlp", "popularity", "cooccurrence", "markov", "decayed_markov", "item_knn", "ease")
 
 
 class DataSettings(Section, frozen=True, kw_only=True):
@@ -40,7 +40,16 @@ class ModelSettings(Section, frozen=True, kw_only=True):
     """Which model, and its size."""
 
     name: Literal[
-        "transformer", "gru", "mean", "concat_mlp", "popularity", "cooccurrence", "markov", "decayed_markov"
+        "transformer",
+        "gru",
+        "mean",
+        "concat_mlp",
+        "popularity",
+        "cooccurrence",
+        "markov",
+        "decayed_markov",
+        "item_knn",
+        "ease",
     ] = "concat_mlp"
     embedding_width: AtLeastOne = 50  # of an item; for transformer a multiple of heads
     hidden_widths: tuple[AtLeastOne, ...] = (100, 50)  # concat_mlp

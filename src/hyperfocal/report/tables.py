@@ -47,6 +47,7 @@ def scores_report(metrics: dict[str, Any], *, title: str) -> Group:
             "coverage: share of the items that anyone gets.",
             style="dim",
         ),
+        *(Text(line, style="dim") for line in metrics.get("not_compared", [])),
         Text(),
     ]
     if metrics.get("verdict"):

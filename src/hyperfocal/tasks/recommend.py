@@ -22,7 +22,7 @@ from hyperfocal.data.tables import Log
 from hyperfocal.data.vocabulary import Vocabulary, encode_log
 from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.metrics.ranking import NO_ITEM, Scorer, check_depth, rank_items
-from hyperfocal.models.baselines import KINDS, Baseline, fit_baseline
+from hyperfocal.models.baselines import EASE_BESIDE, KINDS, Baseline, baselines_beside, fit_baseline, refuse_size
 from hyperfocal.runs import CONFIG, DATA, MODEL, RunFolder, describe_environment
 from hyperfocal.tasks.evaluation import report, score_ranker
 from hyperfocal.tasks.folders import begin_run, read_settings, resolve_settings
@@ -60,7 +60,8 @@ class Recommender:
 
     Args:
         recipe: path of a TOML file.
-        model: "transformer", "gru", "mean", "concat_mlp", "popularity", "cooccurrence", "markov" or "decayed_markov".
+        model: "transformer", "gru", "mean", "concat_mlp", "popularity", "cooccurrence", "markov", "decayed_markov",
+            "item_knn" or "ease".
         history: items that the network reads.
         next_items: items that are the target.
         seed: of the split, the initial weights and the order of the examples.
@@ -148,6 +149,7 @@ class Recommender:
         self.settings_ = self._resolve(run if resume else None)
         set_threads(self.settings_.train.threads)
         data = prepare(log, valid, valid_truth, self.settings_)
+        refuse_size(self.settings_.model.name, len(data.vocabulary))
         self.fingerprint_ = data.fingerprint()
         if run is not None:
             begin_run(run, self.settings_, self.fingerprint_, resume=resume)
@@ -169,9 +171,10 @@ class Recommender:
 
     def _learn(self, data: Prepared, run: RunFolder | None, *, resume: bool, watch: Watch) -> None:
         self.vocabulary_ = data.vocabulary
-        self.baselines_ = {name: fit_baseline(name, data.train) for name in KINDS}
-        self.history_: list[dict[str, float]] = []
         name = self.settings_.model.name
+        beside = baselines_beside(len(data.vocabulary))
+        self.baselines_ = {other: fit_baseline(other, data.train) for other in KINDS if other in (*beside, name)}
+        self.history_: list[dict[str, float]] = []
         if name in KINDS:
             self.model_: Any = self.baselines_[name]
         else:
@@ -194,12 +197,21 @@ class Recommender:
         k = self.settings_.data.next if k is None else k
         check_depth(k, len(self.vocabulary_))
         name = self.settings_.model.name
-        scorers = {name: self._scorer()} | {other: self.baselines_[other].scores for other in KINDS}
+        scorers = {name: self._scorer()} | {other: baseline.scores for other, baseline in self.baselines_.items()}
         scores = {
             other: score_ranker(scorer, holdout, self._counts(), k=k, repeats=repeats)
             for other, scorer in scorers.items()
         }
-        return report(name, scores, metric=f"map@{k}", users=len(holdout))
+        found = report(name, scores, metric=f"map@{k}", users=len(holdout))
+        return found | {"not_compared": [self._why_absent(other) for other in KINDS if other not in scores]}
+
+    def _why_absent(self, baseline: str) -> str:
+        """Say why a baseline is not in the table."""
+        items = len(self.vocabulary_)
+        reason = f"{items:,} items are more than the {EASE_BESIDE:,} up to which it is fitted beside other models"
+        if baseline in baselines_beside(items):
+            reason = "the run was fitted before hyperfocal had it"
+        return f"{baseline} is not in the table: {reason}. `--model {baseline}` fits it."
 
     def _counts(self) -> Tensor:
         """Return (L,) training events of each item."""
@@ -338,11 +350,14 @@ class Recommender:
 
 
 def _baselines(tensors: dict[str, Tensor], num_items: int) -> dict[str, Baseline]:
-    parts: dict[str, dict[str, Tensor]] = {name: {} for name in KINDS}
+    """Return the baselines of a file; a run that was fitted before one of them existed lacks it."""
+    parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         name, _, part = key.partition(".")
-        parts[name][part] = tensor
-    baselines = {name: Baseline.from_tensors(name, part) for name, part in parts.items()}
+        parts.setdefault(name, {})[part] = tensor
+    baselines = {name: Baseline.from_tensors(name, parts[name]) for name in sorted(parts, key=list(KINDS).index)}
+    if "popularity" not in baselines:
+        raise ValueError("it has no popularity")
     if any(len(baseline.counts) != num_items for baseline in baselines.values()):
         raise ValueError(f"it is not over the {num_items:,} items of vocabulary.json")
     return baselines
