@@ -137,7 +137,7 @@ class Recommender:
         Raises:
             DataError: the log cannot be read or has no user with history + 1 items.
             LeakError: a user stands in `log` and in `valid`.
-            ConfigError: a setting is wrong, or a resumed run had others.
+            ConfigError: a setting is wrong, a resumed run had others, or the model is ease and the catalogue too large.
             RunError: `out` holds another run or cannot be written.
             TrainingError: the loss is no longer a number.
             KeyboardInterrupt: Ctrl-C, after a checkpoint was written to `out`.
