@@ -112,7 +112,8 @@ class TestFit:
             (("--set", "epochs"), "expected SECTION.KEY=VALUE"),
             (
                 ("--model", "marcov"),
-                "one of transformer, gru, mean, concat_mlp, popularity, cooccurrence, markov, decayed_markov",
+                "one of transformer, gru, mean, concat_mlp, popularity, cooccurrence, markov, decayed_markov, "
+                "item_knn, ease",
             ),
             (("--history", "0"), "data.history = 0 is not allowed"),
             (("--next", "16"), "data.next asks for the best 16 items, but training has 15"),

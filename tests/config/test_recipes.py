@@ -152,7 +152,8 @@ class TestErrors:
             (
                 "model.name",
                 "markv",
-                "one of transformer, gru, mean, concat_mlp, popularity, cooccurrence, markov, decayed_markov",
+                "one of transformer, gru, mean, concat_mlp, popularity, cooccurrence, markov, decayed_markov, "
+                "item_knn, ease",
             ),
             ("loss.name", "focl", "one of focal, bce, asymmetric, softmax"),
             ("loss.reduction", "all", "one of positives, batch, mean, sum"),

@@ -1,16 +1,21 @@
 """The job from a log to recommendations: what is learnt, kept, resumed, scored and refused."""
 
 import json
+from io import StringIO
 
 import polars as pl
 import pytest
 import torch
+from rich.console import Console
+from safetensors.torch import load_file, save_file
 from sklearn.base import clone
 
 from hyperfocal.data.synthetic import make_challenges
 from hyperfocal.data.tables import Log
 from hyperfocal.errors import ConfigError, DataError, LeakError, RunError, TrainingError
+from hyperfocal.models import baselines
 from hyperfocal.models.baselines import KINDS
+from hyperfocal.report.tables import scores_report
 from hyperfocal.tasks.recommend import Recommender
 
 FAST = {"train.epochs": 2, "train.patience": 0, "train.threads": 1}
@@ -84,6 +89,25 @@ class TestLearning:
         loaded = Recommender.load(tmp_path / "run")
         assert loaded.recommend(histories) == recommender.recommend(histories)
         assert recommender.metrics_["verdict"]["words"].startswith(model)
+
+    def test_ease_over_a_large_catalogue_is_fitted_only_by_name(self, data, monkeypatch):
+        monkeypatch.setattr(baselines, "EASE_BESIDE", 14)
+        metrics = Recommender(model="markov").fit(data.train).metrics_
+        assert "ease" not in metrics["scores"]
+        assert len(metrics["not_compared"]) == 1
+        assert metrics["not_compared"][0].startswith(f"ease is not in the table: {metrics['data']['items']} items are")
+        console = Console(width=200, file=StringIO())
+        console.print(scores_report(metrics, title="Validation"))
+        assert metrics["not_compared"][0] in console.file.getvalue()
+        named = Recommender(model="ease").fit(data.train).metrics_
+        assert "ease" in named["scores"]
+        assert named["not_compared"] == []
+
+    def test_ease_over_too_many_items_writes_nothing(self, data, monkeypatch, tmp_path):
+        monkeypatch.setattr(baselines, "EASE_ITEMS", 14)
+        with pytest.raises(ConfigError, match=r"ease over \d+ items is not allowed"):
+            Recommender(model="ease").fit(data.train, out=tmp_path / "run")
+        assert not (tmp_path / "run" / "config.toml").exists()
 
     def test_validation_users_are_held_out_and_items_of_others_are_the_catalogue(self, data):
         recommender = Recommender(model="popularity", settings={"data.valid_fraction": 0.25}).fit(data.train)
@@ -288,6 +312,28 @@ class TestKeeping:
         other.save(tmp_path / "other")
         (tmp_path / "run" / "vocabulary.json").write_bytes((tmp_path / "other" / "vocabulary.json").read_bytes())
         with pytest.raises(RunError, match="is damaged"):
+            Recommender.load(tmp_path / "run")
+
+    def test_a_run_from_before_a_baseline_existed_still_loads_and_says_so(self, fitted, data, histories, tmp_path):
+        recommender, _ = fitted
+        recommender.save(tmp_path / "run")
+        file = tmp_path / "run" / "baselines.safetensors"
+        tensors = load_file(file)
+        save_file({key: tensor for key, tensor in tensors.items() if not key.startswith(("item_knn", "ease"))}, file)
+        loaded = Recommender.load(tmp_path / "run")
+        assert loaded.recommend(histories) == recommender.recommend(histories)
+        metrics = loaded.evaluate(data.train)
+        assert list(metrics["scores"]) == ["concat_mlp", *[name for name in KINDS if name not in ("item_knn", "ease")]]
+        assert metrics["not_compared"] == [
+            f"{name} is not in the table: the run was fitted before hyperfocal had it. `--model {name}` fits it."
+            for name in ("item_knn", "ease")
+        ]
+
+    def test_a_baselines_file_without_popularity_is_damaged(self, fitted, tmp_path):
+        fitted[0].save(tmp_path / "run")
+        file = tmp_path / "run" / "baselines.safetensors"
+        save_file({key: part for key, part in load_file(file).items() if not key.startswith("popularity")}, file)
+        with pytest.raises(RunError, match=r"baselines\.safetensors is damaged \(it has no popularity\)"):
             Recommender.load(tmp_path / "run")
 
     def test_another_run_is_not_replaced_unasked(self, fitted, data):

@@ -54,7 +54,8 @@ def recommend() -> None:
 @click.option("--next", "next_items", type=int, help="Items to predict.  [default: 3]")
 @click.option(
     "--model",
-    help="transformer, gru, mean, concat_mlp; popularity, cooccurrence, markov, decayed_markov.  [default: concat_mlp]",
+    help="transformer, gru, mean, concat_mlp; popularity, cooccurrence, markov, decayed_markov, item_knn, ease.  "
+    "[default: concat_mlp]",
 )
 @click.option(
     "--protocol",
@@ -90,7 +91,7 @@ def fit(
     resume: bool,
     overwrite: bool,
 ) -> None:
-    """Fit on the log TRAIN and score the result beside four baselines.
+    """Fit on the log TRAIN and score the result beside the baselines.
 
     TRAIN is CSV, TSV, Parquet or JSON lines with a row an event; or text (.txt) with `user item item ...`
     a line; or a programming-challenge log, known by its header. All but Parquet may end in .gz.

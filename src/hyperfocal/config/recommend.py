@@ -18,7 +18,14 @@ from hyperfocal.config.sections import (
 )
 
 CAUSAL = ("transformer", "gru", "mean")  # encoders that read histories of any length, and learn from every position
-COUNTING = ("popularity", "cooccurrence", "markov", "decayed_markov")  # baselines, which train nothing
+COUNTING = (
+    "popularity",
+    "cooccurrence",
+    "markov",
+    "decayed_markov",
+    "item_knn",
+    "ease",
+)  # baselines, which train nothing
 MODEL_NAMES = (*CAUSAL, "concat_mlp", *COUNTING)
 
 
@@ -41,7 +48,16 @@ class ModelSettings(Section, frozen=True, kw_only=True):
     """Which model, and its size."""
 
     name: Literal[
-        "transformer", "gru", "mean", "concat_mlp", "popularity", "cooccurrence", "markov", "decayed_markov"
+        "transformer",
+        "gru",
+        "mean",
+        "concat_mlp",
+        "popularity",
+        "cooccurrence",
+        "markov",
+        "decayed_markov",
+        "item_knn",
+        "ease",
     ] = "concat_mlp"
     embedding_width: AtLeastOne = 50  # of an item; for transformer a multiple of heads
     hidden_widths: tuple[AtLeastOne, ...] = (100, 50)  # concat_mlp

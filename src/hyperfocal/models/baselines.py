@@ -7,23 +7,40 @@ popularity        no matrix
 cooccurrence      matrix[a, b] = P(b in a user's items | a in them), the whole history counts
 markov            matrix[a, b] = P(next item is b | item is a), the newest item counts
 decayed_markov    the same matrix, the last five items count, each half as much as the next newer
+item_knn          matrix[a, b] = n_ab / (sqrt(n_a n_b) + SHRINK), the cosine of two items, n their users; the whole
+                  history counts, each item half as much as the next newer. Sarwar et al. 2001; Deshpande and
+                  Karypis 2004, without their normalisation of rows
+ease              matrix[a, b] = -P[a, b] / P[b, b], P = inverse(X'X + REGULARISATION I), X the binary users x items
+                  matrix: the linear model that predicts each item from all others. Weights may be negative. The
+                  history counts as for item_knn. Steck 2019 (EASE^R), there without decay
+
+`ease` inverts a dense L x L matrix: about L^3 multiplications and 13 L^2 bytes, twice that where float64 is needed.
+It stands beside other models up to EASE_BESIDE items, and is fitted up to EASE_ITEMS when asked for by name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from scipy import sparse
+from scipy.linalg import lapack
 from torch import Tensor
 
+from hyperfocal.errors import ConfigError
 from hyperfocal.sequences import Sequences
 
 POPULARITY_WEIGHT = 1e-6  # breaks ties, and ranks for a user without a known item
 NEIGHBOURS = 500  # strongest entries of a row that are kept, so that memory is O(L)
 BLOCK_NUMBERS = 2**23  # entries of the co-occurrence matrix that exist before the weak ones are dropped
+SHRINK = 50.0  # item_knn: pulls the similarity of items with few users to 0
+REGULARISATION = 200.0  # ease: lambda, in users
+EASE_BESIDE = 8_000  # items: its fit takes about ten seconds on one core
+EASE_ITEMS = 20_000  # items: about 6 GB and three minutes on one core, estimated from 12,068 items
+FLOAT32_CONDITION = 1e5  # ease: largest condition number for which float32 is exact to about 1%
 
 
 class Kind(NamedTuple):
@@ -38,6 +55,8 @@ KINDS = {
     "cooccurrence": Kind(None, 1.0),
     "markov": Kind(1, 1.0),
     "decayed_markov": Kind(5, 0.5),
+    "item_knn": Kind(None, 0.5),
+    "ease": Kind(None, 0.5),
 }
 
 
@@ -92,10 +111,35 @@ class Baseline:
         return cls(KINDS[name], tensors["counts"], matrix)
 
 
+def baselines_beside(num_items: int) -> list[str]:
+    """Return the names of the baselines that are quick enough to stand beside any model of `num_items` items."""
+    return [name for name in KINDS if name != "ease" or num_items <= EASE_BESIDE]
+
+
+def refuse_size(name: str, num_items: int) -> None:
+    """Raise ConfigError where the named model is `ease` and the catalogue has more than EASE_ITEMS items."""
+    if name == "ease" and num_items > EASE_ITEMS:
+        raise ConfigError(
+            f"model ease over {num_items:,} items is not allowed: it inverts a dense matrix of items x items. "
+            f"Expected at most {EASE_ITEMS:,} items. Choose item_knn, or leave rare items out of the log"
+        )
+
+
 def fit_baseline(name: str, sequences: Sequences) -> Baseline:
-    """Return the named baseline, fitted on every event of the sequences."""
+    """Return the named baseline, fitted on every event of the sequences.
+
+    Raises:
+        ConfigError: `ease` over more than EASE_ITEMS items.
+    """
+    refuse_size(name, sequences.num_items)
     counts = torch.bincount(sequences.items, minlength=sequences.num_items)
-    matrices = {"cooccurrence": _cooccurrence, "markov": _transitions, "decayed_markov": _transitions}
+    matrices = {
+        "cooccurrence": _cooccurrence,
+        "markov": _transitions,
+        "decayed_markov": _transitions,
+        "item_knn": _cosines,
+        "ease": _ease,
+    }
     return Baseline(KINDS[name], counts, matrices[name](sequences) if name in matrices else None)
 
 
@@ -103,42 +147,101 @@ def _transitions(sequences: Sequences) -> sparse.csr_array:
     """Return P(next is b | a) as an (L, L) matrix."""
     same_user = (sequences.users.diff() == 0).numpy()
     items = sequences.items.numpy()
-    return _rows_to_shares(_counted(items[:-1][same_user], items[1:][same_user], sequences.num_items), divisor=None)
+    counts = _counted(items[:-1][same_user], items[1:][same_user], sequences.num_items)
+    return _strongest(_scaled(counts, np.repeat(counts.sum(1), np.diff(counts.indptr))))
 
 
 def _cooccurrence(sequences: Sequences) -> sparse.csr_array:
     """Return P(b in a user's items | a in them) as an (L, L) matrix without a diagonal."""
+    users = sequences.as_labels().counts().numpy()
+    blocks = [
+        _strongest(_scaled(together, np.repeat(users[start : start + together.shape[0]], np.diff(together.indptr))))
+        for start, together in _together(sequences)
+    ]
+    return _stacked(blocks)
+
+
+def _cosines(sequences: Sequences) -> sparse.csr_array:
+    """Return n_ab / (sqrt(n_a n_b) + SHRINK) as an (L, L) matrix without a diagonal."""
+    roots = np.sqrt(sequences.as_labels().counts().numpy())
+    blocks = []
+    for start, together in _together(sequences):
+        own = np.repeat(roots[start : start + together.shape[0]], np.diff(together.indptr))
+        blocks.append(_strongest(_scaled(together, own * roots[together.indices] + SHRINK)))
+    return _stacked(blocks)
+
+
+def _ease(sequences: Sequences) -> sparse.csr_array:
+    """Return -P[a, b] / P[b, b] as an (L, L) matrix without a diagonal."""
+    size = sequences.num_items
+    gram = np.zeros((size, size), dtype=np.float32)
+    for start, together in _together(sequences):
+        gram[start : start + together.shape[0]] = together.toarray()
+    np.fill_diagonal(gram, sequences.as_labels().counts().numpy() + REGULARISATION)
+    weights = _inverse(gram)
+    weights /= -weights.diagonal()
+    np.fill_diagonal(weights, 0)
+    step = max(BLOCK_NUMBERS // max(size, 1), 1)
+    return _stacked([_strongest(sparse.csr_array(weights[start : start + step])) for start in range(0, size, step)])
+
+
+def _inverse(gram: np.ndarray) -> np.ndarray:
+    """Return the inverse of a symmetric matrix of eigenvalues >= REGULARISATION; spends the matrix to save memory."""
+    condition = gram.sum(1).max(initial=0) / REGULARISATION  # the largest row sum is at least the largest eigenvalue
+    if condition > FLOAT32_CONDITION:
+        gram = gram.astype(np.float64)
+    functions: Any = lapack.get_lapack_funcs(("potrf", "potri"), (gram,))
+    factorise, invert = functions
+    factor, failed = factorise(gram.T, overwrite_a=True)  # .T: LAPACK works in place on columns
+    assert failed == 0, "X'X + lambda I is positive definite"
+    upper, failed = invert(factor, overwrite_c=True)
+    assert failed == 0, "a Cholesky factor has no zero on its diagonal"
+    inverse: np.ndarray = np.triu(upper)
+    inverse += np.triu(upper, 1).T
+    return inverse
+
+
+def _together(sequences: Sequences) -> Iterator[tuple[int, sparse.csr_array]]:
+    """Yield (first row, rows) of the (L, L) numbers of users who have both items, without a diagonal."""
     labels = sequences.as_labels()
     shape = (len(sequences), sequences.num_items)
     ones = np.ones(labels.num_positives, dtype=np.float32)
     users_by_items = sparse.csr_array((ones, labels.indices.numpy(), labels.indptr.numpy()), shape=shape)
-    items_by_users, counts = users_by_items.T.tocsr(), labels.counts().numpy()
+    items_by_users = users_by_items.T.tocsr()
     step = max(BLOCK_NUMBERS // max(shape[1], 1), 1)
-    blocks = []
     for start in range(0, shape[1], step):
         together = (items_by_users[start : start + step] @ users_by_items).tocsr()
         together.setdiag(0, k=start)
         together.eliminate_zeros()
-        blocks.append(_rows_to_shares(together, divisor=counts[start : start + step]))
-    matrix: sparse.csr_array = sparse.vstack(blocks, format="csr")
-    return matrix
+        yield start, together
 
 
 def _counted(rows: np.ndarray, columns: np.ndarray, size: int) -> sparse.csr_array:
     return sparse.coo_array((np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=(size, size)).tocsr()
 
 
-def _rows_to_shares(counts: sparse.csr_array, *, divisor: np.ndarray | None) -> sparse.csr_array:
-    """Divide each row by its divisor (its sum where None) and keep its strongest entries."""
-    divisor = counts.sum(1) if divisor is None else divisor
-    lengths = np.diff(counts.indptr)
-    shares = counts.data / np.repeat(np.maximum(divisor, 1), lengths)
-    rows = np.repeat(np.arange(counts.shape[0]), lengths)
-    order = np.lexsort((counts.indices, -shares, rows))  # by row, then strongest first
-    rank = np.arange(len(rows)) - np.repeat(counts.indptr[:-1], lengths)
-    kept = np.sort(order[rank < NEIGHBOURS])
-    values = (shares[kept].astype(np.float32), (rows[kept], counts.indices[kept]))
-    return sparse.coo_array(values, shape=counts.shape).tocsr()
+def _scaled(counts: sparse.csr_array, divisors: np.ndarray) -> sparse.csr_array:
+    """Divide every stored entry by its divisor."""
+    return sparse.csr_array((counts.data / divisors, counts.indices, counts.indptr), shape=counts.shape)
+
+
+def _strongest(matrix: sparse.csr_array) -> sparse.csr_array:
+    """Return float32 with the NEIGHBOURS entries of each row that are farthest from 0; of equals the first."""
+    matrix.sort_indices()
+    for row in np.flatnonzero(np.diff(matrix.indptr) > NEIGHBOURS):
+        entries = matrix.data[matrix.indptr[row] : matrix.indptr[row + 1]]  # a view
+        strength = np.abs(entries)
+        weakest = np.partition(strength, -NEIGHBOURS)[-NEIGHBOURS]  # that is kept
+        equals = np.flatnonzero(strength == weakest)
+        entries[equals[NEIGHBOURS - np.count_nonzero(strength > weakest) :]] = 0
+        entries[strength < weakest] = 0
+    matrix.eliminate_zeros()
+    return matrix.astype(np.float32)
+
+
+def _stacked(blocks: list[sparse.csr_array]) -> sparse.csr_array:
+    matrix: sparse.csr_array = sparse.vstack(blocks, format="csr")
+    return matrix
 
 
 def _history_weights(histories: Sequences, kind: Kind) -> sparse.csr_array:

@@ -44,6 +44,7 @@ def scores_report(metrics: dict[str, Any], *, title: str) -> Group:
         Text(f"{title}, {metrics['users']:,} users", style="bold"),
         scores_table(metrics),
         Text(f"{_meaning(metrics)}; coverage: share of the items that anyone gets.", style="dim"),
+        *(Text(line, style="dim") for line in metrics.get("not_compared", [])),
         Text(),
     ]
     if metrics.get("verdict"):

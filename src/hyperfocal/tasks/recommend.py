@@ -22,7 +22,7 @@ from hyperfocal.data.tables import Log
 from hyperfocal.data.vocabulary import encode_log
 from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.metrics.ranking import NO_ITEM, Scorer, check_depth, rank_items
-from hyperfocal.models.baselines import KINDS, Baseline, fit_baseline
+from hyperfocal.models.baselines import EASE_BESIDE, KINDS, Baseline, baselines_beside, fit_baseline, refuse_size
 from hyperfocal.runs import CONFIG, RunFolder
 from hyperfocal.tasks.evaluation import report, score_ranker
 from hyperfocal.tasks.folders import begin_run, resolve_settings
@@ -62,7 +62,8 @@ class Recommender:
 
     Args:
         recipe: path of a TOML file.
-        model: "transformer", "gru", "mean", "concat_mlp", "popularity", "cooccurrence", "markov" or "decayed_markov".
+        model: "transformer", "gru", "mean", "concat_mlp", "popularity", "cooccurrence", "markov", "decayed_markov",
+            "item_knn" or "ease".
         history: items that the network reads.
         next_items: items that are the target.
         seed: of the split, the initial weights and the order of the examples.
@@ -145,7 +146,7 @@ class Recommender:
         Raises:
             DataError: the log cannot be read or has no user with history + 1 items; the table of items is wrong.
             LeakError: a user stands in `log` and in `valid`.
-            ConfigError: a setting is wrong, or a resumed run had others.
+            ConfigError: a setting is wrong, a resumed run had others, or the model is ease and the catalogue too large.
             RunError: `out` holds another run or cannot be written.
             TrainingError: the loss is no longer a number.
             KeyboardInterrupt: Ctrl-C, after a checkpoint was written to `out`.
@@ -175,6 +176,7 @@ class Recommender:
         return self._fit(data, run, False, watch)
 
     def _fit(self, data: Prepared, run: RunFolder | None, resume: bool, watch: Watch) -> Recommender:
+        refuse_size(self.settings_.model.name, len(data.vocabulary))
         self.fingerprint_ = data.fingerprint()
         if run is not None:
             begin_run(run, self.settings_, self.fingerprint_, resume=resume)
@@ -196,8 +198,8 @@ class Recommender:
 
     def _learn(self, data: Prepared, run: RunFolder | None, *, resume: bool, watch: Watch) -> None:
         self._adopt(data)
-        self.history_: list[dict[str, float]] = []
         name = self.settings_.model.name
+        self.history_: list[dict[str, float]] = []
         if name in KINDS:
             self.model_: Any = self.baselines_[name]
         else:
@@ -207,7 +209,8 @@ class Recommender:
         """Take over the items, users and events, and count what the baselines count."""
         self.vocabulary_, self.users_, self.events_ = data.vocabulary, data.users, data.train
         self.features_, self.columns_ = data.features, list(data.columns)
-        self.baselines_ = {name: fit_baseline(name, data.train) for name in KINDS}
+        wanted = (*baselines_beside(len(data.vocabulary)), self.settings_.model.name)
+        self.baselines_ = {name: fit_baseline(name, data.train) for name in KINDS if name in wanted}
 
     def _scorer(self) -> Scorer:
         if isinstance(self.model_, Baseline):
@@ -226,12 +229,21 @@ class Recommender:
         k = self.settings_.data.next if k is None else k
         check_depth(k, len(self.vocabulary_))
         name = self.settings_.model.name
-        scorers = {name: self._scorer()} | {other: self.baselines_[other].scores for other in KINDS}
+        scorers = {name: self._scorer()} | {other: baseline.scores for other, baseline in self.baselines_.items()}
         scores = {
             other: score_ranker(scorer, holdout, self._counts(), k=k, repeats=repeats, new=self.new_items_)
             for other, scorer in scorers.items()
         }
-        return report(name, scores, metric=f"map@{k}", users=len(holdout))
+        found = report(name, scores, metric=f"map@{k}", users=len(holdout))
+        return found | {"not_compared": [self._why_absent(other) for other in KINDS if other not in scores]}
+
+    def _why_absent(self, baseline: str) -> str:
+        """Say why a baseline is not in the table."""
+        items = len(self.vocabulary_)
+        reason = f"{items:,} items are more than the {EASE_BESIDE:,} up to which it is fitted beside other models"
+        if baseline in baselines_beside(items):
+            reason = "the run was fitted before hyperfocal had it"
+        return f"{baseline} is not in the table: {reason}. `--model {baseline}` fits it."
 
     def _counts(self) -> Tensor:
         """Return (L,) training events of each item."""

@@ -104,11 +104,14 @@ def _features(run: RunFolder) -> tuple[list[ItemColumn], ItemFeatures | None]:
 
 
 def _baselines(tensors: dict[str, Tensor], num_items: int) -> dict[str, Baseline]:
-    parts: dict[str, dict[str, Tensor]] = {name: {} for name in KINDS}
+    """Return the baselines of a file; a run that was fitted before one of them existed lacks it."""
+    parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         name, _, part = key.partition(".")
-        parts[name][part] = tensor
-    baselines = {name: Baseline.from_tensors(name, part) for name, part in parts.items()}
+        parts.setdefault(name, {})[part] = tensor
+    baselines = {name: Baseline.from_tensors(name, parts[name]) for name in sorted(parts, key=list(KINDS).index)}
+    if "popularity" not in baselines:
+        raise ValueError("it has no popularity")
     if any(len(baseline.counts) != num_items for baseline in baselines.values()):
         raise ValueError(f"it is not over the {num_items:,} items of vocabulary.json")
     return baselines
