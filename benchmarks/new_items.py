@@ -95,7 +95,7 @@ def rankers(recommender: Recommender, wider: Recommender, table: pl.DataFrame, s
     counts = wider.baselines_["popularity"].counts.double()
     generator = torch.Generator().manual_seed(seed)
     return {
-        wider.settings_.model.name: wider._scorer(),
+        wider.settings_.model.name: wider.scorer(),
         "random": lambda histories: torch.rand(len(histories), len(values), generator=generator),
         "popularity": lambda histories: popularity(values, counts, wider.new_items_).repeat(len(histories), 1),
         "neighbours": lambda histories: neighbours(values, histories),

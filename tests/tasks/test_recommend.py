@@ -323,7 +323,11 @@ class TestKeeping:
         loaded = Recommender.load(tmp_path / "run")
         assert loaded.recommend(histories) == recommender.recommend(histories)
         metrics = loaded.evaluate(data.train)
-        assert list(metrics["scores"]) == ["concat_mlp", *[name for name in KINDS if name not in ("item_knn", "ease")]]
+        assert list(metrics["scores"]) == [
+            "concat_mlp",
+            "blend",
+            *[name for name in KINDS if name not in ("item_knn", "ease")],
+        ]
         assert metrics["not_compared"] == [
             f"{name} is not in the table: the run was fitted before hyperfocal had it. `--model {name}` fits it."
             for name in ("item_knn", "ease")

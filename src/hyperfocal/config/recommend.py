@@ -66,6 +66,7 @@ class ModelSettings(Section, frozen=True, kw_only=True):
     heads: AtLeastOne = 2  # transformer
     positions: Literal["learned", "rotary", "none"] = "learned"  # transformer: how it knows the order
     feed_forward: AtLeastOne = 4  # transformer: width of the feed-forward layer, in embedding widths
+    blend: bool = False  # networks: rank by their blend with decayed_markov, whose weight validation users choose
     decay: Annotated[float, Meta(gt=0, le=1)] = 0.8  # mean: weight of an item against the next newer one
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from hyperfocal.config.classify import ClassifySettings
-from hyperfocal.config.recommend import CAUSAL, COUNTING, RecommendSettings
+from hyperfocal.config.recommend import CAUSAL, COUNTING, MODEL_NAMES, RecommendSettings
 from hyperfocal.config.sections import LARGEST, Section
 
 Unread = tuple[str, str, Container[Any]]
@@ -83,6 +83,7 @@ RECOMMEND = Rules(
         ("model.heads", "model.name", ("gru", "mean", "concat_mlp", *COUNTING)),
         ("model.positions", "model.name", ("gru", "mean", "concat_mlp", *COUNTING)),
         ("model.feed_forward", "model.name", ("gru", "mean", "concat_mlp", *COUNTING)),
+        ("model.blend", "model.name", MODEL_NAMES),  # points are compared without
         ("model.decay", "model.name", ("transformer", "gru", "concat_mlp", *COUNTING)),
         ("loss.gamma", "loss.name", ("bce", "softmax", "gbce", "sampled_softmax")),
         ("loss.alpha", "loss.name", ("bce", "asymmetric", "softmax", "gbce", "sampled_softmax")),

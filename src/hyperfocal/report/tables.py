@@ -44,7 +44,7 @@ def scores_report(metrics: dict[str, Any], *, title: str) -> Group:
         Text(f"{title}, {metrics['users']:,} users", style="bold"),
         scores_table(metrics),
         Text(f"{_meaning(metrics)}; coverage: share of the items that anyone gets.", style="dim"),
-        *(Text(line, style="dim") for line in metrics.get("not_compared", [])),
+        *(Text(line, style="dim") for line in [*_blend(metrics), *metrics.get("not_compared", [])]),
         Text(),
     ]
     if metrics.get("verdict"):
@@ -57,6 +57,14 @@ def _meaning(metrics: dict[str, Any]) -> str:
     if "new" in metrics["scores"][metrics["model"]]:
         return f"seen, new: {metric} of the true items that were in training, and of those that were not"
     return f"head, medium, tail: {metric} of the true items with >= 200, 20-199, < 20 training events"
+
+
+def _blend(metrics: dict[str, Any]) -> list[str]:
+    """Return what the blend is made of, where there is one."""
+    if "blend" not in metrics:
+        return []
+    weight, partner = metrics["blend"]["weight"], metrics["blend"]["with"]
+    return [f"blend: {1 - weight:.0%} network, {weight:.0%} {partner}, as validation users chose."]
 
 
 def data_lines(counts: dict[str, Any]) -> list[str]:

@@ -16,6 +16,8 @@ from hyperfocal.metrics.compare import Interval, mean_intervals, paired_differen
 from hyperfocal.metrics.frequency import bucket_masks
 from hyperfocal.metrics.ranking import Scorer, coverage, only, rank_items, score_ranking
 
+BLEND = "blend"  # what a blend is called beside the others
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -130,10 +132,23 @@ def _intervals(per_user: dict[str, Tensor]) -> dict[str, Interval]:
     return dict(zip(per_user, mean_intervals(torch.stack(list(per_user.values()), 1)), strict=True))
 
 
-def report(model: str, scores: Mapping[str, Scores], *, metric: str, users: int) -> dict[str, Any]:
-    """Return the JSON-able comparison of a model with the baselines: scores, and a verdict in words."""
-    ranked = sorted((name for name in scores if name != model), key=lambda name: -scores[name].overall[metric].mean)
-    verdict = _verdict(model, ranked[0], scores, metric) if ranked else {}
+def report(
+    model: str, scores: Mapping[str, Scores], *, metric: str, users: int, network: str | None = None
+) -> dict[str, Any]:
+    """Return the JSON-able comparison of what ranks with the baselines: scores, and a verdict in words.
+
+    Args:
+        model: name of what ranks.
+        scores: name -> its scores.
+        metric: that the verdict is about.
+        users: how many were scored.
+        network: name of the network where there is a blend with it too, which the verdict compares with it.
+    """
+    baselines = [name for name in scores if name not in (model, network, BLEND)]
+    best = max(baselines, key=lambda name: scores[name].overall[metric].mean, default=None)
+    verdict = _verdict(model, best, scores, metric, called=", the best baseline") if best else {}
+    if network and verdict:
+        verdict["words"] += f" {_verdict(BLEND, network, scores, metric)['words']}"
     return {
         "users": users,
         "metric": metric,
@@ -143,13 +158,13 @@ def report(model: str, scores: Mapping[str, Scores], *, metric: str, users: int)
     }
 
 
-def _verdict(model: str, baseline: str, scores: Mapping[str, Scores], metric: str) -> dict[str, Any]:
-    """Say whether the model wins or loses against the best baseline, or whether chance explains it."""
-    difference = paired_difference(scores[model].per_user[metric], scores[baseline].per_user[metric])
+def _verdict(model: str, other: str, scores: Mapping[str, Scores], metric: str, called: str = "") -> dict[str, Any]:
+    """Say whether the model wins or loses against another, or whether chance explains it."""
+    difference = paired_difference(scores[model].per_user[metric], scores[other].per_user[metric])
     word = "beats" if difference.low > 0 else "loses to" if difference.high < 0 else "does not differ from"
     words = (
-        f"{model} {word} {baseline}, the best baseline: {metric} {scores[model].overall[metric].mean:.4f} against "
-        f"{scores[baseline].overall[metric].mean:.4f}, a difference of {difference.mean:+.4f} "
+        f"{model} {word} {other}{called}: {metric} {scores[model].overall[metric].mean:.4f} against "
+        f"{scores[other].overall[metric].mean:.4f}, a difference of {difference.mean:+.4f} "
         f"(95% interval {difference.low:+.4f} to {difference.high:+.4f})."
     )
-    return {"baseline": baseline, "difference": difference._asdict(), "words": words}
+    return {"baseline": other, "difference": difference._asdict(), "words": words}

@@ -24,7 +24,8 @@ from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.metrics.ranking import NO_ITEM, Scorer, check_depth, rank_items
 from hyperfocal.models.baselines import EASE_BESIDE, KINDS, Baseline, baselines_beside, fit_baseline, refuse_size
 from hyperfocal.runs import CONFIG, RunFolder
-from hyperfocal.tasks.evaluation import report, score_ranker
+from hyperfocal.tasks.blending import PARTNER, best_weight, blended
+from hyperfocal.tasks.evaluation import BLEND, report, score_ranker
 from hyperfocal.tasks.folders import begin_run, resolve_settings
 from hyperfocal.tasks.items import new_features
 from hyperfocal.tasks.network import network_scorer, train_network, widened_network
@@ -87,6 +88,7 @@ class Recommender:
     [['y'], ['y']]
     """
 
+    blend_weight_ = 0.0  # of the baseline in the blend
     new_items_ = 0  # items, the last of the vocabulary, that training never saw
 
     def __init__(
@@ -212,29 +214,48 @@ class Recommender:
         wanted = (*baselines_beside(len(data.vocabulary)), self.settings_.model.name)
         self.baselines_ = {name: fit_baseline(name, data.train) for name in KINDS if name in wanted}
 
-    def _scorer(self) -> Scorer:
+    def scorer(self) -> Scorer:
+        """Return the function from histories to (U, L) scores by which it ranks."""
+        return self._blend() if self.settings_.model.blend else self._alone()
+
+    def _alone(self) -> Scorer:
         if isinstance(self.model_, Baseline):
             return self.model_.scores
         return network_scorer(self.model_, self.settings_.data.history)
 
+    def _blend(self) -> Scorer:
+        return blended(self._alone(), self.baselines_[PARTNER].scores, self.blend_weight_)
+
+    @property
+    def _name(self) -> str:
+        """What ranks, as the tables call it."""
+        return BLEND if self.settings_.model.blend else self.settings_.model.name
+
     def _score_validation(self, data: Prepared) -> dict[str, Any]:
+        if not isinstance(self.model_, Baseline):
+            partner, metric = self.baselines_[PARTNER].scores, self.settings_.train.metric
+            self.blend_weight_ = best_weight(self._alone(), partner, data.valid, metric)
         metrics = self._compare(data.valid)
         users = min(TRAIN_USERS_SCORED, len(data.train_holdout))
         scored = data.train_holdout.first(users)
-        on_train = score_ranker(self._scorer(), scored, self._counts(), k=self.settings_.data.next)
+        on_train = score_ranker(self.scorer(), scored, self._counts(), k=self.settings_.data.next)
         return {**metrics, "train": {"users": users, **on_train.to_dict()}, "data": data.counts}
 
     def _compare(self, holdout: Holdout, *, k: int | None = None, repeats: bool = False) -> dict[str, Any]:
         """Score the model and every baseline on the same users."""
         k = self.settings_.data.next if k is None else k
         check_depth(k, len(self.vocabulary_))
-        name = self.settings_.model.name
-        scorers = {name: self._scorer()} | {other: baseline.scores for other, baseline in self.baselines_.items()}
+        scorers: dict[str, Scorer] = {self.settings_.model.name: self._alone()}
+        if not isinstance(self.model_, Baseline):
+            scorers[BLEND] = self._blend()
+        scorers |= {other: baseline.scores for other, baseline in self.baselines_.items()}
         scores = {
             other: score_ranker(scorer, holdout, self._counts(), k=k, repeats=repeats, new=self.new_items_)
             for other, scorer in scorers.items()
         }
-        found = report(name, scores, metric=f"map@{k}", users=len(holdout))
+        network = self.settings_.model.name if BLEND in scores else None
+        found = report(self._name, scores, metric=f"map@{k}", users=len(holdout), network=network)
+        found |= {"blend": {"with": PARTNER, "weight": self.blend_weight_}} if BLEND in scores else {}
         return found | {"not_compared": [self._why_absent(other) for other in KINDS if other not in scores]}
 
     def _why_absent(self, baseline: str) -> str:
@@ -325,7 +346,7 @@ class Recommender:
             self.model_ = network = widened_network(self.model_, settings, data)
             before = self._score_validation(data)
             self.model_, self.history_ = train_network(data, settings, None, resume=False, watch=watch, network=network)
-        self.metrics_ = self._score_validation(data) | {"before": before["scores"][name]}
+        self.metrics_ = self._score_validation(data) | {"before": before["scores"][self._name]}
         self.fingerprint_ = data.fingerprint()
         return self
 
@@ -338,7 +359,7 @@ class Recommender:
         histories, unknown = encode_log(log, self.vocabulary_)
         k = self.settings_.data.next if k is None else k
         with torch.inference_mode():
-            items, scores = rank_items(self._scorer(), histories, k, repeats=repeats)
+            items, scores = rank_items(self.scorer(), histories, k, repeats=repeats)
         return items, scores, unknown
 
     def predict(self, log: LogLike, k: int | None = None, *, repeats: bool = False) -> Predictions:
