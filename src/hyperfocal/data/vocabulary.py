@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, chain
 
 import numpy as np
 import polars as pl
@@ -35,6 +38,24 @@ class Vocabulary:
     def __len__(self) -> int:
         """Return L."""
         return len(self.ids)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Return the ids as a list: number -> id."""
+        names: list[str] = self.ids.to_list()
+        return names
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Return id -> number: for a few items it is quicker than `encode`."""
+        return {item: number for number, item in enumerate(self.names)}
+
+    def encode_lists(self, histories: Iterable[Iterable[str]]) -> Sequences:
+        """Return the numbers of each user's items, without those that the vocabulary lacks."""
+        numbers = self.numbers
+        rows = [[numbers[item] for item in map(str, row) if item in numbers] for row in histories]
+        offsets = torch.tensor([0, *accumulate(map(len, rows))])
+        return Sequences(torch.tensor(list(chain.from_iterable(rows)), dtype=torch.int64), offsets, len(self))
 
     def encode(self, items: pl.Series) -> Tensor:
         """Return (N,) int64 item numbers, UNKNOWN (-1) for ids that the vocabulary lacks."""

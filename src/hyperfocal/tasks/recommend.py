@@ -24,6 +24,7 @@ from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.metrics.ranking import NO_ITEM, Scorer, check_depth, rank_items
 from hyperfocal.models.baselines import EASE_BESIDE, KINDS, Baseline, baselines_beside, fit_baseline, refuse_size
 from hyperfocal.runs import CONFIG, RunFolder
+from hyperfocal.sequences import Sequences
 from hyperfocal.tasks.blending import PARTNER, best_weight, blended
 from hyperfocal.tasks.evaluation import BLEND, report, score_ranker
 from hyperfocal.tasks.folders import begin_run, resolve_settings
@@ -283,8 +284,10 @@ class Recommender:
         Raises:
             ConfigError: k outside 1 to the number of items.
         """
-        ranked, _, _ = self._rank(Log.from_lists(histories), k, repeats)
-        return [[self.vocabulary_.ids[item] for item in row if item != NO_ITEM] for row in ranked.tolist()]
+        self._refuse_unfitted()
+        ranked, _ = self._rank(self.vocabulary_.encode_lists(histories), k, repeats)
+        ids = self.vocabulary_.names
+        return [[ids[item] for item in row if item != NO_ITEM] for row in ranked.tolist()]
 
     def with_new_items(self, items: Any) -> Recommender:
         """Return a recommender that knows the items of a table too that training never saw.
@@ -354,19 +357,17 @@ class Recommender:
         if not hasattr(self, "model_"):
             raise RunError("this Recommender has not learnt anything yet: call fit, or Recommender.load(run)")
 
-    def _rank(self, log: Log, k: int | None, repeats: bool) -> tuple[Tensor, Tensor, int]:
-        self._refuse_unfitted()
-        histories, unknown = encode_log(log, self.vocabulary_)
+    def _rank(self, histories: Sequences, k: int | None, repeats: bool) -> tuple[Tensor, Tensor]:
         k = self.settings_.data.next if k is None else k
         with torch.inference_mode():
-            items, scores = rank_items(self.scorer(), histories, k, repeats=repeats)
-        return items, scores, unknown
+            return rank_items(self.scorer(), histories, k, repeats=repeats)
 
     def predict(self, log: LogLike, k: int | None = None, *, repeats: bool = False) -> Predictions:
         """Return the best k items of every user of a log, as rows; arguments and errors as in `recommend`."""
         self._refuse_unfitted()
         log = as_log(log, self.settings_.data)
-        items, scores, unknown = self._rank(log, k, repeats)
+        histories, unknown = encode_log(log, self.vocabulary_)
+        items, scores = self._rank(histories, k, repeats)
         users, ranks = (items != NO_ITEM).nonzero().unbind(1)
         chosen = self.vocabulary_.decode(items[users, ranks])
         owners = log.users.gather(pl.Series(users.numpy(), dtype=pl.UInt32))
