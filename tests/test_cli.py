@@ -67,7 +67,7 @@ class TestFit:
     def test_prints_the_table_the_verdict_and_the_next_command(self, folder, tmp_path):
         code, output = call("recommend", "fit", folder / "train.csv", "--out", tmp_path / "run", *FAST)
         assert code == 0
-        for words in ("216 training users", "decayed_markov", "95% interval", "concat_mlp"):
+        for words in ("216 training users", "decayed_markov", "95% interval", "transformer"):
             assert words in output
         assert f"hyperfocal recommend predict {tmp_path / 'run'} HISTORY" in output.replace("\n", " ")
         assert max(map(len, output.splitlines()[:14])) <= 80
@@ -95,7 +95,7 @@ class TestFit:
             ("user,item,position\nu,i,1\nu,i\n", "line 3"),
             ("user,item,position\nu,i,soon\n", "neither a number nor a time"),
             ("user,item,position\nu,i,1\nu,j,1\n", "has position 1 twice"),
-            ("user,item,position\nu,i,1\nu,j,2\n", "no user has 11 items or more"),
+            ("user,item,position\nu,i,1\nv,j,2\n", "no user has 2 items or more"),
             (b"user,item,position\nu,\xff\xfe,1\n", "not readable"),
         ],
     )

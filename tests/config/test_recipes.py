@@ -302,7 +302,7 @@ class TestDifferences:
         assert differences(RecommendSettings(), new) == [
             "seed: 0 -> 1",
             "loss.alpha: 0.25 -> none",
-            "train.epochs: 50 -> 6",
+            "train.epochs: 20 -> 6",
         ]
 
 

@@ -8,7 +8,7 @@ from hyperfocal.models.sequence import ConcatMLP
 
 NUM_ITEMS, HISTORY = 9, 4
 PADDING = NUM_ITEMS
-SMALL = ModelSettings(embedding_width=3, hidden_widths=(7, 5))
+SMALL = ModelSettings(embedding_width=3, hidden_widths=(7, 5), dropout=0.0)
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_shapes(batch, widths):
 
 
 def test_the_challenges_network_has_its_sizes():
-    network = ConcatMLP(5_501, 10, ModelSettings(), bias=0.0)
+    network = ConcatMLP(5_501, 10, ModelSettings(embedding_width=50), bias=0.0)
     layers = [(layer.in_features, layer.out_features) for layer in network.layers if isinstance(layer, nn.Linear)]
     assert layers == [(10 * 50, 100), (100, 50)]
     assert network.embedding.weight.shape == (5_502, 50)

@@ -145,7 +145,7 @@ class TestCommand:
 
 class TestWhatIsRefused:
     def test_too_few_users(self):
-        with pytest.raises(DataError, match="the new log has 1 users with 5 items or more; it takes 2"):
+        with pytest.raises(DataError, match="the new log has 1 users with 2 items or more; it takes 2"):
             recommender("markov").fit(circle(30, OLD)).update(circle(1, NEW, first="n"))
 
     def test_a_run_without_events(self, tmp_path):

@@ -16,7 +16,7 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--out", type=FOLDER, default=Path("demo"), show_default=True, help="Folder to write.")
 @click.option("--users", type=int, default=12_000, show_default=True, help="Users to make up; 69532 is the true scale.")
 @click.option("--challenges", type=int, default=1_000, show_default=True, help="Challenges; 5606 is the true scale.")
-@click.option("--epochs", type=int, default=60, show_default=True, help="Epochs to train.")
+@click.option("--epochs", type=int, default=5, show_default=True, help="Epochs to train.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.pass_context
 def demo(ctx: click.Context, out: Path, users: int, challenges: int, epochs: int, seed: int) -> None:

@@ -49,13 +49,13 @@ def recommend() -> None:
 @click.option("--item", help="Column of the item id.")
 @click.option("--order", help="Column of the position or time. Without: the order of the rows.")
 @click.option(
-    "--history", type=int, help="Items that the network reads; all but concat_mlp read fewer too.  [default: 10]"
+    "--history", type=int, help="Items that the network reads at most; concat_mlp reads so many.  [default: 50]"
 )
 @click.option("--next", "next_items", type=int, help="Items to predict.  [default: 3]")
 @click.option(
     "--model",
     help="transformer, gru, mean, concat_mlp; popularity, cooccurrence, markov, decayed_markov, item_knn, ease.  "
-    "[default: concat_mlp]",
+    "[default: transformer]",
 )
 @click.option(
     "--protocol",

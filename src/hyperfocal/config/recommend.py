@@ -35,7 +35,7 @@ class DataSettings(Section, frozen=True, kw_only=True):
     user: str = ""  # column of the user id; "" finds it (`user`, or the first of three columns)
     item: str = ""  # column of the item id; "" likewise
     order: str = ""  # column of the position or time stamp; without one, the order of the file
-    history: AtLeastOne = 10  # items that the network reads: concat_mlp always so many, the others at most
+    history: AtLeastOne = 50  # items that the network reads: concat_mlp always so many, the others at most
     next: AtLeastOne = 3  # items that are the target, and that `predict` returns by default
     ahead: AtLeastOne = 1  # transformer, gru, mean: items after each position that are its targets in training
     examples: Literal["last", "every"] = "every"  # concat_mlp: one cut a training user, before the last `next`, or all
@@ -58,10 +58,10 @@ class ModelSettings(Section, frozen=True, kw_only=True):
         "decayed_markov",
         "item_knn",
         "ease",
-    ] = "concat_mlp"
-    embedding_width: AtLeastOne = 50  # of an item; for transformer a multiple of heads
+    ] = "transformer"
+    embedding_width: AtLeastOne = 64  # of an item; for transformer a multiple of twice the heads
     hidden_widths: tuple[AtLeastOne, ...] = (100, 50)  # concat_mlp
-    dropout: Dropout = 0.0
+    dropout: Dropout = 0.2
     layers: AtLeastOne = 2  # transformer, gru
     heads: AtLeastOne = 2  # transformer
     positions: Literal["learned", "rotary", "none"] = "learned"  # transformer: how it knows the order
@@ -80,17 +80,25 @@ class ItemSettings(Section, frozen=True, kw_only=True):
 class LossSettings(Section, frozen=True, kw_only=True):
     """Which loss, and where the output bias starts."""
 
-    name: Literal["focal", "bce", "asymmetric", "softmax", "gbce", "sampled_softmax"] = "focal"
+    name: Literal["focal", "bce", "asymmetric", "softmax", "gbce", "sampled_softmax"] = "softmax"
     gamma: Gamma = 2.0  # focal: 0 is binary cross-entropy; asymmetric: of the negatives
     alpha: Alpha = 0.25  # focal: weight of positives; 1 - alpha of negatives
     negatives: AtLeastOne = 256  # gbce, sampled_softmax: items drawn a batch
-    reduction: Reduction = "positives"  # what the sum is divided by
+    reduction: Reduction = (
+        "batch"  # what the sum is divided by: batch, the positions that learn; positives, their targets
+    )
     prior: Fraction = 0.01  # pi: the output bias starts at -log((1 - pi) / pi)
 
 
 class RankingTrainSettings(TrainSettings, frozen=True, kw_only=True):
-    """As TrainSettings; the metric is one of rankings."""
+    """As TrainSettings, with the values that suit a transformer; the metric is one of rankings."""
 
+    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
+    learning_rate: Annotated[float, Meta(gt=0)] = 0.001
+    batch_size: AtLeastOne = 128  # users, or for concat_mlp examples, a step
+    epochs: AtLeastOne = 20  # at most
+    schedule: Literal["constant", "cosine"] = "cosine"
+    warmup_steps: AtLeastZero = 100
     minutes: NotNegative = 0.0  # of training at most, to the end of an epoch; the best weights so far stay; 0 is off
     metric: Annotated[str, Meta(pattern=r"^(map|recall|ndcg|hit|mrr)@[1-9]\d*$")] = "map@3"
 

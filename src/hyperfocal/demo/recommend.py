@@ -27,12 +27,13 @@ from hyperfocal.runs import whole_file
 from hyperfocal.tasks.recommend import Recommender
 
 EXAMPLE_USERS = 3
+LEARNING_RATE = 0.003  # few users are few steps
 
 
 def run_demo(out: Path, *, users: int, challenges: int, epochs: int, seed: int) -> None:
     """Write data, run and predictions to the folder `out`, and print what came of it."""
     console = Console()
-    recommender = Recommender(seed=seed, settings={"train.epochs": epochs, "train.patience": 0})
+    recommender = Recommender(seed=seed, settings={"train.epochs": epochs, "train.learning_rate": LEARNING_RATE})
     resolve(
         RecommendSettings, overrides={"seed": seed, "train.epochs": epochs}
     )  # a wrong one is an error before anything is written
@@ -82,7 +83,7 @@ def _say_where(console: Console, out: Path) -> None:
         f"Predictions: {out / 'predictions.csv'}",
         "",
         "The same with commands, on these files or on yours:",
-        f"  {program} recommend fit {out / 'data' / 'train.csv'} --out run",
+        f"  {program} recommend fit {out / 'data' / 'train.csv'} --out run --set train.epochs=5",
         f"  {program} recommend predict run {out / 'data' / 'test.csv'} --out predictions.csv",
         f"  {program} recommend evaluate run {out / 'data' / 'test.csv'} --truth {out / 'data' / 'test_truth.csv'}",
     ]

@@ -150,8 +150,8 @@ def cut_of(settings: RecommendSettings, *, test: bool = False) -> dict[str, int]
 
 
 def shortest_history(settings: RecommendSettings) -> int:
-    """Return how many items a user's history has at least to be scored: causal encoders read any."""
-    return 1 if settings.model.name in CAUSAL else settings.data.history
+    """Return how many items a user's history has at least to be scored: all but concat_mlp read any."""
+    return settings.data.history if settings.model.name == "concat_mlp" else 1
 
 
 def as_log(data: Any, columns: DataSettings) -> Log:
