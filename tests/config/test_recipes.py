@@ -1,8 +1,11 @@
 import functools
+import tomllib
 import typing
+from pathlib import Path
 
 import msgspec
 import pytest
+import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +24,7 @@ from hyperfocal.errors import ConfigError
 
 resolve = functools.partial(recipes.resolve, RecommendSettings)
 from_toml = functools.partial(recipes.from_toml, RecommendSettings)
+RECIPES = Path(__file__).parents[2] / "recipes"
 SECTIONS = {"data": DataSettings, "model": ModelSettings, "loss": LossSettings, "train": RankingTrainSettings}
 
 
@@ -319,3 +323,12 @@ class TestSettings:
     def test_model_names_are_those_of_the_setting(self):
         (name,) = (field.type for field in msgspec.structs.fields(ModelSettings) if field.name == "name")
         assert typing.get_args(name) == MODEL_NAMES
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_is_of_a_job(path, tmp_path):
+    values = tomllib.loads(path.read_text(encoding="utf-8"))
+    job = ClassifySettings if {"features", "head", "grid"} & values.keys() else RecommendSettings
+    values.pop("grid", None)  # tests/grid reads it
+    (tmp_path / "base.toml").write_bytes(tomli_w.dumps(values).encode())
+    assert isinstance(recipes.resolve(job, tmp_path / "base.toml"), job)

@@ -44,6 +44,12 @@ def test_scores_are_those_of_the_last_item_whatever_stands_beside(network):
     assert network.scores(torch.full((1, 6), 20)).isfinite().all()  # no history at all
 
 
+def test_one_place_of_each_row_is_what_the_whole_has_there(network):
+    items, places = torch.randint(0, 20, (5, 6)), torch.tensor([0, 5, 3, 3, 1])
+    expected = network(items)[torch.arange(5), places]
+    torch.testing.assert_close(network(items, places=places), expected)
+
+
 def test_the_items_are_the_output_layer(network):
     assert network.output()[0].data_ptr() == network.embedding.weight.data_ptr()
     assert network.bias.tolist() == [-1.0] * 20

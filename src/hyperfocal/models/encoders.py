@@ -1,7 +1,9 @@
 """Causal encoders: (B, T, D) embedded items in, oldest first, (B, T, D) hidden vectors out.
 
 The hidden vector at place t has read the items at places 0 to t and no later one, so that one pass trains on every
-position. Rows are filled up on the right, after their own items, where nothing of theirs reads.
+position. Rows are filled up on the right, after their own items, where nothing of theirs reads. To score, one place of
+each row is enough: called with (B,) places, an encoder returns (B, D), and the transformer's last block computes no
+other.
 
     mean         h_t = sum over s <= t of decay^(t - s) x_s / sum over s <= t of decay^(t - s)
     gru          gated recurrent units (Cho et al. 2014)
@@ -29,12 +31,12 @@ class Mean(nn.Module):
         super().__init__()
         self.decay = settings.decay
 
-    def forward(self, items: Tensor) -> Tensor:
-        """Return (B, T, D) of (B, T, D)."""
+    def forward(self, items: Tensor, places: Tensor | None = None) -> Tensor:
+        """Return (B, T, D) of (B, T, D), or (B, D) at (B,) places."""
         age = torch.arange(items.shape[1])[:, None] - torch.arange(items.shape[1])
         weights = torch.where(age >= 0, self.decay ** age.clamp(min=0), 0.0)
         means: Tensor = (weights / weights.sum(1, keepdim=True)) @ items
-        return means
+        return means if places is None else at(means, places)
 
 
 class GRU(nn.Module):
@@ -45,10 +47,10 @@ class GRU(nn.Module):
         width, dropout = settings.embedding_width, settings.dropout if settings.layers > 1 else 0.0
         self.layers = nn.GRU(width, width, settings.layers, batch_first=True, dropout=dropout)
 
-    def forward(self, items: Tensor) -> Tensor:
-        """Return (B, T, D) of (B, T, D)."""
+    def forward(self, items: Tensor, places: Tensor | None = None) -> Tensor:
+        """Return (B, T, D) of (B, T, D), or (B, D) at (B,) places."""
         hidden: Tensor = self.layers(items)[0]
-        return hidden
+        return hidden if places is None else at(hidden, places)
 
 
 class Transformer(nn.Module):
@@ -62,13 +64,13 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.layers))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, items: Tensor) -> Tensor:
-        """Return (B, T, D) of (B, T, D)."""
+    def forward(self, items: Tensor, places: Tensor | None = None) -> Tensor:
+        """Return (B, T, D) of (B, T, D), or (B, D) at (B,) places."""
         if self.positions is not None:
             items = items + self.positions[: items.shape[1]]
         hidden = self.dropout(items)
-        for block in self.blocks:
-            hidden = block(hidden)
+        for number, block in enumerate(self.blocks, 1):
+            hidden = block(hidden, places if number == len(self.blocks) else None)
         normed: Tensor = self.norm(hidden)
         return normed
 
@@ -86,22 +88,35 @@ class Block(nn.Module):
         self.narrow = nn.Linear(settings.feed_forward * width, width)
         self.dropout = nn.Dropout(settings.dropout)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Return (B, T, D) of (B, T, D)."""
-        hidden = hidden + self.dropout(self.attend(self.norms[0](hidden)))
+    def forward(self, hidden: Tensor, places: Tensor | None = None) -> Tensor:
+        """Return (B, T, D) of (B, T, D), or (B, D) at (B,) places."""
+        found = self.attend(self.norms[0](hidden), places)
+        hidden = (hidden if places is None else at(hidden, places)) + self.dropout(found)
         wide = self.dropout(functional.gelu(self.widen(self.norms[1](hidden))))
         result: Tensor = hidden + self.dropout(self.narrow(wide))
         return result
 
-    def attend(self, hidden: Tensor) -> Tensor:
-        """Return (B, T, D), what each place takes from itself and those before it."""
+    def attend(self, hidden: Tensor, places: Tensor | None = None) -> Tensor:
+        """Return (B, T, D), or (B, D) at (B,) places: what each takes from itself and those before it."""
         parts = self.project(hidden).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         queries, keys, values = parts.unbind(0)  # (B, heads, T, D / heads) each
         if self.rotary:
             queries, keys = rotated(queries), rotated(keys)
-        found = functional.scaled_dot_product_attention(queries, keys, values, is_causal=True)
-        combined: Tensor = self.combine(found.transpose(1, 2).flatten(2))
+        if places is None:
+            found = functional.scaled_dot_product_attention(queries, keys, values, is_causal=True)
+            found = found.transpose(1, 2).flatten(2)
+        else:
+            queries = at(queries.transpose(1, 2), places)[:, :, None]  # (B, heads, 1, D / heads)
+            seen = torch.arange(hidden.shape[1]) <= places[:, None]
+            found = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=seen[:, None, None])
+            found = found[:, :, 0].flatten(1)
+        combined: Tensor = self.combine(found)
         return combined
+
+
+def at(vectors: Tensor, places: Tensor) -> Tensor:
+    """Return the vectors of (B, T, ...) at (B,) places."""
+    return vectors[torch.arange(len(places)), places]
 
 
 def rotated(vectors: Tensor) -> Tensor:

@@ -98,19 +98,20 @@ class CausalNetwork(nn.Module):
         own = self.embedding.weight[: self.num_items]
         return (own, self.bias) if self.features is None else self.features(own, self.bias)
 
-    def forward(self, items: Tensor, vectors: Tensor | None = None) -> Tensor:
+    def forward(self, items: Tensor, vectors: Tensor | None = None, places: Tensor | None = None) -> Tensor:
         """Return (B, T, D) hidden vectors of (B, T) items, oldest first, filled up on the right.
 
         Args:
             items: item numbers.
             vectors: those of `output`, where it was called; None calls it.
+            places: (B,) of each row, where the hidden vectors are wanted, (B, D); None is everywhere.
         """
         if self.features is None:
             embedded = self.embedding(items)
         else:
             vectors = self.output()[0] if vectors is None else vectors
             embedded = functional.embedding(items, functional.pad(vectors, (0, 0, 0, 1)))
-        hidden: Tensor = self.encoder(embedded * self.scale)
+        hidden: Tensor = self.encoder(embedded * self.scale, places)
         return hidden
 
     def scores(self, histories: Tensor) -> Tensor:
@@ -120,7 +121,7 @@ class CausalNetwork(nn.Module):
         last = histories.shape[1] - 1
         items = torch.where(places <= last, histories.gather(1, places.clamp(max=last)), self.num_items)
         vectors, biases = self.output()
-        hidden = self(items, vectors)[torch.arange(len(items)), (lengths - 1).clamp(min=0)]
+        hidden = self(items, vectors, (lengths - 1).clamp(min=0))
         return torch.addmm(biases, hidden, vectors.T)
 
     @torch.no_grad()
