@@ -123,19 +123,24 @@ class RunFolder:
         Raises:
             RunError: it cannot be written, or the folders cannot be renamed.
         """
-        fresh, old = (self.path.with_name(f".{os.getpid()}.{self.path.name}.{part}") for part in ("new", "old"))
+        path = self.path.resolve()
+        fresh, old = (path.with_name(f".{os.getpid()}.{path.name}.{part}") for part in ("new", "old"))
         try:
             write(fresh)
-            self.path.rename(old)
-            fresh.rename(self.path)
+            path.rename(old)
+            try:
+                fresh.rename(path)
+            except BaseException:
+                old.rename(path)
+                raise
             for entry in old.iterdir():
                 if entry.name not in PARTS:
-                    entry.rename(self.path / entry.name)
-            shutil.rmtree(old)
+                    entry.rename(path / entry.name)
         except OSError as error:
-            raise RunError(f"run {self.path}: cannot be replaced: {error}") from error
+            raise RunError(f"run {self.path}: cannot be replaced: {error}. It is as it was") from error
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
     def _names(self) -> list[str]:
         return sorted(entry.name for entry in self.path.iterdir()) if self.path.is_dir() else []

@@ -141,6 +141,14 @@ class TestWhatIsWrong:
         with pytest.raises(DataError, match=r"items\.csv line 3: no item id in the column 'item'"):
             read_items(tmp_path / "items.csv")
 
+    def test_an_index_without_a_name_is_no_item(self, tmp_path):
+        (tmp_path / "items.csv").write_text(",item,x\n0,a,1\n1,b,2\n")
+        assert read_items(tmp_path / "items.csv").ids.to_list() == ["a", "b"]
+
+    def test_something_else(self):
+        with pytest.raises(DataError, match="a path or a frame of polars or pandas, not int"):
+            read_items(7)
+
     def test_ids_alone(self):
         with pytest.raises(DataError, match="has the column 'item' only"):
             read_items(FRAME.select("item"))

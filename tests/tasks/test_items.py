@@ -126,7 +126,20 @@ def test_the_commands(fitted, table, log, tmp_path):
     assert "seen, new: map@8 of the true items that were in training" in result.output
 
 
+def test_before_training_new_items_stand_no_higher_than_seen_ones(log, table):
+    """Every bias starts at the prior, that of an item without a vector of its own too."""
+    settings = SETTINGS | {"train.epochs": 1, "train.learning_rate": 1e-9}
+    found = Recommender(model="mean", history=4, next_items=1, settings=settings).fit(log, items=table)
+    biases = found.with_new_items(table).model_.bias
+    torch.testing.assert_close(biases, torch.full_like(biases, -4.595), atol=0.2, rtol=0)
+
+
 class TestWhatIsRefused:
+    @pytest.mark.parametrize("call", [lambda r, log: r.update(log), lambda r, _: r.save("x")], ids=["update", "save"])
+    def test_what_is_for_the_fitted_one(self, fitted, table, log, call):
+        with pytest.raises(RunError, match="is for the recommender that was fitted"):
+            call(fitted[0].with_new_items(table), log)
+
     def test_a_run_without_features(self, log, table):
         recommender = Recommender(model="markov", history=2, next_items=1).fit(log)
         with pytest.raises(ConfigError, match=r"this run has learnt none\. Fit again with --items FILE"):

@@ -161,6 +161,10 @@ class TestLeaveOneOut:
         with pytest.raises(DataError, match="no user has 6 items or more; the longest has 4"):
             Recommender(model="concat_mlp", history=5, settings=self.SETTINGS).fit(log)
 
+    def test_nothing_is_left_to_learn_from(self):
+        with pytest.raises(DataError, match="no user has 2 items to learn from, beside those that are held out"):
+            Recommender(settings=self.SETTINGS).fit(Log.from_lists([[first, "y", "z"] for first in "abcdef"]))
+
     def test_a_validation_file_is_refused(self, log):
         with pytest.raises(ConfigError, match="leave --valid out"):
             Recommender(model="markov", settings=self.SETTINGS).fit(log, log)

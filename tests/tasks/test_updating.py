@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hyperfocal.cli.recommend import recommend
 from hyperfocal.data.tables import Log
-from hyperfocal.errors import DataError, RunError
+from hyperfocal.errors import ConfigError, DataError, RunError
 from hyperfocal.sequences import Sequences
 from hyperfocal.tasks.recommend import Recommender
 from hyperfocal.tasks.updating import merge
@@ -79,18 +79,38 @@ class TestUpdating:
     def test_baselines_count_everything_again(self):
         log, new = circle(30, OLD), circle(40, NEW, first="n")
         updated = recommender("markov").fit(log).update(new)
-        events = updated.events_
-        assert updated.baselines_["popularity"].counts.tolist() == torch.bincount(events.items).tolist()
+        events = updated.metrics_["data"]["events"]
+        assert int(updated.baselines_["popularity"].counts.sum()) == events == 27 * 5 + 36 * 5
         assert updated.metrics_["data"]["new_items"] == NEW - OLD
         assert updated.metrics_["data"]["new_users"] == 40
         assert updated.recommend([["i13"]], k=1) == [["i14"]]
 
-    def test_users_who_validate_teach_nothing_new(self):
+    def test_users_who_validate_teach_nothing_new_and_are_kept(self):
         found = recommender("markov", **{"data.valid_fraction": 0.5}).fit(circle(30, OLD))
         before = len(found.events_.items)
         found.update(circle(40, NEW, first="n"))
-        assert len(found.events_.items) == before + 20 * 5
+        assert int(found.baselines_["popularity"].counts.sum()) == before + 20 * 5
         assert found.metrics_["users"] == 20
+        assert len(found.events_.items) == before + 40 * 5
+
+    @pytest.mark.parametrize("blend", [False, True])
+    def test_before_is_the_recommender_as_it_was(self, blend):
+        """Old users went round by ones, new users go by threes: nothing of that was known."""
+        found = recommender(**{"model.blend": blend}).fit(circle(60, OLD))
+        rows = [(f"n{user}", f"i{(user + 3 * step) % OLD}", step) for user in range(60) for step in range(4)]
+        found.update(pl.DataFrame(rows, schema=["user", "item", "position"], orient="row"), epochs=1)
+        assert found.metrics_["before"]["map@1"]["mean"] < 0.1
+
+    def test_one_that_is_cut_short_changes_nothing(self, monkeypatch):
+        found = recommender().fit(circle(60, OLD))
+        before = dict(vars(found))
+
+        def stop(*_):
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            found.update(circle(60, NEW, first="n"), watch=stop)
+        assert vars(found) == before
 
     def test_a_run_that_was_kept_goes_on_the_same(self, tmp_path):
         fitted = recommender().fit(circle(60, OLD), out=tmp_path / "run")
@@ -142,8 +162,25 @@ class TestCommand:
         assert "cannot tell which column is the user" in str(result.exception)
         assert (run / "model.safetensors").read_bytes() == before
 
+    def test_a_linked_run_stays_linked(self, run, tmp_path):
+        (tmp_path / "link").symlink_to(run)
+        command = ["update", str(tmp_path / "link"), str(tmp_path / "new.csv"), "--epochs", "1"]
+        CliRunner().invoke(recommend, command, catch_exceptions=False)
+        assert (tmp_path / "link").is_symlink()
+        assert len(Recommender.load(run).vocabulary_) == NEW
+        assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+
 
 class TestWhatIsRefused:
+    def test_a_run_made_to_be_measured(self):
+        found = recommender("markov", **{"data.protocol": "leave-one-out"}).fit(circle(30, OLD))
+        with pytest.raises(ConfigError, match="this run left each user's last two items out"):
+            found.update(circle(9, NEW, first="n"))
+
+    def test_a_table_that_nothing_reads(self):
+        with pytest.raises(ConfigError, match="this run has learnt no features of items"):
+            recommender("markov").fit(circle(30, OLD)).update(circle(9, NEW, first="n"), items="none.csv")
+
     def test_too_few_users(self):
         with pytest.raises(DataError, match="the new log has 1 users with 2 items or more; it takes 2"):
             recommender("markov").fit(circle(30, OLD)).update(circle(1, NEW, first="n"))

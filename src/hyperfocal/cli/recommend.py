@@ -273,7 +273,7 @@ def evaluate(
 @click.option("--user", help="Column of the user id.")
 @click.option("--item", help="Column of the item id.")
 @click.option("--order", help="Column of the position or time. Without: the order of the rows.")
-@click.option("--history", type=int, help="Items that a network reads.  [default: 10]")
+@click.option("--history", type=int, help="Items that a network reads at most.  [default: 50]")
 @click.option("--next", type=int, help="Items to predict.  [default: 3]")
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="A setting of all points, as train.epochs=5."

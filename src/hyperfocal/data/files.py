@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, cast
 
+import numpy as np
 import polars as pl
 
 from hyperfocal.data.faults import csv_rows, find_fault, find_separator
@@ -92,6 +93,15 @@ class File:
 
 
 Reader = Callable[[File], pl.DataFrame]
+
+
+def as_frame(data: Any) -> pl.DataFrame | None:
+    """Return the frame of polars that a frame of polars or pandas amounts to; None for anything else."""
+    if isinstance(data, pl.DataFrame | pl.LazyFrame):
+        return data.lazy().collect()
+    if hasattr(data, "columns"):  # pandas
+        return pl.DataFrame({str(column): np.asarray(data[column]) for column in data.columns}, strict=False)
+    return None
 
 
 def read_frame(file: File, *, readers: Mapping[str, Reader] | None = None, row: str = "an event") -> pl.DataFrame:

@@ -27,7 +27,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
-from hyperfocal.data.files import File, read_frame
+from hyperfocal.data.files import File, as_frame, read_frame
 from hyperfocal.errors import DataError, did_you_mean
 
 Kind = Literal["category", "list", "text", "number", "date"]
@@ -35,6 +35,7 @@ BAGS = ("category", "list", "text")
 SEPARATORS = re.compile(r"[\s,;|]+")
 WORDS = re.compile(r"\w+")
 TEXT_WORDS = 8  # words a value on average, from which a column is text
+KEY = "\0item"  # no column of a file is called so
 MOST_VALUES = 20_000  # of a column; the commonest are kept
 
 
@@ -76,15 +77,15 @@ class ItemTable:
 
     def rows_of(self, ids: pl.Series) -> pl.DataFrame:
         """Return the columns of the given items, null where the table lacks one."""
-        known = self.frame.with_columns(self.ids.alias(""))
-        return pl.DataFrame({"": ids}).join(known, on="", how="left", maintain_order="left").drop("")
+        known = self.frame.with_columns(self.ids.alias(KEY))
+        return pl.DataFrame({KEY: ids}).join(known, on=KEY, how="left", maintain_order="left").drop(KEY)
 
 
-def read_items(source: str | Path | pl.DataFrame | ItemTable, column: str = "") -> ItemTable:
+def read_items(source: Any, column: str = "") -> ItemTable:
     """Return the item table of a file or a frame.
 
     Args:
-        source: .csv, .tsv, .parquet, .jsonl; text also .gz.
+        source: .csv, .tsv, .parquet, .jsonl, text also .gz; a frame of polars or pandas; or such a table.
         column: of the item id; "" or one that is missing takes `item`, or the first.
 
     Raises:
@@ -92,18 +93,21 @@ def read_items(source: str | Path | pl.DataFrame | ItemTable, column: str = "") 
     """
     if isinstance(source, ItemTable):
         return source
-    file = File(None if isinstance(source, pl.DataFrame) else Path(source))
-    frame = source if isinstance(source, pl.DataFrame) else read_frame(file, row="an item")
-    name = next(each for each in (column, "item", frame.columns[0]) if each in frame.columns)
+    if not isinstance(source, str | Path) and as_frame(source) is None:
+        raise DataError(f"a table of items is a path or a frame of polars or pandas, not {type(source).__name__}")
+    given = None if isinstance(source, str | Path) else as_frame(source)
+    file = File(Path(source) if given is None else None)
+    frame = read_frame(file, row="an item") if given is None else given
+    name = next(each for each in (column, "item", frame.columns[0]) if each and each in frame.columns)
     if frame.width < 2:
         raise DataError(f"{file}: has the column {name!r} only. Give what is known of the items in others")
     ids = frame[name].cast(pl.String)
     empty = (ids.is_null() | (ids == "")).arg_max()
     if ids.null_count() or (ids == "").any():
         raise DataError(f"{file.place(int(empty or 0))}: no item id in the column {name!r}. Fill it, or remove the row")
-    known = frame.drop(name).with_columns(pl.col(pl.String).replace("", None))
-    merged = known.with_columns(ids.alias("")).group_by("", maintain_order=True).agg(pl.all().drop_nulls().first())
-    return ItemTable(merged[""], merged.drop(""), len(frame) - len(merged), str(file))
+    known = frame.drop(name).with_columns(pl.col(pl.String).replace("", None)).with_columns(ids.alias(KEY))
+    merged = known.group_by(KEY, maintain_order=True).agg(pl.all().drop_nulls().first())
+    return ItemTable(merged[KEY].alias("item"), merged.drop(KEY), len(frame) - len(merged), str(file))
 
 
 def fit_columns(table: ItemTable, wanted: Sequence[str], ids: pl.Series) -> tuple[list[ItemColumn], list[str]]:
@@ -177,9 +181,9 @@ def _told(values: pl.Series) -> Kind:
     """Return the kind that the values look like."""
     if values.dtype.is_numeric() or values.dtype == pl.Boolean:
         return "number"
-    if values.dtype.is_temporal():
+    if values.dtype in (pl.Date, pl.Datetime):
         return "date"
-    if isinstance(values.dtype, pl.List):
+    if isinstance(values.dtype, pl.List | pl.Array):
         return "list"
     known = values.drop_nulls().cast(pl.String)
     if len(known) and known.cast(pl.Float64, strict=False).is_not_null().all():
@@ -210,7 +214,7 @@ def _fit(values: pl.Series, kind: Kind, table: ItemTable) -> ItemColumn:
 
 def _parts(values: pl.Series, kind: Kind) -> list[list[str]]:
     """Return the values of each item's bag."""
-    if isinstance(values.dtype, pl.List):
+    if isinstance(values.dtype, pl.List | pl.Array):
         return [[str(part) for part in row if part is not None] if row is not None else [] for row in values.to_list()]
     texts = values.cast(pl.String).fill_null("").to_list()
     if kind == "category":
@@ -253,7 +257,7 @@ def _shared(column: ItemColumn, bag: sparse.csr_matrix) -> NDArray[np.float32]:
 def _as_numbers(values: pl.Series, kind: Kind, table: ItemTable) -> NDArray[np.float32]:
     """Return (L,) numbers, nan where one is missing."""
     if kind == "date":
-        found = (values if values.dtype.is_temporal() else _dates(values.cast(pl.String))).cast(pl.Date)
+        found = (values if values.dtype in (pl.Date, pl.Datetime) else _dates(values.cast(pl.String))).cast(pl.Date)
         numbers = found.to_physical().cast(pl.Float64)
     else:
         numbers = values.cast(pl.Float64, strict=False)

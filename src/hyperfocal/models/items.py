@@ -1,10 +1,11 @@
 """Item vectors: each item's own, and what its features say.
 
-    v_i = keep_i * own_i + bag_i @ T + numbers_i @ N        (D + 1 numbers: the vector, and the output bias)
+    v_i = keep_i * own_i + bag_i @ T + numbers_i @ N + c    (D + 1 numbers: the vector, and the output bias)
 
-bag_i are the weights of the values that the item has, T (V, D + 1) a row a value, N (F, D + 1) a row a number. In
-training keep_i is 0 for a random share of the items in each step, as inputs and as targets, and 1 for the others: so
-the features learn to stand alone, and an item that nobody has touched yet is scored from them by the same model.
+c is what all items share, bag_i are the weights of the values that the item has, T (V, D + 1) a row a value,
+N (F, D + 1) a row a number. In training keep_i is 0 for a random share of the items in each step, as inputs and as
+targets, and 1 for the others: so the features learn to stand alone, and an item that nobody has touched yet is scored
+from them by the same model.
 Source: the dropout of the preference vectors in Volkovs et al. 2017, DropoutNet.
 """
 
@@ -57,17 +58,19 @@ class FeatureVectors(nn.Module):
         features: of the training items.
         width: D.
         drop: share of the items whose own vector is left out in each training step.
+        bias: where every output bias starts.
     """
 
-    def __init__(self, features: ItemFeatures, width: int, drop: float) -> None:
+    def __init__(self, features: ItemFeatures, width: int, drop: float, *, bias: float) -> None:
         super().__init__()
         self.features, self.drop = features, drop
         self.table = nn.Parameter(torch.randn(max(features.num_values, 1), width + 1) * FEATURE_STD)
         self.numbers = nn.Parameter(torch.zeros(features.numbers.shape[1], width + 1))
         self.popularity = nn.Parameter(torch.zeros(width + 1))
+        self.shared = nn.Parameter(functional.pad(torch.zeros(width), (0, 1), value=bias))
 
     def forward(self, own: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the (L, D) vectors and (L,) biases of the training items, of (L, D) own vectors and (L,) biases."""
+        """Return the (L, D) vectors and (L,) biases of the training items, of (L, D) and (L,) own ones."""
         own = torch.cat([own, bias[:, None]], 1) + self.features.popularity[:, None] * self.popularity
         if self.training and self.drop:
             own = own * (torch.rand(len(own), 1) >= self.drop)
@@ -79,4 +82,4 @@ class FeatureVectors(nn.Module):
         bags: Tensor = functional.embedding_bag(
             features.values, self.table, features.offsets[:-1], per_sample_weights=features.weights, mode="sum"
         )
-        return bags + features.numbers @ self.numbers
+        return bags + features.numbers @ self.numbers + self.shared

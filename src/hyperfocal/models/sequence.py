@@ -90,8 +90,8 @@ class CausalNetwork(nn.Module):
         nn.init.normal_(self.embedding.weight[:num_items], std=EMBEDDING_STD)
         self.scale = width**0.5
         self.encoder = ENCODERS[settings.name](settings, history)
-        self.bias = nn.Parameter(torch.full((num_items,), bias))
-        self.features = None if features is None else FeatureVectors(features, width, drop)
+        self.features = None if features is None else FeatureVectors(features, width, drop, bias=bias)
+        self.bias = nn.Parameter(torch.full((num_items,), bias if features is None else 0.0))
 
     def output(self) -> tuple[Tensor, Tensor]:
         """Return the (L, D) vectors and (L,) biases, what the fused losses take; in training one draw of `drop`."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
-from hyperfocal.config.recommend import CAUSAL, DataSettings, RecommendSettings
+from hyperfocal.config.recommend import CAUSAL, COUNTING, DataSettings, RecommendSettings
+from hyperfocal.data.files import as_frame
 from hyperfocal.data.item_table import ItemColumn
 from hyperfocal.data.sequences import Examples, Holdout, cut_examples, hold_out_last, hold_out_truth
 from hyperfocal.data.splits import SHORTEST_LEFT_OUT, leave_last_out, refuse_shared_users, split_users
@@ -113,11 +113,21 @@ def recut(data: Prepared, settings: RecommendSettings) -> Prepared:
 
 
 def training_examples(sequences: Sequences, settings: RecommendSettings) -> Examples | Windows:
-    """Return what the network of the settings learns from."""
-    data = settings.data
-    if settings.model.name in CAUSAL:
-        return cut_windows(sequences, history=data.history, ahead=data.ahead)
-    return cut_examples(sequences, history=data.history, next_items=data.next, every=data.examples == "every")
+    """Return what the network of the settings learns from.
+
+    Raises:
+        DataError: nothing, where there is a network.
+    """
+    data, name = settings.data, settings.model.name
+    found: Examples | Windows
+    if name in CAUSAL:
+        found = cut_windows(sequences, history=data.history, ahead=data.ahead)
+    else:
+        found = cut_examples(sequences, history=data.history, next_items=data.next, every=data.examples == "every")
+    if not len(found) and name not in COUNTING:
+        shortest = data.history + 1 if name == "concat_mlp" else 2
+        raise DataError(f"no user has {shortest} items to learn from, beside those that are held out. Give longer logs")
+    return found
 
 
 def _split(log: Log, valid: Any, valid_truth: Any, settings: RecommendSettings) -> tuple[Log, Log]:
@@ -164,10 +174,8 @@ def as_log(data: Any, columns: DataSettings) -> Log:
         return data
     if isinstance(data, str | Path):
         return read_log(data, columns)
-    if isinstance(data, pl.DataFrame | pl.LazyFrame):
-        return log_from_frame(data.lazy().collect(), columns)
-    if hasattr(data, "columns"):  # pandas
-        frame = pl.DataFrame({str(column): np.asarray(data[column]) for column in data.columns}, strict=False)
+    frame = as_frame(data)
+    if frame is not None:
         return log_from_frame(frame, columns)
     raise DataError(f"a log is a path, a polars or pandas frame or a Log, not {type(data).__name__}")
 

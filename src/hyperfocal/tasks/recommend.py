@@ -22,7 +22,15 @@ from hyperfocal.data.tables import Log
 from hyperfocal.data.vocabulary import encode_log
 from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.metrics.ranking import NO_ITEM, Scorer, check_depth, rank_items
-from hyperfocal.models.baselines import EASE_BESIDE, KINDS, Baseline, baselines_beside, fit_baseline, refuse_size
+from hyperfocal.models.baselines import (
+    EASE_BESIDE,
+    EASE_ITEMS,
+    KINDS,
+    Baseline,
+    baselines_beside,
+    fit_baseline,
+    refuse_size,
+)
 from hyperfocal.runs import CONFIG, RunFolder
 from hyperfocal.sequences import Sequences
 from hyperfocal.tasks.blending import PARTNER, best_weight, blended
@@ -32,7 +40,7 @@ from hyperfocal.tasks.items import new_features
 from hyperfocal.tasks.network import network_scorer, train_network, widened_network
 from hyperfocal.tasks.preparation import Prepared, as_log, cut_of, prepare
 from hyperfocal.tasks.recommender_files import keep_recommender, restore_recommender
-from hyperfocal.tasks.updating import gentler, prepare_update
+from hyperfocal.tasks.updating import as_before, gentler, merge, prepare_update, refuse_update
 from hyperfocal.train import Progress, set_threads
 
 TRAIN_USERS_SCORED = 10_000  # training users, the first, whose scores beside validation show overfitting
@@ -147,7 +155,7 @@ class Recommender:
             watch: called with (progress, steps an epoch) as training goes on.
 
         Raises:
-            DataError: the log cannot be read or has no user with history + 1 items; the table of items is wrong.
+            DataError: the log cannot be read or has no user long enough; the table of items is wrong.
             LeakError: a user stands in `log` and in `valid`.
             ConfigError: a setting is wrong, a resumed run had others, or the model is ease and the catalogue too large.
             RunError: `out` holds another run or cannot be written.
@@ -217,7 +225,7 @@ class Recommender:
 
     def scorer(self) -> Scorer:
         """Return the function from histories to (U, L) scores by which it ranks."""
-        return self._blend() if self.settings_.model.blend else self._alone()
+        return self._blend() if self._name == BLEND else self._alone()
 
     def _alone(self) -> Scorer:
         if isinstance(self.model_, Baseline):
@@ -230,20 +238,24 @@ class Recommender:
     @property
     def _name(self) -> str:
         """What ranks, as the tables call it."""
-        return BLEND if self.settings_.model.blend else self.settings_.model.name
+        blends = self.settings_.model.blend and not isinstance(self.model_, Baseline)
+        return BLEND if blends else self.settings_.model.name
 
+    @torch.inference_mode()
     def _score_validation(self, data: Prepared) -> dict[str, Any]:
         if not isinstance(self.model_, Baseline):
             partner, metric = self.baselines_[PARTNER].scores, self.settings_.train.metric
             self.blend_weight_ = best_weight(self._alone(), partner, data.valid, metric)
-        metrics = self._compare(data.valid)
+        metrics = self._compare(data.valid, tuned=True)
         users = min(TRAIN_USERS_SCORED, len(data.train_holdout))
         scored = data.train_holdout.first(users)
         on_train = score_ranker(self.scorer(), scored, self._counts(), k=self.settings_.data.next)
         return {**metrics, "train": {"users": users, **on_train.to_dict()}, "data": data.counts}
 
-    def _compare(self, holdout: Holdout, *, k: int | None = None, repeats: bool = False) -> dict[str, Any]:
-        """Score the model and every baseline on the same users."""
+    def _compare(
+        self, holdout: Holdout, *, k: int | None = None, repeats: bool = False, tuned: bool = False
+    ) -> dict[str, Any]:
+        """Score the model and every baseline on the same users; on those that tuned the blend, it is not compared."""
         k = self.settings_.data.next if k is None else k
         check_depth(k, len(self.vocabulary_))
         scorers: dict[str, Scorer] = {self.settings_.model.name: self._alone()}
@@ -254,7 +266,7 @@ class Recommender:
             other: score_ranker(scorer, holdout, self._counts(), k=k, repeats=repeats, new=self.new_items_)
             for other, scorer in scorers.items()
         }
-        network = self.settings_.model.name if BLEND in scores else None
+        network = self.settings_.model.name if BLEND in scores and not tuned else None
         found = report(self._name, scores, metric=f"map@{k}", users=len(holdout), network=network)
         found |= {"blend": {"with": PARTNER, "weight": self.blend_weight_}} if BLEND in scores else {}
         return found | {"not_compared": [self._why_absent(other) for other in KINDS if other not in scores]}
@@ -265,7 +277,8 @@ class Recommender:
         reason = f"{items:,} items are more than the {EASE_BESIDE:,} up to which it is fitted beside other models"
         if baseline in baselines_beside(items):
             reason = "the run was fitted before hyperfocal had it"
-        return f"{baseline} is not in the table: {reason}. `--model {baseline}` fits it."
+        hint = f" `--model {baseline}` fits it." if items <= EASE_ITEMS else ""
+        return f"{baseline} is not in the table: {reason}.{hint}"
 
     def _counts(self) -> Tensor:
         """Return (L,) training events of each item."""
@@ -303,6 +316,7 @@ class Recommender:
             DataError: no item is new; nothing is known of one; a column is missing.
         """
         self._refuse_unfitted()
+        self._refuse_widened("with_new_items")
         if self.features_ is None:
             raise ConfigError(
                 "new items are scored by their features, and this run has learnt none. "
@@ -334,24 +348,45 @@ class Recommender:
 
         Raises:
             DataError: the log cannot be read, or has fewer than two users to learn from and validate on.
-            RunError: not fitted, or loaded from a run of an earlier version.
+            RunError: not fitted, made by `with_new_items`, or loaded from a run of an earlier version.
+            ConfigError: fitted under leave-one-out; a table of items for a model that has learnt none; more items
+                than ease takes.
+            TrainingError: the loss is no longer a number.
         """
         self._refuse_unfitted()
+        self._refuse_widened("update")
+        refuse_update(self, items)
         set_threads(self.settings_.train.threads)
-        data = prepare_update(self, as_log(log, self.settings_.data), items)
-        self._adopt(data)
-        settings, name = gentler(self.settings_, epochs), self.settings_.model.name
-        if isinstance(self.model_, Baseline):
-            self.model_ = self.model_.widened(len(self.vocabulary_))
-            before = self._score_validation(data)
-            self.model_ = self.baselines_[name]
-        else:
-            self.model_ = network = widened_network(self.model_, settings, data)
-            before = self._score_validation(data)
-            self.model_, self.history_ = train_network(data, settings, None, resume=False, watch=watch, network=network)
-        self.metrics_ = self._score_validation(data) | {"before": before["scores"][self._name]}
-        self.fingerprint_ = data.fingerprint()
+        log = as_log(log, self.settings_.data)
+        merged = merge(self, log)
+        data = prepare_update(self, log, merged, items)
+        refuse_size(self.settings_.model.name, len(data.vocabulary))
+        found = copy(self)  # an update that is cut short changes nothing
+        found._adopt(data)
+        found._go_on(data, gentler(self.settings_, epochs), watch)
+        found.metrics_ = found._score_validation(data) | {"before": self._score_before(data)}
+        found.events_, found.fingerprint_ = merged.events, data.fingerprint()
+        self.__dict__.update(found.__dict__)
         return self
+
+    def _go_on(self, data: Prepared, settings: RecommendSettings, watch: Watch) -> None:
+        if isinstance(self.model_, Baseline):
+            self.model_ = self.baselines_[settings.model.name]
+        else:
+            network = widened_network(self.model_, settings, data)
+            self.model_, self.history_ = train_network(data, settings, None, resume=False, watch=watch, network=network)
+
+    def _score_before(self, data: Prepared) -> dict[str, Any]:
+        """Score what it is now on the users of an update."""
+        size = len(data.vocabulary)
+        counts = torch.bincount(data.train.items, minlength=size)
+        with torch.inference_mode():
+            scored = score_ranker(as_before(self, size), data.valid, counts, k=self.settings_.data.next)
+        return scored.to_dict()
+
+    def _refuse_widened(self, what: str) -> None:
+        if self.new_items_:
+            raise RunError(f"{what} is for the recommender that was fitted, not for what with_new_items made of it")
 
     def _refuse_unfitted(self) -> None:
         if not hasattr(self, "model_"):
@@ -423,6 +458,7 @@ class Recommender:
         """
         run = RunFolder(path)
         self._refuse_unfitted()
+        self._refuse_widened("save")
         run.refuse_taken(overwrite=overwrite)
         begin_run(run, self.settings_, self.fingerprint_, resume=False)
         keep_recommender(run, self)

@@ -11,14 +11,16 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data.item_table import ItemTable, read_items
 from hyperfocal.data.sequences import Holdout
 from hyperfocal.data.tables import Log
 from hyperfocal.data.vocabulary import Vocabulary
-from hyperfocal.errors import DataError, RunError
+from hyperfocal.errors import ConfigError, DataError, RunError
 from hyperfocal.labels import SparseLabels
+from hyperfocal.metrics.ranking import Scorer
 from hyperfocal.models.items import ItemFeatures
 from hyperfocal.sequences import Sequences
 from hyperfocal.tasks.items import as_features, with_popularity
@@ -61,19 +63,34 @@ def merge(recommender: Recommender, log: Log) -> Merged:
     return Merged(vocabulary, users, Sequences(items[order], offsets, len(vocabulary)), added)
 
 
-def prepare_update(recommender: Recommender, log: Log, items: Any) -> Prepared:
-    """Return what the recommender learns from now: the users of the log, and as many others, so that it forgets none.
-
-    Of the log's users a share, `data.valid_fraction`, validates: their new events do not teach.
+def refuse_update(recommender: Recommender, items: Any) -> None:
+    """Raise an error for a recommender that cannot go on.
 
     Raises:
         RunError: the run has not kept what it was trained on.
-        DataError: fewer than two users of the log have an item to validate on.
+        ConfigError: it was made to be measured; or a table of items for one that reads none.
     """
     if not len(recommender.users_):
         raise RunError("this run was made by an earlier version, which kept no events to add to. Fit it again")
-    settings, merged = recommender.settings_, merge(recommender, log)
-    draw = np.random.default_rng(settings.seed)
+    if recommender.settings_.data.protocol == "leave-one-out":
+        raise ConfigError(
+            "this run left each user's last two items out, to be measured on them: what came next would follow a gap. "
+            "Fit one without --protocol leave-one-out to go on from"
+        )
+    if items is not None and recommender.features_ is None:
+        raise ConfigError("--items: this run has learnt no features of items. Leave it out, or fit again with --items")
+
+
+def prepare_update(recommender: Recommender, log: Log, merged: Merged, items: Any) -> Prepared:
+    """Return what the recommender learns from now: the users of the log, and as many others, so that it forgets none.
+
+    Of the log's users a share, `data.valid_fraction`, validates: their new events do not teach this time.
+
+    Raises:
+        DataError: fewer than two users of the log have an item to validate on; nothing to learn from.
+    """
+    settings = recommender.settings_
+    draw = np.random.default_rng([settings.seed, len(merged.events.items)])  # other users at each update
     valid, fresh = _split(merged, settings, draw)
     lengths = merged.events.lengths.numpy().copy()
     lengths[valid] -= merged.added[valid]
@@ -148,6 +165,19 @@ def _holdout(merged: Merged, rows: NDArray[np.int64], settings: RecommendSetting
     ends = torch.cat([torch.zeros(1, dtype=torch.int64), held_out.cumsum(0)])
     truth = SparseLabels.from_csr(ends, chosen.items[last], num_labels=chosen.num_items)
     return Holdout(merged.users.gather(rows), chosen.first(chosen.lengths - held_out), truth)
+
+
+def as_before(recommender: Recommender, num_items: int) -> Scorer:
+    """Return how the recommender ranks, for histories over more items: it does not know the last of them."""
+    score, size = recommender.scorer(), len(recommender.vocabulary_)
+
+    def scores(histories: Sequences) -> Tensor:
+        known = histories.items < size
+        before = torch.cat([torch.zeros(1, dtype=torch.int64), known.cumsum(0)])
+        found = score(Sequences(histories.items[known], before[histories.offsets], size))
+        return functional.pad(found, (0, num_items - size), value=-torch.inf)
+
+    return scores
 
 
 def gentler(settings: RecommendSettings, epochs: int) -> RecommendSettings:
