@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperfocal import train
-from hyperfocal.config.recommend import RankingTrainSettings as TrainSettings
+from hyperfocal.config.sections import TrainSettings
 from hyperfocal.errors import ConfigError, TrainingError
 from hyperfocal.runs import CHECKPOINT, RunFolder
 from hyperfocal.train import Checkpoint, Job, Trainer, make_optimizer, schedule_factor, set_threads
@@ -35,7 +35,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def settings(**changes) -> TrainSettings:
-    return TrainSettings(**BASE | changes)
+    return TrainSettings(**{"metric": "map@3"} | BASE | changes)
 
 
 @dataclass

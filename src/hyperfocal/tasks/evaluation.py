@@ -133,7 +133,13 @@ def _intervals(per_user: dict[str, Tensor]) -> dict[str, Interval]:
 
 
 def report(
-    model: str, scores: Mapping[str, Scores], *, metric: str, users: int, network: str | None = None
+    model: str,
+    scores: Mapping[str, Scores],
+    *,
+    metric: str,
+    users: int,
+    network: str | None = None,
+    told: bool = True,
 ) -> dict[str, Any]:
     """Return the JSON-able comparison of what ranks with the baselines: scores, and a verdict in words.
 
@@ -142,12 +148,13 @@ def report(
         scores: name -> its scores.
         metric: that the verdict is about.
         users: how many were scored.
-        network: name of the network where there is a blend with it too, which the verdict compares with it.
+        network: name of the network where there is a blend with it too.
+        told: whether the verdict compares the two.
     """
     baselines = [name for name in scores if name not in (model, network, BLEND)]
     best = max(baselines, key=lambda name: scores[name].overall[metric].mean, default=None)
     verdict = _verdict(model, best, scores, metric, called=", the best baseline") if best else {}
-    if network and verdict:
+    if network and told and verdict:
         verdict["words"] += f" {_verdict(BLEND, network, scores, metric)['words']}"
     return {
         "users": users,

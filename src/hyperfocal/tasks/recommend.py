@@ -266,8 +266,9 @@ class Recommender:
             other: score_ranker(scorer, holdout, self._counts(), k=k, repeats=repeats, new=self.new_items_)
             for other, scorer in scorers.items()
         }
-        network = self.settings_.model.name if BLEND in scores and not tuned else None
-        found = report(self._name, scores, metric=f"map@{k}", users=len(holdout), network=network)
+        network = self.settings_.model.name if BLEND in scores else None
+        told = not tuned and self.blend_weight_ > 0
+        found = report(self._name, scores, metric=f"map@{k}", users=len(holdout), network=network, told=told)
         found |= {"blend": {"with": PARTNER, "weight": self.blend_weight_}} if BLEND in scores else {}
         return found | {"not_compared": [self._why_absent(other) for other in KINDS if other not in scores]}
 
