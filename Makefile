@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE := 1
 
-.PHONY: setup demo test test-all check format bench clean
+.PHONY: setup demo test test-all test-browser check format bench clean
 
 setup: .venv/ready  ## make .venv and install hyperfocal with pinned dependencies
 
@@ -21,6 +21,10 @@ test: setup  ## the default tests, about three minutes
 
 test-all: setup  ## all tests, the slow ones too
 	$(BIN)/python -m pytest --override-ini addopts='-q --strict-markers --doctest-modules'
+
+test-browser: setup  ## the pages in a real headless Chromium
+	@command -v chromium > /dev/null || { echo "Install the browser first: apt-get install chromium"; exit 2; }
+	$(BIN)/python -m pytest tests/browser
 
 check: setup  ## format, lint, types, layer rule, tests, README examples
 	$(BIN)/ruff format --check .
