@@ -76,7 +76,7 @@ def row_by_row_step() -> Callable[[Tensor, Tensor], float]:
 def our_step() -> Callable[[Tensor, Tensor], float]:
     """Return the step as `recommend fit` takes it."""
     settings = resolve(RecommendSettings, RECIPE)
-    model, loss = make_network(settings, ITEMS), make_loss(settings.loss)
+    model, loss = make_network(settings, ITEMS), make_loss(settings.loss, torch.ones(ITEMS))
     optimizer = make_optimizer(model.parameters(), settings.train)
 
     def step(histories: Tensor, following: Tensor) -> float:

@@ -85,7 +85,7 @@ class TestErrors:
             (
                 "loss.gama",
                 1,
-                "unknown key 'loss.gama'. Did you mean 'gamma'? Allowed: name, gamma, alpha, negatives, reduction",
+                "unknown key 'loss.gama'. Did you mean 'gamma'? Allowed: name, gamma, alpha, weights, cap, tau, ",
             ),
             ("train.zzz", 1, "unknown key 'train.zzz'. Allowed: optimizer, "),
         ],

@@ -8,6 +8,7 @@ from hyperfocal.config.sections import (
     Alpha,
     AtLeastOne,
     AtLeastZero,
+    Cap,
     Dropout,
     Fraction,
     Gamma,
@@ -15,9 +16,8 @@ from hyperfocal.config.sections import (
     Reduction,
     Section,
     TrainSettings,
+    Weighting,
 )
-
-Cap = Annotated[float, Meta(ge=1, le=1e6)] | Literal["none"]
 
 
 class TextDataSettings(Section, frozen=True, kw_only=True):
@@ -63,8 +63,8 @@ class TextLossSettings(Section, frozen=True, kw_only=True):
     name: Literal["bce", "focal", "asymmetric", "ntr_focal", "balanced", "softmax"] = "bce"
     gamma: Gamma = 2.0  # focal, ntr_focal, balanced; of the negatives for asymmetric
     alpha: Alpha = "none"  # focal: weight of positives; 1 - alpha of negatives
-    weights: Literal["inverse", "sqrt_inverse", "effective_number", "balanced"] = "inverse"  # scheme, where cap is set
-    cap: Cap | Literal["off"] = "off"
+    weights: Weighting = "inverse"  # scheme, where cap is set
+    cap: Cap = "off"
     reduction: Reduction = "batch"  # what the sum is divided by
 
 

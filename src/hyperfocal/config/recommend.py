@@ -8,6 +8,7 @@ from hyperfocal.config.sections import (
     Alpha,
     AtLeastOne,
     AtLeastZero,
+    Cap,
     Dropout,
     Fraction,
     Gamma,
@@ -15,6 +16,7 @@ from hyperfocal.config.sections import (
     Reduction,
     Section,
     TrainSettings,
+    Weighting,
 )
 
 CAUSAL = ("transformer", "gru", "mean")  # encoders that read histories of any length, and learn from every position
@@ -83,6 +85,9 @@ class LossSettings(Section, frozen=True, kw_only=True):
     name: Literal["focal", "bce", "asymmetric", "softmax", "gbce", "sampled_softmax"] = "softmax"
     gamma: Gamma = 2.0  # focal: 0 is binary cross-entropy; asymmetric: of the negatives
     alpha: Alpha = 0.25  # focal: weight of positives; 1 - alpha of negatives
+    weights: Weighting = "inverse"  # how much more the positives of rarer items weigh, where cap is set
+    cap: Cap = "off"  # largest weight
+    tau: NotNegative = 0.0  # softmax: strength of logit adjustment, training against log frequencies; 0 is off
     negatives: AtLeastOne = 256  # gbce, sampled_softmax: items drawn a batch
     reduction: Reduction = (
         "batch"  # what the sum is divided by: batch, the positions that learn; positives, their targets

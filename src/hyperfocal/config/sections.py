@@ -13,6 +13,8 @@ NotNegative = Annotated[float, Meta(ge=0)]
 Dropout = Annotated[float, Meta(ge=0, lt=1)]
 Gamma = Annotated[float, Meta(ge=0, le=5)]
 Alpha = Annotated[float, Meta(ge=0, le=1)] | Literal["none"]
+Cap = Annotated[float, Meta(ge=1, le=1e6)] | Literal["none", "off"]  # none: weights without a limit; off: no weights
+Weighting = Literal["inverse", "sqrt_inverse", "effective_number", "balanced"]
 Reduction = Literal["positives", "batch", "mean", "sum"]
 
 

@@ -87,6 +87,8 @@ RECOMMEND = Rules(
         ("model.decay", "model.name", ("transformer", "gru", "concat_mlp", *COUNTING)),
         ("loss.gamma", "loss.name", ("bce", "softmax", "gbce", "sampled_softmax")),
         ("loss.alpha", "loss.name", ("bce", "asymmetric", "softmax", "gbce", "sampled_softmax")),
+        ("loss.weights", "loss.cap", ("off",)),
+        ("loss.tau", "loss.name", ("focal", "bce", "asymmetric", "gbce", "sampled_softmax")),
         ("loss.negatives", "loss.name", UNSAMPLED),
         ("train.momentum", "train.optimizer", ("adam", "adamw")),
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from hyperfocal.losses import (
     GBCELoss,
     SampledSoftmaxLoss,
     SoftmaxLoss,
+    capped_weights,
     prior_bias,
 )
 from hyperfocal.metrics.ranking import Scorer, rank_items, score_ranking
@@ -31,26 +33,49 @@ from hyperfocal.train import Checkpoint, Job, Progress, Trainer
 Network = ConcatMLP | CausalNetwork
 
 
-def _focal(settings: LossSettings, num_items: int) -> FocalLoss:
-    alpha = None if settings.alpha == "none" else settings.alpha
-    return FocalLoss(settings.gamma, alpha, reduction=settings.reduction)
+class Weights(TypedDict, total=False):
+    """What every loss is given."""
+
+    reduction: str
+    positive_weight: Tensor
 
 
-LOSSES: dict[str, Callable[[LossSettings, int], nn.Module]] = {
-    "bce": lambda settings, items: BCELoss(reduction=settings.reduction),
+def _focal(settings: LossSettings, counts: Tensor, options: Weights) -> FocalLoss:
+    return FocalLoss(settings.gamma, None if settings.alpha == "none" else settings.alpha, **options)
+
+
+def _softmax(settings: LossSettings, counts: Tensor, options: Weights) -> SoftmaxLoss:
+    if settings.tau == 0:
+        return SoftmaxLoss(**options)
+    return SoftmaxLoss(log_prior=((counts + 1) / (counts + 1).sum()).log(), tau=settings.tau, **options)
+
+
+def _negatives(settings: LossSettings, counts: Tensor) -> int:
+    return min(settings.negatives, len(counts))
+
+
+LOSSES: dict[str, Callable[[LossSettings, Tensor, Weights], nn.Module]] = {
+    "bce": lambda settings, counts, options: BCELoss(**options),
     "focal": _focal,
-    "asymmetric": lambda settings, items: AsymmetricLoss(gamma_negative=settings.gamma, reduction=settings.reduction),
-    "softmax": lambda settings, items: SoftmaxLoss(reduction=settings.reduction),
-    "gbce": lambda settings, items: GBCELoss(min(settings.negatives, items), reduction=settings.reduction),
-    "sampled_softmax": lambda settings, items: SampledSoftmaxLoss(
-        min(settings.negatives, items), reduction=settings.reduction
-    ),
+    "asymmetric": lambda settings, counts, options: AsymmetricLoss(gamma_negative=settings.gamma, **options),
+    "softmax": _softmax,
+    "gbce": lambda settings, counts, options: GBCELoss(_negatives(settings, counts), **options),
+    "sampled_softmax": lambda settings, counts, options: SampledSoftmaxLoss(_negatives(settings, counts), **options),
 }
 
 
-def make_loss(settings: LossSettings, num_items: int) -> nn.Module:
-    """Return the loss that the settings name: called with (hidden, weight, bias, labels)."""
-    return LOSSES[settings.name](settings, num_items)
+def make_loss(settings: LossSettings, counts: Tensor) -> nn.Module:
+    """Return the loss that the settings name: called with (hidden, weight, bias, labels).
+
+    Args:
+        settings: which loss, and how much the positives of rare items weigh.
+        counts: (L,) training events of each item.
+    """
+    options: Weights = {"reduction": settings.reduction}
+    if settings.cap != "off":
+        cap = None if settings.cap == "none" else settings.cap
+        options["positive_weight"] = capped_weights(counts, settings.weights, cap=cap)
+    return LOSSES[settings.name](settings, counts, options)
 
 
 def make_network(settings: RecommendSettings, num_items: int, features: ItemFeatures | None = None) -> Network:
@@ -112,7 +137,7 @@ def train_network(
         KeyboardInterrupt: Ctrl-C, after a checkpoint.
     """
     network = network or make_network(settings, len(data.vocabulary), data.features)
-    loss = make_loss(settings.loss, len(data.vocabulary))
+    loss = make_loss(settings.loss, torch.bincount(data.train.items, minlength=len(data.vocabulary)))
     scorer = network_scorer(network, settings.data.history)
 
     def step_loss(index: Tensor) -> Tensor:
