@@ -320,11 +320,15 @@ def set_threads(asked: int) -> int:
 
     0 asks for as many as the variable OMP_NUM_THREADS says, else one a core. A container's share counts as cores.
     """
-    cores = count_cores()
-    allowed = os.environ.get("OMP_NUM_THREADS", "")
-    threads = min(asked or (int(allowed) if allowed.isdecimal() else 0) or cores, cores)
+    threads = min(asked or allowed_threads(), count_cores())
     torch.set_num_threads(threads)
     return threads
+
+
+def allowed_threads() -> int:
+    """Return how many threads the variable OMP_NUM_THREADS allows, never more than the cores; without it the cores."""
+    allowed, cores = os.environ.get("OMP_NUM_THREADS", ""), count_cores()
+    return min((int(allowed) if allowed.isdecimal() else 0) or cores, cores)
 
 
 def count_cores() -> int:

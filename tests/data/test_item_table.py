@@ -89,6 +89,12 @@ class TestNumbers:
         bags, _ = encode_items(columns, table, IDS)
         np.testing.assert_allclose(np.sqrt(bags.multiply(bags).sum(1)), 1, rtol=1e-6)
 
+    def test_of_text_count_words_and_neighbouring_pairs(self):
+        frame = pl.DataFrame({"item": IDS, "story": ["a red fox", "the red fox", "fox red", None]})
+        _, columns, _ = fitted("story:text", frame=frame)
+        pairs = {value: count for value, count in columns[0].values.items() if " " in value}
+        assert pairs == {"red fox": 2, "a red": 1, "the red": 1, "fox red": 1}
+
     def test_of_new_items_and_new_values(self):
         _table, columns, _ = fitted("language", "points")
         new = read_items(pl.DataFrame({"item": ["z"], "language": ["cobol"], "points": ["20"]}))

@@ -53,7 +53,7 @@ def points(*encoders, losses=("bce",), seeds=1, base=None, **axes):
 
 def job(folder, **changes) -> GridJob:
     """Return a job over the log, with one worker."""
-    names = ("train", "valid", "valid_truth", "test", "test_truth")
+    names = ("train", "valid", "valid_truth", "test", "test_truth", "items")
     source = LogSource(**{"train": log(), **{name: changes.pop(name) for name in names if name in changes}})
     given = {"source": source, "base": settings(), "watch": RankingSeen(), "threads": 1, "by": "map@2"}
     return GridJob(**{**given, "out": folder / "grid", **changes})

@@ -6,17 +6,19 @@ import math
 
 import grid_cases
 import msgspec
+import polars as pl
 import pytest
 import torch
-from log_cases import TINY, job, log, points, settings
+from log_cases import ITEMS, TINY, job, log, points, settings
 
 from hyperfocal.config.recommend import COUNTING, RecommendSettings
 from hyperfocal.errors import ConfigError, DataError, LeakError, RunError
+from hyperfocal.grid.adaptive import NEXT_ITEM_RANGES, check_ranges
 from hyperfocal.grid.axes import expand
 from hyperfocal.grid.final import keep_winner, score_test
 from hyperfocal.grid.points import Point, normalised
 from hyperfocal.grid.rules import flatten
-from hyperfocal.grid.search import run_grid
+from hyperfocal.grid.search import run_grid, run_search
 from hyperfocal.models.baselines import KINDS
 from hyperfocal.tasks.recommend import Recommender
 
@@ -99,8 +101,11 @@ def test_names_leave_out_what_a_point_does_not_read():
         ({"model.name": ["markov"], "train.epochs": [1, 2]}, "train the same"),
         ({"model.name": ["grru"]}, "grid: model.name = 'grru' is not allowed. Expected one of transformer, gru"),
         ({"data.history": [2, 3]}, "data.history cannot vary: points are compared on the same users; for seeds"),
-        ({"items.drop": [0.1, 0.2]}, "items.drop cannot vary"),  # a grid reads no table of items
-        ({"caps": [7], "gammas": [2]}, "unknown key 'caps'. Allowed: seeds, baseline, and settings as loss.gamma"),
+        ({"items.features": [["a"], ["b"]]}, "items.features cannot vary"),
+        (
+            {"caps": [7], "gammas": [2]},
+            "unknown key 'caps'. Did you mean 'loss.cap'? Allowed: seeds, baseline, and settings as loss.gamma",
+        ),
         ({"head.width": [7]}, "unknown key 'head'"),
     ],
 )
@@ -134,6 +139,34 @@ def test_beside_full_histories_all_points_have_the_same_users(tmp_path):
         ("map@2", "recall@10", "head.map@2", "medium.map@2", "tail.map@2")
     }
     assert {len(each) for _, resamples in reached for each in resamples.values()} == {1_000}
+
+
+def test_points_learn_from_a_table_of_items(tmp_path):
+    table = pl.DataFrame({"item": [f"i{n}" for n in range(ITEMS)], "third": [f"t{n % 3}" for n in range(ITEMS)]})
+    result = run_grid(
+        job(tmp_path, items=table), points("gru", "markov", items__drop=[0.0, 0.4]), "gru bce items.drop=0"
+    )
+    assert list(result.results) == ["gru bce items.drop=0", "gru bce items.drop=0.4", "markov"]
+    kept = keep_winner(result, tmp_path / "grid")["baseline"]
+    assert [column.name for column in kept.columns_] == ["third"]
+    assert (
+        kept.with_new_items(pl.DataFrame({"item": ["new"], "third": ["t1"]})).recommend([["i1"]], k=13)[0].count("new")
+    )
+
+
+def test_settings_of_items_want_a_table(tmp_path):
+    with pytest.raises(ConfigError, match="there is no table of items"):
+        run_grid(job(tmp_path), points("gru", items__drop=[0.0, 0.4]), "gru bce items.drop=0")
+
+
+def test_a_search_over_rankers(tmp_path):
+    check_ranges(NEXT_ITEM_RANGES, RecommendSettings())
+    ranges = {"loss.name": ["softmax", "bce"], "loss.tau": {"low": 0.0, "high": 1.0}}
+    result = run_search(job(tmp_path, base=settings(model__name="mean")), ranges, 3)
+    names = list(result.results)
+    assert names[0] == "baseline"
+    assert len(names) >= 3
+    assert result.winner == max(names, key=lambda name: result.results[name][0].values["map@2"])
 
 
 @pytest.mark.parametrize("name", ["transformer", "concat_mlp", "markov"])

@@ -1,5 +1,6 @@
 """Item features end to end: a network that reads them ranks items that nobody has touched."""
 
+import msgspec
 import polars as pl
 import pytest
 import torch
@@ -8,6 +9,7 @@ from click.testing import CliRunner
 from hyperfocal.cli.recommend import recommend
 from hyperfocal.data.tables import Log
 from hyperfocal.errors import ConfigError, DataError, RunError
+from hyperfocal.tasks.items import new_features
 from hyperfocal.tasks.recommend import Recommender
 
 GROUPS, MEMBERS = 4, 8
@@ -168,3 +170,30 @@ class TestWhatIsRefused:
         result = CliRunner().invoke(recommend, ["fit", "x.csv", "--out", str(tmp_path), "--item-features", "a"])
         assert isinstance(result.exception, ConfigError)
         assert "give --items too" in str(result.exception)
+
+
+@pytest.fixture(scope="module")
+def titled(log, tmp_path_factory):
+    """Titles read by the frozen sentence encoder that a package carries."""
+    pytest.importorskip("sentence_transformers")
+    subjects = ["linear algebra", "ancient history", "cooking pasta", "machine learning"]
+    rows = [(item(group, member), subjects[group]) for group in range(GROUPS) for member in range(MEMBERS)]
+    table = pl.DataFrame(rows, schema=["item", "title"], orient="row")
+    run = tmp_path_factory.mktemp("titled") / "run"
+    settings = SETTINGS | {"items.features": ["title:encoder"]}
+    return Recommender(model="mean", history=4, next_items=1, settings=settings).fit(log, items=table, out=run), run
+
+
+class TestEncodedText:
+    def test_a_new_title_is_placed_by_its_meaning(self, titled):
+        """Nobody took these courses, and no word of their titles was seen."""
+        new = pl.DataFrame({"item": ["maths", "food"], "title": ["matrices and vectors", "recipes with noodles"]})
+        wider = Recommender.load(titled[1]).with_new_items(new)
+        for group, close, far in ((0, "maths", "food"), (2, "food", "maths")):
+            (ranked,) = wider.recommend([[item(group, 1), item(group, 2)]], k=GROUPS * MEMBERS)
+            assert ranked.index(close) < (ranked.index(far) if far in ranked else len(ranked))
+
+    def test_another_encoder_is_refused(self, titled):
+        other = [msgspec.structs.replace(column, checksum="0") for column in titled[0].columns_]
+        with pytest.raises(RunError, match="is not the one that the run was trained with"):
+            new_features(other, pl.DataFrame({"item": ["z"], "title": ["z"]}), titled[0].vocabulary_, "item")

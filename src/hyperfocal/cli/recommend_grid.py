@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -11,11 +12,12 @@ from hyperfocal.cli.grid import closing_lines, ended_by_ctrl_c, recipe_points, s
 from hyperfocal.config.recipes import parse_override, resolve
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.errors import ConfigError
+from hyperfocal.grid.adaptive import NEXT_ITEM_RANGES
 from hyperfocal.grid.axes import Axes, expand
 from hyperfocal.grid.final import keep_winner, score_test
 from hyperfocal.grid.points import Point, baseline_name
 from hyperfocal.grid.ranking import LogSource
-from hyperfocal.grid.search import GridJob, run_grid
+from hyperfocal.grid.search import GridJob, GridResult, run_grid, run_search
 from hyperfocal.report.grid_layout import ranking_layout
 from hyperfocal.report.grid_progress import GridProgress
 from hyperfocal.report.tables import grid_data_lines, print_commands, print_lines, test_report
@@ -26,14 +28,15 @@ NAMED = {"encoders": "model.name", "losses": "loss.name"}  # options that are ax
 
 def run_grid_command(options: dict[str, Any]) -> None:
     """Run the grid under a live table, print and keep its table, keep the winner, and score test once."""
-    base, points, baseline = read_points(options)
+    base, size, run = _plan(options)
     layout, out, console = ranking_layout(base.data.next), options["out"], Console()
     by = options["by"] or layout.changed
-    files = [options[name] for name in ("train", "valid", "valid_truth", "test", "test_truth")]
-    source = LogSource(*(None if file is None else as_log(file, base.data) for file in files))
-    with ended_by_ctrl_c(out), GridProgress(len(points), options["workers"], by=by, layout=layout) as progress:
+    files = {name: options[name] for name in ("train", "valid", "valid_truth", "test", "test_truth")}
+    logs = {name: None if file is None else as_log(file, base.data) for name, file in files.items()}
+    source = LogSource(**logs, items=options["items"])
+    with ended_by_ctrl_c(out), GridProgress(size, options["workers"], by=by, layout=layout) as progress:
         job = GridJob(source, base, out, progress, options["workers"], by=by, retry=options["retry"])
-        result = run_grid(job, points, baseline)
+        result = run(job)
     print_lines(console, [*grid_data_lines(result.material.data.counts), ""])
     show_table(console, result, out, layout)
     with ended_by_ctrl_c(out):
@@ -44,15 +47,34 @@ def run_grid_command(options: dict[str, Any]) -> None:
     print_commands(console, closing_lines(out, "recommend predict {} HISTORY --out PRED.csv"))
 
 
+def _plan(options: dict[str, Any]) -> tuple[RecommendSettings, int, Callable[[GridJob], GridResult]]:
+    """Return the base settings, how many points there will be, and what runs them."""
+    if options["search"] == "full":
+        base, points, baseline = read_points(options)
+        return base, len(points), lambda job: run_grid(job, points, baseline)
+    if options["axes"] or any(options[key] is not None for key in ("encoders", "losses", "seeds", "baseline")):
+        raise ConfigError(
+            "--search optuna draws its own points, beside the base settings as baseline: "
+            "leave --encoders, --losses, --axis, --seeds and --baseline out"
+        )
+    base, trials = resolve(RecommendSettings, options["recipe"], overrides_of(options)), options["trials"]
+    return base, trials + 1, lambda job: run_search(job, NEXT_ITEM_RANGES, trials)
+
+
+def overrides_of(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that flags give."""
+    flags = {f"data.{name}": options[name] for name in ("user", "item", "order", "history", "next")}
+    asked = flags | dict(parse_override(text) for text in options["assignments"])
+    return {key: value for key, value in asked.items() if value is not None}
+
+
 def read_points(options: dict[str, Any]) -> tuple[RecommendSettings, list[Point], str]:
     """Return the base settings, the points and the baseline that flags and recipe ask for.
 
     Raises:
         ConfigError: neither or both say what the grid is; what is not allowed in them.
     """
-    flags = {f"data.{name}": options[name] for name in ("user", "item", "order", "history", "next")}
-    asked = flags | dict(parse_override(text) for text in options["assignments"])
-    overrides = {key: value for key, value in asked.items() if value is not None}
+    overrides = overrides_of(options)
     axes = _axes(options)
     if not axes:
         return recipe_points(options, overrides, RecommendSettings, "--encoders, --losses or --axis KEY=V1,V2")

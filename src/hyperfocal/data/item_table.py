@@ -5,9 +5,11 @@ A column is one of
     category   one value, as a language                     a bag with that value
     list       several values, as topics; a list, or text   a bag with each value at 1 / their number
                in which spaces, commas, semicolons or bars part them
-    text       words in any number                          a bag of words, (1 + ln tf) * idf, scaled to length 1
+    text       words in any number                          a bag of words and of pairs of neighbouring words,
+                                                            (1 + ln tf) * idf, scaled to length 1
     number     standardised; where it is missing 0, and a second number says so
     date       as number, in days
+    encoder    text, turned into a vector by a frozen sentence encoder (`tasks/items.py`); never told from the values
 
 and each bag adds how many training items share its values, ln(1 + n), standardised.
 """
@@ -18,6 +20,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -30,7 +33,7 @@ from scipy import sparse
 from hyperfocal.data.files import File, as_frame, read_frame
 from hyperfocal.errors import DataError, did_you_mean
 
-Kind = Literal["category", "list", "text", "number", "date"]
+Kind = Literal["category", "list", "text", "number", "date", "encoder"]
 BAGS = ("category", "list", "text")
 SEPARATORS = re.compile(r"[\s,;|]+")
 WORDS = re.compile(r"\w+")
@@ -49,6 +52,7 @@ class ItemColumn(msgspec.Struct, frozen=True):
         items: training items that have any of them, by which words are weighted.
         mean: of a number; of a bag, of ln(1 + n).
         deviation: likewise.
+        checksum: of the files of the encoder.
     """
 
     name: str
@@ -57,6 +61,7 @@ class ItemColumn(msgspec.Struct, frozen=True):
     items: int = 0
     mean: float = 0.0
     deviation: float = 1.0
+    checksum: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +146,7 @@ def fit_columns(table: ItemTable, wanted: Sequence[str], ids: pl.Series) -> tupl
 def encode_items(
     columns: Sequence[ItemColumn], table: ItemTable, ids: pl.Series
 ) -> tuple[sparse.csr_matrix, NDArray[np.float32]]:
-    """Return (L, V) weights of values, a row an item, and (L, F) numbers.
+    """Return (L, V) weights of values, a row an item, and (L, F) numbers; without what an encoder says.
 
     Items and values that the table or training lack are zeros. Errors as in `fit_columns`.
     """
@@ -158,7 +163,7 @@ def encode_items(
             bag = _bag(column, _parts(rows[column.name], column.kind))
             bags.append(bag)
             numbers.append(_shared(column, bag))
-        else:
+        elif column.kind != "encoder":
             numbers.append(_standardised(column, _as_numbers(rows[column.name], column.kind, table)))
     return sparse.hstack(bags, format="csr", dtype=np.float32), np.hstack(numbers)
 
@@ -200,10 +205,12 @@ def _told(values: pl.Series) -> Kind:
 def _fit(values: pl.Series, kind: Kind, table: ItemTable) -> ItemColumn:
     if kind in BAGS:
         parts = _parts(values, kind)
-        counts = Counter(value for row in parts for value in set(row)).most_common(MOST_VALUES)
+        counts = Counter(value for row in parts for value in dict.fromkeys(row)).most_common(MOST_VALUES)
         column = ItemColumn(values.name, kind, dict(counts), items=sum(map(bool, parts)), deviation=0.0)
         shared = _log_shared(column, _bag(column, parts))
         known = shared[~np.isnan(shared)]
+    elif kind == "encoder":
+        return ItemColumn(values.name, kind, deviation=float(values.drop_nulls().n_unique() > 1))
     else:
         column = ItemColumn(values.name, kind)
         found = _as_numbers(values, kind, table)
@@ -220,8 +227,13 @@ def _parts(values: pl.Series, kind: Kind) -> list[list[str]]:
     if kind == "category":
         return [[text.strip()] if text.strip() else [] for text in texts]
     if kind == "text":
-        return [WORDS.findall(text.lower()) for text in texts]
+        return [_words(text) for text in texts]
     return [[part for part in SEPARATORS.split(text) if part] for text in texts]
+
+
+def _words(text: str) -> list[str]:
+    words = WORDS.findall(text.lower())
+    return words + [f"{first} {second}" for first, second in pairwise(words)]
 
 
 def _bag(column: ItemColumn, parts: list[list[str]]) -> sparse.csr_matrix:

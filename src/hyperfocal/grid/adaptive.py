@@ -15,12 +15,12 @@ from hyperfocal.config.recipes import resolve
 from hyperfocal.config.sections import Section
 from hyperfocal.errors import ConfigError
 from hyperfocal.grid.points import Point, normalised
-from hyperfocal.grid.rules import flat_settings
+from hyperfocal.grid.rules import flat_settings, rules_of
 from hyperfocal.grid.store import Store
 
 BATCH = 4  # points proposed before the next look at results
 BASELINE = "baseline"
-FIXED = ("seed", "data", "features")  # sections that all points share: documents, and features computed once
+FEATURES = "features"  # computed once, before any point trains
 FAMILIES = ["bce", "focal", "asymmetric", "ntr_focal", "balanced"]
 Range = Mapping[str, Any] | Sequence[Any]
 RANGES: dict[str, Range] = {
@@ -33,6 +33,18 @@ RANGES: dict[str, Range] = {
     "head.width": [256, 512, 1_024],
     "head.dropout": {"low": 0.0, "high": 0.7},
 }
+NEXT_ITEM_RANGES: dict[str, Range] = {
+    "loss.name": ["softmax", "sampled_softmax", "gbce", "bce", "focal"],
+    "loss.gamma": {"low": 0.5, "high": 4.0},
+    "loss.alpha": ["none", 0.25, 0.5, 0.75],
+    "loss.cap": ["off", 2.0, 7.0],
+    "loss.tau": {"low": 0.0, "high": 1.0},
+    "loss.negatives": {"low": 64, "high": 1_024, "log": True},
+    "train.learning_rate": {"low": 2e-4, "high": 5e-3, "log": True},
+    "model.embedding_width": [32, 64, 128],
+    "model.dropout": {"low": 0.0, "high": 0.6},
+    "model.layers": [1, 2, 3],
+}
 
 
 def check_ranges(ranges: Mapping[str, Range], base: Section) -> None:
@@ -41,9 +53,10 @@ def check_ranges(ranges: Mapping[str, Range], base: Section) -> None:
         raise ConfigError("--search optuna needs optuna, which is not installed: pip install 'hyperfocal[search]'")
     if not ranges:
         raise ConfigError("search: no ranges. Give at least one, as {'loss.gamma': {'low': 0.5, 'high': 4}}")
+    shared = (*rules_of(base).fixed, FEATURES)
     for key, values in ranges.items():
-        if key.split(".")[0] in FIXED or key == "train.folds":
-            raise ConfigError(f"search: {key} cannot vary: all points share {', '.join(FIXED)} and the split")
+        if {key, key.split(".")[0]} & {*shared}:
+            raise ConfigError(f"search: {key} cannot vary: all points share {', '.join(shared)} and the split")
         for end in _ends(key, values):
             try:
                 resolve(type(base), overrides=flat_settings(base) | {key: end})

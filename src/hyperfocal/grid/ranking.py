@@ -44,6 +44,7 @@ class LogSource:
         valid_truth: what follows `valid`; None takes its last items.
         test: scored at the end, and looked at before the first point trains; or None.
         test_truth: what follows `test`; None takes its last items.
+        items: table of the items, whose columns networks learn from.
     """
 
     train: Any
@@ -51,6 +52,7 @@ class LogSource:
     valid_truth: Any = None
     test: Any = None
     test_truth: Any = None
+    items: Any = None
 
     def metrics(self, base: Section) -> list[str]:
         """Return the metrics that points are scored by: of all of them more is better."""
@@ -68,10 +70,12 @@ class LogSource:
         """
         if self.test is None and self.test_truth is not None:
             raise ConfigError("--test-truth says what follows the histories of --test: give --test too")
+        if self.items is None and len({_ranking(point.settings).items for point in points}) > 1:
+            raise ConfigError("points differ in settings of items, and there is no table of items. Give --items FILE")
         settings = _most_demanding(points, _ranking(base))
         set_threads(settings.train.threads)
         logs = [as_log(log, settings.data) for log in (self.train, self.valid) if log is not None]
-        data = prepare(logs[0], logs[1] if len(logs) > 1 else None, self.valid_truth, settings)
+        data = prepare(logs[0], logs[1] if len(logs) > 1 else None, self.valid_truth, settings, self.items)
         taught = pl.concat([log.users.alias("user") for log in logs])
         material = LogMaterial(data, taught, cut_of(settings, test=True), settings.data.next, threads)
         if self.test is not None:

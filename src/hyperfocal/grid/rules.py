@@ -74,6 +74,7 @@ RECOMMEND = Rules(
     unread=(
         ("loss", "model.name", COUNTING),
         ("train", "model.name", COUNTING),
+        ("items", "model.name", ("concat_mlp", *COUNTING)),
         ("data.ahead", "model.name", ("concat_mlp", *COUNTING)),
         ("data.examples", "model.name", (*CAUSAL, *COUNTING)),
         ("model.embedding_width", "model.name", COUNTING),
@@ -92,7 +93,7 @@ RECOMMEND = Rules(
         ("loss.negatives", "loss.name", UNSAMPLED),
         ("train.momentum", "train.optimizer", ("adam", "adamw")),
     ),
-    fixed=("seed", "data", "items"),
+    fixed=("seed", "data", "items.features"),
     not_in_key=("seed", "train.threads", "train.checkpoint_seconds"),
     story=False,
     bare=("model.name", "loss.name"),

