@@ -83,9 +83,14 @@ class Seen:
     errors: dict[str, str] = field(default_factory=dict)
     kept: int = 0
     on_start: dict = field(default_factory=dict)  # name -> called when it starts
+    on_wait: object = field(default=lambda: None)
 
     def skipped(self, count):
         self.kept = count
+
+    def waiting(self, count):
+        self.events.append(f"waiting {count}")
+        self.on_wait()
 
     def started(self, name, seed):
         self.events.append(f"started {name} {seed}")

@@ -121,6 +121,25 @@ def test_a_worker_has_its_threads_before_torch_starts(ran):
     assert counted == [{"threads": 1, "omp": 1, "omp_at_start": 1}] * 4
 
 
+def claim_and_wait(store, point, pipe):
+    pipe.send(store.claim(point))
+    pipe.recv()
+
+
+def test_points_of_other_processes_are_waited_for_and_taken_over(store, material):
+    """Another command is at a point and is killed: this one waits while it lives, and then trains the point."""
+    ours, theirs = FORKS.Pipe()
+    grid, seen = gammas(None), Seen()
+    other = FORKS.Process(target=claim_and_wait, args=(store, grid[0], theirs), daemon=True)
+    other.start()
+    assert ours.recv() is True
+    seen.on_wait = other.kill
+    run_points(material, grid, store, seen)
+    assert seen.events[0] == "waiting 1"
+    assert done(store) == {(grid[0].name, grid[0].seed)}
+    assert claims(store) == {}
+
+
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_point_that_raises_is_kept_and_stops_no_other(ran, place):
     store, seen = ran[place]

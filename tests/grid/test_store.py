@@ -15,8 +15,8 @@ import torch
 
 from hyperfocal.config.classify import ClassifySettings, HeadSettings, TextTrainSettings
 from hyperfocal.errors import RunError
-from hyperfocal.grid import database
-from hyperfocal.grid.claims import CLAIM_SECONDS
+from hyperfocal.grid import claims, database
+from hyperfocal.grid.claims import SILENT_SECONDS, beating
 from hyperfocal.grid.database import Database
 from hyperfocal.grid.points import Point
 from hyperfocal.grid.results import outcomes
@@ -208,13 +208,30 @@ def changed_claim(path: Path, **columns: object) -> bool:
 
 def test_claims_of_others(path):
     assert not changed_claim(path)
-    assert not changed_claim(path, started=0.0)  # this process is alive, however long it takes
+    assert not changed_claim(path, beat=0.0)  # this process is alive, however long it takes
     assert changed_claim(path, birth="another process that had this number")
     assert changed_claim(path, pid=2**22 + 1)
     assert not changed_claim(path, host="elsewhere", pid=2**22 + 1)
-    assert changed_claim(path, host="elsewhere", started=time.time() - CLAIM_SECONDS - 1)
+    assert changed_claim(path, host="elsewhere", beat=time.time() - SILENT_SECONDS - 1)
     assert not changed_claim(path, birth="", pid=2**22 + 1)  # a system that cannot tell
-    assert changed_claim(path, birth="", started=time.time() - CLAIM_SECONDS - 1)
+    assert changed_claim(path, birth="", beat=time.time() - SILENT_SECONDS - 1)
+
+
+def test_a_process_elsewhere_holds_its_point_while_it_beats(path, monkeypatch):
+    store = opened(path)
+    monkeypatch.setattr(claims, "gethostname", lambda: "elsewhere")
+    assert store.claim(point(0))
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE claims SET beat = beat - ?", (SILENT_SECONDS + 1,))
+    with beating(lambda: store.beat(point(0)), seconds=0.01):
+        time.sleep(0.2)
+    monkeypatch.undo()
+    assert not opened(path).claim(point(0))
+    assert store.held() == {point(0).key(store.fingerprint)}
+    monkeypatch.setattr(claims, "SILENT_SECONDS", 0.0)
+    assert opened(path).claim(point(0))
+    store.beat(point(1))  # nobody's: nothing to say
+    assert store.held() == {point(0).key(store.fingerprint)}
 
 
 def run_all(path: Path, count: int, pipe) -> None:
@@ -429,8 +446,8 @@ def test_damage_that_comes_while_it_is_open(filled):
     ("statement", "what"),
     [
         ("UPDATE meta SET value = 'hyperfocal grid 9' WHERE name = 'format'", "it is of hyperfocal grid 9, not of"),
-        ("DROP TABLE meta", "it is of another program, not of hyperfocal grid 1"),
-        ("DROP TABLE claims", "not of hyperfocal grid 1"),
+        ("DROP TABLE meta", "it is of another program, not of hyperfocal grid 2"),
+        ("DROP TABLE claims", "not of hyperfocal grid 2"),
     ],
 )
 def test_a_sound_file_of_another_kind_is_left_alone(filled, statement, what):

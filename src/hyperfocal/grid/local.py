@@ -1,7 +1,7 @@
 """Train the points of a grid on this machine, in one process or in several.
 
 Each worker process gets one point after the other. The store decides who trains what, so workers of another command on
-the same store need no care.
+the same store need no care; points that they are at are waited for, and taken over if they die.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +25,7 @@ from hyperfocal.grid.points import Point
 from hyperfocal.grid.store import Store
 from hyperfocal.grid.worker import INTERRUPTED, be_worker, work
 
+WAIT_SECONDS = 1.0  # between two looks at what other commands on the store have done
 PATIENCE_SECONDS = 30.0  # after Ctrl-C, for the step that a worker is in
 
 
@@ -32,6 +34,9 @@ class GridWatch(Protocol):
 
     def skipped(self, count: int) -> None:
         """Some points ended in an earlier run."""
+
+    def waiting(self, count: int) -> None:
+        """All points that are left are with other processes."""
 
     def started(self, name: str, seed: int) -> None:
         """A point is being trained."""
@@ -52,7 +57,7 @@ def run_points(
     workers: int = 1,
     retry: bool = False,
 ) -> None:
-    """Train every point that is not done yet and store each result the moment it is there.
+    """Train every point that is not done yet, here or by another process on the store, and store each result at once.
 
     Args:
         material: what the points share.
@@ -69,10 +74,26 @@ def run_points(
     ended = store.done() | (set() if retry else store.failed().keys())
     missing = [point for point in points if point.key(store.fingerprint) not in ended]
     watch.skipped(len(points) - len(missing))
+    while missing:
+        held = store.held()
+        free = [point for point in missing if point.key(store.fingerprint) not in held]
+        if free:
+            _train(material, free, store, watch, min(workers, len(free)), retry)
+            retry = False  # what failed just now stays so
+        else:
+            watch.waiting(len(missing))
+            time.sleep(WAIT_SECONDS)
+        ended = store.done() | store.failed().keys()
+        missing = [point for point in missing if point.key(store.fingerprint) not in ended]
+
+
+def _train(
+    material: Material, points: Sequence[Point], store: Store, watch: GridWatch, workers: int, retry: bool
+) -> None:
     if workers == 1:
-        work(material, missing, store, lambda event: _tell(watch, event), retry)
+        work(material, points, store, lambda event: _tell(watch, event), retry)
     else:
-        _run_processes(material, missing, store, watch, workers, retry)
+        _run_processes(material, points, store, watch, workers, retry)
 
 
 def _tell(watch: GridWatch, event: tuple[Any, ...]) -> None:

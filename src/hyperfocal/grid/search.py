@@ -157,11 +157,6 @@ def _compare(material: Material, points: Sequence[Point], store: Store, baseline
             f"grid {store.path.parent}: the baseline {baseline} has no result, so nothing can be compared. "
             "Run it again with --retry, or choose another with --baseline"
         )
-    if len(found) < len(names):
-        raise RunError(
-            f"grid {store.path.parent}: {len(names) - len(found)} of {len(names)} points are with another process. "
-            "Give the same command again when that has ended: a winner is chosen among all"
-        )
     found_verdicts = verdicts(outcomes(done), baseline, material.families)
     return GridResult(results, failed, found_verdicts, baseline, _winner(results, by), by, material, points)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from sqlite3 import Connection
 from typing import Any
 
 import msgspec
@@ -27,11 +28,11 @@ from hyperfocal.grid.points import Point
 from hyperfocal.grid.results import Result, as_result, as_text, checksum_of
 from hyperfocal.grid.rules import RULES, flatten
 
-FORMAT = "hyperfocal grid 1"
+FORMAT = "hyperfocal grid 2"
 SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE claims (
-    key TEXT PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL, birth TEXT NOT NULL, started REAL NOT NULL
+    key TEXT PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL, birth TEXT NOT NULL, beat REAL NOT NULL
 );
 CREATE TABLE results (
     key TEXT PRIMARY KEY, name TEXT NOT NULL, seed INTEGER NOT NULL, settings TEXT NOT NULL,
@@ -107,16 +108,27 @@ class Store:
         """Return whether this process shall run the point; if so, no other is told so.
 
         It shall not where the point is done, where it failed (unless `retry`), and where a process is at it. A
-        claim is void once its process is gone; of a process on another machine, six hours after it began.
+        claim is void once its process is gone; see `claims`.
         """
         key, now = point.key(self.fingerprint), datetime.now(UTC).timestamp()
         with self._file.transaction() as db:
             ended = db.execute("SELECT status FROM results WHERE key = ?", (key,)).fetchone()
-            held = db.execute("SELECT host, pid, birth, started FROM claims WHERE key = ?", (key,)).fetchone()
-            if (ended and not (retry and ended[0] == "failed")) or (held and holds(held, now)):
+            if (ended and not (retry and ended[0] == "failed")) or key in _held(db, now):
                 return False
             db.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?)", (key, *own_claim(now)))
             return True
+
+    def beat(self, point: Point) -> None:
+        """Say that this process is still at a point that it claimed."""
+        *who, now = own_claim(datetime.now(UTC).timestamp())
+        with self._file.transaction() as db:
+            mine = (point.key(self.fingerprint), *who)
+            db.execute("UPDATE claims SET beat = ? WHERE key = ? AND host = ? AND pid = ? AND birth = ?", (now, *mine))
+
+    def held(self) -> set[str]:
+        """Return the keys of the points that living processes are at."""
+        with self._file.transaction() as db:
+            return _held(db, datetime.now(UTC).timestamp())
 
     def release(self, point: Point) -> None:
         """Give a claimed point back unfinished, as after Ctrl-C."""
@@ -197,3 +209,8 @@ class Store:
         left_out = RULES[self.kind].not_in_key
         lines = differences(*(msgspec.convert(each, self.kind) for each in (before, after)))
         return [line for line in lines if line.split(":")[0] not in left_out or line.startswith("seed:")]
+
+
+def _held(db: Connection, now: float) -> set[str]:
+    claims = db.execute("SELECT key, host, pid, birth, beat FROM claims")
+    return {key for key, *claim in claims if holds((claim[0], claim[1], claim[2], claim[3]), now)}

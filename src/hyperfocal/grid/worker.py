@@ -12,10 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from hyperfocal.errors import HyperfocalError, RunError
+from hyperfocal.grid.claims import beating
 from hyperfocal.grid.material import Material, Reached
 from hyperfocal.grid.points import Point
 from hyperfocal.grid.store import Store
@@ -32,7 +34,8 @@ def work(material: Material, points: Iterable[Point], store: Store, report: Repo
         began = time.monotonic()
         try:
             report(("started", point.name, point.seed))
-            (values, resamples), reason = _reached(material, point)
+            with beating(partial(_beat, store, point)):
+                (values, resamples), reason = _reached(material, point)
             seconds = time.monotonic() - began
             if reason:
                 store.fail(point, reason, seconds=seconds)
@@ -43,6 +46,11 @@ def work(material: Material, points: Iterable[Point], store: Store, report: Repo
             raise
         ended = ("failed", point.name, point.seed, reason)
         report(ended if reason else ("finished", point.name, point.seed, values, seconds))
+
+
+def _beat(store: Store, point: Point) -> None:
+    with suppress(RunError):  # a disk that is away for a while: there is time until the claim is void
+        store.beat(point)
 
 
 def _give_back(store: Store, point: Point) -> None:

@@ -50,7 +50,7 @@ class GridProgress:
         self._running: dict[tuple[str, int], float] = {}  # when each began
         self._values: dict[str, list[float]] = {}  # name -> `by` of its seeds
         self._seconds: list[float] = []
-        self._skipped = self._failed = 0
+        self._skipped = self._failed = self._waiting = 0
         self._best = ("", math.nan)  # name and mean of `by`
         self._live: Live | None = None
 
@@ -70,6 +70,12 @@ class GridProgress:
             self._skipped += count
         if count:
             self._say(f"[{self._ended}/{self._total}] {count:,} ended in an earlier run and are kept")
+
+    def waiting(self, count: int) -> None:
+        """Say once that what is left is with other processes."""
+        if self._waiting != count:
+            self._say(f"[{self._total - count}/{self._total}] waiting for {count:,} points of other processes")
+        self._waiting = count
 
     def started(self, name: str, seed: int) -> None:
         """Show a point as running."""
