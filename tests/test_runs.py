@@ -12,7 +12,18 @@ import torch
 
 from hyperfocal.data.files import write_frame
 from hyperfocal.errors import RunError
-from hyperfocal.runs import CHECKPOINT, CONFIG, DATA, MODEL, PARTS, RunFolder, describe_environment, whole_file
+from hyperfocal.runs import (
+    CHECKPOINT,
+    CONFIG,
+    DATA,
+    MANIFEST,
+    MODEL,
+    PARTS,
+    PREVIOUS,
+    RunFolder,
+    describe_environment,
+    whole_file,
+)
 
 TENSORS = {"a": torch.arange(6).reshape(2, 3), "b.c": torch.tensor(0.5, dtype=torch.bfloat16), "none": torch.empty(0)}
 
@@ -56,6 +67,62 @@ def full_disk(*_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+# Checkpoints and the manifest
+
+
+def flip(path: Path) -> None:
+    """Change a bit in the last byte, where the tensors are."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+class TestCheckpoints:
+    def test_the_one_before_is_kept(self, run):
+        run.write_checkpoint({"a": torch.ones(2)}, {"epoch": 4})
+        assert run.read_tensors(PREVIOUS)[1] == {"epoch": 3, "best": -math.inf}
+        assert run.read_checkpoint()[1] == {"epoch": 4}
+
+    @pytest.mark.parametrize("damage", [flip, lambda path: path.write_bytes(b"half"), Path.unlink])
+    def test_a_damaged_one_is_named_and_passed_over(self, run, damage, caplog):
+        run.write_checkpoint({"a": torch.ones(2)}, {"epoch": 4})
+        damage(run.path / CHECKPOINT)
+        assert run.read_checkpoint()[1]["epoch"] == 3
+        named = [record.message for record in caplog.records]
+        assert len(named) == (run.path / CHECKPOINT).exists()
+        for message in named:
+            assert "checkpoints/last.safetensors is damaged" in message
+            assert "goes on from checkpoints/previous.safetensors" in message
+
+    def test_none_that_is_whole(self, run):
+        flip(run.path / CHECKPOINT)
+        with pytest.raises(RunError, match="its checksum is another: bytes have changed on the disk"):
+            run.read_checkpoint()
+        (run.path / CHECKPOINT).unlink()
+        assert run.read_checkpoint() is None
+
+
+class TestManifest:
+    def test_what_is_whole(self, run):
+        run.write_manifest()
+        assert set(run.read_json(MANIFEST)["files"]) == {CONFIG, DATA, MODEL, "metrics.json"}
+        assert run.verify() == {}
+
+    def test_what_is_wrong_is_named(self, run):
+        run.write_manifest()
+        (run.path / CONFIG).write_text("seed = 1\n")
+        (run.path / "metrics.json").unlink()
+        flip(run.path / CHECKPOINT)
+        found = run.verify()
+        assert (found[CONFIG], found["metrics.json"]) == ("changed", "missing")
+        assert "bytes have changed" in found[CHECKPOINT]
+        assert len(found) == 3
+
+    def test_without_a_manifest(self, run):
+        with pytest.raises(RunError, match=r"manifest\.json is missing"):
+            run.verify()
+
+
 # Whole files
 
 
@@ -87,7 +154,7 @@ def test_a_file_is_flushed_before_it_is_renamed(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "replace", lambda *paths: calls.append("rename") or replace(*paths))
     with whole_file(tmp_path / "a.txt") as aside:
         aside.write_text("x")
-    assert calls == ["flush", "rename"]
+    assert calls == ["flush", "rename", "flush"]  # the folder too, so that the name lasts
 
 
 def test_nothing_was_written(tmp_path):

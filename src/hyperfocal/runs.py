@@ -1,15 +1,19 @@
 """The run folder: everything a stranger needs to predict, explain and repeat a run.
 
     config.toml  data.json  model.safetensors  vocabulary.json  metrics.json  history.jsonl  environment.json
-    checkpoints/last.safetensors  fold0.safetensors ...: scores out of fold
+    manifest.json: a checksum of each file, by which `verify` knows what has changed
+    checkpoints/last.safetensors  previous.safetensors, the one before; fold0.safetensors ...: scores out of fold
     recommend: baselines.safetensors    classify: features.json  thresholds.json  labels.csv  taxonomy.json  encoder/
 
-Files appear whole or not at all: they are written aside, flushed and renamed. Nothing is unpickled.
+Files appear whole or not at all: they are written aside, flushed and renamed. Nothing is unpickled. Files of tensors
+hold a checksum of their own.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import math
 import os
 import platform
@@ -28,15 +32,18 @@ from torch import Tensor
 
 from hyperfocal.errors import RunError
 
+logger = logging.getLogger("hyperfocal")
 CONFIG = "config.toml"
 DATA = "data.json"
 MODEL = "model.safetensors"
 CHECKPOINT = "checkpoints/last.safetensors"
+PREVIOUS = "checkpoints/previous.safetensors"
+MANIFEST = "manifest.json"
 ENCODER = "encoder"  # a folder: the encoder, where it was fine-tuned
 PARTS = (
     CONFIG, DATA, MODEL, "baselines.safetensors", "vocabulary.json", "metrics.json", "history.jsonl",
     "environment.json", "events.safetensors", "users.json", "items.safetensors", "items.json",
-    "features.json", "thresholds.json", "labels.csv", "taxonomy.json", ENCODER, "checkpoints",
+    MANIFEST, "features.json", "thresholds.json", "labels.csv", "taxonomy.json", ENCODER, "checkpoints",
 )  # fmt: skip
 ASIDE = re.compile(rf"\.\d+\.({'|'.join(map(re.escape, PARTS))})")  # what a killed process leaves
 
@@ -55,11 +62,22 @@ def whole_file(path: Path) -> Iterator[Path]:
         with aside.open("rb") as written:
             os.fsync(written.fileno())
         aside.replace(path)
+        _flush_folder(path.parent)
     except (OSError, SafetensorError) as error:
         raise RunError(f"cannot write {path}: {error}. Free some space or choose another folder") from error
     finally:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a renaming last; file systems that cannot flush a folder do without."""
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 class RunFolder:
@@ -158,7 +176,64 @@ class RunFolder:
         """Write named tensors and a JSON-able state to a safetensors file, whole or not at all."""
         with whole_file(self.path / name) as aside:
             plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-            save_file(plain, aside, metadata={"state": json.dumps(state or {})})
+            text = json.dumps(state or {})
+            save_file(plain, aside, metadata={"state": text, "checksum": checksum_of_tensors(plain, text)})
+
+    def write_checkpoint(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Write a checkpoint; the one before stays beside it, in case that the new one is damaged later."""
+        with suppress(FileNotFoundError):
+            (self.path / CHECKPOINT).replace(self.path / PREVIOUS)
+        self.write_tensors(CHECKPOINT, tensors, state=state)
+
+    def read_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Return the newest checkpoint that is whole, or None if there is none; a damaged one is named in the log.
+
+        Raises:
+            RunError: there are checkpoints, and none is whole.
+        """
+        errors = []
+        for name in filter(self.has, (CHECKPOINT, PREVIOUS)):
+            try:
+                found = self.read_tensors(name)
+            except RunError as error:
+                errors.append(error)
+            else:
+                for damage in errors:
+                    logger.warning("%s. It is passed over: training goes on from %s", str(damage).split(". ")[0], name)
+                return found
+        if errors:
+            raise errors[0]
+        return None
+
+    def write_manifest(self) -> None:
+        """Write a checksum of each file of the run but checkpoints, which have their own, and the report."""
+        kept = {*PARTS} - {"checkpoints", "report.html", MANIFEST}
+        files = [path.relative_to(self.path) for path in sorted(self.path.rglob("*")) if path.is_file()]
+        names = [file.as_posix() for file in files if file.parts[0] in kept]
+        self.write_json(MANIFEST, {"files": {name: checksum_of_file(self.path / name) for name in names}})
+
+    def verify(self) -> dict[str, str]:
+        """Return what is wrong with files of the manifest and checkpoints: name -> "missing", "changed" or why.
+
+        Raises:
+            RunError: there is no manifest, or it is damaged.
+        """
+        listed = self.read_json(MANIFEST)
+        with self.guard(MANIFEST):
+            files = {str(name): str(checksum) for name, checksum in listed["files"].items()}
+        wrong = {}
+        for name, checksum in files.items():
+            if not self.has(name):
+                wrong[name] = "missing"
+            elif checksum_of_file(self.path / name) != checksum:
+                wrong[name] = "changed"
+        for path in sorted((self.path / CHECKPOINT).parent.glob("*.safetensors")):
+            name = path.relative_to(self.path).as_posix()
+            try:
+                self.read_tensors(name)
+            except RunError as error:
+                wrong[name] = str(error)
+        return wrong
 
     def has(self, name: str) -> bool:
         """Return whether the file is there."""
@@ -191,8 +266,12 @@ class RunFolder:
         try:
             with safe_open(self.path / name, framework="pt") as file:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dict
-                return tensors, json.loads((file.metadata() or {}).get("state", "{}"))
-        except (SafetensorError, OSError, json.JSONDecodeError) as error:
+                about = file.metadata() or {}
+            text = about.get("state", "{}")
+            if about.get("checksum", "") not in ("", checksum_of_tensors(tensors, text)):
+                raise ValueError("its checksum is another: bytes have changed on the disk")
+            return tensors, json.loads(text)
+        except (SafetensorError, OSError, ValueError) as error:
             raise self.damaged(name, error) from None
 
     @contextmanager
@@ -213,6 +292,22 @@ class RunFolder:
         if name == MODEL and any((self.path / CHECKPOINT).parent.glob("*.safetensors")):
             return RunError(f"run {self.path}: training has not finished. Continue it with `fit ... --resume`")
         return RunError(f"run {self.path}: {name} is missing. Restore the file or fit again with --overwrite")
+
+
+def checksum_of_tensors(tensors: dict[str, Tensor], state: str) -> str:
+    """Return the SHA-256 of names, types, shapes and bytes of contiguous tensors on the CPU, and of a text."""
+    found = hashlib.sha256(state.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def checksum_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def without_nan(value: Any) -> Any:

@@ -48,6 +48,7 @@ def keep_classifier(run: RunFolder, classifier: MultiLabelClassifier) -> None:
     run.write_json("metrics.json", classifier.metrics_)
     run.write_text("labels.csv", pl.DataFrame(classifier.labels_).write_csv())
     run.write_tensors(MODEL, classifier.head_.state_dict())
+    run.write_manifest()
 
 
 def restore_classifier(run: RunFolder, classifier: MultiLabelClassifier) -> None:

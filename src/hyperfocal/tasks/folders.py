@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hyperfocal.config.recipes import differences, from_toml, resolve, to_toml
 from hyperfocal.config.sections import Section
 from hyperfocal.errors import ConfigError, RunError
-from hyperfocal.runs import CONFIG, DATA, RunFolder
+from hyperfocal.runs import CHECKPOINT, CONFIG, DATA, RunFolder
+from hyperfocal.train import Checkpoint, Trainer
 
 Job = TypeVar("Job", bound=Section)
 NAMES = {"RecommendSettings": "recommend", "ClassifySettings": "classify"}
@@ -74,3 +76,22 @@ def begin_run(run: RunFolder, settings: Section, fingerprint: str, encoder: str 
             f"run {run.path}: was trained on other data, with another split or another encoder. "
             "Give the same files to resume, or start anew with --overwrite"
         )
+
+
+def checkpoint_keeper(run: RunFolder | None) -> Callable[[Checkpoint], None]:
+    """Return what a trainer calls with each checkpoint: it is kept in the run, if there is one."""
+    if run is None:
+        return lambda checkpoint: None
+    return lambda checkpoint: run.write_checkpoint(checkpoint.tensors, checkpoint.state)
+
+
+def restore(trainer: Trainer, run: RunFolder | None) -> None:
+    """Set a trainer back to the newest checkpoint of the run that is whole; without one it starts anew.
+
+    Raises:
+        RunError: no checkpoint is whole, or they are of another model.
+    """
+    found = None if run is None else run.read_checkpoint()
+    if run is not None and found is not None:
+        with run.guard(CHECKPOINT):
+            trainer.restore(Checkpoint(*found))

@@ -25,8 +25,9 @@ from hyperfocal.losses.options import LossOptions
 from hyperfocal.metrics.average_precision import average_precision, micro_average_precision
 from hyperfocal.metrics.label_ranking import ndcg_at_k, precision_at_k
 from hyperfocal.models.text import Features, TextHead, join
-from hyperfocal.runs import CHECKPOINT, RunFolder
-from hyperfocal.train import Checkpoint, Job, Progress, Trainer
+from hyperfocal.runs import RunFolder
+from hyperfocal.tasks.folders import checkpoint_keeper, restore
+from hyperfocal.train import Job, Progress, Trainer
 
 BLOCK = 1_024  # documents scored at once
 FOLD = "checkpoints/fold{}.safetensors"  # scores of a fold's documents
@@ -212,12 +213,11 @@ def train_job(
 
     Errors as in `train_head`.
     """
-    trainer = Trainer(job, save=_keeper(run), watch=watch)
+    trainer = Trainer(job, save=checkpoint_keeper(run), watch=watch)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(job.seed + 1)  # of dropout
-        if resume and run is not None and run.has(CHECKPOINT):
-            with run.guard(CHECKPOINT):
-                trainer.restore(Checkpoint(*run.read_tensors(CHECKPOINT)))
+        if resume:
+            restore(trainer, run)
         if not trainer.run():
             raise KeyboardInterrupt
     job.model.eval()
@@ -233,9 +233,3 @@ def head_loss(head: TextHead, loss: SeparableLoss | SoftmaxLoss, features: Featu
         fused: Tensor = loss(head.hidden_of(features.dense), head.weight, head.bias, labels)
         return fused
     return loss.from_logits(head(features), labels)
-
-
-def _keeper(run: RunFolder | None) -> Callable[[Checkpoint], None]:
-    if run is None:
-        return lambda checkpoint: None
-    return lambda checkpoint: run.write_tensors(CHECKPOINT, checkpoint.tensors, state=checkpoint.state)

@@ -26,9 +26,10 @@ from hyperfocal.losses import (
 from hyperfocal.metrics.ranking import Scorer, rank_items, score_ranking
 from hyperfocal.models.items import ItemFeatures
 from hyperfocal.models.sequence import CausalNetwork, ConcatMLP
-from hyperfocal.runs import CHECKPOINT, RunFolder
+from hyperfocal.runs import RunFolder
+from hyperfocal.tasks.folders import checkpoint_keeper, restore
 from hyperfocal.tasks.preparation import Prepared
-from hyperfocal.train import Checkpoint, Job, Progress, Trainer
+from hyperfocal.train import Job, Progress, Trainer
 
 Network = ConcatMLP | CausalNetwork
 
@@ -157,11 +158,11 @@ def train_network(
         batches=_batches(data.examples, settings.train.batch_size),
         minutes=settings.train.minutes,
     )
-    trainer = Trainer(job, save=_keeper(run), watch=watch)
+    trainer = Trainer(job, save=checkpoint_keeper(run), watch=watch)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed + 1)  # of dropout
-        if resume and run is not None and run.has(CHECKPOINT):
-            trainer.restore(Checkpoint(*run.read_tensors(CHECKPOINT)))
+        if resume:
+            restore(trainer, run)
         if not trainer.run():
             raise KeyboardInterrupt
     network.eval()
@@ -197,9 +198,3 @@ def mean_scores(scorer: Scorer, data: Prepared, names: list[str]) -> dict[str, f
     depth = max(int(name.partition("@")[2]) for name in names)
     ranked, _ = rank_items(scorer, data.valid.histories, depth)
     return {name: float(values.mean()) for name, values in score_ranking(ranked, data.valid.truth, names).items()}
-
-
-def _keeper(run: RunFolder | None) -> Callable[[Checkpoint], None]:
-    if run is None:
-        return lambda checkpoint: None
-    return lambda checkpoint: run.write_tensors(CHECKPOINT, checkpoint.tensors, state=checkpoint.state)

@@ -52,6 +52,7 @@ def keep_recommender(run: RunFolder, recommender: Recommender) -> None:
     run.write_json("metrics.json", recommender.metrics_)
     model = recommender.model_
     run.write_tensors(MODEL, model.tensors() if isinstance(model, Baseline) else model.state_dict())
+    run.write_manifest()
 
 
 def restore_recommender(run: RunFolder, recommender: Recommender) -> None:
