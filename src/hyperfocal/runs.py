@@ -212,6 +212,14 @@ class RunFolder:
         names = [file.as_posix() for file in files if file.parts[0] in kept]
         self.write_json(MANIFEST, {"files": {name: checksum_of_file(self.path / name) for name in names}})
 
+    def is_as_written(self, name: str) -> bool:
+        """Return whether the manifest has this file, with the checksum that it has now."""
+        if not self.has(MANIFEST):
+            return False
+        files = self.read_json(MANIFEST)
+        with self.guard(MANIFEST):
+            return bool(files["files"].get(name) == checksum_of_file(self.path / name))
+
     def verify(self) -> dict[str, str]:
         """Return what is wrong with files of the manifest and checkpoints: name -> "missing", "changed" or why.
 

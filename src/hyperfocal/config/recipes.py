@@ -68,11 +68,18 @@ def to_toml(settings: Section) -> str:
     return tomli_w.dumps(msgspec.to_builtins(settings))
 
 
-def from_toml(kind: type[Job], text: str, where: str) -> Job:
-    """Return the settings written by `to_toml`; `where` names the file in errors.
+def from_toml(kind: type[Job], text: str, where: str, *, whole: bool = False) -> Job:
+    """Return the settings written by `to_toml`.
+
+    Args:
+        kind: the settings of the job.
+        text: to read.
+        where: names the file in errors.
+        whole: whether the text is known to be what was written: then a setting that is missing is one that the
+            version which wrote it did not have, and gets its default.
 
     Raises:
-        ConfigError: not such a text; a key that is missing is an error too, for then the file was cut.
+        ConfigError: not such a text; a key is missing and the text not known to be whole, so it may be cut off.
     """
     try:
         values = tomllib.loads(text)
@@ -81,7 +88,7 @@ def from_toml(kind: type[Job], text: str, where: str) -> Job:
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ConfigError(f"{where}: {error}") from None
     missing = _flat(msgspec.to_builtins(settings)).keys() - _flat(values).keys()
-    if missing:
+    if missing and not whole:
         raise ConfigError(f"{where}: {', '.join(sorted(missing)[:3])} is missing: cut off, or of another version")
     return settings
 

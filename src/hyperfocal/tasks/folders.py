@@ -49,7 +49,7 @@ def read_settings(kind: type[Job], run: RunFolder) -> Job:
     job = identity.get("job", "recommend")  # the only one there was at first
     if job != asked:
         raise RunError(f"run {run.path}: is one of `{job}`, not of `{asked}`. Use `hyperfocal {job}` for it")
-    return from_toml(kind, run.read_text(CONFIG), str(run.path / CONFIG))
+    return from_toml(kind, run.read_text(CONFIG), str(run.path / CONFIG), whole=run.is_as_written(CONFIG))
 
 
 def begin_run(run: RunFolder, settings: Section, fingerprint: str, encoder: str = "", *, resume: bool) -> None:
