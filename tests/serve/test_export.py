@@ -11,15 +11,18 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file
+from sklearn.utils import murmurhash3_32
 
 from hyperfocal.cli import main
+from hyperfocal.config.classify import FeatureSettings
+from hyperfocal.data.ngrams import Ngrams as Fitted
 from hyperfocal.data.tables import Log
 from hyperfocal.errors import RunError
 from hyperfocal.models.encoder import find_encoder
 from hyperfocal.serve import onnx_graph
 from hyperfocal.serve.export import export_onnx, export_plain
 from hyperfocal.serve.onnx_engine import open_engine
-from hyperfocal.serve.onnx_ngrams import chars, murmur3
+from hyperfocal.serve.onnx_ngrams import Ngrams, chars, murmur3
 from hyperfocal.tasks.classify import MultiLabelClassifier
 from hyperfocal.tasks.recommend import Recommender
 
@@ -40,7 +43,7 @@ NETWORKS = {
     "transformer rotary": {"model.name": "transformer", "model.positions": "rotary"},
 }
 slow = pytest.mark.slow
-CASES = [pytest.param(name, marks=slow) if name in ("mean", "transformer rotary") else name for name in NETWORKS]
+CASES = [pytest.param(name, marks=slow) if name in ("gru", "mean", "transformer rotary") else name for name in NETWORKS]
 
 
 def circle(users=40, items=15):
@@ -172,7 +175,7 @@ class TestRanking:
     @pytest.mark.parametrize("k", [0, 16])
     def test_a_depth_out_of_range(self, k, tmp_path):
         fit().save(tmp_path / "run")
-        with pytest.raises(ValueError, match=f"k = {k} is not allowed. Expected 1 to 15"):
+        with pytest.raises(ValueError, match=rf"k = {k} is not allowed\. Expected 1 to 15"):
             open_engine(tmp_path / "run").rank([["i1"]], k)
 
     def test_no_history_at_all(self, tmp_path):
@@ -195,18 +198,8 @@ ODD = [
 
 
 class TestLabels:
-    @pytest.mark.parametrize(
-        "settings",
-        [
-            {"features.char_ngrams": 4},
-            {"features.hashed": True, "features.max_features": 64, "features.char_ngrams": 3},
-            {"features.word_ngrams": 0, "features.char_ngrams": 5, "decide.minimum_one": True},
-            {"decide.rule": "top_k", "decide.k": 2},
-        ],
-        ids=["words and chars", "hashed", "chars", "top_k"],
-    )
-    def test_ngrams_score_and_decide_as_the_run_does(self, settings, tmp_path):
-        classifier = fit_texts(**settings)
+    def test_scores_and_decisions_are_those_of_the_run(self, tmp_path):
+        classifier = fit_texts(**{"features.char_ngrams": 4})
         classifier.save(tmp_path / "run")
         assert export_onnx(tmp_path / "run", tmp_path / "onnx") == []
         texts = [*corpus()[0], *ODD]
@@ -214,6 +207,36 @@ class TestLabels:
         np.testing.assert_allclose(found["scores"], classifier.decision_function(texts), atol=1e-4)
         assert found["labels"] == [sorted(row) for row in classifier.predict(texts)]
 
+    @slow
+    @pytest.mark.parametrize("settings", [{"decide.rule": "top_k", "decide.k": 2}, {"decide.minimum_one": True}])
+    def test_every_rule_decides_as_the_run_does(self, settings, tmp_path):
+        classifier = fit_texts(**settings)
+        classifier.save(tmp_path / "run")
+        texts = corpus()[0]  # without texts of no n-gram, whose scores tie
+        engine = open_engine(tmp_path / "run")
+        assert engine.decide(engine.scores(texts)) == [sorted(row) for row in classifier.predict(texts)]
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {},
+            {"char_ngrams": 4},
+            {"word_ngrams": 0, "char_ngrams": 5},
+            {"hashed": True, "max_features": 64, "char_ngrams": 3},
+            {"hashed": True, "max_features": 1000, "word_ngrams": 3},
+        ],
+    )
+    def test_ngrams_are_those_of_scikit_learn(self, settings):
+        texts = pl.Series([*corpus()[0], *ODD])
+        fitted = Fitted.fit(texts, FeatureSettings(min_documents=1, **settings))
+        longest = {"words": fitted.settings.word_ngrams, "chars": fitted.settings.char_ngrams}
+        value = {"longest": longest, "hashed": fitted.settings.hashed, "terms": fitted.terms, "idf": fitted.weights}
+        columns, values = Ngrams(value).rows(texts.to_list())
+        found = np.zeros((len(texts), fitted.num_columns))
+        np.add.at(found, (np.arange(len(texts))[:, None], columns), values)
+        np.testing.assert_allclose(found, fitted.transform(texts).toarray(), atol=1e-6)
+
+    @slow
     def test_labels_bring_their_parents(self, tmp_path):
         tree = tmp_path / "tree.tsv"
         tree.write_text("id\tparent\tname\nsport\t\tSport\ntravel\tsport\tTravel\nmusic\t\tMusic\nfood\tmusic\tFood\n")
@@ -247,7 +270,7 @@ class TestLabels:
         classifier.save(tmp_path / "run")
         (note,) = export_onnx(tmp_path / "run", tmp_path / "onnx")
         assert "not exported (RuntimeError: no such operator): predict.py takes vectors" in note
-        with pytest.raises(RunError, match="was not exported, so ONNX cannot answer. Use --engine torch"):
+        with pytest.raises(RunError, match=r"was not exported, so ONNX cannot answer\. Use --engine torch"):
             open_engine(tmp_path / "onnx")
         texts = corpus(5)[0]
         np.save(tmp_path / "dense.npy", classifier.features_.make(pl.Series(texts)).dense.numpy())
@@ -271,7 +294,7 @@ print(json.dumps([said, found.tolist()]))
 class TestLargeModels:
     def test_weights_beyond_a_limit_are_in_a_file_beside(self, tmp_path, monkeypatch):
         monkeypatch.setattr(onnx_graph, "WHOLE_BYTES", 1000)
-        classifier = fit_texts()
+        classifier = fit_texts(**{"features.hashed": True, "features.max_features": 5000})
         classifier.save(tmp_path / "run")
         export_onnx(tmp_path / "run", tmp_path / "onnx")
         beside = tmp_path / "onnx" / "model.onnx.data"
@@ -400,14 +423,9 @@ class TestPlainWeights:
 
 
 class TestParts:
-    @pytest.mark.parametrize(
-        ("text", "expected"), [("", 0), ("a", 1009084850), ("hello", 613153351), ("☃", -961338466)]
-    )
-    def test_murmur3_is_that_of_scikit_learn(self, text, expected):
-        from sklearn.utils import murmurhash3_32
-
+    @pytest.mark.parametrize("text", ["", "a", "ab", "abc", "hello", "☃ snow"])
+    def test_murmur3_is_that_of_scikit_learn(self, text):
         assert murmur3(text.encode()) == murmurhash3_32(text, seed=0)
-        assert expected is not None
 
     def test_characters_of_short_and_long_words(self):
         assert list(chars("a bcd", 4)) == [" a ", " bc", "bcd", "cd ", " bcd", "bcd "]
@@ -423,13 +441,15 @@ def refused(*arguments):
     return " ".join(result.stderr.split())
 
 
-class TestRefusals:
-    @pytest.fixture(scope="class")
-    def run(self, tmp_path_factory):
-        path = tmp_path_factory.mktemp("counted") / "run"
-        fit("markov").save(path)
-        return path
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Return a run that counts."""
+    path = tmp_path_factory.mktemp("counted") / "run"
+    fit("markov").save(path)
+    return path
 
+
+class TestRefusals:
     def test_both_forms_in_one_command_and_again_with_overwrite(self, run, tmp_path):
         both = (run, "--onnx", tmp_path / "onnx", "--safetensors", tmp_path / "plain")
         assert run_command(*both).exit_code == 0

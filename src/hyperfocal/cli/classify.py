@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hyperfocal.cli.blocks import block_options
 from hyperfocal.cli.texts import NO_ENCODER, data_options, data_settings
 from hyperfocal.errors import ConfigError, DataError
 
@@ -126,23 +127,25 @@ def _print_fit(classifier: MultiLabelClassifier, out: Path) -> None:
 @classify.command()
 @click.argument("run", type=RUN)
 @click.argument("docs", type=FILE)
-@click.option("--out", type=FILE, required=True, help="File to write: .jsonl or .jsonl.gz.")
-def predict(run: Path, docs: Path, out: Path) -> None:
-    """Write a line a document of DOCS: id, labels (decided) and scores (the best 10 with their probability)."""
-    from hyperfocal.data.files import File, write_lines
-    from hyperfocal.runs import whole_file
+@click.option("--out", type=FILE, required=True, help="File to write: .jsonl, .csv, .tsv (also .gz) or .parquet.")
+@block_options
+def predict(run: Path, docs: Path, out: Path, block: int | None, resume: bool) -> None:
+    """Write a line a document of DOCS: id, labels (decided) and scores (the best 10 with their probability).
+
+    In .csv and .tsv labels and scores are JSON in a field; in .parquet they are lists, of texts and of pairs. A large
+    DOCS is read block by block.
+    """
+    from hyperfocal.cli.predict_classify import predict_texts
+    from hyperfocal.data.files import File
     from hyperfocal.tasks.classify import MultiLabelClassifier
 
-    if File(out).kind != "jsonl":
-        raise DataError(f"--out {out}: predictions are JSON lines. Give a name that ends in .jsonl or .jsonl.gz")
     File(out).refuse_unwritable()
     if out.resolve() == docs.resolve():
         raise DataError(f"--out {out} is DOCS itself, which would be lost. Choose another name")
-    rows = MultiLabelClassifier.load(run).predict_documents(docs).to_dicts()
-    with whole_file(out) as aside:
-        write_lines(rows, aside)
-    labels = sum(len(row["labels"]) for row in rows)
-    click.echo(f"{len(rows):,} documents, {labels / max(len(rows), 1):.2f} labels each, written to {out}")
+    options = {"run": run, "block": block, "resume": resume}
+    counts = predict_texts(MultiLabelClassifier.load(run), docs, out, options)
+    each = counts["labels"] / max(counts["documents"], 1)
+    click.echo(f"{counts['documents']:,} documents, {each:.2f} labels each, written to {out}")
 
 
 @classify.command()

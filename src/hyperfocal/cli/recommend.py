@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hyperfocal.cli.blocks import block_options
 from hyperfocal.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -153,26 +154,37 @@ def _print_fit(console: Any, recommender: Recommender, out: Path) -> None:
 @click.option(
     "--new-items", type=FILE, help="Table of items, also of such that training never saw: scored by features."
 )
-def predict(run: Path, history: Path, out: Path, k: int | None, repeats: bool, new_items: Path | None) -> None:
+@block_options
+def predict(
+    run: Path,
+    history: Path,
+    out: Path,
+    k: int | None,
+    repeats: bool,
+    new_items: Path | None,
+    block: int | None,
+    resume: bool,
+) -> None:
     """Write the best K items of every user in HISTORY, who may be new and have any number of items.
 
     The file has the user and item columns of HISTORY, rank (1 is best) and score. For a log in the
     challenge format it is a submission: user_sequence, challenge.
+
+    A large HISTORY is read block by block; then the rows of a user have to stand together.
     """
-    from hyperfocal.data.files import File, write_frame
-    from hyperfocal.runs import whole_file
+    from hyperfocal.cli.predict_recommend import predict_log
+    from hyperfocal.data.files import File
     from hyperfocal.tasks.recommend import Recommender
 
     File(out).refuse_unwritable()
     if out.resolve() == history.resolve():
         raise DataError(f"--out {out} is the history itself, which would be lost. Choose another name")
     recommender = _with_new_items(Recommender.load(run), new_items)
-    predictions = recommender.predict(history, k, repeats=repeats)
-    with whole_file(out) as aside:
-        write_frame(predictions.frame, aside)
-    click.echo(f"{len(predictions.frame):,} rows for {predictions.users:,} users written to {out}")
-    if predictions.unknown_events:
-        click.echo(f"{predictions.unknown_events:,} events are on items that training never saw; they were left out.")
+    options = {"run": run, "k": k, "repeats": repeats, "new_items": new_items, "block": block, "resume": resume}
+    counts = predict_log(recommender, history, out, options)
+    click.echo(f"{counts['rows']:,} rows for {counts['users']:,} users written to {out}")
+    if counts["unknown_events"]:
+        click.echo(f"{counts['unknown_events']:,} events are on items that training never saw; they were left out.")
 
 
 @recommend.command()
