@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyperfocal.cli.blocks import block_options
+from hyperfocal.cli.tracked import track_option
 from hyperfocal.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def recommend() -> None:
 )
 @click.option("--resume", is_flag=True, help="Continue the run in --out where it stopped.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
+@track_option
 def fit(
     train: Path,
     out: Path,
@@ -91,6 +93,7 @@ def fit(
     assignments: tuple[str, ...],
     resume: bool,
     overwrite: bool,
+    track: tuple[str, ...],
 ) -> None:
     """Fit on the log TRAIN and score the result beside the baselines.
 
@@ -111,17 +114,21 @@ def fit(
     if item_features and items is None:
         raise ConfigError("--item-features names columns of --items: give --items too")
     places: dict[str, Any] = {"valid": valid, "valid_truth": valid_truth, "items": items}
-    _fit(recommender, train, places | {"out": out, "resume": resume, "overwrite": overwrite})
+    _fit(recommender, train, places | {"out": out, "resume": resume, "overwrite": overwrite}, track)
     _print_fit(Console(), recommender, out)
 
 
-def _fit(recommender: Recommender, train: Path, options: dict[str, Any]) -> None:
+def _fit(recommender: Recommender, train: Path, options: dict[str, Any], track: tuple[str, ...]) -> None:
     """Fit under a progress line; Ctrl-C ends the program with 130 and says how to go on."""
     from hyperfocal.report.progress import FitProgress
+    from hyperfocal.report.tracking import Tracking
 
+    out, resume = options["out"], options["resume"]
+    tracking = Tracking(track, out, "recommend", lambda: recommender.settings_, resume=resume)
     try:
-        with FitProgress(lambda: recommender.settings_.train) as progress:
-            recommender.fit(train, watch=progress.watch, **options)
+        with tracking, FitProgress(lambda: recommender.settings_.train) as progress:
+            recommender.fit(train, watch=tracking.beside(progress.watch), **options)
+            tracking.end(recommender.metrics_)
     except KeyboardInterrupt:
         click.echo(f"stopped. The same command with --resume continues what is in {options['out']}.", err=True)
         sys.exit(130)
@@ -290,6 +297,7 @@ def evaluate(
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="A setting of all points, as train.epochs=5."
 )
+@track_option
 def grid(**options: Any) -> None:
     """Train a grid of settings on LOG, and say which differ from the baseline beyond chance, and how.
 

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from hyperfocal.cli.grid import closing_lines, ended_by_ctrl_c, recipe_points, show_table
+from hyperfocal.cli.tracked import TrackedGrid
 from hyperfocal.config.recipes import parse_override, resolve
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.errors import ConfigError
@@ -19,6 +20,7 @@ from hyperfocal.grid.search import GridJob, run_grid
 from hyperfocal.report.grid_layout import ranking_layout
 from hyperfocal.report.grid_progress import GridProgress
 from hyperfocal.report.tables import grid_data_lines, print_commands, print_lines, test_report
+from hyperfocal.report.tracking import Tracking
 from hyperfocal.tasks.preparation import as_log
 
 NAMED = {"encoders": "model.name", "losses": "loss.name"}  # options that are axes
@@ -31,8 +33,11 @@ def run_grid_command(options: dict[str, Any]) -> None:
     by = options["by"] or layout.changed
     files = [options[name] for name in ("train", "valid", "valid_truth", "test", "test_truth")]
     source = LogSource(*(None if file is None else as_log(file, base.data) for file in files))
-    with ended_by_ctrl_c(out), GridProgress(len(points), options["workers"], by=by, layout=layout) as progress:
-        job = GridJob(source, base, out, progress, options["workers"], by=by, retry=options["retry"])
+    tracking = Tracking(options["track"], out, "recommend", lambda: base, resume=True)
+    progress = GridProgress(len(points), options["workers"], by=by, layout=layout)
+    with ended_by_ctrl_c(out), tracking, progress:
+        watch = TrackedGrid(progress, tracking, points)
+        job = GridJob(source, base, out, watch, options["workers"], by=by, retry=options["retry"])
         result = run_grid(job, points, baseline)
     print_lines(console, [*grid_data_lines(result.material.data.counts), ""])
     show_table(console, result, out, layout)
