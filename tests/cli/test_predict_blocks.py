@@ -175,29 +175,56 @@ def started(*arguments):
     )
 
 
-@pytest.mark.parametrize("end", [".csv.gz", ".parquet"])
-def test_after_kill_9_the_rest_is_done_and_the_bytes_are_the_same(end, run, tmp_path):
-    history = grouped_log(tmp_path / "log.csv", 8_000)
-    asked = ("recommend", "predict", run, history, "--block", 1_000)
-    done(*asked, "--out", tmp_path / f"whole{end}")
-    out = tmp_path / f"p{end}"
-    process = started(*asked, "--out", out)
-    marks = tmp_path / f"p{end}.parts"
+def stopped(sent, marks, *arguments):
+    """Send a signal to a command once it has written some parts; return it, ended, and what it said."""
+    process = started(*arguments)
     deadline = time.monotonic() + 60
     while len(list(marks.glob("part-*.json"))) < 3:
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.send_signal(sent)
+    return process, process.communicate()[1].decode()
+
+
+@pytest.mark.parametrize("end", [".csv.gz", ".parquet"])
+def test_after_kill_9_the_rest_is_done_and_the_bytes_are_the_same(end, run, tmp_path):
+    history = grouped_log(tmp_path / "log.csv", 8_000)
+    out, marks = tmp_path / f"p{end}", tmp_path / f"p{end}.parts"
+    asked = ("recommend", "predict", run, history, "--block", 1_000)
+    done(*asked, "--out", tmp_path / f"whole{end}")
+    process, _ = stopped(signal.SIGKILL, marks, *asked, "--out", out)
+    assert process.returncode == -signal.SIGKILL
     assert not out.exists()
-    before = {path.name: path.stat().st_mtime_ns for path in marks.glob("part-*")}
-    watched = [path for path in marks.glob("part-*.json") if path.with_suffix(end.removesuffix(".gz")).exists()]
-    assert 3 <= len(watched) < 80
-    done(*asked, "--out", out, "--resume")
-    assert len(before) >= 6
+    before = {path: path.stat().st_mtime_ns for path in marks.glob("part-*.json")}
+    assert 3 <= len(before) < 80
+    kept = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hyperfocal.tasks.parts.shutil.rmtree", lambda folder, **_: kept.append(folder))
+        done(*asked, "--out", out, "--resume")
+    assert kept == [marks]
+    assert all(path.stat().st_mtime_ns == at for path, at in before.items())  # what was done was not done again
+    assert len(list(marks.glob("part-*.json"))) == 80
     assert out.read_bytes() == (tmp_path / f"whole{end}").read_bytes()
-    assert not marks.exists()
+
+
+def test_ctrl_c_says_how_to_go_on(run, tmp_path):
+    history, marks = grouped_log(tmp_path / "log.csv", 8_000), tmp_path / "p.csv.parts"
+    asked = ("recommend", "predict", run, history, "--block", 1_000, "--out", tmp_path / "p.csv")
+    process, said = stopped(signal.SIGINT, marks, *asked)
+    assert process.returncode == 130
+    assert f"stopped. The same command with --resume goes on with what is in {marks}." in said
+    assert "Traceback" not in said
+
+
+def test_a_first_block_that_fails_leaves_nothing(run, tmp_path):
+    history = log(tmp_path / "log.csv")
+    asked = ("recommend", "predict", run, history, "--out", tmp_path / "p.csv", "--block", 50)
+    assert "k = 99 is not allowed" in refused(*asked, "--k", 99)
+    pl.DataFrame(schema={"user": pl.String, "item": pl.String}).write_parquet(tmp_path / "none.parquet")
+    asked = ("recommend", "predict", run, tmp_path / "none.parquet", "--out", tmp_path / "p.csv", "--block", 50)
+    assert "holds no rows" in refused(*asked)
+    assert names_below(tmp_path) == ["log.csv", "none.parquet"]
 
 
 MEASURE = """

@@ -260,6 +260,7 @@ class TestLabels:
         found = scored_alone(tmp_path / "onnx", texts)
         np.testing.assert_allclose(found["scores"], classifier.decision_function(texts), atol=1e-4)
 
+    @slow
     @pytest.mark.skipif(find_encoder() is None, reason="no sentence encoder is installed")
     def test_an_encoder_that_no_graph_holds_is_said_and_vectors_are_taken(self, tmp_path, monkeypatch):
         def fail(*_):

@@ -103,7 +103,8 @@ def _onnx_part(settings: dict[str, Any]) -> str:
         graph = (
             "`model.onnx`: inputs `columns` (B, K) int64 and `values` (B, K) float32 of the n-grams, `dense` (B, D) "
         )
-        graph += "float32, as far as the run reads them; output `scores` (B, L) float32, the logits below."
+        graph += "float32, as far as the run reads them; output `scores` (B, L) float32, the logits below. A text of "
+        graph += "several columns is what they hold, joined by a line break."
     needs = " tokenizers" if settings.get("encoder") == "exported" else ""
     return (
         f"    pip install numpy onnxruntime{needs}\n    {example}\n\nFrom Python: `{call}`.\n\n{graph} "

@@ -39,19 +39,13 @@ class Parts:
         self.folder = out.with_name(f"{out.name}.parts")
 
     def begin(self, *, resume: bool) -> None:
-        """Make the folder, or make sure that the parts in it belong to this plan.
+        """Make sure that parts that are here already belong to this plan; none are made yet.
 
         Raises:
-            RunError: there are parts, but not of this plan, or nobody asked to go on; it cannot be written.
+            RunError: there are parts, but not of this plan, or nobody asked to go on.
         """
         if self.folder.exists():
             self._refuse_other(resume)
-        else:
-            try:
-                self.folder.mkdir(parents=True)
-            except OSError as error:
-                raise RunError(f"cannot write {self.folder}: {error}. Choose another --out") from error
-            self._write_json(self.folder / PLAN, self.plan)
 
     def _refuse_other(self, resume: bool) -> None:
         if not resume:
@@ -73,11 +67,13 @@ class Parts:
         return Counter(self._read_json(path)) if path.is_file() and self._part(number).is_file() else None
 
     def put(self, number: int, frame: pl.DataFrame, counts: Counter[str], write: Write) -> None:
-        """Write a part, whole or not at all.
+        """Write a part, whole or not at all; before the first one, the plan.
 
         Raises:
             RunError: it cannot be written.
         """
+        if not (self.folder / PLAN).is_file():
+            self._write_json(self.folder / PLAN, self.plan)
         with whole_file(self._part(number)) as aside:
             write(frame, aside, number == 0)
         self._write_json(self._part(number).with_suffix(".json"), dict(counts))
