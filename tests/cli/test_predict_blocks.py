@@ -187,7 +187,7 @@ def stopped(sent, marks, *arguments):
     return process, process.communicate()[1].decode()
 
 
-@pytest.mark.parametrize("end", [".csv.gz", ".parquet"])
+@pytest.mark.parametrize("end", [".csv.gz", pytest.param(".parquet", marks=pytest.mark.slow)])
 def test_after_kill_9_the_rest_is_done_and_the_bytes_are_the_same(end, run, tmp_path):
     history = grouped_log(tmp_path / "log.csv", 8_000)
     out, marks = tmp_path / f"p{end}", tmp_path / f"p{end}.parts"

@@ -19,7 +19,7 @@ from hyperfocal.data.ngrams import Ngrams as Fitted
 from hyperfocal.data.tables import Log
 from hyperfocal.errors import RunError
 from hyperfocal.models.encoder import find_encoder
-from hyperfocal.serve import onnx_graph
+from hyperfocal.serve import onnx_classify, onnx_graph
 from hyperfocal.serve.export import export_onnx, export_plain
 from hyperfocal.serve.onnx_engine import open_engine
 from hyperfocal.serve.onnx_ngrams import Ngrams, chars, murmur3
@@ -147,7 +147,7 @@ class TestRanking:
         found = open_engine(tmp_path / "onnx").rank(HISTORIES, 3)
         same_ranking(found, recommender, HISTORIES, 3)
 
-    @pytest.mark.parametrize("weight", [0.0, 1.0])
+    @pytest.mark.parametrize("weight", [pytest.param(0.0, marks=slow), 1.0])
     def test_a_blend_of_one_part_alone(self, weight, tmp_path):
         recommender = fit("concat_mlp", **{"model.blend": True})
         recommender.blend_weight_ = weight
@@ -198,7 +198,7 @@ ODD = [
 
 
 class TestLabels:
-    def test_scores_and_decisions_are_those_of_the_run(self, tmp_path):
+    def test_scores_and_decisions_are_those_of_the_run(self, tmp_path, monkeypatch):
         classifier = fit_texts(**{"features.char_ngrams": 4})
         classifier.save(tmp_path / "run")
         assert export_onnx(tmp_path / "run", tmp_path / "onnx") == []
@@ -206,6 +206,8 @@ class TestLabels:
         found = scored_alone(tmp_path / "onnx", texts)
         np.testing.assert_allclose(found["scores"], classifier.decision_function(texts), atol=1e-4)
         assert found["labels"] == [sorted(row) for row in classifier.predict(texts)]
+        monkeypatch.setattr(onnx_classify, "MOST_NUMBERS", 100)  # long texts go one by one
+        np.testing.assert_allclose(open_engine(tmp_path / "onnx").scores(texts), found["scores"], atol=1e-6)
 
     @slow
     @pytest.mark.parametrize("settings", [{"decide.rule": "top_k", "decide.k": 2}, {"decide.minimum_one": True}])
@@ -293,6 +295,7 @@ print(json.dumps([said, found.tolist()]))
 
 
 class TestLargeModels:
+    @slow
     def test_weights_beyond_a_limit_are_in_a_file_beside(self, tmp_path, monkeypatch):
         monkeypatch.setattr(onnx_graph, "WHOLE_BYTES", 1000)
         classifier = fit_texts(**{"features.hashed": True, "features.max_features": 5000})

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hyperfocal.serve.onnx_ngrams import Ngrams
 
 BATCH = 32  # texts at once
+MOST_NUMBERS = 2**24  # n-grams times labels at once, which the graph holds in memory
 
 
 class Classifier:
@@ -52,6 +53,10 @@ class Classifier:
         inputs: dict[str, Any] = {}
         if self.ngrams:
             inputs["columns"], inputs["values"] = self.ngrams.rows(texts)
+            if len(texts) > 1 and inputs["columns"].size * len(self.labels) > MOST_NUMBERS:
+                half = len(texts) // 2
+                parts = (self._block(texts[:half], dense, start), self._block(texts[half:], dense, start + half))
+                return np.concatenate(parts)
         if self.encoder:
             read = self.tokenizer.encode_batch(list(texts))
             tokens = {"ids": [each.ids for each in read], "mask": [each.attention_mask for each in read]}
