@@ -323,8 +323,7 @@ class TestPredict:
     @pytest.mark.parametrize(
         ("name", "message"),
         [
-            ("p.csv", "predictions are JSON lines. Give a name that ends in .jsonl or .jsonl.gz"),
-            ("p.parquet", "predictions are JSON lines"),
+            ("p.txt", "rows cannot be written as .txt. Allowed: .csv, .tsv, .jsonl, .parquet"),
             ("p", "cannot tell its format"),
         ],
     )

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hyperfocal.cli.blocks import block_options
 from hyperfocal.cli.texts import NO_ENCODER, data_options, data_settings
+from hyperfocal.cli.tracked import track_option
 from hyperfocal.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ def classify() -> None:
 @click.option("--seed", type=int, help="Of the split, the weights and the order of documents.  [default: 0]")
 @click.option("--resume", is_flag=True, help="Continue the run in --out where it stopped.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
+@track_option
 def fit(
     train: Path,
     valid: Path | None,
@@ -59,6 +62,7 @@ def fit(
     seed: int | None,
     resume: bool,
     overwrite: bool,
+    track: tuple[str, ...],
     **data: Any,
 ) -> None:
     """Fit on the documents TRAIN, tune a threshold for each label, and score both on validation documents.
@@ -78,7 +82,7 @@ def fit(
         recipe, features=features, loss=loss, gamma=gamma, cap=largest, decide=decide, seed=seed, settings=settings
     )
     options = {"valid": valid, "out": out, "resume": resume, "overwrite": overwrite, "cache": default_cache()}
-    _fit(classifier, train, options)
+    _fit(classifier, train, options, track)
     _print_fit(classifier, out)
 
 
@@ -89,17 +93,23 @@ def _number_or_word(text: str) -> float | str:
         return text
 
 
-def _fit(classifier: MultiLabelClassifier, train: Path, options: dict[str, Any]) -> None:
+def _fit(classifier: MultiLabelClassifier, train: Path, options: dict[str, Any], track: tuple[str, ...]) -> None:
     """Fit under progress lines; Ctrl-C ends the program with 130 and says how to go on."""
     from hyperfocal.config.classify import trainings
     from hyperfocal.report.progress import EncodingProgress, FitProgress
+    from hyperfocal.report.tracking import Tracking
 
+    out, resume = options["out"], options["resume"]
+    tracking = Tracking(track, out, "classify", lambda: classifier.settings_, resume=resume)
     try:
         with (
+            tracking,
             EncodingProgress() as encoding,
             FitProgress(lambda: classifier.settings_.train, lambda: trainings(classifier.settings_.train)) as progress,
         ):
-            classifier.fit(train, watch=progress.watch, watch_encoding=encoding.watch, **options)
+            watch = tracking.beside(progress.watch)
+            classifier.fit(train, watch=watch, watch_encoding=encoding.watch, **options)
+            tracking.end(classifier.metrics_)
     except KeyboardInterrupt:
         click.echo(f"stopped. The same command with --resume continues what is in {options['out']}.", err=True)
         sys.exit(130)
@@ -126,23 +136,25 @@ def _print_fit(classifier: MultiLabelClassifier, out: Path) -> None:
 @classify.command()
 @click.argument("run", type=RUN)
 @click.argument("docs", type=FILE)
-@click.option("--out", type=FILE, required=True, help="File to write: .jsonl or .jsonl.gz.")
-def predict(run: Path, docs: Path, out: Path) -> None:
-    """Write a line a document of DOCS: id, labels (decided) and scores (the best 10 with their probability)."""
-    from hyperfocal.data.files import File, write_lines
-    from hyperfocal.runs import whole_file
+@click.option("--out", type=FILE, required=True, help="File to write: .jsonl, .csv, .tsv (also .gz) or .parquet.")
+@block_options
+def predict(run: Path, docs: Path, out: Path, block: int | None, resume: bool) -> None:
+    """Write a line a document of DOCS: id, labels (decided) and scores (the best 10 with their probability).
+
+    In .csv and .tsv labels and scores are JSON in a field; in .parquet they are lists, of texts and of pairs. A large
+    DOCS is read block by block.
+    """
+    from hyperfocal.cli.predict_classify import predict_texts
+    from hyperfocal.data.files import File
     from hyperfocal.tasks.classify import MultiLabelClassifier
 
-    if File(out).kind != "jsonl":
-        raise DataError(f"--out {out}: predictions are JSON lines. Give a name that ends in .jsonl or .jsonl.gz")
     File(out).refuse_unwritable()
     if out.resolve() == docs.resolve():
         raise DataError(f"--out {out} is DOCS itself, which would be lost. Choose another name")
-    rows = MultiLabelClassifier.load(run).predict_documents(docs).to_dicts()
-    with whole_file(out) as aside:
-        write_lines(rows, aside)
-    labels = sum(len(row["labels"]) for row in rows)
-    click.echo(f"{len(rows):,} documents, {labels / max(len(rows), 1):.2f} labels each, written to {out}")
+    options = {"run": run, "block": block, "resume": resume}
+    counts = predict_texts(MultiLabelClassifier.load(run), docs, out, options)
+    each = counts["labels"] / max(counts["documents"], 1)
+    click.echo(f"{counts['documents']:,} documents, {each:.2f} labels each, written to {out}")
 
 
 @classify.command()
@@ -184,6 +196,7 @@ def evaluate(run: Path, docs: Path, as_json: bool) -> None:
 @click.option("--search", type=click.Choice(["full", "optuna"]), default="full", show_default=True)
 @click.option("--trials", type=int, default=30, show_default=True, help="optuna: points to try.")
 @click.option("--retry", is_flag=True, help="Try points again that failed before.")
+@track_option
 def grid(**options: Any) -> None:
     """Train a grid of settings on TRAIN, and say which differ from the baseline beyond chance, and how.
 

@@ -8,6 +8,7 @@ import click
 
 from hyperfocal.cli.classify import classify
 from hyperfocal.cli.demo import demo
+from hyperfocal.cli.export import export
 from hyperfocal.cli.recommend import recommend
 from hyperfocal.cli.verify import verify
 from hyperfocal.errors import HyperfocalError
@@ -38,3 +39,4 @@ main.add_command(recommend)
 main.add_command(classify)
 main.add_command(verify)
 main.add_command(demo)
+main.add_command(export)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from hyperfocal.cache import default_cache
 from hyperfocal.cli.texts import NO_ENCODER, data_settings
+from hyperfocal.cli.tracked import TrackedGrid
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import resolve
 from hyperfocal.config.sections import Section
@@ -33,6 +35,7 @@ from hyperfocal.report.grid_table import grid_report
 from hyperfocal.report.label_tables import data_lines, test_report
 from hyperfocal.report.progress import EncodingProgress
 from hyperfocal.report.tables import print_commands, print_lines
+from hyperfocal.report.tracking import Tracking
 from hyperfocal.tasks.documents import as_documents
 
 Job = TypeVar("Job", bound=Section)
@@ -40,11 +43,14 @@ Job = TypeVar("Job", bound=Section)
 
 def run_grid_command(options: dict[str, Any]) -> None:
     """Run the grid under a live table, print and keep its table, keep the winner, and score test once."""
-    base, size, run = _plan(options)
+    base, points, size, run = _plan(options)
     test = None if options["test"] is None else as_documents(options["test"], base.data)  # not after hours of training
     out, console = options["out"], Console()
-    with ended_by_ctrl_c(out), _watched(options, base, size, test) as job:
-        result = run(job)
+    tracking = Tracking(options["track"], out, "classify", lambda: base, resume=True)
+    with ended_by_ctrl_c(out), tracking, _watched(options, base, size, test) as job:
+        watch = TrackedGrid(job.watch, tracking, points)
+        result = run(replace(job, watch=watch))
+        watch.rest(result.points)
     print_lines(console, [*data_lines(result.material.data.counts()), ""])
     if base.features.kind == "auto" and not result.material.encoder:
         print_lines(console, [NO_ENCODER, ""])
@@ -126,18 +132,18 @@ def recipe_points(
     return found.base, points, baseline_name(points, options["baseline"] or found.baseline)
 
 
-def _plan(options: dict[str, Any]) -> tuple[ClassifySettings, int, Callable[[GridJob], GridResult]]:
-    """Return the base settings, how many points there will be, and what runs them."""
+def _plan(options: dict[str, Any]) -> tuple[ClassifySettings, list[Point], int, Callable[[GridJob], GridResult]]:
+    """Return the base settings, the points that are known, how many there will be, and what runs them."""
     if options["search"] == "full":
         base, points, baseline = read_points(options)
-        return base, len(points), lambda job: run_grid(job, points, baseline)
+        return base, points, len(points), lambda job: run_grid(job, points, baseline)
     if any(options[key] is not None for key in ("caps", "gammas", "seeds", "baseline")):
         raise ConfigError(
             "--search optuna draws its own points, beside the base settings as baseline: "
             "leave --caps, --gammas, --seeds and --baseline out"
         )
     base, trials = resolve(ClassifySettings, options["recipe"], overrides_of(options)), options["trials"]
-    return base, trials + 1, lambda job: run_search(job, RANGES, trials)
+    return base, [], trials + 1, lambda job: run_search(job, RANGES, trials)
 
 
 @contextmanager

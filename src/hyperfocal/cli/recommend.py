@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hyperfocal.cli.blocks import block_options
+from hyperfocal.cli.tracked import track_option
 from hyperfocal.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ def recommend() -> None:
 )
 @click.option("--resume", is_flag=True, help="Continue the run in --out where it stopped.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
+@track_option
 def fit(
     train: Path,
     out: Path,
@@ -90,6 +93,7 @@ def fit(
     assignments: tuple[str, ...],
     resume: bool,
     overwrite: bool,
+    track: tuple[str, ...],
 ) -> None:
     """Fit on the log TRAIN and score the result beside the baselines.
 
@@ -110,17 +114,21 @@ def fit(
     if item_features and items is None:
         raise ConfigError("--item-features names columns of --items: give --items too")
     places: dict[str, Any] = {"valid": valid, "valid_truth": valid_truth, "items": items}
-    _fit(recommender, train, places | {"out": out, "resume": resume, "overwrite": overwrite})
+    _fit(recommender, train, places | {"out": out, "resume": resume, "overwrite": overwrite}, track)
     _print_fit(Console(), recommender, out)
 
 
-def _fit(recommender: Recommender, train: Path, options: dict[str, Any]) -> None:
+def _fit(recommender: Recommender, train: Path, options: dict[str, Any], track: tuple[str, ...]) -> None:
     """Fit under a progress line; Ctrl-C ends the program with 130 and says how to go on."""
     from hyperfocal.report.progress import FitProgress
+    from hyperfocal.report.tracking import Tracking
 
+    out, resume = options["out"], options["resume"]
+    tracking = Tracking(track, out, "recommend", lambda: recommender.settings_, resume=resume)
     try:
-        with FitProgress(lambda: recommender.settings_.train) as progress:
-            recommender.fit(train, watch=progress.watch, **options)
+        with tracking, FitProgress(lambda: recommender.settings_.train) as progress:
+            recommender.fit(train, watch=tracking.beside(progress.watch), **options)
+            tracking.end(recommender.metrics_)
     except KeyboardInterrupt:
         click.echo(f"stopped. The same command with --resume continues what is in {options['out']}.", err=True)
         sys.exit(130)
@@ -153,26 +161,37 @@ def _print_fit(console: Any, recommender: Recommender, out: Path) -> None:
 @click.option(
     "--new-items", type=FILE, help="Table of items, also of such that training never saw: scored by features."
 )
-def predict(run: Path, history: Path, out: Path, k: int | None, repeats: bool, new_items: Path | None) -> None:
+@block_options
+def predict(
+    run: Path,
+    history: Path,
+    out: Path,
+    k: int | None,
+    repeats: bool,
+    new_items: Path | None,
+    block: int | None,
+    resume: bool,
+) -> None:
     """Write the best K items of every user in HISTORY, who may be new and have any number of items.
 
     The file has the user and item columns of HISTORY, rank (1 is best) and score. For a log in the
     challenge format it is a submission: user_sequence, challenge.
+
+    A large HISTORY is read block by block; then the rows of a user have to stand together.
     """
-    from hyperfocal.data.files import File, write_frame
-    from hyperfocal.runs import whole_file
+    from hyperfocal.cli.predict_recommend import predict_log
+    from hyperfocal.data.files import File
     from hyperfocal.tasks.recommend import Recommender
 
     File(out).refuse_unwritable()
     if out.resolve() == history.resolve():
         raise DataError(f"--out {out} is the history itself, which would be lost. Choose another name")
     recommender = _with_new_items(Recommender.load(run), new_items)
-    predictions = recommender.predict(history, k, repeats=repeats)
-    with whole_file(out) as aside:
-        write_frame(predictions.frame, aside)
-    click.echo(f"{len(predictions.frame):,} rows for {predictions.users:,} users written to {out}")
-    if predictions.unknown_events:
-        click.echo(f"{predictions.unknown_events:,} events are on items that training never saw; they were left out.")
+    options = {"run": run, "k": k, "repeats": repeats, "new_items": new_items, "block": block, "resume": resume}
+    counts = predict_log(recommender, history, out, options)
+    click.echo(f"{counts['rows']:,} rows for {counts['users']:,} users written to {out}")
+    if counts["unknown_events"]:
+        click.echo(f"{counts['unknown_events']:,} events are on items that training never saw; they were left out.")
 
 
 @recommend.command()
@@ -281,6 +300,7 @@ def evaluate(
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="A setting of all points, as train.epochs=5."
 )
+@track_option
 def grid(**options: Any) -> None:
     """Train a grid of settings on LOG, and say which differ from the baseline beyond chance, and how.
 

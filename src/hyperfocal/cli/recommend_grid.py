@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from hyperfocal.cli.grid import closing_lines, ended_by_ctrl_c, recipe_points, show_table
+from hyperfocal.cli.tracked import TrackedGrid
 from hyperfocal.config.recipes import parse_override, resolve
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.errors import ConfigError
@@ -21,6 +22,7 @@ from hyperfocal.grid.search import GridJob, GridResult, run_grid, run_search
 from hyperfocal.report.grid_layout import ranking_layout
 from hyperfocal.report.grid_progress import GridProgress
 from hyperfocal.report.tables import grid_data_lines, print_commands, print_lines, test_report
+from hyperfocal.report.tracking import Tracking
 from hyperfocal.tasks.preparation import as_log
 
 NAMED = {"encoders": "model.name", "losses": "loss.name"}  # options that are axes
@@ -28,15 +30,18 @@ NAMED = {"encoders": "model.name", "losses": "loss.name"}  # options that are ax
 
 def run_grid_command(options: dict[str, Any]) -> None:
     """Run the grid under a live table, print and keep its table, keep the winner, and score test once."""
-    base, size, run = _plan(options)
+    base, points, size, run = _plan(options)
     layout, out, console = ranking_layout(base.data.next), options["out"], Console()
     by = options["by"] or layout.changed
     files = {name: options[name] for name in ("train", "valid", "valid_truth", "test", "test_truth")}
     logs = {name: None if file is None else as_log(file, base.data) for name, file in files.items()}
     source = LogSource(**logs, items=options["items"])
-    with ended_by_ctrl_c(out), GridProgress(size, options["workers"], by=by, layout=layout) as progress:
-        job = GridJob(source, base, out, progress, options["workers"], by=by, retry=options["retry"])
-        result = run(job)
+    tracking = Tracking(options["track"], out, "recommend", lambda: base, resume=True)
+    progress = GridProgress(size, options["workers"], by=by, layout=layout)
+    with ended_by_ctrl_c(out), tracking, progress:
+        watch = TrackedGrid(progress, tracking, points)
+        result = run(GridJob(source, base, out, watch, options["workers"], by=by, retry=options["retry"]))
+        watch.rest(result.points)
     print_lines(console, [*grid_data_lines(result.material.data.counts), ""])
     show_table(console, result, out, layout)
     with ended_by_ctrl_c(out):
@@ -47,18 +52,18 @@ def run_grid_command(options: dict[str, Any]) -> None:
     print_commands(console, closing_lines(out, "recommend predict {} HISTORY --out PRED.csv"))
 
 
-def _plan(options: dict[str, Any]) -> tuple[RecommendSettings, int, Callable[[GridJob], GridResult]]:
-    """Return the base settings, how many points there will be, and what runs them."""
+def _plan(options: dict[str, Any]) -> tuple[RecommendSettings, list[Point], int, Callable[[GridJob], GridResult]]:
+    """Return the base settings, the points that are known, how many there will be, and what runs them."""
     if options["search"] == "full":
         base, points, baseline = read_points(options)
-        return base, len(points), lambda job: run_grid(job, points, baseline)
+        return base, points, len(points), lambda job: run_grid(job, points, baseline)
     if options["axes"] or any(options[key] is not None for key in ("encoders", "losses", "seeds", "baseline")):
         raise ConfigError(
             "--search optuna draws its own points, beside the base settings as baseline: "
             "leave --encoders, --losses, --axis, --seeds and --baseline out"
         )
     base, trials = resolve(RecommendSettings, options["recipe"], overrides_of(options)), options["trials"]
-    return base, trials + 1, lambda job: run_search(job, NEXT_ITEM_RANGES, trials)
+    return base, [], trials + 1, lambda job: run_search(job, NEXT_ITEM_RANGES, trials)
 
 
 def overrides_of(options: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import zlib
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from io import TextIOWrapper
+from io import BytesIO, TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, cast
@@ -25,9 +25,17 @@ READ_ERRORS = (OSError, EOFError, zlib.error)  # the last two: a .gz that is cut
 
 @dataclass(frozen=True)
 class File:
-    """A file of rows, or, with path None, a frame in memory; prints as its name."""
+    """A file of rows, or, with path None, a frame in memory; prints as its name.
+
+    Attributes:
+        path: of the file.
+        raw: the bytes of a block of its rows, where it is read block by block.
+        first: row number of the block's first row.
+    """
 
     path: Path | None
+    raw: bytes | None = None
+    first: int = 0
 
     def __str__(self) -> str:
         """Return the path."""
@@ -60,6 +68,8 @@ class File:
     def open_bytes(self) -> IO[bytes]:
         """Open for reading, unpacked."""
         assert self.path is not None
+        if self.raw is not None:
+            return BytesIO(self.raw)
         return cast(IO[bytes], gzip.open(self.path) if self.path.suffix == ".gz" else self.path.open("rb"))
 
     def open(self) -> IO[str]:
@@ -69,7 +79,7 @@ class File:
     def place(self, row: int) -> str:
         """Return "FILE line 7" for a row number from 0; only errors ask, so it may read the file again."""
         found = self._find(row)
-        return f"{self} line {found[0]}" if found else f"{self} row {row}"
+        return f"{self} line {found[0]}" if found else f"{self} row {self.first + row}"
 
     def fields(self, row: int) -> str:
         """Return " (the row has 2 of 3 fields)" where a CSV row is too short, else ""."""
@@ -80,7 +90,8 @@ class File:
         """Return line number, number of fields and width of the header; None where no line can be told."""
         if self.path is None or self.kind == "parquet":
             return None
-        with self.open() as text:
+        row += self.first
+        with File(self.path).open() as text:
             if self.kind != "csv":
                 numbered = (number for number, line in enumerate(text, 1) if line.strip())
                 return next(((number, 0, 0) for number in islice(numbered, row, None)), None)
@@ -127,7 +138,7 @@ def read_frame(file: File, *, readers: Mapping[str, Reader] | None = None, row: 
     except pl.exceptions.NoDataError:
         raise _empty(file, row) from None
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, UnicodeDecodeError, *READ_ERRORS) as error:
-        raise DataError(f"{file}: not readable as {kind}: {_reason(file, error)}") from None
+        raise unreadable(file, error) from None
 
 
 def write_frame(frame: pl.DataFrame, path: Path) -> None:
@@ -154,22 +165,28 @@ def write_lines(rows: Iterable[dict[str, Any]], path: Path) -> None:
             out.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
 
 
+def write_rows(frame: pl.DataFrame, path: Path, *, header: bool) -> None:
+    """Write a frame as .csv or .tsv (also .gz), with or without the line of its names."""
+    with cast(IO[bytes], gzip.open(path, "wb") if path.suffix == ".gz" else path.open("wb")) as out:
+        frame.write_csv(out, separator="\t" if File(path).suffix == ".tsv" else ",", include_header=header)
+
+
 def _write(frame: pl.DataFrame, path: Path, file: File) -> None:
     if file.kind == "parquet":
         frame.write_parquet(path)
-        return
-    with cast(IO[bytes], gzip.open(path, "wb") if path.suffix == ".gz" else path.open("wb")) as out:
-        if file.kind == "jsonl":
+    elif file.kind == "csv":
+        write_rows(frame, path, header=True)
+    else:
+        with cast(IO[bytes], gzip.open(path, "wb") if path.suffix == ".gz" else path.open("wb")) as out:
             frame.write_ndjson(out)
-        else:
-            frame.write_csv(out, separator="\t" if file.suffix == ".tsv" else ",")
 
 
 def _read_csv(file: File) -> pl.DataFrame:
     assert file.path is not None
     with file.open() as text:
         separator = find_separator(text)
-    frame = pl.read_csv(file.path, separator=separator, infer_schema=False, glob=False)
+    source = file.path if file.raw is None else file.raw
+    frame = pl.read_csv(source, separator=separator, infer_schema=False, glob=False)
     filled = frame.select(filled=pl.any_horizontal(pl.all().str.len_bytes() > 0).fill_null(value=False))["filled"]
     return frame if filled.all() else frame.filter(filled)  # blank lines are no rows
 
@@ -205,6 +222,11 @@ READERS: dict[str, Reader] = {
     "jsonl": _read_jsonl,
     "lines": _read_lines,
 }
+
+
+def unreadable(file: File, error: BaseException) -> DataError:
+    """Return the error for a file that is not what its name says, with the line to blame where there is one."""
+    return DataError(f"{file}: not readable as {file.kind}: {_reason(File(file.path), error)}")
 
 
 def _empty(file: File, row: str) -> DataError:

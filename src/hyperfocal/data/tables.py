@@ -23,7 +23,10 @@ from hyperfocal.errors import DataError
 
 POSITION_LIMIT = 10_000_000  # integers from here on are time stamps, below they are positions
 
+MEMORY = File(None)
+
 Form = Literal["challenge", "long", "lines"]
+OrderKind = Literal["auto", "position", "time"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,28 +102,36 @@ def read_log(path: str | Path, columns: DataSettings | None = None) -> Log:
             an order that is neither number nor time, a position that a user has twice.
     """
     file = File(Path(path))
-    frame = read_frame(file)
-    if file.kind == "lines":
-        return _arrange(frame, Columns("user", "item", None), "lines", file, "auto")
-    return _log(frame, columns or DataSettings(), file)
+    return log_from_frame(read_frame(file), columns, file)
 
 
-def log_from_frame(frame: pl.DataFrame, columns: DataSettings | None = None) -> Log:
-    """Return the log in a frame in long or challenge form; errors as in `read_log`."""
-    return _log(frame, columns or DataSettings(), File(None))
+def log_from_frame(frame: pl.DataFrame, columns: DataSettings | None = None, file: File = MEMORY) -> Log:
+    """Return the log in a frame in long or challenge form, or in the form of its file; errors as in `read_log`."""
+    return _arrange(*_formed(frame, columns or DataSettings(), file))
 
 
-def _log(frame: pl.DataFrame, settings: DataSettings, file: File) -> Log:
+def row_users(frame: pl.DataFrame, columns: DataSettings | None, file: File) -> pl.Series:
+    """Return the user of each row of a log, as text; errors as in `read_log`."""
+    formed, found, *_ = _formed(frame, columns or DataSettings(), file)
+    return _text(formed[found.user], file)
+
+
+def _formed(
+    frame: pl.DataFrame, settings: DataSettings, file: File
+) -> tuple[pl.DataFrame, Columns, Form, File, OrderKind]:
+    """Return what `_arrange` takes."""
+    if file.path is not None and file.kind == "lines":
+        return frame, Columns("user", "item", None), "lines", file, "auto"
     names = set(frame.columns)
     asked = settings.user or settings.item or settings.order
     if not asked and names >= {"user_id", "challenge_sequence", "challenge"}:
         columns = Columns("user_id", "challenge", "challenge_sequence")
         refuse_twice(columns, frame.columns, file)
-        return _arrange(frame, columns, "challenge", file, "position")
+        return frame, columns, "challenge", file, "position"
     if not asked and names == {"user_sequence", "challenge"}:
         columns = Columns("user_id", "challenge", "position")
-        return _arrange(_split_user_sequence(frame, file), columns, "challenge", file, "position")
-    return _arrange(frame, find_columns(frame.columns, settings, file), "long", file, settings.order_kind)
+        return _split_user_sequence(frame, file), columns, "challenge", file, "position"
+    return frame, find_columns(frame.columns, settings, file), "long", file, settings.order_kind
 
 
 def _split_user_sequence(frame: pl.DataFrame, file: File) -> pl.DataFrame:
@@ -136,7 +147,7 @@ def _split_user_sequence(frame: pl.DataFrame, file: File) -> pl.DataFrame:
     return pl.DataFrame({"user_id": user, "challenge": frame["challenge"], "position": position})
 
 
-def _arrange(frame: pl.DataFrame, columns: Columns, form: Form, file: File, order_kind: str) -> Log:
+def _arrange(frame: pl.DataFrame, columns: Columns, form: Form, file: File, order_kind: OrderKind) -> Log:
     """Group the rows by user, in order of first appearance, each user's events oldest first."""
     if frame.height == 0:
         raise DataError(f"{file}: holds no rows. Give a file with one row an event")

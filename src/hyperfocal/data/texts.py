@@ -21,6 +21,8 @@ from hyperfocal.data.text_columns import TextColumns, find_text_columns
 from hyperfocal.data.text_files import TEXT_READERS
 from hyperfocal.errors import DataError
 
+MEMORY = File(None)
+
 
 @dataclass(frozen=True, eq=False)
 class Documents:
@@ -121,10 +123,10 @@ def read_documents(path: str | Path, columns: TextDataSettings | None = None, *,
 
 
 def documents_from_frame(
-    frame: pl.DataFrame, columns: TextDataSettings | None = None, *, need_labels: bool = True
+    frame: pl.DataFrame, columns: TextDataSettings | None = None, file: File = MEMORY, *, need_labels: bool = True
 ) -> Documents:
-    """Return the documents in a frame; errors as in `read_documents`."""
-    return _from_frame(frame, columns or TextDataSettings(), File(None), need_labels=need_labels)
+    """Return the documents in a frame, the rows of a file or a block of them; errors as in `read_documents`."""
+    return _from_frame(frame, columns or TextDataSettings(), file, need_labels=need_labels)
 
 
 def _from_frame(frame: pl.DataFrame, settings: TextDataSettings, file: File, *, need_labels: bool) -> Documents:
@@ -145,7 +147,7 @@ def _documents(frame: pl.DataFrame, columns: TextColumns, separator: str, file: 
         labels = read_labels(frame[columns.labels], separator, file)
     else:
         labels = pl.Series("labels", [[]] * frame.height, dtype=pl.List(pl.String))
-    numbers = pl.Series("id", range(frame.height), dtype=pl.Int64).cast(pl.String)
+    numbers = pl.Series("id", range(file.first, file.first + frame.height), dtype=pl.Int64).cast(pl.String)
     ids = _ids(frame[columns.id], file) if columns.id else numbers
     groups = _flat(frame[columns.group], file).alias("group") if columns.group else None
     groups = None if groups is None else groups.set(groups == "", None)

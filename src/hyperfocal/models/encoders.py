@@ -116,7 +116,7 @@ class Block(nn.Module):
 
 def at(vectors: Tensor, places: Tensor) -> Tensor:
     """Return the vectors of (B, T, ...) at (B,) places."""
-    return vectors[torch.arange(len(places)), places]
+    return vectors[torch.arange(places.shape[0]), places]
 
 
 def rotated(vectors: Tensor) -> Tensor:

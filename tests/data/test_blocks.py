@@ -1,0 +1,127 @@
+"""Files read block by block: the same rows as at once, and messages that name the same lines."""
+
+import gzip
+import json
+
+import polars as pl
+import pytest
+
+from hyperfocal.data.blocks import Seen, read_blocks, whole_users
+from hyperfocal.data.files import File, read_frame
+from hyperfocal.data.tables import row_users
+from hyperfocal.data.text_files import TEXT_READERS
+from hyperfocal.errors import DataError
+
+NAMES = ["log.csv", "log.tsv", "log.jsonl", "log.parquet", "log.csv.gz", "log.jsonl.gz"]
+ODD = ["007", "a,b", 'say "hi"', "two\nlines", "naïve ☃", "x" * 300, "tab\there"]
+
+
+def table(users=8):
+    rows = [
+        (f"u{user}", ODD[(user + step) % len(ODD)], str(step)) for user in range(users) for step in range(user % 4 + 1)
+    ]
+    return pl.DataFrame(rows, schema=["user", "item", "order"], orient="row")
+
+
+def written(path, frame):
+    if path.suffix == ".parquet":
+        frame.write_parquet(path, row_group_size=3)
+        return path
+    if "json" in path.name:
+        text = "".join(json.dumps(row) + "\n" for row in frame.to_dicts())
+    else:
+        text = frame.write_csv(separator="\t" if ".tsv" in path.name else ",")
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+def message(path, rows, **options):
+    with pytest.raises(DataError) as caught:
+        list(read_blocks(path, rows, **options))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7, 1000])
+@pytest.mark.parametrize("name", NAMES)
+def test_blocks_are_the_rows_of_the_file_in_their_order(name, rows, tmp_path):
+    path = written(tmp_path / name, table())
+    blocks = list(read_blocks(path, rows))
+    assert pl.concat([block.frame for block in blocks]).equals(read_frame(File(path)))
+    assert len(blocks) > 1 or rows >= len(table())
+    places = [block.file.first for block in blocks]
+    assert places == [sum(len(block.frame) for block in blocks[:at]) for at in range(len(blocks))]
+    assert blocks[-1].share == 1.0
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 100])
+@pytest.mark.parametrize("name", NAMES)
+def test_users_stay_whole(name, rows, tmp_path):
+    path = written(tmp_path / name, table())
+    blocks = list(whole_users(read_blocks(path, rows), lambda frame, file: row_users(frame, None, file)))
+    assert pl.concat([block.frame for block in blocks]).equals(read_frame(File(path)))
+    owners = [set(block.frame["user"]) for block in blocks]
+    assert sum(map(len, owners)) == 8
+
+
+def test_lines_of_text_and_of_labels(tmp_path):
+    (tmp_path / "log.txt").write_text("u1 a b\n\nu2 c\nu3 a\n")
+    blocks = list(read_blocks(tmp_path / "log.txt", 2))
+    assert [block.frame.rows() for block in blocks] == [[("u1", "a"), ("u1", "b")], [("u2", "c"), ("u3", "a")]]
+    (tmp_path / "docs.txt").write_text("__label__x red\nblue\n")
+    texts = [block.frame["text"].to_list() for block in read_blocks(tmp_path / "docs.txt", 1, readers=TEXT_READERS)]
+    assert texts == [["red"], ["blue"]]
+
+
+def test_a_column_that_a_block_lacks_is_null(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"user": "a", "item": "b"}\n{"user": "c"}\n')
+    assert [block.frame.rows() for block in read_blocks(path, 1)] == [[("a", "b")], [("c", None)]]
+
+
+def test_a_byte_order_mark_and_blank_lines(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_bytes(b"\xef\xbb\xbfuser,item\na,b\n\nc,d\n\n\n\n")
+    blocks = list(read_blocks(path, 2))
+    assert [block.frame.rows() for block in blocks] == [[("a", "b")], [("c", "d")]]
+    assert blocks[1].file.place(0) == f"{path} line 4"
+
+
+class TestRefusals:
+    def test_a_bad_line_is_named_by_its_place_in_the_file(self, tmp_path):
+        path = tmp_path / "log.csv"
+        path.write_text("user,item\na,b\nc,d\ne,f,g\n")
+        assert "line 4 has 3 fields, the header 2" in message(path, 1)
+        path = tmp_path / "log.jsonl"
+        path.write_text('{"user": "a"}\n{"user": \n')
+        assert "line 2 is no JSON" in message(path, 1)
+
+    def test_a_packed_file_that_is_cut_short(self, tmp_path):
+        path = tmp_path / "log.csv.gz"
+        path.write_bytes(gzip.compress(table(2000).write_csv().encode())[:-20])
+        assert "cut short or damaged" in message(path, 100)
+
+    @pytest.mark.parametrize("name", ["log.csv", "log.parquet", "log.jsonl"])
+    def test_an_empty_file_or_none(self, name, tmp_path):
+        assert "no such file" in message(tmp_path / name, 5)
+        (tmp_path / name).write_bytes(b"")
+        assert "the file is empty" in message(tmp_path / name, 5)
+
+    def test_no_table_at_all(self, tmp_path):
+        (tmp_path / "log.parquet").write_bytes(b"user,item\n" * 9)
+        assert "not readable as parquet" in message(tmp_path / "log.parquet", 5)
+        (tmp_path / "log.jsonl").write_text("\n\n")
+        assert "the file is empty" in message(tmp_path / "log.jsonl", 5)
+
+    @pytest.mark.parametrize("rows", [1, 2])
+    def test_a_user_who_comes_again(self, rows, tmp_path):
+        path = tmp_path / "log.csv"
+        path.write_text("user,item\na,x\nb,x\nb,y\na,y\nc,z\n")
+        with pytest.raises(DataError, match=r"log.csv line 5: user 'a' has rows earlier in the file.*sort it by user"):
+            list(whole_users(read_blocks(path, rows), lambda frame, file: row_users(frame, None, file)))
+
+
+def test_names_seen_are_known_again():
+    seen = Seen()
+    assert seen.again(pl.Series(["a", "b", "a"])) is None
+    assert seen.again(pl.Series(["c"])) is None
+    assert seen.again(pl.Series(["d", "c", "a"])) == 1
