@@ -1,0 +1,232 @@
+"""The charts that both jobs share, drawn by Altair in the colours of the page, which change with light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from hyperfocal.metrics.frequency import BUCKETS
+from hyperfocal.runs import without_nan
+
+Rows = Sequence[dict[str, Any]]
+INK, MUTED, RULE, ACCENT, OTHERS = (f"var(--{name})" for name in ("ink", "muted", "rule", "accent", "others"))
+OF_BUCKETS = [f"var(--{bucket})" for bucket in BUCKETS]
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif"
+LABEL = 150  # pixels of a name on an axis
+LEFT = 44  # pixels beside a plot whose x axis another shares, so that they line up
+CONFIG: dict[str, Any] = {
+    "background": None,
+    "font": FONT,
+    "padding": {"left": 2, "right": 6, "top": 4, "bottom": 2},
+    "view": {"stroke": None},
+    "axis": {
+        "domainColor": OTHERS, "tickColor": OTHERS, "gridColor": RULE, "labelColor": MUTED, "titleColor": MUTED,
+        "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "labelLimit": LABEL, "titlePadding": 8,
+        "tickSize": 4, "labelFlush": False,
+    },
+    "axisY": {"domain": False, "ticks": False, "labelPadding": 6},
+    "legend": {
+        "orient": "top", "title": None, "labelColor": INK, "labelFontSize": 12, "symbolType": "circle", "offset": 4,
+        "labelLimit": 200, "columns": 3, "symbolStrokeWidth": 0,
+    },
+    "header": {"labelColor": MUTED, "titleColor": MUTED},
+    "text": {"color": INK, "fontSize": 12},
+    "point": {"filled": True, "opacity": 1, "size": 60},
+    "line": {"strokeWidth": 2},
+    "rule": {"color": INK},
+}  # fmt: skip
+
+
+def data(rows: Rows) -> alt.InlineData:
+    """Return rows as the data of a chart."""
+    return alt.InlineData(values=list(rows))
+
+
+def finished(chart: Any, description: str, *, height: int | None = None) -> dict[str, Any]:
+    """Return the specification of a chart, as wide as the page has room.
+
+    Args:
+        chart: of Altair.
+        description: for screen readers.
+        height: in pixels; None is what the steps of its axis make.
+    """
+    sized = chart.properties(width="container", description=description)
+    if height is not None:
+        sized = sized.properties(height=height)
+    spec: dict[str, Any] = without_nan(sized.to_dict(validate=False))
+    spec.pop("$schema", None)
+    return spec | {"config": CONFIG, "autosize": {"type": "fit-x", "contains": "padding"}}
+
+
+def percent(title: str = "", *, format: str = ".0%") -> alt.Axis:
+    """Return an axis of shares."""
+    return alt.Axis(title=title or None, format=format, tickCount=5)
+
+
+def of_series(names: Sequence[str], ours: str) -> alt.Color:
+    """Return the colours of named series: ours stands out, the others are grey."""
+    colours = [ACCENT if name == ours else OTHERS for name in names]
+    return alt.Color("series:N", scale=alt.Scale(domain=list(names), range=colours))
+
+
+def dots(rows: Rows, order: Sequence[str], ours: str, axis: str, description: str, *, zero: bool = True) -> dict[str, Any]:
+    """Return a dot with its interval for each row.
+
+    Args:
+        rows: name, mean, low and high (None without an interval).
+        order: names from the top down.
+        ours: the one that stands out.
+        axis: what is measured.
+        description: for screen readers.
+        zero: whether the axis begins at 0.
+    """
+    base = alt.Chart(data(rows)).encode(
+        y=alt.Y("name:N", sort=list(order), title=None),
+        color=alt.condition(alt.datum.name == ours, alt.value(ACCENT), alt.value(OTHERS)),
+        tooltip=_interval_tooltip("name", axis),
+    )
+    scale = alt.Scale(zero=zero, nice=True)
+    reach = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", scale=scale, title=axis), x2="high:Q")
+    point = base.mark_point(size=90).encode(x=alt.X("mean:Q", scale=scale, title=axis))
+    return finished(alt.layer(reach, point), description, height=max(26 * len(order), 60))
+
+
+def buckets(rows: Rows, series: Sequence[str], ours: str, axis: str, description: str) -> dict[str, Any]:
+    """Return bars for head, medium and tail, one for each series, with intervals.
+
+    Args:
+        rows: bucket, series, mean, low and high.
+        series: in order.
+        ours: the one that stands out.
+        axis: what is measured.
+        description: for screen readers.
+    """
+    shades = [1.0 if name == ours else 0.9 - 0.35 * place for place, name in enumerate(n for n in series)]
+    base = alt.Chart(data(rows)).encode(
+        y=alt.Y("bucket:N", sort=list(BUCKETS), title=None),
+        yOffset=alt.YOffset("series:N", sort=list(series)),
+        tooltip=_interval_tooltip("series", axis, "bucket"),
+    )
+    bars = base.mark_bar(cornerRadiusEnd=2).encode(
+        x=alt.X("mean:Q", title=axis),
+        color=of_series(series, ours),
+        opacity=alt.Opacity("series:N", scale=alt.Scale(domain=list(series), range=[max(s, 0.3) for s in shades])),
+    )
+    reach = base.mark_rule(color=INK, strokeWidth=1.5).encode(x=alt.X("low:Q", title=axis), x2="high:Q")
+    return finished(alt.layer(bars, reach), description, height=max(3 * (18 * len(series) + 12), 120))
+
+
+def _interval_tooltip(name: str, axis: str, *others: str) -> list[alt.Tooltip]:
+    numbers = {"mean": axis, "low": "95% from", "high": "to"}
+    return [alt.Tooltip(f"{each}:N", title=each) for each in (*others, name)] + [
+        alt.Tooltip(f"{field}:Q", title=title, format=".4f") for field, title in numbers.items()
+    ]
+
+
+def curves(rows: Rows, x: str, y: str, description: str, *, names: Sequence[str], marks: Rows = (), height: int = 220) -> dict[str, Any]:
+    """Return lines over x.
+
+    Args:
+        rows: x, y and series.
+        x: title of the axis.
+        y: likewise.
+        description: for screen readers.
+        names: of the series, the first of which stands out.
+        marks: rows of x and label: vertical lines.
+        height: in pixels.
+    """
+    whole = all(float(row["x"]).is_integer() for row in rows)
+    across = alt.X("x:Q", title=x, axis=alt.Axis(format="d", tickMinStep=1) if whole else alt.Axis(), scale=alt.Scale(nice=False))
+    base = alt.Chart(data(rows)).encode(
+        x=across,
+        y=alt.Y("y:Q", title=y, scale=alt.Scale(zero=False)),
+        color=of_series(names, names[0]) if len(names) > 1 else alt.value(ACCENT),
+    )
+    tips = [alt.Tooltip("series:N", title=" "), alt.Tooltip("x:Q", title=x), alt.Tooltip("y:Q", title=y, format=".4f")]
+    few = len(rows) <= 40 * len(names)
+    layers = [base.mark_line(interpolate="monotone"), base.mark_point(size=28 if few else 60, opacity=1 if few else 0).encode(tooltip=tips)]
+    if marks:
+        marked = alt.Chart(data(marks)).encode(x="x:Q")
+        layers.insert(0, marked.mark_rule(strokeDash=[4, 3], color=MUTED))
+        layers.append(marked.mark_text(align="left", dx=5, dy=8, color=MUTED, baseline="top").encode(y=alt.value(0), text="label:N"))
+    return finished(alt.layer(*layers), description, height=height)
+
+
+def tail_counts(rows: Rows, events: str, what: str, largest: float, description: str) -> dict[str, Any]:
+    """Return how many labels or items have so many training events; lines up with `tail_scores`.
+
+    Args:
+        rows: from, to (bounds of training events) and number.
+        events: title of the x axis.
+        what: title of the y axis, as "labels".
+        largest: end of the x axis.
+        description: for screen readers.
+    """
+    bars = alt.Chart(data([row | {"end": row["to"] + 1} for row in rows])).mark_bar(color=OTHERS, opacity=0.55, binSpacing=1).encode(
+        x=_frequency("from", events, largest, labels=False),
+        x2="end:Q",
+        y=alt.Y("number:Q", title=what, axis=_left(tickCount=3, format="~s")),
+        tooltip=[
+            alt.Tooltip("from:Q", title=f"{events}, from", format=","),
+            alt.Tooltip("to:Q", title="to", format=","),
+            alt.Tooltip("number:Q", title=what, format=","),
+        ],
+    )
+    return finished(bars, description, height=90)
+
+
+def tail_scores(
+    points: Rows, means: Rows, events: str, scores: dict[str, str], largest: float, description: str, *, counted: str
+) -> dict[str, Any]:
+    """Return a mark for each label or item: its score over how often training shows it, and the mean along the axis.
+
+    Args:
+        points: name, events, bucket, size (true documents or users) and the scores.
+        means: x (events) and the scores.
+        events: title of the x axis.
+        scores: field -> title; a parameter `score` chooses where there are several.
+        largest: end of the x axis.
+        description: for screen readers.
+        counted: what size counts.
+    """
+    score = alt.param(name="score", value=next(iter(scores)))
+    across = _frequency("events", events, largest)
+    up = alt.Y("shown:Q", title="score", scale=alt.Scale(domain=[0, 1]), axis=_left(tickCount=5))
+    tips = [alt.Tooltip("name:N", title="name"), alt.Tooltip("events:Q", title=events, format=",")]
+    tips += [alt.Tooltip("size:Q", title=counted, format=",")]
+    tips += [alt.Tooltip(f"{field}:Q", title=title, format=".3f") for field, title in scores.items()]
+    marks = (
+        alt.Chart(data(points))
+        .transform_calculate(shown="datum[score]")
+        .transform_filter("isValid(datum.shown)")
+        .mark_point(opacity=0.55)
+        .encode(
+            x=across,
+            y=up,
+            size=alt.Size("size:Q", scale=alt.Scale(range=[14, 160]), legend=None),
+            color=alt.Color("bucket:N", scale=alt.Scale(domain=list(BUCKETS), range=OF_BUCKETS)),
+            shape=alt.Shape("bucket:N", scale=alt.Scale(domain=list(BUCKETS), range=["circle", "square", "diamond"])),
+            tooltip=tips,
+        )
+    )
+    line = (
+        alt.Chart(data(means))
+        .transform_calculate(shown="datum[score]")
+        .transform_filter("isValid(datum.shown)")
+        .mark_line(color=INK, strokeWidth=2, point={"filled": True, "color": INK, "size": 22})
+        .encode(x=across, y=up)
+    )
+    return finished(alt.layer(marks, line).add_params(score), description, height=280)
+
+
+def _frequency(field: str, title: str, largest: float, *, labels: bool = True) -> alt.X:
+    scale = alt.Scale(type="symlog", constant=1, domain=[0, largest], nice=False)
+    ticks = [tick * 10**power for power in range(9) for tick in (1, 3) if tick * 10**power <= largest]
+    axis = alt.Axis(title=title if labels else None, labels=labels, ticks=labels, values=[0, *ticks], format="~s", grid=True, labelOverlap=True)
+    return alt.X(f"{field}:Q", scale=scale, axis=axis)
+
+
+def _left(**options: Any) -> alt.Axis:
+    return alt.Axis(minExtent=LEFT, maxExtent=LEFT, **options)
