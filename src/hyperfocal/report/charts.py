@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,8 @@ from hyperfocal.metrics.frequency import BUCKETS
 from hyperfocal.runs import without_nan
 
 Rows = Sequence[dict[str, Any]]
-INK, MUTED, RULE, ACCENT, OTHERS = (f"var(--{name})" for name in ("ink", "muted", "rule", "accent", "others"))
+NAMES = ("ink", "muted", "rule", "accent", "others", "faint")
+INK, MUTED, RULE, ACCENT, OTHERS, FAINT = (f"var(--{name})" for name in NAMES)
 OF_BUCKETS = [f"var(--{bucket})" for bucket in BUCKETS]
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif"
 LABEL = 150  # pixels of a name on an axis
@@ -60,14 +62,15 @@ def finished(chart: Any, description: str, *, height: int | None = None) -> dict
     return spec | {"config": CONFIG, "autosize": {"type": "fit-x", "contains": "padding"}}
 
 
-def percent(title: str = "", *, format: str = ".0%") -> alt.Axis:
-    """Return an axis of shares."""
-    return alt.Axis(title=title or None, format=format, tickCount=5)
+def few(title: str, **options: Any) -> alt.Axis:
+    """Return an axis with few ticks."""
+    return alt.Axis(title=title, tickCount=5, **options)
 
 
 def of_series(names: Sequence[str], ours: str) -> alt.Color:
     """Return the colours of named series: ours stands out, the others are grey."""
-    colours = [ACCENT if name == ours else OTHERS for name in names]
+    greys = itertools.cycle([OTHERS, FAINT])
+    colours = [ACCENT if name == ours else next(greys) for name in names]
     return alt.Color("series:N", scale=alt.Scale(domain=list(names), range=colours))
 
 
@@ -88,8 +91,8 @@ def dots(rows: Rows, order: Sequence[str], ours: str, axis: str, description: st
         tooltip=_interval_tooltip("name", axis),
     )
     scale = alt.Scale(zero=zero, nice=True)
-    reach = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", scale=scale, title=axis), x2="high:Q")
-    point = base.mark_point(size=90).encode(x=alt.X("mean:Q", scale=scale, title=axis))
+    reach = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", scale=scale, axis=few(axis)), x2="high:Q")
+    point = base.mark_point(size=90).encode(x=alt.X("mean:Q", scale=scale, axis=few(axis)))
     return finished(alt.layer(reach, point), description, height=max(26 * len(order), 60))
 
 
@@ -103,18 +106,16 @@ def buckets(rows: Rows, series: Sequence[str], ours: str, axis: str, description
         axis: what is measured.
         description: for screen readers.
     """
-    shades = [1.0 if name == ours else 0.9 - 0.35 * place for place, name in enumerate(n for n in series)]
     base = alt.Chart(data(rows)).encode(
         y=alt.Y("bucket:N", sort=list(BUCKETS), title=None),
         yOffset=alt.YOffset("series:N", sort=list(series)),
         tooltip=_interval_tooltip("series", axis, "bucket"),
     )
     bars = base.mark_bar(cornerRadiusEnd=2).encode(
-        x=alt.X("mean:Q", title=axis),
+        x=alt.X("mean:Q", title=axis, axis=few(axis)),
         color=of_series(series, ours),
-        opacity=alt.Opacity("series:N", scale=alt.Scale(domain=list(series), range=[max(s, 0.3) for s in shades])),
     )
-    reach = base.mark_rule(color=INK, strokeWidth=1.5).encode(x=alt.X("low:Q", title=axis), x2="high:Q")
+    reach = base.mark_rule(color=INK, strokeWidth=1.5).encode(x="low:Q", x2="high:Q")
     return finished(alt.layer(bars, reach), description, height=max(3 * (18 * len(series) + 12), 120))
 
 
@@ -164,10 +165,12 @@ def tail_counts(rows: Rows, events: str, what: str, largest: float, description:
         largest: end of the x axis.
         description: for screen readers.
     """
-    bars = alt.Chart(data([row | {"end": row["to"] + 1} for row in rows])).mark_bar(color=OTHERS, opacity=0.55, binSpacing=1).encode(
+    ranges = [row | {"end": row["to"] + 1, "zero": 0} for row in rows]
+    bars = alt.Chart(data(ranges)).mark_rect(color=FAINT, stroke="var(--paper)").encode(
         x=_frequency("from", events, largest, labels=False),
         x2="end:Q",
-        y=alt.Y("number:Q", title=what, axis=_left(tickCount=3, format="~s")),
+        y=alt.Y("number:Q", axis=_left(title=what, tickCount=3, format="~s")),
+        y2="zero:Q",
         tooltip=[
             alt.Tooltip("from:Q", title=f"{events}, from", format=","),
             alt.Tooltip("to:Q", title="to", format=","),
@@ -193,7 +196,8 @@ def tail_scores(
     """
     score = alt.param(name="score", value=next(iter(scores)))
     across = _frequency("events", events, largest)
-    up = alt.Y("shown:Q", title="score", scale=alt.Scale(domain=[0, 1]), axis=_left(tickCount=5))
+    title = next(iter(scores.values())) if len(scores) == 1 else "score"
+    up = alt.Y("shown:Q", scale=alt.Scale(domain=[0, 1]), axis=_left(title=title, tickCount=5))
     tips = [alt.Tooltip("name:N", title="name"), alt.Tooltip("events:Q", title=events, format=",")]
     tips += [alt.Tooltip("size:Q", title=counted, format=",")]
     tips += [alt.Tooltip(f"{field}:Q", title=title, format=".3f") for field, title in scores.items()]
@@ -224,7 +228,7 @@ def tail_scores(
 def _frequency(field: str, title: str, largest: float, *, labels: bool = True) -> alt.X:
     scale = alt.Scale(type="symlog", constant=1, domain=[0, largest], nice=False)
     ticks = [tick * 10**power for power in range(9) for tick in (1, 3) if tick * 10**power <= largest]
-    axis = alt.Axis(title=title if labels else None, labels=labels, ticks=labels, values=[0, *ticks], format="~s", grid=True, labelOverlap=True)
+    axis = alt.Axis(title=title if labels else None, labels=labels, ticks=labels, values=[0, *ticks], labelExpr="format(datum.value, '~s')", labelOverlap=True)
     return alt.X(f"{field}:Q", scale=scale, axis=axis)
 
 

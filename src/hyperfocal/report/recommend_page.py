@@ -52,16 +52,19 @@ def _headline(metrics: dict[str, Any]) -> str:
 
 def _asked(material: RunMaterial) -> str:
     counts, metrics = material.metrics["data"], material.metrics
-    others = "the same users, one item later" if material.settings["data.protocol"] == "leave-one-out" else "other users"
+    scored = f"on {metrics['users']:,} other users"
+    if material.settings["data.protocol"] == "leave-one-out":
+        scored = f"on the item that follows for {metrics['users']:,} of them"
     k = metrics["metric"].partition("@")[2]
     return (
         f"Asked: what are the next {k} of {counts['items']:,} items, after what a user did so far? Learnt from {counts['users']:,} "
-        f"users with {counts['events']:,} events; scored on {metrics['users']:,} validation users: {others}."
+        f"users with {counts['events']:,} events; scored {scored}."
     )
 
 
 def _answer(metrics: dict[str, Any]) -> list[str]:
-    return [metrics["verdict"]["words"]] if metrics.get("verdict") else []
+    words = str(metrics["verdict"]["words"]) if metrics.get("verdict") else ""
+    return [words[:1].upper() + words[1:]] if words else []
 
 
 def _scores(metrics: dict[str, Any]) -> Section:
@@ -73,13 +76,18 @@ def _scores(metrics: dict[str, Any]) -> Section:
     means = [name for name, found in scores[model].items() if isinstance(found, dict) and "mean" in found]
     columns = ["model", *means, "coverage"]
     rows = [
-        [Cell(name), *(interval_cell(scores[name].get(each), DIGITS) for each in means), Cell(f"{scores[name]['coverage']:.1%}", scores[name]["coverage"])]
+        [Cell(name), *(_cell(scores[name], each, metric) for each in means), Cell(f"{scores[name]['coverage']:.1%}", scores[name]["coverage"])]
         for name in order
     ]
     lines = [*blend_lines(metrics), *metrics.get("not_compared", []), *_before(metrics)]
-    words = "Each ± is half a 95% interval over users; coverage is the share of the items that anyone gets."
+    words = "± is half a 95% interval over users; coverage is the share of the items that anyone gets."
     table = Table("All metrics", columns, rows, marked=[order.index(model)])
     return Section("scores", "Beside the baselines", [chart, table, Paragraph(" ".join([words, *lines]), quiet=True), Paragraph(_on_train(metrics), quiet=True)])  # fmt: skip
+
+
+def _cell(found: dict[str, Any], name: str, metric: str) -> Cell:
+    """Return a mean, of the metric that counts with its interval."""
+    return interval_cell(found.get(name), DIGITS) if name == metric else score_cell((found.get(name) or {}).get("mean"), DIGITS)
 
 
 def _ranked(metrics: dict[str, Any]) -> list[str]:

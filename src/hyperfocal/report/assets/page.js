@@ -75,7 +75,10 @@
   const places = [...document.querySelectorAll(".vega")];
   const closed = (place) => place.closest("details:not([open])");
   (async () => {
-    for (const place of places.filter((each) => !closed(each))) await draw(place);
+    for (const place of places.filter((each) => !closed(each))) {
+      await draw(place);
+      await new Promise((done) => setTimeout(done)); // the page answers between two charts
+    }
     document.documentElement.dataset.ready = "";
   })();
   for (const details of document.querySelectorAll("details")) {
