@@ -9,6 +9,7 @@ import click
 from hyperfocal.cli.classify import classify
 from hyperfocal.cli.demo import demo
 from hyperfocal.cli.recommend import recommend
+from hyperfocal.cli.report import report
 from hyperfocal.errors import HyperfocalError
 
 
@@ -35,4 +36,5 @@ def main() -> None:
 
 main.add_command(recommend)
 main.add_command(classify)
+main.add_command(report)
 main.add_command(demo)

@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 
 from hyperfocal.cache import default_cache
+from hyperfocal.cli.report import report_line
 from hyperfocal.cli.texts import NO_ENCODER, data_settings
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import resolve
@@ -78,8 +79,10 @@ def closing_lines(out: Path, following: str) -> list[str]:
     """Return where everything is, and the command that follows, with {} for the winner."""
     return [
         "",
+        report_line(out),
         f"Table: {out / 'table.md'}, .csv and .json",
         f"Winner: {out / 'winner'}, a run as those of `fit`; baseline: {out / 'baseline'}",
+        report_line(out / "winner"),
         f"Next: hyperfocal {following.format(out / 'winner')}",
     ]
 

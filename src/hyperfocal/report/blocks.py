@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+DASH = "\u2013"  # in place of what is not known
+
 
 @dataclass(frozen=True)
 class Paragraph:

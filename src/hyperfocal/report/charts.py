@@ -14,10 +14,8 @@ from hyperfocal.runs import without_nan
 Rows = Sequence[dict[str, Any]]
 NAMES = ("ink", "muted", "rule", "accent", "others", "faint")
 INK, MUTED, RULE, ACCENT, OTHERS, FAINT = (f"var(--{name})" for name in NAMES)
-OF_BUCKETS = [f"var(--{bucket})" for bucket in BUCKETS]
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif"
 LABEL = 150  # pixels of a name on an axis
-LEFT = 44  # pixels beside a plot whose x axis another shares, so that they line up
 CONFIG: dict[str, Any] = {
     "background": None,
     "font": FONT,
@@ -74,7 +72,9 @@ def of_series(names: Sequence[str], ours: str) -> alt.Color:
     return alt.Color("series:N", scale=alt.Scale(domain=list(names), range=colours))
 
 
-def dots(rows: Rows, order: Sequence[str], ours: str, axis: str, description: str, *, zero: bool = True) -> dict[str, Any]:
+def dots(
+    rows: Rows, order: Sequence[str], ours: str, axis: str, description: str, *, zero: bool = True
+) -> dict[str, Any]:
     """Return a dot with its interval for each row.
 
     Args:
@@ -126,7 +126,9 @@ def _interval_tooltip(name: str, axis: str, *others: str) -> list[alt.Tooltip]:
     ]
 
 
-def curves(rows: Rows, x: str, y: str, description: str, *, names: Sequence[str], marks: Rows = (), height: int = 220) -> dict[str, Any]:
+def curves(
+    rows: Rows, x: str, y: str, description: str, *, names: Sequence[str], marks: Rows = (), height: int = 220
+) -> dict[str, Any]:
     """Return lines over x.
 
     Args:
@@ -139,98 +141,25 @@ def curves(rows: Rows, x: str, y: str, description: str, *, names: Sequence[str]
         height: in pixels.
     """
     whole = all(float(row["x"]).is_integer() for row in rows)
-    across = alt.X("x:Q", title=x, axis=alt.Axis(format="d", tickMinStep=1) if whole else alt.Axis(), scale=alt.Scale(nice=False))
+    ticks = alt.Axis(title=x, format="d", tickMinStep=1, tickCount=8) if whole else few(x)
+    across = alt.X("x:Q", axis=ticks, scale=alt.Scale(nice=False))
     base = alt.Chart(data(rows)).encode(
         x=across,
-        y=alt.Y("y:Q", title=y, scale=alt.Scale(zero=False)),
+        y=alt.Y("y:Q", axis=few(y), scale=alt.Scale(zero=False)),
         color=of_series(names, names[0]) if len(names) > 1 else alt.value(ACCENT),
     )
     tips = [alt.Tooltip("series:N", title=" "), alt.Tooltip("x:Q", title=x), alt.Tooltip("y:Q", title=y, format=".4f")]
-    few = len(rows) <= 40 * len(names)
-    layers = [base.mark_line(interpolate="monotone"), base.mark_point(size=28 if few else 60, opacity=1 if few else 0).encode(tooltip=tips)]
+    dotted = len(rows) <= 40 * len(names)
+    layers = [
+        base.mark_line(interpolate="monotone"),
+        base.mark_point(size=28 if dotted else 60, opacity=1 if dotted else 0).encode(tooltip=tips),
+    ]
     if marks:
         marked = alt.Chart(data(marks)).encode(x="x:Q")
         layers.insert(0, marked.mark_rule(strokeDash=[4, 3], color=MUTED))
-        layers.append(marked.mark_text(align="left", dx=5, dy=8, color=MUTED, baseline="top").encode(y=alt.value(0), text="label:N"))
-    return finished(alt.layer(*layers), description, height=height)
-
-
-def tail_counts(rows: Rows, events: str, what: str, largest: float, description: str) -> dict[str, Any]:
-    """Return how many labels or items have so many training events; lines up with `tail_scores`.
-
-    Args:
-        rows: from, to (bounds of training events) and number.
-        events: title of the x axis.
-        what: title of the y axis, as "labels".
-        largest: end of the x axis.
-        description: for screen readers.
-    """
-    ranges = [row | {"end": row["to"] + 1, "zero": 0} for row in rows]
-    bars = alt.Chart(data(ranges)).mark_rect(color=FAINT, stroke="var(--paper)").encode(
-        x=_frequency("from", events, largest, labels=False),
-        x2="end:Q",
-        y=alt.Y("number:Q", axis=_left(title=what, tickCount=3, format="~s")),
-        y2="zero:Q",
-        tooltip=[
-            alt.Tooltip("from:Q", title=f"{events}, from", format=","),
-            alt.Tooltip("to:Q", title="to", format=","),
-            alt.Tooltip("number:Q", title=what, format=","),
-        ],
-    )
-    return finished(bars, description, height=90)
-
-
-def tail_scores(
-    points: Rows, means: Rows, events: str, scores: dict[str, str], largest: float, description: str, *, counted: str
-) -> dict[str, Any]:
-    """Return a mark for each label or item: its score over how often training shows it, and the mean along the axis.
-
-    Args:
-        points: name, events, bucket, size (true documents or users) and the scores.
-        means: x (events) and the scores.
-        events: title of the x axis.
-        scores: field -> title; a parameter `score` chooses where there are several.
-        largest: end of the x axis.
-        description: for screen readers.
-        counted: what size counts.
-    """
-    score = alt.param(name="score", value=next(iter(scores)))
-    across = _frequency("events", events, largest)
-    title = next(iter(scores.values())) if len(scores) == 1 else "score"
-    up = alt.Y("shown:Q", scale=alt.Scale(domain=[0, 1]), axis=_left(title=title, tickCount=5))
-    tips = [alt.Tooltip("name:N", title="name"), alt.Tooltip("events:Q", title=events, format=",")]
-    tips += [alt.Tooltip("size:Q", title=counted, format=",")]
-    tips += [alt.Tooltip(f"{field}:Q", title=title, format=".3f") for field, title in scores.items()]
-    marks = (
-        alt.Chart(data(points))
-        .transform_calculate(shown="datum[score]")
-        .transform_filter("isValid(datum.shown)")
-        .mark_point(opacity=0.55)
-        .encode(
-            x=across,
-            y=up,
-            size=alt.Size("size:Q", scale=alt.Scale(range=[14, 160]), legend=None),
-            color=alt.Color("bucket:N", scale=alt.Scale(domain=list(BUCKETS), range=OF_BUCKETS)),
-            shape=alt.Shape("bucket:N", scale=alt.Scale(domain=list(BUCKETS), range=["circle", "square", "diamond"])),
-            tooltip=tips,
+        layers.append(
+            marked.mark_text(align="left", dx=5, dy=8, color=MUTED, baseline="top").encode(
+                y=alt.value(0), text="label:N"
+            )
         )
-    )
-    line = (
-        alt.Chart(data(means))
-        .transform_calculate(shown="datum[score]")
-        .transform_filter("isValid(datum.shown)")
-        .mark_line(color=INK, strokeWidth=2, point={"filled": True, "color": INK, "size": 22})
-        .encode(x=across, y=up)
-    )
-    return finished(alt.layer(marks, line).add_params(score), description, height=280)
-
-
-def _frequency(field: str, title: str, largest: float, *, labels: bool = True) -> alt.X:
-    scale = alt.Scale(type="symlog", constant=1, domain=[0, largest], nice=False)
-    ticks = [tick * 10**power for power in range(9) for tick in (1, 3) if tick * 10**power <= largest]
-    axis = alt.Axis(title=title if labels else None, labels=labels, ticks=labels, values=[0, *ticks], labelExpr="format(datum.value, '~s')", labelOverlap=True)
-    return alt.X(f"{field}:Q", scale=scale, axis=axis)
-
-
-def _left(**options: Any) -> alt.Axis:
-    return alt.Axis(minExtent=LEFT, maxExtent=LEFT, **options)
+    return finished(alt.layer(*layers), description, height=height)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from io import StringIO
 from typing import Any
-
-import polars as pl
 
 from hyperfocal.metrics.frequency import BUCKETS, HEAD, TAIL
 from hyperfocal.report import charts
-from hyperfocal.report.blocks import Block, Cell, Chart, Folded, Page, Paragraph, Quote, Section, Table
+from hyperfocal.report.blocks import DASH, Cell, Chart, Page, Paragraph, Section, Table
+from hyperfocal.report.classify_evidence import confusion_section, threshold_section
+from hyperfocal.report.classify_labels import label_table, label_tail, read_labels
 from hyperfocal.report.label_tables import data_lines, how_decided
-from hyperfocal.report.run_material import MISSING, RunMaterial
-from hyperfocal.report.run_sections import count_cell, details, interval_cell, number, score_cell, training
-from hyperfocal.tasks.evidence import EVIDENCE, NAME, SHOWN, cut
+from hyperfocal.report.run_material import RunMaterial
+from hyperfocal.report.run_sections import details, interval_cell, number, training
+from hyperfocal.tasks.evidence import EVIDENCE
 
+HYPHEN = "\u2011"  # at which no line is broken
 AT_HALF, TUNED = "at 0.5", "tuned"
 BOTH = {AT_HALF: "half", TUNED: "tuned"}
 DECISIONS = {
@@ -52,35 +50,46 @@ def classify_page(material: RunMaterial) -> Page:
     """
     run, metrics = material.run, material.metrics
     with run.guard("labels.csv"):
-        labels = _labels(material)
+        labels = read_labels(material)
     with run.guard("metrics.json"):
         lines = data_lines(metrics["data"])
         fixed = [_scores(metrics), _buckets(metrics)]
         headline, lead = _headline(metrics), [_asked(metrics), _ranked(metrics)]
     with run.guard(EVIDENCE):
-        found = [_thresholds(material), _confusions(material)]
-    tail, table = _tail(labels), _table(labels)
+        found = [threshold_section(material), confusion_section(material)]
+    tail, table = label_tail(labels), label_table(labels)
     sections = [fixed[0], tail, fixed[1], table, *found, training(material), details(material, lines)]
-    return Page(f"{material.name} · classify", f"Run of classify · {material.name} · {material.finished:%d %B %Y}", headline, lead, sections)
+    return Page(
+        f"{material.name} · classify",
+        f"Run of classify · {material.name} · {material.finished:%d %B %Y}",
+        headline,
+        lead,
+        sections,
+    )
 
 
 def _headline(metrics: dict[str, Any]) -> str:
     half, tuned = (metrics["intervals"][f"{part}.macro_f1"] for part in ("half", "tuned"))
     values = f"from {number(half['mean'])} to {number(tuned['mean'])}"
     if None in (*half.values(), *tuned.values()):
-        return f"Macro-F1 is {number(tuned['mean'])} with tuned thresholds."
+        return f"Macro{HYPHEN}F1 is {number(tuned['mean'])} with tuned thresholds."
     if tuned["low"] > half["high"]:
-        return f"Tuned thresholds raise macro-F1 {values}."
+        return f"Tuned thresholds raise macro{HYPHEN}F1 {values}."
     if tuned["high"] < half["low"]:
-        return f"Tuned thresholds lower macro-F1 {values}."
-    return f"Macro-F1 is {number(tuned['mean'])}; tuned thresholds make no clear difference to {number(half['mean'])} at 0.5."
+        return f"Tuned thresholds lower macro{HYPHEN}F1 {values}."
+    no_change = f"tuned thresholds make no clear difference to {number(half['mean'])} at 0.5"
+    return f"Macro{HYPHEN}F1 is {number(tuned['mean'])}; {no_change}."
 
 
 def _asked(metrics: dict[str, Any]) -> str:
     counts = metrics["data"]
     train = counts["train"]
     each = train["positives"] / max(train["documents"], 1)
-    scored = "each scored by a head that had not seen it" if counts["out_of_fold"] else f"scored on {metrics['documents']:,} others"
+    scored = (
+        "each scored by a head that had not seen it"
+        if counts["out_of_fold"]
+        else f"scored on {metrics['documents']:,} others"
+    )
     return (
         f"Asked: which of {counts['labels']:,} labels does a text have? "
         f"Learnt from {train['documents']:,} documents with {each:.1f} labels each; {scored}."
@@ -97,7 +106,7 @@ def _ranked(metrics: dict[str, Any]) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0%}"
+    return DASH if value is None else f"{value:.0%}"
 
 
 def _scores(metrics: dict[str, Any]) -> Section:
@@ -136,176 +145,9 @@ def _buckets(metrics: dict[str, Any]) -> Section:
         if (name := f"{part}.{bucket}_f1") in found and found[name]["mean"] is not None
     ]
     about = "Mean F1 of the labels of each group, at 0.5 and with tuned thresholds; the lines are 95% intervals."
-    chart = Chart("F1 of frequent and rare labels", charts.buckets(rows, list(BOTH), TUNED, "macro-F1", about), f"{about} {BY_SIZE}.")
+    chart = Chart(
+        "F1 of frequent and rare labels",
+        charts.buckets(rows, list(BOTH), TUNED, "macro-F1", about),
+        f"{about} {BY_SIZE}.",
+    )
     return Section("groups", "Head, medium, tail", [chart] if rows else [])
-
-
-def _labels(material: RunMaterial) -> list[dict[str, Any]]:
-    """Return the rows of labels.csv with bucket, threshold and, from the tree, the name."""
-    text, run = material.run.read_text("labels.csv"), material.run
-    try:
-        rows = pl.read_csv(StringIO(text), schema_overrides={"label": pl.String}, infer_schema_length=None).to_dicts()
-    except pl.exceptions.PolarsError as error:
-        raise run.damaged("labels.csv", error) from None
-    with run.guard("thresholds.json"):
-        decisions = run.read_json("thresholds.json")
-        cuts = {} if decisions["top_k"] else decisions["thresholds"]
-    names: dict[str, str] = {}
-    if run.has("taxonomy.json"):
-        with run.guard("taxonomy.json"):
-            tree = run.read_json("taxonomy.json")
-            names = dict(zip(tree["ids"], tree["names"], strict=True))
-    return [row | _known(row, cuts, names) for row in rows]
-
-
-def _known(row: dict[str, Any], cuts: dict[str, float], names: dict[str, str]) -> dict[str, Any]:
-    label, trained = str(row["label"]), int(row["train_documents"])
-    name = cut(names.get(label, label))
-    scores = {each: _finite(row[each]) for each in LABEL_COLUMNS}
-    bucket = "head" if trained >= HEAD else "medium" if trained >= TAIL else "tail"
-    return {"name": name, "bucket": bucket, "threshold": _probability(cuts.get(label)), **scores}
-
-
-def _finite(value: Any) -> float | None:
-    return None if value is None or not math.isfinite(float(value)) else float(value)
-
-
-def _probability(logit: float | None) -> float | None:
-    return None if logit is None else 1 / (1 + math.exp(-min(max(logit, -60), 60)))
-
-
-def _tail(labels: Sequence[dict[str, Any]]) -> Section:
-    known = [row for row in labels if row["average_precision"] is not None]
-    points = [
-        {"name": row["name"], "events": row["train_documents"], "bucket": row["bucket"], "size": row["true_documents"]}
-        | {field: row[field] for field in SCORES}
-        for row in thinned(known)
-    ]
-    largest = max((row["train_documents"] for row in labels), default=1) * 1.15
-    counts, means = by_powers(labels, "train_documents", list(SCORES))
-    rare = sum(row["train_documents"] < TAIL for row in labels)
-    words = f"{rare:,} of {len(labels):,} labels have fewer than {TAIL} training documents."
-    unseen = len(labels) - len(known)
-    words += f" {unseen:,} labels have no true document in validation and so no score." if unseen else ""
-    events, about = "training documents", "Each mark is a label; the line is the mean of labels of like frequency."
-    return Section(
-        "tail",
-        "The long tail",
-        [
-            Paragraph(words),
-            Chart("Labels by training documents", charts.tail_counts(counts, events, "labels", largest, "How many labels have so many training documents"), "How many labels have so many training documents."),
-            Chart("Their scores, on the same axis", charts.tail_scores(points, means, events, SCORES, largest, about, counted="true documents"), f"{about} The larger a mark, the more true documents it was scored on.", "score", SCORES),
-        ],
-    )  # fmt: skip
-
-
-def thinned(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return every so-manieth row where there are more than a chart can show."""
-    return list(rows[:: max(-(-len(rows) // SHOWN), 1)])
-
-
-def by_powers(rows: Sequence[dict[str, Any]], field: str, scores: Sequence[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return how many rows there are between powers of two of a field, and their mean scores at the middle."""
-    bins: dict[int, list[dict[str, Any]]] = {}
-    for row in rows:
-        bins.setdefault(int(row[field]).bit_length(), []).append(row)
-    ends = {power: (1 << power >> 1, (1 << power) - 1) for power in bins}
-    counts = [{"from": ends[p][0], "to": ends[p][1], "number": len(bins[p])} for p in sorted(bins)]
-    means = [
-        {"events": math.sqrt(ends[p][0] * ends[p][1])}
-        | {score: _mean([row[score] for row in bins[p]]) for score in scores}
-        for p in sorted(bins)
-    ]
-    return counts, means
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _table(labels: Sequence[dict[str, Any]]) -> Section:
-    columns = ["label", "group", "trained", "true", "decided", "precision", "recall", "F1", "AP", "threshold"]
-    rows = [
-        [
-            Cell(row["name"]), Cell(row["bucket"], BUCKETS.index(row["bucket"]), row["bucket"]),
-            *(count_cell(row[f"{part}_documents"]) for part in ("train", "true", "decided")),
-            *(score_cell(row[name]) for name in LABEL_COLUMNS), score_cell(row["threshold"]),
-        ]
-        for row in labels[:SHOWN]
-    ]  # fmt: skip
-    left_out = f" The {SHOWN:,} most frequent of {len(labels):,} are listed; labels.csv has all." if len(labels) > SHOWN else ""
-    notes = {
-        "trained": "training documents",
-        "true": "validation documents that have it",
-        "decided": "validation documents that were given it",
-        "AP": "average precision, which needs no threshold",
-        "threshold": "the probability from which it is decided",
-    }
-    words = f"A row a label, the most frequent first. A click on a column sorts by it.{left_out}"
-    return Section("labels", "Every label", [Paragraph(words, quiet=True), Table("Labels", columns, rows, texts=["group"], notes=notes)])
-
-
-def _thresholds(material: RunMaterial) -> Section:
-    evidence, values = material.evidence, material.metrics["values"]
-    if not evidence:
-        return Section("thresholds", "Thresholds and reliability", [Paragraph(MISSING.format("the threshold curve, the reliability diagram and the confusions"))])
-    curve = evidence["thresholds"]
-    names = {"macro-F1": "macro_f1", "micro-F1": "micro_f1"}
-    rows = [
-        {"x": at, "y": value, "series": title}
-        for title, field in names.items()
-        for at, value in zip(curve["threshold"], curve[field], strict=True)
-    ]
-    best = max(zip(curve["macro_f1"], curve["threshold"], strict=True), key=lambda pair: pair[0] or 0)
-    words = (
-        f"One threshold for all labels would be best at {best[1]:g} for macro-F1 ({number(best[0])}); "
-        f"a threshold for each label reaches {number(values['tuned.macro_f1'])}, scored on documents that did not tune it."
-    )
-    about = "F1 when every label is decided from the same probability on, on all validation documents."
-    chart = charts.curves(rows, "threshold", "F1", about, names=list(names), marks=[{"x": 0.5, "label": "0.5"}])
-    return Section(
-        "thresholds",
-        "Thresholds and reliability",
-        [Paragraph(words), Chart("F1 by threshold", chart, about), *_reliability(evidence["reliability"])],
-    )
-
-
-def _reliability(bins: Sequence[dict[str, Any]]) -> list[Block]:
-    from hyperfocal.report.reliability import reliability_chart
-
-    total = sum(row["pairs"] for row in bins)
-    low = sum(row["pairs"] for row in bins if row["high"] <= 0.0101)
-    about = (
-        "Of the labels that are given a probability, how many are true: on the line where it is calibrated, above it "
-        f"where the model is too shy, below where it is too sure. {low / max(total, 1):.1%} of all (document, label) "
-        "pairs are given less than 1%. Both axes are square roots, so that small probabilities can be seen."
-    )
-    return [Chart("Reliability", reliability_chart(bins, about), about)]
-
-
-def _confusions(material: RunMaterial) -> Section:
-    found = material.evidence.get("confusions", [])
-    if not found:
-        return Section("confusions", "What is mistaken for what", [])
-    names = {row["label"]: row["name"] for row in _labels(material)}
-
-    def called(label: str) -> str:
-        return names.get(label, label)
-
-    blocks: list[Block] = [
-        Paragraph("Pairs of a true label that was missed and a wrong one that was given, in the same document; most documents first.", quiet=True)
-    ]
-    for row in found:
-        title = f"{called(row['true'])} missed, {called(row['decided'])} given: {row['documents']:,} of {row['true_documents']:,} documents"
-        blocks.append(Folded(title, [_document(each, called) for each in row["examples"]]))
-    return Section("confusions", "What is mistaken for what", blocks)
-
-
-def _document(example: dict[str, Any], called: Any) -> Quote:
-    true, decided = example["true"], example["decided"]
-    rows = [
-        ("true", [(called(label), label in decided) for label in true]),
-        ("given", [(called(label), label in true) for label in decided]),
-    ]
-    return Quote(f"Document {example['id']}", example["text"] or "(no text)", rows)

@@ -40,7 +40,8 @@ def axes_of(settings: Mapping[str, Mapping[str, Any]]) -> list[Axis]:
     keys = dict.fromkeys(key for each in settings.values() for key in each if key not in NOT_AXES)
     columns = {key: {name: each.get(key) for name, each in settings.items()} for key in keys}
     varying = {key: column for key, column in columns.items() if len(_distinct(column)) > 1}
-    ordered = sorted(varying, key=lambda key: -len(_distinct(varying[key])))
+    named = list(TITLES)
+    ordered = sorted(varying, key=lambda key: (-len(_distinct(varying[key])), key not in named))
     kept: list[str] = []
     for key in ordered:
         if not any(_decides(varying[other], varying[key]) for other in kept):

@@ -16,7 +16,7 @@ CELL, ROW = 64, 24  # pixels of height
 
 
 def heat_map(rows: Rows, down: Axis, across: Axis | None, metric: str, description: str) -> dict[str, Any]:
-    """Return a cell for each point: its score, and its change from the baseline as colour, on one scale for all metrics.
+    """Return a cell for each point: its score, its change as colour, on one scale for all metrics.
 
     Args:
         rows: of all metrics: name, metric, down, across, score, change, percent, low, high, verdict, baseline.
@@ -26,19 +26,21 @@ def heat_map(rows: Rows, down: Axis, across: Axis | None, metric: str, descripti
         description: for screen readers.
     """
     chosen = alt.param(name="metric", value=metric)
-    across_order = across.order if across else [""]
+    columns = across.order if across else [""]
+    top = alt.Axis(title=across.title if across else None, orient="top", labelAngle=0, domain=False, ticks=False)
     base = (
         alt.Chart(data(rows))
         .transform_filter("datum.metric == metric")
         .encode(
-            x=alt.X("across:N", sort=across_order, scale=alt.Scale(domain=across_order), axis=alt.Axis(title=across.title if across else None, orient="top", labelAngle=0, domain=False, ticks=False)),
+            x=alt.X("across:N", sort=columns, scale=alt.Scale(domain=columns), axis=top),
             y=alt.Y("down:N", sort=down.order, scale=alt.Scale(domain=down.order), axis=alt.Axis(title=down.title)),
         )
     )  # fmt: skip
     largest = max((abs(row["percent"]) for row in rows if row["percent"] is not None), default=0) or 1
+    depth = alt.Scale(type="sqrt", domain=[0, largest], range=[0.03, 0.62])  # ink can be read on all of it
     cells = base.mark_rect(stroke="var(--paper)", strokeWidth=3, cornerRadius=6).encode(
         fill=alt.condition("datum.percent >= 0", alt.value(BETTER), alt.value(WORSE)),
-        fillOpacity=alt.FillOpacity("size:Q", scale=alt.Scale(type="sqrt", domain=[0, largest], range=[0.03, 0.62]), legend=None),
+        fillOpacity=alt.FillOpacity("size:Q", scale=depth, legend=None),
         tooltip=_tips(),
     ).transform_calculate(size="abs(datum.percent)")  # fmt: skip
     text = base.mark_text(fontSize=15, fontWeight=600, dy=-8, color=INK).encode(text="score:N")

@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
 
-from hyperfocal.metrics.compare import Interval
-from hyperfocal.metrics.verdict import NOTHING, Verdict
-from hyperfocal.report.blocks import Block, Bullets, Facts, Folded, Page, Paragraph, Section
+from hyperfocal.metrics.verdict import NOTHING
+from hyperfocal.report.blocks import DASH, Block, Bullets, Facts, Folded, Page, Paragraph, Section
 from hyperfocal.report.grid_layout import LABELS, Layout, ranking_layout
-from hyperfocal.report.grid_rows import Ended, Row, grid_rows
+from hyperfocal.report.grid_reading import Reading
+from hyperfocal.report.grid_rows import Row, grid_rows
 from hyperfocal.report.grid_sections import compared, groups, ranked, seconds
 from hyperfocal.report.grid_table import notes
 from hyperfocal.report.grid_test import tested
 from hyperfocal.report.page import REPORT, write_page
 from hyperfocal.report.run_sections import plain
-
-
-class Reading(Protocol):
-    """What the page reads of a `grid.reading.GridReading`."""
-
-    folder: Path
-    job: str
-    k: int
-    about: dict[str, Any]
-    base: dict[str, Any]
-    results: Mapping[str, Sequence[Ended]]
-    failed: Sequence[Ended]
-    verdicts: Mapping[str, Verdict]
-    levels: Mapping[str, Mapping[str, Interval]]
-    settings: Mapping[str, Mapping[str, Any]]
-    baseline: str
-    winner: str
-    by: str
-    missing: Sequence[tuple[str, int]]
-    running: Sequence[tuple[str, int]]
-    planned: bool
 
 
 def write_grid_report(grid: Reading, out: Path | None = None) -> Path:
@@ -91,11 +69,29 @@ def _capital(text: str, wanted: bool = True) -> str:
 def _lead(grid: Reading, rows: Sequence[Row], layout: Layout) -> list[str]:
     seeds = max((row.seeds for row in rows), default=0)
     about = ", ".join(f"{value:,} {key}" for key, value in grid.about.items() if isinstance(value, int))
+    trainings = f"{seeds:,} training" + ("" if seeds == 1 else "s")
     asked = (
-        f"Asked: which settings are best by {layout.name_of(grid.by)}, compared with {grid.baseline or 'a baseline'} on the "
-        f"same validation {layout.scored}, {seeds:,} {'training' if seeds == 1 else 'trainings'} a point? {_capital(about)}."
+        f"Asked: which settings are best by {layout.name_of(grid.by)}, compared with {grid.baseline or 'a baseline'} "
+        f"on the same validation {layout.scored}, with {trainings} a point? Data: {about}."
     )
-    return [asked, *_illusion(rows, layout), *(row.verdict.sentence for row in rows if row.winner and row.verdict)]
+    return [
+        asked,
+        *(_gain(row, grid.by, layout) for row in rows if row.winner and row.verdict),
+        *_illusion(rows, layout),
+    ]
+
+
+def _gain(row: Row, by: str, layout: Layout) -> str:
+    """Return what the winner gains in the metric that chose it; without a comparison in that, all that is known."""
+    assert row.verdict is not None, "asked of compared points only"
+    found = row.change(by)
+    if row.baseline or math.isnan(found.percent.mean):
+        return row.verdict.sentence
+    mean, low, high = found.percent
+    return (
+        f"{_capital(layout.name_of(by))} {found.ours:.{layout.digits}f} against {found.theirs:.{layout.digits}f} of "
+        f"the baseline: {mean:+.1f}% (95% interval {low:+.1f} to {high:+.1f}%)."
+    )
 
 
 def _illusion(rows: Sequence[Row], layout: Layout) -> list[str]:
@@ -108,9 +104,13 @@ def _illusion(rows: Sequence[Row], layout: Layout) -> list[str]:
     best = max(known, key=lambda row: row.change("half.macro_f1").mean)
     half, tuned, ranking = (best.change(each).percent.mean for each in ("half.macro_f1", "tuned.macro_f1", "macro_ap"))
     return [
-        f"Decided at 0.5, {best.configuration} looks {half:+.0f}% against the baseline; with tuned thresholds it is "
-        f"{tuned:+.1f}%, and its ranking {ranking:+.1f}%."
+        f"Decided at 0.5, {best.configuration} looks {half:.0f}% better than the baseline; with tuned thresholds it is "
+        f"{_direction(tuned)}, and its ranking is {_direction(ranking)}."
     ]
+
+
+def _direction(percent: float) -> str:
+    return f"{abs(percent):.1f}% {'worse' if percent < 0 else 'better'}"
 
 
 def _in_words(grid: Reading, rows: Sequence[Row], layout: Layout) -> Section:
@@ -123,7 +123,11 @@ def _in_words(grid: Reading, rows: Sequence[Row], layout: Layout) -> Section:
     blocks: list[Block] = [Bullets(lines)] if lines else []
     blocks += [Paragraph(line, quiet=True) for line in odd]
     sentences = [row.verdict.sentence for row in rows if row.verdict]
-    return Section("words", "In words", [*blocks, Folded("Every verdict with its numbers", [Bullets(sentences)])] if sentences else blocks)
+    return Section(
+        "words",
+        "In words",
+        [*blocks, Folded("Every verdict with its numbers", [Bullets(sentences)])] if sentences else blocks,
+    )
 
 
 def _remaining(grid: Reading, rows: Sequence[Row]) -> Section:
@@ -131,21 +135,30 @@ def _remaining(grid: Reading, rows: Sequence[Row]) -> Section:
     running = set(grid.running)
     if grid.missing:
         lines = [f"{name}, seed {seed}{' (running)' if (name, seed) in running else ''}" for name, seed in grid.missing]
-        words = f"{len(lines):,} trainings have not ended, {len(running):,} of them are running. The same command goes on with them."
+        words = f"{len(lines):,} trainings have not ended; {len(running):,} are running. The same command goes on."
         blocks += [Paragraph(words), Bullets(lines) if len(lines) <= 12 else Folded("All of them", [Bullets(lines)])]
     elif not grid.planned:
         blocks.append(Paragraph("The folder does not tell what was planned: it is of an earlier version.", quiet=True))
     else:
         blocks.append(Paragraph("Nothing: every planned training has ended."))
-    failed = [f"{row.configuration}, seed {seed}: {error.strip()}" for row in rows for seed, error in row.errors.items()]
+    failed = [
+        f"{row.configuration}, seed {seed}: {error.strip()}" for row in rows for seed, error in row.errors.items()
+    ]
     if failed:
-        blocks += [Paragraph(f"{len(failed):,} trainings failed; --retry tries them again:"), Bullets(failed, warn=True)]
+        blocks += [
+            Paragraph(f"{len(failed):,} trainings failed; --retry tries them again:"),
+            Bullets(failed, warn=True),
+        ]
     return Section("remaining", "What remains", blocks)
 
 
 def _details(grid: Reading) -> Section:
     done = [each for rows in grid.results.values() for each in rows]
-    facts = [("Trainings done", f"{len(done):,}"), ("Failed", f"{len(grid.failed):,}"), ("Baseline", grid.baseline or "–")]
+    facts = [
+        ("Trainings done", f"{len(done):,}"),
+        ("Failed", f"{len(grid.failed):,}"),
+        ("Baseline", grid.baseline or DASH),
+    ]
     facts += [("Chosen by", grid.by), *((key.capitalize(), plain(value)) for key, value in grid.about.items())]
     base = Folded("Settings that all points share", [Facts([(key, plain(value)) for key, value in grid.base.items()])])
     return Section("details", "Details", [Facts(facts), base])

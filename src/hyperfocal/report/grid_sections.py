@@ -10,7 +10,7 @@ from hyperfocal.metrics.compare import Interval
 from hyperfocal.metrics.frequency import BUCKETS
 from hyperfocal.metrics.verdict import NOT_COMPARED
 from hyperfocal.report import charts
-from hyperfocal.report.blocks import Block, Cell, Chart, Paragraph, Section, Table
+from hyperfocal.report.blocks import DASH, Block, Cell, Chart, Paragraph, Section, Table
 from hyperfocal.report.grid_axes import Axis, axes_of
 from hyperfocal.report.grid_charts import forest, heat_map, times
 from hyperfocal.report.grid_layout import LABELS, Layout
@@ -43,10 +43,15 @@ def compared(
     if axes:
         blocks += _heat_map(done, axes, levels, metrics, layout, by)
     shown = [row for row in done if not row.baseline and row.words != NOT_COMPARED][:MOST_POINTS]
-    entries = [entry for row in shown for metric in metrics if (entry := _entry(row, metric, levels, layout))["percent"] is not None]
+    entries = [
+        entry
+        for row in shown
+        for metric in metrics
+        if (entry := _entry(row, metric, levels, layout))["percent"] is not None
+    ]
     about = (
-        "The change of each point from the baseline with its 95% interval, which holds the chance of documents and seeds; "
-        "coloured where a difference stands after Holm's correction for the number of points."
+        "The change of each point from the baseline with its 95% interval, which holds the chance of documents and "
+        "seeds; coloured where a difference stands after Holm's correction for the number of points."
     ).replace("documents", layout.scored)
     left = f" The best {MOST_POINTS} are drawn." if len(done) - 1 > MOST_POINTS else ""
     if entries:
@@ -68,8 +73,13 @@ def _heat_map(
         for place, row in cells.items()
         for metric in metrics
     ]
-    about = "Each cell is a point: its score, and how far it is from the baseline. Blue is better, orange worse, on one scale for all metrics: switch between them to see what is left of a gain."
-    crowded = f" Of several points in a cell the best by {layout.name_of(by)} is shown." if len(cells) < len(done) else ""
+    about = (
+        "Each cell is a point: its score, and how far it is from the baseline. Blue is better, orange worse, on one "
+        "scale for all metrics: switch between them to see what is left of a gain."
+    )
+    crowded = (
+        f" Of several points in a cell the best by {layout.name_of(by)} is shown." if len(cells) < len(done) else ""
+    )
     spec = heat_map(entries, down, across, next(iter(metrics)), about)
     title = f"{down.title.capitalize()} by {across.title}" if across else down.title.capitalize()
     return [Chart(title, spec, about + crowded, "metric", dict(metrics))]
@@ -80,7 +90,6 @@ def _entry(row: Row, metric: str, levels: Levels, layout: Layout) -> dict[str, A
     change = row.change(metric)
     mean, low, high = (None if math.isnan(part) else round(part, 2) for part in change.percent)
     level = levels.get(row.configuration, {}).get(metric)
-    known = level is not None and not math.isnan(level.low)
     return {
         "name": row.configuration,
         "metric": metric,
@@ -89,33 +98,44 @@ def _entry(row: Row, metric: str, levels: Levels, layout: Layout) -> dict[str, A
         "low": low,
         "high": high,
         "change": "baseline" if row.baseline else "" if mean is None else f"{mean:+.1f}%",
-        "reach": "–" if row.baseline or low is None else f"{low:+.1f}% to {high:+.1f}%",
-        "level": f"{share(level.low, digits=layout.digits)} to {share(level.high, digits=layout.digits)}" if level and known else "–",
+        "reach": DASH if row.baseline or low is None else f"{low:+.1f}% to {high:+.1f}%",
+        "level": DASH if level is None else _range(level, layout.digits),
         "sign": WORDS[change.sign],
         "verdict": row.words,
     }  # fmt: skip
 
 
+def _range(level: Interval, digits: int) -> str:
+    return DASH if math.isnan(level.low) else f"{share(level.low, digits=digits)} to {share(level.high, digits=digits)}"
+
+
 def ranked(rows: Sequence[Row], layout: Layout, by: str) -> Section:
     """Return the ranked table."""
-    names = {metric: _one_line(column) for metric, column in layout.columns.items()}
+    known = [metric for metric in layout.columns if any(_finite(row.means.get(metric)) is not None for row in rows)]
+    names = {metric: _one_line(layout.columns[metric]) for metric in known}
     several = several_seeds(rows)
-    columns = ["point", "verdict", *names.values(), "change", *(["sd"] if several else []), "time"]
+    columns = ["point", *names.values(), "change", *(["sd"] if several else []), "time", "verdict"]
     cells = [
         [
             Cell(row.configuration),
-            Cell("the winner; " + row.words if row.winner else row.words),
-            *(score_cell(_finite(row.means.get(metric)), layout.digits, look="strong" if metric == by else "") for metric in names),
+            *(_score(row, metric, layout.digits, strong=metric == by) for metric in names),
             _change(row, layout),
             *([score_cell(_finite(row.spreads.get(by)), 4)] if several else []),
-            Cell("–") if math.isnan(row.seconds) else Cell(duration(row.seconds), row.seconds),
+            Cell(DASH) if math.isnan(row.seconds) else Cell(duration(row.seconds), row.seconds),
+            Cell("the winner; " + row.words if row.winner else row.words),
         ]
         for row in rows
     ]  # fmt: skip
     words = legend(rows, by, layout, star="").strip().removeprefix("the winner. ")
     marked = [place for place, row in enumerate(rows) if row.winner]
     table = Table(f"Best first by {layout.name_of(by)}", columns, cells, texts=["verdict"], marked=marked, first=20)
-    return Section("ranked", "Every point", [table, Paragraph(f"{words[:1].upper()}{words[1:]}", quiet=True)] if rows else [])
+    return Section(
+        "ranked", "Every point", [table, Paragraph(f"{words[:1].upper()}{words[1:]}", quiet=True)] if rows else []
+    )
+
+
+def _score(row: Row, metric: str, digits: int, *, strong: bool) -> Cell:
+    return score_cell(_finite(row.means.get(metric)), digits, look="strong" if strong else "")
 
 
 def _one_line(column: str) -> str:
@@ -130,7 +150,7 @@ def _change(row: Row, layout: Layout) -> Cell:
     if row.baseline:
         return Cell("baseline", 0)
     mean, low, high = row.change(layout.changed).percent
-    return Cell("–") if math.isnan(mean) else Cell(f"{mean:+.1f}% ±{(high - low) / 2:.1f}", mean)
+    return Cell(DASH) if math.isnan(mean) else Cell(f"{mean:+.1f}% ±{(high - low) / 2:.1f}", mean)
 
 
 def groups(rows: Sequence[Row], levels: Levels, layout: Layout, k: int) -> Section:
@@ -144,11 +164,17 @@ def groups(rows: Sequence[Row], levels: Levels, layout: Layout, k: int) -> Secti
             {"bucket": bucket, "series": name, **_plain(levels[name][pattern.format(bucket)])}
             for bucket in BUCKETS
             for name in series
-            if pattern.format(bucket) in levels.get(name, {}) and not math.isnan(levels[name][pattern.format(bucket)].mean)
+            if pattern.format(bucket) in levels.get(name, {})
+            and not math.isnan(levels[name][pattern.format(bucket)].mean)
         ]
         if bars:
-            about = f"{axis[:1].upper()}{axis[1:]} of frequent and rare ones for {', '.join(series)}; the lines are 95% intervals over {layout.scored}."
-            blocks.append(Chart(f"{axis[:1].upper()}{axis[1:]}", charts.buckets(bars, series, series[0], axis, about), about))
+            about = (
+                f"{axis[:1].upper()}{axis[1:]} of frequent and rare ones for {', '.join(series)}; the lines are 95% "
+                f"intervals over {layout.scored}."
+            )
+            blocks.append(
+                Chart(f"{axis[:1].upper()}{axis[1:]}", charts.buckets(bars, series, series[0], axis, about), about)
+            )
     return Section("groups", "Head, medium, tail", blocks)
 
 
@@ -167,8 +193,15 @@ def _plain(level: Interval) -> dict[str, float | None]:
 def seconds(rows: Sequence[Row]) -> Section:
     """Return the time of each point."""
     known = [row for row in rows if not math.isnan(row.seconds)]
-    bars = [{"name": row.configuration, "seconds": row.seconds, "said": duration(row.seconds)} for row in known[:MOST_POINTS]]
+    bars = [
+        {"name": row.configuration, "seconds": row.seconds, "said": duration(row.seconds)}
+        for row in known[:MOST_POINTS]
+    ]
     about = "Mean time of a training of each point, validation included."
     total = sum(row.seconds * row.seeds for row in known)
-    chart = Chart("Time of a training", times(bars, [row["name"] for row in bars], about), about)
-    return Section("time", "Time", [Paragraph(f"All trainings together took {duration(total)} of one worker's time."), chart] if bars else [])
+    chart = Chart("Time of a training", times(bars, [row.configuration for row in known[:MOST_POINTS]], about), about)
+    return Section(
+        "time",
+        "Time",
+        [Paragraph(f"All trainings together took {duration(total)} of one worker's time."), chart] if bars else [],
+    )

@@ -53,5 +53,6 @@ def _rankings(found: dict[str, Any], roles: list[str]) -> list[list[Cell]]:
     names = [name for name, value in mine["winner"].items() if isinstance(value, dict) and "mean" in value]
     rows = [[Cell(name), *(interval_cell(mine[role].get(name), 4) for role in roles)] for name in names]
     return rows + [
-        [Cell(f"{metric}, {bucket}"), *(interval_cell(mine[role][bucket][metric], 4) for role in roles)] for bucket in BUCKETS
+        [Cell(f"{metric}, {bucket}"), *(interval_cell(mine[role][bucket][metric], 4) for role in roles)]
+        for bucket in BUCKETS
     ]

@@ -24,6 +24,7 @@ from hyperfocal.report.vega import bundle
 from hyperfocal.runs import whole_file
 
 REPORT = "report.html"
+REST_OF_POLICY = "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -43,14 +44,21 @@ def render(page: Page) -> str:
     """Return the page as HTML."""
     charts: list[dict[str, Any]] = []
     scripts = [Markup(bundle(default_cache())), Markup(_asset("page.js"))]
-    blocks = Environment(autoescape=True, undefined=StrictUndefined, finalize=_shown, trim_blocks=True, lstrip_blocks=True)
+    blocks = Environment(
+        autoescape=True, undefined=StrictUndefined, finalize=_shown, trim_blocks=True, lstrip_blocks=True
+    )
 
     def keep(spec: dict[str, Any]) -> int:
         charts.append(visible(spec))
         return len(charts) - 1
 
     return blocks.from_string(_asset("page.html")).render(
-        page=asdict(page), keep=keep, charts=charts, scripts=scripts, style=Markup(_asset("page.css")), policy=_policy(scripts)
+        page=asdict(page),
+        keep=keep,
+        charts=charts,
+        scripts=scripts,
+        style=Markup(_asset("page.css")),
+        policy=_policy(scripts),
     )
 
 
@@ -61,7 +69,7 @@ def _asset(name: str) -> str:
 def _policy(scripts: list[Markup]) -> str:
     sums = (base64.b64encode(hashlib.sha256(str(script).encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{each}'" for each in sums)
-    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+    return f"default-src 'none'; script-src {allowed}; {REST_OF_POLICY}"
 
 
 def _shown(value: Any) -> Any:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from hyperfocal.metrics.frequency import BUCKETS, HEAD, TAIL
 from hyperfocal.report import charts
-from hyperfocal.report.blocks import Block, Cell, Chart, Chips, Page, Paragraph, Section, Table
-from hyperfocal.report.run_material import MISSING, RunMaterial
-from hyperfocal.report.run_sections import count_cell, details, interval_cell, number, score_cell, training
+from hyperfocal.report.blocks import Cell, Chart, Page, Paragraph, Section, Table
+from hyperfocal.report.recommend_items import item_table, item_tail, user_examples
+from hyperfocal.report.run_material import RunMaterial
+from hyperfocal.report.run_sections import details, interval_cell, number, score_cell, training
 from hyperfocal.report.tables import blend_lines, data_lines
 from hyperfocal.tasks.evidence import EVIDENCE
 
 DIGITS = 4
 SERIES = 3  # models in the chart of buckets
-ENOUGH = 3  # users with an item as truth, for a mark of its own
 VERBS = {1: "beats", -1: "loses to", 0: "does not differ from"}
 CALLED = {"blend": "The blend", "gru": "The GRU", "concat_mlp": "The original network", "mean": "The mean encoder"}
 
@@ -32,9 +31,15 @@ def recommend_page(material: RunMaterial) -> Page:
         headline, lead = _headline(metrics), [_asked(material), *_answer(metrics)]
         scores, groups = _scores(metrics), _buckets(metrics)
     with run.guard(EVIDENCE):
-        tail, table, examples = _tail(material), _items(material), _examples(material)
+        tail, table, examples = item_tail(material), item_table(material), user_examples(material)
     sections = [scores, tail, groups, examples, table, training(material), details(material, lines)]
-    return Page(f"{material.name} · recommend", f"Run of recommend · {material.name} · {material.finished:%d %B %Y}", headline, lead, sections)
+    return Page(
+        f"{material.name} · recommend",
+        f"Run of recommend · {material.name} · {material.finished:%d %B %Y}",
+        headline,
+        lead,
+        sections,
+    )
 
 
 def _called(model: str) -> str:
@@ -57,8 +62,8 @@ def _asked(material: RunMaterial) -> str:
         scored = f"on the item that follows for {metrics['users']:,} of them"
     k = metrics["metric"].partition("@")[2]
     return (
-        f"Asked: what are the next {k} of {counts['items']:,} items, after what a user did so far? Learnt from {counts['users']:,} "
-        f"users with {counts['events']:,} events; scored {scored}."
+        f"Asked: what are the next {k} of {counts['items']:,} items, after what a user did so far? "
+        f"Learnt from {counts['users']:,} users with {counts['events']:,} events; scored {scored}."
     )
 
 
@@ -76,18 +81,27 @@ def _scores(metrics: dict[str, Any]) -> Section:
     means = [name for name, found in scores[model].items() if isinstance(found, dict) and "mean" in found]
     columns = ["model", *means, "coverage"]
     rows = [
-        [Cell(name), *(_cell(scores[name], each, metric) for each in means), Cell(f"{scores[name]['coverage']:.1%}", scores[name]["coverage"])]
+        [
+            Cell(name),
+            *(_cell(scores[name], each, metric) for each in means),
+            Cell(f"{scores[name]['coverage']:.1%}", scores[name]["coverage"]),
+        ]
         for name in order
     ]
     lines = [*blend_lines(metrics), *metrics.get("not_compared", []), *_before(metrics)]
     words = "± is half a 95% interval over users; coverage is the share of the items that anyone gets."
     table = Table("All metrics", columns, rows, marked=[order.index(model)])
-    return Section("scores", "Beside the baselines", [chart, table, Paragraph(" ".join([words, *lines]), quiet=True), Paragraph(_on_train(metrics), quiet=True)])  # fmt: skip
+    said = [Paragraph(text, quiet=True) for text in (" ".join([words, *lines]), _on_train(metrics))]
+    return Section("scores", "Beside the baselines", [chart, table, *said])
 
 
 def _cell(found: dict[str, Any], name: str, metric: str) -> Cell:
     """Return a mean, of the metric that counts with its interval."""
-    return interval_cell(found.get(name), DIGITS) if name == metric else score_cell((found.get(name) or {}).get("mean"), DIGITS)
+    return (
+        interval_cell(found.get(name), DIGITS)
+        if name == metric
+        else score_cell((found.get(name) or {}).get("mean"), DIGITS)
+    )
 
 
 def _ranked(metrics: dict[str, Any]) -> list[str]:
@@ -106,16 +120,17 @@ def _before(metrics: dict[str, Any]) -> list[str]:
 def _on_train(metrics: dict[str, Any]) -> str:
     metric = metrics["metric"]
     ours = number(metrics["scores"][metrics["model"]][metric]["mean"], DIGITS)
+    learnt = number(metrics["train"][metric]["mean"], DIGITS)
     return (
-        f"On {metrics['train']['users']:,} training users {metric} is {number(metrics['train'][metric]['mean'], DIGITS)}, "
-        f"on validation users {ours}: the distance is what was learnt by heart."
+        f"On {metrics['train']['users']:,} training users {metric} is {learnt}, on validation users {ours}: "
+        "the distance is what was learnt by heart."
     )
 
 
 def _buckets(metrics: dict[str, Any]) -> Section:
     metric, model = metrics["metric"], metrics["model"]
     best = metrics["verdict"].get("baseline") if metrics.get("verdict") else None
-    series = [name for name in (model, best, "popularity") if name in metrics["scores"]]
+    series = [str(name) for name in (model, best, "popularity") if name in metrics["scores"]]
     series = list(dict.fromkeys(series))[:SERIES]
     rows = [
         {"bucket": bucket, "series": name, **metrics["scores"][name][bucket][metric]}
@@ -129,93 +144,3 @@ def _buckets(metrics: dict[str, Any]) -> Section:
     )
     chart = Chart(f"{metric} of frequent and rare items", charts.buckets(rows, series, model, metric, about), about)
     return Section("groups", "Head, medium, tail", [chart] if rows else [])
-
-
-def _tail(material: RunMaterial) -> Section:
-    evidence = material.evidence
-    if not evidence:
-        return Section("tail", "The long tail", [Paragraph(MISSING.format("the long tail, the items and users to look at"))])
-    bins, k = evidence["by_frequency"], evidence["k"]
-    largest = max(row["to"] for row in bins) * 1.1
-    counts = [{"from": row["from"], "to": row["to"], "number": row["items"]} for row in bins]
-    means = [
-        {"events": (row["from"] * row["to"]) ** 0.5, "recall": row["hits"] / row["true"]} for row in bins if row["true"]
-    ]
-    points = [
-        {"name": row["item"], "events": row["events"], "bucket": _bucket(row["events"]), "size": row["true"], "recall": row["hits"] / row["true"]}
-        for row in evidence["table"]
-        if row["true"] >= ENOUGH
-    ]
-    events, scores = "training events", {"recall": f"recall@{k}"}
-    about = (
-        f"Each mark is an item that {ENOUGH} users or more took next: the share of them who got it among their {k}. "
-        "The line is of all items of like frequency together."
-    )
-    how_many = "How many items have so many training events."
-    return Section(
-        "tail",
-        "The long tail",
-        [
-            Paragraph(_concentration(evidence)),
-            Chart("Items by training events", charts.tail_counts(counts, events, "items", largest, how_many), how_many),
-            Chart(f"Their recall@{k}, on the same axis", charts.tail_scores(points, means, events, scores, largest, about, counted="users who took it"), about),
-        ],
-    )  # fmt: skip
-
-
-def _bucket(events: int) -> str:
-    return "head" if events >= HEAD else "medium" if events >= TAIL else "tail"
-
-
-def _concentration(evidence: dict[str, Any]) -> str:
-    rare = sum(row["items"] for row in evidence["by_frequency"] if row["to"] < TAIL)
-    never = evidence["items"] - sum(row["shown"] > 0 for row in evidence["table"])
-    listed = len(evidence["table"]) == evidence["items"]
-    words = f"About {rare:,} of {evidence['items']:,} items have fewer than {TAIL} training events."
-    return words + (f" {never:,} items were recommended to nobody." if listed else "")
-
-
-def _items(material: RunMaterial) -> Section:
-    evidence = material.evidence
-    if not evidence:
-        return Section("items", "Every item", [])
-    k = evidence["k"]
-    columns = ["item", "group", "events", "true", "hits", f"recall@{k}", "shown"]
-    rows = [
-        [
-            Cell(row["item"]), Cell(_bucket(row["events"]), BUCKETS.index(_bucket(row["events"])), _bucket(row["events"])),
-            count_cell(row["events"]), count_cell(row["true"]), count_cell(row["hits"]),
-            score_cell(row["hits"] / row["true"] if row["true"] else None), count_cell(row["shown"]),
-        ]
-        for row in evidence["table"]
-    ]  # fmt: skip
-    notes = {
-        "events": "in training",
-        "true": "users who took it next",
-        "hits": f"of them, those who got it among their {k}",
-        "shown": "users who got it",
-    }
-    left_out = f"; the {len(rows):,} taken most often of {evidence['items']:,}" if len(rows) < evidence["items"] else ""
-    words = f"A row an item{left_out}, on {evidence['users']:,} validation users. A click on a column sorts by it."
-    return Section("items", "Every item", [Paragraph(words, quiet=True), Table("Items", columns, rows, texts=["group"], notes=notes)])
-
-
-def _examples(material: RunMaterial) -> Section:
-    found = material.evidence.get("examples", [])
-    lucky = sum(any(item["hit"] for item in example["predicted"]) for example in found)
-    words = f"Drawn at random: {lucky:,} users with a hit and {len(found) - lucky:,} without. The newest item of a history is the last."
-    blocks: list[Block] = [Paragraph(words, quiet=True), *(_user(example) for example in found)]
-    return Section("examples", "Users to look at", blocks if found else [])
-
-
-def _user(example: dict[str, Any]) -> Chips:
-    hit = {item["item"] for item in example["predicted"] if item["hit"]}
-    earlier = [(f"{example['earlier']:,} before …", False)] if example["earlier"] else []
-    return Chips(
-        f"User {example['user']}",
-        [
-            ("history", [*earlier, *((item, False) for item in example["history"])]),
-            ("truth", [(item or "(never seen in training)", item in hit) for item in example["truth"]]),
-            ("predicted", [(item["item"], item["hit"]) for item in example["predicted"]]),
-        ],
-    )

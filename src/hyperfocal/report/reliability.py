@@ -13,10 +13,14 @@ TICKS = [0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1]
 
 
 def reliability_chart(bins: Sequence[dict[str, Any]], description: str) -> dict[str, Any]:
-    """Return the share of true pairs over the mean probability of each bin; `bins` from `metrics.curves.reliability`."""
+    """Return the share of true pairs over the mean probability of bins, which are from `metrics.curves.reliability`."""
     scale = alt.Scale(type="sqrt", domain=[0, 1])
-    across = alt.X("mean:Q", title="probability given", scale=scale, axis=alt.Axis(values=TICKS, format="~g"))
-    up = alt.Y("frequency:Q", title="share that is true", scale=scale, axis=alt.Axis(values=TICKS, format="~g"))
+    across = alt.X(
+        "mean:Q", title="probability given", scale=scale, axis=alt.Axis(values=TICKS, labelExpr="datum.value")
+    )
+    up = alt.Y(
+        "frequency:Q", title="share that is true", scale=scale, axis=alt.Axis(values=TICKS, labelExpr="datum.value")
+    )
     perfect = alt.Chart(data([{"mean": end, "frequency": end} for end in (0, 1)]))
     ideal = perfect.mark_line(color=OTHERS, strokeDash=[4, 3], strokeWidth=1.5).encode(x=across, y=up)
     base = alt.Chart(data(bins)).encode(x=across, y=up)

@@ -88,7 +88,9 @@ def _settings(run: RunFolder, job: str) -> tuple[dict[str, Any], dict[str, Any]]
     except tomllib.TOMLDecodeError as error:
         raise run.damaged(CONFIG, error) from None
     default = flattened(msgspec.to_builtins(DEFAULTS[job]()))
-    changed = {key: value for key, value in found.items() if key not in default or list_of(default[key]) != list_of(value)}
+    changed = {
+        key: value for key, value in found.items() if key not in default or list_of(default[key]) != list_of(value)
+    }
     return default | found, changed
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hyperfocal.report import charts
-from hyperfocal.report.blocks import Block, Bullets, Cell, Chart, Facts, Folded, Paragraph, Section
+from hyperfocal.report.blocks import DASH, Block, Bullets, Cell, Chart, Facts, Folded, Paragraph, Section
 from hyperfocal.report.label_tables import share
 from hyperfocal.report.run_material import RunMaterial
 
@@ -34,7 +34,8 @@ def _best_epoch(history: Sequence[dict[str, Any]], metric: str) -> str:
     if not scored:
         return f"{spent} The weights after the last one are kept."
     best = max(scored, key=lambda row: row[metric])
-    return f"{spent} The weights after epoch {best['epoch']:.0f} are kept, the best by validation {metric} ({number(best[metric], 4)})."
+    kept = f"The weights after epoch {best['epoch']:.0f} are kept, the best by validation {metric}"
+    return f"{spent} {kept} ({number(best[metric], 4)})."
 
 
 def details(material: RunMaterial, lines: Sequence[str]) -> Section:
@@ -48,7 +49,9 @@ def details(material: RunMaterial, lines: Sequence[str]) -> Section:
     changed = [(key, plain(value)) for key, value in material.changed.items()]
     blocks: list[Block] = [Paragraph(lines[0])]
     blocks += [Bullets(lines[1:], warn=True)] if lines[1:] else []
-    blocks.append(Facts([("Run folder", material.name), ("Kept", f"{material.finished:%Y-%m-%d %H:%M}"), *_spent(material)]))
+    blocks.append(
+        Facts([("Run folder", material.name), ("Kept", f"{material.finished:%Y-%m-%d %H:%M}"), *_spent(material)])
+    )
     blocks.append(Paragraph("Settings unlike the defaults:" if changed else "All settings are at their defaults."))
     blocks += [Facts(changed)] if changed else []
     blocks.append(Folded("All settings", [Facts(list(settings.items()))]))
@@ -82,21 +85,21 @@ def duration(seconds: float) -> str:
 
 
 def plain(value: Any) -> str:
-    """Return a setting as text.
+    r"""Return a setting as text.
 
     >>> plain(True), plain([100, 50]), plain(""), plain(0.002)
-    ('yes', '100, 50', '–', '0.002')
+    ('yes', '100, 50', '\u2013', '0.002')
     """
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
-        return ", ".join(map(plain, value)) or "–"
-    return "–" if value in ("", None) else str(value)
+        return ", ".join(map(plain, value)) or DASH
+    return DASH if value in ("", None) else str(value)
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Return a score; "–" for nothing."""
-    return "–" if value is None else share(value, digits=digits)
+    """Return a score; a dash for nothing."""
+    return DASH if value is None else share(value, digits=digits)
 
 
 def score_cell(value: float | None, digits: int = 3, *, look: str = "") -> Cell:
@@ -107,7 +110,7 @@ def score_cell(value: float | None, digits: int = 3, *, look: str = "") -> Cell:
 def interval_cell(found: dict[str, float | None] | None, digits: int = 3, *, look: str = "") -> Cell:
     """Return a cell of a mean with the half width of its interval."""
     if not found or found.get("mean") is None:
-        return Cell("–")
+        return Cell(DASH)
     low, high, mean = found.get("low"), found.get("high"), found["mean"]
     reach = "" if low is None or high is None else f" ±{share((high - low) / 2, digits=digits)}"
     return Cell(number(mean, digits) + reach, mean, look)

@@ -1,4 +1,4 @@
-"""The JavaScript that draws a page's charts: Vega, Vega-Lite and Vega-Embed, bundled by vl-convert without a network."""
+"""The JavaScript that draws charts: Vega, Vega-Lite and Vega-Embed, bundled by vl-convert without a network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def bundle(cache: Path) -> str:
             return kept
     import vl_convert
 
-    made = str(vl_convert.javascript_bundle())
+    made = str(vl_convert.javascript_bundle(None))
     try:
         with whole_file(path) as aside:
             aside.write_text(made, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a run keeps for its report beside its scores: computed once at the end of `fit`, so that no data is needed later.
+"""What a run keeps for its report beside its scores: computed once, in `fit`, so that no data is needed later.
 
     evidence.json   format, job, seconds, peak_bytes, shown, and what `evidence_labels` or `evidence_items` adds
 

@@ -55,7 +55,9 @@ def _table(ranked: Tensor, hits: Tensor, truth: SparseLabels, counts: Tensor) ->
 def _by_frequency(table: dict[str, Tensor]) -> list[dict[str, int]]:
     """Return a row for each power of two of training events: items, true, hits and shown; 0 events are the first."""
     power = torch.where(table["events"] > 0, table["events"].clamp(min=1).log2().floor().long() + 1, 0)
-    columns = {name: torch.zeros(int(power.max()) + 1, dtype=torch.int64) for name in ("items", "true", "hits", "shown")}
+    columns = {
+        name: torch.zeros(int(power.max()) + 1, dtype=torch.int64) for name in ("items", "true", "hits", "shown")
+    }
     for name, column in columns.items():
         column.index_add_(0, power, torch.ones_like(power) if name == "items" else table[name].long())
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
@@ -70,7 +72,9 @@ def _rows(table: dict[str, Tensor], names: list[str]) -> list[dict[str, Any]]:
     """Return a row for each of the items that are true most often, then shown most often."""
     order = (table["true"] * (1 + int(table["shown"].max())) + table["shown"]).argsort(descending=True, stable=True)
     columns = {name: column.tolist() for name, column in table.items()}
-    return [{"item": cut(names[at]), **{n: column[at] for n, column in columns.items()}} for at in order[:SHOWN].tolist()]
+    return [
+        {"item": cut(names[at]), **{n: column[at] for n, column in columns.items()}} for at in order[:SHOWN].tolist()
+    ]
 
 
 def _examples(ranked: Tensor, hits: Tensor, holdout: Holdout, names: list[str]) -> list[dict[str, Any]]:

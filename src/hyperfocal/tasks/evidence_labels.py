@@ -17,7 +17,7 @@ from hyperfocal.tasks.evidence import LISTED, LONGEST, cut
 
 THRESHOLDS = (0.001, 0.002, 0.003, 0.005, 0.0075, *(step / 100 for step in range(1, 100)))
 EDGES = (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
-PAIRS, EXAMPLES = 20, 2  # confusions, and documents of each
+PAIRS, EXAMPLES = 12, 2  # confusions, and documents of each
 MOST_PRODUCTS = 20_000_000  # pairs of a missed and a wrong label; where there are more, the first documents count
 
 
