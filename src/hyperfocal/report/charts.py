@@ -111,7 +111,7 @@ def buckets(rows: Rows, series: Sequence[str], ours: str, axis: str, description
         yOffset=alt.YOffset("series:N", sort=list(series)),
         tooltip=_interval_tooltip("series", axis, "bucket"),
     )
-    bars = base.mark_bar(cornerRadiusEnd=2).encode(
+    bars = base.mark_bar(cornerRadiusEnd=2, opacity=0.75).encode(
         x=alt.X("mean:Q", title=axis, axis=few(axis)),
         color=of_series(series, ours),
     )

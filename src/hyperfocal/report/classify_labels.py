@@ -31,7 +31,9 @@ def read_labels(material: RunMaterial) -> list[dict[str, Any]]:
         raise run.damaged("labels.csv", error) from None
     with run.guard("thresholds.json"):
         decisions = run.read_json("thresholds.json")
-        cuts = {} if decisions["top_k"] else decisions["thresholds"]
+        known, cuts = set(decisions["thresholds"]), {} if decisions["top_k"] else decisions["thresholds"]
+    if {row.get("label") for row in rows} != known:
+        raise run.damaged("labels.csv", ValueError("it has not a row for each label in thresholds.json"))
     names: dict[str, str] = {}
     if run.has("taxonomy.json"):
         with run.guard("taxonomy.json"):

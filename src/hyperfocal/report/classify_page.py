@@ -57,8 +57,10 @@ def classify_page(material: RunMaterial) -> Page:
         headline, lead = _headline(metrics), [_asked(metrics), _ranked(metrics)]
     with run.guard(EVIDENCE):
         found = [threshold_section(material), confusion_section(material)]
+    with run.guard("history.jsonl"):
+        learnt = training(material)
     tail, table = label_tail(labels), label_table(labels)
-    sections = [fixed[0], tail, fixed[1], table, *found, training(material), details(material, lines)]
+    sections = [fixed[0], tail, fixed[1], table, *found, learnt, details(material, lines)]
     return Page(
         f"{material.name} · classify",
         f"Run of classify · {material.name} · {material.finished:%d %B %Y}",

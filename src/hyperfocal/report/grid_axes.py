@@ -40,8 +40,10 @@ def axes_of(settings: Mapping[str, Mapping[str, Any]]) -> list[Axis]:
     keys = dict.fromkeys(key for each in settings.values() for key in each if key not in NOT_AXES)
     columns = {key: {name: each.get(key) for name, each in settings.items()} for key in keys}
     varying = {key: column for key, column in columns.items() if len(_distinct(column)) > 1}
-    named = list(TITLES)
-    ordered = sorted(varying, key=lambda key: (-len(_distinct(varying[key])), key not in named))
+    named = [*TITLES]
+    ordered = sorted(
+        varying, key=lambda key: (-len(_distinct(varying[key])), named.index(key) if key in named else len(named))
+    )
     kept: list[str] = []
     for key in ordered:
         if not any(_decides(varying[other], varying[key]) for other in kept):
@@ -65,13 +67,13 @@ def _axis(key: str, column: Mapping[str, Any]) -> Axis:
     return Axis(TITLES.get(key, key), {name: _label(value) for name, value in column.items()}, order)
 
 
-def _place(value: Any) -> tuple[int, float, str]:
+def _place(value: Any) -> tuple[int, float]:
     """Return what puts values in order: none, then numbers, then words as they come."""
     if value is None or value == "off":
-        return 0, 0.0, ""
+        return 0, 0.0
     if isinstance(value, int | float):
-        return 1, float(value), ""
-    return 2, 0.0, str(value)
+        return 1, float(value)
+    return 2, 0.0
 
 
 def _label(value: Any) -> str:

@@ -32,7 +32,9 @@ def recommend_page(material: RunMaterial) -> Page:
         scores, groups = _scores(metrics), _buckets(metrics)
     with run.guard(EVIDENCE):
         tail, table, examples = item_tail(material), item_table(material), user_examples(material)
-    sections = [scores, tail, groups, examples, table, training(material), details(material, lines)]
+    with run.guard("history.jsonl"):
+        learnt = training(material)
+    sections = [scores, tail, groups, examples, table, learnt, details(material, lines)]
     return Page(
         f"{material.name} · recommend",
         f"Run of recommend · {material.name} · {material.finished:%d %B %Y}",

@@ -13,9 +13,12 @@
     let rows = [...body.rows];
     let open = !more;
 
+    const said = (row) => [...row.querySelectorAll("th, td.text")].map((cell) => cell.textContent).join(" ").toLocaleLowerCase();
+    const texts = new Map(rows.map((row) => [row, said(row)]));
+
     const show = () => {
       const words = filter ? filter.value.toLocaleLowerCase().split(/\s+/).filter(Boolean) : [];
-      const fits = rows.filter((row) => words.every((word) => row.textContent.toLocaleLowerCase().includes(word)));
+      const fits = rows.filter((row) => words.every((word) => texts.get(row).includes(word)));
       const shown = new Set(open ? fits : fits.slice(0, first));
       for (const row of rows) row.hidden = !shown.has(row);
       if (count) count.textContent = `${number(shown.size)} of ${number(fits.length)} rows`;
