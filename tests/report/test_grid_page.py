@@ -5,8 +5,12 @@ from hyperfocal.errors import RunError
 from hyperfocal.grid.plan import PLAN, keep_plan
 from hyperfocal.grid.reading import read_grid
 from hyperfocal.grid.search import run_grid
+from hyperfocal.metrics.paired import Difference
+from hyperfocal.metrics.verdict import Verdict
 from hyperfocal.report.blocks import Bullets, Chart, Folded, Table
-from hyperfocal.report.grid_page import grid_page, write_grid_report
+from hyperfocal.report.grid_layout import LABELS
+from hyperfocal.report.grid_page import _illusion, grid_page, write_grid_report
+from hyperfocal.report.grid_rows import Row
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +102,27 @@ def test_what_is_no_grid_or_a_damaged_one_is_refused(finished, tmp_path):
     (tmp_path / "grid.sqlite").write_bytes(b"no database" * 100)
     with pytest.raises(RunError, match="the store is damaged"):
         read_grid(tmp_path)
+
+
+def compared(name, **percents):
+    """Return a point that differs from the baseline's 0.5 by so many percent, beyond chance."""
+    differences = {
+        metric.replace("__", "."): Difference(
+            0.5, 0.5, value / 200, 0, 0, p=0.5, adjusted=0.5 if abs(value) < 3 else 0.01, seeds=1
+        )
+        for metric, value in percents.items()
+    }
+    return Row(name, False, False, 1, {}, {}, {}, 1.0, Verdict("words", "sentence", differences))
+
+
+def test_what_is_left_of_the_largest_gain_at_one_half_is_said():
+    rows = [
+        compared("a", half__macro_f1=20, tuned__macro_f1=5, macro_ap=1),
+        compared("b", half__macro_f1=60, tuned__macro_f1=-10, macro_ap=1),
+        compared("c", half__macro_f1=2, tuned__macro_f1=1, macro_ap=1),
+    ]
+    assert _illusion(rows, LABELS) == [
+        "Decided at 0.5, b looks 60% better than the baseline; with tuned thresholds it is 10.0% worse, and its ranking "
+        "is not shown to differ (+1.0%)."
+    ]
+    assert _illusion(rows[2:], LABELS) == []

@@ -79,8 +79,8 @@ def closing_lines(out: Path, following: str) -> list[str]:
     """Return where everything is, and the command that follows, with {} for the winner."""
     return [
         "",
-        report_line(out),
         f"Table: {out / 'table.md'}, .csv and .json",
+        report_line(out),
         f"Winner: {out / 'winner'}, a run as those of `fit`; baseline: {out / 'baseline'}",
         report_line(out / "winner"),
         f"Next: hyperfocal {following.format(out / 'winner')}",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from hyperfocal.metrics.paired import Difference
 from hyperfocal.metrics.verdict import NOTHING
 from hyperfocal.report.blocks import DASH, Block, Bullets, Facts, Folded, Page, Paragraph, Section
 from hyperfocal.report.grid_layout import LABELS, Layout, ranking_layout
@@ -14,7 +15,7 @@ from hyperfocal.report.grid_reading import Reading
 from hyperfocal.report.grid_rows import Row, grid_rows
 from hyperfocal.report.grid_sections import compared, groups, ranked, seconds
 from hyperfocal.report.grid_table import notes
-from hyperfocal.report.grid_test import tested
+from hyperfocal.report.grid_tested import tested
 from hyperfocal.report.page import REPORT, write_page
 from hyperfocal.report.run_sections import plain
 
@@ -102,14 +103,17 @@ def _illusion(rows: Sequence[Row], layout: Layout) -> list[str]:
     if not known:
         return []
     best = max(known, key=lambda row: row.change("half.macro_f1").mean)
-    half, tuned, ranking = (best.change(each).percent.mean for each in ("half.macro_f1", "tuned.macro_f1", "macro_ap"))
+    half, tuned, ranking = (best.change(each) for each in ("half.macro_f1", "tuned.macro_f1", "macro_ap"))
     return [
-        f"Decided at 0.5, {best.configuration} looks {half:.0f}% better than the baseline; with tuned thresholds it is "
-        f"{_direction(tuned)}, and its ranking is {_direction(ranking)}."
+        f"Decided at 0.5, {best.configuration} looks {half.percent.mean:.0f}% better than the baseline; with tuned "
+        f"thresholds it is {_direction(tuned)}, and its ranking is {_direction(ranking)}."
     ]
 
 
-def _direction(percent: float) -> str:
+def _direction(found: Difference) -> str:
+    percent = found.percent.mean
+    if not found.sign:
+        return f"not shown to differ ({percent:+.1f}%)"
     return f"{abs(percent):.1f}% {'worse' if percent < 0 else 'better'}"
 
 
