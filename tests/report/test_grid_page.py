@@ -122,7 +122,7 @@ def test_what_is_left_of_the_largest_gain_at_one_half_is_said():
         compared("c", half__macro_f1=2, tuned__macro_f1=1, macro_ap=1),
     ]
     assert _illusion(rows, LABELS) == [
-        "Decided at 0.5, b looks 60% better than the baseline; with tuned thresholds it is 10.0% worse, and its ranking "
-        "is not shown to differ (+1.0%)."
+        "Decided at 0.5, b looks 60% better than the baseline; with tuned thresholds it is 10.0% worse, and its "
+        "ranking is not shown to differ (+1.0%)."
     ]
     assert _illusion(rows[2:], LABELS) == []
