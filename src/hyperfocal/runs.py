@@ -1,6 +1,7 @@
 """The run folder: everything a stranger needs to predict, explain and repeat a run.
 
     config.toml  data.json  model.safetensors  vocabulary.json  metrics.json  history.jsonl  environment.json
+    evidence.json  report.html
     manifest.json: a checksum of each file, by which `verify` knows what has changed
     checkpoints/last.safetensors  previous.safetensors, the one before; fold0.safetensors ...: scores out of fold
     recommend: baselines.safetensors    classify: features.json  thresholds.json  labels.csv  taxonomy.json  encoder/
@@ -43,7 +44,8 @@ ENCODER = "encoder"  # a folder: the encoder, where it was fine-tuned
 PARTS = (
     CONFIG, DATA, MODEL, "baselines.safetensors", "vocabulary.json", "metrics.json", "history.jsonl",
     "environment.json", "events.safetensors", "users.json", "items.safetensors", "items.json",
-    MANIFEST, "features.json", "thresholds.json", "labels.csv", "taxonomy.json", ENCODER, "checkpoints",
+    MANIFEST, "features.json", "thresholds.json", "labels.csv", "taxonomy.json", "evidence.json", "report.html", ENCODER,
+    "checkpoints",
 )  # fmt: skip
 ASIDE = re.compile(rf"\.\d+\.({'|'.join(map(re.escape, PARTS))})")  # what a killed process leaves
 

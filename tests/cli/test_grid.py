@@ -207,7 +207,7 @@ class TestProcesses:
         assert " ".join(errors.split()).endswith(f"the same command goes on in {tmp_path / 'grid'}.")
         assert "Traceback" not in errors
         assert rows_of(store, "claims") == rows_of(store, "results") == 0
-        assert names_below(tmp_path / "grid") == ["grid.sqlite"]
+        assert names_below(tmp_path / "grid") == ["grid.sqlite", "plan.json"]
 
 
 class TestRefusedBeforeAnyTraining:

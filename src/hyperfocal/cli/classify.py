@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyperfocal.cli.blocks import block_options
+from hyperfocal.cli.report import report_line
 from hyperfocal.cli.texts import NO_ENCODER, data_options, data_settings
 from hyperfocal.cli.tracked import track_option
 from hyperfocal.errors import ConfigError, DataError
@@ -129,7 +130,7 @@ def _print_fit(classifier: MultiLabelClassifier, out: Path) -> None:
     console.print(scores_report(metrics, title="Out of fold" if out_of_fold else "Validation"))
     if classifier.settings_.decide.rule in ("global", "per_label"):
         print_lines(console, [how_decided(out_of_fold), ""])
-    lines = [f"Run folder: {out}", f"Next: hyperfocal classify predict {out} DOCS --out PRED.jsonl"]
+    lines = [f"Run folder: {out}", report_line(out), f"Next: hyperfocal classify predict {out} DOCS --out PRED.jsonl"]
     print_commands(console, lines)
 
 

@@ -10,6 +10,7 @@ from hyperfocal.cli.classify import classify
 from hyperfocal.cli.demo import demo
 from hyperfocal.cli.export import export
 from hyperfocal.cli.recommend import recommend
+from hyperfocal.cli.report import report
 from hyperfocal.cli.verify import verify
 from hyperfocal.errors import HyperfocalError
 
@@ -38,5 +39,6 @@ def main() -> None:
 main.add_command(recommend)
 main.add_command(classify)
 main.add_command(verify)
+main.add_command(report)
 main.add_command(demo)
 main.add_command(export)

@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 
 from hyperfocal.cache import default_cache
+from hyperfocal.cli.report import report_line
 from hyperfocal.cli.texts import NO_ENCODER, data_settings
 from hyperfocal.cli.tracked import TrackedGrid
 from hyperfocal.config.classify import ClassifySettings
@@ -85,7 +86,9 @@ def closing_lines(out: Path, following: str) -> list[str]:
     return [
         "",
         f"Table: {out / 'table.md'}, .csv and .json",
+        report_line(out),
         f"Winner: {out / 'winner'}, a run as those of `fit`; baseline: {out / 'baseline'}",
+        report_line(out / "winner"),
         f"Next: hyperfocal {following.format(out / 'winner')}",
     ]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyperfocal.cli.blocks import block_options
+from hyperfocal.cli.report import report_line
 from hyperfocal.cli.tracked import track_option
 from hyperfocal.errors import ConfigError, DataError
 
@@ -149,7 +150,8 @@ def _print_fit(console: Any, recommender: Recommender, out: Path) -> None:
             f"Best epoch {best['epoch']:.0f} of {len(recommender.history_)}, by {recommender.settings_.train.metric}."
         )
     print_lines(console, [*lines, ""])
-    print_commands(console, [f"Run folder: {out}", f"Next: hyperfocal recommend predict {out} HISTORY --out PRED.csv"])
+    following = f"Next: hyperfocal recommend predict {out} HISTORY --out PRED.csv"
+    print_commands(console, [f"Run folder: {out}", report_line(out), following])
 
 
 @recommend.command()
@@ -235,7 +237,7 @@ def _print_update(console: Any, recommender: Recommender, out: Path) -> None:
     console.print(scores_report(metrics, title="Validation, users of the new log"))
     before, after = metrics["before"][metric]["mean"], metrics["scores"][metrics["model"]][metric]["mean"]
     print_lines(console, [f"{metric} on them was {before:.4f} before the update and is {after:.4f} now.", ""])
-    print_commands(console, [f"Run folder: {out}"])
+    print_commands(console, [f"Run folder: {out}", report_line(out)])
 
 
 def _with_new_items(recommender: Recommender, items: Path | None) -> Recommender:

@@ -15,13 +15,16 @@ from hyperfocal.demo.folders import claim
 from hyperfocal.grid.axes import caps_and_gammas
 from hyperfocal.grid.final import score_test
 from hyperfocal.grid.points import baseline_name
+from hyperfocal.grid.reading import read_grid
 from hyperfocal.grid.search import GridJob, run_grid
 from hyperfocal.grid.training import TextSource, check_workers
 from hyperfocal.report.grid_files import write_table
+from hyperfocal.report.grid_page import write_grid_report
 from hyperfocal.report.grid_progress import GridProgress
 from hyperfocal.report.grid_rows import grid_rows
 from hyperfocal.report.grid_table import grid_report
 from hyperfocal.report.label_tables import data_lines, test_report
+from hyperfocal.report.page import line_of
 from hyperfocal.report.tables import print_commands, print_lines
 from hyperfocal.train import count_cores
 
@@ -60,6 +63,7 @@ def _say_where(console: Console, out: Path) -> None:
         f"Data:   {data}",
         f"Table:  {out / 'grid' / 'table.md'}",
         f"Winner: {out / 'grid' / 'winner'}",
+        line_of(lambda: write_grid_report(read_grid(out / "grid")), f"{program} report {out / 'grid'}"),
         "",
         "The same with commands, on these files or on yours:",
         f"  {program} classify grid {data / 'train.jsonl'} --caps none,7 --gammas none,3 --out grid {tree}",

@@ -14,7 +14,9 @@ from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data.files import write_frame
 from hyperfocal.data.synthetic import ChallengeData, make_challenges, write_challenges
 from hyperfocal.demo.folders import claim
+from hyperfocal.report.page import line_of
 from hyperfocal.report.progress import FitProgress
+from hyperfocal.report.run_page import write_run_report
 from hyperfocal.report.tables import (
     data_lines,
     examples_table,
@@ -80,6 +82,7 @@ def _say_where(console: Console, out: Path) -> None:
         "",
         f"Data:        {out / 'data'}",
         f"Run folder:  {out / 'run'}",
+        line_of(lambda: write_run_report(out / "run"), f"{program} report {out / 'run'}"),
         f"Predictions: {out / 'predictions.csv'}",
         "",
         "The same with commands, on these files or on yours:",

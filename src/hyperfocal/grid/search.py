@@ -13,6 +13,7 @@ from hyperfocal.errors import ConfigError, RunError, did_you_mean
 from hyperfocal.grid.adaptive import BASELINE, Range, check_ranges, search_points
 from hyperfocal.grid.local import GridWatch, run_points
 from hyperfocal.grid.material import Material, Source
+from hyperfocal.grid.plan import keep_plan
 from hyperfocal.grid.points import Point, baseline_name
 from hyperfocal.grid.results import Result, outcomes
 from hyperfocal.grid.rules import flat_settings
@@ -123,6 +124,7 @@ def run_grid(job: GridJob, points: Sequence[Point], baseline: str) -> GridResult
     """
     baseline_name(list(points), baseline)
     material, store = job.prepare(points)
+    keep_plan(job.out, points, baseline, job.by, store.fingerprint)
     run_points(material, points, store, job.watch, workers=job.workers, retry=job.retry)
     return _compare(material, points, store, baseline, job.by)
 
@@ -139,6 +141,7 @@ def run_search(job: GridJob, ranges: Mapping[str, Range], trials: int) -> GridRe
         return store
 
     points = search_points(job.base, ranges, trials, run, job.by)
+    keep_plan(job.out, points, BASELINE, job.by, store.fingerprint)
     return _compare(material, points, store, BASELINE, job.by)
 
 
@@ -158,10 +161,10 @@ def _compare(material: Material, points: Sequence[Point], store: Store, baseline
             "Run it again with --retry, or choose another with --baseline"
         )
     found_verdicts = verdicts(outcomes(done), baseline, material.families)
-    return GridResult(results, failed, found_verdicts, baseline, _winner(results, by), by, material, points)
+    return GridResult(results, failed, found_verdicts, baseline, choose_winner(results, by), by, material, points)
 
 
-def _winner(results: dict[str, list[Result]], by: str) -> str:
+def choose_winner(results: dict[str, list[Result]], by: str) -> str:
     """Return the first of the best; a point that lost a seed does not compete, for it could win by that."""
     most = max(map(len, results.values()))
     means = {

@@ -44,7 +44,7 @@ def scores_report(metrics: dict[str, Any], *, title: str) -> Group:
         Text(f"{title}, {metrics['users']:,} users", style="bold"),
         scores_table(metrics),
         Text(f"{_meaning(metrics)}; coverage: share of the items that anyone gets.", style="dim"),
-        *(Text(line, style="dim") for line in [*_blend(metrics), *metrics.get("not_compared", [])]),
+        *(Text(line, style="dim") for line in [*blend_lines(metrics), *metrics.get("not_compared", [])]),
         Text(),
     ]
     if metrics.get("verdict"):
@@ -59,7 +59,7 @@ def _meaning(metrics: dict[str, Any]) -> str:
     return f"head, medium, tail: {metric} of the true items with >= 200, 20-199, < 20 training events"
 
 
-def _blend(metrics: dict[str, Any]) -> list[str]:
+def blend_lines(metrics: dict[str, Any]) -> list[str]:
     """Return what the blend is made of, where there is one."""
     if "blend" not in metrics:
         return []

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,8 @@ from hyperfocal.tasks.documents import (
     with_parents,
     with_tree_labels,
 )
+from hyperfocal.tasks.evidence import keep_evidence
+from hyperfocal.tasks.evidence_labels import label_evidence
 from hyperfocal.tasks.features import TextFeatures, check_training
 from hyperfocal.tasks.features import Watch as EncodingWatch
 from hyperfocal.tasks.finetune import encode, finetune, training_device
@@ -231,7 +234,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         watch: Watch,
         watch_encoding: EncodingWatch,
     ) -> None:
-        texts = data.train.documents.texts
+        began, texts = perf_counter(), data.train.documents.texts
         self.fingerprint_ = data.fingerprint()
         self.features_ = TextFeatures.fit(texts, self.settings_.features, cache)
         if run is not None and resume:
@@ -239,10 +242,12 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         features = self._prepare(data, cache, watch_encoding)
         if run is not None and not resume:  # only now: a failure so far costs no run that is to be replaced
             self._begin(run, resume=False)
-        self._decide(data, self._learn(data, features, run, resume, watch))
+        scores = self._learn(data, features, run, resume, watch)
+        decided = self._decide(data, scores)
         if self.settings_.train.refit:
             self._refit(data, features, watch)
         if run is not None:
+            keep_evidence(run, "classify", label_evidence(scores, decided, data.valid, self._names), began=began)
             keep_classifier(run, self)
 
     def _begin(self, run: RunFolder, *, resume: bool) -> None:
@@ -316,7 +321,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         folds = stratified_folds(train.labels, groups, [1.0] * number, seed=self.settings_.seed, first_trains=False)
         return torch.from_numpy(np.unique(folds, return_inverse=True)[1])  # without those that got no document
 
-    def _decide(self, data: PreparedTexts, scores: Tensor) -> None:
+    def _decide(self, data: PreparedTexts, scores: Tensor) -> SparseLabels:
         """Tune the decisions on all validation documents; score them cross-fitted, for they saw their own truth."""
         truth, rule, owners = data.valid.labels, self.settings_.decide, _owners(data.valid.documents)
         seed = self.settings_.seed
@@ -324,6 +329,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         decided = self._completed(cross_decided(scores, truth, self.counts_, rule, owners, seed=seed))
         self.metrics_ = self._scored(scores, truth, decided, owners) | {"data": data.counts()}
         self.labels_ = table_of_labels(scores, decided, truth, self.counts_, self._names)
+        return decided
 
     def _refit(self, data: PreparedTexts, features: tuple[Features, Features] | None, watch: Watch) -> None:
         """Train the head again on all documents, for as many epochs; decisions and scores stay what they are."""

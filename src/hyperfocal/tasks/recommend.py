@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import polars as pl
@@ -35,6 +36,8 @@ from hyperfocal.runs import CONFIG, RunFolder
 from hyperfocal.sequences import Sequences
 from hyperfocal.tasks.blending import PARTNER, best_weight, blended
 from hyperfocal.tasks.evaluation import BLEND, report, score_ranker
+from hyperfocal.tasks.evidence import keep_evidence
+from hyperfocal.tasks.evidence_items import item_evidence
 from hyperfocal.tasks.folders import begin_run, resolve_settings
 from hyperfocal.tasks.items import new_features
 from hyperfocal.tasks.network import network_scorer, train_network, widened_network
@@ -188,14 +191,20 @@ class Recommender:
 
     def _fit(self, data: Prepared, run: RunFolder | None, resume: bool, watch: Watch) -> Recommender:
         refuse_size(self.settings_.model.name, len(data.vocabulary))
+        began = perf_counter()
         self.fingerprint_ = data.fingerprint()
         if run is not None:
             begin_run(run, self.settings_, self.fingerprint_, resume=resume)
         self._learn(data, run, resume=resume, watch=watch)
         self.metrics_ = self._score_validation(data)
         if run is not None:
+            keep_evidence(run, "recommend", self._evidence(data.valid), began=began)
             keep_recommender(run, self)
         return self
+
+    @torch.inference_mode()
+    def _evidence(self, valid: Holdout) -> dict[str, Any]:
+        return item_evidence(self.scorer(), valid, self._counts(), self.vocabulary_, k=self.settings_.data.next)
 
     def _resolve(self, resumed: RunFolder | None) -> RecommendSettings:
         asked = {

@@ -1,0 +1,165 @@
+"""The charts that both jobs share, drawn by Altair in the colours of the page, which change with light and dark."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from hyperfocal.metrics.frequency import BUCKETS
+from hyperfocal.runs import without_nan
+
+Rows = Sequence[dict[str, Any]]
+NAMES = ("ink", "muted", "rule", "accent", "others", "faint")
+INK, MUTED, RULE, ACCENT, OTHERS, FAINT = (f"var(--{name})" for name in NAMES)
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif"
+LABEL = 150  # pixels of a name on an axis
+CONFIG: dict[str, Any] = {
+    "background": None,
+    "font": FONT,
+    "padding": {"left": 2, "right": 6, "top": 4, "bottom": 2},
+    "view": {"stroke": None},
+    "axis": {
+        "domainColor": OTHERS, "tickColor": OTHERS, "gridColor": RULE, "labelColor": MUTED, "titleColor": MUTED,
+        "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "labelLimit": LABEL, "titlePadding": 8,
+        "tickSize": 4, "labelFlush": False,
+    },
+    "axisY": {"domain": False, "ticks": False, "labelPadding": 6},
+    "legend": {
+        "orient": "top", "title": None, "labelColor": INK, "labelFontSize": 12, "symbolType": "circle", "offset": 4,
+        "labelLimit": 200, "columns": 3, "symbolStrokeWidth": 0,
+    },
+    "header": {"labelColor": MUTED, "titleColor": MUTED},
+    "text": {"color": INK, "fontSize": 12},
+    "point": {"filled": True, "opacity": 1, "size": 60},
+    "line": {"strokeWidth": 2},
+    "rule": {"color": INK},
+}  # fmt: skip
+
+
+def data(rows: Rows) -> alt.InlineData:
+    """Return rows as the data of a chart."""
+    return alt.InlineData(values=list(rows))
+
+
+def finished(chart: Any, description: str, *, height: int | None = None) -> dict[str, Any]:
+    """Return the specification of a chart, as wide as the page has room.
+
+    Args:
+        chart: of Altair.
+        description: for screen readers.
+        height: in pixels; None is what the steps of its axis make.
+    """
+    sized = chart.properties(width="container", description=description)
+    if height is not None:
+        sized = sized.properties(height=height)
+    spec: dict[str, Any] = without_nan(sized.to_dict(validate=False))
+    spec.pop("$schema", None)
+    return spec | {"config": CONFIG, "autosize": {"type": "fit-x", "contains": "padding"}}
+
+
+def few(title: str, **options: Any) -> alt.Axis:
+    """Return an axis with few ticks."""
+    return alt.Axis(title=title, tickCount=5, **options)
+
+
+def of_series(names: Sequence[str], ours: str) -> alt.Color:
+    """Return the colours of named series: ours stands out, the others are grey."""
+    greys = itertools.cycle([OTHERS, FAINT])
+    colours = [ACCENT if name == ours else next(greys) for name in names]
+    return alt.Color("series:N", scale=alt.Scale(domain=list(names), range=colours))
+
+
+def dots(
+    rows: Rows, order: Sequence[str], ours: str, axis: str, description: str, *, zero: bool = True
+) -> dict[str, Any]:
+    """Return a dot with its interval for each row.
+
+    Args:
+        rows: name, mean, low and high (None without an interval).
+        order: names from the top down.
+        ours: the one that stands out.
+        axis: what is measured.
+        description: for screen readers.
+        zero: whether the axis begins at 0.
+    """
+    base = alt.Chart(data(rows)).encode(
+        y=alt.Y("name:N", sort=list(order), title=None),
+        color=alt.condition(alt.datum.name == ours, alt.value(ACCENT), alt.value(OTHERS)),
+        tooltip=_interval_tooltip("name", axis),
+    )
+    scale = alt.Scale(zero=zero, nice=True)
+    reach = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", scale=scale, axis=few(axis)), x2="high:Q")
+    point = base.mark_point(size=90).encode(x=alt.X("mean:Q", scale=scale, axis=few(axis)))
+    return finished(alt.layer(reach, point), description, height=max(26 * len(order), 60))
+
+
+def buckets(rows: Rows, series: Sequence[str], ours: str, axis: str, description: str) -> dict[str, Any]:
+    """Return bars for head, medium and tail, one for each series, with intervals.
+
+    Args:
+        rows: bucket, series, mean, low and high.
+        series: in order.
+        ours: the one that stands out.
+        axis: what is measured.
+        description: for screen readers.
+    """
+    base = alt.Chart(data(rows)).encode(
+        y=alt.Y("bucket:N", sort=list(BUCKETS), title=None),
+        yOffset=alt.YOffset("series:N", sort=list(series)),
+        tooltip=_interval_tooltip("series", axis, "bucket"),
+    )
+    bars = base.mark_bar(cornerRadiusEnd=2, opacity=0.75).encode(
+        x=alt.X("mean:Q", title=axis, axis=few(axis)),
+        color=of_series(series, ours),
+    )
+    reach = base.mark_rule(color=INK, strokeWidth=1.5).encode(x="low:Q", x2="high:Q")
+    return finished(alt.layer(bars, reach), description, height=max(3 * (18 * len(series) + 12), 120))
+
+
+def _interval_tooltip(name: str, axis: str, *others: str) -> list[alt.Tooltip]:
+    numbers = {"mean": axis, "low": "95% from", "high": "to"}
+    return [alt.Tooltip(f"{each}:N", title=each) for each in (*others, name)] + [
+        alt.Tooltip(f"{field}:Q", title=title, format=".4f") for field, title in numbers.items()
+    ]
+
+
+def curves(
+    rows: Rows, x: str, y: str, description: str, *, names: Sequence[str], marks: Rows = (), height: int = 220
+) -> dict[str, Any]:
+    """Return lines over x.
+
+    Args:
+        rows: x, y and series.
+        x: title of the axis.
+        y: likewise.
+        description: for screen readers.
+        names: of the series, the first of which stands out.
+        marks: rows of x and label: vertical lines.
+        height: in pixels.
+    """
+    whole = all(float(row["x"]).is_integer() for row in rows)
+    ticks = alt.Axis(title=x, format="d", tickMinStep=1, tickCount=8) if whole else few(x)
+    across = alt.X("x:Q", axis=ticks, scale=alt.Scale(nice=False))
+    base = alt.Chart(data(rows)).encode(
+        x=across,
+        y=alt.Y("y:Q", axis=few(y), scale=alt.Scale(zero=False)),
+        color=of_series(names, names[0]) if len(names) > 1 else alt.value(ACCENT),
+    )
+    tips = [alt.Tooltip("series:N", title=" "), alt.Tooltip("x:Q", title=x), alt.Tooltip("y:Q", title=y, format=".4f")]
+    dotted = len(rows) <= 40 * len(names)
+    layers = [
+        base.mark_line(interpolate="monotone"),
+        base.mark_point(size=28 if dotted else 60, opacity=1 if dotted else 0).encode(tooltip=tips),
+    ]
+    if marks:
+        marked = alt.Chart(data(marks)).encode(x="x:Q")
+        layers.insert(0, marked.mark_rule(strokeDash=[4, 3], color=MUTED))
+        layers.append(
+            marked.mark_text(align="left", dx=5, dy=8, color=MUTED, baseline="top").encode(
+                y=alt.value(0), text="label:N"
+            )
+        )
+    return finished(alt.layer(*layers), description, height=height)

@@ -1,0 +1,104 @@
+"""The charts of a grid: its heat-map, the forest of differences, and the time of each point."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from hyperfocal.report.charts import FAINT, INK, MUTED, OTHERS, RULE, Rows, data, few, finished
+from hyperfocal.report.grid_axes import Axis
+
+BETTER, WORSE = "var(--better)", "var(--worse)"
+SIGNS = {"better": BETTER, "worse": WORSE, "no difference shown": OTHERS}
+CELL, ROW = 64, 24  # pixels of height
+
+
+def heat_map(rows: Rows, down: Axis, across: Axis | None, metric: str, description: str) -> dict[str, Any]:
+    """Return a cell for each point: its score, its change as colour, on one scale for all metrics.
+
+    Args:
+        rows: of all metrics: name, metric, down, across, score, change, percent, low, high, verdict, baseline.
+        down: the axis of the rows.
+        across: of the columns, None for one column.
+        metric: shown at first; the parameter `metric` changes it.
+        description: for screen readers.
+    """
+    chosen = alt.param(name="metric", value=metric)
+    columns = across.order if across else [""]
+    top = alt.Axis(title=across.title if across else None, orient="top", labelAngle=0, domain=False, ticks=False)
+    base = (
+        alt.Chart(data(rows))
+        .transform_filter("datum.metric == metric")
+        .encode(
+            x=alt.X("across:N", sort=columns, scale=alt.Scale(domain=columns), axis=top),
+            y=alt.Y("down:N", sort=down.order, scale=alt.Scale(domain=down.order), axis=alt.Axis(title=down.title)),
+        )
+    )  # fmt: skip
+    largest = max((abs(row["percent"]) for row in rows if row["percent"] is not None), default=0) or 1
+    depth = alt.Scale(type="sqrt", domain=[0, largest], range=[0.03, 0.62])  # ink can be read on all of it
+    cells = base.mark_rect(stroke="var(--paper)", strokeWidth=3, cornerRadius=6).encode(
+        fill=alt.condition("datum.percent >= 0", alt.value(BETTER), alt.value(WORSE)),
+        fillOpacity=alt.FillOpacity("size:Q", scale=depth, legend=None),
+        tooltip=_tips(),
+    ).transform_calculate(size="abs(datum.percent)")  # fmt: skip
+    text = base.mark_text(fontSize=15, fontWeight=600, dy=-8, color=INK).encode(text="score:N")
+    change = base.mark_text(fontSize=11.5, dy=10, color=INK).encode(text="change:N")
+    chart = alt.layer(cells, text, change).add_params(chosen)
+    return finished(chart, description, height=CELL * len(down.order))
+
+
+def _tips() -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip("name:N", title="point"),
+        alt.Tooltip("score:N", title="score"),
+        alt.Tooltip("level:N", title="its 95% interval"),
+        alt.Tooltip("change:N", title="against the baseline"),
+        alt.Tooltip("reach:N", title="its 95% interval"),
+        alt.Tooltip("verdict:N", title="verdict"),
+    ]
+
+
+def forest(rows: Rows, order: Sequence[str], metric: str, description: str) -> dict[str, Any]:
+    """Return the change of each point from the baseline with its interval.
+
+    Args:
+        rows: of all metrics: as in `heat_map`, and sign, one of SIGNS.
+        order: names from the top down.
+        metric: shown at first; the parameter `metric` changes it.
+        description: for screen readers.
+    """
+    chosen = alt.param(name="metric", value=metric)
+    base = (
+        alt.Chart(data(rows))
+        .transform_filter("datum.metric == metric")
+        .encode(
+            y=alt.Y("name:N", sort=list(order), scale=alt.Scale(domain=list(order)), title=None),
+            color=alt.Color("sign:N", scale=alt.Scale(domain=list(SIGNS), range=list(SIGNS.values()))),
+            tooltip=_tips(),
+        )
+    )
+    title = "change from the baseline in %"
+    reach = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", axis=few(title, format="+~r")), x2="high:Q")
+    point = base.mark_point(size=80).encode(x="percent:Q")
+    zero = alt.Chart(data([{"percent": 0}])).mark_rule(color=MUTED, strokeDash=[4, 3]).encode(x="percent:Q")
+    return finished(alt.layer(zero, reach, point).add_params(chosen), description, height=max(ROW * len(order), 60))
+
+
+def times(rows: Rows, order: Sequence[str], description: str) -> dict[str, Any]:
+    """Return the seconds of a training of each point.
+
+    Args:
+        rows: name, seconds and said, as text.
+        order: names from the top down.
+        description: for screen readers.
+    """
+    base = alt.Chart(data(rows)).encode(
+        y=alt.Y("name:N", sort=list(order), title=None),
+        x=alt.X("seconds:Q", axis=few("seconds a training", gridColor=RULE)),
+        tooltip=[alt.Tooltip("name:N", title="point"), alt.Tooltip("said:N", title="time")],
+    )
+    bars = base.mark_bar(color=FAINT, cornerRadiusEnd=2, height={"band": 0.6})
+    text = base.mark_text(align="left", dx=5, color=MUTED, fontSize=11).encode(text="said:N")
+    return finished(alt.layer(bars, text), description, height=max(ROW * len(order), 60))

@@ -1,0 +1,168 @@
+"""The page of a grid, finished or not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from hyperfocal.metrics.paired import Difference
+from hyperfocal.metrics.verdict import NOTHING
+from hyperfocal.report.blocks import DASH, Block, Bullets, Facts, Folded, Page, Paragraph, Section
+from hyperfocal.report.grid_layout import LABELS, Layout, ranking_layout
+from hyperfocal.report.grid_reading import Reading
+from hyperfocal.report.grid_rows import Row, grid_rows
+from hyperfocal.report.grid_sections import compared, groups, ranked, seconds
+from hyperfocal.report.grid_table import notes
+from hyperfocal.report.grid_tested import tested
+from hyperfocal.report.page import REPORT, write_page
+from hyperfocal.report.run_sections import plain
+
+
+def write_grid_report(grid: Reading, out: Path | None = None) -> Path:
+    """Write the page of a grid to its report.html, or to `out`; return its path.
+
+    Raises:
+        RunError: test.json is damaged; the page cannot be written.
+    """
+    return write_page(grid_page(grid), grid.folder / REPORT if out is None else out)
+
+
+def grid_page(grid: Reading) -> Page:
+    """Return the page of a grid."""
+    layout = ranking_layout(grid.k) if grid.k else LABELS
+    rows = grid_rows(grid.results, grid.failed, grid.verdicts, grid.baseline, grid.winner, by=grid.by)
+    name = grid.folder.resolve().name
+    sections = [
+        _in_words(grid, rows, layout),
+        compared(rows, grid.settings, grid.levels, layout, grid.by),
+        ranked(rows, layout, grid.by),
+        groups(rows, grid.levels, layout, grid.k),
+        tested(grid.folder, grid.k),
+        seconds(rows),
+        _remaining(grid, rows),
+        _details(grid),
+    ]
+    above = f"Grid of {grid.job} · {name} · {datetime.now():%d %B %Y}"
+    return Page(f"{name} · grid of {grid.job}", above, _headline(grid, rows), _lead(grid, rows, layout), sections)
+
+
+def _headline(grid: Reading, rows: Sequence[Row]) -> str:
+    best = next((row for row in rows if row.winner), None)
+    if best is None:
+        return "No point of this grid has a result yet."
+    so_far = "So far, " if grid.missing else ""
+    number = len(grid.results)
+    if best.baseline:
+        return _capital(f"{so_far}the baseline, {best.configuration}, is the best of {number:,} points.")
+    if not best.verdict:
+        return _capital(f"{so_far}{best.configuration} is the best of {number:,} points.", bool(so_far))
+    if best.words == NOTHING:
+        return f"{so_far}{best.configuration} leads, without a difference from the baseline that this data can show."
+    return f"{so_far}{best.configuration} is the best of {number:,} points: {best.words}."
+
+
+def _capital(text: str, wanted: bool = True) -> str:
+    return text[:1].upper() + text[1:] if wanted else text
+
+
+def _lead(grid: Reading, rows: Sequence[Row], layout: Layout) -> list[str]:
+    seeds = max((row.seeds for row in rows), default=0)
+    about = ", ".join(f"{value:,} {key}" for key, value in grid.about.items() if isinstance(value, int))
+    trainings = f"{seeds:,} training" + ("" if seeds == 1 else "s")
+    asked = (
+        f"Asked: which settings are best by {layout.name_of(grid.by)}, compared with {grid.baseline or 'a baseline'} "
+        f"on the same validation {layout.scored}, with {trainings} a point? Data: {about}."
+    )
+    return [
+        asked,
+        *(_gain(row, grid.by, layout) for row in rows if row.winner and row.verdict),
+        *_illusion(rows, layout),
+    ]
+
+
+def _gain(row: Row, by: str, layout: Layout) -> str:
+    """Return what the winner gains in the metric that chose it; without a comparison in that, all that is known."""
+    assert row.verdict is not None, "asked of compared points only"
+    found = row.change(by)
+    if row.baseline or math.isnan(found.percent.mean):
+        return row.verdict.sentence
+    mean, low, high = found.percent
+    return (
+        f"{_capital(layout.name_of(by))} {found.ours:.{layout.digits}f} against {found.theirs:.{layout.digits}f} of "
+        f"the baseline: {mean:+.1f}% (95% interval {low:+.1f} to {high:+.1f}%)."
+    )
+
+
+def _illusion(rows: Sequence[Row], layout: Layout) -> list[str]:
+    """Say of the point that gains most at 0.5 what is left of it with tuned thresholds."""
+    if layout is not LABELS:
+        return []
+    known = [row for row in rows if row.verdict and row.change("half.macro_f1").sign == 1]
+    if not known:
+        return []
+    best = max(known, key=lambda row: row.change("half.macro_f1").mean)
+    half, tuned, ranking = (best.change(each) for each in ("half.macro_f1", "tuned.macro_f1", "macro_ap"))
+    return [
+        f"Decided at 0.5, {best.configuration} looks {half.percent.mean:.0f}% better than the baseline; with tuned "
+        f"thresholds it is {_direction(tuned)}, and its ranking is {_direction(ranking)}."
+    ]
+
+
+def _direction(found: Difference) -> str:
+    percent = found.percent.mean
+    if not found.sign:
+        return f"not shown to differ ({percent:+.1f}%)"
+    return f"{abs(percent):.1f}% {'worse' if percent < 0 else 'better'}"
+
+
+def _in_words(grid: Reading, rows: Sequence[Row], layout: Layout) -> Section:
+    words: dict[str, list[str]] = {}
+    for row in rows:
+        if row.verdict:
+            words.setdefault(row.words, []).append(row.configuration)
+    lines = [f"{_capital(said)}: {', '.join(names)}." for said, names in words.items()]
+    odd = [line for line in notes(rows, layout) if not line.startswith(("*", "Failed"))]
+    blocks: list[Block] = [Bullets(lines)] if lines else []
+    blocks += [Paragraph(line, quiet=True) for line in odd]
+    sentences = [row.verdict.sentence for row in rows if row.verdict]
+    return Section(
+        "words",
+        "In words",
+        [*blocks, Folded("Every verdict with its numbers", [Bullets(sentences)])] if sentences else blocks,
+    )
+
+
+def _remaining(grid: Reading, rows: Sequence[Row]) -> Section:
+    blocks: list[Block] = []
+    running = set(grid.running)
+    if grid.missing:
+        lines = [f"{name}, seed {seed}{' (running)' if (name, seed) in running else ''}" for name, seed in grid.missing]
+        words = f"{len(lines):,} trainings have not ended; {len(running):,} are running. The same command goes on."
+        blocks += [Paragraph(words), Bullets(lines) if len(lines) <= 12 else Folded("All of them", [Bullets(lines)])]
+    elif not grid.planned:
+        blocks.append(Paragraph("The folder does not tell what was planned: it is of an earlier version.", quiet=True))
+    else:
+        blocks.append(Paragraph("Nothing: every planned training has ended."))
+    failed = [
+        f"{row.configuration}, seed {seed}: {error.strip()}" for row in rows for seed, error in row.errors.items()
+    ]
+    if failed:
+        blocks += [
+            Paragraph(f"{len(failed):,} trainings failed; --retry tries them again:"),
+            Bullets(failed, warn=True),
+        ]
+    return Section("remaining", "What remains", blocks)
+
+
+def _details(grid: Reading) -> Section:
+    done = [each for rows in grid.results.values() for each in rows]
+    facts = [
+        ("Trainings done", f"{len(done):,}"),
+        ("Failed", f"{len(grid.failed):,}"),
+        ("Baseline", grid.baseline or DASH),
+    ]
+    facts += [("Chosen by", grid.by), *((key.capitalize(), plain(value)) for key, value in grid.about.items())]
+    base = Folded("Settings that all points share", [Facts([(key, plain(value)) for key, value in grid.base.items()])])
+    return Section("details", "Details", [Facts(facts), base])

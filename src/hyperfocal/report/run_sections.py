@@ -1,0 +1,121 @@
+"""The sections that the pages of both jobs share: how training went, and the details at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hyperfocal.report import charts
+from hyperfocal.report.blocks import DASH, Block, Bullets, Cell, Chart, Facts, Folded, Paragraph, Section
+from hyperfocal.report.label_tables import share
+from hyperfocal.report.run_material import RunMaterial
+
+
+def training(material: RunMaterial) -> Section:
+    """Return learning curves; nothing for a model that only counts."""
+    history, metric = material.history, str(material.settings["train.metric"])
+    if not history:
+        return Section("training", "Training", [])
+    blocks: list[Block] = [Paragraph(_best_epoch(history, metric))]
+    for field, title, about in (
+        ("loss", "Training loss by epoch", "Mean loss of the training examples in each epoch; less is better."),
+        (metric, f"Validation {metric} by epoch", "More is better; the epoch with the best value is kept."),
+    ):
+        rows = [{"x": row["epoch"], "y": row[field], "series": field} for row in history if row.get(field) is not None]
+        if rows:
+            blocks.append(Chart(title, charts.curves(rows, "epoch", field, title, names=[field], height=180), about))
+    return Section("training", "Training", blocks)
+
+
+def _best_epoch(history: Sequence[dict[str, Any]], metric: str) -> str:
+    seconds = sum(row.get("train_seconds", 0) + row.get("valid_seconds", 0) for row in history)
+    scored = [row for row in history if row.get(metric) is not None]
+    spent = f"{len(history)} epochs took {duration(seconds)}."
+    if not scored:
+        return f"{spent} The weights after the last one are kept."
+    best = max(scored, key=lambda row: row[metric])
+    kept = f"The weights after epoch {best['epoch']:.0f} are kept, the best by validation {metric}"
+    return f"{spent} {kept} ({number(best[metric], 4)})."
+
+
+def details(material: RunMaterial, lines: Sequence[str]) -> Section:
+    """Return data counts, time and memory, settings and versions.
+
+    Args:
+        material: of the run.
+        lines: what training read; the first is of the counts, the others are of what is odd.
+    """
+    settings = {key: plain(value) for key, value in material.settings.items()}
+    changed = [(key, plain(value)) for key, value in material.changed.items()]
+    blocks: list[Block] = [Paragraph(lines[0])]
+    blocks += [Bullets(lines[1:], warn=True)] if lines[1:] else []
+    blocks.append(
+        Facts([("Run folder", material.name), ("Kept", f"{material.finished:%Y-%m-%d %H:%M}"), *_spent(material)])
+    )
+    blocks.append(Paragraph("Settings unlike the defaults:" if changed else "All settings are at their defaults."))
+    blocks += [Facts(changed)] if changed else []
+    blocks.append(Folded("All settings", [Facts(list(settings.items()))]))
+    return Section("details", "Details", [*blocks, Folded("Versions and machine", [Facts(_environment(material))])])
+
+
+def _spent(material: RunMaterial) -> list[tuple[str, str]]:
+    evidence = material.evidence
+    found = [("Fit took", duration(evidence["seconds"]))] if evidence else []
+    if evidence.get("peak_bytes"):
+        found.append(("Peak memory", f"{evidence['peak_bytes'] / 2**20:,.0f} MiB"))
+    return found
+
+
+def _environment(material: RunMaterial) -> list[tuple[str, str]]:
+    found = {key: value for key, value in material.environment.items() if key != "packages"}
+    packages = material.environment.get("packages", {})
+    return [(key.replace("_", " "), plain(value)) for key, value in [*packages.items(), *found.items()]]
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a person says them.
+
+    >>> duration(4.2), duration(75), duration(7260)
+    ('4.2 s', '1 min 15 s', '2 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def plain(value: Any) -> str:
+    r"""Return a setting as text.
+
+    >>> plain(True), plain([100, 50]), plain(""), plain(0.002)
+    ('yes', '100, 50', '\u2013', '0.002')
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(plain, value)) or DASH
+    return DASH if value in ("", None) else str(value)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a score; a dash for nothing."""
+    return DASH if value is None else share(value, digits=digits)
+
+
+def score_cell(value: float | None, digits: int = 3, *, look: str = "") -> Cell:
+    """Return a cell of a score."""
+    return Cell(number(value, digits), value, look)
+
+
+def interval_cell(found: dict[str, float | None] | None, digits: int = 3, *, look: str = "") -> Cell:
+    """Return a cell of a mean with the half width of its interval."""
+    if not found or found.get("mean") is None:
+        return Cell(DASH)
+    low, high, mean = found.get("low"), found.get("high"), found["mean"]
+    reach = "" if low is None or high is None else f" ±{share((high - low) / 2, digits=digits)}"
+    return Cell(number(mean, digits) + reach, mean, look)
+
+
+def count_cell(value: int, *, look: str = "") -> Cell:
+    """Return a cell of a count."""
+    return Cell(f"{value:,}", value, look)

@@ -1,0 +1,128 @@
+import pytest
+from report_cases import grid, grid_job
+
+from hyperfocal.errors import RunError
+from hyperfocal.grid.plan import PLAN, keep_plan
+from hyperfocal.grid.reading import read_grid
+from hyperfocal.grid.search import run_grid
+from hyperfocal.metrics.paired import Difference
+from hyperfocal.metrics.verdict import Verdict
+from hyperfocal.report.blocks import Bullets, Chart, Folded, Table
+from hyperfocal.report.grid_layout import LABELS
+from hyperfocal.report.grid_page import _illusion, grid_page, write_grid_report
+from hyperfocal.report.grid_rows import Row
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return grid(tmp_path_factory.mktemp("grid"))
+
+
+def section(page, anchor):
+    return next(each for each in page.sections if each.anchor == anchor)
+
+
+def lines(page, anchor):
+    blocks = list(section(page, anchor).blocks)
+    blocks += [inner for block in blocks if isinstance(block, Folded) for inner in block.blocks]
+    return [line for block in blocks if isinstance(block, Bullets) for line in block.lines]
+
+
+def test_the_page_of_a_finished_grid(finished):
+    reading = read_grid(finished)
+    page = grid_page(reading)
+    assert reading.winner in page.headline
+    charts = [block for block in section(page, "map").blocks if isinstance(block, Chart)]
+    assert [chart.title for chart in charts] == ["Class-weight cap by focal gamma", "Differences from the baseline"]
+    assert list(charts[0].choices) == ["half.macro_f1", "tuned.macro_f1", "macro_ap"]
+    [table] = [block for block in section(page, "ranked").blocks if isinstance(block, Table)]
+    assert {row[0].text for row in table.rows} == set(reading.results)
+    assert len(table.rows) == 4
+    assert section(page, "remaining").blocks[0].text == "Nothing: every planned training has ended."
+    assert write_grid_report(reading).stat().st_size < 3e6
+
+
+def test_the_heat_map_has_a_cell_for_each_point_and_metric(finished):
+    page = grid_page(read_grid(finished))
+    spec = section(page, "map").blocks[0].spec
+    [rows] = spec["datasets"].values()
+    assert len(rows) == 4 * 3
+    assert {(row["down"], row["across"]) for row in rows} == {
+        (cap, gamma) for cap in ("none", "7") for gamma in ("none", "2")
+    }
+    baseline = [row for row in rows if row["change"] == "baseline"]
+    assert {(row["name"], row["percent"]) for row in baseline} == {("no_cap_no_focal", 0.0)}
+
+
+def test_a_grid_that_runs_says_what_remains(tmp_path):
+    job, points = grid_job(tmp_path)
+    run_grid(job, points[:4], "no_cap_no_focal")
+    _, store = job.prepare(points)
+    keep_plan(job.out, points, "no_cap_no_focal", job.by, store.fingerprint)
+    assert store.claim(points[4])
+    assert store.claim(points[5])
+    store.fail(points[5], "boom <script>\nmore")
+    reading = read_grid(job.out)
+    assert reading.running == [(points[4].name, points[4].seed)]
+    assert len(reading.missing) == len(points) - 5
+    page = grid_page(reading)
+    assert page.headline.startswith("So far, ")
+    said = lines(page, "remaining")
+    assert f"{points[4].name}, seed {points[4].seed} (running)" in said
+    assert f"{points[5].name}, seed {points[5].seed}: boom <script>\nmore" in said
+
+
+def test_a_grid_without_a_result_has_a_page(tmp_path):
+    job, points = grid_job(tmp_path)
+    _, store = job.prepare(points)
+    keep_plan(job.out, points, "no_cap_no_focal", job.by, store.fingerprint)
+    reading = read_grid(job.out)
+    assert grid_page(reading).headline == "No point of this grid has a result yet."
+    assert write_grid_report(reading).is_file()
+
+
+def test_a_grid_of_an_earlier_version_has_no_plan(finished, tmp_path):
+    (tmp_path / "grid.sqlite").write_bytes((finished / "grid.sqlite").read_bytes())
+    old, new = read_grid(tmp_path), read_grid(finished)
+    assert (old.winner, old.baseline, old.planned) == (new.winner, "no_cap_no_focal", False)
+    assert "of an earlier version" in section(grid_page(old), "remaining").blocks[0].text
+
+
+def test_what_is_no_grid_or_a_damaged_one_is_refused(finished, tmp_path):
+    with pytest.raises(RunError, match=r"holds no grid: grid\.sqlite is missing"):
+        read_grid(tmp_path)
+    (tmp_path / "grid.sqlite").write_bytes((finished / "grid.sqlite").read_bytes())
+    (tmp_path / PLAN).write_text('{"points": [3]}')
+    with pytest.raises(RunError, match=r"plan\.json is damaged"):
+        read_grid(tmp_path)
+    (tmp_path / PLAN).unlink()
+    (tmp_path / "test.json").write_text("{}")
+    with pytest.raises(RunError, match=r"test\.json is damaged"):
+        grid_page(read_grid(tmp_path))
+    (tmp_path / "grid.sqlite").write_bytes(b"no database" * 100)
+    with pytest.raises(RunError, match="the store is damaged"):
+        read_grid(tmp_path)
+
+
+def compared(name, **percents):
+    """Return a point that differs from the baseline's 0.5 by so many percent, beyond chance."""
+    differences = {
+        metric.replace("__", "."): Difference(
+            0.5, 0.5, value / 200, 0, 0, p=0.5, adjusted=0.5 if abs(value) < 3 else 0.01, seeds=1
+        )
+        for metric, value in percents.items()
+    }
+    return Row(name, False, False, 1, {}, {}, {}, 1.0, Verdict("words", "sentence", differences))
+
+
+def test_what_is_left_of_the_largest_gain_at_one_half_is_said():
+    rows = [
+        compared("a", half__macro_f1=20, tuned__macro_f1=5, macro_ap=1),
+        compared("b", half__macro_f1=60, tuned__macro_f1=-10, macro_ap=1),
+        compared("c", half__macro_f1=2, tuned__macro_f1=1, macro_ap=1),
+    ]
+    assert _illusion(rows, LABELS) == [
+        "Decided at 0.5, b looks 60% better than the baseline; with tuned thresholds it is 10.0% worse, and its "
+        "ranking is not shown to differ (+1.0%)."
+    ]
+    assert _illusion(rows[2:], LABELS) == []

@@ -1,0 +1,173 @@
+import json
+import shutil
+
+import pytest
+from report_cases import NASTY, classify_run, recommend_run
+
+from hyperfocal.errors import RunError
+from hyperfocal.report.blocks import Chart, Folded, Page, Paragraph, Table
+from hyperfocal.report.classify_page import _headline as classify_headline
+from hyperfocal.report.recommend_page import _headline as recommend_headline
+from hyperfocal.report.run_page import run_page, write_run_report
+from hyperfocal.runs import RunFolder
+from hyperfocal.tasks.recommend import Recommender
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return {"classify": classify_run(folder / "classify"), "recommend": recommend_run(folder / "recommend")}
+
+
+@pytest.fixture
+def copy(runs, tmp_path):
+    """Return a function that copies a run, whose files may then be spoilt."""
+
+    def made(job):
+        shutil.copytree(runs[job], tmp_path / job)
+        return tmp_path / job
+
+    return made
+
+
+def flat(page: Page, kind: type) -> list:
+    """Return all blocks of a kind."""
+    found, left = [], [block for section in page.sections for block in section.blocks]
+    while left:
+        block = left.pop(0)
+        found += [block] if isinstance(block, kind) else []
+        left += block.blocks if isinstance(block, Folded) else []
+    return found
+
+
+def texts(page: Page) -> str:
+    return " ".join(block.text for block in flat(page, Paragraph))
+
+
+def test_a_classifier_has_a_row_for_each_label(runs):
+    page = run_page(runs["classify"])
+    table = next(each for each in flat(page, Table) if each.title == "Labels")
+    kept = json.loads((runs["classify"] / "vocabulary.json").read_text(encoding="utf-8"))
+    assert len(table.rows) == 30
+    assert {row[0].text for row in table.rows} >= set(NASTY)
+    first = dict(zip(table.columns, table.rows[0], strict=True))
+    assert first["trained"].value == max(kept["training_documents"])
+    assert 0 < first["threshold"].value < 1
+    charts = [chart.title for chart in flat(page, Chart)]
+    assert charts == [
+        "Labels by training documents",
+        "Their scores, on the same axis",
+        "F1 of frequent and rare labels",
+        "F1 by threshold",
+        "Reliability",
+        "Training loss by epoch",
+        "Validation macro_ap by epoch",
+    ]
+
+
+def test_a_recommender_stands_beside_its_baselines(runs):
+    page = run_page(runs["recommend"])
+    metrics = json.loads((runs["recommend"] / "metrics.json").read_text())
+    table = next(each for each in flat(page, Table) if each.title == "All metrics")
+    ranked = [row[1].value for row in table.rows]
+    assert {row[0].text for row in table.rows} == set(metrics["scores"])
+    assert ranked == sorted(ranked, reverse=True)
+    [marked] = table.marked
+    assert table.rows[marked][0].text == metrics["model"]
+    assert metrics["verdict"]["words"][1:] in page.lead[1]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verb"), [(0.1, 0.3, "beats"), (-0.3, -0.1, "loses to"), (-0.1, 0.1, "does not differ from")]
+)
+def test_the_headline_of_a_recommender_is_its_verdict(low, high, verb):
+    verdict = {"baseline": "item_knn", "difference": {"mean": 0.0, "low": low, "high": high}}
+    metrics = {"metric": "map@3", "model": "blend", "verdict": verdict}
+    assert recommend_headline(metrics) == f"The blend {verb} the best baseline, item knn."
+
+
+@pytest.mark.parametrize(
+    ("half", "said"),
+    [
+        (0.1, "Tuned thresholds raise macro-F1 from .100 to .500."),
+        (0.9, "Tuned thresholds lower macro-F1 from .900 to .500."),
+        (0.45, "Macro-F1 is .500; tuned thresholds make no clear difference to .450 at 0.5."),
+    ],
+)
+def test_the_headline_of_a_classifier_says_what_thresholds_do(half, said):
+    levels = {"half": half, "tuned": 0.5}
+    intervals = {f"{part}.macro_f1": {"mean": m, "low": m - 0.1, "high": m + 0.1} for part, m in levels.items()}
+    assert classify_headline({"intervals": intervals}).replace("\u2011", "-") == said
+
+
+@pytest.mark.parametrize("job", ["classify", "recommend"])
+def test_a_run_without_evidence_says_what_is_missing(copy, job):
+    folder = copy(job)
+    (folder / "evidence.json").unlink()
+    page = run_page(folder)
+    assert "This run has no evidence.json" in texts(page)
+    assert write_run_report(folder).stat().st_size < 3e6
+
+
+def test_a_setting_that_an_earlier_version_lacked_stands_at_its_default(copy):
+    folder = copy("recommend")
+    config = (folder / "config.toml").read_text()
+    (folder / "config.toml").write_text(config.replace("dropout = 0.2\n", ""))
+    assert run_page(folder).headline == run_page(folder).headline
+
+
+def test_a_counting_model_has_no_learning_curve(tmp_path):
+    from report_cases import log
+
+    Recommender(model="markov", history=4).fit(log(), out=tmp_path / "run")
+    page = run_page(tmp_path / "run")
+    assert "Training" not in [section.title for section in page.sections if section.blocks]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("metrics.json", "{", "metrics.json is damaged"),
+        ("metrics.json", "[]", "metrics.json is damaged (it is no table of names and values)"),
+        ("metrics.json", '{"data": 3}', "metrics.json is damaged"),
+        ("evidence.json", '{"job": "classify"}', "evidence.json is damaged ('thresholds')"),
+        ("evidence.json", '{"job": "recommend"}', "evidence.json is damaged (it is of the job 'recommend'"),
+        ("labels.csv", "label\n", "labels.csv is damaged"),
+        ("labels.csv", 'a,b\n"', "labels.csv is damaged"),
+        ("thresholds.json", "{}", "thresholds.json is damaged"),
+        ("history.jsonl", "3\n{", "history.jsonl is damaged"),
+        ("history.jsonl", "3\n", "history.jsonl is damaged"),
+        ("config.toml", "[", "config.toml is damaged"),
+        ("data.json", '{"job": "cook"}', "data.json is damaged (its job is 'cook', not classify or recommend)"),
+        ("environment.json", "\x00", "environment.json is damaged"),
+    ],
+)
+def test_a_damaged_run_is_refused(copy, name, content, said):
+    folder = copy("classify")
+    (folder / name).write_text(content)
+    with pytest.raises(RunError) as error:
+        run_page(folder)
+    assert said in str(error.value)
+    assert "Restore the file or fit again" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "labels.csv", "environment.json", "data.json"])
+def test_a_file_that_is_missing_is_named(copy, name):
+    folder = copy("classify")
+    (folder / name).unlink()
+    with pytest.raises(RunError, match=f"{name} is missing"):
+        run_page(folder)
+
+
+def test_a_run_that_is_not_finished(copy):
+    folder = copy("classify")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(RunError, match="training has not finished"):
+        run_page(folder)
+
+
+def test_a_report_is_removed_with_the_run(copy):
+    folder = copy("classify")
+    write_run_report(folder)
+    RunFolder(folder).clear()
+    assert list(folder.iterdir()) == []
