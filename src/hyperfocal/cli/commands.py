@@ -9,6 +9,7 @@ import click
 from hyperfocal.cli.classify import classify
 from hyperfocal.cli.demo import demo
 from hyperfocal.cli.recommend import recommend
+from hyperfocal.cli.serve import serve
 from hyperfocal.errors import HyperfocalError
 
 
@@ -36,3 +37,4 @@ def main() -> None:
 main.add_command(recommend)
 main.add_command(classify)
 main.add_command(demo)
+main.add_command(serve)
