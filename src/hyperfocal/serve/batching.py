@@ -1,7 +1,7 @@
 """Requests batched together: one thread answers whatever waits, as much of it at once as a batch may hold.
 
-While a batch is computed the next one gathers by itself, so nothing is delayed on purpose: a lone request is answered
-at once, and under load batches grow. The queue is bounded; what does not fit is refused, what waits too long ends.
+While a batch is computed the next one gathers by itself, and the thread is woken once for all that the event loop has
+read in one turn. So nothing is delayed on purpose: a lone request is answered at once, and under load batches grow. The queue is bounded; what does not fit is refused, what waits too long ends.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ class Batcher:
         self._answer, self._watch = answer, watch
         self._most_rows, self._queue, self._seconds = most_rows, queue, seconds
         self._waiting: deque[_Waiting] = deque()
-        self._rows, self._stopped = 0, False
-        self._ready = threading.Condition()
+        self._rows, self._stopped, self._waking = 0, False, False
+        self._lock = threading.Lock()
+        self._ready = threading.Condition(self._lock)
         self._thread = threading.Thread(target=self._work, name="batches", daemon=True)
 
     def start(self) -> None:
@@ -76,18 +77,25 @@ class Batcher:
             Refusal: 429 when the queue is full, 503 when it took too long.
         """
         future = self._loop.create_future()
-        with self._ready:
+        with self._lock:
             if self._waiting and self._rows + rows > self._queue:
                 message = f"{self._rows:,} rows are waiting and {rows:,} more do not fit. Try again in a second"
                 raise Refusal(429, "busy", message, headers={"Retry-After": "1"})
             self._rows += rows
             self._waiting.append(_Waiting(request, rows, future, time.monotonic() + self._seconds))
-            self._ready.notify()
+        if not self._waking:
+            self._waking = True
+            self._loop.call_soon(self._wake)
         timer = self._loop.call_later(self._seconds, self._give_up, future)
         try:
             return await future
         finally:
             timer.cancel()
+
+    def _wake(self) -> None:
+        self._waking = False
+        with self._ready:
+            self._ready.notify()
 
     def _give_up(self, future: asyncio.Future[Any]) -> None:
         message = f"not answered within {self._seconds:g} seconds. Try again in a second, or with fewer rows"

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from hyperfocal.data.vocabulary import frequent_first
-from hyperfocal.errors import HyperfocalError
 from hyperfocal.serve.explaining import explain
 from hyperfocal.serve.messages import Classifications, ClassifyRequest, LabelScore, TextAnswer
 from hyperfocal.tasks.classify import MultiLabelClassifier
@@ -56,7 +55,7 @@ class ClassifyPredictor:
             "metrics": {name: part for name, part in found.metrics_.items() if name != "data"},
         }
 
-    def answer(self, requests: Sequence[ClassifyRequest]) -> list[Classifications | HyperfocalError]:
+    def answer(self, requests: Sequence[ClassifyRequest]) -> list[Classifications]:
         """Return the answer to each request; all their texts are scored together, and all texts without a word too."""
         texts = [text for request in requests for text in request.texts if text.strip()]
         with torch.inference_mode():
@@ -73,7 +72,7 @@ class ClassifyPredictor:
                 if found.scores
             ]
             explain(asked, self._logits, self._classifier.vocabulary_.numbers)
-        return list(answers)
+        return answers
 
     def _of(self, request: ClassifyRequest, text: str, rows: Any) -> TextAnswer:
         return self._text_answer(request, next(rows)) if text.strip() else TextAnswer([], [], note=EMPTY)

@@ -18,6 +18,7 @@ from hyperfocal.metrics.ranking import NO_ITEM, Scorer, check_depth, rank_items
 from hyperfocal.models.sequence import CausalNetwork
 from hyperfocal.sequences import Sequences
 from hyperfocal.serve.messages import ItemScore, NextItems, Recommendations, RecommendRequest
+from hyperfocal.serve.refusals import Refusal
 from hyperfocal.tasks.recommend import Recommender
 
 CATALOGUES = 4  # with new items, kept for the next request that brings the same ones
@@ -73,7 +74,7 @@ class RecommendPredictor:
             "metrics": {name: found.metrics_[name] for name in ("metric", "users", "scores", "verdict")},
         }
 
-    def answer(self, requests: Sequence[RecommendRequest]) -> list[Recommendations | HyperfocalError]:
+    def answer(self, requests: Sequence[RecommendRequest]) -> list[Recommendations | Refusal]:
         """Return the answer to each request, or why there is none; those over the same items are ranked together."""
         answers: list[Any] = [None] * len(requests)
         together: dict[bytes, list[int]] = {}
@@ -84,7 +85,7 @@ class RecommendPredictor:
             try:
                 catalogue = self._catalogue(key, requests[places[0]].new_items)
             except HyperfocalError as error:
-                found: list[Any] = [error] * len(places)
+                found: list[Any] = [Refusal(422, "new_items", str(error), "$.new_items")] * len(places)
             else:
                 found = self._rank(catalogue, [requests[place] for place in places])
             for place, one in zip(places, found, strict=True):
@@ -103,7 +104,7 @@ class RecommendPredictor:
         self._widened[key] = self._widened.pop(key)  # the one used last goes last
         return self._widened[key]
 
-    def _rank(self, catalogue: Catalogue, requests: list[RecommendRequest]) -> list[Recommendations | HyperfocalError]:
+    def _rank(self, catalogue: Catalogue, requests: list[RecommendRequest]) -> list[Recommendations | Refusal]:
         depths = [self._depth(catalogue, request) for request in requests]
         asked = [request for request, k in zip(requests, depths, strict=True) if isinstance(k, int)]
         rows = [row for request in asked for row in request.histories]
@@ -118,17 +119,17 @@ class RecommendPredictor:
         ranked = zip(rows, items.tolist(), scores.tolist(), strict=True)
         return [
             k
-            if isinstance(k, HyperfocalError)
+            if isinstance(k, Refusal)
             else Recommendations(self.version, [_named(vocabulary, *next(ranked), k) for _ in request.histories])
             for request, k in zip(requests, depths, strict=True)
         ]
 
-    def _depth(self, catalogue: Catalogue, request: RecommendRequest) -> int | HyperfocalError:
+    def _depth(self, catalogue: Catalogue, request: RecommendRequest) -> int | Refusal:
         k = self._recommender.settings_.data.next if request.k is None else request.k
         try:
             check_depth(k, len(catalogue.vocabulary))
         except ConfigError as error:
-            return error
+            return Refusal(422, "too_deep", str(error), "$.k")
         return k
 
 
