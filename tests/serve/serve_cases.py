@@ -14,19 +14,37 @@ from hyperfocal.tasks.recommend import Recommender
 
 SCRIPT = "<script>document.title='taken'</script>"
 RIGHT_TO_LEFT = "\u05e9\u05dc\u05d5\u05dd"
-ITEMS = [SCRIPT, RIGHT_TO_LEFT, "bell\x07", *(f"course {number:02d}" for number in range(27))]
-TREE = f"id\tparent\tname\n1\t\tDrinks\n2\t1\tWine\n3\t1\tBeer\n4\t2\t{SCRIPT}\n"
-TEXTS = ["red wine from France", "white wine, dry", "dark beer", "beer from Belgium", "old red wine of a great year"]
-LABELS = [["2", "4"], ["2"], ["3"], ["3"], ["2", "4"]]
+COURSES = [
+    "Arithmetic", "Algebra", "Geometry", "Calculus", "Linear algebra", "Probability", "Statistics", "Regression",
+    "Programming", "Data structures", "Algorithms", "Databases", "Networks", "Operating systems", "Compilers",
+    "Drawing", "Colour", "Painting", "Sculpture", "Photography", "Film", "Harmony", "Counterpoint", "Composition",
+]  # fmt: skip
+ITEMS = [*COURSES, SCRIPT, RIGHT_TO_LEFT, "bell\x07"]
+TREE = "id\tparent\tname\n1\t\tFood and drink\n2\t1\tWine\n3\t2\tRed wine\n4\t2\tWhite wine\n5\t1\tBeer\n"
+TREE += f"6\t5\tDark beer\n7\t1\tCheese\n8\t1\tBread\n9\t1\t{SCRIPT}\n"
+DOCUMENTS = {
+    "a red wine from the south, dry and of a great year": ["2", "3"],
+    "old red wine with a long finish of cherries": ["2", "3"],
+    "white wine, young and fresh, from the north": ["2", "4"],
+    "a dry white wine that goes well with fish": ["2", "4"],
+    "dark beer, brewed with roasted malt": ["5", "6"],
+    "a beer from Belgium, strong and sweet": ["5"],
+    "a dark beer for the winter, strong": ["5", "6"],
+    "goat cheese, ripened for a month": ["7"],
+    "hard cheese and a glass of red wine": ["2", "3", "7"],
+    "fresh bread with a crust": ["8"],
+    "dark bread with butter and cheese": ["7", "8"],
+    "something odd that no other label is for": ["9"],
+}
 QUICK = {"train.epochs": 2, "train.threads": 1}
 
 
-def recommend_run(path, *, seed=0):
+def recommend_run(path, *, seed=0, epochs=2):
     """Fit a small transformer on users who walk through the items in order, with a table of the items; return path."""
     users = [f"u{user}" for user in range(60) for _ in range(8)]
     items = [ITEMS[(user + step) % len(ITEMS)] for user in range(60) for step in range(8)]
     table = pl.DataFrame({"item": ITEMS, "topic": ["art" if place % 2 else "law" for place in range(len(ITEMS))]})
-    recommender = Recommender(seed=seed, history=6, settings=QUICK | {"model.embedding_width": 16})
+    recommender = Recommender(seed=seed, history=6, settings=QUICK | {"train.epochs": epochs, "model.embedding_width": 16})
     recommender.fit(pl.DataFrame({"user": users, "item": items}), items=table, out=path)
     return path
 
@@ -35,8 +53,9 @@ def classify_run(path):
     """Fit n-grams on texts about wine and beer, with a tree of labels; return path."""
     tree = path.with_name("tree.tsv")
     tree.write_text(TREE, encoding="utf-8")
-    settings = QUICK | {"data.taxonomy": str(tree), "train.epochs": 30, "train.patience": 0}
-    MultiLabelClassifier(features="ngrams", settings=settings).fit(TEXTS * 20, LABELS * 20, out=path)
+    settings = QUICK | {"data.taxonomy": str(tree), "train.epochs": 6}
+    texts, labels = list(DOCUMENTS) * 15, list(DOCUMENTS.values()) * 15
+    MultiLabelClassifier(features="ngrams", settings=settings).fit(texts, labels, out=path)
     return path
 
 

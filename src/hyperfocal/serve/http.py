@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import to_thread
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -126,13 +127,13 @@ def _add_state(app: FastAPI, live: Live, batcher: Batcher, measures: Measures) -
     @app.get("/v1/model", summary="The card of the run", responses=responses(None, 401, 422))
     async def model(
         names: Annotated[bool, Query(description="Add names of items or labels, frequent ones first.")] = False,
-        search: Annotated[str, Query(max_length=200, description="Only names that contain this.")] = "",
+        search: Annotated[str, Query(max_length=200, description="Only names that contain this; those that begin with it first.")] = "",
         limit: Annotated[int, Query(ge=1, le=10_000, description="Names at most.")] = 100,
     ) -> Response:
         card = {"job": live.job, "run": live.path.name, "engine": live.engine, "loaded": live.since}
         card |= {"hyperfocal": __version__} | live.predictor.card()
         if names:
-            card["names"] = _search(live, search, limit)
+            card["names"] = await to_thread(_search, live, search, limit)
         return as_json(card)
 
     @app.get("/health", summary="Whether the process lives", responses=responses(None))
@@ -209,14 +210,12 @@ def _refuse_job(live: Live, asked: str) -> None:
 
 
 def _search(live: Live, text: str, limit: int) -> list[str]:
-    """Return names that contain a text, in any case, the frequent ones first."""
-    wanted, found = text.casefold(), []
-    for name in live.predictor.names:
-        if wanted in name.casefold():
-            found.append(name)
-            if len(found) == limit:
-                break
-    return found
+    """Return names that contain a text, in any case: those that begin with it, then the others, frequent ones first."""
+    if not text:
+        return list(live.predictor.names[:limit])
+    wanted = text.casefold()
+    found = [name for name in live.predictor.names if wanted in name.casefold()]
+    return sorted(found, key=lambda name: not name.casefold().startswith(wanted))[:limit]
 
 
 def _on_this_machine(request: Request) -> bool:

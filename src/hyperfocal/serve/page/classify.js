@@ -37,11 +37,14 @@ function draw(text, answer) {
   drawWords(text, answer);
 }
 
+/** Return the name of a label: the end of its path where it has one. */
+const nameOf = (one) => (one?.path ? one.path.split(" > ").pop() : one?.label);
+
 function drawDecided(answer) {
   const labels = answer.labels ?? [];
   const chips = labels.map((label) => {
     const chip = make("span", "chip");
-    chip.append(make("bdi", "", label));
+    chip.append(make("bdi", "", nameOf(answer.scores.find((one) => one.label === label)) ?? label));
     return chip;
   });
   const none = answer.note ? "Labels appear as you type." : "No label passes its threshold.";
@@ -50,8 +53,9 @@ function drawDecided(answer) {
 }
 
 function drawScore(one) {
-  const options = { tick: one.threshold, note: one.path ?? "", mark: one.decided ? "decided" : "" };
-  const item = bar(one.label, one.score.toFixed(3), one.score, options);
+  const note = one.path && nameOf(one) !== one.label ? `${one.path} · ${one.label}` : (one.path ?? "");
+  const options = { tick: one.threshold, note, mark: one.decided ? "decided" : "" };
+  const item = bar(nameOf(one), one.score.toFixed(3), one.score, options);
   item.classList.toggle("yes", one.decided);
   if (one.threshold !== null) item.append(make("span", "hidden", `threshold ${one.threshold.toFixed(3)}`));
   return item;
@@ -62,7 +66,7 @@ function drawWords(text, answer) {
   const words = answer.words ?? [];
   byId("words").hidden = byId("words-title").hidden = words.length === 0;
   if (!words.length) return;
-  byId("words-title").replaceChildren("What spoke for ", make("bdi", "", answer.explained));
+  byId("words-title").replaceChildren("What spoke for ", make("bdi", "", nameOf(answer.scores[0])));
   const largest = Math.max(...words.map((word) => Math.abs(word.effect)));
   const spans = words.flatMap((word) => word.places.map(([start, end]) => ({ start, end, effect: word.effect })));
   spans.sort((one, other) => one.start - other.start);

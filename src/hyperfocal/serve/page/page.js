@@ -21,7 +21,8 @@ async function start() {
 function describe(card) {
   const many = (number, word) => `${number.toLocaleString("en")} ${word}`;
   const what = card.job === "classify" ? many(card.labels, "labels") : many(card.items, "items");
-  byId("card").textContent = `${card.job} · ${card.run} · ${what} · version ${card.version}`;
+  byId("what").textContent = `${card.job} · ${card.run} · ${what}`;
+  byId("version").textContent = ` · version ${card.version}`;
   document.title = `${card.run} · hyperfocal`;
 }
 
