@@ -189,7 +189,9 @@ def measure(job: str, run: Path, payloads: Sequence[bytes], options: argparse.Na
             before = resident(process.pid)
             found = load(address, payloads, 32, most=options.soak)
             after = resident(process.pid)
-            print(f"\n{job}: {options.soak:,} requests, {found.failed} failed; {before:.0f} MiB before, {after:.0f} after")
+            print(
+                f"\n{job}: {options.soak:,} requests, {found.failed} failed; {before:.0f} MiB before, {after:.0f} after"
+            )
     print(f"{job}: {asyncio.run(swapping(run, payloads, options.seconds))}")
     print(f"{job}: {asyncio.run(ending(run, payloads))}\n", flush=True)
 

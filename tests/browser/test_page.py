@@ -28,7 +28,7 @@ def classifying(chromium, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recommending(chromium, tmp_path_factory):
-    with service(recommend_run(tmp_path_factory.mktemp("page") / "courses", epochs=12)) as running:
+    with service(recommend_run(tmp_path_factory.mktemp("page") / "courses", epochs=40)) as running:
         yield running
 
 

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 
 import polars as pl
 
@@ -44,7 +46,11 @@ def recommend_run(path, *, seed=0, epochs=2):
     users = [f"u{user}" for user in range(60) for _ in range(8)]
     items = [ITEMS[(user + step) % len(ITEMS)] for user in range(60) for step in range(8)]
     table = pl.DataFrame({"item": ITEMS, "topic": ["art" if place % 2 else "law" for place in range(len(ITEMS))]})
-    recommender = Recommender(seed=seed, history=6, settings=QUICK | {"train.epochs": epochs, "model.embedding_width": 16})
+    recommender = Recommender(
+        seed=seed,
+        history=6,
+        settings=QUICK | {"train.epochs": epochs, "train.learning_rate": 0.01, "model.embedding_width": 16},
+    )
     recommender.fit(pl.DataFrame({"user": users, "item": items}), items=table, out=path)
     return path
 
@@ -53,10 +59,19 @@ def classify_run(path):
     """Fit n-grams on texts about wine and beer, with a tree of labels; return path."""
     tree = path.with_name("tree.tsv")
     tree.write_text(TREE, encoding="utf-8")
-    settings = QUICK | {"data.taxonomy": str(tree), "train.epochs": 6}
+    settings = QUICK | {"data.taxonomy": str(tree), "train.epochs": 3}
     texts, labels = list(DOCUMENTS) * 15, list(DOCUMENTS.values()) * 15
     MultiLabelClassifier(features="ngrams", settings=settings).fit(texts, labels, out=path)
     return path
+
+
+def benchmark():
+    """Return benchmarks/serve.py as a module: its load is the tests' load."""
+    path = Path(__file__).parents[2] / "benchmarks" / "serve.py"
+    spec = spec_from_file_location("serve_benchmark", path)
+    module = sys.modules[spec.name] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class Running:

@@ -127,7 +127,9 @@ def _add_state(app: FastAPI, live: Live, batcher: Batcher, measures: Measures) -
     @app.get("/v1/model", summary="The card of the run", responses=responses(None, 401, 422))
     async def model(
         names: Annotated[bool, Query(description="Add names of items or labels, frequent ones first.")] = False,
-        search: Annotated[str, Query(max_length=200, description="Only names that contain this; those that begin with it first.")] = "",
+        search: Annotated[
+            str, Query(max_length=200, description="Only names that contain this; those that begin with it first.")
+        ] = "",
         limit: Annotated[int, Query(ge=1, le=10_000, description="Names at most.")] = 100,
     ) -> Response:
         card = {"job": live.job, "run": live.path.name, "engine": live.engine, "loaded": live.since}

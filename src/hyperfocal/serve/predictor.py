@@ -7,6 +7,7 @@ function from a run folder to a predictor; `--engine` names it.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.runs import CONFIG, DATA, MODEL, RunFolder
 from hyperfocal.serve.classifying import load_classify
+from hyperfocal.serve.messages import Classifications, NextItems, Recommendations
 from hyperfocal.serve.recommending import load_recommend
 
 
@@ -60,7 +62,14 @@ def load_predictor(path: str | Path, engine: str = "torch") -> Predictor:
         (found,) = predictor.answer([predictor.sample])
         if isinstance(found, Exception):
             raise ValueError(f"it does not answer: {found}")
+        if not all(map(math.isfinite, _scores(found))):
+            raise ValueError("its scores are not numbers")
     return predictor
+
+
+def _scores(found: Recommendations | Classifications) -> list[float]:
+    ranked = (answer.items if isinstance(answer, NextItems) else answer.scores for answer in found.answers)
+    return [one.score for row in ranked for one in row]
 
 
 def job_of(run: RunFolder) -> str:
