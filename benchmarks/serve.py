@@ -61,6 +61,7 @@ class Load:
     sent: int = 0
 
     def __post_init__(self) -> None:
+        """Begin with the first payload."""
         self._turns = cycle(self.payloads)
 
     def next(self) -> bytes | None:
@@ -102,6 +103,7 @@ class Connection(asyncio.Protocol):
         self._buffer, self._outstanding = b"", False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send the first request."""
         self._transport = transport
         self._send()
 
@@ -114,6 +116,7 @@ class Connection(asyncio.Protocol):
         self._transport.write(payload)
 
     def data_received(self, data: bytes) -> None:
+        """Gather an answer; when it is whole, send the next request."""
         self._buffer += data
         head, found, rest = self._buffer.partition(b"\r\n\r\n")
         if not found:
@@ -134,6 +137,7 @@ class Connection(asyncio.Protocol):
             self._send()
 
     def connection_lost(self, error: Exception | None) -> None:
+        """Count a request that got no answer."""
         self.load.lost += self._outstanding
         if not self.ended.done():
             self.ended.set_result(None)

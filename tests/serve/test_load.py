@@ -74,7 +74,7 @@ def test_runs_are_swapped_under_load_and_bad_ones_refused(recommend_path, other_
     assert "vocabulary.json is damaged" in said
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_no_request_is_lost_at_the_end(recommend_path, number):
     with service(recommend_path) as running:
 
@@ -101,6 +101,7 @@ def test_a_full_queue_answers_429_and_the_service_goes_on(recommend_path):
         assert send(0).status_code == 200
 
 
+@pytest.mark.slow
 def test_what_takes_too_long_is_given_up(recommend_path):
     with service(recommend_path, "--seconds", "0.001") as running:
         response = httpx.post(f"{running.address}/v1/recommend", json={"histories": [ITEMS] * 999, "k": 20}, timeout=60)
@@ -108,6 +109,7 @@ def test_what_takes_too_long_is_given_up(recommend_path):
         assert response.json()["error"]["reason"] == "timed_out"
 
 
+@pytest.mark.slow
 def test_several_processes_follow_one_another(recommend_path, other_path, tmp_path):
     place = shutil.copytree(recommend_path, tmp_path / "run")
 
@@ -137,6 +139,6 @@ def test_several_processes_follow_one_another(recommend_path, other_path, tmp_pa
         load = asyncio.run(while_loaded(running, swap))
         assert load.failed == 0
         text = httpx.get(f"{running.address}/metrics").text
-        assert f'hyperfocal_requests_total{{path="/v1/reload",status="200"}} 2.0' in text
+        assert 'hyperfocal_requests_total{path="/v1/reload",status="200"} 2.0' in text
         code, _ = running.end()
         assert code == 0

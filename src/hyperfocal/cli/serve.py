@@ -62,16 +62,16 @@ def serve(run: Path, host: str, port: int, workers: int, engine: str, batch: int
         raise ConfigError(f"--workers {workers}: there are {count_cores()} cores, and a worker takes one. Give fewer")
     key = os.environ.get(KEY, "")
     service = Service(run, host, engine, key, Limits(batch=batch, queue=queue, seconds=seconds))
-    listening = bind(host, port)
-    address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
-    if not service.local and not key:
-        click.echo(f"warning: {host} is reached from other machines, and there is no key: set {KEY}", err=True)
+    with bind(host, port) as listening:
+        address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+        if not service.local and not key:
+            click.echo(f"warning: {host} is reached from other machines, and there is no key: set {KEY}", err=True)
 
-    def announce() -> None:
-        click.echo(f"Serving {run} at {address} (Ctrl-C ends it)")
-        sys.stdout.flush()
+        def announce() -> None:
+            click.echo(f"Serving {run} at {address} (Ctrl-C ends it)")
+            sys.stdout.flush()
 
-    if workers == 1:
-        serve_alone(service, listening, announce)
-        return
-    sys.exit(serve_with_workers(service, listening, workers, announce))
+        if workers == 1:
+            serve_alone(service, listening, announce)
+            return
+        sys.exit(serve_with_workers(service, listening, workers, announce))

@@ -1,7 +1,8 @@
 """Requests batched together: one thread answers whatever waits, as much of it at once as a batch may hold.
 
 While a batch is computed the next one gathers by itself, and the thread is woken once for all that the event loop has
-read in one turn. So nothing is delayed on purpose: a lone request is answered at once, and under load batches grow. The queue is bounded; what does not fit is refused, what waits too long ends.
+read in one turn. So nothing is delayed on purpose: a lone request is answered at once, and under load batches grow.
+The queue is bounded; what does not fit is refused, what waits too long ends.
 """
 
 from __future__ import annotations

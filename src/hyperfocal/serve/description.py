@@ -24,7 +24,7 @@ REFUSED = {
     415: "The body is not JSON.",
     422: "The request is not what is described here, or cannot be answered.",
     429: "More is waiting than the queue holds; `Retry-After` says when to try again.",
-    503: "It took too long.",
+    503: "It took too long, or the service shuts down.",
 }
 
 

@@ -6,15 +6,15 @@ from asyncio import to_thread
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 from fastapi import FastAPI, Query, Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
-from hyperfocal import __version__
 from hyperfocal.errors import HyperfocalError
 from hyperfocal.serve.batching import Batcher
 from hyperfocal.serve.description import body, describe, responses
@@ -33,6 +33,9 @@ from hyperfocal.serve.refusals import Refusal, install
 
 Body = TypeVar("Body")
 JSON = "application/json"
+TEXT: dict[str, Any] = {"description": "The counts.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+COUNTS = responses(None, 401) | {200: TEXT}
+VERSION = version("hyperfocal")
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def create_app(
         yield
         batcher.stop()
 
-    app = FastAPI(title="hyperfocal", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
+    app = FastAPI(title="hyperfocal", version=VERSION, lifespan=life, docs_url=None, redoc_url=None)
     app.add_middleware(Guard, live=live, measures=measures, key=key, most_bytes=limits.bytes)
     install(app)
     describe(app, keyed=bool(key))
@@ -133,7 +136,7 @@ def _add_state(app: FastAPI, live: Live, batcher: Batcher, measures: Measures) -
         limit: Annotated[int, Query(ge=1, le=10_000, description="Names at most.")] = 100,
     ) -> Response:
         card = {"job": live.job, "run": live.path.name, "engine": live.engine, "loaded": live.since}
-        card |= {"hyperfocal": __version__} | live.predictor.card()
+        card |= {"hyperfocal": VERSION} | live.predictor.card()
         if names:
             card["names"] = await to_thread(_search, live, search, limit)
         return as_json(card)
@@ -148,7 +151,7 @@ def _add_state(app: FastAPI, live: Live, batcher: Batcher, measures: Measures) -
             raise Refusal(503, "shutting_down", "the service shuts down. Ask another one")
         return as_json({"status": "ready"})
 
-    @app.get("/metrics", summary="Counts, for Prometheus", responses={401: responses(None, 401)[401]})
+    @app.get("/metrics", summary="Counts, for Prometheus", response_class=PlainTextResponse, responses=COUNTS)
     async def metrics() -> Response:
         return Response(measures.text(batcher.rows), media_type=MEDIA_TYPE)
 

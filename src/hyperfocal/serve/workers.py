@@ -65,7 +65,8 @@ class _Workers:
             announce()
         while not code and not self._ending:
             self._watch()
-        return self._end_all() or code
+        self._end_all()
+        return code
 
     def _start(self) -> SpawnProcess:
         _, run = self._board.wanted()
@@ -96,12 +97,11 @@ class _Workers:
                 self._board.forget(process.pid)
                 self._processes[place] = self._start()
 
-    def _end_all(self) -> int:
+    def _end_all(self) -> None:
         for process in self._processes:
             process.terminate()
         for process in self._processes:
             process.join()
-        return max((abs(process.exitcode or 0) for process in self._processes), default=0)
 
     def _end(self, *_: object) -> None:
         self._ending = True
