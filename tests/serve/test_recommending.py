@@ -92,6 +92,8 @@ REFUSED = {
     '{"histories": [["a"]], "new_items": [{"item": "new"}]}': (422, "new_items", "$.new_items"),
     '{"histories": [["a"]], "new_items": [{"item": "Algebra", "topic": "law"}]}': (422, "new_items", "$.new_items"),
     '{"histories": [["a"]], "new_items": [{"topic": "law"}]}': (422, "new_items", "$.new_items"),
+    '{"histories": [["a"]], "new_items": [{}]}': (422, "new_items", "$.new_items"),
+    '{"histories": [["a"]], "new_items": [{"item": ["x"], "topic": "law"}]}': (422, "new_items", "$.new_items"),
     '{"histories": [["a"]], "new_items": [{"item": "x", "topic": {}}]}': (422, "invalid", "$.new_items[0][...]"),
     str(MANY).replace("'", '"').join(('{"histories": ', "}")): (422, "invalid", "$.histories"),
 }

@@ -84,7 +84,7 @@ class RecommendPredictor:
         for key, places in together.items():
             try:
                 catalogue = self._catalogue(key, requests[places[0]].new_items)
-            except HyperfocalError as error:
+            except (HyperfocalError, pl.exceptions.PolarsError) as error:  # a list where a number is expected
                 found: list[Any] = [Refusal(422, "new_items", str(error), "$.new_items")] * len(places)
             else:
                 found = self._rank(catalogue, [requests[place] for place in places])
@@ -163,6 +163,8 @@ def _named(vocabulary: Vocabulary, row: list[str], items: list[int], scores: lis
 
 
 def _table(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    if not all(rows):
+        raise DataError("new_items: a row is empty. Give each its item and its features")
     try:
         return pl.DataFrame(rows, infer_schema_length=None)
     except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError) as error:
