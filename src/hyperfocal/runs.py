@@ -44,8 +44,8 @@ ENCODER = "encoder"  # a folder: the encoder, where it was fine-tuned
 PARTS = (
     CONFIG, DATA, MODEL, "baselines.safetensors", "vocabulary.json", "metrics.json", "history.jsonl",
     "environment.json", "events.safetensors", "users.json", "items.safetensors", "items.json",
-    MANIFEST, "features.json", "thresholds.json", "labels.csv", "taxonomy.json", "evidence.json", "report.html", ENCODER,
-    "checkpoints",
+    MANIFEST, "features.json", "thresholds.json", "labels.csv", "taxonomy.json", "evidence.json", "report.html",
+    ENCODER, "checkpoints",
 )  # fmt: skip
 ASIDE = re.compile(rf"\.\d+\.({'|'.join(map(re.escape, PARTS))})")  # what a killed process leaves
 

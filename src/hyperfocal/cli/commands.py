@@ -11,6 +11,7 @@ from hyperfocal.cli.demo import demo
 from hyperfocal.cli.export import export
 from hyperfocal.cli.recommend import recommend
 from hyperfocal.cli.report import report
+from hyperfocal.cli.serve import serve
 from hyperfocal.cli.verify import verify
 from hyperfocal.errors import HyperfocalError
 
@@ -42,3 +43,4 @@ main.add_command(verify)
 main.add_command(report)
 main.add_command(demo)
 main.add_command(export)
+main.add_command(serve)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -77,14 +78,22 @@ class Ngrams:
         return csr_matrix(hstack(scaled, format="csr", dtype=np.float32))
 
     def _part(self, name: str, texts: list[str]) -> Any:
-        vectorizer = _vectorizer(name, self.settings, self.terms[name])
+        vectorizer = self._vectorizers[name]
         if self.settings.hashed:
             counts = vectorizer.transform(texts)
             transformer = TfidfTransformer(sublinear_tf=True)
             transformer.idf_ = self.weights[name]
             return transformer.transform(counts)
-        vectorizer.idf_ = self.weights[name]
         return vectorizer.transform(texts)
+
+    @cached_property
+    def _vectorizers(self) -> dict[str, Any]:
+        """Return what cuts texts, made once: for a text alone that is most of the time."""
+        found = {name: _vectorizer(name, self.settings, terms) for name, terms in self.terms.items()}
+        for name, vectorizer in found.items():
+            if not self.settings.hashed:
+                vectorizer.idf_ = self.weights[name]
+        return found
 
 
 def _analysers(settings: FeatureSettings) -> list[str]:

@@ -93,6 +93,12 @@ class Vocabulary:
         return cls(pl.Series("item", items, dtype=pl.String))
 
 
+def frequent_first(vocabulary: Vocabulary, counts: Tensor) -> list[str]:
+    """Return the ids, those with the largest (L,) counts first."""
+    found: list[str] = vocabulary.decode(counts.argsort(descending=True, stable=True)).to_list()
+    return found
+
+
 def encode_log(log: Log, vocabulary: Vocabulary) -> tuple[Sequences, int]:
     """Return the log as item numbers, and how many of its events were unknown items, left out."""
     numbers = vocabulary.encode(log.items)

@@ -1,0 +1,294 @@
+"""The service under load: requests a second, p50 and p99, errors, at 1, 16 and 128 connections, for both jobs.
+
+    python benchmarks/serve.py                            # small runs, trained on made-up data
+    python benchmarks/serve.py --run RUN --seconds 10     # yours
+    python benchmarks/serve.py --soak 100000              # and the memory before and after so many requests
+
+The server is a process of its own and this one loads it on loopback, both on the same cores. After that, also: requests
+that failed while the model was swapped again and again, and requests lost at SIGTERM. A request is lost when it was
+sent and its connection ended without an answer. Run it with nothing else running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import cycle
+from pathlib import Path
+from urllib.parse import urlsplit
+
+CONNECTIONS = (1, 16, 128)
+WARM = 500  # requests before any that counts
+
+
+@dataclass
+class Load:
+    """Requests over some connections, each of which sends its next one when the last is answered.
+
+    Attributes:
+        host, port: of the service.
+        payloads: whole requests, sent in turn.
+        until: `time.perf_counter()` at which no more is sent.
+        most: requests at most; 0 is no bound.
+        again: whether a connection that the server closed is opened again.
+        seconds: of each request that was answered.
+        statuses: of those.
+        lost: requests without an answer.
+        refused: connections that could not be opened.
+    """
+
+    host: str
+    port: int
+    payloads: Sequence[bytes]
+    until: float
+    most: int = 0
+    again: bool = False
+    seconds: list[float] = field(default_factory=list)
+    statuses: dict[int, int] = field(default_factory=dict)
+    lost: int = 0
+    refused: int = 0
+    sent: int = 0
+
+    def __post_init__(self) -> None:
+        """Begin with the first payload."""
+        self._turns = cycle(self.payloads)
+
+    def next(self) -> bytes | None:
+        """Return the next request, None when it is over."""
+        if time.perf_counter() >= self.until or (self.most and self.sent >= self.most):
+            return None
+        self.sent += 1
+        return next(self._turns)
+
+    @property
+    def failed(self) -> int:
+        """Return the requests that were lost or not answered with 200."""
+        return self.lost + sum(count for status, count in self.statuses.items() if status != 200)
+
+    async def run(self, connections: int) -> Load:
+        """Send until it is over."""
+        await asyncio.gather(*(self._keep_connected() for _ in range(connections)))
+        return self
+
+    async def _keep_connected(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                _, connection = await loop.create_connection(lambda: Connection(self), self.host, self.port)
+            except OSError:
+                self.refused += 1
+                return
+            await connection.ended
+            if not (self.again and connection.told_to_close):
+                return
+
+
+class Connection(asyncio.Protocol):
+    """A connection of HTTP/1.1 that stays open: as little Python a request as it takes."""
+
+    def __init__(self, load: Load) -> None:
+        self.load, self.told_to_close = load, False
+        self.ended = asyncio.get_running_loop().create_future()
+        self._buffer, self._outstanding = b"", False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send the first request."""
+        self._transport = transport
+        self._send()
+
+    def _send(self) -> None:
+        payload = self.load.next()
+        if payload is None:
+            self._transport.close()
+            return
+        self._outstanding, self._began = True, time.perf_counter()
+        self._transport.write(payload)
+
+    def data_received(self, data: bytes) -> None:
+        """Gather an answer; when it is whole, send the next request."""
+        self._buffer += data
+        head, found, rest = self._buffer.partition(b"\r\n\r\n")
+        if not found:
+            return
+        lower = head.lower()
+        start = lower.index(b"content-length:") + 15
+        length = int(lower[start:].split(b"\r\n", 1)[0])
+        if len(rest) < length:
+            return
+        status = int(head[9:12])
+        self.load.seconds.append(time.perf_counter() - self._began)
+        self.load.statuses[status] = self.load.statuses.get(status, 0) + 1
+        self._buffer, self._outstanding = b"", False
+        if b"connection: close" in lower:
+            self.told_to_close = True
+            self._transport.close()
+        else:
+            self._send()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Count a request that got no answer."""
+        self.load.lost += self._outstanding
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+def payload(path: str, body: object, host: str = "127.0.0.1") -> bytes:
+    """Return a whole request."""
+    content = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(content)}"
+    return head.encode() + b"\r\n\r\n" + content
+
+
+@contextmanager
+def served(run: Path, *options: str):
+    """Start the service on a free port and give its process and address; end it with SIGTERM."""
+    command = [sys.executable, "-m", "hyperfocal", "serve", str(run), "--port", "0", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        line = process.stdout.readline()
+        if " at http://" not in line:
+            raise SystemExit(f"the service did not start: {line}")
+        yield process, urlsplit(line.split(" at ")[1].split()[0])
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def load(address, payloads: Sequence[bytes], connections: int, *, seconds: float = 3600, most: int = 0) -> Load:
+    """Return what came of a load."""
+    found = Load(address.hostname, address.port, payloads, time.perf_counter() + seconds, most)
+    return asyncio.run(found.run(connections))
+
+
+def resident(process: int) -> float:
+    """Return MiB of memory of a process."""
+    text = Path(f"/proc/{process}/status").read_text()
+    return int(text.split("VmRSS:")[1].split()[0]) / 1024
+
+
+def measure(job: str, run: Path, payloads: Sequence[bytes], options: argparse.Namespace) -> None:
+    """Print everything for one run."""
+    extra = ("--workers", str(options.workers), "--engine", options.engine)
+    with served(run, *extra) as (process, address):
+        load(address, payloads, 8, most=WARM)
+        for connections in CONNECTIONS:
+            began = time.perf_counter()
+            found = load(address, payloads, connections, seconds=options.seconds)
+            rate = len(found.seconds) / (time.perf_counter() - began)
+            cuts = statistics.quantiles(found.seconds, n=100)
+            row = f"{rate:,.0f} | {cuts[49] * 1e3:.2f} | {cuts[98] * 1e3:.2f} | {found.failed}"
+            print(f"| {job} | {connections} | {row} |", flush=True)
+        if options.soak:
+            before = resident(process.pid)
+            found = load(address, payloads, 32, most=options.soak)
+            after = resident(process.pid)
+            print(
+                f"\n{job}: {options.soak:,} requests, {found.failed} failed; {before:.0f} MiB before, {after:.0f} after"
+            )
+    print(f"{job}: {asyncio.run(swapping(run, payloads, options.seconds))}")
+    print(f"{job}: {asyncio.run(ending(run, payloads))}\n", flush=True)
+
+
+async def swapping(run: Path, payloads: Sequence[bytes], seconds: float) -> str:
+    """Swap the model by SIGHUP again and again under load; say how many requests failed."""
+    with served(run) as (process, address):
+        found = Load(address.hostname, address.port, payloads, time.perf_counter() + max(seconds, 4))
+        running = asyncio.create_task(found.run(16))
+        swaps = 0
+        while not running.done():
+            await asyncio.sleep(1)
+            if not running.done():
+                process.send_signal(signal.SIGHUP)
+                swaps += 1
+        await running
+    return f"{len(found.seconds):,} requests while the model was swapped {swaps} times, {found.failed} failed"
+
+
+async def ending(run: Path, payloads: Sequence[bytes], connections: int = 64) -> str:
+    """End the service by SIGTERM under load; say how many requests were lost."""
+    with served(run) as (process, address):
+        found = Load(address.hostname, address.port, payloads, time.perf_counter() + 30, again=True)
+        running = asyncio.create_task(found.run(connections))
+        await asyncio.sleep(1)
+        process.terminate()
+        await running
+        code = await asyncio.to_thread(process.wait)
+    return f"{len(found.seconds):,} requests until SIGTERM, {found.lost} lost; exit code {code}"
+
+
+def recommend_payloads(run: Path) -> list[bytes]:
+    """Return requests of one user each, of 10 items, over the run's own."""
+    items = json.loads((run / "vocabulary.json").read_text())["items"]
+    rows = ([items[(7 * user + 13 * place) % len(items)] for place in range(10)] for user in range(200))
+    return [payload("/v1/recommend", {"histories": [row], "k": 10}) for row in rows]
+
+
+def classify_payloads(texts: Sequence[str]) -> list[bytes]:
+    """Return requests of one text each."""
+    return [payload("/v1/classify", {"texts": [text]}) for text in texts]
+
+
+def small_runs(folder: Path) -> dict[str, tuple[Path, list[bytes]]]:
+    """Train both jobs on made-up data; return their runs and requests for them."""
+    from hyperfocal.data.synthetic import make_challenges
+    from hyperfocal.data.synthetic_texts import make_corpus, write_corpus
+    from hyperfocal.tasks.classify import MultiLabelClassifier
+    from hyperfocal.tasks.recommend import Recommender
+
+    settings = {"train.epochs": 1, "train.threads": 1}
+    log = make_challenges(users=4_000, challenges=5_500, seed=0).train
+    Recommender(settings=settings | {"model.embedding_width": 64}).fit(log, out=folder / "recommend")
+    write_corpus(make_corpus(4_000, seed=0), folder / "texts")
+    files = folder / "texts" / "train.jsonl", folder / "texts" / "valid.jsonl"
+    MultiLabelClassifier(features="ngrams", settings=settings).fit(files[0], valid=files[1], out=folder / "classify")
+    return {
+        "recommend": (folder / "recommend", recommend_payloads(folder / "recommend")),
+        "classify": (folder / "classify", classify_payloads(texts_of(files[1]))),
+    }
+
+
+def texts_of(path: Path, most: int = 200) -> list[str]:
+    """Return texts of a file of documents as `demo classify` makes them."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[:most]]
+    return [" ".join(str(value) for key, value in row.items() if key in ("title", "body", "text")) for row in rows]
+
+
+def main() -> None:
+    """Print a table and, a job, what happened to memory, at swaps and at the end."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", type=Path, help="a run of yours; without, small ones are trained")
+    parser.add_argument("--texts", type=Path, help="JSON lines with texts for a run of classify")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each load")
+    parser.add_argument("--soak", type=int, default=0, help="requests between two looks at the memory")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--engine", default="torch")
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with tempfile.TemporaryDirectory() as folder:
+        runs = given(options) if options.run else small_runs(Path(folder))
+        print("| job | connections | requests a second | p50 ms | p99 ms | failed |\n|---|---|---|---|---|---|")
+        for job, (run, payloads) in runs.items():
+            measure(job, run, payloads, options)
+
+
+def given(options: argparse.Namespace) -> dict[str, tuple[Path, list[bytes]]]:
+    """Return the run that was named, and requests for it."""
+    job = json.loads((options.run / "data.json").read_text()).get("job", "recommend")
+    texts = texts_of(options.texts) if options.texts else ["a text of some words to classify"]
+    payloads = classify_payloads(texts) if job == "classify" else recommend_payloads(options.run)
+    return {job: (options.run, payloads)}
+
+
+if __name__ == "__main__":
+    main()

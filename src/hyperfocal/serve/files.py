@@ -1,0 +1,31 @@
+"""The pages: read once, served from memory, loading nothing from elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import FastAPI
+from starlette.responses import Response
+
+FOLDER = Path(__file__).parent / "page"
+KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+ADDRESSES = {"index.html": "/", "docs.html": "/docs"}  # the others are at /page/NAME
+
+
+def add_pages(app: FastAPI) -> None:
+    """Add a route for each file of the page."""
+    for path in sorted(FOLDER.iterdir()):
+        if path.suffix in KINDS:
+            _add(app, ADDRESSES.get(path.name, f"/page/{path.name}"), path.read_bytes(), KINDS[path.suffix])
+
+
+def _add(app: FastAPI, address: str, content: bytes, kind: str) -> None:
+    async def page() -> Response:
+        return Response(content, media_type=kind)
+
+    app.add_api_route(address, page, include_in_schema=False)

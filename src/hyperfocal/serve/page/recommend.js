@@ -1,0 +1,151 @@
+// A history that can be built and reordered, and what comes next, live.
+import { ask, bar, byId, lively, make, say } from "./common.js";
+
+const FOUND = 50;
+let history = [];
+let active = -1;
+let refresh = () => {};
+
+export async function showRecommend(card) {
+  byId("k").value = Math.min(10, card.items);
+  byId("k").max = Math.min(card.items, 1000);
+  refresh = lively(recommend, 60);
+  const search = lively(find, 80);
+  byId("search").addEventListener("input", search);
+  byId("search").addEventListener("focus", search);
+  byId("search").addEventListener("keydown", pick);
+  byId("search").addEventListener("blur", () => setTimeout(close, 150));
+  byId("k").addEventListener("input", refresh);
+  byId("history").addEventListener("keydown", onHistoryKey);
+  draw();
+}
+
+async function find() {
+  const wanted = byId("search").value.trim();
+  const { names } = await ask(`/v1/model?names=true&limit=${FOUND}&search=${encodeURIComponent(wanted.slice(0, 200))}`);
+  return () => {
+    if (document.activeElement !== byId("search")) return;
+    active = -1;
+    byId("found").replaceChildren(...names.map(option));
+    byId("found").hidden = names.length === 0;
+    byId("search").setAttribute("aria-expanded", String(names.length > 0));
+    if (wanted) mark(0);
+    say(names.length ? "" : "No item has that in its name.");
+  };
+}
+
+function option(name, place) {
+  const item = make("li", "", "", { role: "option", id: `found-${place}`, "aria-selected": "false" });
+  item.append(make("bdi", "", name));
+  item.addEventListener("mousedown", (event) => {
+    event.preventDefault();
+    add(name);
+  });
+  return item;
+}
+
+function pick(event) {
+  const options = byId("found").children;
+  if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+    event.preventDefault();
+    if (options.length) mark((active + (event.key === "ArrowDown" ? 1 : -1) + options.length) % options.length);
+  } else if (event.key === "Enter" && options[active]) {
+    event.preventDefault();
+    add(options[active].textContent);
+  } else if (event.key === "Escape") {
+    close();
+  }
+}
+
+function mark(place) {
+  const options = byId("found").children;
+  options[active]?.setAttribute("aria-selected", "false");
+  active = place;
+  options[active]?.setAttribute("aria-selected", "true");
+  options[active]?.scrollIntoView({ block: "nearest" });
+  byId("search").setAttribute("aria-activedescendant", options[active]?.id ?? "");
+}
+
+function close() {
+  active = -1;
+  byId("found").replaceChildren();
+  byId("found").hidden = true;
+  byId("search").setAttribute("aria-expanded", "false");
+  byId("search").removeAttribute("aria-activedescendant");
+}
+
+function add(name) {
+  history.push(name);
+  byId("search").value = "";
+  close();
+  draw();
+}
+
+function move(from, to) {
+  if (to < 0 || to >= history.length) return;
+  history.splice(to, 0, ...history.splice(from, 1));
+  draw();
+  byId("history").children[to].focus();
+}
+
+function remove(place) {
+  history.splice(place, 1);
+  draw();
+  (byId("history").children[Math.min(place, history.length - 1)] ?? byId("search")).focus();
+}
+
+function onHistoryKey(event) {
+  const place = [...byId("history").children].indexOf(event.target.closest("li"));
+  const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
+  if (event.altKey && step) {
+    event.preventDefault();
+    move(place, place + step);
+  } else if (event.key === "Delete" || (event.key === "Backspace" && event.target.tagName === "LI")) {
+    event.preventDefault();
+    remove(place);
+  } else if (step && event.target.tagName === "LI") {
+    event.preventDefault();
+    byId("history").children[place + step]?.focus();
+  }
+}
+
+function draw() {
+  byId("history").replaceChildren(...history.map(entry));
+  byId("empty").hidden = history.length > 0;
+  byId("keys").hidden = history.length === 0;
+  refresh();
+}
+
+function entry(name, place) {
+  const item = make("li", "", "", { tabindex: "0" });
+  const label = make("bdi", "name", name);
+  item.append(label, button("↑", `Move ${name} up`, place === 0, () => move(place, place - 1)));
+  item.append(button("↓", `Move ${name} down`, place === history.length - 1, () => move(place, place + 1)));
+  item.append(button("✕", `Remove ${name}`, false, () => remove(place)));
+  return item;
+}
+
+function button(sign, label, disabled, act) {
+  const found = make("button", "", sign, { type: "button", "aria-label": label });
+  found.disabled = disabled;
+  found.addEventListener("click", act);
+  return found;
+}
+
+async function recommend() {
+  const asked = Math.min(Math.max(Math.trunc(Number(byId("k").value)) || 1, 1), Number(byId("k").max));
+  const { answers } = await ask("/v1/recommend", { histories: [history], k: asked });
+  return () => {
+    const { items } = answers[0];
+    byId("next").replaceChildren(...items.map((one) => drawItem(one, items[0].score, items.every((each) => each.score >= 0))));
+    say(`${items.length} next ${items.length === 1 ? "item" : "items"}`);
+  };
+}
+
+/** Draw an item; scores below 0 are logits, of which the bar shows the odds beside the best one's. */
+function drawItem(one, best, positive) {
+  const share = positive ? one.score / (best || 1) : Math.exp(one.score - best);
+  const extra = make("button", "add", "+", { type: "button", "aria-label": `Add ${one.item} to the history` });
+  extra.addEventListener("click", () => add(one.item));
+  return bar(one.item, one.score.toPrecision(3), share, { extra });
+}

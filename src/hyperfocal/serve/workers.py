@@ -1,0 +1,121 @@
+"""Several processes that share a socket: started, kept alive, told of a new run, ended."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+import click
+
+from hyperfocal.errors import HyperfocalError
+from hyperfocal.serve.board import Board
+from hyperfocal.serve.measures import FOLDER
+from hyperfocal.serve.server import Service, serve
+
+PAUSE = 1.0  # seconds before a process that died is replaced
+
+
+def serve_with_workers(service: Service, listening: socket.socket, workers: int, announce: Callable[[], None]) -> int:
+    """Serve with so many processes until SIGTERM or SIGINT, and return the exit code.
+
+    Args:
+        service: what.
+        listening: a bound socket.
+        workers: processes.
+        announce: called once all of them answer.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="hyperfocal-"))
+    (folder / "metrics").mkdir()
+    os.environ[FOLDER] = str(folder / "metrics")
+    try:
+        return _Workers(service, listening, Board(folder, workers)).run(announce)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Workers:
+    def __init__(self, service: Service, listening: socket.socket, board: Board) -> None:
+        self._service, self._listening, self._board = service, listening, board
+        self._processes: list[SpawnProcess] = []
+        self._ending = self._hung_up = False
+
+    def run(self, announce: Callable[[], None]) -> int:
+        """Start the first process and, once it answers, the others; then watch over them."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._end)
+        if hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, self._hang_up)
+        code = 0
+        for started in range(1, self._board.workers + 1):
+            self._processes.append(self._start())
+            if started in (1, self._board.workers):
+                code = code or self._until_ready(started)
+        if not code and not self._ending:
+            announce()
+        while not code and not self._ending:
+            self._watch()
+        self._end_all()
+        return code
+
+    def _start(self) -> SpawnProcess:
+        _, run = self._board.wanted()
+        service = self._service if run is None else replace(self._service, run=run)
+        process = get_context("spawn").Process(target=_work, args=(service, self._listening, self._board))
+        process.start()
+        return process
+
+    def _until_ready(self, number: int) -> int:
+        """Wait until so many processes answer; return the exit code of one that ended instead."""
+        while len(self._board.told(0)) < number and not self._ending:
+            ended = [process.exitcode for process in self._processes if process.exitcode is not None]
+            if ended:
+                return ended[0] or 1
+            time.sleep(0.02)
+        return 0
+
+    def _watch(self) -> None:
+        """Look after the processes for a moment: tell them of a new run, replace one that died."""
+        if self._hung_up:
+            self._hung_up = False
+            self._board.want(self._board.wanted()[1] or self._service.run)
+        wait([process.sentinel for process in self._processes], timeout=0.1)
+        for place, process in enumerate(self._processes):
+            if process.exitcode is not None and not self._ending:
+                click.echo(f"a worker ended with {process.exitcode}; another one takes its place", err=True)
+                time.sleep(PAUSE)
+                self._board.forget(process.pid)
+                self._processes[place] = self._start()
+
+    def _end_all(self) -> None:
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.join()
+
+    def _end(self, *_: object) -> None:
+        self._ending = True
+
+    def _hang_up(self, *_: object) -> None:
+        self._hung_up = True
+
+
+def _work(service: Service, listening: socket.socket, board: Board) -> None:
+    """Be one of the processes."""
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that hangs up tells all; the board says what to do
+    try:
+        serve(service, listening, board=board)
+    except (HyperfocalError, OSError) as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
