@@ -172,6 +172,15 @@ class TestWhatIsRefused:
         assert "give --items too" in str(result.exception)
 
 
+def test_a_boost_is_added_to_new_items_alone(fitted, table):
+    boosted, plain = (fitted[0].with_new_items(table, boost=boost) for boost in (2.0, None))
+    histories = plain.vocabulary_.encode_lists([[item(0, 1)], [item(3, 2), item(1, 1)]])
+    raised = boosted.scorer()(histories) - plain.scorer()(histories)
+    expected = torch.zeros(len(plain.vocabulary_))
+    expected[-GROUPS:] = 2.0
+    torch.testing.assert_close(raised, expected.expand_as(raised), atol=1e-5, rtol=0)
+
+
 @pytest.fixture(scope="module")
 def titled(log, tmp_path_factory):
     """Titles read by the frozen sentence encoder that a package carries."""

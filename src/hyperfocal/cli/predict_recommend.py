@@ -68,4 +68,5 @@ def _plan(history: Path, rows: int, options: dict[str, Any]) -> dict[str, Any]:
         "--k": options["k"],
         "--repeats": options["repeats"],
         "--new-items": None if new_items is None else stamp(new_items),
+        "--new-boost": options["new_boost"],
     }

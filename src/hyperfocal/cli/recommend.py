@@ -163,6 +163,7 @@ def _print_fit(console: Any, recommender: Recommender, out: Path) -> None:
 @click.option(
     "--new-items", type=FILE, help="Table of items, also of such that training never saw: scored by features."
 )
+@click.option("--new-boost", type=float, help="Added to the scores of new items.  [default: items.boost of the run]")
 @block_options
 def predict(
     run: Path,
@@ -171,6 +172,7 @@ def predict(
     k: int | None,
     repeats: bool,
     new_items: Path | None,
+    new_boost: float | None,
     block: int | None,
     resume: bool,
 ) -> None:
@@ -188,8 +190,16 @@ def predict(
     File(out).refuse_unwritable()
     if out.resolve() == history.resolve():
         raise DataError(f"--out {out} is the history itself, which would be lost. Choose another name")
-    recommender = _with_new_items(Recommender.load(run), new_items)
-    options = {"run": run, "k": k, "repeats": repeats, "new_items": new_items, "block": block, "resume": resume}
+    recommender = _with_new_items(Recommender.load(run), new_items, new_boost)
+    options = {
+        "run": run,
+        "k": k,
+        "repeats": repeats,
+        "new_items": new_items,
+        "new_boost": new_boost,
+        "block": block,
+        "resume": resume,
+    }
     counts = predict_log(recommender, history, out, options)
     click.echo(f"{counts['rows']:,} rows for {counts['users']:,} users written to {out}")
     if counts["unknown_events"]:
@@ -240,8 +250,10 @@ def _print_update(console: Any, recommender: Recommender, out: Path) -> None:
     print_commands(console, [f"Run folder: {out}", report_line(out)])
 
 
-def _with_new_items(recommender: Recommender, items: Path | None) -> Recommender:
-    return recommender if items is None else recommender.with_new_items(items)
+def _with_new_items(recommender: Recommender, items: Path | None, boost: float | None) -> Recommender:
+    if items is None and boost is not None:
+        raise ConfigError("--new-boost is for the items of --new-items: give that too")
+    return recommender if items is None else recommender.with_new_items(items, boost=boost)
 
 
 @recommend.command()
@@ -251,9 +263,17 @@ def _with_new_items(recommender: Recommender, items: Path | None) -> Recommender
 @click.option("--k", type=int, help="Length of the ranking.  [default: what the run was trained for]")
 @click.option("--repeats", is_flag=True, help="Recommend items of the history too.")
 @click.option("--new-items", type=FILE, help="Table of items, also of such that training never saw: scored apart.")
+@click.option("--new-boost", type=float, help="Added to the scores of new items.  [default: items.boost of the run]")
 @click.option("--json", "as_json", is_flag=True, help="Print all metrics as JSON instead of a table.")
 def evaluate(
-    run: Path, history: Path, truth: Path | None, k: int | None, repeats: bool, new_items: Path | None, as_json: bool
+    run: Path,
+    history: Path,
+    truth: Path | None,
+    k: int | None,
+    repeats: bool,
+    new_items: Path | None,
+    new_boost: float | None,
+    as_json: bool,
 ) -> None:
     """Score the run, beside the baselines, on the users of HISTORY."""
     import json
@@ -263,7 +283,7 @@ def evaluate(
     from hyperfocal.report.tables import holdout_lines, print_lines, scores_report
     from hyperfocal.tasks.recommend import Recommender
 
-    recommender = _with_new_items(Recommender.load(run), new_items)
+    recommender = _with_new_items(Recommender.load(run), new_items, new_boost)
     metrics = recommender.evaluate(history, truth, k=k, repeats=repeats)
     if as_json:
         click.echo(json.dumps(metrics, indent=2))

@@ -77,6 +77,7 @@ class ItemSettings(Section, frozen=True, kw_only=True):
 
     features: tuple[str, ...] = ()  # columns; () is all. Their kinds are told from the values, or by topics:list
     drop: Annotated[float, Meta(ge=0, lt=1)] = 0.1  # share of items known by features alone in a training step
+    boost: Annotated[float, Meta(ge=-10, le=10)] = 0.0  # added to the scores of new items; 1 is 2.7 times as likely
 
 
 class LossSettings(Section, frozen=True, kw_only=True):

@@ -125,8 +125,12 @@ class CausalNetwork(nn.Module):
         return torch.addmm(biases, hidden, vectors.T)
 
     @torch.no_grad()
-    def with_items(self, new: ItemFeatures | None = None) -> CausalNetwork:
+    def with_items(self, new: ItemFeatures | None = None, boost: float = 0.0) -> CausalNetwork:
         """Return the network for use alone: with the vectors as they are, and those of new items after them.
+
+        Args:
+            new: features of the new items; None is none.
+            boost: added to their biases.
 
         Raises:
             ConfigError: new items, but the network knows no features.
@@ -136,7 +140,7 @@ class CausalNetwork(nn.Module):
             if self.features is None:
                 raise ConfigError("new items are scored by their features, and this run has learnt none")
             added = self.features.of(new)
-            vectors, biases = torch.cat([vectors, added[:, :-1]]), torch.cat([biases, added[:, -1]])
+            vectors, biases = torch.cat([vectors, added[:, :-1]]), torch.cat([biases, added[:, -1] + boost])
         found = CausalNetwork(len(vectors), self.history, self.settings, bias=0.0)
         found.encoder, found.bias = self.encoder, nn.Parameter(biases)
         found.embedding = nn.Embedding.from_pretrained(functional.pad(vectors, (0, 0, 0, 1)), padding_idx=len(vectors))
