@@ -27,7 +27,7 @@ INSTALL = "the service needs {}, which is not installed. Install it with `pip in
     show_default=True,
     help="Processes that share the port, one core each.",
 )
-@click.option("--engine", default="torch", show_default=True, help="What computes.")
+@click.option("--engine", default="torch", show_default=True, help="What computes: torch or onnx.")
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Histories or texts at once.")
 @click.option(
     "--queue", type=click.IntRange(1), default=2_000, show_default=True, help="Those that may wait; more get 429."

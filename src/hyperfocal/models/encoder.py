@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ def encode_texts(
     Raises:
         ConfigError: the encoder cannot be loaded.
     """
-    encoder = load_encoder(source.location)
+    encoder = _frozen(source)
     order = np.argsort(texts.str.len_chars().to_numpy(), kind="stable")[::-1]  # texts of one length need no padding
     rows = texts.gather(order.copy()).to_list()
     blocks = []
@@ -125,6 +125,12 @@ def encode_texts(
     vectors = np.empty(found.shape, dtype=np.float32)
     vectors[order] = found / np.maximum(scale, 1e-12)
     return vectors
+
+
+@lru_cache(maxsize=1)
+def _frozen(source: EncoderSource) -> Any:
+    """Return the encoder, which nothing trains: loaded once for all the texts that come one by one."""
+    return load_encoder(source.location)
 
 
 def load_encoder(location: str, *, device: str | None = None, seed: int = 0) -> Any:

@@ -16,6 +16,7 @@ from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.runs import CONFIG, DATA, MODEL, RunFolder
 from hyperfocal.serve.classifying import load_classify
 from hyperfocal.serve.messages import Classifications, NextItems, Recommendations
+from hyperfocal.serve.onnx_serving import classify_by_onnx, recommend_by_onnx
 from hyperfocal.serve.recommending import load_recommend
 
 
@@ -43,7 +44,8 @@ class Predictor(Protocol):
 
 Engine = Callable[[Path, str], Predictor]  # a run folder and the version of its model
 TORCH: dict[str, Engine] = {"recommend": load_recommend, "classify": load_classify}
-ENGINES: dict[str, dict[str, Engine]] = {"torch": TORCH}  # name -> job -> engine
+ONNX: dict[str, Engine] = {"recommend": recommend_by_onnx, "classify": classify_by_onnx}
+ENGINES: dict[str, dict[str, Engine]] = {"torch": TORCH, "onnx": ONNX}  # name -> job -> engine
 
 
 def load_predictor(path: str | Path, engine: str = "torch") -> Predictor:
