@@ -27,5 +27,5 @@ def test_labels(classify_path):
 
 
 def test_an_engine_that_is_none(recommend_path):
-    with pytest.raises(ConfigError, match="--engine 'tensorflow' is unknown. Allowed: torch, onnx"):
+    with pytest.raises(ConfigError, match=r"--engine 'tensorflow' is unknown\. Allowed: torch, onnx"):
         load_predictor(recommend_path, "tensorflow")

@@ -407,7 +407,7 @@ class TestPlainWeights:
         assert not re.search(r"\b(ROTATION|HEADS|LAYERS|WINDOW|DECAY)\b", readme)
         for history in HISTORIES[:3]:
             numbers = [items["items"].index(item) for item in history]
-            expected = recommender._alone()(recommender.vocabulary_.encode_lists([history])).detach().numpy()[0]
+            expected = recommender.scorer_alone()(recommender.vocabulary_.encode_lists([history])).detach().numpy()[0]
             np.testing.assert_allclose(logits_by_readme(weights, settings, numbers), expected, atol=1e-4)
 
     def test_the_formulas_of_labels(self, tmp_path):

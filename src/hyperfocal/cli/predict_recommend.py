@@ -14,7 +14,8 @@ from hyperfocal.data.files import File, write_frame, write_rows
 from hyperfocal.data.tables import log_from_frame, row_users
 from hyperfocal.runs import MODEL, whole_file
 from hyperfocal.tasks.parts import Parts, stamp
-from hyperfocal.tasks.recommend import Predictions, Recommender
+from hyperfocal.tasks.predictions import Predictions
+from hyperfocal.tasks.recommend import Recommender
 
 BLOCK = 200_000  # rows
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -22,10 +21,8 @@ from hyperfocal.data.sequences import Holdout, hold_out_last, hold_out_truth
 from hyperfocal.data.tables import Log
 from hyperfocal.data.vocabulary import encode_log
 from hyperfocal.errors import ConfigError, RunError
-from hyperfocal.metrics.ranking import NO_ITEM, Scorer, check_depth, rank_items
+from hyperfocal.metrics.ranking import NO_ITEM, Scorer, rank_items
 from hyperfocal.models.baselines import (
-    EASE_BESIDE,
-    EASE_ITEMS,
     KINDS,
     Baseline,
     baselines_beside,
@@ -35,12 +32,14 @@ from hyperfocal.models.baselines import (
 from hyperfocal.runs import CONFIG, RunFolder
 from hyperfocal.sequences import Sequences
 from hyperfocal.tasks.blending import PARTNER, best_weight, blended
-from hyperfocal.tasks.evaluation import BLEND, report, score_ranker
+from hyperfocal.tasks.comparing import compare
+from hyperfocal.tasks.evaluation import BLEND, score_ranker
 from hyperfocal.tasks.evidence import keep_evidence
 from hyperfocal.tasks.evidence_items import item_evidence
 from hyperfocal.tasks.folders import begin_run, resolve_settings
 from hyperfocal.tasks.items import new_features
 from hyperfocal.tasks.network import network_scorer, train_network, widened_network
+from hyperfocal.tasks.predictions import Predictions, as_rows
 from hyperfocal.tasks.preparation import Prepared, as_log, cut_of, prepare
 from hyperfocal.tasks.recommender_files import keep_recommender, restore_recommender
 from hyperfocal.tasks.updating import as_before, gentler, merge, prepare_update, refuse_update
@@ -50,22 +49,6 @@ TRAIN_USERS_SCORED = 10_000  # training users, the first, whose scores beside va
 
 LogLike = Log | pl.DataFrame | str | Path
 Watch = Callable[[Progress, int], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Predictions:
-    """What `predict` returns.
-
-    Attributes:
-        frame: the input's user and item columns, `rank` (1 is best) and `score`; or, for a log in the
-            challenge format, `user_sequence` ("<user>_11" is the best after 10) and `challenge`.
-        users: users of the log.
-        unknown_events: events of items that training never saw, left out of the histories.
-    """
-
-    frame: pl.DataFrame
-    users: int
-    unknown_events: int
 
 
 class Recommender:
@@ -234,18 +217,20 @@ class Recommender:
 
     def scorer(self) -> Scorer:
         """Return the function from histories to (U, L) scores by which it ranks."""
-        return self._blend() if self._name == BLEND else self._alone()
+        return self.scorer_blended() if self.ranker_ == BLEND else self.scorer_alone()
 
-    def _alone(self) -> Scorer:
+    def scorer_alone(self) -> Scorer:
+        """Return that of the model without a blend."""
         if isinstance(self.model_, Baseline):
             return self.model_.scores
         return network_scorer(self.model_, self.settings_.data.history)
 
-    def _blend(self) -> Scorer:
-        return blended(self._alone(), self.baselines_[PARTNER].scores, self.blend_weight_)
+    def scorer_blended(self) -> Scorer:
+        """Return that of the network blended with decayed Markov, by the weight that validation users chose."""
+        return blended(self.scorer_alone(), self.baselines_[PARTNER].scores, self.blend_weight_)
 
     @property
-    def _name(self) -> str:
+    def ranker_(self) -> str:
         """What ranks, as the tables call it."""
         blends = self.settings_.model.blend and not isinstance(self.model_, Baseline)
         return BLEND if blends else self.settings_.model.name
@@ -254,41 +239,12 @@ class Recommender:
     def _score_validation(self, data: Prepared) -> dict[str, Any]:
         if not isinstance(self.model_, Baseline):
             partner, metric = self.baselines_[PARTNER].scores, self.settings_.train.metric
-            self.blend_weight_ = best_weight(self._alone(), partner, data.valid, metric)
-        metrics = self._compare(data.valid, tuned=True)
+            self.blend_weight_ = best_weight(self.scorer_alone(), partner, data.valid, metric)
+        metrics = compare(self, data.valid, tuned=True)
         users = min(TRAIN_USERS_SCORED, len(data.train_holdout))
         scored = data.train_holdout.first(users)
         on_train = score_ranker(self.scorer(), scored, self._counts(), k=self.settings_.data.next)
         return {**metrics, "train": {"users": users, **on_train.to_dict()}, "data": data.counts}
-
-    def _compare(
-        self, holdout: Holdout, *, k: int | None = None, repeats: bool = False, tuned: bool = False
-    ) -> dict[str, Any]:
-        """Score the model and every baseline on the same users; on those that tuned the blend, it is not compared."""
-        k = self.settings_.data.next if k is None else k
-        check_depth(k, len(self.vocabulary_))
-        scorers: dict[str, Scorer] = {self.settings_.model.name: self._alone()}
-        if not isinstance(self.model_, Baseline):
-            scorers[BLEND] = self._blend()
-        scorers |= {other: baseline.scores for other, baseline in self.baselines_.items()}
-        scores = {
-            other: score_ranker(scorer, holdout, self._counts(), k=k, repeats=repeats, new=self.new_items_)
-            for other, scorer in scorers.items()
-        }
-        network = self.settings_.model.name if BLEND in scores else None
-        told = not tuned and self.blend_weight_ > 0
-        found = report(self._name, scores, metric=f"map@{k}", users=len(holdout), network=network, told=told)
-        found |= {"blend": {"with": PARTNER, "weight": self.blend_weight_}} if BLEND in scores else {}
-        return found | {"not_compared": [self._why_absent(other) for other in KINDS if other not in scores]}
-
-    def _why_absent(self, baseline: str) -> str:
-        """Say why a baseline is not in the table."""
-        items = len(self.vocabulary_)
-        reason = f"{items:,} items are more than the {EASE_BESIDE:,} up to which it is fitted beside other models"
-        if baseline in baselines_beside(items):
-            reason = "the run was fitted before hyperfocal had it"
-        hint = f" `--model {baseline}` fits it." if items <= EASE_ITEMS else ""
-        return f"{baseline} is not in the table: {reason}.{hint}"
 
     def _counts(self) -> Tensor:
         """Return (L,) training events of each item."""
@@ -415,20 +371,7 @@ class Recommender:
         log = as_log(log, self.settings_.data)
         histories, unknown = encode_log(log, self.vocabulary_)
         items, scores = self._rank(histories, k, repeats)
-        users, ranks = (items != NO_ITEM).nonzero().unbind(1)
-        chosen = self.vocabulary_.decode(items[users, ranks])
-        owners = log.users.gather(pl.Series(users.numpy(), dtype=pl.UInt32))
-        if log.form == "challenge":
-            position = pl.Series(log.lengths[users.numpy()] + ranks.numpy() + 1).cast(pl.String)
-            frame = pl.DataFrame({"user_sequence": owners + "_" + position, "challenge": chosen})
-        else:
-            columns = {log.user_column: owners, log.item_column: chosen}
-            if columns.keys() & {"rank", "score"}:
-                raise ConfigError(
-                    f"columns {', '.join(columns)}: predictions have a rank and a score too. Rename yours"
-                )
-            frame = pl.DataFrame(columns | {"rank": ranks.numpy() + 1, "score": scores[users, ranks].numpy()})
-        return Predictions(frame, len(log), unknown)
+        return Predictions(as_rows(log, self.vocabulary_, items, scores), len(log), unknown)
 
     def evaluate(
         self, log: LogLike, truth: LogLike | None = None, *, k: int | None = None, repeats: bool = False
@@ -459,7 +402,7 @@ class Recommender:
         """Return scores and verdict, as `evaluate`, for users whose histories are numbered and cut already."""
         self._refuse_unfitted()
         with torch.inference_mode():
-            metrics = self._compare(holdout, k=k, repeats=repeats)
+            metrics = compare(self, holdout, k=k, repeats=repeats)
         return metrics | {"data": holdout.describe()}
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:

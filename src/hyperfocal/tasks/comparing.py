@@ -1,0 +1,62 @@
+"""A recommender beside its baselines on the same users: the table, and what it lacks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hyperfocal.data.sequences import Holdout
+from hyperfocal.metrics.ranking import Scorer, check_depth
+from hyperfocal.models.baselines import EASE_BESIDE, EASE_ITEMS, KINDS, Baseline, baselines_beside
+from hyperfocal.tasks.blending import PARTNER
+from hyperfocal.tasks.evaluation import BLEND, report, score_ranker
+
+if TYPE_CHECKING:
+    from hyperfocal.tasks.recommend import Recommender
+
+
+def compare(
+    recommender: Recommender,
+    holdout: Holdout,
+    *,
+    k: int | None = None,
+    repeats: bool = False,
+    tuned: bool = False,
+) -> dict[str, Any]:
+    """Return scores and verdict of the model and of every baseline on the same users.
+
+    Args:
+        recommender: fitted.
+        holdout: users.
+        k: length of the ranking; None is what the recommender was trained for.
+        repeats: whether items of the history may be recommended.
+        tuned: whether these users chose the weight of the blend: then it is not compared.
+
+    Raises:
+        ConfigError: k outside 1 to the number of items.
+    """
+    settings, baselines = recommender.settings_, recommender.baselines_
+    k = settings.data.next if k is None else k
+    check_depth(k, len(recommender.vocabulary_))
+    scorers: dict[str, Scorer] = {settings.model.name: recommender.scorer_alone()}
+    if not isinstance(recommender.model_, Baseline):
+        scorers[BLEND] = recommender.scorer_blended()
+    scorers |= {name: baseline.scores for name, baseline in baselines.items()}
+    counts, new = baselines["popularity"].counts, recommender.new_items_
+    scores = {
+        name: score_ranker(scorer, holdout, counts, k=k, repeats=repeats, new=new) for name, scorer in scorers.items()
+    }
+    network, weight = settings.model.name if BLEND in scores else None, recommender.blend_weight_
+    told = not tuned and weight > 0
+    found = report(recommender.ranker_, scores, metric=f"map@{k}", users=len(holdout), network=network, told=told)
+    found |= {"blend": {"with": PARTNER, "weight": weight}} if BLEND in scores else {}
+    absent = [_why_absent(name, len(recommender.vocabulary_)) for name in KINDS if name not in scores]
+    return found | {"not_compared": absent}
+
+
+def _why_absent(baseline: str, items: int) -> str:
+    """Say why a baseline is not in the table."""
+    reason = f"{items:,} items are more than the {EASE_BESIDE:,} up to which it is fitted beside other models"
+    if baseline in baselines_beside(items):
+        reason = "the run was fitted before hyperfocal had it"
+    hint = f" `--model {baseline}` fits it." if items <= EASE_ITEMS else ""
+    return f"{baseline} is not in the table: {reason}.{hint}"
