@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from hyperfocal.data.files import write_frame
 from hyperfocal.errors import RunError
@@ -100,6 +101,19 @@ class TestCheckpoints:
             run.read_checkpoint()
         (run.path / CHECKPOINT).unlink()
         assert run.read_checkpoint() is None
+
+
+def test_the_same_tensors_are_the_same_bytes(run):
+    written = set()
+    for _ in range(20):
+        run.write_tensors("a.safetensors", TENSORS, state={"epoch": 3})
+        written.add((run.path / "a.safetensors").read_bytes())
+    assert len(written) == 1
+
+
+def test_a_file_of_an_earlier_version_is_read(run):
+    save_file({"a": torch.ones(2)}, run.path / "old.safetensors", metadata={"state": '{"epoch": 3}'})
+    assert run.read_tensors("old.safetensors")[1] == {"epoch": 3}
 
 
 class TestManifest:

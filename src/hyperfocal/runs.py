@@ -179,7 +179,8 @@ class RunFolder:
         with whole_file(self.path / name) as aside:
             plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
             text = json.dumps(state or {})
-            save_file(plain, aside, metadata={"state": text, "checksum": checksum_of_tensors(plain, text)})
+            about = {"state": text, "checksum": checksum_of_tensors(plain, text)}
+            save_file(plain, aside, metadata={"about": json.dumps(about)})  # several would come in any order
 
     def write_checkpoint(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Write a checkpoint; the one before stays beside it, in case that the new one is damaged later."""
@@ -276,7 +277,8 @@ class RunFolder:
         try:
             with safe_open(self.path / name, framework="pt") as file:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dict
-                about = file.metadata() or {}
+                metadata = file.metadata() or {}
+            about = json.loads(metadata["about"]) if "about" in metadata else metadata  # as earlier versions have it
             text = about.get("state", "{}")
             if about.get("checksum", "") not in ("", checksum_of_tensors(tensors, text)):
                 raise ValueError("its checksum is another: bytes have changed on the disk")
