@@ -55,12 +55,13 @@ def test_python_blocks_run(block, tmp_path):
 
 @pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda path: path.stem)
 def test_recipes_resolve(recipe):
-    sections = tomllib.loads(recipe.read_text(encoding="utf-8")).keys()
+    sections = tomllib.loads(recipe.read_text(encoding="utf-8"))
+    texts = sections.keys() & {"features", "head", "decide"} or "caps" in sections.get("grid", {})
+    kind = ClassifySettings if texts else RecommendSettings
     if "grid" in sections:
-        found = read_grid_recipe(recipe)
+        found = read_grid_recipe(recipe, kind=kind)
         assert expand(found.base, found.axes, found.seeds)
     else:
-        kind = ClassifySettings if sections & {"features", "head", "decide"} else RecommendSettings
         assert resolve(kind, recipe).seed == 0
 
 

@@ -141,7 +141,8 @@ def test_a_point_keeps_its_result_under_another_name(found, folder):
     assert result.verdicts.keys() == result.results.keys()
 
 
-def test_threads_of_the_settings_hold_up_to_the_share(tmp_path):
+def test_threads_of_the_settings_hold_up_to_the_share(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for asked in (1, count_cores() + 5):
         material, _ = job(tmp_path, threads=0, base=settings(train__threads=asked)).prepare(points(1))
         assert material.threads == min(asked, count_cores())
@@ -183,7 +184,10 @@ def test_a_folder_with_a_run_is_refused(tmp_path):
     assert len(list((tmp_path / "grid").iterdir())) == 2
 
 
-def test_threads_are_shared_unless_given(tmp_path):
+def test_threads_are_shared_unless_given(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert job(tmp_path, threads=0).prepare(points(1))[0].threads == 1
+    monkeypatch.delenv("OMP_NUM_THREADS")
     assert job(tmp_path, threads=0).prepare(points(1))[0].threads == count_cores()
     assert job(tmp_path, threads=0, workers=count_cores()).prepare(points(1))[0].threads == 1
     assert job(tmp_path, threads=7).prepare(points(1))[0].threads == 7

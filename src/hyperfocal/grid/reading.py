@@ -133,7 +133,7 @@ def _meta(path: Path) -> tuple[dict[str, str], set[str]]:
         if meta.get("format") != FORMAT or not {"claims", "results"} <= tables:
             what = meta.get("format", "another program")
             raise RunError(f"grid {path}: it is of {what}, not of {FORMAT}. Give a folder that `grid --out` wrote")
-        claims = db.execute("SELECT key, host, pid, birth, started FROM claims").fetchall()
+        claims = db.execute("SELECT key, host, pid, birth, beat FROM claims").fetchall()
     return meta, {key for key, *held in claims if holds(tuple(held), now)}
 
 
