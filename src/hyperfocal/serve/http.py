@@ -19,7 +19,7 @@ from hyperfocal.errors import HyperfocalError
 from hyperfocal.serve.batching import Batcher
 from hyperfocal.serve.description import body, describe, responses
 from hyperfocal.serve.files import add_pages
-from hyperfocal.serve.guard import Guard
+from hyperfocal.serve.guard import Answer, Guard
 from hyperfocal.serve.live import Live
 from hyperfocal.serve.measures import MEDIA_TYPE, Measures
 from hyperfocal.serve.messages import (
@@ -84,18 +84,38 @@ def create_app(
         batcher.stop()
 
     app = FastAPI(title="hyperfocal", version=VERSION, lifespan=life, docs_url=None, redoc_url=None)
-    app.add_middleware(Guard, live=live, measures=measures, key=key, most_bytes=limits.bytes)
+    quick = _answers(live, batcher)
+    app.add_middleware(Guard, live=live, measures=measures, key=key, most_bytes=limits.bytes, quick=quick)
     install(app)
     describe(app, keyed=bool(key))
-    _add_answers(app, live, batcher)
+    _add_answers(app, quick)
     _add_state(app, live, batcher, measures)
     _add_reload(app, live, measures, spread, closed=not local and not key)
     add_pages(app)
     return app
 
 
-def _add_answers(app: FastAPI, live: Live, batcher: Batcher) -> None:
-    """Add what answers: the two routes that have to be quick."""
+def _answers(live: Live, batcher: Batcher) -> dict[str, Answer]:
+    """Return what answers the two routes that have to be quick: path -> from a body to an answer."""
+
+    async def recommend(content: bytes) -> Response:
+        _refuse_job(live, "recommend")
+        asked = read(_RECOMMEND, content)
+        return as_json(await batcher.ask(asked, len(asked.histories)))
+
+    async def classify(content: bytes) -> Response:
+        _refuse_job(live, "classify")
+        asked = read(_CLASSIFY, content)
+        if asked.explain and len(asked.texts) > MOST_EXPLAINED:
+            message = f"explain takes {MOST_EXPLAINED} texts a request at most, got {len(asked.texts):,}. Send fewer"
+            raise Refusal(422, "too_many", message, "$.texts")
+        return as_json(await batcher.ask(asked, len(asked.texts)))
+
+    return {"/v1/recommend": recommend, "/v1/classify": classify}
+
+
+def _add_answers(app: FastAPI, quick: dict[str, Answer]) -> None:
+    """Describe the quick routes, which `Guard` answers before they get here."""
     refused = (400, 401, 409, 413, 415, 422, 429, 503)
 
     @app.post(
@@ -105,9 +125,7 @@ def _add_answers(app: FastAPI, live: Live, batcher: Batcher) -> None:
         responses=responses("Recommendations", *refused),
     )
     async def recommend(request: Request) -> Response:
-        _refuse_job(live, "recommend")
-        asked = read(_RECOMMEND, await request.body())
-        return as_json(await batcher.ask(asked, len(asked.histories)))
+        return await quick["/v1/recommend"](await request.body())
 
     @app.post(
         "/v1/classify",
@@ -116,12 +134,7 @@ def _add_answers(app: FastAPI, live: Live, batcher: Batcher) -> None:
         responses=responses("Classifications", *refused),
     )
     async def classify(request: Request) -> Response:
-        _refuse_job(live, "classify")
-        asked = read(_CLASSIFY, await request.body())
-        if asked.explain and len(asked.texts) > MOST_EXPLAINED:
-            message = f"explain takes {MOST_EXPLAINED} texts a request at most, got {len(asked.texts):,}. Send fewer"
-            raise Refusal(422, "too_many", message, "$.texts")
-        return as_json(await batcher.ask(asked, len(asked.texts)))
+        return await quick["/v1/classify"](await request.body())
 
 
 def _add_state(app: FastAPI, live: Live, batcher: Batcher, measures: Measures) -> None:
