@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE := 1
+PARALLEL := --numprocesses auto --dist loadfile
 
 .PHONY: setup demo test test-all test-browser check format bench clean
 
@@ -16,11 +17,14 @@ setup: .venv/ready  ## make .venv and install hyperfocal with pinned dependencie
 demo: setup  ## generate data, train, compare with baselines; under two minutes
 	$(BIN)/hyperfocal demo
 
-test: setup  ## the default tests, about three minutes
-	$(BIN)/python -m pytest
+# A process a core, and a thread each.
+test test-all check: export OMP_NUM_THREADS := 1
+
+test: setup  ## the default tests, about five minutes on two cores
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: setup  ## all tests, the slow ones too
-	$(BIN)/python -m pytest --override-ini addopts='-q --strict-markers --doctest-modules'
+	$(BIN)/python -m pytest $(PARALLEL) --override-ini addopts='-q --strict-markers --doctest-modules'
 
 test-browser: setup  ## the pages in a real headless Chromium
 	@command -v chromium > /dev/null || { echo "Install the browser first: apt-get install chromium"; exit 2; }
@@ -30,7 +34,7 @@ check: setup  ## format, lint, types, layer rule, tests, README examples
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 format: setup  ## rewrite the source in the house format
 	$(BIN)/ruff format .
