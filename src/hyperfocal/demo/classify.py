@@ -64,6 +64,7 @@ def _say_where(console: Console, out: Path) -> None:
         f"Table:  {out / 'grid' / 'table.md'}",
         f"Winner: {out / 'grid' / 'winner'}",
         line_of(lambda: write_grid_report(read_grid(out / "grid")), f"{program} report {out / 'grid'}"),
+        f"Try it in a browser: {program} serve {out / 'grid' / 'winner'}",
         "",
         "The same with commands, on these files or on yours:",
         f"  {program} classify grid {data / 'train.jsonl'} --caps none,7 --gammas none,3 --out grid {tree}",

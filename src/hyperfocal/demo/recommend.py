@@ -84,6 +84,7 @@ def _say_where(console: Console, out: Path) -> None:
         f"Run folder:  {out / 'run'}",
         line_of(lambda: write_run_report(out / "run"), f"{program} report {out / 'run'}"),
         f"Predictions: {out / 'predictions.csv'}",
+        f"Try it in a browser: {program} serve {out / 'run'}",
         "",
         "The same with commands, on these files or on yours:",
         f"  {program} recommend fit {out / 'data' / 'train.csv'} --out run --set train.epochs=5",
