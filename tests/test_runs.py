@@ -88,9 +88,11 @@ class TestCheckpoints:
     def test_a_damaged_one_is_named_and_passed_over(self, run, damage, caplog):
         run.write_checkpoint({"a": torch.ones(2)}, {"epoch": 4})
         damage(run.path / CHECKPOINT)
+        there = (run.path / CHECKPOINT).exists()
         assert run.read_checkpoint()[1]["epoch"] == 3
         named = [record.message for record in caplog.records]
-        assert len(named) == (run.path / CHECKPOINT).exists()
+        assert len(named) == there
+        assert not (run.path / CHECKPOINT).exists()  # else it would take the whole one's place
         for message in named:
             assert "checkpoints/last.safetensors is damaged" in message
             assert "goes on from checkpoints/previous.safetensors" in message

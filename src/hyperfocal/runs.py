@@ -203,6 +203,8 @@ class RunFolder:
             else:
                 for damage in errors:
                     logger.warning("%s. It is passed over: training goes on from %s", str(damage).split(". ")[0], name)
+                if errors:  # else the next checkpoint would put the damaged one in place of this
+                    (self.path / CHECKPOINT).unlink(missing_ok=True)
                 return found
         if errors:
             raise errors[0]
@@ -283,7 +285,7 @@ class RunFolder:
             if about.get("checksum", "") not in ("", checksum_of_tensors(tensors, text)):
                 raise ValueError("its checksum is another: bytes have changed on the disk")
             return tensors, json.loads(text)
-        except (SafetensorError, OSError, ValueError) as error:
+        except (SafetensorError, OSError, ValueError, AttributeError) as error:
             raise self.damaged(name, error) from None
 
     @contextmanager

@@ -12,9 +12,9 @@ INSTALL = "Chromium is not installed: `apt-get install chromium` and `make test-
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[object]:
-    """Return Playwright's handle of a running Chromium."""
+    """Return Playwright's handle of a running Chromium; while it is there, nothing else may run an event loop."""
     if CHROMIUM is None:
         if os.environ.get("CI"):
             pytest.fail(INSTALL)

@@ -195,10 +195,36 @@ def test_a_claim_given_back(path):
     assert store.claim(point(0))
 
 
+def test_a_claim_of_another_process_is_not_given_back(path):
+    store = opened(path)
+    child, _ = hold(path)
+    store.release(point(0))
+    store.drop_own()
+    assert not store.claim(point(0))
+    child.kill()
+    child.join()
+
+
+def test_what_could_not_be_given_back_is_dropped(path):
+    store = opened(path)
+    assert store.claim(point(0))
+    store.drop_own()
+    assert store.claim(point(0))
+
+
+def test_a_point_that_is_tried_again_has_not_failed(path):
+    store = opened(path)
+    store.claim(point(0))
+    store.fail(point(0), "broke")
+    assert store.claim(point(0), retry=True)
+    assert store.failed() == {}
+
+
 def changed_claim(path: Path, **columns: object) -> bool:
     """Claim, change the claim, and return whether it can be taken over."""
     store = opened(path)
-    store.release(point(0))
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("DELETE FROM claims")
     assert store.claim(point(0))
     with closing(sqlite3.connect(path)) as db, db:
         for column, value in columns.items():

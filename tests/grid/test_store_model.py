@@ -69,6 +69,7 @@ class Machine(RuleBasedStateMachine):
         assert self.call(worker, self.store.claim, self.point(number), retry=retry) is may
         if may:
             self.held[number] = (worker, self.now)
+            self.ended.pop(number, None)  # a failed one is tried again
 
     @rule(worker=WORKERS, number=POINTS)
     def beat(self, worker, number):
@@ -99,6 +100,14 @@ class Machine(RuleBasedStateMachine):
     def give_back(self, data):
         number = data.draw(st.sampled_from(sorted(self.held)))
         self.call(self.held.pop(number)[0], self.store.release, self.point(number))
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), worker=WORKERS)
+    def give_back_what_is_not_ones_own(self, data, worker):
+        number = data.draw(st.sampled_from(sorted(self.held)))
+        self.call(worker, self.store.release, self.point(number))
+        if self.held[number][0] == worker:
+            del self.held[number]
 
     @invariant()
     def the_store_says_what_the_model_says(self):

@@ -6,6 +6,7 @@ from report_cases import NASTY, classify_run, recommend_run
 
 from hyperfocal.errors import RunError
 from hyperfocal.report.blocks import Chart, Folded, Page, Paragraph, Table
+from hyperfocal.report.classify_evidence import DECIDED
 from hyperfocal.report.classify_page import _headline as classify_headline
 from hyperfocal.report.recommend_page import _headline as recommend_headline
 from hyperfocal.report.run_page import run_page, write_run_report
@@ -87,17 +88,16 @@ def test_the_headline_of_a_recommender_is_its_verdict(low, high, verb):
 
 
 @pytest.mark.parametrize(
-    ("half", "said"),
+    ("rule", "said"),
     [
-        (0.1, "Tuned thresholds raise macro-F1 from .100 to .500."),
-        (0.9, "Tuned thresholds lower macro-F1 from .900 to .500."),
-        (0.45, "Macro-F1 is .500; tuned thresholds make no clear difference to .450 at 0.5."),
+        ("per_label", "Macro-F1 is .500 by a tuned threshold for each label, .450 at 0.5."),
+        ("half", "Macro-F1 is .500 by the threshold 0.5."),
+        ("top_k", "Macro-F1 is .500 by taking the best few labels of each document, .450 at 0.5."),
     ],
 )
-def test_the_headline_of_a_classifier_says_what_thresholds_do(half, said):
-    levels = {"half": half, "tuned": 0.5}
-    intervals = {f"{part}.macro_f1": {"mean": m, "low": m - 0.1, "high": m + 0.1} for part, m in levels.items()}
-    assert classify_headline({"intervals": intervals}).replace("\u2011", "-") == said
+def test_the_headline_of_a_classifier_says_how_it_decides(rule, said):
+    intervals = {"half.macro_f1": {"mean": 0.45}, "tuned.macro_f1": {"mean": 0.5}}
+    assert classify_headline({"intervals": intervals}, DECIDED[rule]).replace("\u2011", "-") == said
 
 
 @pytest.mark.parametrize("job", ["classify", "recommend"])

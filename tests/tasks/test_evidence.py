@@ -32,6 +32,17 @@ def documents(*rows):
     return Labelled(texts, labels(*rows), {})
 
 
+MISSED, WRONG = {"label": "a", "both": False}, {"label": "b", "both": False}
+
+
+def test_what_was_mistaken_is_listed_first_however_many_labels_there_are(monkeypatch):
+    monkeypatch.setattr(evidence_labels, "LISTED", 1)
+    [row] = confusions(labels([0, 2]), documents([0, 1]), NAMES)
+    (example,) = row["examples"]
+    assert example["true"] == [{"label": "b", "both": False}]
+    assert example["decided"] == [{"label": "c", "both": False}]
+
+
 def test_a_confusion_is_a_missed_and_a_wrong_label_in_one_document():
     valid = documents([0], [0], [0, 2], [1], [0])
     found = confusions(labels([1], [1], [1, 2], [1], []), valid, NAMES)
@@ -39,8 +50,8 @@ def test_a_confusion_is_a_missed_and_a_wrong_label_in_one_document():
         ("a", "b", 3, 4)
     ]
     assert found[0]["examples"] == [
-        {"id": "0", "text": "t0", "true": ["a"], "decided": ["b"]},
-        {"id": "1", "text": "t1", "true": ["a"], "decided": ["b"]},
+        {"id": "0", "text": "t0", "true": [MISSED], "decided": [WRONG]},
+        {"id": "1", "text": "t1", "true": [MISSED], "decided": [WRONG]},
     ]
 
 

@@ -207,14 +207,13 @@ def _fit(values: pl.Series, kind: Kind, table: ItemTable) -> ItemColumn:
         parts = _parts(values, kind)
         counts = Counter(value for row in parts for value in dict.fromkeys(row)).most_common(MOST_VALUES)
         column = ItemColumn(values.name, kind, dict(counts), items=sum(map(bool, parts)), deviation=0.0)
-        shared = _log_shared(column, _bag(column, parts))
-        known = shared[~np.isnan(shared)]
+        found = _log_shared(column, _bag(column, parts)).astype(np.float64)
     elif kind == "encoder":
         return ItemColumn(values.name, kind, deviation=float(values.drop_nulls().n_unique() > 1))
     else:
         column = ItemColumn(values.name, kind)
         found = _as_numbers(values, kind, table)
-        known = found[~np.isnan(found)]
+    known = found[~np.isnan(found)]
     mean, deviation = (float(known.mean()), float(known.std())) if len(known) else (0.0, 0.0)
     return msgspec.structs.replace(column, mean=mean, deviation=deviation if deviation > 1e-9 else 0.0)
 
@@ -266,7 +265,7 @@ def _shared(column: ItemColumn, bag: sparse.csr_matrix) -> NDArray[np.float32]:
     return _standardised(column, _log_shared(column, bag)) if column.values else np.zeros((bag.shape[0], 2), np.float32)
 
 
-def _as_numbers(values: pl.Series, kind: Kind, table: ItemTable) -> NDArray[np.float32]:
+def _as_numbers(values: pl.Series, kind: Kind, table: ItemTable) -> NDArray[np.float64]:
     """Return (L,) numbers, nan where one is missing."""
     if kind == "date":
         found = (values if values.dtype in (pl.Date, pl.Datetime) else _dates(values.cast(pl.String))).cast(pl.Date)
@@ -280,14 +279,14 @@ def _as_numbers(values: pl.Series, kind: Kind, table: ItemTable) -> NDArray[np.f
             f"{table.name}: column {values.name!r}: {example!r} is no {kind}; {int(wrong.sum()):,} values are none. "
             f"Correct them, or read the column as another kind, as {values.name}:category"
         )
-    return numbers.fill_null(float("nan")).to_numpy().astype(np.float32)
+    return numbers.fill_null(float("nan")).to_numpy()  # squares of large ids overflow float32
 
 
 def _dates(values: pl.Series) -> pl.Series:
     return values.str.strip_chars().str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False)
 
 
-def _standardised(column: ItemColumn, values: NDArray[np.float32]) -> NDArray[np.float32]:
+def _standardised(column: ItemColumn, values: NDArray[Any]) -> NDArray[np.float32]:
     """Return (L, 2): how many standard deviations above the mean, 0 where it is missing; and whether it is missing."""
     missing = np.isnan(values)
     scaled = np.where(missing, 0, (values - column.mean) / (column.deviation or 1))

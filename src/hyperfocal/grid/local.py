@@ -71,6 +71,7 @@ def run_points(
         RunError: the store cannot be written; a worker process died at the start or between two points.
         KeyboardInterrupt: Ctrl-C; what was done is stored.
     """
+    store.drop_own()
     ended = store.done() | (set() if retry else store.failed().keys())
     missing = [point for point in points if point.key(store.fingerprint) not in ended]
     watch.skipped(len(points) - len(missing))

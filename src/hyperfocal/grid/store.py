@@ -115,6 +115,7 @@ class Store:
             ended = db.execute("SELECT status FROM results WHERE key = ?", (key,)).fetchone()
             if (ended and not (retry and ended[0] == "failed")) or key in _held(db, now):
                 return False
+            db.execute("DELETE FROM results WHERE key = ? AND status = 'failed'", (key,))  # it is tried again
             db.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?)", (key, *own_claim(now)))
             return True
 
@@ -131,9 +132,15 @@ class Store:
             return _held(db, datetime.now(UTC).timestamp())
 
     def release(self, point: Point) -> None:
-        """Give a claimed point back unfinished, as after Ctrl-C."""
+        """Give a point that this process claimed back unfinished, as after Ctrl-C."""
+        mine = (point.key(self.fingerprint), *own_claim(0.0)[:3])
         with self._file.transaction() as db:
-            db.execute("DELETE FROM claims WHERE key = ?", (point.key(self.fingerprint),))
+            db.execute("DELETE FROM claims WHERE key = ? AND host = ? AND pid = ? AND birth = ?", mine)
+
+    def drop_own(self) -> None:
+        """Void the claims that this process could not give back, as on a full disk."""
+        with self._file.transaction() as db:
+            db.execute("DELETE FROM claims WHERE host = ? AND pid = ? AND birth = ?", own_claim(0.0)[:3])
 
     def put(self, point: Point, values: dict[str, float], resamples: dict[str, Tensor], *, seconds: float) -> None:
         """Keep what a point reached; on return it is on the disk. A point that is done already stays as it is.

@@ -12,6 +12,13 @@ from hyperfocal.report.reliability import reliability_chart
 from hyperfocal.report.run_material import MISSING, RunMaterial
 from hyperfocal.report.run_sections import number
 
+DECIDED = {
+    "half": "the threshold 0.5",
+    "global": "one tuned threshold",
+    "per_label": "a tuned threshold for each label",
+    "top_k": "taking the best few labels of each document",
+}
+
 
 def threshold_section(material: RunMaterial) -> Section:
     """Return the threshold curve and the reliability diagram, or what is missing."""
@@ -30,9 +37,10 @@ def threshold_section(material: RunMaterial) -> Section:
         for at, value in zip(curve["threshold"], curve[field], strict=True)
     ]
     best = max(zip(curve["macro_f1"], curve["threshold"], strict=True), key=lambda pair: pair[0] or 0)
+    decided = DECIDED[str(material.settings["decide.rule"])]
     words = (
-        f"One threshold for all labels would be best at {best[1]:g} for macro-F1 ({number(best[0])}); "
-        f"a threshold for each label reaches {number(values['tuned.macro_f1'])}, "
+        f"One threshold for all labels would be best at {best[1]:g} for macro-F1 ({number(best[0])}), with hindsight; "
+        f"the run decides by {decided}, which reaches {number(values['tuned.macro_f1'])}, "
         "scored on documents that did not tune it."
     )
     about = "F1 when every label is decided from the same probability on, on all validation documents."
@@ -83,9 +91,6 @@ def _documents(number: int) -> str:
 
 
 def _document(example: dict[str, Any], called: Callable[[str], str]) -> Quote:
-    true, decided = example["true"], example["decided"]
-    rows = [
-        ("true", [(called(label), label in decided) for label in true]),
-        ("given", [(called(label), label in true) for label in decided]),
-    ]
+    parts = {"true": example["true"], "given": example["decided"]}
+    rows = [(name, [(called(each["label"]), bool(each["both"])) for each in part]) for name, part in parts.items()]
     return Quote(f"Document {example['id']}", example["text"] or "(no text)", rows)

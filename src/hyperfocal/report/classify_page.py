@@ -7,7 +7,7 @@ from typing import Any
 from hyperfocal.metrics.frequency import BUCKETS, HEAD, TAIL
 from hyperfocal.report import charts
 from hyperfocal.report.blocks import DASH, Cell, Chart, Page, Paragraph, Section, Table
-from hyperfocal.report.classify_evidence import confusion_section, threshold_section
+from hyperfocal.report.classify_evidence import DECIDED, confusion_section, threshold_section
 from hyperfocal.report.classify_labels import label_table, label_tail, read_labels
 from hyperfocal.report.label_tables import data_lines, how_decided
 from hyperfocal.report.run_material import RunMaterial
@@ -54,7 +54,10 @@ def classify_page(material: RunMaterial) -> Page:
     with run.guard("metrics.json"):
         lines = data_lines(metrics["data"])
         fixed = [_scores(metrics), _buckets(metrics)]
-        headline, lead = _headline(metrics), [_asked(metrics), _ranked(metrics)]
+        headline, lead = (
+            _headline(metrics, DECIDED[str(material.settings["decide.rule"])]),
+            [_asked(metrics), _ranked(metrics)],
+        )
     with run.guard(EVIDENCE):
         found = [threshold_section(material), confusion_section(material)]
     with run.guard("history.jsonl"):
@@ -70,17 +73,11 @@ def classify_page(material: RunMaterial) -> Page:
     )
 
 
-def _headline(metrics: dict[str, Any]) -> str:
-    half, tuned = (metrics["intervals"][f"{part}.macro_f1"] for part in ("half", "tuned"))
-    values = f"from {number(half['mean'])} to {number(tuned['mean'])}"
-    if None in (*half.values(), *tuned.values()):
-        return f"Macro{HYPHEN}F1 is {number(tuned['mean'])} with tuned thresholds."
-    if tuned["low"] > half["high"]:
-        return f"Tuned thresholds raise macro{HYPHEN}F1 {values}."
-    if tuned["high"] < half["low"]:
-        return f"Tuned thresholds lower macro{HYPHEN}F1 {values}."
-    no_change = f"tuned thresholds make no clear difference to {number(half['mean'])} at 0.5"
-    return f"Macro{HYPHEN}F1 is {number(tuned['mean'])}; {no_change}."
+def _headline(metrics: dict[str, Any], decided: str) -> str:
+    """Say what macro-F1 is, and at 0.5 beside it: which of both is better is for the intervals in the table to tell."""
+    half, tuned = (metrics["intervals"][f"{part}.macro_f1"]["mean"] for part in ("half", "tuned"))
+    beside = f", {number(half)} at 0.5" if decided != DECIDED["half"] else ""
+    return f"Macro{HYPHEN}F1 is {number(tuned)} by {decided}{beside}."
 
 
 def _asked(metrics: dict[str, Any]) -> str:

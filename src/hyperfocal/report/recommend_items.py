@@ -64,10 +64,9 @@ def _bucket_cell(bucket: str) -> Cell:
 
 
 def _concentration(evidence: dict[str, Any]) -> str:
-    rare = sum(row["items"] for row in evidence["by_frequency"] if row["to"] < TAIL)
     never = evidence["items"] - sum(row["shown"] > 0 for row in evidence["table"])
     listed = len(evidence["table"]) == evidence["items"]
-    words = f"About {rare:,} of {evidence['items']:,} items have fewer than {TAIL} training events."
+    words = f"{evidence['rare']:,} of {evidence['items']:,} items have fewer than {TAIL} training events."
     return words + (f" {never:,} items were recommended to nobody." if listed else "")
 
 

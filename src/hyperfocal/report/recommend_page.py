@@ -124,8 +124,8 @@ def _on_train(metrics: dict[str, Any]) -> str:
     ours = number(metrics["scores"][metrics["model"]][metric]["mean"], DIGITS)
     learnt = number(metrics["train"][metric]["mean"], DIGITS)
     return (
-        f"On {metrics['train']['users']:,} training users {metric} is {learnt}, on validation users {ours}: "
-        "the distance is what was learnt by heart."
+        f"On {metrics['train']['users']:,} training users {metric} is {learnt}, on validation users {ours}; "
+        "what is more was perhaps learnt by heart."
     )
 
 

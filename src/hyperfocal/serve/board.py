@@ -98,6 +98,6 @@ class Follower:
                 return
             number, run = self.board.wanted()
             if number != self.number:
-                self.number = number
                 await self.live.try_swap(run)
+                self.number = number  # only now: a wish that came while another was loaded is heard too
                 self.board.tell(number, self.live.version)

@@ -81,12 +81,12 @@ class ClassifyPredictor:
         """Return the labels and best scores of one text's (1, L) logits."""
         decisions = self._decisions(request.threshold)
         decided = self._classifier._completed(decisions.decide(scores)).indices.tolist()
-        depth = max(request.top, int(request.explain))
+        chosen, depth = set(decided), max(request.top, int(request.explain))
         values, best = scores[0].topk(min(depth, scores.shape[1]))
         needed = None if decisions.top_k else decisions.thresholds[best].sigmoid().tolist()
         ranked = [
             LabelScore(
-                self._labels[label], score, None if needed is None else needed[rank], label in decided,
+                self._labels[label], score, None if needed is None else needed[rank], label in chosen,
                 self._paths[label],
             )
             for rank, (label, score) in enumerate(zip(best.tolist(), values.sigmoid().tolist(), strict=True))

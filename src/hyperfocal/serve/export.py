@@ -111,7 +111,7 @@ def refuse_taken(folder: Path, overwrite: bool) -> None:
         raise RunError(f"{folder}: is a file, not a folder. Choose another")
     if not folder.is_dir() or not any(folder.iterdir()):
         return
-    if not ((folder / SETTINGS).is_file() and (folder / "README.md").is_file()):
+    if not (all((folder / name).is_file() for name in (SETTINGS, "vocabulary.json", "README.md"))):
         raise RunError(f"{folder}: it holds files that are no export. Choose another folder")
     if not overwrite:
         raise RunError(f"{folder}: holds an export already. Replace it with --overwrite, or choose another folder")

@@ -6,9 +6,11 @@ responses costs more than the answer of a small network. It describes them all t
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -42,7 +44,7 @@ class Guard:
         live: says whether the service is about to end: connections are then closed after their answer.
         measures: count the requests.
         key: that the header Authorization must bear; "" is none.
-        most_bytes: of a body.
+        limits: bytes of a body, and the seconds in which it has to come.
         quick: path -> from the body of a POST to its answer.
     """
 
@@ -53,12 +55,12 @@ class Guard:
         live: Live,
         measures: Measures,
         key: str,
-        most_bytes: int,
+        limits: tuple[int, float],
         quick: Mapping[str, Answer],
     ) -> None:
         self._app, self._live, self._measures, self._quick = app, live, measures, quick
         self._bearer = f"Bearer {key}".encode() if key else b""
-        self._most_bytes = most_bytes
+        self._most_bytes, self._seconds = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -85,7 +87,9 @@ class Guard:
             elif refusal is None:
                 await self._app(scope, self._counted(scope, receive), answer)
             else:
-                await _discard(receive)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._seconds):
+                        await _discard(receive)
                 await refusal.response()(scope, receive, answer)
         finally:
             path = scope["path"] if scope["path"] in COUNTED else "other"
@@ -93,7 +97,15 @@ class Guard:
 
     async def _answer(self, quick: Answer, receive: Receive) -> Response:
         try:
-            return await quick(await _body(receive))
+            async with asyncio.timeout(self._seconds):
+                content = await _body(receive)
+        except TimeoutError:
+            message = f"the body did not come within {self._seconds:g} seconds"
+            return Refusal(408, "too_slow", message, headers={"Connection": "close"}).response()
+        except Refusal as refusal:
+            return refusal.response()
+        try:
+            return await quick(content)
         except Refusal as refusal:
             return refusal.response()
         except HyperfocalError as error:
@@ -121,8 +133,8 @@ class Guard:
         return Refusal(413, "too_large", message)
 
     def _counted(self, scope: Scope, receive: Receive) -> Receive:
-        """Return what refuses a body that grows too large; one that tells its length is checked already."""
-        if scope["method"] != "POST" or any(name == b"content-length" for name, _ in scope["headers"]):
+        """Return what refuses a body that grows too large, whatever length it told."""
+        if scope["method"] != "POST":
             return receive
         read = 0
 

@@ -18,6 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 from hyperfocal.errors import HyperfocalError
 from hyperfocal.serve.batching import Batcher
 from hyperfocal.serve.description import body, describe, responses
+from hyperfocal.serve.explaining import MOST_WORDS
 from hyperfocal.serve.files import add_pages
 from hyperfocal.serve.guard import Answer, Guard
 from hyperfocal.serve.live import Live
@@ -85,7 +86,7 @@ def create_app(
 
     app = FastAPI(title="hyperfocal", version=VERSION, lifespan=life, docs_url=None, redoc_url=None)
     quick = _answers(live, batcher)
-    app.add_middleware(Guard, live=live, measures=measures, key=key, most_bytes=limits.bytes, quick=quick)
+    app.add_middleware(Guard, live=live, measures=measures, key=key, limits=(limits.bytes, limits.seconds), quick=quick)
     install(app)
     describe(app, keyed=bool(key))
     _add_answers(app, quick)
@@ -101,7 +102,7 @@ def _answers(live: Live, batcher: Batcher) -> dict[str, Answer]:
     async def recommend(content: bytes) -> Response:
         _refuse_job(live, "recommend")
         asked = read(_RECOMMEND, content)
-        return as_json(await batcher.ask(asked, len(asked.histories)))
+        return as_json(await batcher.ask(asked, len(asked.histories) + len(asked.new_items)))
 
     async def classify(content: bytes) -> Response:
         _refuse_job(live, "classify")
@@ -109,7 +110,8 @@ def _answers(live: Live, batcher: Batcher) -> dict[str, Answer]:
         if asked.explain and len(asked.texts) > MOST_EXPLAINED:
             message = f"explain takes {MOST_EXPLAINED} texts a request at most, got {len(asked.texts):,}. Send fewer"
             raise Refusal(422, "too_many", message, "$.texts")
-        return as_json(await batcher.ask(asked, len(asked.texts)))
+        rows = len(asked.texts) * (1 + MOST_WORDS if asked.explain else 1)  # each word left out is one more text
+        return as_json(await batcher.ask(asked, rows))
 
     return {"/v1/recommend": recommend, "/v1/classify": classify}
 
@@ -237,4 +239,7 @@ def _search(live: Live, text: str, limit: int) -> list[str]:
 
 
 def _on_this_machine(request: Request) -> bool:
-    return request.client is not None and ip_address(request.client.host).is_loopback
+    try:
+        return request.client is not None and ip_address(request.client.host).is_loopback
+    except ValueError:  # a proxy hides who asks
+        return False

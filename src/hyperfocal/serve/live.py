@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hyperfocal.errors import ConfigError, HyperfocalError
+from hyperfocal.errors import ConfigError
 from hyperfocal.serve.predictor import load_predictor
 
 log = logging.getLogger("hyperfocal.serve")
@@ -73,7 +73,7 @@ class Live:
         """Swap as `swap` does, and return "" or why nothing changed, which is logged."""
         try:
             await self.swap(path)
-        except (HyperfocalError, OSError) as error:
+        except Exception as error:  # whoever asked is not here to hear it, and who follows must go on
             log.error("not swapped, the run that is there goes on: %s", error)
             return str(error)
         return ""

@@ -43,6 +43,10 @@ class Predictor(Protocol):
 
 
 Engine = Callable[[Path, str], Predictor]  # a run folder and the version of its model
+ANSWERING = (
+    CONFIG, MODEL, "vocabulary.json", "thresholds.json", "features.json", "taxonomy.json", "baselines.safetensors",
+    "items.json", "items.safetensors",
+)  # fmt: skip
 TORCH: dict[str, Engine] = {"recommend": load_recommend, "classify": load_classify}
 ONNX: dict[str, Engine] = {"recommend": recommend_by_onnx, "classify": classify_by_onnx}
 ENGINES: dict[str, dict[str, Engine]] = {"torch": TORCH, "onnx": ONNX}  # name -> job -> engine
@@ -88,10 +92,11 @@ def job_of(run: RunFolder) -> str:
 
 
 def version_of(run: RunFolder) -> str:
-    """Return a checksum of the model and its settings: the same wherever the same run is served."""
+    """Return a checksum of all files that answers depend on: the same wherever the same run is served."""
     digest = hashlib.sha256()
-    for name in (CONFIG, MODEL):
+    for name in ANSWERING:
         if run.has(name):
+            digest.update(name.encode())
             with (run.path / name).open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:12]

@@ -77,11 +77,11 @@ class RecommendPredictor:
     def answer(self, requests: Sequence[RecommendRequest]) -> list[Recommendations | Refusal]:
         """Return the answer to each request, or why there is none; those over the same items are ranked together."""
         answers: list[Any] = [None] * len(requests)
-        together: dict[bytes, list[int]] = {}
+        together: dict[tuple[bytes, int | None], list[int]] = {}  # of one k: then ties fall as they do alone
         for place, request in enumerate(requests):
             key = msgspec.json.encode(request.new_items) if request.new_items else b""
-            together.setdefault(key, []).append(place)
-        for key, places in together.items():
+            together.setdefault((key, request.k), []).append(place)
+        for (key, _), places in together.items():
             try:
                 catalogue = self._catalogue(key, requests[places[0]].new_items)
             except (HyperfocalError, pl.exceptions.PolarsError) as error:  # a list where a number is expected

@@ -21,7 +21,7 @@ import click
 from hyperfocal.errors import HyperfocalError
 from hyperfocal.serve.board import Board
 from hyperfocal.serve.measures import FOLDER
-from hyperfocal.serve.server import Service, serve
+from hyperfocal.serve.server import LAST, Service, serve
 
 PAUSE = 1.0  # seconds before a process that died is replaced
 
@@ -61,6 +61,8 @@ class _Workers:
             self._processes.append(self._start())
             if started in (1, self._board.workers):
                 code = code or self._until_ready(started)
+            if code or self._ending:
+                break
         if not code and not self._ending:
             announce()
         while not code and not self._ending:
@@ -98,10 +100,12 @@ class _Workers:
                 self._processes[place] = self._start()
 
     def _end_all(self) -> None:
+        self._listening.close()  # else the kernel goes on taking connections that nobody will answer
         for process in self._processes:
             process.terminate()
         for process in self._processes:
-            process.join()
+            process.join(LAST + 10)
+            process.kill()
 
     def _end(self, *_: object) -> None:
         self._ending = True

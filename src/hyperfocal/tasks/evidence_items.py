@@ -10,6 +10,7 @@ from torch import Tensor
 from hyperfocal.data.sequences import Holdout
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.labels import SparseLabels
+from hyperfocal.metrics.frequency import TAIL
 from hyperfocal.metrics.ranking import NO_ITEM, Scorer, find_hits, rank_items
 from hyperfocal.tasks.evidence import LISTED, SHOWN, cut
 
@@ -34,6 +35,7 @@ def item_evidence(score: Scorer, valid: Holdout, counts: Tensor, vocabulary: Voc
     return {
         "users": len(holdout),
         "items": len(counts),
+        "rare": int((counts < TAIL).sum()),
         "k": k,
         "by_frequency": _by_frequency(table),
         "table": _rows(table, vocabulary.names),

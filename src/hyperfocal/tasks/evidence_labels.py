@@ -86,11 +86,13 @@ def _example(at: int, decided: SparseLabels, valid: Labelled, names: list[str]) 
     return {
         "id": cut(documents.ids[at]),
         "text": cut(documents.texts[at], LONGEST),
-        "true": _named(valid.labels, at, names),
-        "decided": _named(decided, at, names),
+        "true": _named(valid.labels, decided, at, names),
+        "decided": _named(decided, valid.labels, at, names),
     }
 
 
-def _named(labels: SparseLabels, at: int, names: list[str]) -> list[str]:
-    first, last = int(labels.indptr[at]), int(labels.indptr[at + 1])
-    return [cut(names[label]) for label in labels.indices[first:last][:LISTED].tolist()]
+def _named(labels: SparseLabels, others: SparseLabels, at: int, names: list[str]) -> list[dict[str, Any]]:
+    """Return a document's labels, those that the others lack first, each with whether they have it too."""
+    row, other = (part.indices[int(part.indptr[at]) : int(part.indptr[at + 1])].tolist() for part in (labels, others))
+    listed = sorted(row, key=lambda label: label in other)[:LISTED]
+    return [{"label": cut(names[label]), "both": label in other} for label in listed]

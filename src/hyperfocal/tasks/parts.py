@@ -117,7 +117,7 @@ def _append(paths: list[Path], whole: Path) -> None:
 
 def _append_tables(paths: list[Path], whole: Path) -> None:
     try:
-        pl.scan_parquet(paths).sink_parquet(whole, row_group_size=ROW_GROUP, maintain_order=True)
+        pl.scan_parquet(paths, glob=False).sink_parquet(whole, row_group_size=ROW_GROUP, maintain_order=True)
     except pl.exceptions.PolarsError as error:  # a full disk
         raise OSError(str(error)) from error
 

@@ -2,7 +2,7 @@
 
 With HYPERFOCAL_SCREENSHOTS=FOLDER every picture is kept there. README's are those 1280 wide and light:
 
-    HYPERFOCAL_SCREENSHOTS=shots python -m pytest tests/browser/test_page.py -k edge
+    HYPERFOCAL_SCREENSHOTS=shots python -m pytest tests/browser/test_service_page.py -k edge
 """
 
 from __future__ import annotations
