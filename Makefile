@@ -20,7 +20,7 @@ demo: setup  ## generate data, train, compare with baselines; under two minutes
 # A process a core, and a thread each.
 test test-all check: export OMP_NUM_THREADS := 1
 
-test: setup  ## the default tests, about five minutes on two cores
+test: setup  ## the default tests, about eight minutes on two cores
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: setup  ## all tests, the slow ones too

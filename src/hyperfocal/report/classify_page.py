@@ -37,8 +37,6 @@ RANKING = {
     "propensity-scored precision at 5": "psp@5",
     "calibration error (less is better)": "calibration_error",
 }
-LABEL_COLUMNS = ("precision", "recall", "f1", "average_precision")
-SCORES = {"f1": "F1, tuned", "average_precision": "average precision"}
 BY_SIZE = f"head: {HEAD} training documents or more; medium: {TAIL} to {HEAD - 1}; tail: fewer than {TAIL}"
 
 
