@@ -315,6 +315,18 @@ def schedule_factor(settings: TrainSettings, step: int, total_steps: int) -> flo
     return (1 + math.cos(math.pi * (step - warmup) / max(total_steps - warmup, 1))) / 2
 
 
+def training_device(asked: str = "auto") -> str:
+    """Return "cpu" or "cuda"; "auto" is cuda where torch sees such a device.
+
+    Raises:
+        ConfigError: cuda was asked for and there is none.
+    """
+    found = torch.cuda.is_available()
+    if asked == "cuda" and not found:
+        raise ConfigError("train.device = 'cuda' is not allowed: torch sees no CUDA device here. Expected auto or cpu")
+    return "cuda" if found and asked != "cpu" else "cpu"
+
+
 def set_threads(asked: int) -> int:
     """Let torch use that many CPU threads, never more than this process has cores; return how many.
 

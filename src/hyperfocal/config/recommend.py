@@ -105,6 +105,7 @@ class RankingTrainSettings(TrainSettings, frozen=True, kw_only=True):
     epochs: AtLeastOne = 20  # at most
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup_steps: AtLeastZero = 100
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # where the network learns; auto is cuda where there is one
     minutes: NotNegative = 0.0  # of training at most, to the end of an epoch; the best weights so far stay; 0 is off
     metric: Annotated[str, Meta(pattern=r"^(map|recall|ndcg|hit|mrr)@[1-9]\d*$")] = "map@3"
 

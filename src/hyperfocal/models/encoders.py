@@ -33,7 +33,8 @@ class Mean(nn.Module):
 
     def forward(self, items: Tensor, places: Tensor | None = None) -> Tensor:
         """Return (B, T, D) of (B, T, D), or (B, D) at (B,) places."""
-        age = torch.arange(items.shape[1])[:, None] - torch.arange(items.shape[1])
+        steps = torch.arange(items.shape[1], device=items.device)
+        age = steps[:, None] - steps
         weights = torch.where(age >= 0, self.decay ** age.clamp(min=0), 0.0)
         means: Tensor = (weights / weights.sum(1, keepdim=True)) @ items
         return means if places is None else at(means, places)
@@ -107,7 +108,7 @@ class Block(nn.Module):
             found = found.transpose(1, 2).flatten(2)
         else:
             queries = at(queries.transpose(1, 2), places)[:, :, None]  # (B, heads, 1, D / heads)
-            seen = torch.arange(hidden.shape[1]) <= places[:, None]
+            seen = torch.arange(hidden.shape[1], device=hidden.device) <= places[:, None]
             found = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=seen[:, None, None])
             found = found[:, :, 0].flatten(1)
         combined: Tensor = self.combine(found)
@@ -116,7 +117,7 @@ class Block(nn.Module):
 
 def at(vectors: Tensor, places: Tensor) -> Tensor:
     """Return the vectors of (B, T, ...) at (B,) places."""
-    return vectors[torch.arange(places.shape[0]), places]
+    return vectors[torch.arange(places.shape[0], device=places.device), places]
 
 
 def rotated(vectors: Tensor) -> Tensor:
@@ -124,9 +125,9 @@ def rotated(vectors: Tensor) -> Tensor:
 
     Pairs (x_i, x_{i + E/2}) turn by t * 10000^(-2i/E) at place t. Source: Su et al. 2021, RoFormer.
     """
-    places, half = vectors.shape[-2], vectors.shape[-1] // 2
-    speeds = torch.exp(torch.arange(half) * (-math.log(ROTATION_BASE) / half))
-    angles = torch.arange(places)[:, None] * speeds
+    places, half, device = vectors.shape[-2], vectors.shape[-1] // 2, vectors.device
+    speeds = torch.exp(torch.arange(half, device=device) * (-math.log(ROTATION_BASE) / half))
+    angles = torch.arange(places, device=device)[:, None] * speeds
     first, second = vectors[..., :half], vectors[..., half:]
     cos, sin = angles.cos(), angles.sin()
     return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)

@@ -11,6 +11,7 @@ Source: the dropout of the preference vectors in Volkovs et al. 2017, DropoutNet
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -69,11 +70,18 @@ class FeatureVectors(nn.Module):
         self.popularity = nn.Parameter(torch.zeros(width + 1))
         self.shared = nn.Parameter(functional.pad(torch.zeros(width), (0, 1), value=bias))
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FeatureVectors:
+        """Take the features along, where the parameters are moved to another device."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        moved = {name: fn(part) for name, part in self.features._asdict().items() if isinstance(part, Tensor)}
+        self.features = self.features._replace(**moved)
+        return self
+
     def forward(self, own: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """Return the (L, D) vectors and (L,) biases of the training items, of (L, D) and (L,) own ones."""
         own = torch.cat([own, bias[:, None]], 1) + self.features.popularity[:, None] * self.popularity
         if self.training and self.drop:
-            own = own * (torch.rand(len(own), 1) >= self.drop)
+            own = own * (torch.rand(len(own), 1, device=own.device) >= self.drop)
         whole = own + self.of(self.features)
         return whole[:, :-1], whole[:, -1]
 

@@ -117,7 +117,10 @@ class CausalNetwork(nn.Module):
     def scores(self, histories: Tensor) -> Tensor:
         """Return (B, L) logits of what follows (B, T) histories, newest last, filled up on the left."""
         lengths = (histories != self.num_items).sum(1)
-        places = torch.arange(int(lengths.max().clamp(min=1))) + (histories.shape[1] - lengths)[:, None]
+        places = (
+            torch.arange(int(lengths.max().clamp(min=1)), device=lengths.device)
+            + (histories.shape[1] - lengths)[:, None]
+        )
         last = histories.shape[1] - 1
         items = torch.where(places <= last, histories.gather(1, places.clamp(max=last)), self.num_items)
         vectors, biases = self.output()

@@ -47,13 +47,13 @@ from hyperfocal.tasks.evidence import keep_evidence
 from hyperfocal.tasks.evidence_labels import label_evidence
 from hyperfocal.tasks.features import TextFeatures, check_training
 from hyperfocal.tasks.features import Watch as EncodingWatch
-from hyperfocal.tasks.finetune import encode, finetune, training_device
+from hyperfocal.tasks.finetune import encode, finetune
 from hyperfocal.tasks.folders import begin_run, resolve_settings
 from hyperfocal.tasks.heads import Watch, cross_scores, refit_head, score_documents, train_head
 from hyperfocal.tasks.indicator import Indicator, as_label_lists
 from hyperfocal.tasks.label_scores import cross_decided, evaluation, table_of_labels, tier_scores
 from hyperfocal.thresholds import Decisions, tune_decisions
-from hyperfocal.train import set_threads
+from hyperfocal.train import set_threads, training_device
 
 BEST = 10  # labels whose scores `predict` writes
 

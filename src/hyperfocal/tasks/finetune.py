@@ -26,7 +26,7 @@ from hyperfocal.models.encoder import find_encoder, load_encoder
 from hyperfocal.models.text import Features, TextHead
 from hyperfocal.runs import ENCODER, RunFolder
 from hyperfocal.tasks.heads import VALIDATION, Watch, make_head, make_loss, score_documents, train_job
-from hyperfocal.train import Job
+from hyperfocal.train import Job, training_device
 
 Encoder = Any  # a SentenceTransformer; heavy imports are inside
 
@@ -41,11 +41,6 @@ class Network(nn.Module):
     def forward(self, texts: list[str]) -> Tensor:
         """Return what the last layer of the head reads, (B, W)."""
         return self.head.hidden_of(embed(self.encoder, texts))
-
-
-def training_device() -> str:
-    """Return "cuda" where there is such a device, else "cpu": on it an encoder learns and is asked afterwards."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def embed(encoder: Encoder, texts: list[str]) -> Tensor:

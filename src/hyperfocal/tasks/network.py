@@ -29,7 +29,7 @@ from hyperfocal.models.sequence import CausalNetwork, ConcatMLP
 from hyperfocal.runs import RunFolder
 from hyperfocal.tasks.folders import checkpoint_keeper, restore
 from hyperfocal.tasks.preparation import Prepared
-from hyperfocal.train import Job, Progress, Trainer
+from hyperfocal.train import Job, Progress, Trainer, training_device
 
 Network = ConcatMLP | CausalNetwork
 
@@ -118,7 +118,7 @@ def widened_network(network: Network, settings: RecommendSettings, data: Prepare
 
 def network_scorer(network: Network, history: int) -> Scorer:
     """Return the function from histories to (U, L) scores."""
-    return lambda histories: network.scores(histories.last(history))
+    return lambda histories: network.scores(histories.last(history).to(network.bias.device))
 
 
 def train_network(
@@ -132,13 +132,17 @@ def train_network(
 ) -> tuple[nn.Module, list[dict[str, float]]]:
     """Train a network, None a new one, that of the settings; return it with its best weights, and a row an epoch.
 
+    It learns on the device of the settings, and comes back on the CPU.
+
     Raises:
+        ConfigError: there is no such device.
         RunError: the checkpoint to resume from is damaged.
         TrainingError: the loss is no longer a number.
         KeyboardInterrupt: Ctrl-C, after a checkpoint.
     """
-    network = network or make_network(settings, len(data.vocabulary), data.features)
-    loss = make_loss(settings.loss, torch.bincount(data.train.items, minlength=len(data.vocabulary)))
+    device = training_device(settings.train.device)
+    network = (network or make_network(settings, len(data.vocabulary), data.features)).to(device)
+    loss = make_loss(settings.loss, torch.bincount(data.train.items, minlength=len(data.vocabulary))).to(device)
     scorer = network_scorer(network, settings.data.history)
 
     def step_loss(index: Tensor) -> Tensor:
@@ -159,14 +163,13 @@ def train_network(
         minutes=settings.train.minutes,
     )
     trainer = Trainer(job, save=checkpoint_keeper(run), watch=watch)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[device] if device == "cuda" else []):
         torch.manual_seed(settings.seed + 1)  # of dropout
         if resume:
             restore(trainer, run)
         if not trainer.run():
             raise KeyboardInterrupt
-    network.eval()
-    return network, trainer.progress.history
+    return network.cpu().eval(), trainer.progress.history
 
 
 def read_batch(
@@ -177,13 +180,15 @@ def read_batch(
     P is one an example, or one a position of the windows.
     """
     weight, bias = network.output()
+    device = bias.device
     if isinstance(network, CausalNetwork):
         assert isinstance(examples, Windows)
         items, positions, labels = examples.batch(index)
-        return network(items, weight).flatten(0, 1)[positions], weight, bias, labels
+        hidden = network(items.to(device), weight).flatten(0, 1)[positions.to(device)]
+        return hidden, weight, bias, labels.to(device)
     assert isinstance(examples, Examples)
     histories, labels = examples.batch(index)
-    return network(histories), weight, bias, labels
+    return network(histories.to(device)), weight, bias, labels.to(device)
 
 
 def _batches(examples: Examples | Windows, batch_size: int) -> Callable[[torch.Generator], Sequence[Tensor]] | None:
