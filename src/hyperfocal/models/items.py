@@ -40,6 +40,17 @@ class ItemFeatures(NamedTuple):
     popularity: Tensor
     num_values: int
 
+    def each(self, change: Callable[[Tensor], Tensor]) -> ItemFeatures:
+        """Return the features with every tensor changed, as by a move to another device."""
+        return ItemFeatures(
+            change(self.offsets),
+            change(self.values),
+            change(self.weights),
+            change(self.numbers),
+            change(self.popularity),
+            self.num_values,
+        )
+
     def followed_by(self, others: ItemFeatures) -> ItemFeatures:
         """Return the features of these items and then of others, which have the same values and numbers."""
         return ItemFeatures(
@@ -73,8 +84,7 @@ class FeatureVectors(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FeatureVectors:
         """Take the features along, where the parameters are moved to another device."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        moved = {name: fn(part) for name, part in self.features._asdict().items() if isinstance(part, Tensor)}
-        self.features = self.features._replace(**moved)
+        self.features = self.features.each(fn)
         return self
 
     def forward(self, own: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
