@@ -73,5 +73,4 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     main()
