@@ -25,7 +25,7 @@ from hyperfocal.losses import (
     prior_bias,
 )
 from hyperfocal.losses.reduction import divisor
-from hyperfocal.losses.sampled import SampledLoss
+from hyperfocal.losses.sampling import SampledLoss
 from hyperfocal.metrics.ranking import Scorer, rank_items, score_ranking
 from hyperfocal.models.items import ItemFeatures
 from hyperfocal.models.sequence import CausalNetwork, ConcatMLP
