@@ -88,7 +88,10 @@ CASES = {  # name -> (dtype, training)
     ),
     "head": (torch.float32, lambda: classify(sparse=True, **SGD, **{"loss.name": "focal"})),
     "head adamw": (torch.float64, lambda: classify(sparse=True, **{"loss.reduction": "positives"})),
-    "dense head": (torch.float64, lambda: classify(sparse=False, **{"loss.name": "softmax", "loss.reduction": "mean"})),
+    "dense head": (
+        torch.float32,
+        lambda: classify(sparse=False, **SGD, **{"loss.name": "softmax", "loss.reduction": "mean"}),
+    ),
 }
 
 

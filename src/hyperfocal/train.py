@@ -38,6 +38,7 @@ from hyperfocal.distributed import (
     rank,
     share_of,
     sum_gradients,
+    sum_number,
     world_size,
 )
 from hyperfocal.errors import ConfigError, TrainingError
@@ -47,7 +48,7 @@ LOG_STEPS = 50  # steps between two looks at the loss; each look waits for the d
 
 
 class Portion(NamedTuple):
-    """The loss of some examples, and what their sum was divided by; None where it is that sum."""
+    """The loss of some examples, and what their sum was divided by (1 where that is 0); None where it is the sum."""
 
     loss: Tensor
     divisor: float | None
@@ -228,7 +229,7 @@ class Trainer:
         if divisor is None:
             return loss * bool(len(share))
         own = float(divisor) if len(share) else 0.0
-        whole = float(all_reduce(torch.tensor(own, dtype=torch.float64, device=loss.device)))
+        whole = sum_number(own)
         return loss * (max(own, 1) / max(whole, 1) if len(share) else 0)
 
     def _log(self, losses: list[Tensor]) -> None:

@@ -109,7 +109,8 @@ def test_several_processes(count):
         (GBCELoss(3), "GBCELoss cannot be sharded"),
         (torch.nn.CrossEntropyLoss(), "CrossEntropyLoss cannot be sharded"),
         (FocalLoss(reduction="none"), "reduction = 'none' is not allowed in a ShardedLoss"),
-        (SoftmaxLoss(backend="reference"), "backend = 'reference' is not allowed in a ShardedLoss"),
+        (SoftmaxLoss(backend="reference"), "backend = 'reference' is not allowed in a ShardedLoss of a SoftmaxLoss"),
+        (BCELoss(backend="reference"), "Expected one of auto, chunked, native, triton"),
     ],
 )
 def test_what_cannot_be_sharded(loss, message):

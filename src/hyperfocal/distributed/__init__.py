@@ -8,6 +8,7 @@ from hyperfocal.distributed.collectives import (
     gather_objects,
     on_first,
     refuse_different,
+    sum_number,
 )
 from hyperfocal.distributed.gradients import gather_rows, sum_gradients
 from hyperfocal.distributed.group import (
@@ -38,5 +39,6 @@ __all__ = [
     "refuse_several",
     "share_of",
     "sum_gradients",
+    "sum_number",
     "world_size",
 ]

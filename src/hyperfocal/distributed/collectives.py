@@ -50,12 +50,17 @@ def gather_objects(value: Found) -> list[Found]:
     return found
 
 
+def sum_number(number: float) -> float:
+    """Return the sum of a number over all processes; by way of the CPU where it can be, which waits for no GPU."""
+    if world_size() == 1:
+        return number
+    device = "cpu" if "cpu:" in dist.get_backend_config() else "cuda"
+    return float(all_reduce(torch.tensor(number, dtype=torch.float64, device=device)))
+
+
 def any_process(flag: bool) -> bool:
     """Return whether the flag is up in one of the processes."""
-    if world_size() == 1:
-        return flag
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    return bool(all_reduce(torch.tensor(float(flag), device=device), largest=True))
+    return sum_number(float(flag)) > 0
 
 
 def on_first(function: Callable[[], Found]) -> Found:

@@ -46,15 +46,16 @@ class ShardedLoss(nn.Module):
     weight and bias, and the whole one of hidden, the same in every process.
 
     Args:
-        loss: its positive_weight, log_prior and counts are of all labels; its backend "auto", "chunked" or another
-            one that it has.
+        loss: its positive_weight, log_prior and counts are of all labels; a SoftmaxLoss is computed by its backend
+            "chunked".
         num_labels: L, of all processes.
 
     Attributes:
         part: the labels of this process, `shard_of(num_labels)`.
 
     Raises:
-        ConfigError: a loss that draws labels or is no loss of this package, reduction "none", backend "reference".
+        ConfigError: a loss that draws labels or is no loss of this package, reduction "none", backend "reference",
+            for a SoftmaxLoss any but "chunked".
 
     >>> ShardedLoss(SoftmaxLoss(), 7).part
     slice(0, 7, None)
@@ -71,8 +72,12 @@ class ShardedLoss(nn.Module):
             raise ConfigError(
                 "reduction = 'none' is not allowed in a ShardedLoss. Expected positives, batch, mean or sum"
             )
-        if loss.options.backend == "reference":
-            raise ConfigError("backend = 'reference' is not allowed in a ShardedLoss. Use 'auto' or 'chunked'")
+        allowed = ("auto", "chunked") if isinstance(loss, SoftmaxLoss) else ("auto", "chunked", "native", "triton")
+        if loss.options.backend not in allowed:
+            raise ConfigError(
+                f"backend = {loss.options.backend!r} is not allowed in a ShardedLoss of a {type(loss).__name__}. "
+                f"Expected one of {', '.join(allowed)}"
+            )
         self.loss, self.num_labels, self.part = loss, num_labels, shard_of(num_labels)
 
     def forward(

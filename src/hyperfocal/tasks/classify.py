@@ -236,8 +236,9 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
     ) -> None:
         began, texts = perf_counter(), data.train.documents.texts
         self.fingerprint_ = data.fingerprint()
-        refuse_different("documents", self.fingerprint_)
         self.features_ = TextFeatures.fit(texts, self.settings_.features, cache)
+        encoder = self.features_.encoder
+        refuse_different("documents or an encoder", f"{self.fingerprint_} {encoder.checksum if encoder else 'none'}")
         if run is not None and resume:
             self._begin(run, resume=True)
         features = self._prepare(data, cache, watch_encoding)
