@@ -1,4 +1,4 @@
-"""A live line while training goes on; silent when the output is not a terminal."""
+"""A live line while training goes on; silent when the output is not a terminal, or this not the first process."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hyperfocal.config.sections import TrainSettings
+from hyperfocal.distributed import is_first
 from hyperfocal.train import Progress as TrainProgress
 
 
@@ -25,7 +26,7 @@ class EncodingProgress:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not (console.is_terminal and is_first()),
             transient=True,
         )
         self._task: TaskID | None = None
@@ -70,7 +71,7 @@ class FitProgress:
             TextColumn("left at most"),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not (console.is_terminal and is_first()),
             transient=True,
         )
         self._task = self._bar.add_task("training", total=None)
