@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+import torch.distributed as dist
 from click.testing import CliRunner
 
 from distributed_cases import launch, log
@@ -168,6 +169,15 @@ class TestAlone:
             monkeypatch.setenv(name, value)
         with pytest.raises(ConfigError, match=message), processes():
             raise AssertionError("it has begun")
+
+    def test_a_group_that_is_there_is_used_and_left(self):
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        try:
+            with processes():
+                assert (rank(), world_size()) == (0, 1)
+            assert dist.is_initialized()
+        finally:
+            dist.destroy_process_group()
 
     def test_nobody_else_comes(self, monkeypatch):
         with socket.socket() as free:
