@@ -9,16 +9,19 @@ import sys
 import time
 
 import pytest
+import torch
+import torch.distributed as dist
 from click.testing import CliRunner
 
 from distributed_cases import launch, log
 from hyperfocal.cli import main
 from hyperfocal.distributed import is_first, processes, rank, world_size
 from hyperfocal.errors import ConfigError, TrainingError
-from hyperfocal.runs import CHECKPOINT, RunFolder
+from hyperfocal.runs import CHECKPOINT, MODEL, RunFolder
 from hyperfocal.train import count_cores, set_threads
 
-SETTINGS = ["model.embedding_width=8", "train.epochs=60", "train.patience=0", "train.checkpoint_seconds=0"]
+EPOCHS = 30
+SETTINGS = ["model.embedding_width=8", f"train.epochs={EPOCHS}", "train.patience=0", "train.checkpoint_seconds=0"]
 FIT = ["--model", "gru", "--history", "4", *(part for setting in SETTINGS for part in ("--set", setting))]
 HYPERFOCAL = ["-m", "hyperfocal"]
 
@@ -70,7 +73,7 @@ def test_one_is_killed_and_all_are_resumed(train, tmp_path):
     assert "error: process 0 of 2 lost contact with another one" in errors
     assert "start all processes again, with --resume" in errors
     _, state = RunFolder(run).read_checkpoint()
-    assert 0 <= state["epoch"] < 60
+    assert 0 <= state["epoch"] < EPOCHS
     resumed = launch(HYPERFOCAL, *fit, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout.count("Run folder:") == 1  # one process prints
@@ -138,9 +141,11 @@ def test_classify_with_folds_gives_what_one_process_gives(tmp_path, monkeypatch)
     assert done.returncode == 0, done.stderr
     alone = CliRunner().invoke(main, [*map(str, fit), "--out", str(tmp_path / "one")])
     assert alone.exit_code == 0, alone.output
-    two, one = (RunFolder(tmp_path / name).read_json("metrics.json") for name in ("two", "one"))
-    assert two["data"] == one["data"]
-    assert two["macro_ap"] == pytest.approx(one["macro_ap"], abs=1e-4)
+    two, one = (RunFolder(tmp_path / name) for name in ("two", "one"))
+    assert two.read_json("metrics.json")["data"] == one.read_json("metrics.json")["data"]
+    for name in ("checkpoints/fold0.safetensors", "checkpoints/fold1.safetensors", MODEL):
+        found, expected = (run.read_tensors(name)[0] for run in (two, one))
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 class TestAlone:
@@ -164,6 +169,15 @@ class TestAlone:
             monkeypatch.setenv(name, value)
         with pytest.raises(ConfigError, match=message), processes():
             raise AssertionError("it has begun")
+
+    def test_a_group_that_is_there_is_used_and_left(self):
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        try:
+            with processes():
+                assert (rank(), world_size()) == (0, 1)
+            assert dist.is_initialized()
+        finally:
+            dist.destroy_process_group()
 
     def test_nobody_else_comes(self, monkeypatch):
         with socket.socket() as free:

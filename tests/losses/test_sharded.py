@@ -130,6 +130,14 @@ def test_shapes_that_do_not_match():
         sharded_top_k(torch.zeros(1, 4), 5, first=0, num_labels=4)
 
 
+def test_it_goes_back_once():
+    weight = torch.zeros(4, 2, requires_grad=True)
+    value = ShardedLoss(FocalLoss(), 4)(torch.ones(1, 2), weight, None, SparseLabels.from_lists([[1]], num_labels=4))
+    value.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="a ShardedLoss goes back once"):
+        value.backward()
+
+
 def test_of_equal_scores_the_lower_label_is_first():
     scores = torch.tensor([[2.0, 2.0, 5.0, 2.0], [0.0, -torch.inf, -torch.inf, 0.0]])
     values, columns = lowest_top_k(scores, 3)

@@ -14,7 +14,6 @@ from hyperfocal.distributed.gradients import gather_rows, sum_gradients
 from hyperfocal.distributed.group import (
     is_first,
     local_processes,
-    lost_contact,
     processes,
     rank,
     refuse_several,
@@ -31,7 +30,6 @@ __all__ = [
     "gather_rows",
     "is_first",
     "local_processes",
-    "lost_contact",
     "on_first",
     "processes",
     "rank",

@@ -24,6 +24,12 @@ def divisor(labels: SparseLabels, options: Options) -> int | None:
     """Return what the sum over the examples is divided by, without a mask, or 1 where that is 0; None for no division.
 
     Losses of parts of a batch, each times its own divisor, sum to that of the batch times the sum of the divisors.
+
+    >>> labels = SparseLabels.from_lists([[0, 2], [], [1]], num_labels=3)
+    >>> [divisor(labels, Options(reduction=name)) for name in ("positives", "batch", "mean", "sum")]
+    [3, 3, 9, None]
+    >>> divisor(labels, Options(reduction="batch", ignore_empty=True))
+    2
     """
     if options.reduction in ("sum", "none"):
         return None

@@ -102,7 +102,9 @@ class ShardedLoss(nn.Module):
             TrainingError: another process is gone.
         """
         self._check(hidden, weight, bias, labels, mask)
-        value: Tensor = _Sharded.apply(hidden, weight, bias, self, labels, mask)  # type: ignore[no-untyped-call]
+        grad = torch.is_grad_enabled()
+        needs = [grad and tensor is not None and tensor.requires_grad for tensor in (hidden, weight, bias)]
+        value: Tensor = _Sharded.apply(hidden, weight, bias, self, labels, mask, needs)  # type: ignore[no-untyped-call]
         return value
 
     def _check(
@@ -149,11 +151,11 @@ class _Sharded(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, sharded: ShardedLoss, labels: SparseLabels,
-        mask: SparseLabels | None,
+        mask: SparseLabels | None, needs: list[bool],
     ) -> Tensor:  # fmt: skip
         labels, mask = labels.to(hidden.device), None if mask is None else mask.to(hidden.device)
         labels = labels if mask is None else labels.without(mask)
-        tensors, needs = (hidden, weight, bias), list(ctx.needs_input_grad[:3])
+        tensors = (hidden, weight, bias)
         value, gradients = sharded.value_and_gradients(*tensors, labels, mask, needs)
         ctx.gradients = [
             None if found is None or like is None else found.to(like.dtype)
@@ -165,7 +167,9 @@ class _Sharded(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         gradients, ctx.gradients = ctx.gradients, None
-        return (*(None if found is None else scaled(found, grad) for found in gradients), None, None, None)
+        if gradients is None:
+            raise RuntimeError("a ShardedLoss goes back once: its gradients were handed out, not copied. Call it again")
+        return (*(None if found is None else scaled(found, grad) for found in gradients), None, None, None, None)
 
 
 class _Part:
