@@ -1,6 +1,7 @@
 """What every service has beside its answers: the card, the counts, the description, and its refusals."""
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -100,7 +101,8 @@ def test_the_description_names_every_route_and_resolves(recommending):
     assert named <= set(description["components"]["schemas"])
 
 
-def test_a_key_opens_what_it_should(classify_path):
+def test_a_key_opens_what_it_should(classify_path, tmp_path):
+    elsewhere = shutil.copytree(classify_path, tmp_path / "elsewhere")
     with service(classify_path, key="open sesame") as running, httpx.Client(base_url=running.address) as client:
         for path in ("/", "/docs", "/openapi.json", "/page/page.js", "/health", "/ready"):
             assert client.get(path).status_code == 200, path
@@ -113,6 +115,8 @@ def test_a_key_opens_what_it_should(classify_path):
         assert client.post("/v1/classify", json={"texts": ["a"]}).status_code == 401
         assert client.post("/v1/classify", json={"texts": ["a"]}, headers=right).status_code == 200
         assert client.post("/v1/reload", json={}).status_code == 401
+        done = client.post("/v1/reload", json={"run": str(elsewhere)}, headers=right | {"Host": "runs.example.org"})
+        assert done.json()["run"] == str(elsewhere)
 
 
 @pytest.mark.parametrize("job", ["recommending", pytest.param("classifying", marks=pytest.mark.slow)])

@@ -7,33 +7,24 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from ipaddress import ip_address
-from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import FastAPI, Query, Request
 from starlette.responses import PlainTextResponse, Response
 
-from hyperfocal.errors import HyperfocalError
 from hyperfocal.serve.batching import Batcher
+from hyperfocal.serve.bodies import as_json, read
 from hyperfocal.serve.description import body, describe, responses
 from hyperfocal.serve.explaining import MOST_WORDS
 from hyperfocal.serve.files import add_pages
 from hyperfocal.serve.guard import Answer, Guard
 from hyperfocal.serve.live import Live
 from hyperfocal.serve.measures import MEDIA_TYPE, Measures
-from hyperfocal.serve.messages import (
-    MOST_EXPLAINED,
-    ClassifyRequest,
-    RecommendRequest,
-    Reloaded,
-    ReloadRequest,
-)
+from hyperfocal.serve.messages import MOST_ANSWERED, MOST_EXPLAINED, ClassifyRequest, RecommendRequest
 from hyperfocal.serve.refusals import Refusal, install
+from hyperfocal.serve.reloading import add_reload
 
-Body = TypeVar("Body")
-JSON = "application/json"
 TEXT: dict[str, Any] = {"description": "The counts.", "content": {"text/plain": {"schema": {"type": "string"}}}}
 COUNTS = responses(None, 401) | {200: TEXT}
 VERSION = version("hyperfocal")
@@ -61,16 +52,14 @@ def create_app(
     *,
     key: str = "",
     limits: Limits | None = None,
-    local: bool = True,
     spread: Callable[[], Awaitable[int]] | None = None,
 ) -> FastAPI:
     """Return the app that serves a run.
 
     Args:
         live: the run.
-        key: that clients must bear, "" is none.
+        key: that clients must bear; "" is none, and then `reloading.py` says who may swap which run in.
         limits: None is the usual ones.
-        local: whether it is bound to this machine alone; if not, and without a key, no client may swap the run.
         spread: tells the other processes of the service to load the same run, and returns how many have it.
     """
     limits, measures = limits or Limits(), Measures()
@@ -91,7 +80,7 @@ def create_app(
     describe(app, keyed=bool(key))
     _add_answers(app, quick)
     _add_state(app, live, batcher, measures)
-    _add_reload(app, live, measures, spread, closed=not local and not key)
+    add_reload(app, live, measures, spread, keyed=bool(key))
     add_pages(app)
     return app
 
@@ -107,9 +96,7 @@ def _answers(live: Live, batcher: Batcher) -> dict[str, Answer]:
     async def classify(content: bytes) -> Response:
         _refuse_job(live, "classify")
         asked = read(_CLASSIFY, content)
-        if asked.explain and len(asked.texts) > MOST_EXPLAINED:
-            message = f"explain takes {MOST_EXPLAINED} texts a request at most, got {len(asked.texts):,}. Send fewer"
-            raise Refusal(422, "too_many", message, "$.texts")
+        _refuse_many(asked)
         rows = len(asked.texts) * (1 + MOST_WORDS if asked.explain else 1)  # each word left out is one more text
         return as_json(await batcher.ask(asked, rows))
 
@@ -171,62 +158,25 @@ def _add_state(app: FastAPI, live: Live, batcher: Batcher, measures: Measures) -
         return Response(measures.text(batcher.rows), media_type=MEDIA_TYPE)
 
 
-def _add_reload(
-    app: FastAPI, live: Live, measures: Measures, spread: Callable[[], Awaitable[int]] | None, *, closed: bool
-) -> None:
-    """Add the route that swaps the run."""
-
-    @app.post(
-        "/v1/reload",
-        summary="Swap a run in, without a request lost",
-        openapi_extra=body("ReloadRequest", required=False),
-        responses=responses("Reloaded", 400, 401, 413, 415, 422),
-    )
-    async def reload(request: Request) -> Response:
-        if closed and not _on_this_machine(request):
-            raise Refusal(
-                401, "no_key", "without a key only a client on this machine swaps the run. Use one, or SIGHUP"
-            )
-        content = await request.body()
-        asked = read(_RELOAD, content) if content else ReloadRequest()
-        try:
-            await live.swap(Path(asked.run) if asked.run is not None else None)
-        except (HyperfocalError, OSError, ValueError) as error:
-            measures.reload("refused")
-            raise Refusal(422, "not_served", str(error), "$.run") from None
-        measures.reload("done")
-        workers = await spread() if spread else 1
-        return as_json(Reloaded(live.version, str(live.path), workers))
-
-
-def read(decoder: msgspec.json.Decoder[Body], content: bytes) -> Body:
-    """Return what a body says.
-
-    Raises:
-        Refusal: 400 for JSON that is not well-formed, 422 for another type or a limit; with the place.
-    """
-    try:
-        return decoder.decode(content)
-    except msgspec.ValidationError as error:
-        message, _, place = str(error).partition(" - at `")
-        raise Refusal(422, "invalid", message, place.rstrip("`") or "$") from None
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise Refusal(400, "malformed", f"the body is not JSON: {error}") from None
-
-
-def as_json(value: Any) -> Response:
-    """Return an answer."""
-    return Response(msgspec.json.encode(value), media_type=JSON)
-
-
 _RECOMMEND, _CLASSIFY = msgspec.json.Decoder(RecommendRequest), msgspec.json.Decoder(ClassifyRequest)
-_RELOAD = msgspec.json.Decoder(ReloadRequest)
 
 
 def _refuse_job(live: Live, asked: str) -> None:
     if live.job != asked:
         message = f"the run is one of `{live.job}`, so it does not {asked}. POST to /v1/{live.job}"
         raise Refusal(409, "wrong_job", message)
+
+
+def _refuse_many(asked: ClassifyRequest) -> None:
+    texts = len(asked.texts)
+    if asked.explain and texts > MOST_EXPLAINED:
+        message = f"explain takes {MOST_EXPLAINED} texts a request at most, got {texts:,}. Send fewer"
+    elif texts * asked.top > MOST_ANSWERED:
+        message = f"{texts:,} texts x top = {asked.top:,} are {texts * asked.top:,} scores, and {MOST_ANSWERED:,} are "
+        message += "allowed. Send fewer texts a request, or a smaller top"
+    else:
+        return
+    raise Refusal(422, "too_many", message, "$.texts")
 
 
 def _search(live: Live, text: str, limit: int) -> list[str]:
@@ -236,10 +186,3 @@ def _search(live: Live, text: str, limit: int) -> list[str]:
     wanted = text.casefold()
     found = [name for name in live.predictor.names if wanted in name.casefold()]
     return sorted(found, key=lambda name: not name.casefold().startswith(wanted))[:limit]
-
-
-def _on_this_machine(request: Request) -> bool:
-    try:
-        return request.client is not None and ip_address(request.client.host).is_loopback
-    except ValueError:  # a proxy hides who asks
-        return False
