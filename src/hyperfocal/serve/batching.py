@@ -35,6 +35,7 @@ class Batcher:
         queue: rows that may wait.
         seconds: until a request that waits is given up.
         watch: called with the rows of each batch.
+        waiting: called with the rows that wait, whenever their number has changed.
     """
 
     def __init__(
@@ -45,8 +46,9 @@ class Batcher:
         queue: int = 2_000,
         seconds: float = 10.0,
         watch: Callable[[int], None] = lambda _: None,
+        waiting: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self._answer, self._watch = answer, watch
+        self._answer, self._watch, self._tell_waiting = answer, watch, waiting
         self._most_rows, self._queue, self._seconds = most_rows, queue, seconds
         self._waiting: deque[_Waiting] = deque()
         self._rows, self._stopped, self._waking = 0, False, False
@@ -82,7 +84,7 @@ class Batcher:
             if self._waiting and self._rows + rows > self._queue:
                 message = f"{self._rows:,} rows are waiting and {rows:,} more do not fit. Try again in a second"
                 raise Refusal(429, "busy", message, headers={"Retry-After": "1"})
-            self._rows += rows
+            self._count(rows)
             self._waiting.append(_Waiting(request, rows, future, time.monotonic() + self._seconds))
         if not self._waking:
             self._waking = True
@@ -123,8 +125,12 @@ class Batcher:
             while self._waiting and (not batch or rows + self._waiting[0].rows <= self._most_rows):
                 batch.append(self._waiting.popleft())
                 rows += batch[-1].rows
-            self._rows -= rows
+            self._count(-rows)
             return batch
+
+    def _count(self, rows: int) -> None:
+        self._rows += rows
+        self._tell_waiting(self._rows)
 
 
 def _settle_all(futures: Sequence[asyncio.Future[Any]], answers: Sequence[Any]) -> None:

@@ -64,7 +64,12 @@ def create_app(
     """
     limits, measures = limits or Limits(), Measures()
     batcher = Batcher(
-        live.answer, most_rows=limits.batch, queue=limits.queue, seconds=limits.seconds, watch=measures.batch
+        live.answer,
+        most_rows=limits.batch,
+        queue=limits.queue,
+        seconds=limits.seconds,
+        watch=measures.batch,
+        waiting=measures.waiting,
     )
 
     @asynccontextmanager
@@ -79,7 +84,7 @@ def create_app(
     install(app)
     describe(app, keyed=bool(key))
     _add_answers(app, quick)
-    _add_state(app, live, batcher, measures)
+    _add_state(app, live, measures)
     add_reload(app, live, measures, spread, keyed=bool(key))
     add_pages(app)
     return app
@@ -126,7 +131,7 @@ def _add_answers(app: FastAPI, quick: dict[str, Answer]) -> None:
         return await quick["/v1/classify"](await request.body())
 
 
-def _add_state(app: FastAPI, live: Live, batcher: Batcher, measures: Measures) -> None:
+def _add_state(app: FastAPI, live: Live, measures: Measures) -> None:
     """Add what tells about the service."""
 
     @app.get("/v1/model", summary="The card of the run", responses=responses(None, 401, 422))
@@ -155,7 +160,7 @@ def _add_state(app: FastAPI, live: Live, batcher: Batcher, measures: Measures) -
 
     @app.get("/metrics", summary="Counts, for Prometheus", response_class=PlainTextResponse, responses=COUNTS)
     async def metrics() -> Response:
-        return Response(measures.text(batcher.rows), media_type=MEDIA_TYPE)
+        return Response(measures.text(), media_type=MEDIA_TYPE)
 
 
 _RECOMMEND, _CLASSIFY = msgspec.json.Decoder(RecommendRequest), msgspec.json.Decoder(ClassifyRequest)
