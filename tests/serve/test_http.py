@@ -85,6 +85,10 @@ def test_pages_may_load_nothing_from_elsewhere(recommending):
     response = recommending.get("/")
     assert "default-src 'none'" in response.headers["Content-Security-Policy"]
     assert response.headers["Cache-Control"] == "no-store"
+    for path in ("/", "/docs"):
+        text = recommending.get(path).text
+        assert text.startswith('<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n')
+        assert text.count("<title>") == text.count("/page/page.css") == 1
     for path in FOLDER.iterdir():
         text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
         assert "://" not in text, path.name
