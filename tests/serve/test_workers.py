@@ -36,7 +36,7 @@ def pids(running):
     return {int(pid) for pid in re.findall(r'process_resident_memory_bytes{pid="(\d+)"}', str(counts(running)))}
 
 
-def until(true, seconds=90):
+def until(true, seconds=600):
     """Wait until something is true, and return it."""
     end = time.monotonic() + seconds
     while not (found := true()) and time.monotonic() < end:

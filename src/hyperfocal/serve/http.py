@@ -27,6 +27,7 @@ from hyperfocal.serve.reloading import add_reload
 
 TEXT: dict[str, Any] = {"description": "The counts.", "content": {"text/plain": {"schema": {"type": "string"}}}}
 COUNTS = responses(None, 401) | {200: TEXT}
+LIGHT = 16 * 2**10  # bytes of a body whose rows are little work each
 VERSION = version("hyperfocal")
 
 
@@ -96,14 +97,15 @@ def _answers(live: Live, batcher: Batcher) -> dict[str, Answer]:
     async def recommend(content: bytes) -> Response:
         _refuse_job(live, "recommend")
         asked = read(_RECOMMEND, content)
-        return as_json(await batcher.ask(asked, len(asked.histories) + len(asked.new_items)))
+        light = not asked.new_items and len(content) <= LIGHT
+        return as_json(await batcher.ask(asked, len(asked.histories) + len(asked.new_items), light=light))
 
     async def classify(content: bytes) -> Response:
         _refuse_job(live, "classify")
         asked = read(_CLASSIFY, content)
         _refuse_many(asked)
         rows = len(asked.texts) * (1 + MOST_WORDS if asked.explain else 1)  # each word left out is one more text
-        return as_json(await batcher.ask(asked, rows))
+        return as_json(await batcher.ask(asked, rows, light=not asked.explain and len(content) <= LIGHT))
 
     return {"/v1/recommend": recommend, "/v1/classify": classify}
 
