@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import FastAPI, Query, Request
 from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp
 
 from hyperfocal.serve.batching import Batcher
 from hyperfocal.serve.bodies import as_json, read
@@ -54,7 +55,7 @@ def create_app(
     key: str = "",
     limits: Limits | None = None,
     spread: Callable[[], Awaitable[int]] | None = None,
-) -> FastAPI:
+) -> ASGIApp:
     """Return the app that serves a run.
 
     Args:
@@ -81,14 +82,13 @@ def create_app(
 
     app = FastAPI(title="hyperfocal", version=VERSION, lifespan=life, docs_url=None, redoc_url=None)
     quick = _answers(live, batcher)
-    app.add_middleware(Guard, live=live, measures=measures, key=key, limits=(limits.bytes, limits.seconds), quick=quick)
     install(app)
     describe(app, keyed=bool(key))
     _add_answers(app, quick)
     _add_state(app, live, measures)
     add_reload(app, live, measures, spread, keyed=bool(key))
     add_pages(app)
-    return app
+    return Guard(app, live=live, measures=measures, key=key, limits=(limits.bytes, limits.seconds), quick=quick)
 
 
 def _answers(live: Live, batcher: Batcher) -> dict[str, Answer]:

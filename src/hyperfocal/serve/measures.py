@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -36,16 +37,17 @@ class Measures:
         self._queue = Gauge(name, "Histories or texts waiting", registry=registry, multiprocess_mode="livesum")
         name = "hyperfocal_reloads_total"
         self._reloads = Counter(name, "Runs asked for anew", ["outcome"], registry=registry)
-        self._known: dict[tuple[str, int], Counter] = {}
+        self._known: dict[tuple[str, int], tuple[Counter, Histogram]] = {}  # to look labels up costs more than to count
         ProcessCollector(registry=registry)
 
     def request(self, path: str, status: int, seconds: float) -> None:
         """Count a request."""
         key = path, status
         if key not in self._known:
-            self._known[key] = self._requests.labels(path, str(status))
-        self._known[key].inc()
-        self._seconds.labels(path).observe(seconds)
+            self._known[key] = self._requests.labels(path, str(status)), self._seconds.labels(path)
+        requests, times = self._known[key]
+        requests.inc()
+        times.observe(seconds)
 
     def batch(self, rows: int) -> None:
         """Count a batch."""
@@ -84,7 +86,7 @@ class _Processes(Collector):
         found: dict[str, Metric] = {}
         for path in self._folder.glob("gauge_livesum_*.db"):  # which `forget` removes
             pid = path.stem.rpartition("_")[2]
-            for metric in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
+            for metric in ProcessCollector(pid=partial(str, pid), registry=None).collect():
                 merged = found.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
                 for sample in metric.samples:
                     merged.add_sample(sample.name, {"pid": pid}, sample.value)
