@@ -118,10 +118,11 @@ def serve(
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=LAST,
     )
-    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again when all is done: that was no failure
-        signal.signal(number, lambda *_: None)
+    server = Server(config, live, ready)
+    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn takes them later, and raises them again when all is done
+        signal.signal(number, server.handle_exit)
     sys.setswitchinterval(SWITCH)
-    Server(config, live, ready).run(sockets=[listening])
+    server.run(sockets=[listening])
 
 
 def bind(host: str, port: int) -> socket.socket:
