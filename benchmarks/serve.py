@@ -1,8 +1,13 @@
-"""The service under load: requests a second, p50 and p99, errors, at 1, 16 and 128 connections, for both jobs.
+"""The service under load: requests a second, p50 and p99, errors, for both jobs.
 
     python benchmarks/serve.py                            # small runs, trained on made-up data
     python benchmarks/serve.py --run RUN --seconds 10     # yours
-    python benchmarks/serve.py --soak 100000              # and the memory before and after so many requests
+    python benchmarks/serve.py --rate 200 400 800         # requests a second of the paced loads
+    python benchmarks/serve.py --soak 100000              # and the memory over so many requests
+
+Closed loads: 1, 16 and 128 connections, each of which sends its next request when the last is answered; "asked" is "-".
+Paced loads: 16 connections that together send a given rate, whether or not the service keeps up. Their times count from
+when a request was due, so that one that had to wait for a free connection is not forgiven the wait.
 
 The server is a process of its own and this one loads it on loopback, both on the same cores. After that, also: requests
 that failed while the model was swapped again and again, and requests lost at SIGTERM. A request is lost when it was
@@ -15,6 +20,7 @@ import argparse
 import asyncio
 import json
 import os
+import selectors
 import signal
 import statistics
 import subprocess
@@ -29,12 +35,17 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 CONNECTIONS = (1, 16, 128)
+PACED = 16  # connections of a paced load
 WARM = 500  # requests before any that counts
+QUARTERS = 4  # of a soak, between two looks at the memory
+FLAT = 0.02  # growth after the first quarter that is none, as a share
+WIDTHS = (9, 11, 7, 10, 8, 8, 6)
+HEADS = ("job", "connections", "asked/s", "answered/s", "p50 ms", "p99 ms", "failed")
 
 
 @dataclass
 class Load:
-    """Requests over some connections, each of which sends its next one when the last is answered.
+    """Requests over some connections, each of which takes the next one when its last is answered.
 
     Attributes:
         host, port: of the service.
@@ -42,7 +53,8 @@ class Load:
         until: `time.perf_counter()` at which no more is sent.
         most: requests at most; 0 is no bound.
         again: whether a connection that the server closed is opened again.
-        seconds: of each request that was answered.
+        rate: requests a second that are due, 0 is each as soon as a connection is free.
+        seconds: of each request that was answered, since it was due.
         statuses: of those.
         lost: requests without an answer.
         refused: connections that could not be opened.
@@ -54,6 +66,7 @@ class Load:
     until: float
     most: int = 0
     again: bool = False
+    rate: float = 0
     seconds: list[float] = field(default_factory=list)
     statuses: dict[int, int] = field(default_factory=dict)
     lost: int = 0
@@ -62,14 +75,15 @@ class Load:
 
     def __post_init__(self) -> None:
         """Begin with the first payload."""
-        self._turns = cycle(self.payloads)
+        self._turns, self._start = cycle(self.payloads), time.perf_counter()
 
-    def next(self) -> bytes | None:
-        """Return the next request, None when it is over."""
-        if time.perf_counter() >= self.until or (self.most and self.sent >= self.most):
+    def next(self) -> tuple[bytes, float] | None:
+        """Return the next request and when it is due, None when it is over."""
+        due = self._start + self.sent / self.rate if self.rate else time.perf_counter()
+        if due >= self.until or (self.most and self.sent >= self.most):
             return None
         self.sent += 1
-        return next(self._turns)
+        return next(self._turns), due
 
     @property
     def failed(self) -> int:
@@ -108,12 +122,16 @@ class Connection(asyncio.Protocol):
         self._send()
 
     def _send(self) -> None:
-        payload = self.load.next()
-        if payload is None:
+        request = self.load.next()
+        if request is None:
             self._transport.close()
             return
-        self._outstanding, self._began = True, time.perf_counter()
-        self._transport.write(payload)
+        payload, self._due = request
+        self._outstanding, early = True, self._due - time.perf_counter()
+        if early > 0:
+            asyncio.get_running_loop().call_later(early, self._transport.write, payload)
+        else:
+            self._transport.write(payload)
 
     def data_received(self, data: bytes) -> None:
         """Gather an answer; when it is whole, send the next request."""
@@ -127,7 +145,7 @@ class Connection(asyncio.Protocol):
         if len(rest) < length:
             return
         status = int(head[9:12])
-        self.load.seconds.append(time.perf_counter() - self._began)
+        self.load.seconds.append(time.perf_counter() - self._due)
         self.load.statuses[status] = self.load.statuses.get(status, 0) + 1
         self._buffer, self._outstanding = b"", False
         if b"connection: close" in lower:
@@ -165,39 +183,66 @@ def served(run: Path, *options: str):
         process.wait()
 
 
-def load(address, payloads: Sequence[bytes], connections: int, *, seconds: float = 3600, most: int = 0) -> Load:
+def load(
+    address, payloads: Sequence[bytes], connections: int, *, seconds: float = 3600, most: int = 0, rate: float = 0
+):
     """Return what came of a load."""
-    found = Load(address.hostname, address.port, payloads, time.perf_counter() + seconds, most)
-    return asyncio.run(found.run(connections))
+    found = Load(address.hostname, address.port, payloads, time.perf_counter() + seconds, most, rate=rate)
+    with asyncio.Runner(loop_factory=fine_loop) as runner:
+        return runner.run(found.run(connections))
+
+
+def fine_loop() -> asyncio.AbstractEventLoop:
+    """Return an event loop whose timers are finer than a millisecond, as those of epoll and of uvloop are not."""
+    return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
 
 def resident(process: int) -> float:
-    """Return MiB of memory of a process."""
-    text = Path(f"/proc/{process}/status").read_text()
-    return int(text.split("VmRSS:")[1].split()[0]) / 1024
+    """Return MiB of memory of a process and of those that it has started."""
+    folder = Path(f"/proc/{process}")
+    text = (folder / "status").read_text()
+    children = (folder / "task" / str(process) / "children").read_text().split()
+    return int(text.split("VmRSS:")[1].split()[0]) / 1024 + sum(resident(int(child)) for child in children)
+
+
+def row(*cells: object) -> str:
+    """Return a row of the table."""
+    return "| " + " | ".join(f"{cell:>{width}}" for cell, width in zip(cells, WIDTHS, strict=True)) + " |"
 
 
 def measure(job: str, run: Path, payloads: Sequence[bytes], options: argparse.Namespace) -> None:
     """Print everything for one run."""
-    extra = ("--workers", str(options.workers), "--engine", options.engine)
-    with served(run, *extra) as (process, address):
+    loads = [(connections, 0.0) for connections in CONNECTIONS] + [(PACED, rate) for rate in options.rate]
+    with served(run, "--workers", str(options.workers), "--engine", options.engine) as (process, address):
         load(address, payloads, 8, most=WARM)
-        for connections in CONNECTIONS:
+        for connections, rate in loads:
             began = time.perf_counter()
-            found = load(address, payloads, connections, seconds=options.seconds)
-            rate = len(found.seconds) / (time.perf_counter() - began)
+            found = load(address, payloads, connections, seconds=options.seconds, rate=rate)
+            answered = len(found.seconds) / (time.perf_counter() - began)
             cuts = statistics.quantiles(found.seconds, n=100)
-            row = f"{rate:,.0f} | {cuts[49] * 1e3:.2f} | {cuts[98] * 1e3:.2f} | {found.failed}"
-            print(f"| {job} | {connections} | {row} |", flush=True)
+            times = f"{cuts[49] * 1e3:.2f}", f"{cuts[98] * 1e3:.2f}"
+            asked = f"{rate:,.0f}" if rate else "-"
+            print(row(job, connections, asked, f"{answered:,.0f}", *times, found.failed), flush=True)
         if options.soak:
-            before = resident(process.pid)
-            found = load(address, payloads, 32, most=options.soak)
-            after = resident(process.pid)
-            print(
-                f"\n{job}: {options.soak:,} requests, {found.failed} failed; {before:.0f} MiB before, {after:.0f} after"
-            )
-    print(f"{job}: {asyncio.run(swapping(run, payloads, options.seconds))}")
+            soak(job, process.pid, address, payloads, options.soak)
+    print(f"\n{job}: {asyncio.run(swapping(run, payloads, options.seconds))}")
     print(f"{job}: {asyncio.run(ending(run, payloads))}\n", flush=True)
+
+
+def soak(job: str, process: int, address, payloads: Sequence[bytes], requests: int) -> None:
+    """Print the server's memory before so many requests and after each quarter of them, and whether it is flat.
+
+    The first quarter fills caches and pools, and does not count.
+    """
+    memory, failed = [resident(process)], 0
+    for _ in range(QUARTERS):
+        failed += load(address, payloads, 32, most=requests // QUARTERS).failed
+        memory.append(resident(process))
+    looks = ", ".join(f"{found:.1f}" for found in memory)
+    growth = max(memory[2:]) - memory[1]
+    verdict = "flat" if growth <= FLAT * memory[1] else "NOT flat"
+    print(f"\n{job}: {requests:,} requests, {failed} failed; MiB at 0, 25, 50, 75, 100%:")
+    print(f"{job}: {looks}; {growth:+.1f} MiB after the first quarter: {verdict}")
 
 
 async def swapping(run: Path, payloads: Sequence[bytes], seconds: float) -> str:
@@ -270,15 +315,17 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="a run of yours; without, small ones are trained")
     parser.add_argument("--texts", type=Path, help="JSON lines with texts for a run of classify")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each load")
-    parser.add_argument("--soak", type=int, default=0, help="requests between two looks at the memory")
+    parser.add_argument("--rate", type=float, nargs="*", default=[200.0, 400.0, 800.0], help="of each paced load")
+    parser.add_argument("--soak", type=int, default=0, help="requests over which the memory is watched")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--engine", default="torch")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         runs = given(options) if options.run else small_runs(Path(folder))
-        print("| job | connections | requests a second | p50 ms | p99 ms | failed |\n|---|---|---|---|---|---|")
         for job, (run, payloads) in runs.items():
+            print(row(*HEADS))
+            print("|" + "|".join("-" * (width + 1) + ":" for width in WIDTHS) + "|")
             measure(job, run, payloads, options)
 
 

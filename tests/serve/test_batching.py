@@ -5,7 +5,8 @@ import threading
 
 import pytest
 
-from hyperfocal.serve.batching import Batcher
+from hyperfocal.serve import batching
+from hyperfocal.serve.batching import FEW, QUICK, Batcher
 from hyperfocal.serve.refusals import Refusal
 
 
@@ -110,7 +111,69 @@ def test_stop_answers_what_waits():
         batcher.start()
         tasks = [asyncio.create_task(batcher.ask(number, 1)) for number in range(20)]
         await asyncio.sleep(0)
-        await asyncio.to_thread(batcher.stop)
+        batcher.stop()
         return await asyncio.gather(*tasks)
 
     assert asyncio.run(main()) == list(range(1, 21))
+
+
+class Seen:
+    """Answers a request of any kind with the thread that computed it; the clock then stands so many seconds later."""
+
+    def __init__(self):
+        self.seconds, self.now, self.sizes, self._alone = 0.0, 0.0, [], threading.Lock()
+
+    def monotonic(self):
+        return self.now
+
+    def __call__(self, requests):
+        assert self._alone.acquire(blocking=False), "computed twice at once"
+        self.now += self.seconds
+        self.sizes.append(len(requests))
+        self._alone.release()
+        return [threading.current_thread()] * len(requests)
+
+
+async def where(batcher, number=1, *, light=True):
+    """Ask so many times at once; return the threads that computed the answers."""
+    return set(await asyncio.gather(*(batcher.ask(None, 1, light=light) for _ in range(number))))
+
+
+def test_a_few_light_requests_are_answered_in_the_event_loop_while_they_are_quick(monkeypatch):
+    async def main():
+        seen = Seen()
+        monkeypatch.setattr(batching, "time", seen)
+        batcher = Batcher(seen)
+        batcher.start()
+        here, there = {threading.current_thread()}, {batcher._thread}
+        assert await where(batcher) == there  # the first shows how long they take
+        assert await where(batcher, FEW) == here
+        assert seen.sizes == [1, FEW]
+        assert await where(batcher, FEW + 1) == there
+        assert await where(batcher, light=False) == there
+        assert await where(batcher) == here
+        seen.seconds = 1.5 * QUICK
+        assert await where(batcher) == here
+        assert await where(batcher) == await where(batcher) == there  # they turned out to be slow
+        seen.seconds = 0.0
+        assert await where(batcher) == there
+        assert await where(batcher) == here
+        batcher.stop()
+
+    asyncio.run(main())
+
+
+def test_nothing_is_computed_twice_at_once_or_left_behind():
+    async def main():
+        batcher = Batcher(Seen(), most_rows=8)
+        batcher.start()
+
+        async def ask(number):
+            for step in range(10):
+                await where(batcher, 1 + (number + step) % 3, light=step % 4 > 0)
+
+        await asyncio.wait_for(asyncio.gather(*(ask(number) for number in range(8))), 30)
+        assert batcher.rows == 0
+        batcher.stop()
+
+    asyncio.run(main())

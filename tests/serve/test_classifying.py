@@ -95,6 +95,7 @@ REFUSED = {
     '{"texts": ["a"], "top": -1}': (422, "invalid", "$.top"),
     '{"texts": ["a"], "explain": 1}': (422, "invalid", "$.explain"),
     json.dumps({"texts": ["a"] * 9, "explain": True}): (422, "too_many", "$.texts"),
+    json.dumps({"texts": ["a"] * 101, "top": 1_000}): (422, "too_many", "$.texts"),
     json.dumps({"texts": ["a"] * 10_000}): (422, "invalid", "$.texts"),
     json.dumps({"texts": ["a" * 100_001]}): (422, "invalid", "$.texts[0]"),
 }

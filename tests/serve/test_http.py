@@ -1,6 +1,7 @@
 """What every service has beside its answers: the card, the counts, the description, and its refusals."""
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -84,6 +85,10 @@ def test_pages_may_load_nothing_from_elsewhere(recommending):
     response = recommending.get("/")
     assert "default-src 'none'" in response.headers["Content-Security-Policy"]
     assert response.headers["Cache-Control"] == "no-store"
+    for path in ("/", "/docs"):
+        text = recommending.get(path).text
+        assert text.startswith('<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n')
+        assert text.count("<title>") == text.count("/page/page.css") == 1
     for path in FOLDER.iterdir():
         text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
         assert "://" not in text, path.name
@@ -100,7 +105,8 @@ def test_the_description_names_every_route_and_resolves(recommending):
     assert named <= set(description["components"]["schemas"])
 
 
-def test_a_key_opens_what_it_should(classify_path):
+def test_a_key_opens_what_it_should(classify_path, tmp_path):
+    elsewhere = shutil.copytree(classify_path, tmp_path / "elsewhere")
     with service(classify_path, key="open sesame") as running, httpx.Client(base_url=running.address) as client:
         for path in ("/", "/docs", "/openapi.json", "/page/page.js", "/health", "/ready"):
             assert client.get(path).status_code == 200, path
@@ -113,6 +119,8 @@ def test_a_key_opens_what_it_should(classify_path):
         assert client.post("/v1/classify", json={"texts": ["a"]}).status_code == 401
         assert client.post("/v1/classify", json={"texts": ["a"]}, headers=right).status_code == 200
         assert client.post("/v1/reload", json={}).status_code == 401
+        done = client.post("/v1/reload", json={"run": str(elsewhere)}, headers=right | {"Host": "runs.example.org"})
+        assert done.json()["run"] == str(elsewhere)
 
 
 @pytest.mark.parametrize("job", ["recommending", pytest.param("classifying", marks=pytest.mark.slow)])

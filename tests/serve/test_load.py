@@ -43,6 +43,11 @@ def wait_for(client, wanted):
 
 def test_runs_are_swapped_under_load_and_bad_ones_refused(recommend_path, other_path, classify_path, tmp_path):
     place = shutil.copytree(recommend_path, tmp_path / "run")
+    other_path, classify_path = (
+        shutil.copytree(other_path, tmp_path / "2"),
+        shutil.copytree(classify_path, tmp_path / "3"),
+    )
+    (tmp_path / "empty").mkdir()
     with service(place) as running, httpx.Client(base_url=running.address, timeout=60) as client:
         first = version(client)
 
@@ -50,7 +55,7 @@ def test_runs_are_swapped_under_load_and_bad_ones_refused(recommend_path, other_
             done = client.post("/v1/reload", json={"run": str(other_path)})
             assert done.json() == {"model": version(client), "run": str(other_path), "workers": 1}
             assert version(client) != first
-            for bad, reason in ((classify_path, "one of `classify`"), (tmp_path, "config.toml is missing")):
+            for bad, reason in ((classify_path, "one of `classify`"), (tmp_path / "empty", "config.toml is missing")):
                 error = client.post("/v1/reload", json={"run": str(bad)})
                 assert error.status_code == 422
                 assert reason in error.json()["error"]["message"]
@@ -111,7 +116,7 @@ def test_what_takes_too_long_is_given_up(recommend_path):
 
 @pytest.mark.slow
 def test_several_processes_follow_one_another(recommend_path, other_path, tmp_path):
-    place = shutil.copytree(recommend_path, tmp_path / "run")
+    place, other_path = shutil.copytree(recommend_path, tmp_path / "run"), shutil.copytree(other_path, tmp_path / "2")
 
     def versions():
         """Ask over fresh connections, which both processes take."""

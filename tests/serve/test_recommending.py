@@ -1,5 +1,6 @@
 """POST /v1/recommend answers as `Recommender.recommend` does, whoever else asks at the same time."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
@@ -88,6 +89,9 @@ REFUSED = {
     '{"histories": [["a"]], "k": 2.5}': (422, "invalid", "$.k"),
     '{"histories": [["a"]], "k": 1000000}': (422, "invalid", "$.k"),
     '{"histories": [["a"]], "k": 28}': (422, "too_deep", "$.k"),
+    json.dumps({"histories": [["a"]] * 1_000, "k": 101}): (422, "too_many", "$.histories"),
+    json.dumps({"histories": [["a"]] * 101, "k": 1_000}): (422, "too_many", "$.histories"),
+    json.dumps({"histories": [["a"]] * 1_000, "k": 100}): (422, "too_deep", "$.k"),
     '{"histories": [["a"]], "kk": 1}': (422, "invalid", "$"),
     '{"histories": [["a"]], "new_items": [{"item": "new"}]}': (422, "new_items", "$.new_items"),
     '{"histories": [["a"]], "new_items": [{"item": "Algebra", "topic": "law"}]}': (422, "new_items", "$.new_items"),
@@ -110,6 +114,14 @@ def test_bad_requests_are_refused_with_a_reason_and_the_place(recommending, body
 def test_the_message_for_k_says_what_is_allowed(recommending):
     error = recommending.post("/v1/recommend", json={"histories": [[]], "k": 28}).json()["error"]
     assert error["message"] == "k = 28 is not allowed. Expected 1 to 27, the number of items"
+
+
+def test_the_message_for_many_rows_of_many_items_says_what_is_allowed(recommending):
+    error = recommending.post("/v1/recommend", json={"histories": [[]] * 1_000, "k": 200}).json()["error"]
+    assert error["message"] == (
+        "1,000 histories x k = 200 are 200,000 items, and 100,000 are allowed. "
+        "Send fewer histories a request, or a smaller k"
+    )
 
 
 def test_the_other_job_is_refused(recommending):

@@ -15,7 +15,7 @@ from hyperfocal.serve.live import Live
 
 WANTED = "wanted.json"
 EVERY = 0.1  # seconds between two looks
-PATIENCE = 60.0  # seconds until every process has followed
+PATIENCE = 60.0  # seconds until every process that lives has followed
 
 
 class Board:
@@ -23,11 +23,10 @@ class Board:
 
     Args:
         folder: of the service, made by the process that started the others.
-        workers: processes that follow.
     """
 
-    def __init__(self, folder: Path, workers: int) -> None:
-        self.folder, self.workers = folder, workers
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def want(self, run: Path) -> int:
         """Ask every process to load a run, and return the number of the wish."""
@@ -44,17 +43,24 @@ class Board:
         """Tell that this process has done what it could for a wish, and which model answers in it now."""
         self._write(f"worker-{os.getpid()}.json", {"number": number, "version": version})
 
-    def told(self, number: int) -> list[str]:
-        """Return the versions in the processes that have told so."""
-        found = [self._read(path) for path in self.folder.glob("worker-*.json")]
-        return [one["version"] for one in found if one is not None and one["number"] == number]
+    def told(self) -> dict[str, tuple[int, str]]:
+        """Return the wish that each living process has followed last, and the version of its model since."""
+        found = {path.name: self._read(path) for path in self.folder.glob("worker-*.json")}
+        return {name: (one["number"], one["version"]) for name, one in found.items() if one is not None}
 
     async def agreed(self, number: int) -> list[str]:
-        """Wait until every process has followed, within reason, and return their versions."""
-        until = time.monotonic() + PATIENCE
-        while len(self.told(number)) < self.workers and time.monotonic() < until:
+        """Wait until every process has followed, within reason, and return the versions of those that have.
+
+        Nobody waits for a process that ends meanwhile - another takes its place, and begins with the latest wish - or
+        for a wish in whose place there is another one.
+        """
+        asked, until = self.told().keys(), time.monotonic() + PATIENCE
+        while self.wanted()[0] == number and time.monotonic() < until:
+            told = self.told()
+            if all(told[name][0] == number for name in asked & told.keys()):
+                break
             await asyncio.sleep(EVERY)
-        return self.told(number)
+        return [version for followed, version in self.told().values() if followed == number]
 
     def forget(self, process: int | None) -> None:
         """Forget what a process told that is no more."""

@@ -19,6 +19,7 @@ Answers of a trained run. Bodies are JSON; whatever is refused says why: `{"erro
 REFUSED = {
     400: "The body is not well-formed JSON.",
     401: "The key is missing or wrong.",
+    403: "Without a key: the run is not beside the one served, or the Host is not this machine.",
     409: "The run is of the other job.",
     413: "The body is too large.",
     415: "The body is not JSON.",

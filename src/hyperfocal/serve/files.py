@@ -15,13 +15,16 @@ KINDS = {
     ".svg": "image/svg+xml",
 }
 ADDRESSES = {"index.html": "/", "docs.html": "/docs"}  # the others are at /page/NAME
+HEAD = "head.html"  # what the heads of the pages share, in each in place of a comment with its name
 
 
 def add_pages(app: FastAPI) -> None:
     """Add a route for each file of the page."""
+    head = (FOLDER / HEAD).read_bytes()
     for path in sorted(FOLDER.iterdir()):
-        if path.suffix in KINDS:
-            _add(app, ADDRESSES.get(path.name, f"/page/{path.name}"), path.read_bytes(), KINDS[path.suffix])
+        if path.suffix in KINDS and path.name != HEAD:
+            content = path.read_bytes().replace(f"<!-- {HEAD} -->\n".encode(), head)
+            _add(app, ADDRESSES.get(path.name, f"/page/{path.name}"), content, KINDS[path.suffix])
 
 
 def _add(app: FastAPI, address: str, content: bytes, kind: str) -> None:

@@ -1,13 +1,14 @@
 """What every request passes first: its key, its kind and its size; and what every answer gets: headers, a count.
 
-The routes that have to be quick are answered right here: FastAPI's own way through routing, dependencies and
-responses costs more than the answer of a small network. It describes them all the same.
+The routes that have to be quick are answered right here, before FastAPI: its own way through middleware, routing,
+dependencies and responses costs more than the answer of a small network. It describes them all the same.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -18,8 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hyperfocal.errors import HyperfocalError
 from hyperfocal.serve.live import Live
 from hyperfocal.serve.measures import Measures
-from hyperfocal.serve.refusals import Refusal
+from hyperfocal.serve.refusals import Refusal, failure
 
+log = logging.getLogger("hyperfocal.serve")
 Answer = Callable[[bytes], Awaitable[Response]]
 COUNTED = frozenset({"/", "/v1/recommend", "/v1/classify", "/v1/model", "/v1/reload", "/health", "/ready", "/metrics"})
 KEYED = ("/v1/", "/metrics")  # what the API key opens
@@ -37,7 +39,7 @@ DISCARDED = 64 * 2**20  # bytes of a body too large that are read and thrown awa
 
 
 class Guard:
-    """ASGI middleware.
+    """The outermost ASGI app.
 
     Args:
         app: what comes behind.
@@ -110,6 +112,9 @@ class Guard:
             return refusal.response()
         except HyperfocalError as error:
             return Refusal(422, "not_possible", str(error)).response()
+        except Exception:
+            log.exception("a request failed")
+            return failure().response()
 
     def _refusal(self, scope: Scope) -> Refusal | None:
         headers = dict(scope["headers"])

@@ -7,35 +7,28 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from ipaddress import ip_address
-from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import FastAPI, Query, Request
 from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp
 
-from hyperfocal.errors import HyperfocalError
 from hyperfocal.serve.batching import Batcher
+from hyperfocal.serve.bodies import as_json, read
 from hyperfocal.serve.description import body, describe, responses
 from hyperfocal.serve.explaining import MOST_WORDS
 from hyperfocal.serve.files import add_pages
 from hyperfocal.serve.guard import Answer, Guard
 from hyperfocal.serve.live import Live
 from hyperfocal.serve.measures import MEDIA_TYPE, Measures
-from hyperfocal.serve.messages import (
-    MOST_EXPLAINED,
-    ClassifyRequest,
-    RecommendRequest,
-    Reloaded,
-    ReloadRequest,
-)
+from hyperfocal.serve.messages import MOST_ANSWERED, MOST_EXPLAINED, ClassifyRequest, RecommendRequest
 from hyperfocal.serve.refusals import Refusal, install
+from hyperfocal.serve.reloading import add_reload
 
-Body = TypeVar("Body")
-JSON = "application/json"
 TEXT: dict[str, Any] = {"description": "The counts.", "content": {"text/plain": {"schema": {"type": "string"}}}}
 COUNTS = responses(None, 401) | {200: TEXT}
+LIGHT = 16 * 2**10  # bytes of a body whose rows are little work each
 VERSION = version("hyperfocal")
 
 
@@ -61,21 +54,24 @@ def create_app(
     *,
     key: str = "",
     limits: Limits | None = None,
-    local: bool = True,
     spread: Callable[[], Awaitable[int]] | None = None,
-) -> FastAPI:
+) -> ASGIApp:
     """Return the app that serves a run.
 
     Args:
         live: the run.
-        key: that clients must bear, "" is none.
+        key: that clients must bear; "" is none, and then `reloading.py` says who may swap which run in.
         limits: None is the usual ones.
-        local: whether it is bound to this machine alone; if not, and without a key, no client may swap the run.
         spread: tells the other processes of the service to load the same run, and returns how many have it.
     """
     limits, measures = limits or Limits(), Measures()
     batcher = Batcher(
-        live.answer, most_rows=limits.batch, queue=limits.queue, seconds=limits.seconds, watch=measures.batch
+        live.answer,
+        most_rows=limits.batch,
+        queue=limits.queue,
+        seconds=limits.seconds,
+        watch=measures.batch,
+        waiting=measures.waiting,
     )
 
     @asynccontextmanager
@@ -86,14 +82,13 @@ def create_app(
 
     app = FastAPI(title="hyperfocal", version=VERSION, lifespan=life, docs_url=None, redoc_url=None)
     quick = _answers(live, batcher)
-    app.add_middleware(Guard, live=live, measures=measures, key=key, limits=(limits.bytes, limits.seconds), quick=quick)
     install(app)
     describe(app, keyed=bool(key))
     _add_answers(app, quick)
-    _add_state(app, live, batcher, measures)
-    _add_reload(app, live, measures, spread, closed=not local and not key)
+    _add_state(app, live, measures)
+    add_reload(app, live, measures, spread, keyed=bool(key))
     add_pages(app)
-    return app
+    return Guard(app, live=live, measures=measures, key=key, limits=(limits.bytes, limits.seconds), quick=quick)
 
 
 def _answers(live: Live, batcher: Batcher) -> dict[str, Answer]:
@@ -102,16 +97,15 @@ def _answers(live: Live, batcher: Batcher) -> dict[str, Answer]:
     async def recommend(content: bytes) -> Response:
         _refuse_job(live, "recommend")
         asked = read(_RECOMMEND, content)
-        return as_json(await batcher.ask(asked, len(asked.histories) + len(asked.new_items)))
+        light = not asked.new_items and len(content) <= LIGHT
+        return as_json(await batcher.ask(asked, len(asked.histories) + len(asked.new_items), light=light))
 
     async def classify(content: bytes) -> Response:
         _refuse_job(live, "classify")
         asked = read(_CLASSIFY, content)
-        if asked.explain and len(asked.texts) > MOST_EXPLAINED:
-            message = f"explain takes {MOST_EXPLAINED} texts a request at most, got {len(asked.texts):,}. Send fewer"
-            raise Refusal(422, "too_many", message, "$.texts")
+        _refuse_many(asked)
         rows = len(asked.texts) * (1 + MOST_WORDS if asked.explain else 1)  # each word left out is one more text
-        return as_json(await batcher.ask(asked, rows))
+        return as_json(await batcher.ask(asked, rows, light=not asked.explain and len(content) <= LIGHT))
 
     return {"/v1/recommend": recommend, "/v1/classify": classify}
 
@@ -139,7 +133,7 @@ def _add_answers(app: FastAPI, quick: dict[str, Answer]) -> None:
         return await quick["/v1/classify"](await request.body())
 
 
-def _add_state(app: FastAPI, live: Live, batcher: Batcher, measures: Measures) -> None:
+def _add_state(app: FastAPI, live: Live, measures: Measures) -> None:
     """Add what tells about the service."""
 
     @app.get("/v1/model", summary="The card of the run", responses=responses(None, 401, 422))
@@ -168,65 +162,28 @@ def _add_state(app: FastAPI, live: Live, batcher: Batcher, measures: Measures) -
 
     @app.get("/metrics", summary="Counts, for Prometheus", response_class=PlainTextResponse, responses=COUNTS)
     async def metrics() -> Response:
-        return Response(measures.text(batcher.rows), media_type=MEDIA_TYPE)
-
-
-def _add_reload(
-    app: FastAPI, live: Live, measures: Measures, spread: Callable[[], Awaitable[int]] | None, *, closed: bool
-) -> None:
-    """Add the route that swaps the run."""
-
-    @app.post(
-        "/v1/reload",
-        summary="Swap a run in, without a request lost",
-        openapi_extra=body("ReloadRequest", required=False),
-        responses=responses("Reloaded", 400, 401, 413, 415, 422),
-    )
-    async def reload(request: Request) -> Response:
-        if closed and not _on_this_machine(request):
-            raise Refusal(
-                401, "no_key", "without a key only a client on this machine swaps the run. Use one, or SIGHUP"
-            )
-        content = await request.body()
-        asked = read(_RELOAD, content) if content else ReloadRequest()
-        try:
-            await live.swap(Path(asked.run) if asked.run is not None else None)
-        except (HyperfocalError, OSError, ValueError) as error:
-            measures.reload("refused")
-            raise Refusal(422, "not_served", str(error), "$.run") from None
-        measures.reload("done")
-        workers = await spread() if spread else 1
-        return as_json(Reloaded(live.version, str(live.path), workers))
-
-
-def read(decoder: msgspec.json.Decoder[Body], content: bytes) -> Body:
-    """Return what a body says.
-
-    Raises:
-        Refusal: 400 for JSON that is not well-formed, 422 for another type or a limit; with the place.
-    """
-    try:
-        return decoder.decode(content)
-    except msgspec.ValidationError as error:
-        message, _, place = str(error).partition(" - at `")
-        raise Refusal(422, "invalid", message, place.rstrip("`") or "$") from None
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise Refusal(400, "malformed", f"the body is not JSON: {error}") from None
-
-
-def as_json(value: Any) -> Response:
-    """Return an answer."""
-    return Response(msgspec.json.encode(value), media_type=JSON)
+        return Response(measures.text(), media_type=MEDIA_TYPE)
 
 
 _RECOMMEND, _CLASSIFY = msgspec.json.Decoder(RecommendRequest), msgspec.json.Decoder(ClassifyRequest)
-_RELOAD = msgspec.json.Decoder(ReloadRequest)
 
 
 def _refuse_job(live: Live, asked: str) -> None:
     if live.job != asked:
         message = f"the run is one of `{live.job}`, so it does not {asked}. POST to /v1/{live.job}"
         raise Refusal(409, "wrong_job", message)
+
+
+def _refuse_many(asked: ClassifyRequest) -> None:
+    texts = len(asked.texts)
+    if asked.explain and texts > MOST_EXPLAINED:
+        message = f"explain takes {MOST_EXPLAINED} texts a request at most, got {texts:,}. Send fewer"
+    elif texts * asked.top > MOST_ANSWERED:
+        message = f"{texts:,} texts x top = {asked.top:,} are {texts * asked.top:,} scores, and {MOST_ANSWERED:,} are "
+        message += "allowed. Send fewer texts a request, or a smaller top"
+    else:
+        return
+    raise Refusal(422, "too_many", message, "$.texts")
 
 
 def _search(live: Live, text: str, limit: int) -> list[str]:
@@ -236,10 +193,3 @@ def _search(live: Live, text: str, limit: int) -> list[str]:
     wanted = text.casefold()
     found = [name for name in live.predictor.names if wanted in name.casefold()]
     return sorted(found, key=lambda name: not name.casefold().startswith(wanted))[:limit]
-
-
-def _on_this_machine(request: Request) -> bool:
-    try:
-        return request.client is not None and ip_address(request.client.host).is_loopback
-    except ValueError:  # a proxy hides who asks
-        return False

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 MOST_ROWS = 1_000  # histories or texts a request
+MOST_ANSWERED = 100_000  # items or labels with their scores an answer, some 4 to 10 MB
 MOST_EXPLAINED = 8  # texts a request whose words are weighed
 Name = Annotated[str, Meta(max_length=1_000)]
 Value = str | int | float | bool | list[str] | None
@@ -19,7 +20,7 @@ class RecommendRequest(Struct, forbid_unknown_fields=True):
 
     Attributes:
         histories: item ids of each user, oldest first.
-        k: items to return; without, as many as the run was trained to predict.
+        k: items to return; without, as many as the run was trained to predict. Histories x k are 100,000 at most.
         exclude: items never to return; those of a history are not returned either.
         new_items: items that training never saw, each with its id and its features in the run's columns; they are
             ranked beside the others.
@@ -61,7 +62,7 @@ class ClassifyRequest(Struct, forbid_unknown_fields=True):
     Attributes:
         texts: of any length up to 100,000 characters.
         threshold: "tuned" decides as the run does, "half" at a probability of 0.5, a number at that probability.
-        top: labels whose scores are returned, the best ones.
+        top: labels whose scores are returned, the best ones. Texts x top are 100,000 at most.
         explain: whether to tell which words mattered most for the best label.
     """
 

@@ -17,7 +17,7 @@ from hyperfocal.errors import ConfigError, DataError, HyperfocalError
 from hyperfocal.metrics.ranking import NO_ITEM, Scorer, check_depth, rank_items
 from hyperfocal.models.sequence import CausalNetwork
 from hyperfocal.sequences import Sequences
-from hyperfocal.serve.messages import ItemScore, NextItems, Recommendations, RecommendRequest
+from hyperfocal.serve.messages import MOST_ANSWERED, ItemScore, NextItems, Recommendations, RecommendRequest
 from hyperfocal.serve.refusals import Refusal
 from hyperfocal.tasks.recommend import Recommender
 
@@ -77,20 +77,33 @@ class RecommendPredictor:
     def answer(self, requests: Sequence[RecommendRequest]) -> list[Recommendations | Refusal]:
         """Return the answer to each request, or why there is none; those over the same items are ranked together."""
         answers: list[Any] = [None] * len(requests)
-        together: dict[tuple[bytes, int | None], list[int]] = {}  # of one k: then ties fall as they do alone
+        together: dict[tuple[bytes, int], list[int]] = {}  # of one k: then ties fall as they do alone
         for place, request in enumerate(requests):
+            k = self._recommender.settings_.data.next if request.k is None else request.k
+            if len(request.histories) * k > MOST_ANSWERED:
+                answers[place] = _too_many(len(request.histories), k)
+                continue
             key = msgspec.json.encode(request.new_items) if request.new_items else b""
-            together.setdefault((key, request.k), []).append(place)
-        for (key, _), places in together.items():
-            try:
-                catalogue = self._catalogue(key, requests[places[0]].new_items)
-            except (HyperfocalError, pl.exceptions.PolarsError) as error:  # a list where a number is expected
-                found: list[Any] = [Refusal(422, "new_items", str(error), "$.new_items")] * len(places)
-            else:
-                found = self._rank(catalogue, [requests[place] for place in places])
+            together.setdefault((key, k), []).append(place)
+        for (key, k), places in together.items():
+            found = self._answer_alike(key, k, [requests[place] for place in places])
             for place, one in zip(places, found, strict=True):
                 answers[place] = one
         return answers
+
+    def _answer_alike(
+        self, key: bytes, k: int, requests: list[RecommendRequest]
+    ) -> Sequence[Recommendations | Refusal]:
+        """Return the answers to requests over the same items for the same k."""
+        try:
+            catalogue = self._catalogue(key, requests[0].new_items)
+        except (HyperfocalError, pl.exceptions.PolarsError) as error:  # a list where a number is expected
+            return [Refusal(422, "new_items", str(error), "$.new_items")] * len(requests)
+        try:
+            check_depth(k, len(catalogue.vocabulary))
+        except ConfigError as error:
+            return [Refusal(422, "too_deep", str(error), "$.k")] * len(requests)
+        return self._rank(catalogue, k, requests)
 
     def _catalogue(self, key: bytes, new_items: list[dict[str, Any]]) -> Catalogue:
         if not key:
@@ -104,33 +117,20 @@ class RecommendPredictor:
         self._widened[key] = self._widened.pop(key)  # the one used last goes last
         return self._widened[key]
 
-    def _rank(self, catalogue: Catalogue, requests: list[RecommendRequest]) -> list[Recommendations | Refusal]:
-        depths = [self._depth(catalogue, request) for request in requests]
-        asked = [request for request, k in zip(requests, depths, strict=True) if isinstance(k, int)]
-        rows = [row for request in asked for row in request.histories]
-        owners = [number for number, request in enumerate(asked) for _ in request.histories]
-        deepest = max((k for k in depths if isinstance(k, int)), default=1)
-        vocabulary = catalogue.vocabulary
-        scorer, excluded = catalogue.scorer, [request.exclude for request in asked]
+    def _rank(self, catalogue: Catalogue, k: int, requests: list[RecommendRequest]) -> list[Recommendations]:
+        rows = [row for request in requests for row in request.histories]
+        vocabulary, scorer = catalogue.vocabulary, catalogue.scorer
+        excluded = [request.exclude for request in requests]
         if any(excluded):
+            owners = [number for number, request in enumerate(requests) for _ in request.histories]
             scorer = without(scorer, vocabulary.encode_lists(excluded).select(torch.tensor(owners)))
         with torch.inference_mode():
-            items, scores = rank_items(scorer, vocabulary.encode_lists(rows), deepest)
+            items, scores = rank_items(scorer, vocabulary.encode_lists(rows), k)
         ranked = zip(rows, items.tolist(), scores.tolist(), strict=True)
         return [
-            k
-            if isinstance(k, Refusal)
-            else Recommendations(self.version, [_named(vocabulary, *next(ranked), k) for _ in request.histories])
-            for request, k in zip(requests, depths, strict=True)
+            Recommendations(self.version, [_named(vocabulary, *next(ranked)) for _ in request.histories])
+            for request in requests
         ]
-
-    def _depth(self, catalogue: Catalogue, request: RecommendRequest) -> int | Refusal:
-        k = self._recommender.settings_.data.next if request.k is None else request.k
-        try:
-            check_depth(k, len(catalogue.vocabulary))
-        except ConfigError as error:
-            return Refusal(422, "too_deep", str(error), "$.k")
-        return k
 
 
 def load_recommend(path: Path, version: str) -> RecommendPredictor:
@@ -152,14 +152,22 @@ def without(scorer: Scorer, excluded: Sequences) -> Scorer:
     return scores
 
 
-def _named(vocabulary: Vocabulary, row: list[str], items: list[int], scores: list[float], k: int) -> NextItems:
+def _named(vocabulary: Vocabulary, row: list[str], items: list[int], scores: list[float]) -> NextItems:
     names, numbers = vocabulary.names, vocabulary.numbers
     best = [
         ItemScore(names[item], score)
-        for item, score in zip(items[:k], scores[:k], strict=True)
+        for item, score in zip(items, scores, strict=True)
         if item != NO_ITEM
     ]  # fmt: skip
     return NextItems(best, [item for item in dict.fromkeys(row) if item not in numbers])
+
+
+def _too_many(histories: int, k: int) -> Refusal:
+    message = (
+        f"{histories:,} histories x k = {k:,} are {histories * k:,} items, and {MOST_ANSWERED:,} are allowed. "
+        "Send fewer histories a request, or a smaller k"
+    )
+    return Refusal(422, "too_many", message, "$.histories")
 
 
 def _table(rows: list[dict[str, Any]]) -> pl.DataFrame:

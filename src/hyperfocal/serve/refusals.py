@@ -42,6 +42,11 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a failure of ours
         return Response(content, self.status, self.headers, "application/json")
 
 
+def failure() -> Refusal:
+    """Return the answer to a request that met a bug of ours."""
+    return Refusal(500, "failed", "the server failed; its log says why. Try again, or report it")
+
+
 def install(app: FastAPI) -> None:
     """Let an app answer everything that goes wrong in our form."""
 
@@ -66,4 +71,4 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
-        return Refusal(500, "failed", "the server failed; its log says why. Try again, or report it").response()
+        return failure().response()

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
 
 import torch
@@ -19,6 +18,7 @@ import uvicorn
 from hyperfocal.serve.board import Board, Follower
 from hyperfocal.serve.http import Limits, create_app
 from hyperfocal.serve.live import Live
+from hyperfocal.serve.reloading import is_local
 
 GRACE = 1.0  # seconds in which open connections may send one more request, which tells them of the end
 LAST = 30  # seconds in which what is in flight ends
@@ -47,10 +47,7 @@ class Service:
     @property
     def local(self) -> bool:
         """Return whether only this machine reaches it."""
-        try:
-            return ip_address(self.host).is_loopback
-        except ValueError:  # a name
-            return self.host == "localhost"
+        return is_local(self.host)
 
 
 class Server(uvicorn.Server):
@@ -112,13 +109,7 @@ def serve(
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, swap)
         announce()
 
-    app = create_app(
-        live,
-        key=service.key,
-        limits=service.limits,
-        local=service.local,
-        spread=follower.lead if follower else None,
-    )
+    app = create_app(live, key=service.key, limits=service.limits, spread=follower.lead if follower else None)
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -127,10 +118,11 @@ def serve(
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=LAST,
     )
-    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again when all is done: that was no failure
-        signal.signal(number, lambda *_: None)
+    server = Server(config, live, ready)
+    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn takes them later, and raises them again when all is done
+        signal.signal(number, server.handle_exit)
     sys.setswitchinterval(SWITCH)
-    Server(config, live, ready).run(sockets=[listening])
+    server.run(sockets=[listening])
 
 
 def bind(host: str, port: int) -> socket.socket:

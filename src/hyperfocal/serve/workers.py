@@ -20,7 +20,7 @@ import click
 
 from hyperfocal.errors import HyperfocalError
 from hyperfocal.serve.board import Board
-from hyperfocal.serve.measures import FOLDER
+from hyperfocal.serve.measures import FOLDER, forget
 from hyperfocal.serve.server import LAST, Service, serve
 
 PAUSE = 1.0  # seconds before a process that died is replaced
@@ -39,7 +39,7 @@ def serve_with_workers(service: Service, listening: socket.socket, workers: int,
     (folder / "metrics").mkdir()
     os.environ[FOLDER] = str(folder / "metrics")
     try:
-        return _Workers(service, listening, Board(folder, workers)).run(announce)
+        return _Workers(service, listening, Board(folder)).run(workers, announce)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -50,16 +50,16 @@ class _Workers:
         self._processes: list[SpawnProcess] = []
         self._ending = self._hung_up = False
 
-    def run(self, announce: Callable[[], None]) -> int:
+    def run(self, workers: int, announce: Callable[[], None]) -> int:
         """Start the first process and, once it answers, the others; then watch over them."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._end)
         if hasattr(signal, "SIGHUP"):
             signal.signal(signal.SIGHUP, self._hang_up)
         code = 0
-        for started in range(1, self._board.workers + 1):
+        for started in range(1, workers + 1):
             self._processes.append(self._start())
-            if started in (1, self._board.workers):
+            if started in (1, workers):
                 code = code or self._until_ready(started)
             if code or self._ending:
                 break
@@ -79,7 +79,7 @@ class _Workers:
 
     def _until_ready(self, number: int) -> int:
         """Wait until so many processes answer; return the exit code of one that ended instead."""
-        while len(self._board.told(0)) < number and not self._ending:
+        while len(self._board.told()) < number and not self._ending:
             ended = [process.exitcode for process in self._processes if process.exitcode is not None]
             if ended:
                 return ended[0] or 1
@@ -92,12 +92,16 @@ class _Workers:
             self._hung_up = False
             self._board.want(self._board.wanted()[1] or self._service.run)
         wait([process.sentinel for process in self._processes], timeout=0.1)
-        for place, process in enumerate(self._processes):
-            if process.exitcode is not None and not self._ending:
-                click.echo(f"a worker ended with {process.exitcode}; another one takes its place", err=True)
-                time.sleep(PAUSE)
-                self._board.forget(process.pid)
-                self._processes[place] = self._start()
+        ended = [place for place, process in enumerate(self._processes) if process.exitcode is not None]
+        if not ended or self._ending:
+            return
+        for process in (self._processes[place] for place in ended):
+            click.echo(f"a worker ended with {process.exitcode}; another one takes its place", err=True)
+            self._board.forget(process.pid)
+            forget(process.pid)
+        time.sleep(PAUSE)
+        for place in ended:
+            self._processes[place] = self._start()
 
     def _end_all(self) -> None:
         self._listening.close()  # else the kernel goes on taking connections that nobody will answer
