@@ -45,6 +45,18 @@ class RankingSeen(Seen):
         self.events.append(f"finished {name} {seed}")
 
 
+class Written(RankingSeen):
+    """A watch in another process, which writes down who started."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def started(self, name, seed):
+        with self.path.open("a") as file:
+            file.write(f"{name} {seed}\n")
+
+
 def points(*encoders, losses=("bce",), seeds=1, base=None, **axes):
     """Return points called `gru bce`; `loss__gamma=[1, 2]` is an axis."""
     more = {key.replace("__", "."): values for key, values in axes.items()}
