@@ -1,5 +1,7 @@
 """A tiny grid on a log: users go round a circle of items, some of them short."""
 
+from dataclasses import replace
+
 import polars as pl
 from grid_cases import Seen
 
@@ -55,6 +57,12 @@ class Written(RankingSeen):
     def started(self, name, seed):
         with self.path.open("a") as file:
             file.write(f"{name} {seed}\n")
+
+
+def train_beside(job, points, path):
+    """Run a grid in another process, and write down which points started."""
+    material, store = job.prepare(points)
+    replace(job, watch=Written(path)).run(material, points, store)
 
 
 def points(*encoders, losses=("bce",), seeds=1, base=None, **axes):

@@ -9,16 +9,18 @@ or when the process that started it is gone:
 """
 
 import os
-import socket
 import subprocess
 import sys
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
+T = TypeVar("T")
 HERE = Path(__file__).parent
-AGENT_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+TRIES = 5
 STORE = 100 * 2**20  # bytes of a node's object store
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1"}
 
 
 class Nodes:
@@ -55,27 +57,33 @@ def two_nodes():
             pass
 
 
-def node() -> dict[str, int]:
-    """Return what a node is started with: its ports chosen before, else it waits for those of its agents, not long."""
-    with ExitStack() as open_now:
-        sockets = [open_now.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in AGENT_PORTS]
-        ports = dict(zip(AGENT_PORTS, (each.getsockname()[1] for each in sockets), strict=True))
-    return ports | {"num_cpus": 1, "object_store_memory": STORE}
+def started(start: Callable[[], T]) -> T:
+    """Return what starts a node: on a busy machine Ray gives up after 15 s, and may have more luck the next time."""
+    for left in reversed(range(TRIES)):
+        try:
+            return start()
+        except Exception as error:
+            print(error, flush=True)
+            if not left:
+                raise
+    raise AssertionError("it was tried")
 
 
 def main() -> None:
     """Be the process of a cluster."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args=node() | {"include_dashboard": False})
+    share = {"num_cpus": 1, "object_store_memory": STORE}
+    head = share | {"include_dashboard": False}
+    cluster = started(lambda: Cluster(initialize_head=True, head_node_args=head))
     try:
-        nodes = [cluster.add_node(**node())]
+        nodes = [started(lambda: cluster.add_node(**share))]
         print(f"> {cluster.address}")
         for line in sys.stdin:
             if line == "kill node\n":
                 cluster.remove_node(nodes.pop(), allow_graceful=False)
             elif line == "add node\n":
-                nodes.append(cluster.add_node(**node()))
+                nodes.append(started(lambda: cluster.add_node(**share)))
             elif line == "kill head\n":
                 cluster.head_node.kill_gcs_server(check_alive=False)
             print("> done")

@@ -272,16 +272,17 @@ def test_a_grid_of_logs_and_a_local_worker_beside_it(nodes, tmp_path):
     """Another command works on the same store meanwhile: each point is trained by one of them."""
     grid = log_cases.points("gru", "mean", "markov", losses=("bce", "softmax"), seeds=2)
     local = run(log_cases.job(tmp_path / "local"), grid)
-    ours, theirs = log_cases.RankingSeen(), log_cases.Written(tmp_path / "theirs")
+    ours, theirs = log_cases.RankingSeen(), tmp_path / "theirs"
     with pool(nodes, most=1) as ray:
         both = replace(log_cases.job(tmp_path / "both", watch=ours), train=ray.train)
-        beside = FORKS.Process(target=run, args=(replace(both, watch=theirs, train=None), grid))
-        ours.on_start = {grid[0].name: lambda: beside.is_alive() or beside.start()}
+        alone = replace(both, watch=None, train=None)
+        beside = FORKS.Process(target=log_cases.train_beside, args=(alone, grid, theirs))
+        ours.on_start[grid[0].name] = lambda: (ours.on_start.clear(), beside.start())
         store = run(both, grid)
         beside.join()
     assert beside.exitcode == 0
     assert_same(store, local)
-    started = ours.of("started") + theirs.path.read_text().splitlines()
+    started = ours.of("started") + theirs.read_text().splitlines()
     assert sorted(started) == sorted(f"{each.name} {each.seed}" for each in grid)
 
 
@@ -296,12 +297,12 @@ def test_a_share_that_no_node_has_is_refused(nodes):
 
 
 @contextmanager
-def command(folder, *options, epochs=LONG):
+def command(folder, *options):
     """Give a running `classify grid` of six points, in a session of its own."""
     rows = zip(documents().ids, documents().texts, documents().labels.to_list(), strict=True)
     lines = [json.dumps({"id": name, "text": text, "labels": labels}) + "\n" for name, text, labels in rows]
     (folder / "docs.jsonl").write_text("".join(lines))
-    values = {**TINY, "train.epochs": epochs, "train.patience": 0}
+    values = {**TINY, "train.epochs": 100, "train.patience": 0}
     assignments = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
     axes = ["--caps", "none", "--gammas", "none,2", "--seeds", "3", "--out", folder / "grid"]
     words = [sys.executable, "-m", "hyperfocal", "classify", "grid", folder / "docs.jsonl", *assignments, *axes]

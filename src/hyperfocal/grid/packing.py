@@ -38,7 +38,7 @@ def pack(value: Any) -> Packed:
 
 def unpack(packed: Packed) -> Any:
     """Return the object; its arrays and tensors lie in the buffers, and may not be written to where these may not."""
-    return pickle.loads(packed.content, buffers=packed.buffers)
+    return pickle.loads(packed.content.data, buffers=packed.buffers)
 
 
 class _Pickler(pickle.Pickler):

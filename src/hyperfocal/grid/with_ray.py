@@ -163,8 +163,8 @@ class _Crew:
         import ray
         from ray import exceptions
 
-        lost = exceptions.WorkerCrashedError, exceptions.NodeDiedError, exceptions.OutOfMemoryError
-        lost = (*lost, exceptions.ObjectLostError)
+        lost: tuple[type[Exception], ...] = (exceptions.WorkerCrashedError, exceptions.NodeDiedError)
+        lost += (exceptions.OutOfMemoryError, exceptions.ObjectLostError)
         ended, _ = ray.wait(list(self.flying), timeout=seconds) if self.flying else ([], [])
         for reference in ended:
             flight = self.flying[reference]
