@@ -189,7 +189,9 @@ def test_without_ray_it_is_said_how_to_get_it(monkeypatch):
         pass
 
 
-@pytest.mark.parametrize("address", ["", "somewhere", "host:port", "ray://host:10001", ":6379", "http://host:80"])
+@pytest.mark.parametrize(
+    "address", ["", "somewhere", "host:port", "ray://host:10001", "host:70000", ":6379", "http://host:80"]
+)
 def test_addresses_of_another_form_are_refused(address):
     with pytest.raises(ConfigError, match="Expected auto, local, or HOST:PORT"), connected(address):
         pass

@@ -88,7 +88,7 @@ def _check_address(address: str) -> None:
     if address in ("auto", "local"):
         return
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or "/" in address:
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16 or "/" in address:
         raise ConfigError(
             f"--ray {address!r} is not allowed. Expected auto, local, or HOST:PORT of a cluster's head, as `ray start "
             "--head` prints it. A cluster elsewhere is reached from one of its nodes: run this command there"
