@@ -152,4 +152,5 @@ def describe_nodes() -> str:
 def _nodes() -> list[dict[str, Any]]:
     import ray
 
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    known = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in known if node["Alive"]]

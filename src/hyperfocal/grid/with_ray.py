@@ -142,13 +142,13 @@ class _Crew:
 
     def start(self, point: Point) -> None:
         """Claim and submit a point, unless another process has it."""
-        if self._store.claim(point, retry=self._retry):
-            try:
+        try:
+            if self._store.claim(point, retry=self._retry):
                 self._submit(_Flight(point, 1))
                 self._watch.started(point.name, point.seed)
-            except BaseException:
-                give_back(self._store, point)
-                raise
+        except BaseException:  # Ctrl-C may come when it was claimed just now
+            give_back(self._store, point)
+            raise
 
     def _submit(self, flight: _Flight) -> None:
         self.flying[self._task.remote([self._material], flight.point, _versions())] = flight
