@@ -1,5 +1,7 @@
 """A tiny grid on a log: users go round a circle of items, some of them short."""
 
+from dataclasses import replace
+
 import polars as pl
 from grid_cases import Seen
 
@@ -43,6 +45,24 @@ class RankingSeen(Seen):
     def finished(self, name, seed, values, seconds):
         assert values["map@2"] >= 0
         self.events.append(f"finished {name} {seed}")
+
+
+class Written(RankingSeen):
+    """A watch in another process, which writes down who started."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def started(self, name, seed):
+        with self.path.open("a") as file:
+            file.write(f"{name} {seed}\n")
+
+
+def train_beside(job, points, path):
+    """Run a grid in another process, and write down which points started."""
+    material, store = job.prepare(points)
+    replace(job, watch=Written(path)).run(material, points, store)
 
 
 def points(*encoders, losses=("bce",), seeds=1, base=None, **axes):

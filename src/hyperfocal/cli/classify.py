@@ -12,6 +12,7 @@ from hyperfocal.cli.blocks import block_options
 from hyperfocal.cli.report import report_line
 from hyperfocal.cli.texts import NO_ENCODER, data_options, data_settings
 from hyperfocal.cli.tracked import track_option
+from hyperfocal.cli.where import where_options
 from hyperfocal.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def evaluate(run: Path, docs: Path, as_json: bool) -> None:
 @click.option("--caps", help="Largest class weights, as none,6,7,8; none or off: no class weights, --cap off of fit.")
 @click.option("--gammas", help="Focal gammas, as none,2,3; none is binary cross-entropy.")
 @click.option("--seeds", type=int, help="Trainings a point.  [default: the recipe's, or 1]")
-@click.option("--workers", type=int, default=1, show_default=True, help="Processes; cores are shared among them.")
+@where_options
 @click.option("--baseline", help="Point to compare with.  [default: no_cap_no_focal, or the first]")
 @click.option("--by", default="tuned.macro_f1", show_default=True, help="Metric that chooses the winner.")
 @click.option("--search", type=click.Choice(["full", "optuna"]), default="full", show_default=True)

@@ -16,6 +16,7 @@ from hyperfocal.cache import default_cache
 from hyperfocal.cli.report import report_line
 from hyperfocal.cli.texts import NO_ENCODER, data_settings
 from hyperfocal.cli.tracked import TrackedGrid
+from hyperfocal.cli.where import Where, trained_where
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import resolve
 from hyperfocal.config.sections import Section
@@ -48,7 +49,12 @@ def run_grid_command(options: dict[str, Any]) -> None:
     test = None if options["test"] is None else as_documents(options["test"], base.data)  # not after hours of training
     out, console = options["out"], Console()
     tracking = Tracking(options["track"], out, "classify", lambda: base, resume=True)
-    with ended_by_ctrl_c(out), tracking, _watched(options, base, size, test) as job:
+    with (
+        ended_by_ctrl_c(out),
+        trained_where(options) as where,
+        tracking,
+        _watched(options, base, size, test, where) as job,
+    ):
         watch = TrackedGrid(job.watch, tracking, points)
         result = run(replace(job, watch=watch))
         watch.rest(result.points)
@@ -150,16 +156,20 @@ def _plan(options: dict[str, Any]) -> tuple[ClassifySettings, list[Point], int, 
 
 
 @contextmanager
-def _watched(options: dict[str, Any], base: ClassifySettings, points: int, test: Documents | None) -> Iterator[GridJob]:
+def _watched(
+    options: dict[str, Any], base: ClassifySettings, points: int, test: Documents | None, where: Where
+) -> Iterator[GridJob]:
     """Show progress while the job is worked on."""
-    with EncodingProgress() as encoding, GridProgress(points, options["workers"], by=options["by"]) as progress:
+    with EncodingProgress() as encoding, GridProgress(points, where.workers, by=options["by"]) as progress:
         source = TextSource(options["train"], options["valid"], default_cache(), test, encoding.watch)
         yield GridJob(
             source,
             base,
             options["out"],
             progress,
-            options["workers"],
-            by=options["by"],
-            retry=options["retry"],
+            where.workers,
+            where.threads,
+            options["by"],
+            options["retry"],
+            where.train,
         )

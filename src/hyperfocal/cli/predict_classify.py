@@ -19,10 +19,10 @@ from hyperfocal.errors import DataError
 from hyperfocal.runs import MODEL, whole_file
 from hyperfocal.tasks.classify import MultiLabelClassifier
 from hyperfocal.tasks.parts import Parts, stamp
+from hyperfocal.tasks.predictions import with_pairs
 
 BLOCK = 10_000  # documents, with few labels
 SCORES = 2**24  # documents times labels that exist at once: 64 MiB
-PAIRS = pl.List(pl.Struct({"label": pl.String, "probability": pl.Float64}))
 
 
 def predict_texts(classifier: MultiLabelClassifier, docs: Path, out: Path, options: dict[str, Any]) -> Counter[str]:
@@ -76,8 +76,7 @@ def _write(frame: pl.DataFrame, path: Path, first: bool) -> None:
     if kind == "jsonl":
         write_lines(frame.to_dicts(), path)
     elif kind == "parquet":
-        pairs = [[{"label": label, "probability": share} for label, share in row.items()] for row in frame["scores"]]
-        write_frame(frame.with_columns(pl.Series("scores", pairs, dtype=PAIRS)), path)
+        write_frame(with_pairs(frame), path)
     else:
         texts = {
             name: pl.Series([json.dumps(value, ensure_ascii=False) for value in frame[name].to_list()], dtype=pl.String)

@@ -11,6 +11,7 @@ import click
 from hyperfocal.cli.blocks import block_options
 from hyperfocal.cli.report import report_line
 from hyperfocal.cli.tracked import track_option
+from hyperfocal.cli.where import where_options
 from hyperfocal.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -315,7 +316,7 @@ def evaluate(
     "--axis", "axes", multiple=True, metavar="KEY=V1,V2", help="Any other setting, as loss.gamma=0,2,3. Repeatable."
 )
 @click.option("--seeds", type=int, help="Trainings a point.  [default: the recipe's, or 1]")
-@click.option("--workers", type=int, default=1, show_default=True, help="Processes; cores are shared among them.")
+@where_options
 @click.option("--baseline", help="Point to compare with, as 'gru bce'.  [default: the first]")
 @click.option("--by", help="Metric that chooses the winner, as map@3 or tail.map@3.  [default: map@ of --next]")
 @click.option("--search", type=click.Choice(["full", "optuna"]), default="full", show_default=True)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from hyperfocal.cli.grid import closing_lines, ended_by_ctrl_c, recipe_points, show_table
 from hyperfocal.cli.tracked import TrackedGrid
+from hyperfocal.cli.where import trained_where
 from hyperfocal.config.recipes import parse_override, resolve
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.errors import ConfigError
@@ -37,10 +38,14 @@ def run_grid_command(options: dict[str, Any]) -> None:
     logs = {name: None if file is None else as_log(file, base.data) for name, file in files.items()}
     source = LogSource(**logs, items=options["items"])
     tracking = Tracking(options["track"], out, "recommend", lambda: base, resume=True)
-    progress = GridProgress(size, options["workers"], by=by, layout=layout)
-    with ended_by_ctrl_c(out), tracking, progress:
+    with (
+        ended_by_ctrl_c(out),
+        trained_where(options) as where,
+        tracking,
+        GridProgress(size, where.workers, by=by, layout=layout) as progress,
+    ):
         watch = TrackedGrid(progress, tracking, points)
-        result = run(GridJob(source, base, out, watch, options["workers"], by=by, retry=options["retry"]))
+        result = run(GridJob(source, base, out, watch, *where[:2], by, options["retry"], where.train))
         watch.rest(result.points)
     print_lines(console, [*grid_data_lines(result.material.data.counts), ""])
     show_table(console, result, out, layout)

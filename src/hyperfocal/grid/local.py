@@ -12,8 +12,9 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -48,6 +49,9 @@ class GridWatch(Protocol):
         """A point failed, which is stored too."""
 
 
+Train = Callable[[Material, Sequence[Point], Store, GridWatch, bool], None]  # the last: whether failed ones again
+
+
 def run_points(
     material: Material,
     points: Sequence[Point],
@@ -56,6 +60,7 @@ def run_points(
     *,
     workers: int = 1,
     retry: bool = False,
+    train: Train | None = None,
 ) -> None:
     """Train every point that is not done yet, here or by another process on the store, and store each result at once.
 
@@ -66,11 +71,13 @@ def run_points(
         watch: told what happens.
         workers: processes; with 1 this one does the work.
         retry: whether points that failed before are tried again.
+        train: claims, trains and stores points elsewhere, in place of `workers` processes here.
 
     Raises:
         RunError: the store cannot be written; a worker process died at the start or between two points.
         KeyboardInterrupt: Ctrl-C; what was done is stored.
     """
+    train = train or partial(_train_here, workers=workers)
     store.drop_own()
     ended = store.done() | (set() if retry else store.failed().keys())
     missing = [point for point in points if point.key(store.fingerprint) not in ended]
@@ -79,7 +86,7 @@ def run_points(
         held = store.held()
         free = [point for point in missing if point.key(store.fingerprint) not in held]
         if free:
-            _train(material, free, store, watch, min(workers, len(free)), retry)
+            train(material, free, store, watch, retry)
             retry = False  # what failed just now stays so
         else:
             watch.waiting(len(missing))
@@ -88,10 +95,10 @@ def run_points(
         missing = [point for point in missing if point.key(store.fingerprint) not in ended]
 
 
-def _train(
-    material: Material, points: Sequence[Point], store: Store, watch: GridWatch, workers: int, retry: bool
+def _train_here(
+    material: Material, points: Sequence[Point], store: Store, watch: GridWatch, retry: bool, *, workers: int
 ) -> None:
-    if workers == 1:
+    if min(workers, len(points)) == 1:
         work(material, points, store, lambda event: _tell(watch, event), retry)
     else:
         _run_processes(material, points, store, watch, workers, retry)
@@ -226,12 +233,18 @@ def interrupts_held_back() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
+def thread_variables(threads: int) -> dict[str, str]:
+    """Return the variables that limit the thread pools of a process which starts with them."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
+    return dict.fromkeys(names, str(max(threads, 1)))
+
+
 @contextmanager
 def _threads_of_children(threads: int) -> Iterator[None]:
     """Limit the thread pools of processes started inside, which are made when torch and numpy are imported."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, str(max(threads, 1))))
+    variables = thread_variables(threads)
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:

@@ -45,6 +45,9 @@ class Material(Protocol):
     def about(self) -> dict[str, Any]:
         """Return what is shown when a store is of other data."""
 
+    def portable(self) -> Material:
+        """Return the same for a machine that does not see the files of this one."""
+
     def train(self, point: Point) -> Reached:
         """Train one point; return every metric on the validation data, and the main ones in resamples."""
 

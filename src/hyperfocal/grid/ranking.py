@@ -132,6 +132,10 @@ class LogMaterial:
             "shortest history": self.cut["history"],
         }
 
+    def portable(self) -> LogMaterial:
+        """Return the material: all of it is in memory."""
+        return self
+
     def train(self, point: Point) -> Reached:
         """Train one point; return every metric on the validation users, and the main ones in resamples."""
         settings = _ranking(point.settings)

@@ -11,7 +11,7 @@ from typing import Any
 from hyperfocal.config.sections import Section
 from hyperfocal.errors import ConfigError, RunError, did_you_mean
 from hyperfocal.grid.adaptive import BASELINE, Range, check_ranges, search_points
-from hyperfocal.grid.local import GridWatch, run_points
+from hyperfocal.grid.local import GridWatch, Train, run_points
 from hyperfocal.grid.material import Material, Source
 from hyperfocal.grid.plan import keep_plan
 from hyperfocal.grid.points import Point, baseline_name
@@ -65,6 +65,7 @@ class GridJob:
         threads: CPU threads of each; 0 takes those of the base settings, but no more than its share of the cores.
         by: metric that chooses the winner.
         retry: whether points that failed before are tried again.
+        train: trains points elsewhere, in place of `workers` processes here; then `threads` have to be given.
     """
 
     source: Source
@@ -75,6 +76,12 @@ class GridJob:
     threads: int = 0
     by: str = WINNER_BY
     retry: bool = False
+    train: Train | None = None
+
+    def run(self, material: Material, points: Sequence[Point], store: Store) -> None:
+        """Train what is missing of the points; errors as in `run_points`."""
+        workers, retry = min(self.workers, len(points) or 1), self.retry
+        run_points(material, points, store, self.watch, workers=workers, retry=retry, train=self.train)
 
     def prepare(self, points: Sequence[Point]) -> tuple[Material, Store]:
         """Return what the points share, and the store.
@@ -125,7 +132,7 @@ def run_grid(job: GridJob, points: Sequence[Point], baseline: str) -> GridResult
     baseline_name(list(points), baseline)
     material, store = job.prepare(points)
     keep_plan(job.out, points, baseline, job.by, store.fingerprint)
-    run_points(material, points, store, job.watch, workers=job.workers, retry=job.retry)
+    job.run(material, points, store)
     return _compare(material, points, store, baseline, job.by)
 
 
@@ -137,7 +144,7 @@ def run_search(job: GridJob, ranges: Mapping[str, Range], trials: int) -> GridRe
     material, store = job.prepare([Point(BASELINE, flat_settings(job.base)["seed"], job.base)])
 
     def run(points: list[Point]) -> Store:
-        run_points(material, points, store, job.watch, workers=min(job.workers, len(points) or 1), retry=job.retry)
+        job.run(material, points, store)
         return store
 
     points = search_points(job.base, ranges, trials, run, job.by)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hyperfocal.cache import hash_of
-from hyperfocal.config.classify import ClassifySettings, TextDataSettings
+from hyperfocal.config.classify import ClassifySettings, FeatureSettings, TextDataSettings
 from hyperfocal.config.sections import Section
 from hyperfocal.data.stratify import refuse_shared_groups
 from hyperfocal.data.texts import Documents
@@ -23,7 +23,7 @@ from hyperfocal.metrics.verdict import LABELS, Families
 from hyperfocal.models.encoder import find_encoder
 from hyperfocal.tasks.classify import MultiLabelClassifier
 from hyperfocal.tasks.documents import PreparedTexts, as_documents, number, prepare_texts, with_tree_labels
-from hyperfocal.tasks.features import TextFeatures, check_training, resolve_kind
+from hyperfocal.tasks.features import Made, TextFeatures, check_training, resolve_kind
 from hyperfocal.tasks.label_scores import score_labels
 from hyperfocal.train import set_threads
 
@@ -77,12 +77,16 @@ class Material:
         cache: folder of the features.
         threads: CPU threads of one training; 0 is one a core, in a worker process 1.
         encoder: checksum of the encoder, "" without.
+        kinds: the settings of the features of all points.
+        made: features that are at hand; others are read from the cache.
     """
 
     data: PreparedTexts
     cache: Path
     threads: int
     encoder: str
+    kinds: frozenset[FeatureSettings]
+    made: Mapping[FeatureSettings, Made] = field(default_factory=dict)
 
     @property
     def families(self) -> Families:
@@ -97,6 +101,11 @@ class Material:
         """Return how many documents and labels there are."""
         counts = self.data.counts()
         return {"documents": counts["train"]["documents"], "labels": counts["labels"]}
+
+    def portable(self) -> Material:
+        """Return the material with its features at hand, but for those that an encoder makes as it learns."""
+        made = {kind: _from_cache(self.data, kind, self.cache) for kind in self.kinds if not kind.finetune}
+        return replace(self, made=made)
 
     def train(self, point: Point) -> Reached:
         """Return what `train_point` does."""
@@ -170,7 +179,13 @@ def prepare_grid(
     encoders = {features.encoder for features in used if features.kind != "ngrams"}
     sources = [find_encoder(name) for name in sorted(encoders)]
     checksum = hash_of(*[source.checksum for source in sources if source]) if sources else ""
-    return Material(data, cache, threads, checksum)
+    return Material(data, cache, threads, checksum, frozenset(settings.features for settings in wanted))
+
+
+def _from_cache(data: PreparedTexts, settings: FeatureSettings, cache: Path) -> Made:
+    how = TextFeatures.fit(data.train.documents.texts, settings, cache)
+    train = how.make(data.train.documents.texts, cache)
+    return Made(how, train, train if data.valid is data.train else how.make(data.valid.documents.texts, cache))
 
 
 def check_test(data: PreparedTexts, test: Documents, settings: TextDataSettings) -> None:
@@ -190,10 +205,11 @@ def train_point(material: Material, point: Point) -> Reached:
 
     The documents are split by the base settings, whatever the point's seed.
     """
+    made = material.made.get(_texts(point.settings).features)
     settings = flat_settings(point.settings)
     settings |= {"train.threads": material.threads, "train.refit": False}  # the winner is refitted, once
     classifier = MultiLabelClassifier(settings=settings)
-    classifier.score_prepared(material.data, cache=material.cache)
+    classifier.score_prepared(material.data, cache=material.cache, made=made)
     return classifier.metrics_["values"], classifier.resamples_
 
 

@@ -34,26 +34,27 @@ def work(material: Material, points: Iterable[Point], store: Store, report: Repo
         began = time.monotonic()
         try:
             report(("started", point.name, point.seed))
-            with beating(partial(_beat, store, point)):
-                (values, resamples), reason = _reached(material, point)
+            with beating(partial(beat, store, point)):
+                (values, resamples), reason = reached(material, point)
             seconds = time.monotonic() - began
             if reason:
                 store.fail(point, reason, seconds=seconds)
             else:
                 store.put(point, values, resamples, seconds=seconds)
         except BaseException:  # Ctrl-C, or a full disk: another may have it
-            _give_back(store, point)
+            give_back(store, point)
             raise
         ended = ("failed", point.name, point.seed, reason)
         report(ended if reason else ("finished", point.name, point.seed, values, seconds))
 
 
-def _beat(store: Store, point: Point) -> None:
+def beat(store: Store, point: Point) -> None:
+    """Say that this process is still at a point."""
     with suppress(RunError):  # a disk that is away for a while: there is time until the claim is void
         store.beat(point)
 
 
-def _give_back(store: Store, point: Point) -> None:
+def give_back(store: Store, point: Point) -> None:
     """Release the point, however often Ctrl-C comes meanwhile: the terminal sends one, and the crew another."""
     while True:
         try:
@@ -64,7 +65,7 @@ def _give_back(store: Store, point: Point) -> None:
             continue
 
 
-def _reached(material: Material, point: Point) -> tuple[Reached, str]:
+def reached(material: Material, point: Point) -> tuple[Reached, str]:
     """Return metrics and resamples of a point, or why it failed: whatever it was, the other points go on."""
     try:
         return material.train(point), ""

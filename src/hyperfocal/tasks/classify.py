@@ -46,7 +46,7 @@ from hyperfocal.tasks.documents import (
 )
 from hyperfocal.tasks.evidence import keep_evidence
 from hyperfocal.tasks.evidence_labels import label_evidence
-from hyperfocal.tasks.features import TextFeatures, check_training
+from hyperfocal.tasks.features import Made, TextFeatures, check_training
 from hyperfocal.tasks.features import Watch as EncodingWatch
 from hyperfocal.tasks.finetune import encode, finetune
 from hyperfocal.tasks.folders import begin_run, open_run, resolve_settings
@@ -200,17 +200,25 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         self._fit(data, run, False, cache, watch, lambda *_: None)
         return self
 
-    def score_prepared(self, data: PreparedTexts, *, cache: Path | None = None) -> MultiLabelClassifier:
+    def score_prepared(
+        self, data: PreparedTexts, *, cache: Path | None = None, made: Made | None = None
+    ) -> MultiLabelClassifier:
         """Do of `fit_prepared` what `metrics_` and `resamples_` need.
 
         Under cross-validation no head is trained that has seen all documents, so nothing can be predicted.
+
+        Args:
+            data: documents that are read and split.
+            cache: folder in which features are kept.
+            made: the features of these documents by these settings; None takes them from `cache`, or makes them.
         """
         self._take(data)
         if not self.settings_.train.folds:
-            return self.fit_prepared(data, cache=cache)
-        self.fingerprint_ = data.fingerprint()
-        self.features_ = TextFeatures.fit(data.train.documents.texts, self.settings_.features, cache)
-        features = self._prepare(data, cache, lambda *_: None)
+            self._fit(data, None, False, cache, lambda *_: None, lambda *_: None, made)
+            return self
+        self.fingerprint_, texts = data.fingerprint(), data.train.documents.texts
+        self.features_ = made.how if made else TextFeatures.fit(texts, self.settings_.features, cache)
+        features = self._prepare(data, cache, lambda *_: None, made)
         assert features is not None, "an encoder that learns is not cross-validated"
         rows = features[0], data.train.labels
         self._decide(data, cross_scores(rows, self._folds(data.train), self.features_.num_sparse, self.settings_))
@@ -233,15 +241,16 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         cache: Path | None,
         watch: Watch,
         watch_encoding: EncodingWatch,
+        made: Made | None = None,
     ) -> None:
         began, texts = perf_counter(), data.train.documents.texts
         self.fingerprint_ = data.fingerprint()
-        self.features_ = TextFeatures.fit(texts, self.settings_.features, cache)
+        self.features_ = made.how if made else TextFeatures.fit(texts, self.settings_.features, cache)
         encoder = self.features_.encoder
         refuse_different("documents or an encoder", f"{self.fingerprint_} {encoder.checksum if encoder else 'none'}")
         if run is not None and resume:
             self._begin(run, resume=True)
-        features = self._prepare(data, cache, watch_encoding)
+        features = self._prepare(data, cache, watch_encoding, made)
         if run is not None and not resume:  # only now: a failure so far costs no run that is to be replaced
             self._begin(run, resume=False)
         scores = self._learn(data, features, run, resume, watch)
@@ -271,7 +280,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         return settings
 
     def _prepare(
-        self, data: PreparedTexts, cache: Path | None, watch_encoding: EncodingWatch
+        self, data: PreparedTexts, cache: Path | None, watch_encoding: EncodingWatch, made: Made | None = None
     ) -> tuple[Features, Features] | None:
         """Return the features of training and validation documents; None where an encoder that learns makes them."""
         self.vocabulary_, self.taxonomy_ = data.vocabulary, data.taxonomy
@@ -283,6 +292,8 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
                 self.features_.encoder.location, device=training_device(), seed=self.settings_.seed
             )
             return None
+        if made is not None:
+            return made.train, made.valid
         train = self.features_.make(data.train.documents.texts, cache, watch_encoding)
         if data.valid is data.train:
             return train, train

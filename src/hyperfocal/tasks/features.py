@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -122,6 +122,14 @@ class TextFeatures:
             weights = {name: np.asarray(part, dtype=np.float32) for name, part in value["weights"].items()}
             ngrams = Ngrams(settings, value["terms"], weights)
         return cls(settings, ngrams, encoder)
+
+
+class Made(NamedTuple):
+    """Features that were made before, of training and validation documents, and how."""
+
+    how: TextFeatures
+    train: Features
+    valid: Features
 
 
 def check_training(settings: ClassifySettings) -> None:

@@ -1,4 +1,4 @@
-"""What `Recommender.predict` returns: rankings as rows, in the form of the log."""
+"""What predictions look like: rankings as rows, in the form of the log; and scores of labels as pairs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from hyperfocal.data.tables import Log
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.errors import ConfigError
 from hyperfocal.metrics.ranking import NO_ITEM
+
+PAIRS = pl.List(pl.Struct({"label": pl.String, "probability": pl.Float64}))
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,3 +47,9 @@ def as_rows(log: Log, vocabulary: Vocabulary, items: Tensor, scores: Tensor) -> 
     if columns.keys() & {"rank", "score"}:
         raise ConfigError(f"columns {', '.join(columns)}: predictions have a rank and a score too. Rename yours")
     return pl.DataFrame(columns | {"rank": ranks.numpy() + 1, "score": scores[users, ranks].numpy()})
+
+
+def with_pairs(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return what `predict_documents` does with scores as lists of (label, probability), as tables can hold them."""
+    pairs = [[{"label": label, "probability": share} for label, share in row.items()] for row in frame["scores"]]
+    return frame.with_columns(pl.Series("scores", pairs, dtype=PAIRS))
