@@ -13,6 +13,7 @@ from hyperfocal.config.sections import (
     Fraction,
     Gamma,
     NotNegative,
+    OptimizerName,
     Reduction,
     Section,
     TrainSettings,
@@ -99,7 +100,7 @@ class LossSettings(Section, frozen=True, kw_only=True):
 class RankingTrainSettings(TrainSettings, frozen=True, kw_only=True):
     """As TrainSettings, with the values that suit a transformer; the metric is one of rankings."""
 
-    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
+    optimizer: OptimizerName = "adamw"
     learning_rate: Annotated[float, Meta(gt=0)] = 0.001
     batch_size: AtLeastOne = 128  # users, or for concat_mlp examples, a step
     epochs: AtLeastOne = 20  # at most

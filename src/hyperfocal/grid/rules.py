@@ -58,7 +58,7 @@ CLASSIFY = Rules(
         ("decide.shrinkage", "decide.rule", ("half", "global", "top_k")),
         ("train.sparse_learning_rate", "features.kind", ("encoder",)),
         ("train.encoder_learning_rate", "features.finetune", (False,)),
-        ("train.momentum", "train.optimizer", ("adam", "adamw")),
+        ("train.momentum", "train.optimizer", ("adam", "adamw", "rowwise_adagrad")),
         ("train.patience", "train.folds", SOME),  # no epoch is chosen
         ("train.metric", "train.folds", SOME),
     ),
@@ -91,7 +91,7 @@ RECOMMEND = Rules(
         ("loss.weights", "loss.cap", ("off",)),
         ("loss.tau", "loss.name", ("focal", "bce", "asymmetric", "gbce", "sampled_softmax")),
         ("loss.negatives", "loss.name", UNSAMPLED),
-        ("train.momentum", "train.optimizer", ("adam", "adamw")),
+        ("train.momentum", "train.optimizer", ("adam", "adamw", "rowwise_adagrad")),
     ),
     fixed=("seed", "data", "items.features"),
     not_in_key=("seed", "train.threads", "train.checkpoint_seconds"),
