@@ -44,6 +44,7 @@ class DataSettings(Section, frozen=True, kw_only=True):
     examples: Literal["last", "every"] = "every"  # concat_mlp: one cut a training user, before the last `next`, or all
     order_kind: Literal["auto", "position", "time"] = "auto"  # positions are unique; auto: integers below 10 million
     protocol: Literal["users", "leave-one-out"] = "users"  # hold out users, or the last two items of each user
+    stream: Literal["auto", "on", "off"] = "auto"  # the log through mapped files; auto: one too large for memory
     valid_fraction: Fraction = 0.1  # share of users held out where no validation file is given
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hyperfocal.config.recommend import CAUSAL, COUNTING, DataSettings, RecommendSettings
@@ -25,6 +27,9 @@ from hyperfocal.models.items import ItemFeatures
 from hyperfocal.sequences import Sequences
 from hyperfocal.tasks.items import learn_features
 
+HASHED = 2**20  # numbers that are hashed at once
+TRAIN_USERS_SCORED = 10_000  # training users, the first, whose scores beside validation show overfitting
+
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
@@ -32,7 +37,7 @@ class Prepared:
 
     Attributes:
         vocabulary: the items of the training users.
-        users: their ids.
+        users: their ids; none where the log was streamed.
         train: every event of the training users, for the baselines.
         examples: histories and targets, for the network; windows, for one that learns from every position.
         train_holdout: the training users as validation users are: to see overfitting.
@@ -58,8 +63,15 @@ class Prepared:
         truth, histories = self.valid.truth, self.valid.histories
         parts = (self.train.items, self.train.offsets, histories.items, histories.offsets, truth.indptr, truth.indices)
         for part in (*parts, *(self.features or ())):
-            found.update(part.numpy().tobytes() if isinstance(part, Tensor) else str(part).encode())
+            for raw in _bytes_of(part) if isinstance(part, Tensor) else [str(part).encode()]:
+                found.update(raw)
         return found.hexdigest()
+
+
+def _bytes_of(tensor: Tensor) -> Iterator[bytes]:
+    """Yield the bytes of a tensor block by block; mapped item numbers, which are int32, as int64."""
+    for part in tensor.split(HASHED):
+        yield (part.long() if part.dtype == torch.int32 else part).numpy().tobytes()
 
 
 def prepare(log: Any, valid: Any, valid_truth: Any, settings: RecommendSettings, items: Any = None) -> Prepared:
@@ -68,19 +80,21 @@ def prepare(log: Any, valid: Any, valid_truth: Any, settings: RecommendSettings,
     Raises:
         DataError: unreadable, or no user with history + 1 items in a part; as in `learn_features`.
         LeakError: a user in both parts.
-        ConfigError: a k above the number of items; a validation file under leave-one-out.
+        ConfigError: a k above the number of items; a validation file under leave-one-out; data.stream = "on".
     """
     data = settings.data
+    if data.stream == "on":
+        raise ConfigError("data.stream = 'on' is not allowed in a grid: its points share a log in memory. Leave it out")
     whole = as_log(log, data)
     name = name_of(log, "training log")
-    _refuse_short(whole, cut_of(settings)["history"], name)
+    refuse_short(whole.lengths, cut_of(settings)["history"], name)
     train, valid_log = _split(whole, valid, valid_truth, settings)
     if settings.model.name == "concat_mlp":
-        _refuse_short(train, data.history, name)
+        refuse_short(train.lengths, data.history, name)
     vocabulary = Vocabulary.of(train.items)
     sequences, _ = encode_log(train, vocabulary)
     held_out = cut_of(settings)
-    _refuse_deep(settings, len(vocabulary))
+    refuse_deep(settings, len(vocabulary))
     examples = training_examples(sequences, settings)
     if valid_truth is None:
         holdout = hold_out_last(valid_log, vocabulary, **held_out)
@@ -142,7 +156,7 @@ def _split(log: Log, valid: Any, valid_truth: Any, settings: RecommendSettings) 
         eligible = log.lengths > shortest_history(settings)
         return split_users(log, fraction=settings.data.valid_fraction, seed=settings.seed, eligible=eligible)
     found = as_log(valid, settings.data)
-    refuse_shared_users(log, found, name=name_of(valid, "validation log"))
+    refuse_shared_users(log.users, found, name=name_of(valid, "validation log"))
     return log, found
 
 
@@ -185,8 +199,9 @@ def name_of(data: Any, otherwise: str) -> str:
     return str(data) if isinstance(data, str | Path) else otherwise
 
 
-def _refuse_short(train: Log, history: int, name: str) -> None:
-    longest = max(train.lengths, default=0)
+def refuse_short(lengths: NDArray[np.int64], history: int, name: str) -> None:
+    """Raise DataError, calling the log `name`, if none of the (U,) lengths is above `history`."""
+    longest = int(lengths.max(initial=0))
     if longest <= history:
         raise DataError(
             f"{name}: no user has {history + 1} items or more; the longest has {longest}. "
@@ -194,7 +209,8 @@ def _refuse_short(train: Log, history: int, name: str) -> None:
         )
 
 
-def _refuse_deep(settings: RecommendSettings, num_items: int) -> None:
+def refuse_deep(settings: RecommendSettings, num_items: int) -> None:
+    """Raise ConfigError if rankings are asked for that are longer than the catalogue."""
     depths = {"data.next": settings.data.next, "train.metric": int(settings.train.metric.partition("@")[2])}
     for key, depth in depths.items():
         if depth > num_items:
