@@ -46,7 +46,8 @@ def test_it_is_prepared_as_in_memory(path, tmp_path, given):
     if given:
         valid = tmp_path / "valid.csv"
         pl.read_csv(path).with_columns(pl.col("user_id") + 1000).head(400).write_csv(valid)
-    found, expected = (read(path, valid, None, settings(), None) for read in (prepare_streamed, prepare))
+    items = None if given else make_challenges(users=2, challenges=60, seed=1).challenges.select("challenge", "series")
+    found, expected = (read(path, valid, None, settings(), items) for read in (prepare_streamed, prepare))
     assert found.fingerprint() == expected.fingerprint()
     assert found.train.items.dtype == torch.int32
     assert found.counts == expected.counts | {"streamed": True}

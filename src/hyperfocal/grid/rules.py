@@ -94,7 +94,7 @@ RECOMMEND = Rules(
         ("train.momentum", "train.optimizer", ("adam", "adamw", "rowwise_adagrad")),
     ),
     fixed=("seed", "data", "items.features"),
-    not_in_key=("seed", "train.threads", "train.checkpoint_seconds"),
+    not_in_key=("seed", "data.stream", "train.threads", "train.checkpoint_seconds"),
     story=False,
     bare=("model.name", "loss.name"),
     compared_on="users",

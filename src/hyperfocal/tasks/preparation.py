@@ -93,30 +93,47 @@ def prepare(log: Any, valid: Any, valid_truth: Any, settings: RecommendSettings,
         refuse_short(train.lengths, data.history, name)
     vocabulary = Vocabulary.of(train.items)
     sequences, _ = encode_log(train, vocabulary)
-    held_out = cut_of(settings)
     refuse_deep(settings, len(vocabulary))
     examples = training_examples(sequences, settings)
-    if valid_truth is None:
-        holdout = hold_out_last(valid_log, vocabulary, **held_out)
+    holdout = validation_holdout(valid_log, valid_truth, vocabulary, settings, name_of(valid, "validation log"))
+    counts = describe(sequences, examples, holdout, whole.ties)
+    train_holdout = hold_out_last(train, vocabulary, **cut_of(settings))
+    prepared = Prepared(vocabulary, train.users, sequences, examples, train_holdout, holdout, counts)
+    return prepared if items is None else with_items(prepared, items, settings)
+
+
+def validation_holdout(log: Log, truth: Any, vocabulary: Vocabulary, settings: RecommendSettings, name: str) -> Holdout:
+    """Return the validation users, cut; `truth` says what follows them, None takes their last items.
+
+    Raises:
+        DataError: no user can be scored; the truth cannot be read.
+    """
+    if truth is None:
+        holdout = hold_out_last(log, vocabulary, **cut_of(settings))
     else:
-        holdout = hold_out_truth(valid_log, as_log(valid_truth, data), vocabulary)
-    holdout.refuse_empty(name_of(valid, "validation log"))
-    counts = {
+        holdout = hold_out_truth(log, as_log(truth, settings.data), vocabulary)
+    holdout.refuse_empty(name)
+    return holdout
+
+
+def describe(train: Sequences, examples: Examples | Windows, valid: Holdout, ties: int) -> dict[str, Any]:
+    """Return what was read, kept and left out."""
+    return {
         "users": len(train),
-        "items": len(vocabulary),
+        "items": train.num_items,
         "events": len(train.items),
         "examples": len(examples),
         "skipped_users": examples.skipped,
-        "ties": whole.ties,
-        "valid": holdout.describe(),
+        "ties": ties,
+        "valid": valid.describe(),
     }
-    train_holdout = hold_out_last(train, vocabulary, **held_out)
-    prepared = Prepared(vocabulary, train.users, sequences, examples, train_holdout, holdout, counts)
-    if items is None:
-        return prepared
-    events = torch.bincount(sequences.items, minlength=len(vocabulary))
-    columns, features, described = learn_features(items, vocabulary, events, settings)
-    return replace(prepared, counts=counts | {"item_table": described}, features=features, columns=columns)
+
+
+def with_items(data: Prepared, items: Any, settings: RecommendSettings) -> Prepared:
+    """Return the same with the features of a table of items; errors as in `learn_features`."""
+    events = torch.bincount(data.train.items, minlength=len(data.vocabulary))
+    columns, features, described = learn_features(items, data.vocabulary, events, settings)
+    return replace(data, counts=data.counts | {"item_table": described}, features=features, columns=columns)
 
 
 def recut(data: Prepared, settings: RecommendSettings) -> Prepared:
@@ -146,8 +163,7 @@ def training_examples(sequences: Sequences, settings: RecommendSettings) -> Exam
 
 def _split(log: Log, valid: Any, valid_truth: Any, settings: RecommendSettings) -> tuple[Log, Log]:
     """Return the training and the validation log."""
-    if valid is None and valid_truth is not None:
-        raise ConfigError("--valid-truth says what follows the histories of --valid: give --valid too")
+    refuse_truth_alone(valid, valid_truth)
     if settings.data.protocol == "leave-one-out":
         if valid is not None:
             raise ConfigError("--protocol leave-one-out validates on each user's second-last item: leave --valid out")
@@ -158,6 +174,12 @@ def _split(log: Log, valid: Any, valid_truth: Any, settings: RecommendSettings) 
     found = as_log(valid, settings.data)
     refuse_shared_users(log.users, found, name=name_of(valid, "validation log"))
     return log, found
+
+
+def refuse_truth_alone(valid: Any, valid_truth: Any) -> None:
+    """Raise ConfigError if there is a truth without its histories."""
+    if valid is None and valid_truth is not None:
+        raise ConfigError("--valid-truth says what follows the histories of --valid: give --valid too")
 
 
 def cut_of(settings: RecommendSettings, *, test: bool = False) -> dict[str, int]:

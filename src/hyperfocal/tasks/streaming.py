@@ -3,39 +3,46 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import torch
+import polars as pl
 from numpy.typing import NDArray
 
 from hyperfocal.cache import Arrays, cached, default_cache, hash_of
 from hyperfocal.config.recommend import CAUSAL, RecommendSettings
 from hyperfocal.data.mapped import MappedLog, as_sequences, count_items, keep_users
-from hyperfocal.data.sequences import hold_out_last, hold_out_truth
+from hyperfocal.data.sequences import hold_out_last
 from hyperfocal.data.splits import draw_users, refuse_shared_users
 from hyperfocal.data.stream import stream_log
+from hyperfocal.data.tables import Log
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.models.baselines import STREAMED
-from hyperfocal.tasks.items import learn_features
+from hyperfocal.sequences import Sequences
 from hyperfocal.tasks.preparation import (
     TRAIN_USERS_SCORED,
     Prepared,
     as_log,
     cut_of,
+    describe,
     name_of,
     refuse_deep,
     refuse_short,
+    refuse_truth_alone,
     shortest_history,
     training_examples,
+    validation_holdout,
+    with_items,
 )
+
+logger = logging.getLogger("hyperfocal")
 
 FORMAT = 1  # of the cached arrays; a change of what they hold makes a new number
 MODELS = (*CAUSAL, *STREAMED)
@@ -99,56 +106,23 @@ def prepare_streamed(log: Any, valid: Any, valid_truth: Any, settings: Recommend
         DataError, LeakError, ConfigError: as in `prepare`.
         RunError: the cache cannot be written.
     """
+    refuse_truth_alone(valid, valid_truth)
+    logger.info("%s: streamed through mapped files in %s", log, default_cache())
     key = _key_of(Path(log), settings)
     whole = MappedLog.from_arrays(_kept(key, lambda work: stream_log(log, settings.data, work).to_arrays()))
     cut = cut_of(settings)
     refuse_short(whole.lengths, cut["history"], str(log))
-    if valid is None and valid_truth is not None:
-        raise ConfigError("--valid-truth says what follows the histories of --valid: give --valid too")
     held_out = _held_out(whole, valid, settings)
-    if valid is None:
-        valid_log = whole.select(np.flatnonzero(held_out))
-    else:
-        valid_log = as_log(valid, settings.data)
-        refuse_shared_users(whole.users, valid_log, name=name_of(valid, "validation log"))
-    counts = count_items(whole, ~held_out)
-    vocabulary = Vocabulary(whole.ids.filter(counts > 0))
+    valid_log = _validation_log(whole, held_out, valid, settings)
+    vocabulary, train = _training_part(whole, ~held_out, key)
     refuse_deep(settings, len(vocabulary))
-    numbers = (np.cumsum(counts > 0) - 1).astype(np.int32)
-    part = hash_of(FORMAT, key, hashlib.sha256(held_out.tobytes()).hexdigest())
-    arrays = _kept(part, lambda work: keep_users(whole, ~held_out, numbers, work / "items.bin"))
-    train = as_sequences(arrays, len(vocabulary))
     examples = training_examples(train, settings)
-    if valid_truth is None:
-        holdout = hold_out_last(valid_log, vocabulary, **cut)
-    else:
-        holdout = hold_out_truth(valid_log, as_log(valid_truth, settings.data), vocabulary)
-    holdout.refuse_empty(name_of(valid, "validation log"))
+    holdout = validation_holdout(valid_log, valid_truth, vocabulary, settings, name_of(valid, "validation log"))
     scored = np.flatnonzero(~held_out & (whole.lengths > cut["history"]))[:TRAIN_USERS_SCORED]
-    described = {
-        "users": len(train),
-        "items": len(vocabulary),
-        "events": len(train.items),
-        "examples": len(examples),
-        "skipped_users": examples.skipped,
-        "ties": whole.ties,
-        "streamed": True,
-        "valid": holdout.describe(),
-    }
-    prepared = Prepared(
-        vocabulary,
-        whole.users.clear(),
-        train,
-        examples,
-        hold_out_last(whole.select(scored), vocabulary, **cut),
-        holdout,
-        described,
-    )
-    if items is None:
-        return prepared
-    events = torch.from_numpy(counts[counts > 0])
-    columns, features, table = learn_features(items, vocabulary, events, settings)
-    return replace(prepared, counts=described | {"item_table": table}, features=features, columns=columns)
+    train_holdout = hold_out_last(whole.select(scored), vocabulary, **cut)
+    counts = describe(train, examples, holdout, whole.ties) | {"streamed": True}
+    prepared = Prepared(vocabulary, whole.users.clear(), train, examples, train_holdout, holdout, counts)
+    return prepared if items is None else with_items(prepared, items, settings)
 
 
 def _held_out(log: MappedLog, valid: Any, settings: RecommendSettings) -> NDArray[np.bool_]:
@@ -159,17 +133,42 @@ def _held_out(log: MappedLog, valid: Any, settings: RecommendSettings) -> NDArra
     return draw_users(eligible, settings.data.valid_fraction, settings.seed)
 
 
+def _validation_log(log: MappedLog, held_out: NDArray[np.bool_], valid: Any, settings: RecommendSettings) -> Log:
+    if valid is None:
+        return log.select(np.flatnonzero(held_out))
+    found = as_log(valid, settings.data)
+    refuse_shared_users(log.users, found, name=name_of(valid, "validation log"))
+    return found
+
+
+def _training_part(log: MappedLog, kept: NDArray[np.bool_], key: str) -> tuple[Vocabulary, Sequences]:
+    """Return the items of the training users, and what these did, in a file of their own.
+
+    Args:
+        log: U users.
+        kept: (U,) which train.
+        key: checksum of the log.
+    """
+    known = count_items(log, kept) > 0
+    vocabulary = Vocabulary(log.ids.filter(pl.Series(known)))
+    numbers = (np.cumsum(known) - 1).astype(np.int32)
+    key = hash_of(FORMAT, key, hashlib.sha256(kept.tobytes()).hexdigest())
+    arrays = _kept(key, lambda work: keep_users(log, kept, numbers, work / "items.bin"))
+    return vocabulary, as_sequences(arrays, len(vocabulary))
+
+
 def _key_of(path: Path, settings: RecommendSettings) -> str:
     """Return a checksum of what a streamed log depends on: the file's name, size, time and ends, and its columns."""
     data = settings.data
     columns = [data.user, data.item, data.order, data.order_kind]
-    if not path.is_file():
-        return hash_of(FORMAT, str(path), columns)  # reading it will say what is wrong
-    state = path.stat()
-    with path.open("rb") as file:
-        first = file.read(ENDS)
-        file.seek(max(state.st_size - ENDS, 0))
-        ends = hashlib.sha256(first + file.read()).hexdigest()
+    try:
+        state = path.stat()
+        with path.open("rb") as file:
+            first = file.read(ENDS)
+            file.seek(max(state.st_size - ENDS, 0))
+            ends = hashlib.sha256(first + file.read()).hexdigest()
+    except OSError:  # reading it will say what is wrong
+        return hash_of(FORMAT, str(path), columns)
     return hash_of(FORMAT, str(path.resolve()), state.st_size, state.st_mtime_ns, ends, columns)
 
 
