@@ -28,7 +28,7 @@ import torch
 
 from hyperfocal.config.recommend import DataSettings, LossSettings, ModelSettings, RecommendSettings
 from hyperfocal.data.windows import batches_by_length
-from hyperfocal.models.baselines import STREAMED, fit_baseline
+from hyperfocal.models.baselines import baselines_beside, fit_baseline
 from hyperfocal.tasks.network import make_loss, make_network, read_batch
 from hyperfocal.tasks.streaming import prepare_streamed
 from hyperfocal.train import make_optimizer, set_threads
@@ -62,7 +62,7 @@ def build(path: Path, steps: int) -> dict[str, float]:
     times = [time.perf_counter()]
     data = prepare_streamed(path, None, None, settings, None)
     times.append(time.perf_counter())
-    baselines = {name: fit_baseline(name, data.train) for name in STREAMED}
+    baselines = {name: fit_baseline(name, data.train) for name in baselines_beside(data.train.num_items, streamed=True)}
     times.append(time.perf_counter())
     network, loss = (
         make_network(settings, len(data.vocabulary)),

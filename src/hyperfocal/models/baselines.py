@@ -120,10 +120,11 @@ def baselines_beside(num_items: int, *, streamed: bool = False) -> list[str]:
 
     Args:
         num_items: L.
-        streamed: whether the log is one of those that need not fit into memory: then those that count in blocks.
+        streamed: whether the log is one of those that need not fit into memory: then only one with a matrix.
     """
-    names = STREAMED if streamed else KINDS
-    return [name for name in names if name != "ease" or num_items <= EASE_BESIDE]
+    if streamed:
+        return ["popularity", "decayed_markov"]
+    return [name for name in KINDS if name != "ease" or num_items <= EASE_BESIDE]
 
 
 def refuse_size(name: str, num_items: int) -> None:
@@ -250,7 +251,7 @@ def _strongest(matrix: sparse.csr_array) -> sparse.csr_array:
         entries[equals[NEIGHBOURS - np.count_nonzero(strength > weakest) :]] = 0
         entries[strength < weakest] = 0
     matrix.eliminate_zeros()
-    return matrix.astype(np.float32)
+    return matrix.astype(np.float32, copy=False)
 
 
 def _stacked(blocks: list[sparse.csr_array]) -> sparse.csr_array:

@@ -58,7 +58,7 @@ def compare(
 def _why_absent(baseline: str, items: int, streamed: bool) -> str:
     """Say why a baseline is not in the table."""
     if streamed:
-        return f"{baseline} is not in the table: the log was streamed, and it counts pairs of items in memory."
+        return f"{baseline} is not in the table: the log was streamed, and memory is kept for one matrix of items."
     reason = f"{items:,} items are more than the {EASE_BESIDE:,} up to which it is fitted beside other models"
     if baseline in baselines_beside(items):
         reason = "the run was fitted before hyperfocal had it"
