@@ -10,7 +10,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "hyperfocal"
 ROWS = (
     ("errors",),
     ("config", "labels", "sequences", "distributed"),
-    ("losses", "metrics", "data", "models"),
+    ("losses", "metrics", "data", "models", "optim"),
     ("train", "runs", "thresholds", "cache"),
     ("tasks",),
     ("grid", "report", "serve"),

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from hyperfocal import train
 from hyperfocal.config.sections import TrainSettings
 from hyperfocal.errors import ConfigError, TrainingError
+from hyperfocal.optim import RowwiseAdagrad
 from hyperfocal.runs import CHECKPOINT, RunFolder
 from hyperfocal.train import Checkpoint, Job, Trainer, make_optimizer, schedule_factor, set_threads
 
@@ -29,6 +30,7 @@ KINDS = {
     "sgd without momentum": {"optimizer": "sgd", "momentum": 0.0},
     "adam": {"optimizer": "adam", "weight_decay": 1e-3},
     "adamw": {"optimizer": "adamw", "weight_decay": 1e-2, "clip_norm": 0.5},
+    "row-wise adagrad": {"optimizer": "rowwise_adagrad", "weight_decay": 1e-3},
     "adam with cosine": {"optimizer": "adam", "schedule": "cosine", "warmup_steps": 4},
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -127,6 +129,7 @@ class TestLoop:
             ),
             "adam": lambda p: torch.optim.Adam(p, 0.05, weight_decay=options["weight_decay"]),
             "adamw": lambda p: torch.optim.AdamW(p, 0.05, weight_decay=options["weight_decay"]),
+            "rowwise_adagrad": lambda p: RowwiseAdagrad(p, 0.05, weight_decay=options["weight_decay"]),
         }
         optimizer = optimizers[options["optimizer"]](model.parameters())
         for step, batch in enumerate(trial.batches):
@@ -597,6 +600,7 @@ class TestSchedule:
             ("sgd", torch.optim.SGD, {"momentum": 0.5, "weight_decay": 0.25, "lr": 0.05}),
             ("adam", torch.optim.Adam, {"weight_decay": 0.25, "lr": 0.05, "decoupled_weight_decay": False}),
             ("adamw", torch.optim.AdamW, {"weight_decay": 0.25, "lr": 0.05, "decoupled_weight_decay": True}),
+            ("rowwise_adagrad", RowwiseAdagrad, {"weight_decay": 0.25, "lr": 0.05}),
         ],
     )
     def test_optimizers(self, name, kind, group):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hyperfocal.labels import SparseLabels
@@ -18,7 +20,7 @@ class Sequences:
     User u did `items[offsets[u]:offsets[u + 1]]`. Unlike SparseLabels, order and repeats count.
 
     Attributes:
-        items: (N,) int64, item numbers in [0, num_items).
+        items: (N,) int64, item numbers in [0, num_items); int32 where they are mapped from a file.
         offsets: (U + 1,) int64, starts at 0 and ends at N.
         num_items: size of the catalogue.
     """
@@ -81,3 +83,18 @@ class Sequences:
     def as_labels(self) -> SparseLabels:
         """Return each user's distinct items, without their order."""
         return SparseLabels.from_csr(self.offsets, self.items, num_labels=self.num_items)
+
+
+def user_blocks(offsets: NDArray[np.int64], events: int) -> Iterator[slice]:
+    """Yield all users in blocks of about `events` events, a user never in two.
+
+    Args:
+        offsets: (U + 1,), as of `Sequences`.
+        events: 1 or more.
+
+    >>> list(user_blocks(np.array([0, 3, 4, 9, 10]), 4))
+    [slice(0, 2, None), slice(2, 3, None), slice(3, 4, None)]
+    """
+    inner = np.searchsorted(offsets, np.arange(events, offsets[-1], events))
+    edges = np.unique(np.concatenate([[0], inner, [len(offsets) - 1]])).tolist()
+    yield from map(slice, edges[:-1], edges[1:])

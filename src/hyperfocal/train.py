@@ -42,6 +42,7 @@ from hyperfocal.distributed import (
     world_size,
 )
 from hyperfocal.errors import ConfigError, TrainingError
+from hyperfocal.optim import RowwiseAdagrad
 
 CPU_SHARE = Path("/sys/fs/cgroup/cpu.max")
 LOG_STEPS = 50  # steps between two looks at the loss; each look waits for the device
@@ -338,6 +339,8 @@ def make_optimizer(parameters: ParamsT, settings: TrainSettings) -> Optimizer:
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "sgd":
         return SGD(parameters, rate, momentum=settings.momentum, weight_decay=decay, fused=True)
+    if settings.optimizer == "rowwise_adagrad":
+        return RowwiseAdagrad(parameters, rate, weight_decay=decay)
     kind = Adam if settings.optimizer == "adam" else AdamW
     return kind(parameters, rate, weight_decay=decay, fused=True)
 

@@ -57,9 +57,9 @@ def test_too_few_users(lists, eligible):
 
 def test_a_user_in_two_parts_is_a_leak():
     train, held_out = Log.from_lists([["x"]] * 3), Log.from_lists([["x"]] * 5)
-    refuse_shared_users(train, held_out.select(np.array([3, 4])), name="valid.csv")
+    refuse_shared_users(train.users, held_out.select(np.array([3, 4])), name="valid.csv")
     with pytest.raises(LeakError) as caught:
-        refuse_shared_users(train, held_out.select(np.array([4, 1, 0])), name="valid.csv")
+        refuse_shared_users(train.users, held_out.select(np.array([4, 1, 0])), name="valid.csv")
     assert str(caught.value) == (
         "valid.csv: 2 of its 3 users are in training too, first '1'. "
         "A user belongs to one part: remove these users from one of the files"

@@ -4,6 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hyperfocal.data import windows
 from hyperfocal.data.windows import batches_by_length, cut_windows
 from hyperfocal.sequences import Sequences
 
@@ -57,3 +58,31 @@ def test_a_batch_has_windows_of_like_length():
     batches = batches_by_length(lengths, 50, torch.Generator().manual_seed(0))
     padded = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
     assert padded < 1.1 * int(lengths.sum())
+
+
+def test_many_windows_are_dealt_out_buffer_by_buffer(monkeypatch):
+    """8 windows a stretch, 4 stretches a buffer; 7 buffers, the last of 8 windows."""
+    monkeypatch.setattr(windows, "BUFFER", 32)
+    monkeypatch.setattr(windows, "STRETCH", 8)
+    lengths = torch.randint(1, 9, (200,), generator=torch.Generator().manual_seed(0))
+
+    def deal(epoch, seed=0):
+        return batches_by_length(lengths, 4, torch.Generator().manual_seed(epoch), seed=seed)
+
+    first, second = deal(0), deal(1)
+    assert torch.cat(first).sort().values.tolist() == list(range(200))
+    assert len(first) == len(second)
+    assert [batch.tolist() for batch in first] == [batch.tolist() for batch in deal(0)]
+    assert [batch.tolist() for batch in first] != [batch.tolist() for batch in second]
+    assert buffers_of(first) == buffers_of(second) != buffers_of(deal(0, seed=1))
+    assert len(buffers_of(first)) == 7
+
+
+def buffers_of(batches):
+    """Return the sets of stretches that are read together: those that share a batch, and what these share."""
+    found: list[set[int]] = []
+    for batch in batches:
+        stretches = set((batch // 8).tolist())
+        joined = [group for group in found if group & stretches]
+        found = [group for group in found if not group & stretches] + [stretches.union(*joined)]
+    return {frozenset(group) for group in found}

@@ -13,6 +13,7 @@ from hyperfocal.config.sections import (
     Fraction,
     Gamma,
     NotNegative,
+    OptimizerName,
     Reduction,
     Section,
     TrainSettings,
@@ -87,7 +88,7 @@ class TextTrainSettings(TrainSettings, frozen=True, kw_only=True):
     learning_rate: Annotated[float, Meta(gt=0)] = 0.001
     encoder_learning_rate: Annotated[float, Meta(gt=0)] = 2e-5  # of an encoder that is fine-tuned
     sparse_learning_rate: Annotated[float, Meta(gt=0)] = 500.0  # of plain SGD, for the weights of n-grams
-    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
+    optimizer: OptimizerName = "adamw"
     weight_decay: NotNegative = 0.01
     epochs: AtLeastOne = 8
     schedule: Literal["constant", "cosine"] = "cosine"

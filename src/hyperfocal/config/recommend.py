@@ -13,6 +13,7 @@ from hyperfocal.config.sections import (
     Fraction,
     Gamma,
     NotNegative,
+    OptimizerName,
     Reduction,
     Section,
     TrainSettings,
@@ -43,6 +44,7 @@ class DataSettings(Section, frozen=True, kw_only=True):
     examples: Literal["last", "every"] = "every"  # concat_mlp: one cut a training user, before the last `next`, or all
     order_kind: Literal["auto", "position", "time"] = "auto"  # positions are unique; auto: integers below 10 million
     protocol: Literal["users", "leave-one-out"] = "users"  # hold out users, or the last two items of each user
+    stream: Literal["auto", "on", "off"] = "auto"  # the log through mapped files; auto: one too large for memory
     valid_fraction: Fraction = 0.1  # share of users held out where no validation file is given
 
 
@@ -100,7 +102,7 @@ class LossSettings(Section, frozen=True, kw_only=True):
 class RankingTrainSettings(TrainSettings, frozen=True, kw_only=True):
     """As TrainSettings, with the values that suit a transformer; the metric is one of rankings."""
 
-    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
+    optimizer: OptimizerName = "adamw"
     learning_rate: Annotated[float, Meta(gt=0)] = 0.001
     batch_size: AtLeastOne = 128  # users, or for concat_mlp examples, a step
     epochs: AtLeastOne = 20  # at most

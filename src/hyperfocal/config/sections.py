@@ -16,6 +16,7 @@ Alpha = Annotated[float, Meta(ge=0, le=1)] | Literal["none"]
 Cap = Annotated[float, Meta(ge=1, le=1e6)] | Literal["none", "off"]  # none: weights without a limit; off: no weights
 Weighting = Literal["inverse", "sqrt_inverse", "effective_number", "balanced"]
 Reduction = Literal["positives", "batch", "mean", "sum"]
+OptimizerName = Literal["sgd", "adam", "adamw", "rowwise_adagrad"]  # the last: one number of state a row of a matrix
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +26,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
 class TrainSettings(Section, frozen=True, kw_only=True):
     """The optimizer, its schedule, and when to stop."""
 
-    optimizer: Literal["sgd", "adam", "adamw"] = "adam"
+    optimizer: OptimizerName = "adam"
     learning_rate: Annotated[float, Meta(gt=0)] = 0.002
     momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.9  # sgd only
     weight_decay: NotNegative = 0.0

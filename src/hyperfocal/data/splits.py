@@ -26,15 +26,25 @@ def split_users(log: Log, *, fraction: float, seed: int, eligible: NDArray[np.bo
     Raises:
         DataError: fewer than two users that may validate.
     """
-    pool = np.arange(len(log)) if eligible is None else np.flatnonzero(eligible)
+    held_out = draw_users(np.ones(len(log), dtype=np.bool_) if eligible is None else eligible, fraction, seed)
+    return log.select(np.flatnonzero(~held_out)), log.select(np.flatnonzero(held_out))
+
+
+def draw_users(eligible: NDArray[np.bool_], fraction: float, seed: int) -> NDArray[np.bool_]:
+    """Return (U,) which users validate: `fraction` of the (U,) `eligible` ones, at least one and never all.
+
+    Raises:
+        DataError: fewer than two users that may validate.
+    """
+    pool = np.flatnonzero(eligible)
     if len(pool) < 2:
         raise DataError(
             f"the log has {len(pool)} user long enough; a split needs at least 2. Give more users, or --valid FILE"
         )
     count = min(max(round(len(pool) * fraction), 1), len(pool) - 1)
-    held_out = np.zeros(len(log), dtype=np.bool_)
+    held_out = np.zeros(len(eligible), dtype=np.bool_)
     held_out[np.random.default_rng(seed).permutation(pool)[:count]] = True
-    return log.select(np.flatnonzero(~held_out)), log.select(np.flatnonzero(held_out))
+    return held_out
 
 
 def leave_last_out(log: Log) -> tuple[Log, Log]:
@@ -63,9 +73,9 @@ def _shortened(log: Log, by: NDArray[np.int64] | int) -> Log:
     return replace(log, items=log.items.filter(pl.Series(kept)), offsets=offsets)
 
 
-def refuse_shared_users(train: Log, held_out: Log, *, name: str) -> None:
-    """Raise LeakError if a user of `held_out` (called `name` in the message) is in training too."""
-    shared = held_out.users.filter(held_out.users.is_in(train.users.implode()))
+def refuse_shared_users(train: pl.Series, held_out: Log, *, name: str) -> None:
+    """Raise LeakError if a user of `held_out` (called `name` in the message) is among those of training too."""
+    shared = held_out.users.filter(held_out.users.is_in(train.implode()))
     if len(shared):
         raise LeakError(
             f"{name}: {len(shared):,} of its {len(held_out):,} users are in training too, first {shared[0]!r}. "

@@ -107,19 +107,19 @@ def read_log(path: str | Path, columns: DataSettings | None = None) -> Log:
 
 def log_from_frame(frame: pl.DataFrame, columns: DataSettings | None = None, file: File = MEMORY) -> Log:
     """Return the log in a frame in long or challenge form, or in the form of its file; errors as in `read_log`."""
-    return _arrange(*_formed(frame, columns or DataSettings(), file))
+    return _arrange(*formed(frame, columns or DataSettings(), file))
 
 
 def row_users(frame: pl.DataFrame, columns: DataSettings | None, file: File) -> pl.Series:
     """Return the user of each row of a log, as text; errors as in `read_log`."""
-    formed, found, *_ = _formed(frame, columns or DataSettings(), file)
-    return _text(formed[found.user], file)
+    rows, found, *_ = formed(frame, columns or DataSettings(), file)
+    return read_ids(rows[found.user], file)
 
 
-def _formed(
+def formed(
     frame: pl.DataFrame, settings: DataSettings, file: File
 ) -> tuple[pl.DataFrame, Columns, Form, File, OrderKind]:
-    """Return what `_arrange` takes."""
+    """Return the frame with its columns, form, file and kind of order; errors as in `read_log`."""
     if file.path is not None and file.kind == "lines":
         return frame, Columns("user", "item", None), "lines", file, "auto"
     names = set(frame.columns)
@@ -151,21 +151,21 @@ def _arrange(frame: pl.DataFrame, columns: Columns, form: Form, file: File, orde
     """Group the rows by user, in order of first appearance, each user's events oldest first."""
     if frame.height == 0:
         raise DataError(f"{file}: holds no rows. Give a file with one row an event")
-    user, item = (_text(frame[name], file) for name in (columns.user, columns.item))
+    user, item = (read_ids(frame[name], file) for name in (columns.user, columns.item))
     users = user.unique(maintain_order=True)
     sortable = pl.DataFrame({"user": user.cast(pl.Enum(users)).to_physical().cast(pl.UInt32), "item": item})
     keys = ["user"]
     if columns.order is not None:
-        sortable = sortable.with_columns(_order(frame[columns.order], file).alias("order"))
+        sortable = sortable.with_columns(read_order(frame[columns.order], file).alias("order"))
         keys.append("order")
     del user, item, frame
     ordered = sortable.sort(keys, maintain_order=True)
-    ties = _ties(ordered, users, order_kind, columns, file) if columns.order is not None else 0
+    ties = count_ties(ordered, users, order_kind, columns, file) if columns.order is not None else 0
     offsets = np.searchsorted(ordered["user"].to_numpy(), np.arange(len(users) + 1)).astype(np.int64)
     return Log(users.alias("user"), ordered["item"], offsets, columns.user, columns.item, form, ties)
 
 
-def _ties(ordered: pl.DataFrame, users: pl.Series, order_kind: str, columns: Columns, file: File) -> int:
+def count_ties(ordered: pl.DataFrame, users: pl.Series, order_kind: str, columns: Columns, file: File) -> int:
     """Return how many events share user and order with the one before; a position twice is an error."""
     order = ordered["order"]
     tied = ((ordered["user"] == ordered["user"].shift(1)) & (order == order.shift(1))).fill_null(value=False)
@@ -181,7 +181,7 @@ def _ties(ordered: pl.DataFrame, users: pl.Series, order_kind: str, columns: Col
     return int(tied.sum())
 
 
-def _text(series: pl.Series, file: File) -> pl.Series:
+def read_ids(series: pl.Series, file: File) -> pl.Series:
     """Return the ids as text, whole numbers without a ".0"; an id that is missing or empty is an error."""
     if series.dtype.is_float():
         text = series.fill_nan(None).cast(pl.String).str.strip_suffix(".0")
@@ -199,7 +199,7 @@ def _text(series: pl.Series, file: File) -> pl.Series:
     return text
 
 
-def _order(series: pl.Series, file: File) -> pl.Series:
+def read_order(series: pl.Series, file: File) -> pl.Series:
     """Return the order as integers, floats or times, whichever reads every value."""
     if series.dtype in (pl.String, pl.Categorical, pl.Enum):
         order = _parsed(series.cast(pl.String).str.strip_chars())

@@ -6,7 +6,6 @@ windows of a user hold every position that has a successor exactly once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +13,9 @@ from torch import Tensor
 
 from hyperfocal.labels import SparseLabels
 from hyperfocal.sequences import Sequences
+
+BUFFER = 2**20  # windows that are shuffled together
+STRETCH = 2**12  # windows that stand together in the file, and stay in one buffer
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,17 +85,37 @@ def cut_windows(sequences: Sequences, *, history: int, ahead: int = 1) -> Window
     return Windows(sequences, starts, stops, ends[owners], ahead, int((~fits).sum()))
 
 
-def batches_by_length(lengths: Tensor, batch_size: int, generator: torch.Generator) -> Sequence[Tensor]:
-    """Return all numbers from 0 to N - 1 in batches of about equal total length, each of windows of like length.
+def batches_by_length(lengths: Tensor, batch_size: int, generator: torch.Generator, *, seed: int = 0) -> list[Tensor]:
+    """Return all numbers from 0 to W - 1 in batches of about equal total length, each of windows of like length.
 
     So padding costs little. A batch holds as many positions as `batch_size` windows of average length do, and the
     number of batches is that of batches of `batch_size`, whatever the generator draws.
 
+    More than BUFFER windows are dealt out buffer by buffer, so that what an epoch reads of a file at a time is small.
+    A buffer is many short stretches of the file, chosen by `seed`; the generator draws the order of the buffers, and
+    inside each of them everything that it draws for fewer windows.
+
     Args:
-        lengths: (N,) int64, 1 or more.
+        lengths: (W,) int64, 1 or more.
         batch_size: windows of average length a batch.
         generator: draws the order within equal lengths, and the order of the batches.
+        seed: of the buffers, the same in each epoch.
     """
+    if len(lengths) <= BUFFER:
+        return _dealt(lengths, batch_size, generator)
+    stretches = torch.arange(len(lengths)).split(STRETCH)
+    mixed = torch.randperm(len(stretches), generator=torch.Generator().manual_seed(seed)).tolist()
+    size = BUFFER // STRETCH
+    buffers = [mixed[start : start + size] for start in range(0, len(mixed), size)]
+    found = []
+    for place in torch.randperm(len(buffers), generator=generator).tolist():
+        windows = torch.cat([stretches[number] for number in buffers[place]])
+        found += [windows[batch] for batch in _dealt(lengths[windows], batch_size, generator)]
+    return found
+
+
+def _dealt(lengths: Tensor, batch_size: int, generator: torch.Generator) -> list[Tensor]:
+    """Return the batches of one buffer."""
     order = torch.randperm(len(lengths), generator=generator)
     order = order[lengths[order].argsort(stable=True)]
     count = -(-len(lengths) // batch_size)

@@ -31,10 +31,11 @@ from scipy.linalg import lapack
 from torch import Tensor
 
 from hyperfocal.errors import ConfigError
-from hyperfocal.sequences import Sequences
+from hyperfocal.sequences import Sequences, user_blocks
 
 POPULARITY_WEIGHT = 1e-6  # breaks ties, and ranks for a user without a known item
 NEIGHBOURS = 500  # strongest entries of a row that are kept, so that memory is O(L)
+BLOCK_EVENTS = 2**23  # events whose transitions are counted at once
 BLOCK_NUMBERS = 2**23  # entries of the co-occurrence matrix that exist before the weak ones are dropped
 SHRINK = 50.0  # item_knn: pulls the similarity of items with few users to 0
 REGULARISATION = 200.0  # ease: lambda, in users
@@ -58,6 +59,9 @@ KINDS = {
     "item_knn": Kind(None, 0.5),
     "ease": Kind(None, 0.5),
 }
+
+
+STREAMED = ("popularity", "markov", "decayed_markov")  # those that count events in blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +115,15 @@ class Baseline:
         return cls(KINDS[name], tensors["counts"], matrix)
 
 
-def baselines_beside(num_items: int) -> list[str]:
-    """Return the names of the baselines that are quick enough to stand beside any model of `num_items` items."""
+def baselines_beside(num_items: int, *, streamed: bool = False) -> list[str]:
+    """Return the names of the baselines that are quick enough to stand beside any model of `num_items` items.
+
+    Args:
+        num_items: L.
+        streamed: whether the log is one of those that need not fit into memory: then only one with a matrix.
+    """
+    if streamed:
+        return ["popularity", "decayed_markov"]
     return [name for name in KINDS if name != "ease" or num_items <= EASE_BESIDE]
 
 
@@ -145,9 +156,13 @@ def fit_baseline(name: str, sequences: Sequences) -> Baseline:
 
 def _transitions(sequences: Sequences) -> sparse.csr_array:
     """Return P(next is b | a) as an (L, L) matrix."""
-    same_user = (sequences.users.diff() == 0).numpy()
-    items = sequences.items.numpy()
-    counts = _counted(items[:-1][same_user], items[1:][same_user], sequences.num_items)
+    size = sequences.num_items
+    counts: Any = sparse.csr_array((size, size), dtype=np.float32)
+    for users in user_blocks(sequences.offsets.numpy(), BLOCK_EVENTS):
+        block = sequences.block(users.start, users.stop)
+        same_user = (block.users.diff() == 0).numpy()
+        items = block.items.numpy()
+        counts = counts + _counted(items[:-1][same_user], items[1:][same_user], size)
     return _strongest(_scaled(counts, np.repeat(counts.sum(1), np.diff(counts.indptr))))
 
 
@@ -236,7 +251,7 @@ def _strongest(matrix: sparse.csr_array) -> sparse.csr_array:
         entries[equals[NEIGHBOURS - np.count_nonzero(strength > weakest) :]] = 0
         entries[strength < weakest] = 0
     matrix.eliminate_zeros()
-    return matrix.astype(np.float32)
+    return matrix.astype(np.float32, copy=False)
 
 
 def _stacked(blocks: list[sparse.csr_array]) -> sparse.csr_array:

@@ -49,12 +49,16 @@ def compare(
     told = not tuned and weight > 0
     found = report(recommender.ranker_, scores, metric=f"map@{k}", users=len(holdout), network=network, told=told)
     found |= {"blend": {"with": PARTNER, "weight": weight}} if BLEND in scores else {}
-    absent = [_why_absent(name, len(recommender.vocabulary_)) for name in KINDS if name not in scores]
+    absent = [
+        _why_absent(name, len(recommender.vocabulary_), recommender.streamed_) for name in KINDS if name not in scores
+    ]
     return found | {"not_compared": absent}
 
 
-def _why_absent(baseline: str, items: int) -> str:
+def _why_absent(baseline: str, items: int, streamed: bool) -> str:
     """Say why a baseline is not in the table."""
+    if streamed:
+        return f"{baseline} is not in the table: the log was streamed, and memory is kept for one matrix of items."
     reason = f"{items:,} items are more than the {EASE_BESIDE:,} up to which it is fitted beside other models"
     if baseline in baselines_beside(items):
         reason = "the run was fitted before hyperfocal had it"

@@ -165,7 +165,7 @@ def train_network(
         validate,
         settings.train,
         settings.seed,
-        batches=_batches(data.examples, settings.train.batch_size),
+        batches=_batches(data.examples, settings.train.batch_size, settings.seed),
         minutes=settings.train.minutes,
     )
     trainer = Trainer(job, save=checkpoint_keeper(run), watch=watch)
@@ -197,11 +197,13 @@ def read_batch(
     return network(histories.to(device)), weight, bias, labels.to(device)
 
 
-def _batches(examples: Examples | Windows, batch_size: int) -> Callable[[torch.Generator], Sequence[Tensor]] | None:
+def _batches(
+    examples: Examples | Windows, batch_size: int, seed: int
+) -> Callable[[torch.Generator], Sequence[Tensor]] | None:
     if not isinstance(examples, Windows):
         return None
     lengths = examples.lengths
-    return lambda generator: batches_by_length(lengths, batch_size, generator)
+    return lambda generator: batches_by_length(lengths, batch_size, generator, seed=seed)
 
 
 def mean_scores(scorer: Scorer, data: Prepared, names: list[str]) -> dict[str, float]:

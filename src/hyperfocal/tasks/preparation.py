@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hyperfocal.config.recommend import CAUSAL, COUNTING, DataSettings, RecommendSettings
@@ -25,6 +27,9 @@ from hyperfocal.models.items import ItemFeatures
 from hyperfocal.sequences import Sequences
 from hyperfocal.tasks.items import learn_features
 
+HASHED = 2**20  # numbers that are hashed at once
+TRAIN_USERS_SCORED = 10_000  # training users, the first, whose scores beside validation show overfitting
+
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
@@ -32,7 +37,7 @@ class Prepared:
 
     Attributes:
         vocabulary: the items of the training users.
-        users: their ids.
+        users: their ids; none where the log was streamed.
         train: every event of the training users, for the baselines.
         examples: histories and targets, for the network; windows, for one that learns from every position.
         train_holdout: the training users as validation users are: to see overfitting.
@@ -58,8 +63,15 @@ class Prepared:
         truth, histories = self.valid.truth, self.valid.histories
         parts = (self.train.items, self.train.offsets, histories.items, histories.offsets, truth.indptr, truth.indices)
         for part in (*parts, *(self.features or ())):
-            found.update(part.numpy().tobytes() if isinstance(part, Tensor) else str(part).encode())
+            for raw in _bytes_of(part) if isinstance(part, Tensor) else [str(part).encode()]:
+                found.update(raw)
         return found.hexdigest()
+
+
+def _bytes_of(tensor: Tensor) -> Iterator[bytes]:
+    """Yield the bytes of a tensor block by block; mapped item numbers, which are int32, as int64."""
+    for part in tensor.split(HASHED):
+        yield (part.long() if part.dtype == torch.int32 else part).numpy().tobytes()
 
 
 def prepare(log: Any, valid: Any, valid_truth: Any, settings: RecommendSettings, items: Any = None) -> Prepared:
@@ -68,41 +80,60 @@ def prepare(log: Any, valid: Any, valid_truth: Any, settings: RecommendSettings,
     Raises:
         DataError: unreadable, or no user with history + 1 items in a part; as in `learn_features`.
         LeakError: a user in both parts.
-        ConfigError: a k above the number of items; a validation file under leave-one-out.
+        ConfigError: a k above the number of items; a validation file under leave-one-out; data.stream = "on".
     """
     data = settings.data
+    if data.stream == "on":
+        raise ConfigError("data.stream = 'on' is not allowed in a grid: its points share a log in memory. Leave it out")
     whole = as_log(log, data)
     name = name_of(log, "training log")
-    _refuse_short(whole, cut_of(settings)["history"], name)
+    refuse_short(whole.lengths, cut_of(settings)["history"], name)
     train, valid_log = _split(whole, valid, valid_truth, settings)
     if settings.model.name == "concat_mlp":
-        _refuse_short(train, data.history, name)
+        refuse_short(train.lengths, data.history, name)
     vocabulary = Vocabulary.of(train.items)
     sequences, _ = encode_log(train, vocabulary)
-    held_out = cut_of(settings)
-    _refuse_deep(settings, len(vocabulary))
+    refuse_deep(settings, len(vocabulary))
     examples = training_examples(sequences, settings)
-    if valid_truth is None:
-        holdout = hold_out_last(valid_log, vocabulary, **held_out)
+    holdout = validation_holdout(valid_log, valid_truth, vocabulary, settings, name_of(valid, "validation log"))
+    counts = describe(sequences, examples, holdout, whole.ties)
+    train_holdout = hold_out_last(train, vocabulary, **cut_of(settings))
+    prepared = Prepared(vocabulary, train.users, sequences, examples, train_holdout, holdout, counts)
+    return prepared if items is None else with_items(prepared, items, settings)
+
+
+def validation_holdout(log: Log, truth: Any, vocabulary: Vocabulary, settings: RecommendSettings, name: str) -> Holdout:
+    """Return the validation users, cut; `truth` says what follows them, None takes their last items.
+
+    Raises:
+        DataError: no user can be scored; the truth cannot be read.
+    """
+    if truth is None:
+        holdout = hold_out_last(log, vocabulary, **cut_of(settings))
     else:
-        holdout = hold_out_truth(valid_log, as_log(valid_truth, data), vocabulary)
-    holdout.refuse_empty(name_of(valid, "validation log"))
-    counts = {
+        holdout = hold_out_truth(log, as_log(truth, settings.data), vocabulary)
+    holdout.refuse_empty(name)
+    return holdout
+
+
+def describe(train: Sequences, examples: Examples | Windows, valid: Holdout, ties: int) -> dict[str, Any]:
+    """Return what was read, kept and left out."""
+    return {
         "users": len(train),
-        "items": len(vocabulary),
+        "items": train.num_items,
         "events": len(train.items),
         "examples": len(examples),
         "skipped_users": examples.skipped,
-        "ties": whole.ties,
-        "valid": holdout.describe(),
+        "ties": ties,
+        "valid": valid.describe(),
     }
-    train_holdout = hold_out_last(train, vocabulary, **held_out)
-    prepared = Prepared(vocabulary, train.users, sequences, examples, train_holdout, holdout, counts)
-    if items is None:
-        return prepared
-    events = torch.bincount(sequences.items, minlength=len(vocabulary))
-    columns, features, described = learn_features(items, vocabulary, events, settings)
-    return replace(prepared, counts=counts | {"item_table": described}, features=features, columns=columns)
+
+
+def with_items(data: Prepared, items: Any, settings: RecommendSettings) -> Prepared:
+    """Return the same with the features of a table of items; errors as in `learn_features`."""
+    events = torch.bincount(data.train.items, minlength=len(data.vocabulary))
+    columns, features, described = learn_features(items, data.vocabulary, events, settings)
+    return replace(data, counts=data.counts | {"item_table": described}, features=features, columns=columns)
 
 
 def recut(data: Prepared, settings: RecommendSettings) -> Prepared:
@@ -132,8 +163,7 @@ def training_examples(sequences: Sequences, settings: RecommendSettings) -> Exam
 
 def _split(log: Log, valid: Any, valid_truth: Any, settings: RecommendSettings) -> tuple[Log, Log]:
     """Return the training and the validation log."""
-    if valid is None and valid_truth is not None:
-        raise ConfigError("--valid-truth says what follows the histories of --valid: give --valid too")
+    refuse_truth_alone(valid, valid_truth)
     if settings.data.protocol == "leave-one-out":
         if valid is not None:
             raise ConfigError("--protocol leave-one-out validates on each user's second-last item: leave --valid out")
@@ -142,8 +172,14 @@ def _split(log: Log, valid: Any, valid_truth: Any, settings: RecommendSettings) 
         eligible = log.lengths > shortest_history(settings)
         return split_users(log, fraction=settings.data.valid_fraction, seed=settings.seed, eligible=eligible)
     found = as_log(valid, settings.data)
-    refuse_shared_users(log, found, name=name_of(valid, "validation log"))
+    refuse_shared_users(log.users, found, name=name_of(valid, "validation log"))
     return log, found
+
+
+def refuse_truth_alone(valid: Any, valid_truth: Any) -> None:
+    """Raise ConfigError if there is a truth without its histories."""
+    if valid is None and valid_truth is not None:
+        raise ConfigError("--valid-truth says what follows the histories of --valid: give --valid too")
 
 
 def cut_of(settings: RecommendSettings, *, test: bool = False) -> dict[str, int]:
@@ -185,8 +221,9 @@ def name_of(data: Any, otherwise: str) -> str:
     return str(data) if isinstance(data, str | Path) else otherwise
 
 
-def _refuse_short(train: Log, history: int, name: str) -> None:
-    longest = max(train.lengths, default=0)
+def refuse_short(lengths: NDArray[np.int64], history: int, name: str) -> None:
+    """Raise DataError, calling the log `name`, if none of the (U,) lengths is above `history`."""
+    longest = int(lengths.max(initial=0))
     if longest <= history:
         raise DataError(
             f"{name}: no user has {history + 1} items or more; the longest has {longest}. "
@@ -194,7 +231,8 @@ def _refuse_short(train: Log, history: int, name: str) -> None:
         )
 
 
-def _refuse_deep(settings: RecommendSettings, num_items: int) -> None:
+def refuse_deep(settings: RecommendSettings, num_items: int) -> None:
+    """Raise ConfigError if rankings are asked for that are longer than the catalogue."""
     depths = {"data.next": settings.data.next, "train.metric": int(settings.train.metric.partition("@")[2])}
     for key, depth in depths.items():
         if depth > num_items:

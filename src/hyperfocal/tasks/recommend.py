@@ -41,12 +41,11 @@ from hyperfocal.tasks.folders import begin_run, open_run, resolve_settings
 from hyperfocal.tasks.items import new_features
 from hyperfocal.tasks.network import network_scorer, train_network, widened_network
 from hyperfocal.tasks.predictions import Predictions, as_rows
-from hyperfocal.tasks.preparation import Prepared, as_log, cut_of, prepare
+from hyperfocal.tasks.preparation import TRAIN_USERS_SCORED, Prepared, as_log, cut_of, prepare
 from hyperfocal.tasks.recommender_files import keep_recommender, restore_recommender
+from hyperfocal.tasks.streaming import prepare_streamed, streams
 from hyperfocal.tasks.updating import as_before, gentler, merge, prepare_update, refuse_update
 from hyperfocal.train import Progress, set_threads
-
-TRAIN_USERS_SCORED = 10_000  # training users, the first, whose scores beside validation show overfitting
 
 LogLike = Log | pl.DataFrame | str | Path
 Watch = Callable[[Progress, int], None]
@@ -71,7 +70,7 @@ class Recommender:
         vocabulary_: the items.
         model_: the fitted network or baseline.
         users_: ids of the training users.
-        events_: what they did.
+        events_: what they did; these two are empty where the log was streamed, as streamed_ says.
         features_: of the items, and columns_, those of the table that they come from.
         baselines_: name -> fitted baseline.
         fingerprint_: checksum of the data and the split, by which a resumed run knows them.
@@ -85,6 +84,7 @@ class Recommender:
     """
 
     blend_weight_ = 0.0  # of the baseline in the blend
+    streamed_ = False  # whether the log was one that need not fit into memory
     new_items_ = 0  # items, the last of the vocabulary, that training never saw
 
     def __init__(
@@ -154,7 +154,8 @@ class Recommender:
         """
         run, resume, self.settings_ = open_run(out, self._resolve, resume=resume, overwrite=overwrite)
         set_threads(self.settings_.train.threads)
-        return self._fit(prepare(log, valid, valid_truth, self.settings_, items), run, resume, watch)
+        read = prepare_streamed if streams(log, self.settings_) else prepare
+        return self._fit(read(log, valid, valid_truth, self.settings_, items), run, resume, watch)
 
     def fit_prepared(
         self,
@@ -212,8 +213,11 @@ class Recommender:
     def _adopt(self, data: Prepared) -> None:
         """Take over the items, users and events, and count what the baselines count."""
         self.vocabulary_, self.users_, self.events_ = data.vocabulary, data.users, data.train
+        self.streamed_ = bool(data.counts.get("streamed"))
+        if self.streamed_:
+            self.events_ = Sequences.empty(len(data.vocabulary))
         self.features_, self.columns_ = data.features, list(data.columns)
-        wanted = (*baselines_beside(len(data.vocabulary)), self.settings_.model.name)
+        wanted = (*baselines_beside(len(data.vocabulary), streamed=self.streamed_), self.settings_.model.name)
         self.baselines_ = {name: fit_baseline(name, data.train) for name in KINDS if name in wanted}
 
     def scorer(self) -> Scorer:

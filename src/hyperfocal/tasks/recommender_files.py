@@ -66,6 +66,7 @@ def restore_recommender(run: RunFolder, recommender: Recommender) -> None:
     recommender.metrics_ = run.read_json("metrics.json")
     with run.guard("metrics.json"):
         recommender.blend_weight_ = float(recommender.metrics_.get("blend", {}).get("weight", 0))
+        recommender.streamed_ = bool(recommender.metrics_.get("data", {}).get("streamed"))
     with run.guard("vocabulary.json"):
         recommender.vocabulary_ = Vocabulary.from_json(run.read_text("vocabulary.json"))
     num_items, name = len(recommender.vocabulary_), settings.model.name

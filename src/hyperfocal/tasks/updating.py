@@ -70,6 +70,8 @@ def refuse_update(recommender: Recommender, items: Any) -> None:
         RunError: the run has not kept what it was trained on.
         ConfigError: it was made to be measured; or a table of items for one that reads none.
     """
+    if recommender.streamed_:
+        raise RunError("this run learnt from a streamed log, of which it kept no events to add to. Fit it again")
     if not len(recommender.users_):
         raise RunError("this run was made by an earlier version, which kept no events to add to. Fit it again")
     if recommender.settings_.data.protocol == "leave-one-out":
