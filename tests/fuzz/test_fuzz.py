@@ -20,7 +20,7 @@ MANY = ceil(int(os.environ.get("FUZZ_INPUTS", "100000")) / (len(TARGETS) - 0.9 *
 PLAIN = settings(
     deadline=None,
     database=None,
-    phases=(Phase.generate,),
+    phases=(Phase.generate, Phase.shrink),
     suppress_health_check=list(HealthCheck),
     report_multiple_bugs=False,
 )
