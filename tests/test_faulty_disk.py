@@ -195,3 +195,19 @@ def test_a_lost_input_is_said(good, tmp_path, monkeypatch):
             ended = invoke(good, tmp_path / "disk", words)
         assert ended.exit_code == 2, (ended.output, ended.exception)
         assert "Stale file handle" in ended.stderr
+
+
+def test_an_export_that_cannot_be_put_in_place_leaves_the_earlier_one(good, tmp_path, monkeypatch):
+    shutil.copytree(good / "plain", tmp_path / "plain")
+    before, rename = contents(tmp_path), Path.rename
+
+    def refuse_new(path, target):
+        if path.name.endswith(".new"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse_new)
+    ended = invoke(good, tmp_path, COMMANDS["export --safetensors"])
+    assert ended.exit_code == 2
+    assert "Input/output error" in ended.stderr
+    assert contents(tmp_path) == before

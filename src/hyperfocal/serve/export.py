@@ -214,4 +214,4 @@ def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:
         raise RunError(f"{folder}: cannot be written: {error}. Free some space or choose another folder") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
