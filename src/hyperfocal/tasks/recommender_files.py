@@ -85,8 +85,8 @@ def restore_recommender(run: RunFolder, recommender: Recommender) -> None:
                 raise ValueError(f"it has not the {settings.model.layers:,} layers of config.toml")
             with torch.device("meta"):  # the settings may be damaged, and ask for more memory than there is
                 recommender.model_ = make_network(settings, num_items, recommender.features_)
-            plain = {key: tensor.float() for key, tensor in tensors.items()}
-            recommender.model_.load_state_dict(plain, assign=True)
+            copies = {key: tensor.to(torch.float32, copy=True) for key, tensor in tensors.items()}  # mapped from disk
+            recommender.model_.load_state_dict(copies, assign=True)
             recommender.model_.eval()
 
 
