@@ -64,7 +64,6 @@ def material(tmp_path_factory):
     (folder / "classify.toml").write_text(to_toml(ClassifySettings()))
     (folder / "grid.toml").write_text(GRID)
     Recommender(settings=SMALL).fit(log, items=table, out=folder / "recommend")
-    Recommender(model="ease", settings=SMALL).fit(log, out=folder / "counted")
     settings = QUICK | {"data.taxonomy": str(folder / "tree.tsv"), "head.width": 4}
     MultiLabelClassifier(features="ngrams", settings=settings).fit(folder / "texts.jsonl", out=folder / "classify")
     for job, twin in (
