@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE := 1
+AUDIT := .audit
 PARALLEL := --numprocesses auto --dist loadfile
 
-.PHONY: setup demo test test-all test-browser check format bench clean
+.PHONY: setup demo test test-all test-browser check format bench audit sbom clean
 
 setup: .venv/ready  ## make .venv and install hyperfocal with pinned dependencies
 
@@ -45,5 +46,26 @@ bench: setup  ## the benchmarks; run them with nothing else running
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/grid.py
 
+# Tools of a release, in an environment of their own: nothing here depends on them.
+$(AUDIT)/ready:
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1 cyclonedx-bom==7.5.0
+	touch $@
+
+# pip-audit ends well where it could not look a package up: that must not pass for an audit.
+audit: $(AUDIT)/ready  ## look the pinned dependencies up among known vulnerabilities; needs a network
+	@mkdir -p dist && rm -f dist/audit.json
+	@$(AUDIT)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off \
+		--format json --output dist/audit.json; code=$$?; \
+	if [ ! -s dist/audit.json ] || grep -q skip_reason dist/audit.json; then \
+		echo "NOT AUDITED: for some packages or all no advisory data could be reached, so nothing is known of them"; \
+		echo "(dist/audit.json says which, where it is there). Run it again where pypi.org can be reached."; exit 3; \
+	fi; exit $$code
+
+sbom: $(AUDIT)/ready  ## list the pinned dependencies as a CycloneDX bill of materials: dist/sbom.cdx.json
+	@mkdir -p dist
+	$(AUDIT)/bin/python -W ignore -m cyclonedx_py requirements constraints.txt --pyproject pyproject.toml \
+		--mc-type library --output-reproducible --output-format JSON --output-file dist/sbom.cdx.json
+
 clean:  ## remove what the other targets made
-	rm -rf .venv demo demo_classify dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv $(AUDIT) demo demo_classify dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

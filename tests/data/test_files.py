@@ -317,3 +317,15 @@ def test_refused_before_the_work(tmp_path):
     with pytest.raises(DataError, match="cannot tell its format"):
         File(tmp_path / "a.xlsx").refuse_unwritable()
     File(tmp_path / "new" / "b.csv.gz").refuse_unwritable()
+
+
+@pytest.mark.parametrize(("number", "refused"), [(10_000, False), (1_000_000, True)])
+def test_a_gz_that_grows_beyond_measure_is_refused(tmp_path, monkeypatch, number, refused):
+    monkeypatch.setattr("hyperfocal.data.files.MOST_UNPACKED", 100_000)
+    path = tmp_path / "log.csv.gz"
+    path.write_bytes(gzip.compress(b"user,item\n" + b"a,b\n" * number))  # 1:500 and more
+    if refused:
+        with pytest.raises(DataError, match=r"unpack to more than [\d,]+, .*If you trust it, unpack it"):
+            read_frame(File(path))
+    else:
+        assert read_frame(File(path)).height == number

@@ -159,3 +159,16 @@ def test_only_files_with_tiers_leave_trees_out(put):
     assert read_taxonomy(put("a.csv", "id,parent,name\n" + rows.format("", "", ""))).ids == ["a", "b", "c", "d"]
     tiered = "x,,,y\nUnique ID,Parent,Name,Tier 1\n" + rows.format(",Content Channel", ",", ",Cars")
     assert read_taxonomy(put("a.csv", tiered)).ids == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("parents", "message"),
+    [
+        ([1, 0], "is its own ancestor: a -> b -> a"),
+        ([-1, 2], "do not belong together"),
+        ([-1], "do not belong together"),
+    ],
+)
+def test_a_damaged_tree_of_a_run_is_refused(parents, message):
+    with pytest.raises(DataError, match=message):
+        Taxonomy.from_json({"ids": ["a", "b"], "names": ["A", "B"], "parents": parents})

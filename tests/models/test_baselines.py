@@ -267,3 +267,13 @@ def test_scores_are_the_callers(name):
     scores[0, 1] = 7
     assert torch.equal(scores[1], before[1])  # rows do not share memory
     assert torch.equal(baseline.scores(users), before)
+
+
+@pytest.mark.parametrize(("part", "place", "value"), [("indices", 0, 99), ("indices", 0, -1), ("indptr", 1, 99)])
+def test_a_matrix_that_points_outside_is_refused(part, place, value):
+    """The products of sparse matrices would read memory there."""
+    baseline = fit_baseline("markov", Sequences(torch.tensor([0, 1, 2, 0]), torch.tensor([0, 4]), 3))
+    tensors = {name: tensor.clone() for name, tensor in baseline.tensors().items()}
+    tensors[part][place] = value
+    with pytest.raises(ValueError, match="ind"):
+        Baseline.from_tensors("markov", tensors)

@@ -44,6 +44,8 @@ def resolve(kind: type[Job], recipe: str | Path | None = None, overrides: dict[s
     _refuse_unknown(values, kind, where, prefix="")
     try:
         return msgspec.convert(values, kind)
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{where}: {error.object!r} is not text in UTF-8. Write it so") from None
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where}: {_explain(str(error), values, kind)}") from None
 
@@ -59,7 +61,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise ConfigError(f"--set {text!r}: expected SECTION.KEY=VALUE, for example train.epochs=5")
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return key.strip(), value.strip()
 
 
@@ -85,7 +87,9 @@ def from_toml(kind: type[Job], text: str, where: str, *, whole: bool = False) ->
         values = tomllib.loads(text)
         _refuse_unknown(values, kind, where, prefix="")
         settings = msgspec.convert(values, kind)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except ConfigError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{where}: {error}") from None
     missing = _flat(msgspec.to_builtins(settings)).keys() - _flat(values).keys()
     if missing and not whole:
@@ -116,7 +120,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"recipe {path}: no such file") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # no TOML, a number of 5,000 digits, 100,000 brackets
         raise ConfigError(f"recipe {path}: not readable as TOML: {error}") from None
 
 

@@ -15,11 +15,14 @@ from typing import IO, Any, cast
 
 import numpy as np
 import polars as pl
+from polars.datatypes import DataTypeClass
 
 from hyperfocal.data.faults import csv_rows, find_fault, find_separator
 from hyperfocal.errors import DataError
 
 KINDS = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "lines"}
+MOST_UNPACKED = 2**30  # bytes that a .gz read at once may always unpack to
+MOST_GROWTH = 200  # times its size that it may unpack to beyond; text grows by 3 to 50, at most 1,032 is possible
 READ_ERRORS = (OSError, EOFError, zlib.error)  # the last two: a .gz that is cut short or damaged
 
 
@@ -72,6 +75,22 @@ class File:
             return BytesIO(self.raw)
         return cast(IO[bytes], gzip.open(self.path) if self.path.suffix == ".gz" else self.path.open("rb"))
 
+    def refuse_bomb(self) -> None:
+        """Raise DataError for a .gz that unpacks to far more than files of rows do: it was made to fill the memory."""
+        assert self.path is not None
+        size = self.path.stat().st_size
+        left = max(MOST_UNPACKED, MOST_GROWTH * size)
+        if self.path.suffix != ".gz" or self.raw is not None or 1_100 * size < left:
+            return
+        with self.open_bytes() as packed:
+            while part := packed.read(2**20):
+                left -= len(part)
+                if left < 0:
+                    raise DataError(
+                        f"{self}: {size:,} bytes unpack to more than {max(MOST_UNPACKED, MOST_GROWTH * size):,}, so it "
+                        "may be made to fill the memory. If you trust it, unpack it and give that file"
+                    )
+
     def open(self) -> IO[str]:
         """Open for reading text, unpacked; a byte order mark is left out."""
         return TextIOWrapper(self.open_bytes(), encoding="utf-8-sig", newline="\n")
@@ -106,6 +125,12 @@ class File:
 Reader = Callable[[File], pl.DataFrame]
 
 
+def is_plain(dtype: pl.DataType | DataTypeClass) -> bool:
+    """Return whether each value of a column is a text, a number, a point in time or a truth value: it has a text."""
+    texts = (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Null)
+    return dtype in texts or dtype.is_numeric() or (dtype.is_temporal() and dtype != pl.Duration)
+
+
 def as_frame(data: Any) -> pl.DataFrame | None:
     """Return the frame of polars that a frame of polars or pandas amounts to; None for anything else."""
     if isinstance(data, pl.DataFrame | pl.LazyFrame):
@@ -134,6 +159,7 @@ def read_frame(file: File, *, readers: Mapping[str, Reader] | None = None, row: 
     if file.path.stat().st_size == 0:
         raise _empty(file, row)
     try:
+        file.refuse_bomb()
         return {**READERS, **(readers or {})}[kind](file)
     except pl.exceptions.NoDataError:
         raise _empty(file, row) from None

@@ -30,7 +30,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
-from hyperfocal.data.files import File, as_frame, read_frame
+from hyperfocal.data.files import File, as_frame, is_plain, read_frame
 from hyperfocal.errors import DataError, did_you_mean
 
 Kind = Literal["category", "list", "text", "number", "date", "encoder"]
@@ -103,9 +103,15 @@ def read_items(source: Any, column: str = "") -> ItemTable:
     given = None if isinstance(source, str | Path) else as_frame(source)
     file = File(Path(source) if given is None else None)
     frame = read_frame(file, row="an item") if given is None else given
-    name = next(each for each in (column, "item", frame.columns[0]) if each and each in frame.columns)
+    name = next((each for each in (column, "item", *frame.columns[:1]) if each and each in frame.columns), "")
+    if not name:
+        raise DataError(f"{file}: the first column has no name, and none is called item. Name it in the first line")
     if frame.width < 2:
         raise DataError(f"{file}: has the column {name!r} only. Give what is known of the items in others")
+    for each in frame.get_columns():
+        inner = each.dtype.inner if isinstance(each.dtype, pl.List | pl.Array) else each.dtype
+        if not is_plain(inner) or (each.name == name and each.dtype.is_nested()):
+            raise DataError(f"{file}: column {each.name!r} holds {each.dtype}. Allowed: text, numbers, dates, lists")
     ids = frame[name].cast(pl.String)
     empty = (ids.is_null() | (ids == "")).arg_max()
     if ids.null_count() or (ids == "").any():

@@ -7,7 +7,7 @@ import json
 import polars as pl
 from polars.datatypes import DataTypeClass
 
-from hyperfocal.data.files import File
+from hyperfocal.data.files import File, is_plain
 from hyperfocal.errors import DataError
 
 SEPARATORS = "|;,"  # in this order: what comes later may stand inside a label
@@ -29,7 +29,7 @@ def read_labels(column: pl.Series, separator: str, file: File) -> pl.Series:
     if isinstance(column.dtype, pl.Array):
         column = column.arr.to_list()
     inner = column.dtype.inner if isinstance(column.dtype, pl.List) else column.dtype
-    if inner in (pl.Struct, pl.List, pl.Array, pl.Binary, pl.Object):
+    if not is_plain(inner):
         raise _nested(column, int(column.is_not_null().arg_max() or 0), file)
     if isinstance(column.dtype, pl.List):
         lists = column.list.eval(_text(pl.element(), inner))

@@ -64,6 +64,15 @@ class Ngrams:
                 weights[name] = vectorizer.idf_.astype(np.float32)
         return cls(settings, terms, weights)
 
+    def refuse_damaged(self) -> None:
+        """Raise DataError if terms and weights are not those of the settings."""
+        if not self.terms.keys() == self.weights.keys() == {*_analysers(self.settings)}:
+            raise DataError(f"its n-grams are of {', '.join(self.terms) or 'nothing'}, which is not what settings say")
+        for name, terms in self.terms.items():
+            size = self.settings.max_features if self.settings.hashed else len(terms)
+            if len(set(terms)) < len(terms) or self.weights[name].shape != (size,):
+                raise DataError(f"its n-grams of {name} and their weights do not belong together")
+
     @property
     def num_columns(self) -> int:
         """Return V, the columns of `transform`."""

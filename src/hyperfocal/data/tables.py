@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hyperfocal.config.recommend import DataSettings
 from hyperfocal.data.columns import Columns, find_columns, refuse_twice
-from hyperfocal.data.files import File, read_frame
+from hyperfocal.data.files import File, is_plain, read_frame
 from hyperfocal.errors import DataError
 
 POSITION_LIMIT = 10_000_000  # integers from here on are time stamps, below they are positions
@@ -185,7 +185,7 @@ def read_ids(series: pl.Series, file: File) -> pl.Series:
     """Return the ids as text, whole numbers without a ".0"; an id that is missing or empty is an error."""
     if series.dtype.is_float():
         text = series.fill_nan(None).cast(pl.String).str.strip_suffix(".0")
-    elif series.dtype.is_nested() or series.dtype in (pl.Binary, pl.Object):
+    elif not is_plain(series.dtype):
         raise DataError(f"{file}: column '{series.name}' holds {series.dtype}, not ids. Allowed: text and numbers")
     else:
         text = series.cast(pl.String)

@@ -8,9 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 
-from hyperfocal.data.taxonomy_files import ROOT, read_tree
+from hyperfocal.data.taxonomy_files import ROOT, read_tree, refuse_cycle
 from hyperfocal.errors import DataError, did_you_mean
 
 
@@ -43,8 +44,18 @@ class Taxonomy:
 
     @classmethod
     def from_json(cls, value: Any) -> Taxonomy:
-        """Build from `to_json`'s value."""
-        return cls(list(value["ids"]), list(value["names"]), [int(parent) for parent in value["parents"]])
+        """Build from `to_json`'s value.
+
+        Raises:
+            DataError: not such a value.
+        """
+        ids, names = (msgspec.convert(value[part], list[str]) for part in ("ids", "names"))
+        parents = msgspec.convert(value["parents"], list[int])
+        whole = len(ids) == len(names) == len(parents) == len(set(ids))
+        if not whole or not all(ROOT <= parent < len(ids) for parent in parents):
+            raise DataError("not a tree of labels: ids, names and parents do not belong together")
+        refuse_cycle(ids, parents, "not a tree of labels")
+        return cls(ids, names, parents)
 
     def resolve(self, label: str) -> str | None:
         """Return the id of the category that has this id, or else this name; None where there is none.

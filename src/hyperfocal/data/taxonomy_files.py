@@ -31,7 +31,7 @@ def read_tree(path: Path) -> tuple[list[str], list[str], list[int]]:
     rows = read_frame(file, readers={"csv": _read_rows}, row="a category").to_dicts()
     ids = _number(rows, file)
     parents = [_parent(row, ids, file) for row in rows]
-    _refuse_cycle(list(ids), parents, file)
+    refuse_cycle(list(ids), parents, file)
     return _topical(rows, parents)
 
 
@@ -92,7 +92,8 @@ def _parent(row: Row, ids: dict[str, int], file: File) -> int:
     return ids[row["parent"]] if row["parent"] else ROOT
 
 
-def _refuse_cycle(ids: list[str], parents: list[int], file: File) -> None:
+def refuse_cycle(ids: list[str], parents: list[int], where: File | str) -> None:
+    """Raise DataError if a category is its own ancestor; `where` names the file."""
     checked = {ROOT}
     for start in range(len(ids)):
         trail: dict[int, None] = {}  # ordered
@@ -103,7 +104,7 @@ def _refuse_cycle(ids: list[str], parents: list[int], file: File) -> None:
         if number in trail:
             cycle = [*list(trail)[list(trail).index(number) :], number]
             raise DataError(
-                f"{file}: a category is its own ancestor: {' -> '.join(ids[above] for above in cycle)}. "
+                f"{where}: a category is its own ancestor: {' -> '.join(ids[above] for above in cycle)}. "
                 "Correct the parent of one of them"
             )
         checked.update(trail)

@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hyperfocal.config.classify import TextDataSettings
-from hyperfocal.data.files import File, read_frame
+from hyperfocal.data.files import File, is_plain, read_frame
 from hyperfocal.data.label_columns import as_text, read_labels
 from hyperfocal.data.text_columns import TextColumns, find_text_columns
 from hyperfocal.data.text_files import TEXT_READERS
@@ -186,7 +186,7 @@ def _twice(ids: pl.Series, file: File) -> DataError:
 
 def _flat(column: pl.Series, file: File) -> pl.Series:
     """Return a column as text."""
-    if column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object):
+    if not is_plain(column.dtype):
         raise DataError(f"{file}: column '{column.name}' holds {column.dtype}. Allowed: text and numbers")
     return as_text(column)
 

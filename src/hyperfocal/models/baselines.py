@@ -106,13 +106,18 @@ class Baseline:
 
     @classmethod
     def from_tensors(cls, name: str, tensors: dict[str, Tensor]) -> Baseline:
-        """Build from `tensors()`; `name` is a key of KINDS."""
+        """Build from `tensors()`; `name` is a key of KINDS.
+
+        Raises:
+            ValueError: they are no such matrix.
+        """
         size = len(tensors["counts"])
         matrix = None
         if "data" in tensors:
             parts = tuple(tensors[part].numpy() for part in ("data", "indices", "indptr"))
             matrix = sparse.csr_array(parts, shape=(size, size))
-        return cls(KINDS[name], tensors["counts"], matrix)
+            matrix.check_format(full_check=True)  # the products read wherever the indices say
+        return cls(KINDS[name], tensors["counts"].long(), matrix)
 
 
 def baselines_beside(num_items: int, *, streamed: bool = False) -> list[str]:

@@ -24,7 +24,7 @@ def read(decoder: msgspec.json.Decoder[Body], content: bytes) -> Body:
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at `")
         raise Refusal(422, "invalid", message, place.rstrip("`") or "$") from None
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refusal(400, "malformed", f"the body is not JSON: {error}") from None
 
 

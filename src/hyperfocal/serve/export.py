@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from hyperfocal.errors import ConfigError, RunError
@@ -203,9 +204,14 @@ def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:
         write(fresh)
         if path.exists():
             path.rename(old)
-        fresh.rename(path)
-    except OSError as error:
+        try:
+            fresh.rename(path)
+        except BaseException:
+            if old.exists():
+                old.rename(path)
+            raise
+    except (OSError, SafetensorError) as error:
         raise RunError(f"{folder}: cannot be written: {error}. Free some space or choose another folder") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)

@@ -102,6 +102,7 @@ class TextFeatures:
 
         Raises:
             RunError: the encoder is another one now.
+            DataError: terms and weights of n-grams that do not belong together.
             ConfigError: it is not installed.
         """
         settings = msgspec.convert(value["settings"], FeatureSettings)
@@ -120,7 +121,8 @@ class TextFeatures:
         ngrams = None
         if value["terms"] is not None:
             weights = {name: np.asarray(part, dtype=np.float32) for name, part in value["weights"].items()}
-            ngrams = Ngrams(settings, value["terms"], weights)
+            ngrams = Ngrams(settings, msgspec.convert(value["terms"], dict[str, list[str]]), weights)
+            ngrams.refuse_damaged()
         return cls(settings, ngrams, encoder)
 
 

@@ -80,8 +80,12 @@ def restore_head(settings: ClassifySettings, tensors: dict[str, Tensor], num_lab
     """
     num_sparse = len(tensors["wide"]) if "wide" in tensors else 0
     first = next((tensors[name] for name in ("hidden.0.weight", "weight") if name in tensors), None)
-    head = make_head(settings, num_sparse, 0 if first is None else first.shape[1], torch.zeros(num_labels))
-    head.load_state_dict(tensors)
+    with torch.device("meta"):  # the settings may be damaged, and ask for more memory than there is
+        head = make_head(settings, num_sparse, 0 if first is None else first.shape[1], torch.zeros(num_labels))
+    copies = {
+        name: tensor.to(torch.float32, copy=True) for name, tensor in tensors.items()
+    }  # they are mapped from disk
+    head.load_state_dict(copies, assign=True)
     head.eval()
     return head
 

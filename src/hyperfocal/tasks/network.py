@@ -30,6 +30,7 @@ from hyperfocal.metrics.ranking import Scorer, rank_items, score_ranking
 from hyperfocal.models.items import ItemFeatures
 from hyperfocal.models.sequence import CausalNetwork, ConcatMLP
 from hyperfocal.runs import RunFolder
+from hyperfocal.sequences import Sequences
 from hyperfocal.tasks.folders import checkpoint_keeper, restore
 from hyperfocal.tasks.preparation import Prepared
 from hyperfocal.train import Job, Portion, Progress, Trainer, seed_process, training_device
@@ -124,7 +125,13 @@ def widened_network(network: Network, settings: RecommendSettings, data: Prepare
 
 def network_scorer(network: Network, history: int) -> Scorer:
     """Return the function from histories to (U, L) scores."""
-    return lambda histories: network.scores(histories.last(history).to(network.bias.device))
+
+    def score(histories: Sequences) -> Tensor:
+        longest = max(int(histories.lengths.max()), 1) if len(histories) else 1
+        width = min(history, longest) if isinstance(network, CausalNetwork) else history
+        return network.scores(histories.last(width).to(network.bias.device))
+
+    return score
 
 
 def train_network(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import polars as pl
+import torch
 from torch import Tensor
 
 from hyperfocal.config.recommend import RecommendSettings
@@ -81,8 +82,12 @@ def restore_recommender(run: RunFolder, recommender: Recommender) -> None:
         if name in KINDS:
             recommender.model_ = Baseline.from_tensors(name, tensors)
         else:
-            recommender.model_ = make_network(settings, num_items, recommender.features_)
-            recommender.model_.load_state_dict(tensors)
+            if name in ("transformer", "gru") and settings.model.layers > len(tensors):
+                raise ValueError(f"it has not the {settings.model.layers:,} layers of config.toml")
+            with torch.device("meta"):  # the settings may be damaged, and ask for more memory than there is
+                recommender.model_ = make_network(settings, num_items, recommender.features_)
+            copies = {key: tensor.to(torch.float32, copy=True) for key, tensor in tensors.items()}  # mapped from disk
+            recommender.model_.load_state_dict(copies, assign=True)
             recommender.model_.eval()
 
 
@@ -92,7 +97,11 @@ def _restore_events(run: RunFolder, recommender: Recommender, num_items: int) ->
     if run.has(EVENTS):
         with run.guard(EVENTS):
             events = run.read_tensors(EVENTS)[0]
-            recommender.events_ = Sequences(events["items"], events["offsets"], num_items)
+            items, offsets = events["items"].long(), events["offsets"].long()
+            falls = bool((offsets.diff() < 0).any()) or (int(offsets[0]), int(offsets[-1])) != (0, len(items))
+            if falls or bool(((items < 0) | (items >= num_items)).any()):
+                raise ValueError("its events are not those of users and items")
+            recommender.events_ = Sequences(items, offsets, num_items)
         with run.guard("users.json"):
             recommender.users_ = pl.Series("user", run.read_json("users.json"), dtype=pl.String)
 

@@ -1,0 +1,215 @@
+"""A disk that is full, read-only, closed to us or gone: a clear error, exit code 2, and what was there is as it was."""
+
+import errno
+import gc
+import io
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import polars as pl
+import pytest
+from click.testing import CliRunner
+
+from hyperfocal.cache import VARIABLE
+from hyperfocal.cli import main
+from hyperfocal.data.files import write_lines
+from hyperfocal.runs import RunFolder
+
+NOBODY = 65534
+FAST = ["--set", "train.epochs=1", "--set", "train.threads=1"]
+TINY = [*FAST, "--set", "model.embedding_width=8", "--set", "train.checkpoint_seconds=0"]
+NGRAMS = ["--set", "features.kind=ngrams", *FAST]
+COMMANDS = {  # GOOD holds what is read, DISK is the faulty one
+    "recommend fit": ["recommend", "fit", "GOOD/log.csv", "--out", "DISK/new", *TINY],
+    "recommend fit --resume": ["recommend", "fit", "GOOD/log.csv", "--out", "DISK/cut", "--resume"],
+    "recommend update": ["recommend", "update", "DISK/recommend", "GOOD/more.csv"],
+    "recommend predict": ["recommend", "predict", "GOOD/recommend", "GOOD/log.csv", "--out", "DISK/out.csv"],
+    "recommend predict --block": [
+        "recommend", "predict", "GOOD/recommend", "GOOD/log.csv", "--out", "DISK/out.parquet", "--block", "30",
+    ],
+    "recommend grid": [
+        "recommend", "grid", "GOOD/log.csv", "--out", "DISK/grid", "--encoders", "mean", "--losses", "bce", *TINY,
+    ],
+    "classify fit": ["classify", "fit", "GOOD/texts.jsonl", "--out", "DISK/new", *NGRAMS],
+    "classify fit, cache": ["classify", "fit", "GOOD/texts.jsonl", "--out", "GOOD/new", *NGRAMS],
+    "classify predict": ["classify", "predict", "GOOD/classify", "GOOD/texts.jsonl", "--out", "DISK/out.jsonl"],
+    "export --onnx": ["export", "GOOD/recommend", "--onnx", "DISK/onnx"],
+    "export --safetensors": ["export", "GOOD/classify", "--safetensors", "DISK/plain", "--overwrite"],
+    "report": ["report", "DISK/recommend"],
+}  # fmt: skip
+SAID = {  # and by SQLite
+    "full": "No space left on device|database or disk is full",
+    "read-only": "Read-only file system",
+    "closed": "Permission denied",
+}
+
+
+def invoke(good: Path, disk: Path, words: list[str], cache: Path | None = None):
+    """Run a command in this process."""
+    given = [word.replace("GOOD", str(good)).replace("DISK", str(disk)) for word in words]
+    return CliRunner(env={VARIABLE: str(cache or good / "cache")}).invoke(main, given)
+
+
+def done(good: Path, *words: str) -> None:
+    ended = invoke(good, good, list(words))
+    assert ended.exit_code == 0, ended.output
+
+
+@pytest.fixture(scope="module")
+def good():
+    """Return a folder that anybody may read, with data and a run of each job; `cut` is one that was interrupted."""
+    folder = Path(tempfile.mkdtemp())
+    rows = [(f"u{user}", f"i{(user + step) % 9}", step) for user in range(30) for step in range(6)]
+    log = pl.DataFrame(rows, schema=["user", "item", "order"], orient="row")
+    log.write_csv(folder / "log.csv")
+    log.with_columns(pl.col("order") + 6).write_csv(folder / "more.csv")
+    texts = [{"text": f"{word} and {word}s", "labels": [word]} for word in ("sport", "music", "food") * 12]
+    write_lines(texts, folder / "texts.jsonl")
+    done(folder, "recommend", "fit", "GOOD/log.csv", "--out", "GOOD/recommend", *TINY)
+    done(folder, "classify", "fit", "GOOD/texts.jsonl", "--out", "GOOD/classify", *NGRAMS)
+    done(folder, "export", "GOOD/classify", "--safetensors", "GOOD/plain")
+    shutil.copytree(folder / "recommend", folder / "cut")
+    for name in ("model.safetensors", "manifest.json", "metrics.json"):
+        (folder / "cut" / name).unlink()
+    shutil.rmtree(folder / "cache")
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    (folder / "cache").mkdir()
+    (folder / "cache").chmod(0o777)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def disk(good):
+    """Return a small file system of its own with a copy of the runs."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m,mode=755", "tmpfs", folder], capture_output=True, text=True
+    )
+    if mount.returncode:
+        folder.rmdir()
+        pytest.skip(f"cannot mount a small file system: {mount.stderr}")
+    try:
+        for name in ("recommend", "cut", "plain"):
+            shutil.copytree(good / name, folder / name)
+        yield folder
+    finally:
+        gc.collect()  # tensors are mapped from their files, which keeps the disk busy
+        subprocess.run(["umount", folder], check=True)
+        folder.rmdir()
+
+
+@contextmanager
+def faulty(disk: Path, fault: str):
+    """Make a file system full or read-only, or be somebody who may not write there."""
+    if fault == "full":
+        with suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
+            while filler.write(bytes(4_096)):
+                pass
+        yield
+    elif fault == "read-only":
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        yield
+    else:
+        os.seteuid(NOBODY)  # which may read what the others may
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "filler" and path.parent.name != "checkpoints"
+    }
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+@pytest.mark.parametrize("fault", SAID)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_it_is_said_and_what_was_there_stays(good, disk, command, fault):
+    before, cache = contents(disk), disk / "cache" if "cache" in command else None
+    with faulty(disk, fault):
+        ended = invoke(good, disk, COMMANDS[command], cache)
+    shutil.rmtree(good / "new", ignore_errors=True)
+    assert ended.exit_code == 2, (ended.output, ended.exception)
+    said = ended.stderr.strip()
+    assert said.count("\n") == 0, said
+    assert said.startswith("error: ")
+    assert re.search(SAID[fault], said), said
+    assert str(disk) in said
+    after = contents(disk)
+    assert {name: after.get(name) for name in before} == before
+    assert not [name for name in after if name not in before and Path(name).suffix != ""], "half-written files"
+    assert RunFolder.open(disk / "recommend").verify() == {}
+    kept, original = (RunFolder.open(folder / "cut").read_checkpoint()[1] for folder in (disk, good))
+    assert kept == original
+
+
+@contextmanager
+def lost(folder: Path, monkeypatch):
+    """Let everything in a folder answer as a network file system does whose server is gone."""
+
+    def refusing(real):
+        def call(path, *arguments, **options):
+            if isinstance(path, str | os.PathLike) and Path(path).is_relative_to(folder):
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+            return real(path, *arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for module, name in ((io, "open"), (os, "stat"), (os, "open"), (os, "mkdir"), (os, "scandir"), (os, "listdir")):
+            patch.setattr(module, name, refusing(getattr(module, name)))
+        yield
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_network_folder_that_is_lost_is_said(good, tmp_path, monkeypatch, command):
+    disk = tmp_path / "disk"
+    shutil.copytree(good, disk)
+    before, cache = contents(disk), disk / "cache" if "cache" in command else None
+    with lost(disk, monkeypatch):
+        ended = invoke(good, disk, COMMANDS[command], cache)
+    shutil.rmtree(good / "new", ignore_errors=True)
+    assert ended.exit_code == 2, (ended.output, ended.exception)
+    assert ended.stderr.startswith("error: ")
+    assert "Stale file handle" in ended.stderr
+    assert contents(disk) == before
+
+
+def test_a_lost_input_is_said(good, tmp_path, monkeypatch):
+    shutil.copytree(good, tmp_path / "disk")
+    for words in (
+        ["verify", "DISK/recommend"],
+        ["recommend", "predict", "DISK/recommend", "GOOD/log.csv", "--out", "x.csv"],
+    ):
+        with lost(tmp_path / "disk", monkeypatch):
+            ended = invoke(good, tmp_path / "disk", words)
+        assert ended.exit_code == 2, (ended.output, ended.exception)
+        assert "Stale file handle" in ended.stderr
+
+
+def test_an_export_that_cannot_be_put_in_place_leaves_the_earlier_one(good, tmp_path, monkeypatch):
+    shutil.copytree(good / "plain", tmp_path / "plain")
+    before, rename = contents(tmp_path), Path.rename
+
+    def refuse_new(path, target):
+        if path.name.endswith(".new"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse_new)
+    ended = invoke(good, tmp_path, COMMANDS["export --safetensors"])
+    assert ended.exit_code == 2
+    assert "Input/output error" in ended.stderr
+    assert contents(tmp_path) == before
