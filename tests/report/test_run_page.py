@@ -79,12 +79,14 @@ def test_a_recommender_stands_beside_its_baselines(runs):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "verb"), [(0.1, 0.3, "beats"), (-0.3, -0.1, "loses to"), (-0.1, 0.1, "does not differ from")]
+    ("low", "high", "verb"), [(0.1, 0.3, "beats"), (-0.3, -0.1, "loses to"), (-0.1, 0.1, "is not shown to differ from")]
 )
 def test_the_headline_of_a_recommender_is_its_verdict(low, high, verb):
     verdict = {"baseline": "item_knn", "difference": {"mean": 0.0, "low": low, "high": high}}
-    metrics = {"metric": "map@3", "model": "blend", "verdict": verdict}
+    metrics = {"metric": "map@3", "model": "blend", "users": 20, "verdict": verdict}
     assert recommend_headline(metrics) == f"The blend {verb} the best baseline, item knn."
+    few = recommend_headline(metrics | {"users": 19})
+    assert few == "The blend against the best baseline, item knn: too few users (19) to tell."
 
 
 @pytest.mark.parametrize(

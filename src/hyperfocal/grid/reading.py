@@ -15,6 +15,7 @@ from hyperfocal.config.sections import Section
 from hyperfocal.errors import RunError
 from hyperfocal.grid.claims import holds
 from hyperfocal.grid.database import Database
+from hyperfocal.grid.material import why_untold
 from hyperfocal.grid.plan import PLAN
 from hyperfocal.grid.points import NEITHER
 from hyperfocal.grid.results import Result, outcomes
@@ -98,7 +99,7 @@ def read_grid(folder: str | Path) -> GridReading:
         if not planned or result.key in planned
     ]
     missing = {key: each for key, each in planned.items() if key not in {result.key for result in ended}}
-    base = flatten(msgspec.json.decode(meta["settings"]))
+    base, about = flatten(msgspec.json.decode(meta["settings"])), msgspec.json.decode(meta.get("about", "{}"))
     results = _by_name([result for result in ended if result.done], list(planned.values()))
     baseline = baseline or (NEITHER if NEITHER in results else next(iter(results), ""))
     k = base["data.next"] if RULES[kind].job == "recommend" else 0
@@ -107,11 +108,11 @@ def read_grid(folder: str | Path) -> GridReading:
         folder=out.path,
         job=RULES[kind].job,
         k=k,
-        about=msgspec.json.decode(meta.get("about", "{}")),
+        about=about,
         base=base,
         results=results,
         failed=[result for result in ended if not result.done],
-        verdicts=_compared(results, baseline, k),
+        verdicts=_compared(results, baseline, k, why_untold(about)),
         levels={name: _levels(rows) for name, rows in results.items()},
         settings={name: _read_settings(rows[0].settings) for name, rows in results.items()},
         baseline=baseline,
@@ -152,11 +153,11 @@ def _by_name(done: Sequence[Result], planned: Sequence[Wanted]) -> dict[str, lis
     return {name: found for name, found in rows.items() if found}
 
 
-def _compared(results: dict[str, list[Result]], baseline: str, k: int) -> dict[str, Verdict]:
+def _compared(results: dict[str, list[Result]], baseline: str, k: int, untold: str) -> dict[str, Verdict]:
     if baseline not in results:
         return {}
     done = [result for rows in results.values() for result in rows]
-    return verdicts(outcomes(done), baseline, rankings(k) if k else LABELS)
+    return verdicts(outcomes(done), baseline, rankings(k) if k else LABELS, untold=untold)
 
 
 def _read_settings(settings: Section) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hyperfocal.config.sections import Section
 from hyperfocal.errors import ConfigError, RunError, did_you_mean
 from hyperfocal.grid.adaptive import BASELINE, Range, check_ranges, search_points
 from hyperfocal.grid.local import GridWatch, run_points
-from hyperfocal.grid.material import Material, Source
+from hyperfocal.grid.material import Material, Source, why_untold
 from hyperfocal.grid.plan import keep_plan
 from hyperfocal.grid.points import Point, baseline_name
 from hyperfocal.grid.results import Result, outcomes
@@ -160,7 +160,8 @@ def _compare(material: Material, points: Sequence[Point], store: Store, baseline
             f"grid {store.path.parent}: the baseline {baseline} has no result, so nothing can be compared. "
             "Run it again with --retry, or choose another with --baseline"
         )
-    found_verdicts = verdicts(outcomes(done), baseline, material.families)
+    untold = why_untold(material.about())
+    found_verdicts = verdicts(outcomes(done), baseline, material.families, untold=untold)
     return GridResult(results, failed, found_verdicts, baseline, choose_winner(results, by), by, material, points)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from hyperfocal.metrics.compare import TOO_FEW
 from hyperfocal.metrics.paired import Difference
 from hyperfocal.metrics.verdict import NOTHING
 from hyperfocal.report.blocks import DASH, Block, Bullets, Facts, Folded, Page, Paragraph, Section
@@ -60,6 +61,8 @@ def _headline(grid: Reading, rows: Sequence[Row]) -> str:
         return _capital(f"{so_far}{best.configuration} is the best of {number:,} points.", bool(so_far))
     if best.words == NOTHING:
         return f"{so_far}{best.configuration} leads, without a difference from the baseline that this data can show."
+    if best.words.startswith(TOO_FEW):
+        return f"{so_far}{best.configuration} leads, of {number:,} points: {best.words}."
     return f"{so_far}{best.configuration} is the best of {number:,} points: {best.words}."
 
 
@@ -86,7 +89,7 @@ def _gain(row: Row, by: str, layout: Layout) -> str:
     """Return what the winner gains in the metric that chose it; without a comparison in that, all that is known."""
     assert row.verdict is not None, "asked of compared points only"
     found = row.change(by)
-    if row.baseline or math.isnan(found.percent.mean):
+    if row.baseline or row.words.startswith(TOO_FEW) or math.isnan(found.percent.mean):
         return row.verdict.sentence
     mean, low, high = found.percent
     return (
