@@ -50,6 +50,7 @@ class GridReading:
         winner: the best so far; "" where nothing is done.
         by: the metric that chooses it.
         missing: points that have not ended, in the order of the plan.
+        unproposed: trials of a search whose points are not known yet.
         running: those of them that a process is at.
         planned: whether the folder tells what was planned: a grid of an earlier version does not.
     """
@@ -68,6 +69,7 @@ class GridReading:
     winner: str
     by: str
     missing: list[Wanted]
+    unproposed: int
     running: list[Wanted]
     planned: bool
 
@@ -93,6 +95,7 @@ def read_grid(folder: str | Path) -> GridReading:
     with out.guard(PLAN):
         planned = {point["key"]: (str(point["name"]), int(point["seed"])) for point in plan.get("points", [])}
         baseline, by = str(plan.get("baseline", "")), str(plan.get("by", ""))
+        unproposed = int(plan.get("unproposed", 0))
     ended = [
         replace(result, name=planned[result.key][0]) if planned else result
         for result in store.results()
@@ -119,6 +122,7 @@ def read_grid(folder: str | Path) -> GridReading:
         winner=_winner(results, by),
         by=by,
         missing=list(missing.values()),
+        unproposed=unproposed,
         running=[each for key, each in missing.items() if key in claimed],
         planned=bool(planned),
     )

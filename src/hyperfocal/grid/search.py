@@ -136,12 +136,15 @@ def run_search(job: GridJob, ranges: Mapping[str, Range], trials: int) -> GridRe
         raise ConfigError(f"--trials {trials} is not allowed. Expected 1 or more")
     material, store = job.prepare([Point(BASELINE, flat_settings(job.base)["seed"], job.base)])
 
-    def run(points: list[Point]) -> Store:
+    planned: list[Point] = []
+
+    def run(points: list[Point], unproposed: int) -> Store:
+        planned.extend(points)
+        keep_plan(job.out, planned, BASELINE, job.by, store.fingerprint, unproposed=unproposed)
         run_points(material, points, store, job.watch, workers=min(job.workers, len(points) or 1), retry=job.retry)
         return store
 
     points = search_points(job.base, ranges, trials, run, job.by)
-    keep_plan(job.out, points, BASELINE, job.by, store.fingerprint)
     return _compare(material, points, store, BASELINE, job.by)
 
 

@@ -53,7 +53,7 @@ def _headline(grid: Reading, rows: Sequence[Row]) -> str:
     best = next((row for row in rows if row.winner), None)
     if best is None:
         return "No point of this grid has a result yet."
-    so_far = "So far, " if grid.missing else ""
+    so_far = "So far, " if grid.missing or grid.unproposed else ""
     number = len(grid.results)
     if best.baseline:
         return _capital(f"{so_far}the baseline, {best.configuration}, is the best of {number:,} points.")
@@ -144,9 +144,11 @@ def _remaining(grid: Reading, rows: Sequence[Row]) -> Section:
         lines = [f"{name}, seed {seed}{' (running)' if (name, seed) in running else ''}" for name, seed in grid.missing]
         words = f"{len(lines):,} trainings have not ended; {len(running):,} are running. The same command goes on."
         blocks += [Paragraph(words), Bullets(lines) if len(lines) <= 12 else Folded("All of them", [Bullets(lines)])]
+    if grid.unproposed:
+        blocks.append(Paragraph(f"{grid.unproposed:,} more trials are to be proposed. The same command goes on."))
     elif not grid.planned:
         blocks.append(Paragraph("The folder does not tell what was planned: it is of an earlier version.", quiet=True))
-    else:
+    elif not grid.missing:
         blocks.append(Paragraph("Nothing: every planned training has ended."))
     failed = [
         f"{row.configuration}, seed {seed}: {error.strip()}" for row in rows for seed, error in row.errors.items()
