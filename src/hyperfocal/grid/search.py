@@ -40,6 +40,7 @@ class GridResult:
         by: the metric that chose it.
         material: what the points share; Any, for each job has its own.
         points: of the grid.
+        store: of the results.
     """
 
     results: dict[str, list[Result]]
@@ -50,6 +51,7 @@ class GridResult:
     by: str
     material: Any
     points: Sequence[Point]
+    store: Store
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +167,8 @@ def _compare(material: Material, points: Sequence[Point], store: Store, baseline
         )
     untold = why_untold(material.about())
     found_verdicts = verdicts(outcomes(done), baseline, material.families, untold=untold)
-    return GridResult(results, failed, found_verdicts, baseline, choose_winner(results, by), by, material, points)
+    winner = choose_winner(results, by)
+    return GridResult(results, failed, found_verdicts, baseline, winner, by, material, points, store)
 
 
 def choose_winner(results: dict[str, list[Result]], by: str) -> str:
