@@ -80,17 +80,17 @@ def is_grid(folder: Path) -> bool:
 
 
 def read_grid(folder: str | Path) -> GridReading:
-    """Return what a grid has reached so far.
+    """Return what a grid has reached so far. Nothing in the folder is written or renamed.
 
     Raises:
-        RunError: no grid, or a damaged one, whose store is then renamed as in `Store.open`.
+        RunError: no grid, or a damaged one.
     """
     out = RunFolder(folder)
     if not is_grid(out.path):
         raise RunError(f"grid {folder}: holds no grid: {STORE} is missing. Give the folder that `grid --out` wrote")
     meta, claimed = _meta(out.path / STORE)
     kind = _kind(out.path, meta["settings"])
-    store = Store(out.path / STORE, meta["fingerprint"], kind)
+    store = Store(out.path / STORE, meta["fingerprint"], kind, read_only=True)
     plan: dict[str, Any] = out.read_json(PLAN) if out.has(PLAN) else {}
     with out.guard(PLAN):
         planned = {point["key"]: (str(point["name"]), int(point["seed"])) for point in plan.get("points", [])}
@@ -130,7 +130,7 @@ def read_grid(folder: str | Path) -> GridReading:
 
 def _meta(path: Path) -> tuple[dict[str, str], set[str]]:
     """Return the description in a store, and the keys of the points that a process is at."""
-    file, now = Database(path), datetime.now(UTC).timestamp()
+    file, now = Database(path, read_only=True), datetime.now(UTC).timestamp()
     file.refuse_damaged()
     with file.transaction() as db:
         tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}

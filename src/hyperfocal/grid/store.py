@@ -54,11 +54,11 @@ COLUMNS = "key, name, seed, settings, status, error, numbers, resamples, seconds
 class Store:
     """The file of one grid: one set of documents or users, one set of base settings."""
 
-    def __init__(self, path: Path, fingerprint: str, kind: type[Section]) -> None:
+    def __init__(self, path: Path, fingerprint: str, kind: type[Section], *, read_only: bool = False) -> None:
         self.path = path
         self.fingerprint = fingerprint
         self.kind = kind
-        self._file = Database(path)
+        self._file = Database(path, read_only=read_only)
 
     @classmethod
     def open(
@@ -102,7 +102,7 @@ class Store:
         """Return all points that ended, in the order in which they did.
 
         Raises:
-            RunError: a row that is not what was written; the file is then renamed as in `open`.
+            RunError: a row that is not what was written; the file is then renamed as in `open`, unless it is only read.
         """
         with self._file.transaction() as db:
             rows = db.execute(f"SELECT {COLUMNS}, checksum FROM results ORDER BY finished, rowid").fetchall()
