@@ -112,6 +112,15 @@ def test_a_run_without_evidence_says_what_is_missing(copy, job):
     assert write_run_report(folder).stat().st_size < 3e6
 
 
+def test_documents_that_were_not_looked_at_are_said(copy):
+    folder = copy("classify")
+    assert "were looked at" not in texts(run_page(folder))
+    evidence = json.loads((folder / "evidence.json").read_text())
+    number = evidence["documents"]
+    (folder / "evidence.json").write_text(json.dumps(evidence | {"confused_documents": 5}))
+    assert f"only the first 5 of {number} validation documents were looked at for this." in texts(run_page(folder))
+
+
 def test_a_setting_that_an_earlier_version_lacked_stands_at_its_default(copy):
     folder = copy("recommend")
     config = (folder / "config.toml").read_text()
