@@ -43,7 +43,7 @@ from hyperfocal.tasks.documents import (
     with_parents,
     with_tree_labels,
 )
-from hyperfocal.tasks.evidence import keep_evidence
+from hyperfocal.tasks.evidence import EVIDENCE, evidence_of
 from hyperfocal.tasks.evidence_labels import label_evidence
 from hyperfocal.tasks.features import TextFeatures, check_training
 from hyperfocal.tasks.features import Watch as EncodingWatch
@@ -247,7 +247,8 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         if self.settings_.train.refit:
             self._refit(data, features, watch)
         if run is not None:
-            keep_evidence(run, "classify", label_evidence(scores, decided, data.valid, self._names), began=began)
+            found = label_evidence(scores, decided, data.valid, self._names)
+            run.write_json(EVIDENCE, evidence_of("classify", found, began=began))
             keep_classifier(run, self)
 
     def _begin(self, run: RunFolder, *, resume: bool) -> None:

@@ -34,7 +34,7 @@ from hyperfocal.sequences import Sequences
 from hyperfocal.tasks.blending import PARTNER, best_weight, blended
 from hyperfocal.tasks.comparing import compare
 from hyperfocal.tasks.evaluation import BLEND, score_ranker
-from hyperfocal.tasks.evidence import keep_evidence
+from hyperfocal.tasks.evidence import evidence_of
 from hyperfocal.tasks.evidence_items import item_evidence
 from hyperfocal.tasks.folders import begin_run, resolve_settings
 from hyperfocal.tasks.items import new_features
@@ -85,6 +85,7 @@ class Recommender:
 
     blend_weight_ = 0.0  # of the baseline in the blend
     new_items_ = 0  # items, the last of the vocabulary, that training never saw
+    evidence_: dict[str, Any] | None = None  # for the report: made by `update`, and by `fit` with a run folder
 
     def __init__(
         self,
@@ -180,14 +181,16 @@ class Recommender:
             begin_run(run, self.settings_, self.fingerprint_, resume=resume)
         self._learn(data, run, resume=resume, watch=watch)
         self.metrics_ = self._score_validation(data)
+        self.evidence_ = None if run is None else self._evidence(data.valid, began)
         if run is not None:
-            keep_evidence(run, "recommend", self._evidence(data.valid), began=began)
             keep_recommender(run, self)
         return self
 
     @torch.inference_mode()
-    def _evidence(self, valid: Holdout) -> dict[str, Any]:
-        return item_evidence(self.scorer(), valid, self._counts(), self.vocabulary_, k=self.settings_.data.next)
+    def _evidence(self, valid: Holdout, began: float) -> dict[str, Any]:
+        k = self.settings_.data.next
+        found = item_evidence(self.scorer(), valid, self._counts(), self.vocabulary_, k=k)
+        return evidence_of("recommend", found, began=began)
 
     def _resolve(self, resumed: RunFolder | None) -> RecommendSettings:
         asked = {
@@ -325,7 +328,7 @@ class Recommender:
         self._refuse_widened("update")
         refuse_update(self, items)
         set_threads(self.settings_.train.threads)
-        log = as_log(log, self.settings_.data)
+        began, log = perf_counter(), as_log(log, self.settings_.data)
         merged = merge(self, log)
         data = prepare_update(self, log, merged, items)
         refuse_size(self.settings_.model.name, len(data.vocabulary))
@@ -333,6 +336,7 @@ class Recommender:
         found._adopt(data)
         found._go_on(data, gentler(self.settings_, epochs), watch)
         found.metrics_ = found._score_validation(data) | {"before": self._score_before(data)}
+        found.evidence_ = found._evidence(data.valid, began)
         found.events_, found.fingerprint_ = merged.events, data.fingerprint()
         self.__dict__.update(found.__dict__)
         return self
