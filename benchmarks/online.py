@@ -1,6 +1,6 @@
 """How long a new user waits: `recommender.recommend([[...]], k=3)` on one core, alone and in batches, over 5,500 items.
 
-    python benchmarks/online.py [--items 5500] [--width 64]
+    python benchmarks/online.py [--items 5500] [--width 64] [--threads 1]
 
 A network is trained for one epoch on made-up users, for its time does not depend on what it has learnt. Users have 10
 items. Beside it, in the same run, one after the other: the bare product of a hidden vector and the output layer with
@@ -28,17 +28,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--items", type=int, default=5_500)
     parser.add_argument("--width", type=int, default=64, help="of the item vectors")
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     data = make_challenges(users=4_000, challenges=options.items, seed=0)
     hidden, weight = torch.randn(TOGETHER, options.width), torch.randn(options.items, options.width)
     bare = median(lambda row: (hidden[row : row + 1] @ weight.T).topk(K), ALONE)
     many = seconds(lambda: [(part @ weight.T).topk(K) for part in hidden.split(256)])
-    print(f"{options.items:,} items, width {options.width}, histories of {HISTORY}, one thread\n")
+    print(f"{options.items:,} items, width {options.width}, histories of {HISTORY}, {options.threads} thread(s)\n")
     print("| | one user, ms | over the bare product | users a second, together | of the bare product |")
     print("|---|---|---|---|---|")
     print(f"| bare product and best {K} | {bare * 1e3:.2f} | 1.0 | {TOGETHER / many:,.0f} | 100% |")
     for name in MODELS:
-        settings = {"train.epochs": 1, "train.threads": 1, "model.embedding_width": options.width}
+        settings = {"train.epochs": 1, "train.threads": options.threads, "model.embedding_width": options.width}
         recommender = Recommender(model=name, history=HISTORY, settings=settings).fit(data.train)
         ids, draw = recommender.vocabulary_.names, torch.Generator().manual_seed(0)
         users = torch.randint(0, len(ids), (TOGETHER, HISTORY), generator=draw).tolist()
@@ -71,5 +73,4 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     main()

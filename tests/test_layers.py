@@ -9,7 +9,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "hyperfocal"
 ROWS = (
     ("errors",),
-    ("config", "labels", "sequences"),
+    ("config", "labels", "sequences", "distributed"),
     ("losses", "metrics", "data", "models"),
     ("train", "runs", "thresholds", "cache"),
     ("tasks",),

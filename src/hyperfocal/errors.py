@@ -5,7 +5,7 @@
     │   └── LeakError            a user stands in two parts of a split
     ├── ConfigError              a recipe, a setting or an argument is wrong
     ├── RunError                 a run folder is missing, damaged, taken or cannot be written
-    └── TrainingError            training cannot go on: the loss is no longer a number
+    └── TrainingError            training cannot go on: the loss is no number, or another process is gone
 
 A message says what was wrong, the value received, what is allowed, and the next step.
 """
@@ -34,7 +34,7 @@ class RunError(HyperfocalError):
 
 
 class TrainingError(HyperfocalError):
-    """Training cannot go on: the loss is no longer a number."""
+    """Training cannot go on: the loss is no longer a number, or another one of several processes is gone."""
 
 
 def did_you_mean(name: str, allowed: list[str]) -> str:

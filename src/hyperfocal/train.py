@@ -2,6 +2,9 @@
 
 A checkpoint holds model, optimizer, best weights, random state and the position inside the epoch, so
 that a resumed training takes the steps that an uninterrupted one would have taken.
+
+Several processes (`distributed`) take each step together: each computes the gradient of its part of the batch, the
+gradients are summed, and all take the same step. So the result is that of one process, up to rounding.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +28,30 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.optimizer import ParamsT
 
 from hyperfocal.config.sections import TrainSettings
+from hyperfocal.distributed import (
+    all_reduce,
+    any_process,
+    gather_objects,
+    is_first,
+    local_processes,
+    on_first,
+    rank,
+    share_of,
+    sum_gradients,
+    sum_number,
+    world_size,
+)
 from hyperfocal.errors import ConfigError, TrainingError
 
 CPU_SHARE = Path("/sys/fs/cgroup/cpu.max")
 LOG_STEPS = 50  # steps between two looks at the loss; each look waits for the device
+
+
+class Portion(NamedTuple):
+    """The loss of some examples, and what their sum was divided by (1 where that is 0); None where it is the sum."""
+
+    loss: Tensor
+    divisor: float | None
 
 
 @dataclass(frozen=True)
@@ -37,7 +60,7 @@ class Job:
 
     Attributes:
         model: its parameters are trained in place.
-        loss: (B,) example numbers -> scalar loss.
+        loss: (B,) example numbers -> scalar loss; a Portion, where it is not the mean over the examples.
         num_examples: examples an epoch.
         validate: metrics of the model as it is now; None has none, and the weights after the last epoch count.
         settings: optimizer, schedule and when to stop.
@@ -50,7 +73,7 @@ class Job:
     """
 
     model: nn.Module
-    loss: Callable[[Tensor], Tensor]
+    loss: Callable[[Tensor], Tensor | Portion]
     num_examples: int
     validate: Callable[[], dict[str, float]] | None
     settings: TrainSettings
@@ -99,6 +122,9 @@ class Trainer:
         save: called with a checkpoint at the end, when interrupted, and between two steps whenever the
             last call is `checkpoint_seconds` ago.
         watch: called with (progress, steps an epoch) every 50 steps and after each epoch.
+
+    Of several processes the first validates, and its checkpoints hold the random state of each; `run` and `checkpoint`
+    have to be called in all.
     """
 
     def __init__(
@@ -124,7 +150,8 @@ class Trainer:
             False if Ctrl-C stopped it; then a checkpoint is saved and the model is as it was left.
 
         Raises:
-            TrainingError: the loss became infinite, or it or the validation metric not a number.
+            TrainingError: the loss became infinite, or it or the validation metric not a number; another one of
+                several processes is gone.
             ConfigError: `validate` returns no such metric.
         """
         with _interrupt_flag() as interrupted:
@@ -133,7 +160,7 @@ class Trainer:
                     self._save(self.checkpoint())
                     return False
             self._save(self.checkpoint())
-            if interrupted.raised:  # in the last validation
+            if any_process(interrupted.raised):  # in the last validation
                 return False
         if self.job.validate is not None:
             self.job.model.load_state_dict(self.best_weights)
@@ -154,7 +181,7 @@ class Trainer:
         for index in self._batches()[progress.step :]:
             losses.append(self._step(index))
             progress.step += 1
-            stop = interrupted.raised
+            stop = any_process(interrupted.raised)
             if stop or progress.step % LOG_STEPS == 0 or progress.step == self.steps:
                 self._log(losses)
                 losses.clear()
@@ -180,18 +207,35 @@ class Trainer:
             optimizer.zero_grad()
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
-        loss = self.job.loss(index)
+        loss = self._loss(index)
         loss.backward()
+        sum_gradients(self.job.model.parameters())
         if settings.clip_norm:
             _clip_gradients(self.job.model, settings.clip_norm)
         for optimizer in self.optimizers:
             optimizer.step()
         return loss.detach()
 
+    def _loss(self, index: Tensor) -> Tensor:
+        """Return the loss of a batch; of several processes, what this one's part adds to it.
+
+        A process without a part computes the first example with weight 0, so that all have the same gradients to sum.
+        """
+        share = share_of(index)
+        found = self.job.loss(share if len(share) else index[:1])
+        loss, divisor = found if isinstance(found, Portion) else (found, len(share))
+        if world_size() == 1:
+            return loss
+        if divisor is None:
+            return loss * bool(len(share))
+        own = float(divisor) if len(share) else 0.0
+        whole = sum_number(own)
+        return loss * (max(own, 1) / max(whole, 1) if len(share) else 0)
+
     def _log(self, losses: list[Tensor]) -> None:
         progress = self.progress
         first = progress.step - len(losses) + 1
-        for step, loss in enumerate(torch.stack(losses).tolist(), first):
+        for step, loss in enumerate(all_reduce(torch.stack(losses)).tolist(), first):
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"the loss is {loss} in epoch {progress.epoch + 1}, step {step}. Try a smaller "
@@ -199,23 +243,28 @@ class Trainer:
                 )
             progress.loss_sum += loss  # one by one: the sum does not depend on when one looks
         self._watch(progress, self.steps)
-        if time.monotonic() - self._saved_at >= self.job.settings.checkpoint_seconds:
+        due = time.monotonic() - self._saved_at >= self.job.settings.checkpoint_seconds
+        if any_process(due and is_first()):
             self._save(self.checkpoint())
             self._saved_at = time.monotonic()
 
     def _end_epoch(self, train_seconds: float) -> None:
         started, progress = time.monotonic(), self.progress
         self.job.model.eval()
-        metrics = {}
-        if self.job.validate is not None:
-            with torch.inference_mode():
-                metrics = self.job.validate()
+        metrics = on_first(self._validate)
         progress.epoch += 1
         self._keep_best(metrics)
         seconds = {"train_seconds": train_seconds, "valid_seconds": time.monotonic() - started}
+        seconds = on_first(lambda: seconds)  # by which all stop when time is up
         progress.history.append({"epoch": progress.epoch, "loss": progress.loss_sum / self.steps, **metrics, **seconds})
         progress.step, progress.loss_sum = 0, 0.0
         self._watch(progress, self.steps)
+
+    def _validate(self) -> dict[str, float]:
+        if self.job.validate is None:
+            return {}
+        with torch.inference_mode():
+            return self.job.validate()
 
     def _keep_best(self, metrics: dict[str, float]) -> None:
         progress = self.progress
@@ -240,9 +289,8 @@ class Trainer:
         for number, state in self.optimizers[0].state_dict()["state"].items():  # plain SGD has none
             kept = {name: value.clone() for name, value in state.items() if value is not None}
             tensors |= {f"optimizer.{number}.{name}": value for name, value in kept.items()}
-        tensors["random.cpu"] = torch.get_rng_state()
-        if torch.cuda.is_available():
-            tensors["random.cuda"] = torch.cuda.get_rng_state()
+        for number, states in enumerate(gather_objects(_random_states())):
+            tensors |= {f"random.{_of_process(name, number)}": state for name, state in states.items()}
         return Checkpoint(tensors, asdict(self.progress))
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -259,10 +307,30 @@ class Trainer:
             states.setdefault(int(number), {})[key] = tensor.clone()  # the optimizer writes into it
         groups = self.optimizers[0].state_dict()["param_groups"]
         self.optimizers[0].load_state_dict({"state": states, "param_groups": groups})
-        torch.set_rng_state(parts["random"]["cpu"])
-        if "cuda" in parts["random"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state(parts["random"]["cuda"])
+        _set_random_states({name: parts["random"].get(_of_process(name, rank())) for name in ("cpu", "cuda")})
         self.progress = Progress(**deepcopy(checkpoint.state))
+
+
+def seed_process(seed: int) -> None:
+    """Seed torch's random numbers, those of dropout, each of several processes with a number of its own."""
+    torch.manual_seed(seed + 1_000_003 * rank())
+
+
+def _random_states() -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+
+def _set_random_states(states: dict[str, Tensor | None]) -> None:
+    """Go back to random states; a process that a checkpoint does not know stays as it was seeded."""
+    if (state := states["cpu"]) is not None:
+        torch.set_rng_state(state)
+    if (state := states["cuda"]) is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state)
+
+
+def _of_process(name: str, number: int) -> str:
+    return f"{name}.{number}" if number else name
 
 
 def make_optimizer(parameters: ParamsT, settings: TrainSettings) -> Optimizer:
@@ -338,15 +406,23 @@ def set_threads(asked: int) -> int:
 
 
 def allowed_threads() -> int:
-    """Return how many threads the variable OMP_NUM_THREADS allows, never more than the cores; without it the cores."""
+    """Return how many threads the variable OMP_NUM_THREADS allows, never more than the cores; without it the cores.
+
+    A 1 in one of several processes of this machine is torchrun's own default and says nothing.
+    """
     allowed, cores = os.environ.get("OMP_NUM_THREADS", ""), count_cores()
+    if local_processes() > 1 and allowed == "1":
+        return cores
     return min((int(allowed) if allowed.isdecimal() else 0) or cores, cores)
 
 
 def count_cores() -> int:
-    """Return the cores that this process may use. A container's share counts as cores."""
+    """Return the cores that this process may use, its share of them beside others that train the same model.
+
+    A container's share counts as cores.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _quota())
+    return max(min(cores, _quota()) // local_processes(), 1)
 
 
 def _quota() -> int:
@@ -371,18 +447,29 @@ class _Flag:
 
 @contextmanager
 def _interrupt_flag() -> Iterator[_Flag]:
-    """Turn the first Ctrl-C into a flag, so that no step is cut in half; the second one raises."""
+    """Turn the first Ctrl-C into a flag, so that no step is cut in half; the second one raises.
+
+    In one of several processes each one is a flag, and SIGTERM too: torchrun repeats a Ctrl-C that all have got, and
+    sends SIGTERM when one of them has ended, or when its host is asked to stop.
+    """
     interrupted = _Flag()
     if threading.current_thread() is not threading.main_thread():
         yield interrupted
         return
 
+    several = world_size() > 1
+
     def stop(*_: object) -> None:
         interrupted.raised = True
-        signal.signal(signal.SIGINT, before)
+        if not several:
+            signal.signal(signal.SIGINT, before[signal.SIGINT])
 
-    before = signal.signal(signal.SIGINT, stop)
+    caught = (signal.SIGINT, signal.SIGTERM) if several else (signal.SIGINT,)
+    before = {number: signal.getsignal(number) for number in caught}
+    for number in caught:
+        signal.signal(number, stop)
     try:
         yield interrupted
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

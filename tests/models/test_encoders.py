@@ -5,15 +5,15 @@ import pytest
 import torch
 
 from hyperfocal.config.recommend import CAUSAL, ModelSettings
-from hyperfocal.models.encoders import ENCODERS, Mean, rotated
+from hyperfocal.models.encoders import ENCODERS, CausalFilter, Mean, rotated
 from hyperfocal.models.sequence import CausalNetwork
 
 SETTINGS = [
     ModelSettings(name=name, embedding_width=8, positions=positions)
     for name in CAUSAL
     for positions in (("learned", "rotary", "none") if name == "transformer" else ("learned",))
-]
-NAMES = [f"{settings.name}-{settings.positions}" for settings in SETTINGS]
+] + [ModelSettings(name="transformer", embedding_width=8, filter=0.5)]
+NAMES = [f"{settings.name}-{settings.positions}{'-filter' if settings.filter else ''}" for settings in SETTINGS]
 
 
 @pytest.fixture(params=SETTINGS, ids=NAMES)
@@ -53,6 +53,16 @@ def test_one_place_of_each_row_is_what_the_whole_has_there(network):
 def test_the_items_are_the_output_layer(network):
     assert network.output()[0].data_ptr() == network.embedding.weight.data_ptr()
     assert network.bias.tolist() == [-1.0] * 20
+
+
+def test_the_filter_written_out():
+    torch.manual_seed(1)
+    causal, items = CausalFilter(3), torch.randn(1, 7, 3)
+    torch.nn.init.normal_(causal.taps)
+    for place in range(7):
+        low = sum(causal.taps[age] * items[0, place - age] for age in range(min(place + 1, 5)))
+        expected = low + causal.high**2 * (items[0, place] - low)
+        torch.testing.assert_close(causal(items)[0, place], expected)
 
 
 def test_the_mean_written_out():

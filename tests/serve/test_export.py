@@ -41,9 +41,11 @@ NETWORKS = {
     "concat_mlp": {"model.name": "concat_mlp"},
     "mean": {"model.name": "mean", "model.blend": True},
     "transformer rotary": {"model.name": "transformer", "model.positions": "rotary"},
+    "transformer filter": {"model.name": "transformer", "model.filter": 0.4},
 }
 slow = pytest.mark.slow
-CASES = [pytest.param(name, marks=slow) if name in ("gru", "mean", "transformer rotary") else name for name in NETWORKS]
+QUICK = ("transformer learned", "concat_mlp")
+CASES = [name if name in QUICK else pytest.param(name, marks=slow) for name in NETWORKS]
 
 
 def circle(users=40, items=15):
@@ -327,10 +329,17 @@ def turned(x):
     )
 
 
-def block(h, weights, name, heads, rotary):
+def filtered(a, weights, name):
+    taps, high = weights[f"{name}.filter.taps"], weights[f"{name}.filter.high"]
+    low = np.array([sum(taps[j] * a[t - j] for j in range(min(t + 1, 5))) for t in range(len(a))])
+    return low + high**2 * (a - low)
+
+
+def block(h, weights, name, heads, rotary, share):
     """One block of the transformer, as README.md says."""
     gelu = np.vectorize(lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2)
-    parts = np.split(linear(norm(h, weights, f"{name}.norms.0"), weights, f"{name}.project"), 3, axis=1)
+    a = norm(h, weights, f"{name}.norms.0")
+    parts = np.split(linear(a, weights, f"{name}.project"), 3, axis=1)
     found = []
     for q, k, v in zip(*(np.split(part, heads, axis=1) for part in parts), strict=True):
         turn = turned if rotary else (lambda x: x)
@@ -338,7 +347,8 @@ def block(h, weights, name, heads, rotary):
         raw[np.triu_indices(len(h), 1)] = -np.inf
         shares = np.exp(raw - raw.max(1, keepdims=True))
         found.append(shares / shares.sum(1, keepdims=True) @ v)
-    h = h + linear(np.hstack(found), weights, f"{name}.combine")
+    f = linear(np.hstack(found), weights, f"{name}.combine")
+    h = h + (f if share == 0 else (1 - share) * f + share * filtered(a, weights, name))
     return h + linear(
         gelu(linear(norm(h, weights, f"{name}.norms.1"), weights, f"{name}.widen")), weights, f"{name}.narrow"
     )
@@ -373,7 +383,9 @@ def hidden_by_readme(weights, settings, numbers):
         return gru(x, weights)
     h = x + weights["encoder.positions"][: len(x)] if model["positions"] == "learned" else x
     for number in range(model["layers"]):
-        h = block(h, weights, f"encoder.blocks.{number}", model["heads"], model["positions"] == "rotary")
+        h = block(
+            h, weights, f"encoder.blocks.{number}", model["heads"], model["positions"] == "rotary", model["filter"]
+        )
     return norm(h, weights, "encoder.norm")[-1]
 
 

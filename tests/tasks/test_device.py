@@ -25,6 +25,7 @@ def test_a_device_that_is_not_there_is_refused():
 @pytest.mark.parametrize("model", ["transformer", "gru", "mean", "concat_mlp"])
 def test_learns_on_a_gpu_what_it_learns_on_the_cpu(model, tmp_path):
     settings = SMALL | {"model.dropout": 0.0, "data.history": 3, "items.drop": 0.0}
+    settings |= {"train.optimizer": "sgd", "train.learning_rate": 0.1}  # Adam makes steps of rounding errors
     items = None if model == "concat_mlp" else ITEMS
     fitted = {
         device: Recommender(model=model, settings={**settings, "train.device": device}).fit(
@@ -35,7 +36,7 @@ def test_learns_on_a_gpu_what_it_learns_on_the_cpu(model, tmp_path):
     weights = [fitted[device].model_.state_dict() for device in ("cpu", "cuda")]
     for name, tensor in weights[0].items():
         assert weights[1][name].device.type == "cpu"
-        torch.testing.assert_close(weights[1][name], tensor, atol=2e-3, rtol=2e-2)
+        torch.testing.assert_close(weights[1][name], tensor, atol=1e-4, rtol=1e-3)
     history = [[f"i{n}" for n in range(3)]]
     loaded = Recommender.load(tmp_path / "cuda")
     assert loaded.recommend(history, k=3) == fitted["cuda"].recommend(history, k=3)

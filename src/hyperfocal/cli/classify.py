@@ -70,8 +70,11 @@ def fit(
 
     TRAIN is JSON lines, CSV, TSV or Parquet with a document a row, or text (.txt) of fastText lines:
     __label__a __label__b the text. All but Parquet may end in .gz.
+
+    Several processes train together: torchrun --nproc-per-node 2 -m hyperfocal classify fit TRAIN --out RUN
     """
     from hyperfocal.cache import default_cache
+    from hyperfocal.distributed import is_first, processes
     from hyperfocal.tasks.classify import MultiLabelClassifier
 
     if resume and overwrite:
@@ -83,8 +86,10 @@ def fit(
         recipe, features=features, loss=loss, gamma=gamma, cap=largest, decide=decide, seed=seed, settings=settings
     )
     options = {"valid": valid, "out": out, "resume": resume, "overwrite": overwrite, "cache": default_cache()}
-    _fit(classifier, train, options, track)
-    _print_fit(classifier, out)
+    with processes():
+        _fit(classifier, train, options, track)
+        if is_first():
+            _print_fit(classifier, out)
 
 
 def _number_or_word(text: str) -> float | str:
@@ -97,11 +102,12 @@ def _number_or_word(text: str) -> float | str:
 def _fit(classifier: MultiLabelClassifier, train: Path, options: dict[str, Any], track: tuple[str, ...]) -> None:
     """Fit under progress lines; Ctrl-C ends the program with 130 and says how to go on."""
     from hyperfocal.config.classify import trainings
+    from hyperfocal.distributed import is_first
     from hyperfocal.report.progress import EncodingProgress, FitProgress
     from hyperfocal.report.tracking import Tracking
 
     out, resume = options["out"], options["resume"]
-    tracking = Tracking(track, out, "classify", lambda: classifier.settings_, resume=resume)
+    tracking = Tracking(track if is_first() else (), out, "classify", lambda: classifier.settings_, resume=resume)
     try:
         with (
             tracking,
@@ -112,7 +118,8 @@ def _fit(classifier: MultiLabelClassifier, train: Path, options: dict[str, Any],
             classifier.fit(train, watch=watch, watch_encoding=encoding.watch, **options)
             tracking.end(classifier.metrics_)
     except KeyboardInterrupt:
-        click.echo(f"stopped. The same command with --resume continues what is in {options['out']}.", err=True)
+        if is_first():
+            click.echo(f"stopped. The same command with --resume continues what is in {options['out']}.", err=True)
         sys.exit(130)
 
 
@@ -205,5 +212,7 @@ def grid(**options: Any) -> None:
     is chosen on validation documents. --recipe FILE may hold the grid in a section [grid].
     """
     from hyperfocal.cli.grid import run_grid_command
+    from hyperfocal.distributed import refuse_several
 
+    refuse_several("classify grid")
     run_grid_command(options)

@@ -100,10 +100,13 @@ def fit(
 
     TRAIN is CSV, TSV, Parquet or JSON lines with a row an event; or text (.txt) with `user item item ...`
     a line; or a programming-challenge log, known by its header. All but Parquet may end in .gz.
+
+    Several processes train together: torchrun --nproc-per-node 2 -m hyperfocal recommend fit TRAIN --out RUN
     """
     from rich.console import Console
 
     from hyperfocal.config.recipes import parse_override
+    from hyperfocal.distributed import is_first, processes
     from hyperfocal.tasks.recommend import Recommender
 
     if resume and overwrite:
@@ -115,23 +118,27 @@ def fit(
     if item_features and items is None:
         raise ConfigError("--item-features names columns of --items: give --items too")
     places: dict[str, Any] = {"valid": valid, "valid_truth": valid_truth, "items": items}
-    _fit(recommender, train, places | {"out": out, "resume": resume, "overwrite": overwrite}, track)
-    _print_fit(Console(), recommender, out)
+    with processes():
+        _fit(recommender, train, places | {"out": out, "resume": resume, "overwrite": overwrite}, track)
+        if is_first():
+            _print_fit(Console(), recommender, out)
 
 
 def _fit(recommender: Recommender, train: Path, options: dict[str, Any], track: tuple[str, ...]) -> None:
     """Fit under a progress line; Ctrl-C ends the program with 130 and says how to go on."""
+    from hyperfocal.distributed import is_first
     from hyperfocal.report.progress import FitProgress
     from hyperfocal.report.tracking import Tracking
 
     out, resume = options["out"], options["resume"]
-    tracking = Tracking(track, out, "recommend", lambda: recommender.settings_, resume=resume)
+    tracking = Tracking(track if is_first() else (), out, "recommend", lambda: recommender.settings_, resume=resume)
     try:
         with tracking, FitProgress(lambda: recommender.settings_.train) as progress:
             recommender.fit(train, watch=tracking.beside(progress.watch), **options)
             tracking.end(recommender.metrics_)
     except KeyboardInterrupt:
-        click.echo(f"stopped. The same command with --resume continues what is in {options['out']}.", err=True)
+        if is_first():
+            click.echo(f"stopped. The same command with --resume continues what is in {options['out']}.", err=True)
         sys.exit(130)
 
 
@@ -220,11 +227,13 @@ def update(run: Path, new_log: Path, out: Path | None, items: Path | None, epoch
     """
     from rich.console import Console
 
+    from hyperfocal.distributed import refuse_several
     from hyperfocal.report.progress import FitProgress
     from hyperfocal.runs import RunFolder
     from hyperfocal.tasks.recommend import Recommender
     from hyperfocal.tasks.updating import gentler
 
+    refuse_several("recommend update")
     recommender = Recommender.load(run)
     if out is not None and out.resolve() != run.resolve():
         RunFolder(out).refuse_taken()
@@ -336,5 +345,7 @@ def grid(**options: Any) -> None:
     hyperfocal recommend predict grid/winner histories.csv --out predictions.csv
     """
     from hyperfocal.cli.recommend_grid import run_grid_command
+    from hyperfocal.distributed import refuse_several
 
+    refuse_several("recommend grid")
     run_grid_command(options)

@@ -67,6 +67,7 @@ class ModelSettings(Section, frozen=True, kw_only=True):
     layers: AtLeastOne = 2  # transformer, gru
     heads: AtLeastOne = 2  # transformer
     positions: Literal["learned", "rotary", "none"] = "learned"  # transformer: how it knows the order
+    filter: Annotated[float, Meta(ge=0, lt=1)] = 0.0  # transformer: share of a causal filter beside the attention
     feed_forward: AtLeastOne = 4  # transformer: width of the feed-forward layer, in embedding widths
     blend: bool = False  # networks: rank by their blend with decayed_markov, whose weight validation users choose
     decay: Annotated[float, Meta(gt=0, le=1)] = 0.8  # mean: weight of an item against the next newer one

@@ -5,6 +5,7 @@ from hyperfocal.losses.balanced import DistributionBalancedLoss
 from hyperfocal.losses.focal import BCELoss, FocalLoss
 from hyperfocal.losses.sampled import GBCELoss, SampledSoftmaxLoss
 from hyperfocal.losses.separable import SeparableLoss
+from hyperfocal.losses.sharded import ShardedLoss
 from hyperfocal.losses.softmax import SoftmaxLoss
 from hyperfocal.losses.weights import capped_weights, frequency_bias, prior_bias
 
@@ -16,6 +17,7 @@ __all__ = [
     "GBCELoss",
     "SampledSoftmaxLoss",
     "SeparableLoss",
+    "ShardedLoss",
     "SoftmaxLoss",
     "capped_weights",
     "frequency_bias",

@@ -53,7 +53,7 @@ def fused_loss(
     pairs = [labels.indptr, labels.indices] + ([] if mask is None else [mask.indptr, mask.indices])
     each_row = loss.options.reduction == "none"
     value: Tensor = _FusedLoss.apply(  # type: ignore[no-untyped-call]
-        hidden, weight, bias, loss.number, backend, _product_dtype(hidden, weight), needs, each_row, *pairs
+        hidden, weight, bias, loss.number, backend, product_dtype(hidden, weight), needs, each_row, *pairs
     )[0]
     return value
 
@@ -98,7 +98,7 @@ class _FusedLoss(torch.autograd.Function):
             hidden, weight, bias, *pairs = ctx.saved_tensors
             gradients = call_walk(hidden, weight, bias, pairs, grad, number, backend, dtype, needs)[1:]
         else:
-            gradients = tuple(_scaled(gradient, grad) for gradient in ctx.gradients)
+            gradients = tuple(scaled(gradient, grad) for gradient in ctx.gradients)
         if not torch.compiler.is_compiling():
             ctx.gradients = None
         found = zip(gradients, needs, ctx.dtypes, strict=True)
@@ -106,7 +106,7 @@ class _FusedLoss(torch.autograd.Function):
         return (*returned, *ctx.no_gradient)
 
 
-def _scaled(gradient: Tensor, by: Tensor) -> Tensor:
+def scaled(gradient: Tensor, by: Tensor) -> Tensor:
     """Return gradient * by, in its own memory, and without a pass over it where `loss.backward()` asks for by = 1."""
     if torch.compiler.is_compiling():
         return gradient * by
@@ -116,7 +116,7 @@ def _scaled(gradient: Tensor, by: Tensor) -> Tensor:
         return gradient * by
 
 
-def _product_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
+def product_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
     """Return the dtype of the matrix products: what autocast asks for, but never less than a float64 input."""
     device = hidden.device.type
     if torch.is_autocast_enabled(device) and torch.float64 not in (hidden.dtype, weight.dtype):

@@ -51,7 +51,7 @@ def _walk(
         check_finite(hidden=hidden, weight=weight, bias=bias)
     with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
         labels, mask = _labels(pairs, len(weight), hidden.device)
-        scale = row_scale(labels, mask, options, _exact_dtype(dtype))
+        scale = row_scale(labels, mask, options, exact_dtype(dtype))
         scale = scale if grad is None else scale * grad
         problem = Problem(hidden, weight, bias, labels, mask, scale, dtype=dtype, needs=needs, options=options)
         rows, gradients = loss.walks[choose(backend, loss, hidden.device)](loss, problem)
@@ -76,7 +76,7 @@ def _(
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     loss: Any = LOSSES[number]
-    exact, none = _exact_dtype(dtype), [hidden.new_empty(0) for _ in needs]
+    exact, none = exact_dtype(dtype), [hidden.new_empty(0) for _ in needs]
     value = hidden.new_empty((len(hidden),) if loss.options.reduction == "none" else (), dtype=exact)
     grad_hidden = torch.empty_like(hidden, dtype=exact) if needs[0] else none[0]
     grad_weight = torch.empty_like(weight) if needs[1] else none[1]
@@ -92,6 +92,6 @@ def _labels(pairs: list[Tensor], num_labels: int, device: torch.device) -> tuple
     return labels.without(mask), mask
 
 
-def _exact_dtype(dtype: torch.dtype) -> torch.dtype:
+def exact_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype of everything that is no matrix product."""
     return torch.promote_types(dtype, torch.float32)

@@ -20,6 +20,17 @@ def row_scale(labels: SparseLabels, mask: SparseLabels | None, options: Options,
     return scale_of(labels.lengths, terms if mask is None else terms - mask.lengths, options, dtype)
 
 
+def divisor(labels: SparseLabels, options: Options) -> int | None:
+    """Return what the sum over the examples is divided by, without a mask, or 1 where that is 0; None for no division.
+
+    Losses of parts of a batch, each times its own divisor, sum to that of the batch times the sum of the divisors.
+    """
+    if options.reduction in ("sum", "none"):
+        return None
+    rows = int(labels.lengths.count_nonzero()) if options.ignore_empty else len(labels)
+    return {"positives": labels.num_positives, "batch": rows, "mean": rows * labels.num_labels}[options.reduction]
+
+
 def scale_of(positives: Tensor, terms: Tensor, options: Options, dtype: torch.dtype) -> Tensor:
     """Return the same from the number of positives and of terms of each example, (B,); never divides by 0."""
     counted = (positives > 0) if options.ignore_empty else torch.ones_like(positives, dtype=torch.bool)

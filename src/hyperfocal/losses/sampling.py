@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hyperfocal.distributed import from_first
 from hyperfocal.errors import ConfigError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses.checks import check_call, check_finite, check_logits, check_vector
@@ -26,6 +27,7 @@ class SampledOptions(TypedDict, total=False):
 
     distribution: Tensor | Sequence[float] | None
     generator: torch.Generator | None
+    shared_draws: bool
     reduction: str
     positive_weight: Tensor | Sequence[float] | None
     ignore_empty: bool
@@ -60,6 +62,8 @@ class SampledLoss(nn.Module):
         num_negatives: N, labels drawn for a batch, with replacement; at least 1.
         distribution: (L,) not negative, in proportion to which labels are drawn; None draws all alike.
         generator: of the draws, for repeatable ones; None takes torch's own.
+        shared_draws: whether several processes (`hyperfocal.distributed`) take the draws of the first, as the parts
+            of one batch do.
         reduction: see LossOptions; here the sum over *examples* is divided, and the default is "batch".
         positive_weight, ignore_empty, check_finite: see LossOptions.
 
@@ -76,6 +80,7 @@ class SampledLoss(nn.Module):
         *,
         distribution: Tensor | Sequence[float] | None = None,
         generator: torch.Generator | None = None,
+        shared_draws: bool = False,
         reduction: str = "batch",
         positive_weight: Tensor | Sequence[float] | None = None,
         ignore_empty: bool = False,
@@ -87,6 +92,7 @@ class SampledLoss(nn.Module):
         self.options = Options(reduction=reduction, ignore_empty=ignore_empty, check_finite=check_finite)
         self.num_negatives = num_negatives
         self.generator = generator
+        self.shared_draws = shared_draws
         self.register_buffer("positive_weight", weight_vector(positive_weight), persistent=False)
         self.register_buffer("probabilities", probabilities_from(distribution), persistent=False)
         self.number = register(self)
@@ -111,7 +117,8 @@ class SampledLoss(nn.Module):
 
     def draw(self, num_labels: int, device: torch.device) -> Tensor:
         """Return (N,) int64, the labels drawn for one batch."""
-        return draw(self.num_negatives, num_labels, self.probabilities, self.generator, device)
+        ids = draw(self.num_negatives, num_labels, self.probabilities, self.generator, device)
+        return from_first(ids) if self.shared_draws else ids
 
     def forward(
         self,

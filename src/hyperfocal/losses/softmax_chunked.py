@@ -47,16 +47,26 @@ class Slopes:
 
 def softmax_walk(loss: SoftmaxLoss, problem: Problem) -> RowsAndGradients:
     """Return the loss of each row, (B,) and not scaled, and the scaled gradients that are needed."""
-    shift = None if loss.logit_shift is None else loss.temperature * loss.logit_shift
-    walk = Walk(problem, shift=shift)
-    rows, slopes = rows_and_slopes(loss, problem, _first_walk(loss, walk, problem))
-    if any(problem.needs):
-        for chunk in walk.chunks:
-            walk.add(chunk.labels, _slope(loss, _logits(loss, walk, chunk), chunk, slopes))
+    walk = softmax_chunks(loss, problem)
+    rows, slopes = rows_and_slopes(loss, problem, first_walk(loss, walk, problem))
+    second_walk(loss, walk, slopes)
     return rows, walk.gradients()
 
 
-def _first_walk(loss: SoftmaxLoss, walk: Walk, problem: Problem) -> Normaliser:
+def softmax_chunks(loss: SoftmaxLoss, problem: Problem) -> Walk:
+    """Return the chunks over which both walks go."""
+    return Walk(problem, shift=None if loss.logit_shift is None else loss.temperature * loss.logit_shift)
+
+
+def second_walk(loss: SoftmaxLoss, walk: Walk, slopes: Slopes) -> None:
+    """Add up the gradients that are needed."""
+    if any(walk.problem.needs):
+        for chunk in walk.chunks:
+            walk.add(chunk.labels, _slope(loss, _logits(loss, walk, chunk), chunk, slopes))
+
+
+def first_walk(loss: SoftmaxLoss, walk: Walk, problem: Problem) -> Normaliser:
+    """Return what the log-sum-exp and the slopes are made of."""
     scale = problem.scale
     peak = torch.full_like(scale, torch.finfo(scale.dtype).min)
     found, total = torch.zeros_like(scale), torch.zeros_like(scale)

@@ -8,7 +8,8 @@ other.
     mean         h_t = sum over s <= t of decay^(t - s) x_s / sum over s <= t of decay^(t - s)
     gru          gated recurrent units (Cho et al. 2014)
     transformer  blocks of h <- h + attention(norm(h)), then h <- h + feed_forward(norm(h)), where each place attends to
-                 itself and those before it (Kang and McAuley 2018, SASRec; norms first, as Xiong et al. 2020)
+                 itself and those before it (Kang and McAuley 2018, SASRec; norms first, as Xiong et al. 2020); with
+                 `model.filter` a causal filter stands beside the attention (after Shin et al. 2024, BSARec)
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch.nn import functional
 from hyperfocal.config.recommend import ModelSettings
 
 ROTATION_BASE = 10_000.0
+FILTER_PLACES = 5  # that the low pass reads: this one and those before it
 
 
 class Mean(nn.Module):
@@ -88,10 +90,14 @@ class Block(nn.Module):
         self.widen = nn.Linear(width, settings.feed_forward * width)
         self.narrow = nn.Linear(settings.feed_forward * width, width)
         self.dropout = nn.Dropout(settings.dropout)
+        self.share, self.filter = settings.filter, CausalFilter(width) if settings.filter else None
 
     def forward(self, hidden: Tensor, places: Tensor | None = None) -> Tensor:
         """Return (B, T, D) of (B, T, D), or (B, D) at (B,) places."""
-        found = self.attend(self.norms[0](hidden), places)
+        normed = self.norms[0](hidden)
+        found = self.attend(normed, places)
+        if self.filter is not None:
+            found = torch.lerp(found, self.filter(normed, places), self.share)
         hidden = (hidden if places is None else at(hidden, places)) + self.dropout(found)
         wide = self.dropout(functional.gelu(self.widen(self.norms[1](hidden))))
         result: Tensor = hidden + self.dropout(self.narrow(wide))
@@ -113,6 +119,32 @@ class Block(nn.Module):
             found = found[:, :, 0].flatten(1)
         combined: Tensor = self.combine(found)
         return combined
+
+
+class CausalFilter(nn.Module):
+    """What stays over the last places, and what is new at this one, each feature weighed by itself.
+
+        low_t = sum over s < 5 of a_s * x_{t - s},    y_t = low_t + b^2 * (x_t - low_t)
+
+    a (5, D) starts as a mean, b (D,) at random. BSARec and FMLP-Rec filter the Fourier transform of the whole sequence,
+    where each place reads those after it too; this one can be trained on every position.
+    Source: after Shin et al. 2024, An Attentive Inductive Bias for Sequential Recommendation beyond the Self-Attention.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.taps = nn.Parameter(torch.full((FILTER_PLACES, width), 1 / FILTER_PLACES))
+        self.high = nn.Parameter(torch.randn(width))
+
+    def forward(self, items: Tensor, places: Tensor | None = None) -> Tensor:
+        """Return (B, T, D) of (B, T, D), or (B, D) at (B,) places."""
+        before = functional.pad(items, (0, 0, FILTER_PLACES - 1, 0))
+        length = items.shape[1]
+        low = self.taps[0] * items
+        for age in range(1, FILTER_PLACES):
+            low = low + self.taps[age] * before[:, FILTER_PLACES - 1 - age :][:, :length]
+        filtered: Tensor = low + self.high.square() * (items - low)
+        return filtered if places is None else at(filtered, places)
 
 
 def at(vectors: Tensor, places: Tensor) -> Tensor:

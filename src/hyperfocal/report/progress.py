@@ -1,4 +1,7 @@
-"""A live line while texts are encoded, a model is trained or a file is predicted; silent without a terminal."""
+"""A live line while texts are encoded, a model is trained or a file is predicted.
+
+Silent when the output is not a terminal, or this not the first process.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from rich.progress import (
 )
 
 from hyperfocal.config.sections import TrainSettings
+from hyperfocal.distributed import is_first
 from hyperfocal.train import Progress as TrainProgress
 
 
@@ -30,7 +34,7 @@ def _line(*columns: ProgressColumn, left: str = "left") -> Progress:
         TextColumn(left),
         TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal,
+        disable=not (console.is_terminal and is_first()),
         transient=True,
     )
 

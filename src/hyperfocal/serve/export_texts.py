@@ -50,7 +50,8 @@ BLOCKS = """Each block, with norm(x) = (x - mean) / sqrt(variance + 1e-5) * weig
 and linear(x) = weight @ x + bias:
 
     a = norm_0(h_t);  q, k, v = the three thirds of project(a), each cut into H heads of E = D / H numbers
-    ROTATIONh_t += combine(heads side by side of: sum over s <= t of softmax_s(q_t . k_s / sqrt(E)) v_s)
+    ROTATIONf_t = combine(heads side by side of: sum over s <= t of softmax_s(q_t . k_s / sqrt(E)) v_s)
+    FILTERh_t += f_t
     h_t += narrow(gelu(widen(norm_1(h_t)))),      gelu(x) = x * (1 + erf(x / sqrt(2))) / 2
 
 and after the last block hidden = norm(h_t) at the newest place. H = HEADS. Names: encoder.blocks.B.norms.0, .norms.1,
@@ -58,6 +59,10 @@ and after the last block hidden = norm(h_t) at the newest place. H = HEADS. Name
 
 ROTATION = """in each head of q and k, pair i of (x_i, x_{i + E/2}) turns by the angle t * 10000^(-2i / E):
         (x_i cos - x_{i + E/2} sin,  x_i sin + x_{i + E/2} cos)
+    """
+
+FILTER = """low_t = sum over j = 0 to 4 of filter.taps[j] * a_{t-j}, with a = norm_0(h), and 0 before the first place
+    f_t = (1 - SHARE) * f_t + SHARE * (low_t + filter.high^2 * (a_t - low_t))
     """
 
 GRU = """For each of LAYERS layers N, with W = encoder.layers.weight_ih_lN, U = .weight_hh_lN, b = .bias_ih_lN,
@@ -157,6 +162,7 @@ def _network_formulas(settings: dict[str, Any], model: dict[str, Any]) -> str:
         return f"{start}\n\n{GRU.replace('LAYERS', str(model['layers']))}"
     first = "h_t = x_t + encoder.positions[t]" if model["positions"] == "learned" else "h_t = x_t"
     blocks = BLOCKS.replace("ROTATION", ROTATION if model["positions"] == "rotary" else "")
+    blocks = blocks.replace("FILTER", FILTER.replace("SHARE", str(model["filter"])) if model["filter"] else "")
     return f"{start} {first} goes through {model['layers']} blocks.\n\n{blocks.replace('HEADS', str(model['heads']))}"
 
 

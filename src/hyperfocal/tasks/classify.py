@@ -25,6 +25,7 @@ from torch import Tensor
 
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.data.texts import Documents
+from hyperfocal.distributed import refuse_different
 from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import frequency_bias
@@ -46,7 +47,7 @@ from hyperfocal.tasks.evidence_labels import label_evidence
 from hyperfocal.tasks.features import TextFeatures, check_training
 from hyperfocal.tasks.features import Watch as EncodingWatch
 from hyperfocal.tasks.finetune import encode, finetune
-from hyperfocal.tasks.folders import begin_run, resolve_settings
+from hyperfocal.tasks.folders import begin_run, open_run, resolve_settings
 from hyperfocal.tasks.heads import Watch, cross_scores, refit_head, score_documents
 from hyperfocal.tasks.indicator import Indicator, as_label_lists
 from hyperfocal.tasks.label_predictions import label_rows
@@ -163,14 +164,13 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
             LeakError: a group stands in training and in validation.
             ConfigError: a setting is wrong, or a resumed run had others.
             RunError: `out` holds another run or cannot be written.
-            TrainingError: the loss is no longer a number.
+            TrainingError: the loss is no longer a number; another one of several processes is gone.
             KeyboardInterrupt: Ctrl-C, after a checkpoint was written to `out`; of folds, those that are done are kept.
+
+        Inside `hyperfocal.distributed.processes()` all processes train together, and all have the result; the first
+        writes `out`.
         """
-        run = None if out is None else RunFolder(out)
-        if run is not None:
-            run.refuse_taken(resume=resume, overwrite=overwrite)
-        resume = resume and run is not None and run.has(CONFIG)
-        self.settings_ = self._resolve(run if resume else None)
+        run, resume, self.settings_ = open_run(out, self._resolve, resume=resume, overwrite=overwrite)
         set_threads(self.settings_.train.threads)
         self.indicator_ = Indicator.of(labels)
         if self.indicator_ and isinstance(valid, tuple):
@@ -236,6 +236,8 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         began, texts = perf_counter(), data.train.documents.texts
         self.fingerprint_ = data.fingerprint()
         self.features_ = TextFeatures.fit(texts, self.settings_.features, cache)
+        encoder = self.features_.encoder
+        refuse_different("documents or an encoder", f"{self.fingerprint_} {encoder.checksum if encoder else 'none'}")
         if run is not None and resume:
             self._begin(run, resume=True)
         features = self._prepare(data, cache, watch_encoding)

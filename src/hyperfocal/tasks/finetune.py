@@ -22,11 +22,12 @@ from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.errors import RunError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import frequency_bias
+from hyperfocal.losses.reduction import divisor
 from hyperfocal.models.encoder import find_encoder, load_encoder
 from hyperfocal.models.text import Features, TextHead
 from hyperfocal.runs import ENCODER, RunFolder
 from hyperfocal.tasks.heads import VALIDATION, Watch, make_head, make_loss, score_documents, train_job
-from hyperfocal.train import Job, training_device
+from hyperfocal.train import Job, Portion, training_device
 
 Encoder = Any  # a SentenceTransformer; heavy imports are inside
 
@@ -85,10 +86,9 @@ def finetune(
     head = make_head(settings, 0, width, frequency_bias(counts, len(labels))).to(device)
     network = Network(encoder, head)
 
-    def step_loss(rows: Tensor) -> Tensor:
-        hidden = network([texts[row] for row in rows.tolist()])
-        value: Tensor = loss(hidden, head.weight, head.bias, labels.select(rows).to(device))
-        return value
+    def step_loss(rows: Tensor) -> Portion:
+        hidden, right = network([texts[row] for row in rows.tolist()]), labels.select(rows)
+        return Portion(loss(hidden, head.weight, head.bias, right.to(device)), divisor(right, loss.options))
 
     def validate() -> dict[str, float]:
         vectors = encode(encoder, valid[0], batch=settings.features.encoder_batch).to(device)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hyperfocal.config.recipes import differences, from_toml, resolve, to_toml
 from hyperfocal.config.sections import Section
+from hyperfocal.distributed import is_first, on_first
 from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.runs import CHECKPOINT, CONFIG, DATA, RunFolder
 from hyperfocal.train import Checkpoint, Trainer
@@ -34,6 +36,35 @@ def resolve_settings(
             "Give the first command's settings or none at all, or start anew with --overwrite"
         )
     return before
+
+
+def open_run(
+    out: str | Path | None, resolve: Callable[[RunFolder | None], Job], *, resume: bool, overwrite: bool
+) -> tuple[RunFolder | None, bool, Job]:
+    """Return the folder to write to, whether a run in it is to be resumed, and the settings.
+
+    Of several processes the first decides, and only it has a folder.
+
+    Args:
+        out: path of the folder, or None.
+        resolve: from the run to resume, or None, to the settings.
+        resume: whether to continue a run that is there.
+        overwrite: whether to replace it.
+
+    Raises:
+        RunError: the folder holds another run.
+        ConfigError: a setting is wrong, or differs from what the run to resume has.
+    """
+    run = None if out is None else RunFolder(out)
+
+    def decide() -> tuple[bool, Job]:
+        if run is not None:
+            run.refuse_taken(resume=resume, overwrite=overwrite)
+        resumed = run if resume and run is not None and run.has(CONFIG) else None
+        return resumed is not None, resolve(resumed)
+
+    resumed, settings = on_first(decide)
+    return run if is_first() else None, resumed, settings
 
 
 def read_settings(kind: type[Job], run: RunFolder) -> Job:
@@ -88,10 +119,12 @@ def checkpoint_keeper(run: RunFolder | None) -> Callable[[Checkpoint], None]:
 def restore(trainer: Trainer, run: RunFolder | None) -> None:
     """Set a trainer back to the newest checkpoint of the run that is whole; without one it starts anew.
 
+    Of several processes only the first has a run, and gives the others what it reads.
+
     Raises:
         RunError: no checkpoint is whole, or they are of another model.
     """
-    found = None if run is None else run.read_checkpoint()
-    if run is not None and found is not None:
-        with run.guard(CHECKPOINT):
+    found = on_first(lambda: None if run is None else run.read_checkpoint())
+    if found is not None:
+        with nullcontext() if run is None else run.guard(CHECKPOINT):
             trainer.restore(Checkpoint(*found))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hyperfocal.config.classify import ClassifySettings, TextLossSettings
+from hyperfocal.distributed import on_first
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import (
     AsymmetricLoss,
@@ -22,12 +23,13 @@ from hyperfocal.losses import (
     frequency_bias,
 )
 from hyperfocal.losses.options import LossOptions
+from hyperfocal.losses.reduction import divisor
 from hyperfocal.metrics.average_precision import average_precision, micro_average_precision
 from hyperfocal.metrics.label_ranking import ndcg_at_k, precision_at_k
 from hyperfocal.models.text import Features, TextHead, join
 from hyperfocal.runs import RunFolder
 from hyperfocal.tasks.folders import checkpoint_keeper, restore
-from hyperfocal.train import Job, Progress, Trainer
+from hyperfocal.train import Job, Portion, Progress, Trainer, seed_process
 
 BLOCK = 1_024  # documents scored at once
 FOLD = "checkpoints/fold{}.safetensors"  # scores of a fold's documents
@@ -123,7 +125,7 @@ def train_head(
 
     Raises:
         RunError: the checkpoint to resume from is damaged.
-        TrainingError: the loss is no longer a number.
+        TrainingError: the loss is no longer a number; another one of several processes is gone.
         KeyboardInterrupt: Ctrl-C, after a checkpoint.
     """
     features, labels = train
@@ -136,9 +138,13 @@ def train_head(
         name = settings.train.metric
         return {name: VALIDATION[name](score_documents(head, features), truth)}
 
+    def step_loss(rows: Tensor) -> Portion:
+        right = labels.select(rows)
+        return Portion(head_loss(head, loss, features.select(rows), right), divisor(right, loss.options))
+
     job = Job(
         head,
-        lambda rows: head_loss(head, loss, features.select(rows), labels.select(rows)),
+        step_loss,
         len(labels),
         None if valid is None else partial(validate, *valid),
         settings.train,
@@ -189,9 +195,8 @@ def cross_scores(
     for fold in range(int(folds.max()) + 1):
         own, others = (folds == fold).nonzero()[:, 0], (folds != fold).nonzero()[:, 0]
         name = FOLD.format(fold)
-        if run is not None and run.has(name):
-            with run.guard(name):
-                scores[own] = run.read_tensors(name)[0]["scores"]
+        if (kept := on_first(partial(_kept_scores, run, name))) is not None:
+            scores[own] = kept
             continue
         part = features.select(others), labels.select(others)
         scores[own] = score_documents(
@@ -200,6 +205,14 @@ def cross_scores(
         if run is not None:
             run.write_tensors(name, {"scores": scores[own]})
     return scores
+
+
+def _kept_scores(run: RunFolder | None, name: str) -> Tensor | None:
+    """Return the scores of a fold that the run has already."""
+    if run is None or not run.has(name):
+        return None
+    with run.guard(name):
+        return run.read_tensors(name)[0]["scores"]
 
 
 def train_job(
@@ -215,7 +228,7 @@ def train_job(
     """
     trainer = Trainer(job, save=checkpoint_keeper(run), watch=watch)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(job.seed + 1)  # of dropout
+        seed_process(job.seed + 1)
         if resume:
             restore(trainer, run)
         if not trainer.run():

@@ -19,17 +19,20 @@ from hyperfocal.losses import (
     FocalLoss,
     GBCELoss,
     SampledSoftmaxLoss,
+    SeparableLoss,
     SoftmaxLoss,
     capped_weights,
     prior_bias,
 )
+from hyperfocal.losses.reduction import divisor
+from hyperfocal.losses.sampling import SampledLoss
 from hyperfocal.metrics.ranking import Scorer, rank_items, score_ranking
 from hyperfocal.models.items import ItemFeatures
 from hyperfocal.models.sequence import CausalNetwork, ConcatMLP
 from hyperfocal.runs import RunFolder
 from hyperfocal.tasks.folders import checkpoint_keeper, restore
 from hyperfocal.tasks.preparation import Prepared
-from hyperfocal.train import Job, Progress, Trainer, training_device
+from hyperfocal.train import Job, Portion, Progress, Trainer, seed_process, training_device
 
 Network = ConcatMLP | CausalNetwork
 
@@ -55,17 +58,20 @@ def _negatives(settings: LossSettings, counts: Tensor) -> int:
     return min(settings.negatives, len(counts))
 
 
-LOSSES: dict[str, Callable[[LossSettings, Tensor, Weights], nn.Module]] = {
+Loss = SeparableLoss | SoftmaxLoss | SampledLoss
+LOSSES: dict[str, Callable[[LossSettings, Tensor, Weights], Loss]] = {
     "bce": lambda settings, counts, options: BCELoss(**options),
     "focal": _focal,
     "asymmetric": lambda settings, counts, options: AsymmetricLoss(gamma_negative=settings.gamma, **options),
     "softmax": _softmax,
-    "gbce": lambda settings, counts, options: GBCELoss(_negatives(settings, counts), **options),
-    "sampled_softmax": lambda settings, counts, options: SampledSoftmaxLoss(_negatives(settings, counts), **options),
+    "gbce": lambda settings, counts, options: GBCELoss(_negatives(settings, counts), shared_draws=True, **options),
+    "sampled_softmax": lambda settings, counts, options: SampledSoftmaxLoss(
+        _negatives(settings, counts), shared_draws=True, **options
+    ),
 }
 
 
-def make_loss(settings: LossSettings, counts: Tensor) -> nn.Module:
+def make_loss(settings: LossSettings, counts: Tensor) -> Loss:
     """Return the loss that the settings name: called with (hidden, weight, bias, labels).
 
     Args:
@@ -137,7 +143,7 @@ def train_network(
     Raises:
         ConfigError: there is no such device.
         RunError: the checkpoint to resume from is damaged.
-        TrainingError: the loss is no longer a number.
+        TrainingError: the loss is no longer a number; another one of several processes is gone.
         KeyboardInterrupt: Ctrl-C, after a checkpoint.
     """
     device = training_device(settings.train.device)
@@ -145,9 +151,9 @@ def train_network(
     loss = make_loss(settings.loss, torch.bincount(data.train.items, minlength=len(data.vocabulary))).to(device)
     scorer = network_scorer(network, settings.data.history)
 
-    def step_loss(index: Tensor) -> Tensor:
-        value: Tensor = loss(*read_batch(network, data.examples, index))
-        return value
+    def step_loss(index: Tensor) -> Portion:
+        batch = read_batch(network, data.examples, index)
+        return Portion(loss(*batch), divisor(batch[-1], loss.options))
 
     def validate() -> dict[str, float]:
         return mean_scores(scorer, data, [settings.train.metric])
@@ -164,7 +170,7 @@ def train_network(
     )
     trainer = Trainer(job, save=checkpoint_keeper(run), watch=watch)
     with torch.random.fork_rng(devices=[device] if device == "cuda" else []):
-        torch.manual_seed(settings.seed + 1)  # of dropout
+        seed_process(settings.seed + 1)
         if resume:
             restore(trainer, run)
         if not trainer.run():

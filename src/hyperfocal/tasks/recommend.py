@@ -20,6 +20,7 @@ from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data.sequences import Holdout
 from hyperfocal.data.tables import Log
 from hyperfocal.data.vocabulary import encode_log
+from hyperfocal.distributed import refuse_different
 from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.metrics.ranking import NO_ITEM, Scorer, rank_items
 from hyperfocal.models.baselines import (
@@ -34,7 +35,7 @@ from hyperfocal.sequences import Sequences
 from hyperfocal.tasks.blending import PARTNER, blended
 from hyperfocal.tasks.comparing import compare, evidence_on, score_validation
 from hyperfocal.tasks.evaluation import BLEND
-from hyperfocal.tasks.folders import begin_run, resolve_settings
+from hyperfocal.tasks.folders import begin_run, open_run, resolve_settings
 from hyperfocal.tasks.items import with_new_items
 from hyperfocal.tasks.network import network_scorer, train_network
 from hyperfocal.tasks.predictions import Predictions, as_rows
@@ -142,14 +143,13 @@ class Recommender:
             LeakError: a user stands in `log` and in `valid`.
             ConfigError: a setting is wrong, a resumed run had others, or the model is ease and the catalogue too large.
             RunError: `out` holds another run or cannot be written.
-            TrainingError: the loss is no longer a number.
+            TrainingError: the loss is no longer a number; another one of several processes is gone.
             KeyboardInterrupt: Ctrl-C, after a checkpoint was written to `out`.
+
+        Inside `hyperfocal.distributed.processes()` all processes train together, and all have the result; the first
+        writes `out`.
         """
-        run = None if out is None else RunFolder(out)
-        if run is not None:
-            run.refuse_taken(resume=resume, overwrite=overwrite)
-        resume = resume and run is not None and run.has(CONFIG)
-        self.settings_ = self._resolve(run if resume else None)
+        run, resume, self.settings_ = open_run(out, self._resolve, resume=resume, overwrite=overwrite)
         set_threads(self.settings_.train.threads)
         return self._fit(prepare(log, valid, valid_truth, self.settings_, items), run, resume, watch)
 
@@ -173,6 +173,7 @@ class Recommender:
         refuse_size(self.settings_.model.name, len(data.vocabulary))
         began = perf_counter()
         self.fingerprint_ = data.fingerprint()
+        refuse_different("data", self.fingerprint_)
         if run is not None:
             begin_run(run, self.settings_, self.fingerprint_, resume=resume)
         self._learn(data, run, resume=resume, watch=watch)
