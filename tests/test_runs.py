@@ -427,3 +427,62 @@ def test_clear_that_fails(run, monkeypatch):
     monkeypatch.setattr(Path, "unlink", lambda *_, **__: full_disk())
     with pytest.raises(RunError, match="cannot remove the run that is here"):
         run.clear()
+
+
+# Replacing a run by another
+
+
+def write_other(path: Path) -> None:
+    """Write a run of seed 1."""
+    RunFolder(path).write_json(DATA, {"fingerprint": "2e"})
+    RunFolder(path).write_text(CONFIG, "seed = 1\n")
+
+
+def refuse_renames(monkeypatch, *ends: str) -> None:
+    """Let each renaming of a path that ends so fail, as on a full disk."""
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", lambda path, to: full_disk() if path.name.endswith(ends) else rename(path, to))
+
+
+def test_a_run_is_replaced_and_other_files_stay(run):
+    run.write_text("notes.txt", "mine")
+    run.replace_by(write_other)
+    assert files(run.path) == sorted([CONFIG, DATA, "notes.txt"])
+    assert run.read_text(CONFIG) == "seed = 1\n"
+    assert list(run.path.parent.iterdir()) == [run.path]
+
+
+@pytest.mark.parametrize("end", ["run", ".new"])  # of the run to its place aside; of the new one to its own
+def test_a_run_that_cannot_be_replaced_is_as_it_was(run, monkeypatch, end):
+    before = files(run.path)
+    refuse_renames(monkeypatch, end)
+    with pytest.raises(RunError, match=r"cannot be replaced: .*No space left on device\. It is as it was"):
+        run.replace_by(write_other)
+    assert files(run.path) == before
+    assert run.read_text(CONFIG) == "seed = 0\n"
+    assert list(run.path.parent.iterdir()) == [run.path]
+
+
+def test_a_run_that_cannot_be_put_back_either_is_named(run, monkeypatch):
+    before = files(run.path)
+    refuse_renames(monkeypatch, ".new", ".old")
+    with pytest.raises(RunError, match="Nothing is lost") as caught:
+        run.replace_by(write_other)
+    old, new = sorted(run.path.parent.iterdir(), key=lambda path: path.name.endswith(".new"))
+    assert f"the run as it was is {old}, the new one is {new}" in str(caught.value)
+    assert files(old) == before
+    assert files(new) == [CONFIG, DATA]
+
+
+def test_other_files_that_cannot_be_moved_are_said_to_be_elsewhere(run):
+    def write(path: Path) -> None:
+        write_other(path)
+        RunFolder(path).write_text("plots/b.png", "new")
+
+    run.write_text("plots/a.png", "mine")  # a folder is not renamed to one with files in it
+    with pytest.raises(RunError, match="is replaced by the new run, which is whole; but other files") as caught:
+        run.replace_by(write)
+    [old] = [path for path in run.path.parent.iterdir() if path != run.path]
+    assert f"are still in {old}: " in str(caught.value)
+    assert (old / "plots" / "a.png").read_text() == "mine"
+    assert run.read_text(CONFIG) == "seed = 1\n"

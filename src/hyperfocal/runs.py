@@ -82,6 +82,26 @@ def _flush_folder(folder: Path) -> None:
             os.close(number)
 
 
+def _put_in_place(fresh: Path, path: Path, old: Path) -> None:
+    """Rename `fresh` to `path`, where `old` was; if that fails, rename `old` back.
+
+    Raises:
+        OSError: it failed.
+        RunError: that failed too.
+    """
+    try:
+        fresh.rename(path)
+    except BaseException as error:
+        try:
+            old.rename(path)
+        except OSError as second:
+            raise RunError(
+                f"run {path}: cannot be replaced ({error}), nor put back ({second}). Nothing is lost: the run as it "
+                f"was is {old}, the new one is {fresh}, both whole. Rename one of them to {path.name}"
+            ) from error
+        raise
+
+
 class RunFolder:
     """A folder that holds one run."""
 
@@ -148,18 +168,21 @@ class RunFolder:
         try:
             write(fresh)
             path.rename(old)
-            try:
-                fresh.rename(path)
-            except BaseException:
-                old.rename(path)
-                raise
+            _put_in_place(fresh, path, old)
+        except OSError as error:
+            raise RunError(f"run {self.path}: cannot be replaced: {error}. It is as it was") from error
+        finally:
+            if path.exists():  # else the error says where both are
+                shutil.rmtree(fresh, ignore_errors=True)
+        try:
             for entry in old.iterdir():
                 if entry.name not in PARTS:
                     entry.rename(path / entry.name)
         except OSError as error:
-            raise RunError(f"run {self.path}: cannot be replaced: {error}. It is as it was") from error
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+            raise RunError(
+                f"run {self.path}: is replaced by the new run, which is whole; but other files that were in the folder "
+                f"are still in {old}: {error}. Move them by hand, and remove that folder"
+            ) from error
         shutil.rmtree(old, ignore_errors=True)
 
     def _names(self) -> list[str]:

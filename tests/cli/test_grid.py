@@ -209,6 +209,25 @@ class TestProcesses:
         assert rows_of(store, "claims") == rows_of(store, "results") == 0
         assert names_below(tmp_path / "grid") == ["grid.sqlite", "plan.json"]
 
+    def test_a_search_that_is_stopped_has_a_plan_for_its_report(self, folder, tmp_path):
+        out = tmp_path / "grid"
+        arguments = ("--search", "optuna", "--trials", "9", "--out", out, *BASE, "--set", "train.epochs=40")
+        command = [sys.executable, "-m", "hyperfocal", "classify", "grid", folder / "train.jsonl", *arguments]
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        plan = {"points": []}
+        while len(plan["points"]) < 2:  # the baseline is done, and the first trials are proposed
+            time.sleep(0.05)
+            assert running.poll() is None, running.communicate()
+            plan = json.loads((out / "plan.json").read_text()) if (out / "plan.json").exists() else plan
+        running.send_signal(signal.SIGINT)
+        assert "Traceback" not in running.communicate(timeout=60)[1]
+        assert plan["points"][0]["name"] == plan["baseline"] == "baseline"
+        assert plan["unproposed"] == 5  # of nine trials, after a batch of four
+        said = done("report", out, "--out", tmp_path / "page.html")
+        page = (tmp_path / "page.html").read_text(encoding="utf-8")
+        assert "5 more trials are to be proposed. The same command goes on." in page, said
+        assert "So far, " in page
+
 
 class TestRefusedBeforeAnyTraining:
     @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ class TestWhatGoesWrong:
         def fail(*_):
             raise DataError("nobody to score")
 
-        monkeypatch.setattr("hyperfocal.tasks.recommend.Recommender._score_validation", fail)
+        monkeypatch.setattr("hyperfocal.tasks.recommend.score_validation", fail)
         assert "nobody to score" in refused(
             "recommend", "fit", log, "--out", tmp_path / "run", "--model", "gru", *SMALL, *BOTH
         )

@@ -21,10 +21,12 @@ from hyperfocal.config.recipes import resolve
 from hyperfocal.data.texts import Documents
 from hyperfocal.errors import RunError
 from hyperfocal.grid.axes import expand
+from hyperfocal.grid.final import keep_winner
 from hyperfocal.grid.points import Point
 from hyperfocal.grid.search import GridJob, run_grid
 from hyperfocal.grid.store import Store
 from hyperfocal.grid.training import TextSource
+from hyperfocal.tasks.classify import MultiLabelClassifier
 
 TINY = {
     "features.kind": "ngrams",
@@ -214,6 +216,23 @@ def forked_command(folder: Path, epochs: int) -> None:
     multiprocessing.get_context = lambda _: plain
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # it was held back when a test started the first
     command(folder, epochs)
+
+
+def keep(folder: Path, together, kept: str) -> None:
+    """End the grid of p0 and p1, which is done, with another process at the same time; write down each training."""
+    fit = MultiLabelClassifier.fit_prepared
+
+    def noted(self, *given, **options):
+        with (folder / "fits").open("a") as file:
+            file.write(f"{self.settings['loss.gamma']}\n")
+        time.sleep(0.5)  # so that the other comes meanwhile
+        return fit(self, *given, **options)
+
+    MultiLabelClassifier.fit_prepared = noted
+    result = run_grid(job(folder), points(2), "p0")
+    together.wait(60)
+    found = keep_winner(result, folder / "grid")
+    (folder / kept).write_text(" ".join(str(found[role].settings_.loss.gamma) for role in ("winner", "baseline")))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 import json
 import math
+import threading
 
 import pytest
-from grid_cases import documents, filled, gammas, job
+from grid_cases import FORKS, documents, filled, gammas, job, keep, points, wait_until
 
 from hyperfocal.errors import RunError
+from hyperfocal.grid import store as store_module
 from hyperfocal.grid.final import keep_winner, score_test
 from hyperfocal.grid.points import Point
 from hyperfocal.grid.search import run_grid
@@ -159,3 +161,38 @@ def test_a_name_does_not_make_a_winner_the_same(tmp_path):
     score_test(run_grid(job(tmp_path), [base, first], "base"), tmp_path, TEST)
     with pytest.raises(RunError, match="scored already"):
         score_test(run_grid(job(tmp_path), [base, Point("trial", 0, other.settings)], "base"), tmp_path, TEST)
+
+
+def test_of_two_processes_that_end_a_grid_at_once_one_keeps_the_winner(tmp_path):
+    filled(tmp_path, {"p0": [0.4], "p1": [0.5]})  # as points(2)
+    together = FORKS.Barrier(2)
+    both = [FORKS.Process(target=keep, args=(tmp_path, together, f"kept{number}")) for number in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(120)
+    assert [process.exitcode for process in both] == [0, 0]
+    assert (tmp_path / "fits").read_text().split() == ["1.0", "1.1"]  # the baseline and the winner, once each
+    assert [(tmp_path / f"kept{number}").read_text() for number in range(2)] == ["1.1 1.0"] * 2
+    assert not job(tmp_path).prepare(points(2))[1].held()
+
+
+def test_a_process_waits_for_its_turn_and_says_so(tmp_path, monkeypatch, caplog):
+    _, store = job(tmp_path).prepare(points(1))
+    done = []
+    monkeypatch.setattr(store_module, "WAIT_SECONDS", 0.01)
+
+    def second():
+        with store.alone("keeping the winner"):
+            done.append("second")
+
+    with store.alone("keeping the winner"):
+        other = threading.Thread(target=second)
+        other.start()
+        wait_until(lambda: caplog.messages)
+        done.append("first")
+    other.join(30)
+    assert done == ["first", "second"]
+    assert caplog.messages == [
+        f"grid {store.path.parent}: another process is keeping the winner; this one waits for it"
+    ]

@@ -1,12 +1,15 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 from grid_cases import LABELS, documents, failing, filled, gammas, job, points, settings
 
 from hyperfocal.data.texts import Documents
 from hyperfocal.errors import ConfigError, DataError, LeakError, RunError
 from hyperfocal.grid.points import Point
+from hyperfocal.grid.reading import read_grid
 from hyperfocal.grid.search import check_metric, run_grid
 from hyperfocal.train import count_cores
 
@@ -115,6 +118,19 @@ def test_a_baseline_without_result(tmp_path):
 def test_when_all_failed_the_reason_is_shown(tmp_path):
     with pytest.raises(RunError, match="all 1 failed: TrainingError: the loss is inf"):
         run_grid(job(tmp_path), [failing()], "fails")
+
+
+@pytest.mark.parametrize(("grouped", "said"), [(False, ""), (True, "too few groups of documents (3) to tell")])
+def test_what_too_few_groups_show_is_not_told(tmp_path, grouped, said):
+    valid = documents(30, seed=5)
+    if grouped:
+        valid = replace(valid, groups=pl.Series([f"source {place % 3}" for place in range(30)]))
+    one = job(tmp_path)
+    result = run_grid(replace(one, source=replace(one.source, valid=valid)), gammas(None, 2), BASELINE)
+    reading = read_grid(tmp_path / "grid")
+    for found in (result.verdicts, reading.verdicts):
+        assert (found["no_cap_focal_g2"].words == said) == grouped
+        assert found[BASELINE].words == "the baseline"
 
 
 # The folder

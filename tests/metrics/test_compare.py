@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from hyperfocal.metrics import compare
-from hyperfocal.metrics.compare import GROUPS, RESAMPLES, mean_intervals, paired_difference, resampled_means
+from hyperfocal.metrics.compare import (
+    GROUPS,
+    RESAMPLES,
+    mean_intervals,
+    paired_difference,
+    resampled_means,
+    shown_sign,
+    too_few,
+)
 
 
 def normal(users: int, columns: int = 1, seed: int = 0) -> torch.Tensor:
@@ -69,6 +77,22 @@ def test_one_user_has_no_spread():
 
 def test_equal_values_have_no_spread():
     assert mean_intervals(torch.full((700, 1), 0.5))[0] == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(("number", "told"), [(1, False), (5, False), (19, False), (20, True)])
+def test_of_fewer_than_twenty_nobody_wins(number, told):
+    ours = torch.rand(number, generator=torch.Generator().manual_seed(0)) + 1
+    difference = paired_difference(ours, torch.zeros(number))
+    assert difference.low > 0
+    assert shown_sign(difference, number) == int(told)
+    assert shown_sign(paired_difference(torch.zeros(number), ours), number) == -int(told)
+    assert bool(too_few(number)) != told
+
+
+def test_an_interval_without_width_shows_nothing():
+    same = paired_difference(torch.full((700,), 1 / 3), torch.zeros(700))
+    assert same.low == pytest.approx(1 / 3)
+    assert shown_sign(same, 700) == 0
 
 
 def test_the_seed_decides():

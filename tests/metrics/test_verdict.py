@@ -84,12 +84,13 @@ def test_every_combination_has_words_that_hide_no_loss():
 def test_the_story():
     base = sure({"half.macro_f1": 0.239, "tuned.macro_f1": 0.336, "macro_ap": 0.402})
     moved = sure({"half.macro_f1": 0.295, "tuned.macro_f1": 0.336, "macro_ap": 0.402}, seed=0)
+    moved.resamples["half.macro_f1"] += 0.0005 * torch.tensor([1.0, -1.0]).repeat(100)  # 1.96 x 0.0005 / 0.239 = 0.41%
     found = verdicts({"cap_7.0_focal_g3": [moved], "no_cap_no_focal": [base]}, "no_cap_no_focal")
     assert list(found) == ["cap_7.0_focal_g3", "no_cap_no_focal"]
     assert found["cap_7.0_focal_g3"].words == THRESHOLD
     assert found["cap_7.0_focal_g3"].sentence == (
         "cap_7.0_focal_g3: only the threshold moved. Macro-F1 at 0.5 0.295 against 0.239 (+23.4%, 95% interval "
-        "+23.4 to +23.4%), macro-F1 with tuned thresholds 0.336 against 0.336 (+0.0%, +0.0 to +0.0%), macro average "
+        "+23.0 to +23.8%), macro-F1 with tuned thresholds 0.336 against 0.336 (+0.0%, +0.0 to +0.0%), macro average "
         "precision 0.402 against 0.402 (+0.0%, +0.0 to +0.0%)."
     )
     assert found["no_cap_no_focal"].words == BASELINE
@@ -157,3 +158,15 @@ def test_without_a_difference_one_grid_in_twenty_at_most_says_one(seeds, spread,
         }
         wrong += any("ranking" in verdict.words for verdict in verdicts(points, "0").values())
     assert least <= wrong / grids <= 0.085  # 5%, and 2.5 standard errors of 250 grids
+
+
+def test_what_too_few_documents_seem_to_show_is_told_of_no_point():
+    base = outcome(0.4, [0.4, 0.4], metric="macro_ap")
+    better = outcome(0.6, [0.59, 0.61], metric="macro_ap")
+    points = {"base": [base], "better": [better], "failed": []}
+    assert verdicts(points, "base")["better"].words == "ranking better"
+    found = verdicts(points, "base", untold="too few documents (7) to tell")
+    assert found["better"].sentence.startswith("better: too few documents (7) to tell. Macro average precision 0.600")
+    assert "chance does as much" not in found["better"].sentence
+    assert found["better"].differences["macro_ap"].sign == 0
+    assert (found["base"].words, found["failed"].words) == (BASELINE, NOT_COMPARED)

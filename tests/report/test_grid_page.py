@@ -1,3 +1,11 @@
+import multiprocessing
+import os
+import shutil
+import sqlite3
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from report_cases import grid, grid_job
 
@@ -11,6 +19,7 @@ from hyperfocal.report.blocks import Bullets, Chart, Folded, Table
 from hyperfocal.report.grid_layout import LABELS
 from hyperfocal.report.grid_page import _illusion, grid_page, write_grid_report
 from hyperfocal.report.grid_rows import Row
+from hyperfocal.report.vega import bundle
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +135,56 @@ def test_what_is_left_of_the_largest_gain_at_one_half_is_said():
         "ranking is not shown to differ (+1.0%)."
     ]
     assert _illusion(rows[2:], LABELS) == []
+
+
+def test_a_point_that_leads_on_too_few_documents_is_no_winner(finished):
+    reading = read_grid(finished)
+    few = "too few documents (7) to tell"
+    told = {name: replace(each, words=few, sentence=f"{name}: {few}.") for name, each in reading.verdicts.items()}
+    leads = next(name for name in reading.results if name != reading.baseline)
+    page = grid_page(replace(reading, verdicts=told, winner=leads))
+    assert page.headline == f"{leads} leads, of 4 points: too few documents (7) to tell."
+    assert f"{leads}: {few}." in page.lead
+
+
+def read_as_nobody(folder, out):
+    """Write the report of a grid as a user who may write nothing there."""
+    os.environ["HYPERFOCAL_CACHE"] = str(out)
+    if os.getuid() == 0:
+        os.setuid(65534)
+    with pytest.raises(PermissionError):
+        (folder / "grid" / "mine").touch()
+    with pytest.raises(RunError, match=r"cannot write .*report\.html: .*Permission denied"):
+        write_grid_report(read_grid(folder / "grid"))
+    write_grid_report(read_grid(folder / "grid"), out / "page.html")
+
+
+def test_a_grid_that_may_only_be_read_has_a_report_elsewhere(finished):
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
+        folder, out = Path(name), Path(name) / "out"
+        (folder / "grid").mkdir()
+        out.mkdir()
+        for file in ("grid.sqlite", "plan.json"):
+            shutil.copyfile(finished / file, folder / "grid" / file)
+        bundle(out)  # the charts' script, for the one who reads has no cache of his own
+        for path, mode in ((folder, 0o755), (out, 0o777), (folder / "grid", 0o555)):
+            path.chmod(mode)
+        reader = multiprocessing.get_context("forkserver").Process(target=read_as_nobody, args=(folder, out))
+        reader.start()
+        reader.join(120)
+        assert reader.exitcode == 0
+        assert (out / "page.html").stat().st_size > 100_000
+        assert sorted(path.name for path in (folder / "grid").iterdir()) == ["grid.sqlite", "plan.json"]
+
+
+def test_reading_opens_the_store_read_only_and_renames_nothing(finished, tmp_path, monkeypatch):
+    (tmp_path / "grid.sqlite").write_bytes((finished / "grid.sqlite").read_bytes())
+    opened, connect = [], sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda name, **options: opened.append(name) or connect(name, **options))
+    read_grid(tmp_path)
+    assert opened
+    assert all(name.endswith("grid.sqlite?mode=ro") for name in opened)
+    (tmp_path / "grid.sqlite").write_bytes(b"no database" * 100)
+    with pytest.raises(RunError, match=r"the store is damaged .*run the grid again, which puts it aside"):
+        read_grid(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["grid.sqlite"]

@@ -2,7 +2,7 @@ import json
 import shutil
 
 import pytest
-from report_cases import NASTY, classify_run, recommend_run
+from report_cases import FAST, NASTY, classify_run, documents, recommend_run
 
 from hyperfocal.errors import RunError
 from hyperfocal.report.blocks import Chart, Folded, Page, Paragraph, Table
@@ -11,6 +11,7 @@ from hyperfocal.report.classify_page import _headline as classify_headline
 from hyperfocal.report.recommend_page import _headline as recommend_headline
 from hyperfocal.report.run_page import run_page, write_run_report
 from hyperfocal.runs import RunFolder
+from hyperfocal.tasks.classify import MultiLabelClassifier
 from hyperfocal.tasks.recommend import Recommender
 
 
@@ -79,12 +80,14 @@ def test_a_recommender_stands_beside_its_baselines(runs):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "verb"), [(0.1, 0.3, "beats"), (-0.3, -0.1, "loses to"), (-0.1, 0.1, "does not differ from")]
+    ("low", "high", "verb"), [(0.1, 0.3, "beats"), (-0.3, -0.1, "loses to"), (-0.1, 0.1, "is not shown to differ from")]
 )
 def test_the_headline_of_a_recommender_is_its_verdict(low, high, verb):
     verdict = {"baseline": "item_knn", "difference": {"mean": 0.0, "low": low, "high": high}}
-    metrics = {"metric": "map@3", "model": "blend", "verdict": verdict}
+    metrics = {"metric": "map@3", "model": "blend", "users": 20, "verdict": verdict}
     assert recommend_headline(metrics) == f"The blend {verb} the best baseline, item knn."
+    few = recommend_headline(metrics | {"users": 19})
+    assert few == "The blend against the best baseline, item knn: too few users (19) to tell."
 
 
 @pytest.mark.parametrize(
@@ -109,11 +112,35 @@ def test_a_run_without_evidence_says_what_is_missing(copy, job):
     assert write_run_report(folder).stat().st_size < 3e6
 
 
+def test_documents_that_were_not_looked_at_are_said(copy):
+    folder = copy("classify")
+    assert "were looked at" not in texts(run_page(folder))
+    evidence = json.loads((folder / "evidence.json").read_text())
+    number = evidence["documents"]
+    (folder / "evidence.json").write_text(json.dumps(evidence | {"confused_documents": 5}))
+    assert f"only the first 5 of {number} validation documents were looked at for this." in texts(run_page(folder))
+
+
 def test_a_setting_that_an_earlier_version_lacked_stands_at_its_default(copy):
     folder = copy("recommend")
     config = (folder / "config.toml").read_text()
     (folder / "config.toml").write_text(config.replace("dropout = 0.2\n", ""))
     assert run_page(folder).headline == run_page(folder).headline
+
+
+@pytest.mark.parametrize("refit", [False, True])
+def test_the_head_that_was_scored_and_the_one_that_predicts_are_told_apart(tmp_path, refit):
+    classifier = MultiLabelClassifier(settings=FAST | {"train.epochs": 4, "train.refit": refit})
+    classifier.fit(documents(), out=tmp_path / "run")
+    page = run_page(tmp_path / "run")
+    [training] = [section for section in page.sections if section.title == "Training"]
+    said = [block.text for block in training.blocks if isinstance(block, Paragraph)]
+    best = max(classifier.history_, key=lambda row: row["macro_ap"])
+    fate = "were scored" if refit else "are kept"
+    assert f"The weights after epoch {best['epoch']} {fate}, the best by validation macro_ap" in said[0]
+    assert len(said) == 1 + refit
+    if refit:
+        assert "trained anew on all 240 documents, those of training and of validation, for 4 epochs" in said[1]
 
 
 def test_a_counting_model_has_no_learning_curve(tmp_path):

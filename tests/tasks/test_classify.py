@@ -28,8 +28,9 @@ from hyperfocal.errors import ConfigError, DataError, HyperfocalError, LeakError
 from hyperfocal.losses import frequency_bias
 from hyperfocal.models import encoder
 from hyperfocal.runs import without_nan
-from hyperfocal.tasks.classify import BEST, MultiLabelClassifier
+from hyperfocal.tasks.classify import MultiLabelClassifier
 from hyperfocal.tasks.documents import prepare_texts
+from hyperfocal.tasks.label_predictions import BEST
 from hyperfocal.tasks.recommend import Recommender
 
 TEXTS, LABELS = corpus()

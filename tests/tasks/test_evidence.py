@@ -37,7 +37,7 @@ MISSED, WRONG = {"label": "a", "both": False}, {"label": "b", "both": False}
 
 def test_what_was_mistaken_is_listed_first_however_many_labels_there_are(monkeypatch):
     monkeypatch.setattr(evidence_labels, "LISTED", 1)
-    [row] = confusions(labels([0, 2]), documents([0, 1]), NAMES)
+    [row] = confusions(labels([0, 2]), documents([0, 1]), NAMES)["confusions"]
     (example,) = row["examples"]
     assert example["true"] == [{"label": "b", "both": False}]
     assert example["decided"] == [{"label": "c", "both": False}]
@@ -45,7 +45,9 @@ def test_what_was_mistaken_is_listed_first_however_many_labels_there_are(monkeyp
 
 def test_a_confusion_is_a_missed_and_a_wrong_label_in_one_document():
     valid = documents([0], [0], [0, 2], [1], [0])
-    found = confusions(labels([1], [1], [1, 2], [1], []), valid, NAMES)
+    kept = confusions(labels([1], [1], [1, 2], [1], []), valid, NAMES)
+    found = kept["confusions"]
+    assert kept["confused_documents"] == 5
     assert [(row["true"], row["decided"], row["documents"], row["true_documents"]) for row in found] == [
         ("a", "b", 3, 4)
     ]
@@ -57,20 +59,22 @@ def test_a_confusion_is_a_missed_and_a_wrong_label_in_one_document():
 
 def test_the_worst_confusion_is_the_first_and_only_some_are_kept(monkeypatch):
     monkeypatch.setattr(evidence_labels, "PAIRS", 1)
-    found = confusions(labels([1], [2], [2]), documents([0], [0], [1]), NAMES)
+    found = confusions(labels([1], [2], [2]), documents([0], [0], [1]), NAMES)["confusions"]
     assert len(found) == 1
-    found = confusions(labels([1], [2], [2]), documents([0], [1], [1]), NAMES)
+    found = confusions(labels([1], [2], [2]), documents([0], [1], [1]), NAMES)["confusions"]
     assert [(row["true"], row["decided"], row["documents"]) for row in found] == [("b", "c", 2)]
 
 
 def test_with_too_many_errors_the_first_documents_count(monkeypatch):
     monkeypatch.setattr(evidence_labels, "MOST_PRODUCTS", 1)
-    [row] = confusions(labels([1], [1], [1]), documents([0], [0], [0]), NAMES)
-    assert row["documents"] == 1
+    found = confusions(labels([1], [1], [1]), documents([0], [0], [0]), NAMES)
+    [row] = found["confusions"]
+    assert (row["documents"], row["true_documents"], found["confused_documents"]) == (1, 1, 1)
 
 
 def test_right_decisions_are_no_confusions():
-    assert confusions(labels([0], [1]), documents([0], [1]), NAMES) == []
+    found = confusions(labels([0], [1]), documents([0], [1]), NAMES)
+    assert found == {"confusions": [], "confused_documents": 2}
 
 
 def holdout(histories, truth, num_items):

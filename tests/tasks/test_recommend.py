@@ -296,7 +296,7 @@ class TestKeeping:
         recommender, out = fitted
         recommender.save(tmp_path / "copy")
         names = {path.name for path in out.iterdir()}
-        assert {path.name for path in (tmp_path / "copy").iterdir()} == names - {"checkpoints", "evidence.json"}
+        assert {path.name for path in (tmp_path / "copy").iterdir()} == names - {"checkpoints"}
 
     @pytest.mark.parametrize(
         "name", ["config.toml", "model.safetensors", "baselines.safetensors", "vocabulary.json", "metrics.json"]

@@ -1,5 +1,7 @@
 """Going on from a run: new events, users and items, and nothing of the old forgotten."""
 
+import json
+
 import polars as pl
 import pytest
 import torch
@@ -146,6 +148,19 @@ class TestCommand:
         assert len(Recommender.load(run).vocabulary_) == NEW
         assert (run / "notes.txt").read_text() == "mine"
         assert sorted(path.name for path in run.parent.iterdir()) == ["new.csv", "run"]
+
+    def test_the_report_of_an_updated_run_is_of_the_update(self, run):
+        command = ["update", str(run), str(run.parent / "new.csv"), "--epochs", "1"]
+        result = CliRunner().invoke(recommend, command, catch_exceptions=False)
+        assert f"Report: {run / 'report.html'}" in result.output
+        kept = json.loads((run / "evidence.json").read_text())
+        metrics = json.loads((run / "metrics.json").read_text())
+        assert (kept["job"], kept["items"], kept["users"]) == ("recommend", NEW, metrics["users"])
+        hits, true = (sum(row[name] for row in kept["table"]) for name in ("hits", "true"))
+        assert true == metrics["data"]["valid"]["true_items"]
+        assert hits / kept["users"] == pytest.approx(metrics["scores"][metrics["model"]]["hit@1"]["mean"])
+        assert "evidence.json" in json.loads((run / "manifest.json").read_text())["files"]
+        assert "has no evidence.json" not in (run / "report.html").read_text(encoding="utf-8")
 
     def test_another_folder(self, run, tmp_path):
         before = (run / "model.safetensors").read_bytes()

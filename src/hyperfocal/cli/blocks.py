@@ -54,7 +54,7 @@ def write_parts(
 
     Ctrl-C ends the program with 130 and says how to go on.
     """
-    from hyperfocal.report.predict_progress import PredictProgress
+    from hyperfocal.report.progress import PredictProgress
 
     total: Counter[str] = Counter()
     number = 0

@@ -84,7 +84,7 @@ def search_points(
     base: Section,
     ranges: Mapping[str, Range],
     trials: int,
-    run: Callable[[list[Point]], Store],
+    run: Callable[[list[Point], int], Store],
     by: str,
 ) -> list[Point]:
     """Return the baseline and the points of `trials` proposals, each run by the time the next batch is proposed.
@@ -93,7 +93,8 @@ def search_points(
         base: settings that all share; the baseline is `base` itself.
         ranges: dotted setting -> {"low", "high", "log"} or its values.
         trials: how many proposals.
-        run: trains the points that are not done and returns the store.
+        run: called with points and the number of proposals that follow; trains those that are not done and returns
+            the store.
         by: metric to make large.
     """
     import optuna
@@ -103,12 +104,12 @@ def search_points(
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
     baseline = Point(BASELINE, seed, normalised(base))
     points = {baseline.settings: baseline}  # proposals may differ only in what is not read
-    run([baseline])
+    run([baseline], trials)
     for first in range(0, trials, BATCH):
         asked = [study.ask() for _ in range(min(BATCH, trials - first))]
         batch = [_point(base, ranges, trial) for trial in asked]
         new = [point for point in batch if points.setdefault(point.settings, point) is point]
-        store = run(new)
+        store = run(new, trials - first - len(asked))
         reached = {result.key: result.values[by] for result in store.results() if result.done}
         for trial, point in zip(asked, batch, strict=True):
             value = reached.get(point.key(store.fingerprint), nan)

@@ -22,8 +22,9 @@ SMALLEST = 512  # bytes of any SQLite file
 class Database:
     """A file that several processes may use at once, any of which may be killed at any time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
+        self.read_only = read_only  # then nothing in the folder changes, whatever is found there
 
     def create(self, schema: str, meta: dict[str, str]) -> None:
         """Make the file aside and link it into place, so that it is never seen half made, nor made twice.
@@ -50,7 +51,7 @@ class Database:
                 aside.unlink(missing_ok=True)
 
     def refuse_damaged(self) -> None:
-        """Raise RunError for a file that is no whole database; it is then put aside."""
+        """Raise RunError for a file that is no whole database; it is then put aside, unless it is only to be read."""
         if self.path.is_file() and self.path.stat().st_size < SMALLEST:  # SQLite would take it for a new one
             raise self.aside(f"it has {self.path.stat().st_size} bytes")
         with self.transaction() as db:
@@ -63,13 +64,13 @@ class Database:
         """Give a connection whose changes are kept on leaving, all or, after an error, none.
 
         Raises:
-            RunError: the file cannot be used; or it is damaged, and put aside.
+            RunError: the file cannot be used; or it is damaged, and put aside unless it is only to be read.
         """
-        address = f"{self.path.absolute().as_uri()}?mode=rw"  # never makes a file
+        address = f"{self.path.absolute().as_uri()}?mode={'ro' if self.read_only else 'rw'}"  # never makes a file
         try:
             with closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, isolation_level=None)) as db:
                 db.execute("PRAGMA synchronous = EXTRA")  # FULL, and the folder is flushed after each commit too
-                db.execute("BEGIN IMMEDIATE")
+                db.execute("BEGIN" if self.read_only else "BEGIN IMMEDIATE")
                 with db:
                     yield db
         except sqlite3.DatabaseError as error:
@@ -79,13 +80,25 @@ class Database:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "decode" in str(error):
             return self.aside(str(error))
+        if self.read_only and code == sqlite3.SQLITE_READONLY:
+            return RunError(
+                f"grid {self.path}: a process was cut off while it wrote. Run the command of the grid: that mends it"
+            )
         return RunError(
             f"grid {self.path}: cannot be used: {error}. See that it is a file that may be written, that there is "
             "space and that no program holds it, then run again: what has ended is kept"
         )
 
     def aside(self, why: str) -> RunError:
-        """Rename the damaged file, and its journal, which would spoil the next file; return the error to raise."""
+        """Rename the damaged file, and its journal, which would spoil the next file; return the error to raise.
+
+        A file that is only to be read stays where it is.
+        """
+        if self.read_only:
+            return RunError(
+                f"grid {self.path}: the store is damaged ({why}). Put a copy of it back, or run the grid again, which "
+                "puts it aside"
+            )
         kept = self._free_name()
         try:
             self.path.rename(kept)

@@ -13,6 +13,7 @@ from hyperfocal.grid.search import GridResult
 from hyperfocal.runs import CONFIG, DATA, MODEL, RunFolder, whole_file
 
 TEST = "test.json"
+KEEPING = "keeping the winner"
 COPIED_FIRST = (DATA, CONFIG)  # what makes a folder a run, as in `fit`; MODEL, which makes it a finished one, is last
 
 
@@ -20,8 +21,14 @@ def keep_winner(result: GridResult, out: Path) -> dict[str, Any]:
     """Return the classifiers, or recommenders, of winner and baseline, fitted with the first seed and kept in `out`.
 
     Their folders, `winner` and `baseline`, are runs for `predict` and `evaluate` as those of `fit`. A baseline that
-    wins is trained once and copied: both are then the same.
+    wins is trained once and copied: both are then the same. Of several processes that end the same grid at once one
+    does this; the others wait for it and read what it kept.
     """
+    with result.store.alone(KEEPING):
+        return _keep(result, out)
+
+
+def _keep(result: GridResult, out: Path) -> dict[str, Any]:
     baseline = _kept(result, result.baseline, out / "baseline") or _fitted(result, result.baseline, out / "baseline")
     winner = _kept(result, result.winner, out / "winner")
     if result.winner == result.baseline:
@@ -82,12 +89,13 @@ def score_test(result: GridResult, out: Path, test: Any) -> dict[str, Any]:
     keys = [point.key(result.material.fingerprint()) for point in points]
     identity = {"winner": result.winner, "baseline": result.baseline, "data": tested.checksum(keys)}
     folder = RunFolder(out)
-    if folder.has(TEST):
-        _refuse_second_look(folder, identity)
-    fitted = keep_winner(result, out)
-    if not folder.has(TEST):
-        evaluated = {each: tested.evaluate(each) for each in set(fitted.values())}
-        folder.write_json(TEST, {"of": identity, **{role: evaluated[each] for role, each in fitted.items()}})
+    with result.store.alone(KEEPING):
+        if folder.has(TEST):  # another process was faster, perhaps with another winner
+            _refuse_second_look(folder, identity)
+        fitted = _keep(result, out)
+        if not folder.has(TEST):
+            evaluated = {each: tested.evaluate(each) for each in set(fitted.values())}
+            folder.write_json(TEST, {"of": identity, **{role: evaluated[each] for role, each in fitted.items()}})
     found: dict[str, Any] = folder.read_json(TEST)
     return found
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,9 +13,15 @@ from torch import Tensor
 
 from hyperfocal.config.sections import Section
 from hyperfocal.grid.points import Point
+from hyperfocal.metrics.compare import too_few
 from hyperfocal.metrics.verdict import Families
 
 Reached = tuple[dict[str, float], dict[str, Tensor]]
+COMPARED_ON = {  # key of `Material.about` -> what is resampled: the first that is there
+    "validation users": "users",
+    "validation groups": "groups of documents",
+    "validation documents": "documents",
+}
 
 
 class Source(Protocol):
@@ -78,3 +84,13 @@ class Tested(Protocol):
 
     def evaluate(self, fitted: Any) -> dict[str, Any]:
         """Return the scores."""
+
+
+def why_untold(about: Mapping[str, Any]) -> str:
+    """Return why points cannot be compared on these data, or ""; a grid of an earlier version may not say how many.
+
+    >>> why_untold({"documents": 900, "validation documents": 100, "validation groups": 7})
+    'too few groups of documents (7) to tell'
+    """
+    found = next((key for key in COMPARED_ON if key in about), None)
+    return too_few(about[found], COMPARED_ON[found]) if found else ""

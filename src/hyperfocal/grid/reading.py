@@ -15,6 +15,7 @@ from hyperfocal.config.sections import Section
 from hyperfocal.errors import RunError
 from hyperfocal.grid.claims import holds
 from hyperfocal.grid.database import Database
+from hyperfocal.grid.material import why_untold
 from hyperfocal.grid.plan import PLAN
 from hyperfocal.grid.points import NEITHER
 from hyperfocal.grid.results import Result, outcomes
@@ -49,6 +50,7 @@ class GridReading:
         winner: the best so far; "" where nothing is done.
         by: the metric that chooses it.
         missing: points that have not ended, in the order of the plan.
+        unproposed: trials of a search whose points are not known yet.
         running: those of them that a process is at.
         planned: whether the folder tells what was planned: a grid of an earlier version does not.
     """
@@ -67,6 +69,7 @@ class GridReading:
     winner: str
     by: str
     missing: list[Wanted]
+    unproposed: int
     running: list[Wanted]
     planned: bool
 
@@ -77,28 +80,29 @@ def is_grid(folder: Path) -> bool:
 
 
 def read_grid(folder: str | Path) -> GridReading:
-    """Return what a grid has reached so far.
+    """Return what a grid has reached so far. Nothing in the folder is written or renamed.
 
     Raises:
-        RunError: no grid, or a damaged one, whose store is then renamed as in `Store.open`.
+        RunError: no grid, or a damaged one.
     """
     out = RunFolder(folder)
     if not is_grid(out.path):
         raise RunError(f"grid {folder}: holds no grid: {STORE} is missing. Give the folder that `grid --out` wrote")
     meta, claimed = _meta(out.path / STORE)
     kind = _kind(out.path, meta["settings"])
-    store = Store(out.path / STORE, meta["fingerprint"], kind)
+    store = Store(out.path / STORE, meta["fingerprint"], kind, read_only=True)
     plan: dict[str, Any] = out.read_json(PLAN) if out.has(PLAN) else {}
     with out.guard(PLAN):
         planned = {point["key"]: (str(point["name"]), int(point["seed"])) for point in plan.get("points", [])}
         baseline, by = str(plan.get("baseline", "")), str(plan.get("by", ""))
+        unproposed = int(plan.get("unproposed", 0))
     ended = [
         replace(result, name=planned[result.key][0]) if planned else result
         for result in store.results()
         if not planned or result.key in planned
     ]
     missing = {key: each for key, each in planned.items() if key not in {result.key for result in ended}}
-    base = flatten(msgspec.json.decode(meta["settings"]))
+    base, about = flatten(msgspec.json.decode(meta["settings"])), msgspec.json.decode(meta.get("about", "{}"))
     results = _by_name([result for result in ended if result.done], list(planned.values()))
     baseline = baseline or (NEITHER if NEITHER in results else next(iter(results), ""))
     k = base["data.next"] if RULES[kind].job == "recommend" else 0
@@ -107,17 +111,18 @@ def read_grid(folder: str | Path) -> GridReading:
         folder=out.path,
         job=RULES[kind].job,
         k=k,
-        about=msgspec.json.decode(meta.get("about", "{}")),
+        about=about,
         base=base,
         results=results,
         failed=[result for result in ended if not result.done],
-        verdicts=_compared(results, baseline, k),
+        verdicts=_compared(results, baseline, k, why_untold(about)),
         levels={name: _levels(rows) for name, rows in results.items()},
         settings={name: _read_settings(rows[0].settings) for name, rows in results.items()},
         baseline=baseline,
         winner=_winner(results, by),
         by=by,
         missing=list(missing.values()),
+        unproposed=unproposed,
         running=[each for key, each in missing.items() if key in claimed],
         planned=bool(planned),
     )
@@ -125,7 +130,7 @@ def read_grid(folder: str | Path) -> GridReading:
 
 def _meta(path: Path) -> tuple[dict[str, str], set[str]]:
     """Return the description in a store, and the keys of the points that a process is at."""
-    file, now = Database(path), datetime.now(UTC).timestamp()
+    file, now = Database(path, read_only=True), datetime.now(UTC).timestamp()
     file.refuse_damaged()
     with file.transaction() as db:
         tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -152,11 +157,11 @@ def _by_name(done: Sequence[Result], planned: Sequence[Wanted]) -> dict[str, lis
     return {name: found for name, found in rows.items() if found}
 
 
-def _compared(results: dict[str, list[Result]], baseline: str, k: int) -> dict[str, Verdict]:
+def _compared(results: dict[str, list[Result]], baseline: str, k: int, untold: str) -> dict[str, Verdict]:
     if baseline not in results:
         return {}
     done = [result for rows in results.values() for result in rows]
-    return verdicts(outcomes(done), baseline, rankings(k) if k else LABELS)
+    return verdicts(outcomes(done), baseline, rankings(k) if k else LABELS, untold=untold)
 
 
 def _read_settings(settings: Section) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hyperfocal.config.sections import Section
 from hyperfocal.errors import ConfigError, RunError, did_you_mean
 from hyperfocal.grid.adaptive import BASELINE, Range, check_ranges, search_points
 from hyperfocal.grid.local import GridWatch, Train, run_points
-from hyperfocal.grid.material import Material, Source
+from hyperfocal.grid.material import Material, Source, why_untold
 from hyperfocal.grid.plan import keep_plan
 from hyperfocal.grid.points import Point, baseline_name
 from hyperfocal.grid.results import Result, outcomes
@@ -40,6 +40,7 @@ class GridResult:
         by: the metric that chose it.
         material: what the points share; Any, for each job has its own.
         points: of the grid.
+        store: of the results.
     """
 
     results: dict[str, list[Result]]
@@ -50,6 +51,7 @@ class GridResult:
     by: str
     material: Any
     points: Sequence[Point]
+    store: Store
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,12 +145,15 @@ def run_search(job: GridJob, ranges: Mapping[str, Range], trials: int) -> GridRe
         raise ConfigError(f"--trials {trials} is not allowed. Expected 1 or more")
     material, store = job.prepare([Point(BASELINE, flat_settings(job.base)["seed"], job.base)])
 
-    def run(points: list[Point]) -> Store:
+    planned: list[Point] = []
+
+    def run(points: list[Point], unproposed: int) -> Store:
+        planned.extend(points)
+        keep_plan(job.out, planned, BASELINE, job.by, store.fingerprint, unproposed=unproposed)
         job.run(material, points, store)
         return store
 
     points = search_points(job.base, ranges, trials, run, job.by)
-    keep_plan(job.out, points, BASELINE, job.by, store.fingerprint)
     return _compare(material, points, store, BASELINE, job.by)
 
 
@@ -167,8 +172,10 @@ def _compare(material: Material, points: Sequence[Point], store: Store, baseline
             f"grid {store.path.parent}: the baseline {baseline} has no result, so nothing can be compared. "
             "Run it again with --retry, or choose another with --baseline"
         )
-    found_verdicts = verdicts(outcomes(done), baseline, material.families)
-    return GridResult(results, failed, found_verdicts, baseline, choose_winner(results, by), by, material, points)
+    untold = why_untold(material.about())
+    found_verdicts = verdicts(outcomes(done), baseline, material.families, untold=untold)
+    winner = choose_winner(results, by)
+    return GridResult(results, failed, found_verdicts, baseline, winner, by, material, points, store)
 
 
 def choose_winner(results: dict[str, list[Result]], by: str) -> str:

@@ -1,7 +1,7 @@
 """The results of a grid in one file: each written the moment its point ends, each point run once.
 
     meta     format, the data's fingerprint and description, the base settings
-    claims   a point that a process is at
+    claims   a point, or a name for something else, that a process is at
     results  a point that ended, done or failed
 
 Several processes may use the file at once, and any may be killed at any time.
@@ -9,7 +9,12 @@ Several processes may use the file at once, and any may be killed at any time.
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any
@@ -22,13 +27,15 @@ from torch import Tensor
 from hyperfocal.config.recipes import differences
 from hyperfocal.config.sections import Section
 from hyperfocal.errors import RunError
-from hyperfocal.grid.claims import holds, own_claim
+from hyperfocal.grid.claims import beating, holds, own_claim
 from hyperfocal.grid.database import Database
 from hyperfocal.grid.points import Point
 from hyperfocal.grid.results import Result, as_result, as_text, checksum_of
 from hyperfocal.grid.rules import RULES, flatten
 
+logger = logging.getLogger("hyperfocal")
 FORMAT = "hyperfocal grid 2"
+WAIT_SECONDS = 1.0  # between two looks at what another process does
 SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE claims (
@@ -47,11 +54,11 @@ COLUMNS = "key, name, seed, settings, status, error, numbers, resamples, seconds
 class Store:
     """The file of one grid: one set of documents or users, one set of base settings."""
 
-    def __init__(self, path: Path, fingerprint: str, kind: type[Section]) -> None:
+    def __init__(self, path: Path, fingerprint: str, kind: type[Section], *, read_only: bool = False) -> None:
         self.path = path
         self.fingerprint = fingerprint
         self.kind = kind
-        self._file = Database(path)
+        self._file = Database(path, read_only=read_only)
 
     @classmethod
     def open(
@@ -95,7 +102,7 @@ class Store:
         """Return all points that ended, in the order in which they did.
 
         Raises:
-            RunError: a row that is not what was written; the file is then renamed as in `open`.
+            RunError: a row that is not what was written; the file is then renamed as in `open`, unless it is only read.
         """
         with self._file.transaction() as db:
             rows = db.execute(f"SELECT {COLUMNS}, checksum FROM results ORDER BY finished, rowid").fetchall()
@@ -121,9 +128,12 @@ class Store:
 
     def beat(self, point: Point) -> None:
         """Say that this process is still at a point that it claimed."""
+        self._beat(point.key(self.fingerprint))
+
+    def _beat(self, key: str) -> None:
         *who, now = own_claim(datetime.now(UTC).timestamp())
         with self._file.transaction() as db:
-            mine = (point.key(self.fingerprint), *who)
+            mine = (key, *who)
             db.execute("UPDATE claims SET beat = ? WHERE key = ? AND host = ? AND pid = ? AND birth = ?", (now, *mine))
 
     def held(self) -> set[str]:
@@ -133,9 +143,41 @@ class Store:
 
     def release(self, point: Point) -> None:
         """Give a point that this process claimed back unfinished, as after Ctrl-C."""
-        mine = (point.key(self.fingerprint), *own_claim(0.0)[:3])
+        self._release(point.key(self.fingerprint))
+
+    def _release(self, key: str) -> None:
+        mine = (key, *own_claim(0.0)[:3])
         with self._file.transaction() as db:
             db.execute("DELETE FROM claims WHERE key = ? AND host = ? AND pid = ? AND birth = ?", mine)
+
+    @contextmanager
+    def alone(self, what: str) -> Iterator[None]:
+        """Let this process alone do something with the grid; wait, and say so in the log, while another is at it.
+
+        Args:
+            what: a name for it, as "keeping the winner". A process that died while it did it holds nobody up.
+        """
+        if not self._take(what):
+            logger.warning("grid %s: another process is %s; this one waits for it", self.path.parent, what)
+            while not self._take(what):
+                time.sleep(WAIT_SECONDS)
+        try:
+            with beating(partial(self._try_beat, what)):
+                yield
+        finally:
+            self._release(what)
+
+    def _try_beat(self, what: str) -> None:
+        with suppress(RunError):  # a disk that is away for a while: there is time until the claim is void
+            self._beat(what)
+
+    def _take(self, what: str) -> bool:
+        now = datetime.now(UTC).timestamp()
+        with self._file.transaction() as db:
+            if what in _held(db, now):
+                return False
+            db.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?)", (what, *own_claim(now)))
+            return True
 
     def drop_own(self) -> None:
         """Void the claims that this process could not give back, as on a full disk."""

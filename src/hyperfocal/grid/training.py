@@ -98,9 +98,12 @@ class Material:
         return hash_of(self.data.fingerprint(), self.encoder)
 
     def about(self) -> dict[str, Any]:
-        """Return how many documents and labels there are."""
-        counts = self.data.counts()
-        return {"documents": counts["train"]["documents"], "labels": counts["labels"]}
+        """Return how many documents and labels there are, and how many documents, or groups of them, are scored."""
+        counts, valid = self.data.counts(), self.data.valid
+        found = {"documents": counts["train"]["documents"], "labels": counts["labels"]}
+        groups = valid.documents.group_numbers()
+        grouped = {} if groups is None else {"validation groups": len(set(groups.tolist()))}
+        return found | {"validation documents": len(valid)} | grouped
 
     def portable(self) -> Material:
         """Return the material with its features at hand, but for those that an encoder makes as it learns."""

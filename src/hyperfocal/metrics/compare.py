@@ -9,6 +9,9 @@ from torch import Tensor
 
 RESAMPLES = 1_000
 GROUPS = 5_000  # more users than this are resampled in random groups, so that the cost stays flat
+FEWEST = 20  # users or documents; a bootstrap of fewer is too sure of itself
+ROUNDING = 1e-12  # a spread, or a difference, below this is none
+TOO_FEW = "too few"
 
 
 class Interval(NamedTuple):
@@ -74,3 +77,27 @@ def _means(both: Tensor) -> Tensor:
 def paired_difference(ours: Tensor, theirs: Tensor, *, seed: int = 0) -> Interval:
     """Return the mean of ours - theirs, (U,) values of the same users, with its 95% bootstrap interval."""
     return mean_intervals((ours.double() - theirs.double())[:, None], seed=seed)[0]
+
+
+def too_few(number: int, unit: str = "users") -> str:
+    """Return why nothing can be said about so many users or documents, or "" where something can.
+
+    >>> too_few(7), too_few(20)
+    ('too few users (7) to tell', '')
+    """
+    return f"{TOO_FEW} {unit} ({number:,}) to tell" if number < FEWEST else ""
+
+
+def shown_sign(difference: Interval, number: int) -> int:
+    """Return 1 or -1 where a difference is shown to be above or below 0, and 0 where it is not.
+
+    It is not where chance explains it, where fewer than 20 users were compared, and where all of them differ by the
+    same: the interval then has no width, and says nothing about chance.
+
+    Args:
+        difference: from `paired_difference`.
+        number: of the users.
+    """
+    if too_few(number) or difference.high - difference.low <= ROUNDING:
+        return 0
+    return 1 if difference.low > 0 else -1 if difference.high < 0 else 0

@@ -12,10 +12,9 @@ from scipy import stats
 from torch import Tensor
 
 from hyperfocal.errors import DataError
-from hyperfocal.metrics.compare import Interval
+from hyperfocal.metrics.compare import ROUNDING, Interval
 
 LEVEL = 0.05  # a corrected p below this counts as a difference
-ROUNDING = 1e-12  # a spread, or a difference without spread, below this is none
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +89,8 @@ def paired(point: list[Outcome], baseline: list[Outcome], metric: str, *, spread
         low, high = mean -+ t(0.975, nu) SE;  p = P(|t_nu| >= |mean| / SE)
 
     The document term has as good as infinitely many degrees of freedom, so with one seed, or seeds
-    that agree, t is the normal. Without spread p is 1 for no difference and 0 for any.
+    that agree, t is the normal. Without spread p is 1: what is the same in every
+    resample says nothing about chance.
 
     Args:
         point: outcomes, one a seed.
@@ -166,7 +166,7 @@ def _variance(resampled: Tensor) -> float:
 def _student(mean: float, error: float, freedom: float) -> tuple[float, float, float, float]:
     """Return mean, low, high and p."""
     if error <= ROUNDING:
-        return mean, mean, mean, float(abs(mean) <= ROUNDING)
+        return mean, mean, mean, 1.0
     reach = error * float(stats.t.ppf(0.975, freedom))
     return mean, mean - reach, mean + reach, 2 * float(stats.t.sf(abs(mean) / error, freedom))
 

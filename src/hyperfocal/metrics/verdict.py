@@ -57,7 +57,9 @@ class Verdict:
     differences: dict[str, Difference]
 
 
-def verdicts(points: dict[str, list[Outcome]], baseline: str, families: Families | None = None) -> dict[str, Verdict]:
+def verdicts(
+    points: dict[str, list[Outcome]], baseline: str, families: Families | None = None, *, untold: str = ""
+) -> dict[str, Verdict]:
     """Return what can be said of each point, in words and numbers; the baseline has a verdict too.
 
     Each family is corrected by itself for the points that have it, the baseline not counted. With several seeds a
@@ -68,6 +70,7 @@ def verdicts(points: dict[str, list[Outcome]], baseline: str, families: Families
         points: name -> its outcomes, one a seed.
         baseline: the name of the point that all others are compared with.
         families: the metrics that count; None is LABELS.
+        untold: why no difference is told, as "too few users (7) to tell"; "" where it is.
 
     Raises:
         ConfigError: no point has the baseline's name.
@@ -83,8 +86,8 @@ def verdicts(points: dict[str, list[Outcome]], baseline: str, families: Families
         spread = pooled_spread([points[name] for name in others], points[baseline], metric)
         differences = [paired(points[name], points[baseline], metric, spread=spread) for name in others]
         for name, difference, p in zip(others, differences, holm([each.p for each in differences]), strict=True):
-            found[name][metric] = replace(difference, adjusted=p)
-    against = {name: _verdict(name, differences, len(others), families) for name, differences in found.items()}
+            found[name][metric] = replace(difference, adjusted=1.0 if untold and difference.seeds else p)
+    against = {name: _verdict(name, differences, len(others), families, untold) for name, differences in found.items()}
     return {
         name: against[name] if name in against else _of_baseline(name, outcomes, families)
         for name, outcomes in points.items()
@@ -97,14 +100,14 @@ def _of_baseline(name: str, outcomes: list[Outcome], families: Families) -> Verd
     return Verdict(BASELINE, f"{name}: {BASELINE}. {_capital(', '.join(shown) or 'no result')}.", itself)
 
 
-def _verdict(name: str, differences: dict[str, Difference], number: int, families: Families) -> Verdict:
+def _verdict(name: str, differences: dict[str, Difference], number: int, families: Families, untold: str) -> Verdict:
     words = families.words({metric: difference.sign for metric, difference in differences.items()})
     if words == NOT_COMPARED:
         return Verdict(words, f"{name}: {words}. It has no result with a seed that the baseline has too.", differences)
     shown = [m for m, each in differences.items() if each.seeds and (m in families.always or each.sign)]
     numbers = [_clause(families, m, differences[m], first=place == 0) for place, m in enumerate(shown)]
-    sentence = f"{name}: {words}. {_capital(', '.join(numbers))}.{_chance(differences, number, families)}"
-    return Verdict(words, sentence, differences)
+    words, chance = (untold, "") if untold else (words, _chance(differences, number, families))
+    return Verdict(words, f"{name}: {words}. {_capital(', '.join(numbers))}.{chance}", differences)
 
 
 def _clause(families: Families, metric: str, found: Difference, *, first: bool) -> str:

@@ -75,7 +75,8 @@ def confusion_section(material: RunMaterial) -> Section:
 
     blocks: list[Block] = [
         Paragraph(
-            "A true label that was missed and a wrong one that was given in the same document; most documents first.",
+            "A true label that was missed and a wrong one that was given in the same document; most documents first."
+            + _left_out(material.evidence),
             quiet=True,
         )
     ]
@@ -84,6 +85,18 @@ def confusion_section(material: RunMaterial) -> Section:
         title = f"{called(row['true'])} missed, {called(row['decided'])} given: {often}"
         blocks.append(Folded(title, [_document(each, called) for each in row["examples"]]))
     return Section("confusions", "What is mistaken for what", blocks)
+
+
+def _left_out(evidence: dict[str, Any]) -> str:
+    """Say it where there were too many errors to look at all documents."""
+    documents = evidence["documents"]
+    looked_at = evidence.get("confused_documents", documents)
+    if looked_at == documents:
+        return ""
+    return (
+        f" There are so many wrong labels that only the first {looked_at:,} of {documents:,} validation documents "
+        "were looked at for this."
+    )
 
 
 def _documents(number: int) -> str:

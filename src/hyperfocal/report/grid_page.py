@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from hyperfocal.metrics.compare import TOO_FEW
 from hyperfocal.metrics.paired import Difference
 from hyperfocal.metrics.verdict import NOTHING
 from hyperfocal.report.blocks import DASH, Block, Bullets, Facts, Folded, Page, Paragraph, Section
@@ -52,7 +53,7 @@ def _headline(grid: Reading, rows: Sequence[Row]) -> str:
     best = next((row for row in rows if row.winner), None)
     if best is None:
         return "No point of this grid has a result yet."
-    so_far = "So far, " if grid.missing else ""
+    so_far = "So far, " if grid.missing or grid.unproposed else ""
     number = len(grid.results)
     if best.baseline:
         return _capital(f"{so_far}the baseline, {best.configuration}, is the best of {number:,} points.")
@@ -60,6 +61,8 @@ def _headline(grid: Reading, rows: Sequence[Row]) -> str:
         return _capital(f"{so_far}{best.configuration} is the best of {number:,} points.", bool(so_far))
     if best.words == NOTHING:
         return f"{so_far}{best.configuration} leads, without a difference from the baseline that this data can show."
+    if best.words.startswith(TOO_FEW):
+        return f"{so_far}{best.configuration} leads, of {number:,} points: {best.words}."
     return f"{so_far}{best.configuration} is the best of {number:,} points: {best.words}."
 
 
@@ -86,7 +89,7 @@ def _gain(row: Row, by: str, layout: Layout) -> str:
     """Return what the winner gains in the metric that chose it; without a comparison in that, all that is known."""
     assert row.verdict is not None, "asked of compared points only"
     found = row.change(by)
-    if row.baseline or math.isnan(found.percent.mean):
+    if row.baseline or row.words.startswith(TOO_FEW) or math.isnan(found.percent.mean):
         return row.verdict.sentence
     mean, low, high = found.percent
     return (
@@ -141,9 +144,11 @@ def _remaining(grid: Reading, rows: Sequence[Row]) -> Section:
         lines = [f"{name}, seed {seed}{' (running)' if (name, seed) in running else ''}" for name, seed in grid.missing]
         words = f"{len(lines):,} trainings have not ended; {len(running):,} are running. The same command goes on."
         blocks += [Paragraph(words), Bullets(lines) if len(lines) <= 12 else Folded("All of them", [Bullets(lines)])]
+    if grid.unproposed:
+        blocks.append(Paragraph(f"{grid.unproposed:,} more trials are to be proposed. The same command goes on."))
     elif not grid.planned:
         blocks.append(Paragraph("The folder does not tell what was planned: it is of an earlier version.", quiet=True))
-    else:
+    elif not grid.missing:
         blocks.append(Paragraph("Nothing: every planned training has ended."))
     failed = [
         f"{row.configuration}, seed {seed}: {error.strip()}" for row in rows for seed, error in row.errors.items()

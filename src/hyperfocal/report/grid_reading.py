@@ -71,6 +71,10 @@ class Reading(Protocol):
         """Name and seed of what has not ended."""
 
     @property
+    def unproposed(self) -> int:
+        """Trials of a search whose points are not known yet."""
+
+    @property
     def running(self) -> Sequence[tuple[str, int]]:
         """Name and seed of what a process is at."""
 

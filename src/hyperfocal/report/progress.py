@@ -1,4 +1,7 @@
-"""A live line while training goes on; silent when the output is not a terminal, or this not the first process."""
+"""A live line while texts are encoded, a model is trained or a file is predicted.
+
+Silent when the output is not a terminal, or this not the first process.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +9,42 @@ import math
 from collections.abc import Callable
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from hyperfocal.config.sections import TrainSettings
 from hyperfocal.distributed import is_first
 from hyperfocal.train import Progress as TrainProgress
 
 
+def _line(*columns: ProgressColumn, left: str = "left") -> Progress:
+    """Return a line of these columns with the time spent and the time left; it is removed at the end."""
+    console = Console(stderr=True)
+    return Progress(
+        *columns,
+        TimeElapsedColumn(),
+        TextColumn(left),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not (console.is_terminal and is_first()),
+        transient=True,
+    )
+
+
 class EncodingProgress:
     """A context manager that shows how many texts are encoded; no line before the first is."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("encoding texts"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed:,}/{task.total:,}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not (console.is_terminal and is_first()),
-            transient=True,
-        )
+        done = TextColumn("{task.completed:,}/{task.total:,}")
+        self._bar = _line(TextColumn("encoding texts"), BarColumn(bar_width=24), done)
         self._task: TaskID | None = None
 
     def __enter__(self) -> EncodingProgress:
@@ -63,17 +79,7 @@ class FitProgress:
         self._settings, self._trainings = settings, trainings
         self._training = 0
         self._latest: TrainProgress | None = None
-        console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=16),
-            TimeElapsedColumn(),
-            TextColumn("left at most"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not (console.is_terminal and is_first()),
-            transient=True,
-        )
+        self._bar = _line(TextColumn("{task.description}"), BarColumn(bar_width=16), left="left at most")
         self._task = self._bar.add_task("training", total=None)
 
     def __enter__(self) -> FitProgress:
@@ -104,3 +110,24 @@ class FitProgress:
             words.append(f"{settings.metric} {last[settings.metric]:.4f} (best {progress.best:.4f})")
             words.append(f"{last['train_seconds'] + last['valid_seconds']:.1f} s/epoch")
         return "  ".join(words)
+
+
+class PredictProgress:
+    """A context manager that shows what share of the file is read, and how many parts are written."""
+
+    def __init__(self) -> None:
+        self._bar = _line(TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn())
+        self._task = self._bar.add_task("predicting", total=1.0)
+
+    def __enter__(self) -> PredictProgress:
+        """Start the line."""
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Remove the line."""
+        self._bar.stop()
+
+    def watch(self, parts: int, share: float) -> None:
+        """Show that `parts` are written and a share of the file, 0 to 1, is done."""
+        self._bar.update(self._task, completed=share, description=f"predicting, {parts:,} parts written")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hyperfocal.metrics.compare import Interval, shown_sign, too_few
 from hyperfocal.metrics.frequency import BUCKETS, HEAD, TAIL
 from hyperfocal.report import charts
 from hyperfocal.report.blocks import Cell, Chart, Page, Paragraph, Section, Table
@@ -11,11 +12,11 @@ from hyperfocal.report.recommend_items import item_table, item_tail, user_exampl
 from hyperfocal.report.run_material import RunMaterial
 from hyperfocal.report.run_sections import details, interval_cell, number, score_cell, training
 from hyperfocal.report.tables import blend_lines, data_lines
+from hyperfocal.tasks.evaluation import VERBS
 from hyperfocal.tasks.evidence import EVIDENCE
 
 DIGITS = 4
 SERIES = 3  # models in the chart of buckets
-VERBS = {1: "beats", -1: "loses to", 0: "does not differ from"}
 CALLED = {"blend": "The blend", "gru": "The GRU", "concat_mlp": "The original network", "mean": "The mean encoder"}
 
 
@@ -52,9 +53,10 @@ def _headline(metrics: dict[str, Any]) -> str:
     metric, model, verdict = metrics["metric"], metrics["model"], metrics.get("verdict")
     if not verdict:
         return f"{_called(model)} reaches {metric} {number(metrics['scores'][model][metric]['mean'], DIGITS)}."
-    found = verdict["difference"]
-    sign = 1 if found["low"] > 0 else -1 if found["high"] < 0 else 0
-    return f"{_called(model)} {VERBS[sign]} the best baseline, {verdict['baseline'].replace('_', ' ')}."
+    best = f"the best baseline, {verdict['baseline'].replace('_', ' ')}"
+    if untold := too_few(metrics["users"]):
+        return f"{_called(model)} against {best}: {untold}."
+    return f"{_called(model)} {VERBS[shown_sign(Interval(**verdict['difference']), metrics['users'])]} {best}."
 
 
 def _asked(material: RunMaterial) -> str:

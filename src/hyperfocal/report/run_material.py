@@ -19,8 +19,8 @@ from hyperfocal.tasks.evidence import EVIDENCE
 
 DEFAULTS = {"classify": ClassifySettings, "recommend": RecommendSettings}
 MISSING = (
-    "This run has no evidence.json, for it was fitted by an earlier version, updated, or saved from Python: "
-    "{} cannot be shown. Fit again with --out to have them."
+    "This run has no evidence.json, for it was fitted by an earlier version, or fitted without a run folder and saved "
+    "from Python: {} cannot be shown. Fit again with --out to have them."
 )
 
 

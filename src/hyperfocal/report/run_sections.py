@@ -16,10 +16,12 @@ def training(material: RunMaterial) -> Section:
     history, metric = material.history, str(material.settings["train.metric"])
     if not history:
         return Section("training", "Training", [])
-    blocks: list[Block] = [Paragraph(_best_epoch(history, metric))]
+    refitted = bool(material.settings.get("train.refit"))
+    blocks: list[Block] = [Paragraph(_best_epoch(history, metric, "were scored" if refitted else "are kept"))]
+    blocks += [Paragraph(_refitted(material.metrics["data"], len(history)))] if refitted else []
     for field, title, about in (
         ("loss", "Training loss by epoch", "Mean loss of the training examples in each epoch; less is better."),
-        (metric, f"Validation {metric} by epoch", "More is better; the epoch with the best value is kept."),
+        (metric, f"Validation {metric} by epoch", "More is better."),
     ):
         rows = [{"x": row["epoch"], "y": row[field], "series": field} for row in history if row.get(field) is not None]
         if rows:
@@ -27,15 +29,26 @@ def training(material: RunMaterial) -> Section:
     return Section("training", "Training", blocks)
 
 
-def _best_epoch(history: Sequence[dict[str, Any]], metric: str) -> str:
+def _best_epoch(history: Sequence[dict[str, Any]], metric: str, fate: str) -> str:
     seconds = sum(row.get("train_seconds", 0) + row.get("valid_seconds", 0) for row in history)
     scored = [row for row in history if row.get(metric) is not None]
     spent = f"{len(history)} epochs took {duration(seconds)}."
     if not scored:
-        return f"{spent} The weights after the last one are kept."
+        return f"{spent} The weights after the last one {fate}."
     best = max(scored, key=lambda row: row[metric])
-    kept = f"The weights after epoch {best['epoch']:.0f} are kept, the best by validation {metric}"
-    return f"{spent} {kept} ({number(best[metric], 4)})."
+    chosen = f"The weights after epoch {best['epoch']:.0f} {fate}, the best by validation {metric}"
+    return f"{spent} {chosen} ({number(best[metric], 4)})."
+
+
+def _refitted(data: dict[str, Any], epochs: int) -> str:
+    """Say which head predicts where it is another than the one that was scored."""
+    documents = data["train"]["documents"] + data["valid"]["documents"]
+    return (
+        "The head that predicts is another one, which no curve here shows: it was trained anew on all "
+        f"{documents:,} documents, those of training and of validation, for {epochs:,} epochs, and has the weights "
+        "after the last. All scores and thresholds on this page are of the first head, for nothing was left to score "
+        "the second on."
+    )
 
 
 def details(material: RunMaterial, lines: Sequence[str]) -> Section:

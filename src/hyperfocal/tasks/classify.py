@@ -1,8 +1,8 @@
 """The job `classify`: a text in, its labels out.
 
 Read from top to bottom: how a classifier is fitted, how it predicts, how it is scored, and how its run is
-saved. Its documents are prepared in `documents.py`, its features in `features.py`, its head in `heads.py`; its files
-are in `classifier_files.py`.
+saved. Its documents are prepared in `documents.py`, its features in `features.py`; its head is trained in
+`text_training.py`, with the loss of `heads.py`; its files are in `classifier_files.py`.
 """
 
 from __future__ import annotations
@@ -24,39 +24,37 @@ from sklearn.utils import Tags
 from torch import Tensor
 
 from hyperfocal.config.classify import ClassifySettings
-from hyperfocal.data.stratify import stratified_folds
 from hyperfocal.data.texts import Documents
 from hyperfocal.distributed import refuse_different
-from hyperfocal.errors import ConfigError, DataError, RunError
+from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import frequency_bias
-from hyperfocal.models.encoder import load_encoder
 from hyperfocal.models.text import Features
 from hyperfocal.runs import CONFIG, RunFolder
 from hyperfocal.tasks.classifier_files import keep_classifier, restore_classifier
 from hyperfocal.tasks.documents import (
-    Labelled,
     PreparedTexts,
     as_documents,
     check_texts,
     number,
+    owners_of,
     prepare_texts,
     with_parents,
     with_tree_labels,
 )
-from hyperfocal.tasks.evidence import keep_evidence
+from hyperfocal.tasks.evidence import EVIDENCE, evidence_of
 from hyperfocal.tasks.evidence_labels import label_evidence
 from hyperfocal.tasks.features import Made, TextFeatures, check_training
 from hyperfocal.tasks.features import Watch as EncodingWatch
 from hyperfocal.tasks.finetune import encode, finetune
 from hyperfocal.tasks.folders import begin_run, open_run, resolve_settings
-from hyperfocal.tasks.heads import Watch, cross_scores, refit_head, score_documents, train_head
+from hyperfocal.tasks.heads import Watch, cross_scores, refit_head, score_documents
 from hyperfocal.tasks.indicator import Indicator, as_label_lists
-from hyperfocal.tasks.label_scores import cross_decided, evaluation, table_of_labels, tier_scores
+from hyperfocal.tasks.label_predictions import label_rows
+from hyperfocal.tasks.label_scores import cross_decided, evaluation, micro_f1, table_of_labels, tier_scores
+from hyperfocal.tasks.text_training import encoder_to_tune, features_of, folds_of, train_and_score
 from hyperfocal.thresholds import Decisions, tune_decisions
-from hyperfocal.train import set_threads, training_device
-
-BEST = 10  # labels whose scores `predict` writes
+from hyperfocal.train import set_threads
 
 
 class UnfittedError(RunError, NotFittedError):
@@ -221,7 +219,8 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         features = self._prepare(data, cache, lambda *_: None, made)
         assert features is not None, "an encoder that learns is not cross-validated"
         rows = features[0], data.train.labels
-        self._decide(data, cross_scores(rows, self._folds(data.train), self.features_.num_sparse, self.settings_))
+        folds = folds_of(data.train, self.settings_)
+        self._decide(data, cross_scores(rows, folds, self.features_.num_sparse, self.settings_))
         return self
 
     def _take(self, data: PreparedTexts) -> None:
@@ -258,7 +257,8 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         if self.settings_.train.refit:
             self._refit(data, features, watch)
         if run is not None:
-            keep_evidence(run, "classify", label_evidence(scores, decided, data.valid, self._names), began=began)
+            found = label_evidence(scores, decided, data.valid, self._names)
+            run.write_json(EVIDENCE, evidence_of("classify", found, began=began))
             keep_classifier(run, self)
 
     def _begin(self, run: RunFolder, *, resume: bool) -> None:
@@ -285,19 +285,10 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         """Return the features of training and validation documents; None where an encoder that learns makes them."""
         self.vocabulary_, self.taxonomy_ = data.vocabulary, data.taxonomy
         self.counts_, self.num_documents_ = data.train.labels.counts(), len(data.train)
-        self.encoder_ = None
-        if self.settings_.features.finetune:
-            assert self.features_.encoder is not None, "there is no other feature to fine-tune"
-            self.encoder_ = load_encoder(
-                self.features_.encoder.location, device=training_device(), seed=self.settings_.seed
-            )
+        self.encoder_ = encoder_to_tune(self.features_, self.settings_)
+        if self.encoder_ is not None:
             return None
-        if made is not None:
-            return made.train, made.valid
-        train = self.features_.make(data.train.documents.texts, cache, watch_encoding)
-        if data.valid is data.train:
-            return train, train
-        return train, self.features_.make(data.valid.documents.texts, cache, watch_encoding)
+        return (made.train, made.valid) if made else features_of(self.features_, data, cache, watch_encoding)
 
     def _learn(
         self,
@@ -307,36 +298,20 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         resume: bool,
         watch: Watch,
     ) -> Tensor:
-        """Train the head, or the encoder too, and return the (N, L) scores of the validation documents.
-
-        Under cross-validation each document's come from a head that did not see it; the head itself saw them all.
-        """
-        train, valid, settings = data.train, data.valid, self.settings_
+        """Train the head, or the encoder too, and return the (N, L) scores of the validation documents."""
+        settings, width = self.settings_, self.features_.num_sparse
         if features is None:
-            texts = (train.documents.texts, train.labels), (valid.documents.texts, valid.labels)
-            self.head_, self.history_ = finetune(self.encoder_, *texts, settings, run, resume=resume, watch=watch)
-            return self._scores(valid.documents.texts)
-        rows, held_out, width = (features[0], train.labels), (features[1], valid.labels), self.features_.num_sparse
-        if settings.train.folds:
-            scores = cross_scores(rows, self._folds(train), width, settings, run, watch)
-            self.head_, self.history_ = train_head(rows, None, width, settings, run, resume=resume, watch=watch)
-            return scores
-        self.head_, self.history_ = train_head(rows, held_out, width, settings, run, resume=resume, watch=watch)
-        return score_documents(self.head_, features[1])
-
-    def _folds(self, train: Labelled) -> Tensor:
-        """Return (N,) the fold of each document: stratified by its labels, groups kept together."""
-        number, groups = self.settings_.train.folds, train.documents.group_numbers()
-        units = len(train) if groups is None else len(np.unique(groups))
-        if units < number:
-            what = "documents" if groups is None else "groups of documents"
-            raise DataError(f"{units:,} {what} cannot make train.folds = {number}. Give fewer folds, or more documents")
-        folds = stratified_folds(train.labels, groups, [1.0] * number, seed=self.settings_.seed, first_trains=False)
-        return torch.from_numpy(np.unique(folds, return_inverse=True)[1])  # without those that got no document
+            train, valid = ((part.documents.texts, part.labels) for part in (data.train, data.valid))
+            self.head_, self.history_ = finetune(self.encoder_, train, valid, settings, run, resume=resume, watch=watch)
+            return self._scores(data.valid.documents.texts)
+        self.head_, self.history_, scores = train_and_score(
+            features, data, width, settings, run, resume=resume, watch=watch
+        )
+        return scores
 
     def _decide(self, data: PreparedTexts, scores: Tensor) -> SparseLabels:
         """Tune the decisions on all validation documents; score them cross-fitted, for they saw their own truth."""
-        truth, rule, owners = data.valid.labels, self.settings_.decide, _owners(data.valid.documents)
+        truth, rule, owners = data.valid.labels, self.settings_.decide, owners_of(data.valid.documents)
         seed = self.settings_.seed
         self.decisions_ = tune_decisions(scores, truth, self.counts_, rule, seed=seed)
         decided = self._completed(cross_decided(scores, truth, self.counts_, rule, owners, seed=seed))
@@ -436,8 +411,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         decided = self._named(self._decided(self._logits(texts)))
         documents = Documents.from_lists(check_texts(texts), as_label_lists(labels))
         truth = with_tree_labels(documents, self.taxonomy_, self.settings_.data).labels.to_list()
-        right = sum(len(set(found) & set(true)) for found, true in zip(decided, truth, strict=True))
-        return 2 * right / max(sum(map(len, decided)) + sum(len(set(true)) for true in truth), 1)
+        return micro_f1(decided, truth)
 
     def predict_documents(self, documents: Any) -> pl.DataFrame:
         """Return id, labels (decided) and scores (the best 10 labels with their probability) of every document.
@@ -451,16 +425,8 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         if found.id_column in ("labels", "scores"):
             raise ConfigError(f"column {found.id_column}: predictions have one of that name too. Rename the id's")
         scores = self._scores(found.texts)
-        best = scores.sigmoid().topk(min(BEST, scores.shape[1]), dim=1)
-        names = self._names
-        ranked = [
-            {names[label]: round(value, 6) for label, value in zip(labels, values, strict=True)}
-            for labels, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        ]
-        labels = self._named(self._decided(scores))
-        return pl.DataFrame(
-            {found.id_column: found.ids, "labels": labels, "scores": pl.Series(ranked, dtype=pl.Object)},
-        )
+        rows = label_rows(scores, self._named(self._decided(scores)), self._names)
+        return pl.DataFrame({found.id_column: found.ids, **rows})
 
     def evaluate(self, documents: Any) -> dict[str, Any]:
         """Return scores, as `metrics_`, of other documents, and under "labels" a row a label.
@@ -474,7 +440,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         labelled.refuse_unlabelled("documents to score")
         scores = self._scores(found.texts)
         decided = self._decided(scores)
-        metrics = self._scored(scores, labelled.labels, decided, _owners(found))
+        metrics = self._scored(scores, labelled.labels, decided, owners_of(found))
         table = table_of_labels(scores, decided, labelled.labels, self.counts_, self._names)
         return metrics | {"data": labelled.counts(), "labels": table}
 
@@ -508,12 +474,6 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         classifier = cls(run.path / CONFIG)
         restore_classifier(run, classifier)
         return classifier
-
-
-def _owners(documents: Documents) -> Tensor | None:
-    """Return (N,) int64, the group of each document, or None."""
-    groups = documents.group_numbers()
-    return None if groups is None else torch.tensor(groups)
 
 
 def _as_validation(valid: Any) -> Any:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from hyperfocal.data.sequences import Holdout
 from hyperfocal.metrics.ranking import Scorer, check_depth
 from hyperfocal.models.baselines import EASE_BESIDE, EASE_ITEMS, KINDS, Baseline, baselines_beside
-from hyperfocal.tasks.blending import PARTNER
+from hyperfocal.tasks.blending import PARTNER, best_weight
 from hyperfocal.tasks.evaluation import BLEND, report, score_ranker
+from hyperfocal.tasks.evidence import evidence_of
+from hyperfocal.tasks.evidence_items import item_evidence
+from hyperfocal.tasks.preparation import TRAIN_USERS_SCORED, Prepared
 
 if TYPE_CHECKING:
     from hyperfocal.tasks.recommend import Recommender
@@ -53,6 +58,33 @@ def compare(
         _why_absent(name, len(recommender.vocabulary_), recommender.streamed_) for name in KINDS if name not in scores
     ]
     return found | {"not_compared": absent}
+
+
+@torch.inference_mode()
+def score_validation(recommender: Recommender, data: Prepared) -> dict[str, Any]:
+    """Return `metrics_` of a model that was just trained; where it is a network, choose the weight of its blend first.
+
+    Args:
+        recommender: trained on these data.
+        data: whose validation users score it, and whose first training users show what it learnt by heart.
+    """
+    settings, counts = recommender.settings_, recommender.baselines_["popularity"].counts
+    if not isinstance(recommender.model_, Baseline):
+        partner, metric = recommender.baselines_[PARTNER].scores, settings.train.metric
+        recommender.blend_weight_ = best_weight(recommender.scorer_alone(), partner, data.valid, metric)
+    metrics = compare(recommender, data.valid, tuned=True)
+    users = min(TRAIN_USERS_SCORED, len(data.train_holdout))
+    on_train = score_ranker(recommender.scorer(), data.train_holdout.first(users), counts, k=settings.data.next)
+    return {**metrics, "train": {"users": users, **on_train.to_dict()}, "data": data.counts}
+
+
+@torch.inference_mode()
+def evidence_on(recommender: Recommender, valid: Holdout, *, began: float) -> dict[str, Any]:
+    """Return what the report shows of validation users; `began` as in `evidence_of`."""
+    counts, k = recommender.baselines_["popularity"].counts, recommender.settings_.data.next
+    return evidence_of(
+        "recommend", item_evidence(recommender.scorer(), valid, counts, recommender.vocabulary_, k=k), began=began
+    )
 
 
 def _why_absent(baseline: str, items: int, streamed: bool) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from torch import Tensor
 
 from hyperfocal.cache import hash_of, hash_texts
 from hyperfocal.config.classify import ClassifySettings, TextDataSettings
@@ -203,3 +204,9 @@ def number(documents: Documents, vocabulary: Vocabulary) -> Labelled:
     unseen = names.filter(pl.Series((~known).numpy())).value_counts(sort=True)
     labels = SparseLabels.from_csr(indptr, numbers[known], num_labels=len(vocabulary))
     return Labelled(documents, labels, dict(unseen.iter_rows()))
+
+
+def owners_of(documents: Documents) -> Tensor | None:
+    """Return (N,) int64, the group of each document, or None."""
+    groups = documents.group_numbers()
+    return None if groups is None else torch.tensor(groups)

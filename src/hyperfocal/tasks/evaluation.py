@@ -12,11 +12,20 @@ from torch import Tensor
 
 from hyperfocal.data.sequences import Holdout
 from hyperfocal.labels import SparseLabels
-from hyperfocal.metrics.compare import Interval, mean_intervals, paired_difference, resampled_means
+from hyperfocal.metrics.compare import (
+    ROUNDING,
+    Interval,
+    mean_intervals,
+    paired_difference,
+    resampled_means,
+    shown_sign,
+    too_few,
+)
 from hyperfocal.metrics.frequency import bucket_masks
 from hyperfocal.metrics.ranking import Scorer, coverage, only, rank_items, score_ranking
 
 BLEND = "blend"  # what a blend is called beside the others
+VERBS = {1: "beats", -1: "loses to", 0: "is not shown to differ from"}
 
 
 @dataclass(frozen=True)
@@ -166,12 +175,22 @@ def report(
 
 
 def _verdict(model: str, other: str, scores: Mapping[str, Scores], metric: str, called: str = "") -> dict[str, Any]:
-    """Say whether the model wins or loses against another, or whether chance explains it."""
-    difference = paired_difference(scores[model].per_user[metric], scores[other].per_user[metric])
-    word = "beats" if difference.low > 0 else "loses to" if difference.high < 0 else "does not differ from"
-    words = (
-        f"{model} {word} {other}{called}: {metric} {scores[model].overall[metric].mean:.4f} against "
-        f"{scores[other].overall[metric].mean:.4f}, a difference of {difference.mean:+.4f} "
-        f"(95% interval {difference.low:+.4f} to {difference.high:+.4f})."
+    """Say whether the model wins or loses against another, whether chance explains it, or that nobody can tell."""
+    ours, theirs = (scores[name].per_user[metric] for name in (model, other))
+    difference = paired_difference(ours, theirs)
+    values = (
+        f"{metric} {scores[model].overall[metric].mean:.4f} against {scores[other].overall[metric].mean:.4f}, "
+        f"a difference of {difference.mean:+.4f}"
     )
+    if untold := too_few(len(ours)):
+        words = f"{model} against {other}{called}: {untold}. {values[:1].upper()}{values[1:]}."
+    else:
+        verb = VERBS[shown_sign(difference, len(ours))]
+        words = f"{model} {verb} {other}{called}: {values} ({_sureness(difference)})."
     return {"baseline": other, "difference": difference._asdict(), "words": words}
+
+
+def _sureness(difference: Interval) -> str:
+    if abs(difference.mean) > ROUNDING >= difference.high - difference.low:
+        return "the same for every user, which says nothing about chance"
+    return f"95% interval {difference.low:+.4f} to {difference.high:+.4f}"

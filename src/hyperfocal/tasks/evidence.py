@@ -1,4 +1,4 @@
-"""What a run keeps for its report beside its scores: computed once, in `fit`, so that no data is needed later.
+"""What a run keeps for its report beside its scores: computed once, in `fit` or `update`; no data is needed later.
 
     evidence.json   format, job, seconds, peak_bytes, shown, and what `evidence_labels` or `evidence_items` adds
 
@@ -11,8 +11,6 @@ import sys
 import time
 from typing import Any
 
-from hyperfocal.runs import RunFolder
-
 EVIDENCE = "evidence.json"
 FORMAT = 1
 SHOWN = 2_000  # rows of a table
@@ -20,20 +18,16 @@ LONGEST, NAME = 240, 80  # characters of a text, and of an id, a label or an ite
 LISTED = 12  # names in a list
 
 
-def keep_evidence(run: RunFolder, job: str, found: dict[str, Any], *, began: float) -> None:
-    """Write the file.
+def evidence_of(job: str, found: dict[str, Any], *, began: float) -> dict[str, Any]:
+    """Return the content of the file.
 
     Args:
-        run: the folder.
         job: "classify" or "recommend".
         found: what there is to tell.
-        began: `time.perf_counter()` when the fit began.
-
-    Raises:
-        RunError: it cannot be written.
+        began: `time.perf_counter()` when the fit, or the update, began.
     """
     spent = {"seconds": time.perf_counter() - began, "peak_bytes": peak_bytes()}
-    run.write_json(EVIDENCE, {"format": FORMAT, "job": job, **spent, "shown": SHOWN, **found})
+    return {"format": FORMAT, "job": job, **spent, "shown": SHOWN, **found}
 
 
 def peak_bytes() -> int | None:

@@ -36,17 +36,20 @@ def label_evidence(scores: Tensor, decided: SparseLabels, valid: Labelled, names
         "labels": len(names),
         "thresholds": {"threshold": list(THRESHOLDS), **decision_curve(scores, valid.labels, points.logit())},
         "reliability": reliability(scores.sigmoid(), valid.labels, torch.tensor(EDGES)),
-        "confusions": confusions(decided, valid, names),
-    }
+    } | confusions(decided, valid, names)
 
 
-def confusions(decided: SparseLabels, valid: Labelled, names: list[str]) -> list[dict[str, Any]]:
-    """Return the pairs (true label that was missed, wrong label that was decided) of most documents, worst first."""
+def confusions(decided: SparseLabels, valid: Labelled, names: list[str]) -> dict[str, Any]:
+    """Return "confusions", the pairs (true label that was missed, wrong label that was decided) of most documents.
+
+    The worst is the first. "confused_documents" is how many documents were looked at: the first, where there are too
+    many errors for all.
+    """
     missed, wrong = _errors(decided, valid.labels)
     together = (missed.T @ wrong).tocoo()
     order = np.lexsort((together.col, together.row, -together.data))[:PAIRS]
-    true = valid.labels.counts()
-    return [
+    true = valid.labels.select(torch.arange(missed.shape[0])).counts()
+    found = [
         {
             "true": cut(names[row]),
             "decided": cut(names[column]),
@@ -57,6 +60,7 @@ def confusions(decided: SparseLabels, valid: Labelled, names: list[str]) -> list
         for place in order
         for row, column in [(int(together.row[place]), int(together.col[place]))]
     ]
+    return {"confusions": found, "confused_documents": missed.shape[0]}
 
 
 def _errors(decided: SparseLabels, truth: SparseLabels) -> tuple[csr_matrix, csr_matrix]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from copy import copy
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import polars as pl
@@ -20,6 +21,9 @@ from hyperfocal.errors import ConfigError, DataError, RunError
 from hyperfocal.models.encoder import EncoderSource, find_encoder
 from hyperfocal.models.items import ItemFeatures
 from hyperfocal.tasks.features import TextFeatures
+
+if TYPE_CHECKING:
+    from hyperfocal.tasks.recommend import Recommender
 
 ENCODER: Literal["encoder"] = "encoder"
 NAMED = 5  # items that a message names
@@ -136,3 +140,21 @@ def new_features(
             f"{', ...' if int(silent.sum()) > NAMED else ''}. Fill their features, or remove their rows"
         )
     return ids, features
+
+
+def with_new_items(recommender: Recommender, items: Any, boost: float | None) -> Recommender:
+    """Return a recommender that knows the items of a table too that training never saw, as `Recommender` says it."""
+    if recommender.features_ is None:
+        raise ConfigError(
+            "new items are scored by their features, and this run has learnt none. "
+            "Fit again with --items FILE, the table of the items that the log has"
+        )
+    settings = recommender.settings_
+    ids, features = new_features(recommender.columns_, items, recommender.vocabulary_, settings.data.item)
+    found = copy(recommender)
+    found.vocabulary_ = recommender.vocabulary_.extended(ids)
+    found.model_ = recommender.model_.with_items(features, settings.items.boost if boost is None else boost)
+    size = len(found.vocabulary_)
+    found.baselines_ = {name: baseline.widened(size) for name, baseline in recommender.baselines_.items()}
+    found.new_items_ = len(ids)
+    return found

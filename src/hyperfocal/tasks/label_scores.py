@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -141,3 +141,13 @@ def table_of_labels(
     order = counts.argsort(descending=True, stable=True).tolist()
     plain = {name: column.tolist() for name, column in columns.items()}
     return [{"label": names[i], **{name: column[i] for name, column in plain.items()}} for i in order]
+
+
+def micro_f1(decided: Sequence[Sequence[str]], truth: Sequence[Sequence[str]]) -> float:
+    """Return micro-F1 of lists of labels, 2 right / (decided + true); 0 where nothing is either.
+
+    >>> micro_f1([["a", "b"], []], [["a"], ["b"]])
+    0.5
+    """
+    right = sum(len(set(found) & set(true)) for found, true in zip(decided, truth, strict=True))
+    return 2 * right / max(sum(map(len, decided)) + sum(len(set(true)) for true in truth), 1)

@@ -200,6 +200,27 @@ def shortest_history(settings: RecommendSettings) -> int:
     return settings.data.history if settings.model.name == "concat_mlp" else 1
 
 
+def hold_out(log: Any, truth: Any, vocabulary: Vocabulary, settings: RecommendSettings) -> Holdout:
+    """Return the users of a log to score a fitted recommender on.
+
+    Args:
+        log: their histories: a path, a frame or a Log.
+        truth: likewise, the items that follow; None takes the last ones of each history.
+        vocabulary: the items of training.
+        settings: of the recommender.
+
+    Raises:
+        DataError: no user can be scored.
+    """
+    histories = as_log(log, settings.data)
+    if truth is None:
+        holdout = hold_out_last(histories, vocabulary, **cut_of(settings, test=True))
+    else:
+        holdout = hold_out_truth(histories, as_log(truth, settings.data), vocabulary)
+    holdout.refuse_empty(str(log) if isinstance(log, str | Path) else "log")
+    return holdout
+
+
 def as_log(data: Any, columns: DataSettings) -> Log:
     """Return a Log from a Log, a path, or a frame of polars or pandas.
 

@@ -1,13 +1,13 @@
 """The job `recommend`: a user's last items in, the next items out.
 
-Read from top to bottom: how a recommender is fitted, how it predicts, how it is scored, and how it is
-kept in a run folder. What it learns from is prepared in `preparation.py`, its network in `network.py`.
+Read from top to bottom: how a recommender is fitted, how it predicts, how it goes on from new events, how it is scored,
+and how it is kept in a run folder. What it learns from is prepared in `preparation.py`, its network is in `network.py`,
+its scores beside the baselines are in `comparing.py`, new events in `updating.py`, its files in `recommender_files.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import copy
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hyperfocal.config.recommend import RecommendSettings
-from hyperfocal.data.sequences import Holdout, hold_out_last, hold_out_truth
+from hyperfocal.data.sequences import Holdout
 from hyperfocal.data.tables import Log
 from hyperfocal.data.vocabulary import encode_log
 from hyperfocal.distributed import refuse_different
@@ -32,19 +32,17 @@ from hyperfocal.models.baselines import (
 )
 from hyperfocal.runs import CONFIG, RunFolder
 from hyperfocal.sequences import Sequences
-from hyperfocal.tasks.blending import PARTNER, best_weight, blended
-from hyperfocal.tasks.comparing import compare
-from hyperfocal.tasks.evaluation import BLEND, score_ranker
-from hyperfocal.tasks.evidence import keep_evidence
-from hyperfocal.tasks.evidence_items import item_evidence
+from hyperfocal.tasks.blending import PARTNER, blended
+from hyperfocal.tasks.comparing import compare, evidence_on, score_validation
+from hyperfocal.tasks.evaluation import BLEND
 from hyperfocal.tasks.folders import begin_run, open_run, resolve_settings
-from hyperfocal.tasks.items import new_features
-from hyperfocal.tasks.network import network_scorer, train_network, widened_network
+from hyperfocal.tasks.items import with_new_items
+from hyperfocal.tasks.network import network_scorer, train_network
 from hyperfocal.tasks.predictions import Predictions, as_rows
-from hyperfocal.tasks.preparation import TRAIN_USERS_SCORED, Prepared, as_log, cut_of, prepare
+from hyperfocal.tasks.preparation import Prepared, as_log, hold_out, prepare
 from hyperfocal.tasks.recommender_files import keep_recommender, restore_recommender
 from hyperfocal.tasks.streaming import prepare_streamed, streams
-from hyperfocal.tasks.updating import as_before, gentler, merge, prepare_update, refuse_update
+from hyperfocal.tasks.updating import refuse_update, updated
 from hyperfocal.train import Progress, set_threads
 
 LogLike = Log | pl.DataFrame | str | Path
@@ -86,6 +84,7 @@ class Recommender:
     blend_weight_ = 0.0  # of the baseline in the blend
     streamed_ = False  # whether the log was one that need not fit into memory
     new_items_ = 0  # items, the last of the vocabulary, that training never saw
+    evidence_: dict[str, Any] | None = None  # for the report: made by `update`, and by `fit` with a run folder
 
     def __init__(
         self,
@@ -181,15 +180,11 @@ class Recommender:
         if run is not None:
             begin_run(run, self.settings_, self.fingerprint_, resume=resume)
         self._learn(data, run, resume=resume, watch=watch)
-        self.metrics_ = self._score_validation(data)
+        self.metrics_ = score_validation(self, data)
+        self.evidence_ = None if run is None else evidence_on(self, data.valid, began=began)
         if run is not None:
-            keep_evidence(run, "recommend", self._evidence(data.valid), began=began)
             keep_recommender(run, self)
         return self
-
-    @torch.inference_mode()
-    def _evidence(self, valid: Holdout) -> dict[str, Any]:
-        return item_evidence(self.scorer(), valid, self._counts(), self.vocabulary_, k=self.settings_.data.next)
 
     def _resolve(self, resumed: RunFolder | None) -> RecommendSettings:
         asked = {
@@ -202,7 +197,7 @@ class Recommender:
         return resolve_settings(RecommendSettings, self.recipe, asked, resumed)
 
     def _learn(self, data: Prepared, run: RunFolder | None, *, resume: bool, watch: Watch) -> None:
-        self._adopt(data)
+        self.adopt(data)
         name = self.settings_.model.name
         self.history_: list[dict[str, float]] = []
         if name in KINDS:
@@ -210,7 +205,7 @@ class Recommender:
         else:
             self.model_, self.history_ = train_network(data, self.settings_, run, resume=resume, watch=watch)
 
-    def _adopt(self, data: Prepared) -> None:
+    def adopt(self, data: Prepared) -> None:
         """Take over the items, users and events, and count what the baselines count."""
         self.vocabulary_, self.users_, self.events_ = data.vocabulary, data.users, data.train
         self.streamed_ = bool(data.counts.get("streamed"))
@@ -239,21 +234,6 @@ class Recommender:
         """What ranks, as the tables call it."""
         blends = self.settings_.model.blend and not isinstance(self.model_, Baseline)
         return BLEND if blends else self.settings_.model.name
-
-    @torch.inference_mode()
-    def _score_validation(self, data: Prepared) -> dict[str, Any]:
-        if not isinstance(self.model_, Baseline):
-            partner, metric = self.baselines_[PARTNER].scores, self.settings_.train.metric
-            self.blend_weight_ = best_weight(self.scorer_alone(), partner, data.valid, metric)
-        metrics = compare(self, data.valid, tuned=True)
-        users = min(TRAIN_USERS_SCORED, len(data.train_holdout))
-        scored = data.train_holdout.first(users)
-        on_train = score_ranker(self.scorer(), scored, self._counts(), k=self.settings_.data.next)
-        return {**metrics, "train": {"users": users, **on_train.to_dict()}, "data": data.counts}
-
-    def _counts(self) -> Tensor:
-        """Return (L,) training events of each item."""
-        return self.baselines_["popularity"].counts
 
     def recommend(
         self, histories: Iterable[Sequence[str]], k: int | None = None, *, repeats: bool = False
@@ -290,19 +270,7 @@ class Recommender:
         """
         self._refuse_unfitted()
         self._refuse_widened("with_new_items")
-        if self.features_ is None:
-            raise ConfigError(
-                "new items are scored by their features, and this run has learnt none. "
-                "Fit again with --items FILE, the table of the items that the log has"
-            )
-        ids, features = new_features(self.columns_, items, self.vocabulary_, self.settings_.data.item)
-        found = copy(self)
-        found.vocabulary_ = self.vocabulary_.extended(ids)
-        found.model_ = self.model_.with_items(features, self.settings_.items.boost if boost is None else boost)
-        size = len(found.vocabulary_)
-        found.baselines_ = {name: baseline.widened(size) for name, baseline in self.baselines_.items()}
-        found.new_items_ = len(ids)
-        return found
+        return with_new_items(self, items, boost)
 
     def update(
         self, log: LogLike, *, items: Any = None, epochs: int = 3, watch: Watch = lambda *_: None
@@ -329,33 +297,8 @@ class Recommender:
         self._refuse_unfitted()
         self._refuse_widened("update")
         refuse_update(self, items)
-        set_threads(self.settings_.train.threads)
-        log = as_log(log, self.settings_.data)
-        merged = merge(self, log)
-        data = prepare_update(self, log, merged, items)
-        refuse_size(self.settings_.model.name, len(data.vocabulary))
-        found = copy(self)  # an update that is cut short changes nothing
-        found._adopt(data)
-        found._go_on(data, gentler(self.settings_, epochs), watch)
-        found.metrics_ = found._score_validation(data) | {"before": self._score_before(data)}
-        found.events_, found.fingerprint_ = merged.events, data.fingerprint()
-        self.__dict__.update(found.__dict__)
+        self.__dict__.update(vars(updated(self, log, items, epochs, watch)))
         return self
-
-    def _go_on(self, data: Prepared, settings: RecommendSettings, watch: Watch) -> None:
-        if isinstance(self.model_, Baseline):
-            self.model_ = self.baselines_[settings.model.name]
-        else:
-            network = widened_network(self.model_, settings, data)
-            self.model_, self.history_ = train_network(data, settings, None, resume=False, watch=watch, network=network)
-
-    def _score_before(self, data: Prepared) -> dict[str, Any]:
-        """Score what it is now on the users of an update."""
-        size = len(data.vocabulary)
-        counts = torch.bincount(data.train.items, minlength=size)
-        with torch.inference_mode():
-            scored = score_ranker(as_before(self, size), data.valid, counts, k=self.settings_.data.next)
-        return scored.to_dict()
 
     def _refuse_widened(self, what: str) -> None:
         if self.new_items_:
@@ -394,14 +337,7 @@ class Recommender:
             DataError: no user of the log can be scored.
         """
         self._refuse_unfitted()
-        settings = self.settings_.data
-        histories = as_log(log, settings)
-        if truth is None:
-            holdout = hold_out_last(histories, self.vocabulary_, **cut_of(self.settings_, test=True))
-        else:
-            holdout = hold_out_truth(histories, as_log(truth, settings), self.vocabulary_)
-        holdout.refuse_empty(str(log) if isinstance(log, str | Path) else "log")
-        return self.evaluate_holdout(holdout, k=k, repeats=repeats)
+        return self.evaluate_holdout(hold_out(log, truth, self.vocabulary_, self.settings_), k=k, repeats=repeats)
 
     def evaluate_holdout(self, holdout: Holdout, *, k: int | None = None, repeats: bool = False) -> dict[str, Any]:
         """Return scores and verdict, as `evaluate`, for users whose histories are numbered and cut already."""

@@ -17,6 +17,7 @@ from hyperfocal.models.baselines import KINDS, Baseline
 from hyperfocal.models.items import ItemFeatures
 from hyperfocal.runs import DATA, MODEL, RunFolder, describe_environment
 from hyperfocal.sequences import Sequences
+from hyperfocal.tasks.evidence import EVIDENCE
 from hyperfocal.tasks.folders import read_settings
 from hyperfocal.tasks.network import make_network
 
@@ -51,6 +52,8 @@ def keep_recommender(run: RunFolder, recommender: Recommender) -> None:
     run.write_text("history.jsonl", "".join(json.dumps(row) + "\n" for row in recommender.history_))
     run.write_json("environment.json", describe_environment())
     run.write_json("metrics.json", recommender.metrics_)
+    if recommender.evidence_ is not None:
+        run.write_json(EVIDENCE, recommender.evidence_)
     model = recommender.model_
     run.write_tensors(MODEL, model.tensors() if isinstance(model, Baseline) else model.state_dict())
     run.write_manifest()

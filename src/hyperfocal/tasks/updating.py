@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,10 +24,15 @@ from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.errors import ConfigError, DataError, RunError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.metrics.ranking import Scorer
+from hyperfocal.models.baselines import Baseline, refuse_size
 from hyperfocal.models.items import ItemFeatures
 from hyperfocal.sequences import Sequences
+from hyperfocal.tasks.comparing import evidence_on, score_validation
+from hyperfocal.tasks.evaluation import score_ranker
 from hyperfocal.tasks.items import as_features, with_popularity
-from hyperfocal.tasks.preparation import Prepared, cut_of, training_examples
+from hyperfocal.tasks.network import train_network, widened_network
+from hyperfocal.tasks.preparation import Prepared, as_log, cut_of, training_examples
+from hyperfocal.train import Progress, set_threads
 
 if TYPE_CHECKING:
     from hyperfocal.tasks.recommend import Recommender
@@ -61,6 +69,45 @@ def merge(recommender: Recommender, log: Log) -> Merged:
     added = np.zeros(len(users), dtype=np.int64)
     added[numbers] = log.lengths
     return Merged(vocabulary, users, Sequences(items[order], offsets, len(vocabulary)), added)
+
+
+def updated(
+    recommender: Recommender, log: Any, items: Any, epochs: int, watch: Callable[[Progress, int], None]
+) -> Recommender:
+    """Return what a recommender becomes with the events of a log, as `Recommender.update` says it; itself stays."""
+    set_threads(recommender.settings_.train.threads)
+    began, log = perf_counter(), as_log(log, recommender.settings_.data)
+    merged = merge(recommender, log)
+    data = prepare_update(recommender, log, merged, items)
+    refuse_size(recommender.settings_.model.name, len(data.vocabulary))
+    found = copy(recommender)
+    found.adopt(data)
+    _go_on(found, data, gentler(recommender.settings_, epochs), watch)
+    found.metrics_ = score_validation(found, data) | {"before": _score_before(recommender, data)}
+    found.evidence_ = evidence_on(found, data.valid, began=began)
+    found.events_, found.fingerprint_ = merged.events, data.fingerprint()
+    return found
+
+
+def _go_on(
+    recommender: Recommender, data: Prepared, settings: RecommendSettings, watch: Callable[[Progress, int], None]
+) -> None:
+    if isinstance(recommender.model_, Baseline):
+        recommender.model_ = recommender.baselines_[settings.model.name]
+    else:
+        network = widened_network(recommender.model_, settings, data)
+        recommender.model_, recommender.history_ = train_network(
+            data, settings, None, resume=False, watch=watch, network=network
+        )
+
+
+def _score_before(recommender: Recommender, data: Prepared) -> dict[str, Any]:
+    """Score what the recommender is until now on the users of an update."""
+    size = len(data.vocabulary)
+    counts = torch.bincount(data.train.items, minlength=size)
+    with torch.inference_mode():
+        scored = score_ranker(as_before(recommender, size), data.valid, counts, k=recommender.settings_.data.next)
+    return scored.to_dict()
 
 
 def refuse_update(recommender: Recommender, items: Any) -> None:
