@@ -183,6 +183,20 @@ def test_what_stops_gives_its_points_back(crew):
     assert ray.cancelled == [0, 1]
 
 
+def test_a_point_that_is_claimed_as_ctrl_c_comes_is_given_back(crew, monkeypatch):
+    ours, ray, store = crew()
+    claim = store.claim
+
+    def interrupted(point, *, retry):
+        assert claim(point, retry=retry)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "claim", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ours.start(points(1)[0])
+    assert (store.held(), ray.tasks) == (set(), [])
+
+
 def test_without_ray_it_is_said_how_to_get_it(monkeypatch):
     monkeypatch.setattr("hyperfocal.grid.ray_cluster.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"pip install 'hyperfocal\[ray\]'"), connected("auto"):

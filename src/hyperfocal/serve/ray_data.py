@@ -10,6 +10,7 @@ documents.map_batches(BatchPredictor, **options).write_parquet("predictions")
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,7 @@ class BatchPredictor:
     """
 
     def __init__(self, run: str | Path, *, k: int | None = None, repeats: bool = False) -> None:
+        self._predict: Callable[[pl.DataFrame], pl.DataFrame]
         if job_of(RunFolder.open(run)) == "classify":
             classifier = MultiLabelClassifier.load(run)
             self._predict = lambda frame: _classified(classifier, frame)
