@@ -213,7 +213,8 @@ def row(*cells: object) -> str:
 def measure(job: str, run: Path, payloads: Sequence[bytes], options: argparse.Namespace) -> None:
     """Print everything for one run."""
     loads = [(connections, 0.0) for connections in CONNECTIONS] + [(PACED, rate) for rate in options.rate]
-    with served(run, "--workers", str(options.workers), "--engine", options.engine) as (process, address):
+    started = ("--workers", str(options.workers), "--engine", options.engine)
+    with served(run, *started) as (process, address):
         load(address, payloads, 8, most=WARM)
         for connections, rate in loads:
             began = time.perf_counter()
@@ -225,8 +226,8 @@ def measure(job: str, run: Path, payloads: Sequence[bytes], options: argparse.Na
             print(row(job, connections, asked, f"{answered:,.0f}", *times, found.failed), flush=True)
         if options.soak:
             soak(job, process.pid, address, payloads, options.soak)
-    print(f"\n{job}: {asyncio.run(swapping(run, payloads, options.seconds))}")
-    print(f"{job}: {asyncio.run(ending(run, payloads))}\n", flush=True)
+    print(f"\n{job}: {asyncio.run(swapping(run, payloads, options.seconds, started))}")
+    print(f"{job}: {asyncio.run(ending(run, payloads, started))}\n", flush=True)
 
 
 def soak(job: str, process: int, address, payloads: Sequence[bytes], requests: int) -> None:
@@ -245,9 +246,9 @@ def soak(job: str, process: int, address, payloads: Sequence[bytes], requests: i
     print(f"{job}: {looks}; {growth:+.1f} MiB after the first quarter: {verdict}")
 
 
-async def swapping(run: Path, payloads: Sequence[bytes], seconds: float) -> str:
+async def swapping(run: Path, payloads: Sequence[bytes], seconds: float, started: Sequence[str]) -> str:
     """Swap the model by SIGHUP again and again under load; say how many requests failed."""
-    with served(run) as (process, address):
+    with served(run, *started) as (process, address):
         found = Load(address.hostname, address.port, payloads, time.perf_counter() + max(seconds, 4))
         running = asyncio.create_task(found.run(16))
         swaps = 0
@@ -260,9 +261,9 @@ async def swapping(run: Path, payloads: Sequence[bytes], seconds: float) -> str:
     return f"{len(found.seconds):,} requests while the model was swapped {swaps} times, {found.failed} failed"
 
 
-async def ending(run: Path, payloads: Sequence[bytes], connections: int = 64) -> str:
+async def ending(run: Path, payloads: Sequence[bytes], started: Sequence[str], connections: int = 64) -> str:
     """End the service by SIGTERM under load; say how many requests were lost."""
-    with served(run) as (process, address):
+    with served(run, *started) as (process, address):
         found = Load(address.hostname, address.port, payloads, time.perf_counter() + 30, again=True)
         running = asyncio.create_task(found.run(connections))
         await asyncio.sleep(1)

@@ -60,6 +60,11 @@ class RowwiseAdagrad(Optimizer):
         return loss
 
     def _step_one(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+        if parameter.dtype in (torch.bfloat16, torch.float16):
+            raise ConfigError(
+                f"row-wise Adagrad does not take {parameter.dtype} parameters: its sums would stop growing. "
+                "Keep them in float32, under autocast"
+            )
         if grad.is_sparse:
             raise ConfigError("row-wise Adagrad takes dense gradients. Make the embedding with sparse=False")
         if group["weight_decay"]:

@@ -31,7 +31,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hyperfocal.errors import RunError
+from hyperfocal.errors import ConfigError, RunError
 
 logger = logging.getLogger("hyperfocal")
 CONFIG = "config.toml"
@@ -172,7 +172,7 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"run {self.path}: cannot be replaced: {error}. It is as it was") from error
         finally:
-            if path.exists():  # else the error says where both are
+            if os.path.exists(path):  # noqa: PTH110 - False on a disk that is gone; the error says where both are
                 shutil.rmtree(fresh, ignore_errors=True)
         try:
             for entry in old.iterdir():
@@ -314,11 +314,16 @@ class RunFolder:
 
     @contextmanager
     def guard(self, name: str) -> Iterator[None]:
-        """Turn whatever goes wrong inside, while the content of a file is put to use, into `damaged`."""
+        """Turn whatever goes wrong inside, while the content of a file is put to use, into `damaged`.
+
+        Not what is no damage: too little memory, an encoder that is not installed, a disk that is away.
+        """
         try:
             yield
-        except RunError:
+        except (RunError, ConfigError, MemoryError):
             raise
+        except OSError as error:
+            raise RunError(f"run {self.path}: {name} cannot be read: {error}") from error
         except Exception as error:  # a damaged file may do anything to what reads it
             raise self.damaged(name, error) from error
 

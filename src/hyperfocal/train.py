@@ -158,9 +158,9 @@ class Trainer:
         with _interrupt_flag() as interrupted:
             while not self._finished():
                 if not self._epoch(interrupted):
-                    self._save(self.checkpoint())
+                    self._keep()
                     return False
-            self._save(self.checkpoint())
+            self._keep()
             if any_process(interrupted.raised):  # in the last validation
                 return False
         if self.job.validate is not None:
@@ -246,7 +246,7 @@ class Trainer:
         self._watch(progress, self.steps)
         due = time.monotonic() - self._saved_at >= self.job.settings.checkpoint_seconds
         if any_process(due and is_first()):
-            self._save(self.checkpoint())
+            self._keep()
             self._saved_at = time.monotonic()
 
     def _end_epoch(self, train_seconds: float) -> None:
@@ -283,14 +283,23 @@ class Trainer:
             raise TrainingError(f"the validation metric {name} is not a number: is there a user to validate on?")
         return metrics[name]
 
+    def _keep(self) -> None:
+        """Save a checkpoint; of several processes the first does, and the others tell it their random state."""
+        random = gather_objects(_random_states())
+        if is_first():
+            self._save(self._checkpoint(random))
+
     def checkpoint(self) -> Checkpoint:
         """Return everything that `restore` needs, as it is now."""
+        return self._checkpoint(gather_objects(_random_states()))
+
+    def _checkpoint(self, random: list[dict[str, Tensor]]) -> Checkpoint:
         tensors = {f"model.{name}": value for name, value in _copy(self.job.model).items()}
         tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
         for number, state in self.optimizers[0].state_dict()["state"].items():  # plain SGD has none
             kept = {name: value.clone() for name, value in state.items() if value is not None}
             tensors |= {f"optimizer.{number}.{name}": value for name, value in kept.items()}
-        for number, states in enumerate(gather_objects(_random_states())):
+        for number, states in enumerate(random):
             tensors |= {f"random.{_of_process(name, number)}": state for name, state in states.items()}
         return Checkpoint(tensors, asdict(self.progress))
 

@@ -4,6 +4,7 @@ A target is made from a folder with a small run of each job, a grid and files to
 its own, and is put back before the next input.
 """
 
+import asyncio
 import shutil
 from asyncio import Runner
 from collections.abc import Callable
@@ -220,9 +221,24 @@ class Service:
     def __init__(self, run: Path) -> None:
         self.runner = Runner()
         self.app = create_app(Live(run))
-        self.life = self.app.router.lifespan_context(self.app)
-        self.runner.run(self.life.__aenter__())
+        self.runner.run(self._start())
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://here")
+
+    async def _start(self) -> None:
+        """Begin the life of the app, which ends with the process."""
+        began: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        messages = iter([{"type": "lifespan.startup"}])
+
+        async def receive() -> Any:
+            return next(messages, None) or await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            if not began.done():
+                began.set_result(message)
+
+        scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
+        self.life = asyncio.ensure_future(self.app(scope, receive, send))
+        assert (await began)["type"] == "lifespan.startup.complete"
 
     def ask(self, asked: tuple[str, str, str, bytes]) -> None:
         """Send a request; its answer is one of the documented kinds, and says why it is a refusal."""

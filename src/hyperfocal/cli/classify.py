@@ -10,6 +10,7 @@ import click
 
 from hyperfocal.cli.blocks import block_options
 from hyperfocal.cli.report import report_line
+from hyperfocal.cli.several import refuse_other_commands
 from hyperfocal.cli.texts import NO_ENCODER, data_options, data_settings
 from hyperfocal.cli.tracked import track_option
 from hyperfocal.cli.where import where_options
@@ -22,7 +23,8 @@ FILE = RUN = click.Path(path_type=Path)
 
 
 @click.group()
-def classify() -> None:
+@click.pass_context
+def classify(context: click.Context) -> None:
     """Classify texts into many labels, most of them rare, and find the loss that helps.
 
     \b
@@ -31,6 +33,7 @@ def classify() -> None:
     hyperfocal classify evaluate run test.jsonl
     hyperfocal classify grid train.jsonl --caps none,6,7,8 --gammas none,2,3 --seeds 3 --out grid --workers 2
     """
+    refuse_other_commands(context)
 
 
 @classify.command()
@@ -213,7 +216,5 @@ def grid(**options: Any) -> None:
     is chosen on validation documents. --recipe FILE may hold the grid in a section [grid].
     """
     from hyperfocal.cli.grid import run_grid_command
-    from hyperfocal.distributed import refuse_several
 
-    refuse_several("classify grid")
     run_grid_command(options)

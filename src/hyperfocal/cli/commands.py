@@ -12,6 +12,7 @@ from hyperfocal.cli.export import export
 from hyperfocal.cli.recommend import recommend
 from hyperfocal.cli.report import report
 from hyperfocal.cli.serve import serve
+from hyperfocal.cli.several import refuse_other_commands
 from hyperfocal.cli.verify import verify
 from hyperfocal.errors import HyperfocalError
 
@@ -30,11 +31,13 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="hyperfocal")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Learn from extremely unbalanced labels: hundreds to millions of them, a handful right for each example.
 
     Start with `hyperfocal demo`.
     """
+    refuse_other_commands(context)
 
 
 main.add_command(recommend)

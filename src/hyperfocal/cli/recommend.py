@@ -10,6 +10,7 @@ import click
 
 from hyperfocal.cli.blocks import block_options
 from hyperfocal.cli.report import report_line
+from hyperfocal.cli.several import refuse_other_commands
 from hyperfocal.cli.tracked import track_option
 from hyperfocal.cli.where import where_options
 from hyperfocal.errors import ConfigError, DataError
@@ -21,7 +22,8 @@ FILE = RUN = click.Path(path_type=Path)
 
 
 @click.group()
-def recommend() -> None:
+@click.pass_context
+def recommend(context: click.Context) -> None:
     """Recommend the next items of users, from a log of who did what in which order.
 
     \b
@@ -31,6 +33,7 @@ def recommend() -> None:
     hyperfocal recommend update run new_events.csv
     hyperfocal recommend grid log.csv --encoders transformer,gru --losses softmax,focal --seeds 3 --out grid
     """
+    refuse_other_commands(context)
 
 
 @recommend.command()
@@ -228,13 +231,11 @@ def update(run: Path, new_log: Path, out: Path | None, items: Path | None, epoch
     """
     from rich.console import Console
 
-    from hyperfocal.distributed import refuse_several
     from hyperfocal.report.progress import FitProgress
     from hyperfocal.runs import RunFolder
     from hyperfocal.tasks.recommend import Recommender
     from hyperfocal.tasks.updating import gentler
 
-    refuse_several("recommend update")
     recommender = Recommender.load(run)
     if out is not None and out.resolve() != run.resolve():
         RunFolder(out).refuse_taken()
@@ -346,7 +347,5 @@ def grid(**options: Any) -> None:
     hyperfocal recommend predict grid/winner histories.csv --out predictions.csv
     """
     from hyperfocal.cli.recommend_grid import run_grid_command
-    from hyperfocal.distributed import refuse_several
 
-    refuse_several("recommend grid")
     run_grid_command(options)

@@ -30,7 +30,7 @@ def processes() -> Iterator[None]:
     by gloo; those on GPUs by NCCL where each process of the machine has a GPU of its own, the one numbered LOCAL_RANK.
 
     Raises:
-        ConfigError: one of the variables is missing or no number.
+        ConfigError: one of the variables is missing or no number; a group that exists has no backend for the CPU.
         TrainingError: the others cannot be met within HYPERFOCAL_TIMEOUT seconds.
     """
     global _joined
@@ -40,6 +40,11 @@ def processes() -> Iterator[None]:
     ours = not dist.is_initialized()
     if ours:
         _meet()
+    elif "cpu:" not in (found := str(dist.get_backend_config())):
+        raise ConfigError(
+            f"the process group that is there ({found}) does not carry tensors of the CPU, as random states and "
+            'n-gram weights are. Make it with backend="cpu:gloo,cuda:nccl"'
+        )
     _joined = True
     try:
         yield

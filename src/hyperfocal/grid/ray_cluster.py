@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.train import count_cores
 
+ATTEMPTS = 3  # at reaching the head
 ANSWER_SECONDS = 5.0  # for a head that is asked whether it is there
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}  # progress is ours to show
 
@@ -110,10 +112,14 @@ def _unreachable(address: str, error: BaseException) -> str:
 def check_head(address: str) -> None:
     """Raise RunError if the head at host:port no longer answers. Ray waits for it, and then ends the whole process."""
     host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
-    except OSError as error:
-        raise RunError(_lost(f"its head at {address} does not answer: {error}")) from error
+    for attempt in range(1, ATTEMPTS + 1):  # hours of training may be in flight
+        try:
+            socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
+            break
+        except OSError as error:
+            if attempt == ATTEMPTS:
+                raise RunError(_lost(f"its head at {address} does not answer: {error}")) from error
+            time.sleep(attempt)
 
 
 @contextmanager

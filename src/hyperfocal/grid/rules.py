@@ -83,6 +83,7 @@ RECOMMEND = Rules(
         ("model.layers", "model.name", ("mean", "concat_mlp", *COUNTING)),
         ("model.heads", "model.name", ("gru", "mean", "concat_mlp", *COUNTING)),
         ("model.positions", "model.name", ("gru", "mean", "concat_mlp", *COUNTING)),
+        ("model.filter", "model.name", ("gru", "mean", "concat_mlp", *COUNTING)),
         ("model.feed_forward", "model.name", ("gru", "mean", "concat_mlp", *COUNTING)),
         ("model.blend", "model.name", MODEL_NAMES),  # points are compared without
         ("model.decay", "model.name", ("transformer", "gru", "concat_mlp", *COUNTING)),

@@ -21,7 +21,9 @@ def row_scale(labels: SparseLabels, mask: SparseLabels | None, options: Options,
 
 
 def divisor(labels: SparseLabels, options: Options) -> int | None:
-    """Return what the sum over the examples is divided by, without a mask, or 1 where that is 0; None for no division.
+    """Return the count by which the sum over the examples is divided, without a mask; None for no division.
+
+    0 stays 0, where the loss itself divides by 1: a part of a batch without positives counts for nothing.
 
     Losses of parts of a batch, each times its own divisor, sum to that of the batch times the sum of the divisors.
 

@@ -31,7 +31,7 @@ class Board:
     def want(self, run: Path) -> int:
         """Ask every process to load a run, and return the number of the wish."""
         number = time.time_ns()
-        self._write(WANTED, {"number": number, "run": str(run.resolve())})
+        self._write(WANTED, {"number": number, "run": str(run.absolute())})
         return number
 
     def wanted(self) -> tuple[int, Path | None]:

@@ -199,6 +199,7 @@ def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:
     """
     path = folder.absolute()
     fresh, old = (path.with_name(f".{os.getpid()}.{path.name}.{part}") for part in ("new", "old"))
+    kept = ""
     try:
         fresh.mkdir(parents=True)
         write(fresh)
@@ -208,10 +209,13 @@ def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:
             fresh.rename(path)
         except BaseException:
             if old.exists():
+                kept = f" The earlier export is {old}."
                 old.rename(path)
+                kept = ""
             raise
     except (OSError, SafetensorError) as error:
-        raise RunError(f"{folder}: cannot be written: {error}. Free some space or choose another folder") from error
+        message = f"{folder}: cannot be written: {error}.{kept} Free some space or choose another folder"
+        raise RunError(message) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)

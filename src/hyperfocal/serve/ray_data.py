@@ -84,5 +84,12 @@ def _recommended(recommender: Recommender, frame: pl.DataFrame, k: int | None, r
             f"a batch: columns {frame.schema}. Expected two, a user and a list of the user's items, oldest first: a "
             "row an event would part users, for batches are cut anywhere"
         )
+    owners, histories = frame.get_column(next(name for name in frame.columns if name not in lists)), frame[lists[0]]
+    empty = histories.is_null() | (histories.list.len() == 0)
+    if empty.any() or owners.n_unique() != len(owners):
+        wrong = owners.filter(empty | owners.is_duplicated())[0]
+        raise DataError(
+            f"a batch: user {wrong!r} has no items, or two rows. Expected a row a user, with at least one item"
+        )
     unordered: Any = msgspec.structs.replace(recommender.settings_.data, order="")
     return recommender.predict(log_from_frame(frame.explode(*lists), unordered), k, repeats=repeats).frame

@@ -114,6 +114,7 @@ def serve(
         app,
         log_level="warning",
         access_log=False,
+        forwarded_allow_ips="127.0.0.1",  # whatever the environment says: `refuse_strangers` trusts it
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=LAST,

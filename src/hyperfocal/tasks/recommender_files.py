@@ -106,7 +106,10 @@ def _restore_events(run: RunFolder, recommender: Recommender, num_items: int) ->
                 raise ValueError("its events are not those of users and items")
             recommender.events_ = Sequences(items, offsets, num_items)
         with run.guard("users.json"):
-            recommender.users_ = pl.Series("user", run.read_json("users.json"), dtype=pl.String)
+            users = pl.Series("user", run.read_json("users.json"), dtype=pl.String)
+            if len(users) != len(recommender.events_) or users.n_unique() != len(users):
+                raise ValueError("its users are not those of the events, each once")
+            recommender.users_ = users
 
 
 def _features(run: RunFolder) -> tuple[list[ItemColumn], ItemFeatures | None]:

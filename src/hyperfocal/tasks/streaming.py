@@ -23,6 +23,7 @@ from hyperfocal.data.splits import draw_users, refuse_shared_users
 from hyperfocal.data.stream import stream_log
 from hyperfocal.data.tables import Log
 from hyperfocal.data.vocabulary import Vocabulary
+from hyperfocal.distributed import local_processes
 from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.models.baselines import STREAMED
 from hyperfocal.sequences import Sequences
@@ -80,7 +81,7 @@ def _impossible(log: Any, settings: RecommendSettings) -> str:
 
 
 def _is_large(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size > MEMORY_SHARE * memory_bytes()
+    return path.is_file() and path.stat().st_size > MEMORY_SHARE * memory_bytes() / local_processes()
 
 
 def memory_bytes() -> int:
