@@ -5,6 +5,7 @@ its own, and is put back before the next input.
 """
 
 import asyncio
+import atexit
 import shutil
 from asyncio import Runner
 from collections.abc import Callable
@@ -220,6 +221,7 @@ class Service:
 
     def __init__(self, run: Path) -> None:
         self.runner = Runner()
+        atexit.register(self.runner.close)  # ends the life of the app
         self.app = create_app(Live(run))
         self.runner.run(self._start())
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://here")
