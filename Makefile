@@ -41,10 +41,9 @@ format: setup  ## rewrite the source in the house format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup  ## the benchmarks; run them with nothing else running
-	$(BIN)/python benchmarks/loss_op.py
-	$(BIN)/python benchmarks/train_step.py
-	$(BIN)/python benchmarks/grid.py
+bench: setup  ## the benchmarks that need no data of others; hours: run them with nothing else running
+	for name in loss_op train_step online report serve checkpoint_cost million_labels stream_build kill_resume ray_grid; do \
+		$(BIN)/python benchmarks/$$name.py || exit; done
 
 # Tools of a release, in an environment of their own: nothing here depends on them.
 $(AUDIT)/ready:

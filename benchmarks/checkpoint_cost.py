@@ -102,9 +102,9 @@ def watched() -> Iterator[Spent]:
         spent.training += time.perf_counter() - began
         return ended
 
-    def clocked_copy(trainer: Trainer) -> Checkpoint:
+    def clocked_copy(trainer: Trainer, *random: Any) -> Checkpoint:
         began = time.perf_counter()
-        checkpoint = copy(trainer)
+        checkpoint = copy(trainer, *random)
         spent.copying += time.perf_counter() - began
         return checkpoint
 

@@ -287,19 +287,16 @@ class Trainer:
         """Save a checkpoint; of several processes the first does, and the others tell it their random state."""
         random = gather_objects(_random_states())
         if is_first():
-            self._save(self._checkpoint(random))
+            self._save(self.checkpoint(random))
 
-    def checkpoint(self) -> Checkpoint:
-        """Return everything that `restore` needs, as it is now."""
-        return self._checkpoint(gather_objects(_random_states()))
-
-    def _checkpoint(self, random: list[dict[str, Tensor]]) -> Checkpoint:
+    def checkpoint(self, random: Sequence[dict[str, Tensor]] = ()) -> Checkpoint:
+        """Return everything that `restore` needs, as it is now; `random` are the states of all processes, if known."""
         tensors = {f"model.{name}": value for name, value in _copy(self.job.model).items()}
         tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
         for number, state in self.optimizers[0].state_dict()["state"].items():  # plain SGD has none
             kept = {name: value.clone() for name, value in state.items() if value is not None}
             tensors |= {f"optimizer.{number}.{name}": value for name, value in kept.items()}
-        for number, states in enumerate(random):
+        for number, states in enumerate(random or gather_objects(_random_states())):
             tensors |= {f"random.{_of_process(name, number)}": state for name, state in states.items()}
         return Checkpoint(tensors, asdict(self.progress))
 
