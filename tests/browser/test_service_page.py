@@ -3,6 +3,8 @@
 With HYPERFOCAL_SCREENSHOTS=FOLDER every picture is kept there. README's are those 1280 wide and light:
 
     HYPERFOCAL_SCREENSHOTS=shots python -m pytest tests/browser/test_service_page.py -k edge
+
+but for the text's, which is of a run on Debtags in the same window.
 """
 
 from __future__ import annotations
