@@ -134,6 +134,10 @@ class TestManifest:
         assert "bytes have changed" in found[CHECKPOINT]
         assert len(found) == 3
 
+    def test_a_name_too_long_for_a_file_is_missing(self, run):
+        run.write_json(MANIFEST, {"files": {"a" * 5_000: "0"}})
+        assert run.verify() == {"a" * 5_000: "missing"}
+
     def test_without_a_manifest(self, run):
         with pytest.raises(RunError, match=r"manifest\.json is missing"):
             run.verify()

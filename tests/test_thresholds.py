@@ -346,6 +346,11 @@ class TestJson:
         again = Decisions.from_json(json.loads(json.dumps(decisions.to_json(labels))), labels)
         assert again.decide(scores).keys.equal(decisions.decide(scores).keys)
 
+    def test_a_number_of_labels_below_0_is_refused(self):
+        value = Decisions(torch.tensor([1.0])).to_json(["a"]) | {"top_k": -1}
+        with pytest.raises(DataError, match="top_k is -1, and allowed are 0 and more"):
+            Decisions.from_json(value, ["a"])
+
     def test_labels_in_another_order_keep_their_thresholds(self):
         value = Decisions(torch.tensor([1.0, 2.0])).to_json(["a", "b"])
         assert Decisions.from_json(value, ["b", "a"]).thresholds.tolist() == [2.0, 1.0]

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from hyperfocal.data.stored_texts import Texts, text_blocks
 from hyperfocal.errors import RunError
 
 Arrays = dict[str, NDArray[Any]]
@@ -29,12 +30,13 @@ def default_cache() -> Path:
     return Path(asked) if asked else Path.home() / ".cache" / "hyperfocal"
 
 
-def hash_texts(texts: pl.Series) -> str:
+def hash_texts(texts: Texts) -> str:
     """Return a checksum of texts and their order."""
     digest = hashlib.sha256()
-    for text in texts.to_list():
-        raw = text.encode()
-        digest.update(len(raw).to_bytes(8, "little") + raw)
+    for block in text_blocks(texts):
+        for text in block.to_list():
+            raw = text.encode()
+            digest.update(len(raw).to_bytes(8, "little") + raw)
     return digest.hexdigest()
 
 
@@ -42,6 +44,11 @@ def digest_texts(texts: pl.Series) -> NDArray[np.bytes_]:
     """Return (N,) checksums of 16 bytes, one a text."""
     digests = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts.to_list()]
     return np.array(digests, dtype="S16")
+
+
+def hash_array(values: NDArray[Any]) -> str:
+    """Return a checksum of an array's numbers and their order."""
+    return hashlib.sha256(values.tobytes()).hexdigest()
 
 
 def hash_of(*parts: Any) -> str:

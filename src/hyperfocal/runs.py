@@ -12,6 +12,7 @@ hold a checksum of their own.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -272,8 +273,13 @@ class RunFolder:
         return wrong
 
     def has(self, name: str) -> bool:
-        """Return whether the file is there."""
-        return (self.path / name).is_file()
+        """Return whether the file is there; of a damaged manifest the name may be too long for any file."""
+        try:
+            return (self.path / name).is_file()
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            return False
 
     def read_text(self, name: str) -> str:
         """Return the text of a file.

@@ -59,13 +59,15 @@ class Decisions:
         """Build from `to_json`'s value.
 
         Raises:
-            DataError: a label has no threshold, or it is no number.
+            DataError: a label has no threshold, or it is no number; a top_k below 0.
         """
         try:
             thresholds = torch.tensor([float(value["thresholds"][label]) for label in labels])
             if thresholds.isnan().any():
                 raise ValueError("a threshold is nan")
-            return cls(thresholds, int(value["top_k"]), bool(value["minimum_one"]))
+            if (top_k := int(value["top_k"])) < 0:
+                raise ValueError(f"top_k is {top_k}, and allowed are 0 and more")
+            return cls(thresholds, top_k, bool(value["minimum_one"]))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"not decisions: {type(error).__name__}: {error}") from None
 

@@ -28,6 +28,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.optimizer import ParamsT
 
 from hyperfocal.config.sections import TrainSettings
+from hyperfocal.data.shuffling import batches_at_random
 from hyperfocal.distributed import (
     all_reduce,
     any_process,
@@ -196,9 +197,7 @@ class Trainer:
         generator = torch.Generator().manual_seed(self.job.seed * 1_000_003 + self.progress.epoch)
         if self.job.batches is not None:
             return self.job.batches(generator)
-        order = torch.randperm(self.job.num_examples, generator=generator)
-        batches: Sequence[Tensor] = order.split(self.job.settings.batch_size)
-        return batches
+        return batches_at_random(self.job.num_examples, self.job.settings.batch_size, generator, seed=self.job.seed)
 
     def _step(self, index: Tensor) -> Tensor:
         settings = self.job.settings

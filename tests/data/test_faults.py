@@ -70,6 +70,7 @@ def test_nothing():
         (b'{"a": 1}\n\n{"a": \n', "jsonl", "line 3 is no JSON: Expecting value at character 6"),
         (b'\xef\xbb\xbf{"a": 1}\n[1]\n', "jsonl", "line 2 is no JSON object: [1]"),
         (b'{"a": NaN}\n', "jsonl", "line 1 is no JSON: NaN is not allowed"),
+        (b'{"a": 1}\n' + b"[" * 100_000, "jsonl", "line 2 has thousands of brackets in each other"),
         (b'{"a": 1}\n', "jsonl", ""),
     ],
 )

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperfocal.data import windows
+from hyperfocal.data import shuffling
 from hyperfocal.data.windows import batches_by_length, cut_windows
 from hyperfocal.sequences import Sequences
 
@@ -62,8 +62,8 @@ def test_a_batch_has_windows_of_like_length():
 
 def test_many_windows_are_dealt_out_buffer_by_buffer(monkeypatch):
     """8 windows a stretch, 4 stretches a buffer; 7 buffers, the last of 8 windows."""
-    monkeypatch.setattr(windows, "BUFFER", 32)
-    monkeypatch.setattr(windows, "STRETCH", 8)
+    monkeypatch.setattr(shuffling, "BUFFER", 32)
+    monkeypatch.setattr(shuffling, "STRETCH", 8)
     lengths = torch.randint(1, 9, (200,), generator=torch.Generator().manual_seed(0))
 
     def deal(epoch, seed=0):

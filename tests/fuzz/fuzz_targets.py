@@ -245,7 +245,9 @@ class Service:
     def ask(self, asked: tuple[str, str, str, bytes]) -> None:
         """Send a request; its answer is one of the documented kinds, and says why it is a refusal."""
         method, path, kind, body = asked
-        answer = self.runner.run(self.client.request(method, path, content=body, headers={"content-type": kind}))
+        answer = self.runner.run(
+            self.client.request(method, f"http://here{path}", content=body, headers={"content-type": kind})
+        )
         assert answer.status_code < 500, (answer.status_code, answer.text)
         if answer.status_code == 422 or answer.status_code == 400:
             assert answer.json()["error"]["message"]

@@ -155,6 +155,7 @@ def test_a_counting_model_has_no_learning_curve(tmp_path):
     ("name", "content", "said"),
     [
         ("metrics.json", "{", "metrics.json is damaged"),
+        ("config.toml", "seed = " + "9" * 5_000, "config.toml is damaged"),
         ("metrics.json", "[]", "metrics.json is damaged (it is no table of names and values)"),
         ("metrics.json", '{"data": 3}', "metrics.json is damaged"),
         ("evidence.json", '{"job": "classify"}', "evidence.json is damaged ('thresholds')"),

@@ -14,6 +14,16 @@ DENSE = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0]])
 LISTS = [["0", "2"], [], ["1"]]
 
 
+class TestFile:
+    def test_there_and_back(self):
+        assert Indicator.from_json(4, ["0", "3"]) == Indicator(4)
+
+    @pytest.mark.parametrize("width", [3, 10**308, 1e3, "4", -1])
+    def test_a_width_of_no_matrix_of_these_labels(self, width):
+        with pytest.raises(DataError, match="columns cannot have the labels 0, 3$"):
+            Indicator.from_json(width, ["0", "3"])
+
+
 class TestReading:
     @pytest.mark.parametrize("dtype", [np.int8, np.int64, np.uint8, np.float32, bool])
     @pytest.mark.parametrize("kind", [np.asarray, csr_matrix, csr_array, coo_matrix])

@@ -11,7 +11,7 @@ from hyperfocal.config.recommend import DataSettings, ModelSettings, RecommendSe
 from hyperfocal.data.synthetic import make_challenges
 from hyperfocal.data.tables import read_log
 from hyperfocal.errors import ConfigError, DataError, LeakError, RunError
-from hyperfocal.tasks import streaming
+from hyperfocal.tasks import streamed_files, streaming
 from hyperfocal.tasks.preparation import prepare
 from hyperfocal.tasks.recommend import Recommender
 from hyperfocal.tasks.streaming import prepare_streamed, streams
@@ -125,7 +125,7 @@ def test_a_disk_without_room(path, cache):
 class TestWhen:
     def test_a_file_too_large_for_memory(self, path, monkeypatch):
         assert not streams(path, settings())
-        monkeypatch.setattr(streaming, "memory_bytes", lambda: 1000)
+        monkeypatch.setattr(streamed_files, "memory_bytes", lambda: 1000)
         assert streams(path, settings())
         assert not streams(path, settings(stream="off"))
         assert not streams(path, settings(protocol="leave-one-out"))  # which reads into memory, as ever

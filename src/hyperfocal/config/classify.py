@@ -33,6 +33,7 @@ class TextDataSettings(Section, frozen=True, kw_only=True):
     taxonomy: str = ""  # file of the label tree: id, parent, name; "" is none
     add_parents: bool = False  # taxonomy: whether a document with a label has its parents too
     consistent: bool = False  # taxonomy: whether a predicted label brings its parents
+    stream: Literal["auto", "on", "off"] = "auto"  # documents through mapped files; auto: those too large for memory
 
 
 class FeatureSettings(Section, frozen=True, kw_only=True):

@@ -81,6 +81,8 @@ def _json_fault(text: IO[str]) -> str:
             return f"line {number} is no JSON: {error.msg} at character {error.colno}. Write one object a line"
         except ValueError as error:
             return f"line {number} is no JSON: {error}"
+        except RecursionError:
+            return f"line {number} has thousands of brackets in each other. Write one flat object a line"
         if not isinstance(value, dict):
             return f"line {number} is no JSON object: {line.strip()[:80]}. Write one object a line"
     return ""

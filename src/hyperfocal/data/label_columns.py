@@ -49,6 +49,13 @@ def find_separator(values: pl.Series) -> str:
     return next((mark for mark in SEPARATORS if values.str.contains(mark, literal=True).any()), " ")
 
 
+def find_separator_in(column: pl.Series, file: File) -> str:
+    """Return `find_separator` of a column as `read_labels` gets it: lists, JSON ones too, need none."""
+    if isinstance(column.dtype, pl.List | pl.Array) or not is_plain(column.dtype):
+        return " "
+    return find_separator(_json_lists(as_text(column), file)[1])
+
+
 def as_text(column: pl.Series) -> pl.Series:
     """Return the values of a flat column as text, whole numbers without a ".0"."""
     return column.to_frame().select(_text(pl.col(column.name), column.dtype)).to_series()
@@ -62,13 +69,18 @@ def _text(values: pl.Expr, dtype: pl.DataType | DataTypeClass) -> pl.Expr:
 
 def _split(text: pl.Series, separator: str, file: File) -> pl.Series:
     """Return the labels of texts: of JSON lists, and of the others the parts between separators."""
-    listed = [_read_list(value, text, row, file) for row, value in enumerate(text.to_list())]
-    json_lists = pl.Series(text.name, listed, dtype=pl.List(pl.String))
-    plain = text.set(json_lists.is_not_null(), None)
+    json_lists, plain = _json_lists(text, file)
     _refuse_nested(plain, plain.str.contains(NESTED), file)
     separator = separator or find_separator(plain)
     parts = plain.str.extract_all(r"\S+") if separator.isspace() else plain.str.split(separator)
     return json_lists.zip_with(json_lists.is_not_null(), parts)
+
+
+def _json_lists(text: pl.Series, file: File) -> tuple[pl.Series, pl.Series]:
+    """Return the labels of the texts that are JSON lists, and the other texts; null is each where the other is not."""
+    listed = [_read_list(value, text, row, file) for row, value in enumerate(text.to_list())]
+    json_lists = pl.Series(text.name, listed, dtype=pl.List(pl.String))
+    return json_lists, text.set(json_lists.is_not_null(), None)
 
 
 def _read_list(value: str | None, column: pl.Series, row: int, file: File) -> list[str] | None:
@@ -77,7 +89,7 @@ def _read_list(value: str | None, column: pl.Series, row: int, file: File) -> li
         return None
     try:
         items = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter of thousands of brackets
         if pl.Series([value]).str.contains(PYTHON_LIST).item():
             raise DataError(
                 f"{file.place(row)}: labels {value[:80]} are a list in Python's spelling. "

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import polars as pl
@@ -71,13 +72,13 @@ class MappedLog:
             {"user": [self.user_column], "item": [self.item_column], "form": [self.form], "ties": [self.ties]}
         )
         tables = {"users": self.users.to_frame("user"), "ids": self.ids.to_frame("item"), "facts": facts}
-        packed = {name: _pack(table) for name, table in tables.items()}
+        packed = {name: pack(table) for name, table in tables.items()}
         return {"items": self.items, "offsets": self.offsets, **packed}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> MappedLog:
         """Build from `to_arrays`."""
-        users, ids, facts = (_unpack(arrays[name]) for name in ("users", "ids", "facts"))
+        users, ids, facts = (unpack(arrays[name]) for name in ("users", "ids", "facts"))
         user_column, item_column, form, ties = facts.row(0)
         return cls(users["user"], ids["item"], arrays["items"], arrays["offsets"], user_column, item_column, form, ties)
 
@@ -110,8 +111,32 @@ def keep_users(log: MappedLog, kept: NDArray[np.bool_], numbers: NDArray[np.int3
 
 
 def map_items(path: Path) -> NDArray[np.int32]:
-    """Return the int32 numbers of a file, mapped; an empty file cannot be."""
-    return np.memmap(path, dtype=np.int32, mode="r") if path.stat().st_size else np.empty(0, dtype=np.int32)
+    """Return the int32 numbers of a file, mapped."""
+    return map_file(path, np.dtype(np.int32))
+
+
+def map_file(path: Path, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return the numbers of a file, mapped; an empty file cannot be."""
+    return np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.empty(0, dtype=dtype)
+
+
+def map_blocks(blocks: Iterable[Arrays], work: Path) -> Arrays:
+    """Write the arrays of all blocks one after the other, a file in `work` for each name; return them mapped.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    found: Arrays = {}
+    with ExitStack() as open_files:
+        files: dict[str, IO[bytes]] = {}
+        for block in blocks:
+            for name, array in block.items():
+                if name not in files:
+                    files[name] = open_files.enter_context((work / f"{name}.bin").open("wb"))
+                    found[name] = array[:0]
+                files[name].write(array.tobytes())
+    shapes = {name: (-1, *empty.shape[1:]) for name, empty in found.items()}
+    return {name: map_file(work / f"{name}.bin", found[name].dtype).reshape(shapes[name]) for name in found}
 
 
 def as_sequences(arrays: Arrays, num_items: int) -> Sequences:
@@ -126,11 +151,13 @@ def _events(log: MappedLog, block: slice, kept: NDArray[np.bool_]) -> NDArray[np
     return events
 
 
-def _pack(table: pl.DataFrame) -> NDArray[np.uint8]:
+def pack(table: pl.DataFrame) -> NDArray[np.uint8]:
+    """Return the bytes of a frame, from which `unpack` makes it again."""
     buffer = BytesIO()
     table.write_ipc(buffer)
     return np.frombuffer(buffer.getbuffer(), dtype=np.uint8)
 
 
-def _unpack(packed: NDArray[np.uint8]) -> pl.DataFrame:
+def unpack(packed: NDArray[np.uint8]) -> pl.DataFrame:
+    """Return the frame of `pack`."""
     return pl.read_ipc(packed.tobytes())

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, hstack
-from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer, TfidfVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfTransformer, TfidfVectorizer
 
 from hyperfocal.config.classify import FeatureSettings
+from hyperfocal.data.stored_texts import StoredTexts, Texts, text_blocks
+from hyperfocal.data.term_counts import TermCounts
 from hyperfocal.errors import DataError
 
 SHORTEST_CHARS = 3
@@ -37,8 +40,15 @@ class Ngrams:
     weights: dict[str, NDArray[np.float32]]
 
     @classmethod
-    def fit(cls, texts: pl.Series, settings: FeatureSettings) -> Ngrams:
+    def fit(cls, texts: Texts, settings: FeatureSettings, work: Path | None = None) -> Ngrams:
         """Count the n-grams of the training texts.
+
+        Args:
+            texts: in memory, or stored ones, which are read block by block. The n-grams and weights are the same but
+                for one thing: of n-grams that are equally frequent, where not all of these fit into max_features,
+                those kept may be others.
+            settings: how they are cut.
+            work: an empty folder for the counts of stored texts, see `TermCounts`.
 
         Raises:
             DataError: no n-gram stands in `min_documents` texts.
@@ -46,22 +56,13 @@ class Ngrams:
         terms: dict[str, list[str]] = {}
         weights: dict[str, NDArray[np.float32]] = {}
         for name in _analysers(settings):
-            vectorizer = _vectorizer(name, settings)
             try:
-                counts = vectorizer.fit_transform(texts.to_list())
-                if not counts.nnz:  # hashed
-                    raise ValueError("there is no n-gram at all")
+                terms[name], weights[name] = _count(name, texts, settings, work)
             except (ValueError, StopIteration) as error:  # an empty vocabulary; no text to hash
                 raise DataError(
                     f"texts: no n-gram of {name} stands in {settings.min_documents} of {len(texts):,} documents "
                     f"({error}). Give more text, or a smaller features.min_documents"
                 ) from None
-            if settings.hashed:
-                terms[name], weights[name] = [], TfidfTransformer().fit(counts).idf_.astype(np.float32)
-            else:
-                found = vectorizer.vocabulary_
-                terms[name] = sorted(found, key=found.__getitem__)
-                weights[name] = vectorizer.idf_.astype(np.float32)
         return cls(settings, terms, weights)
 
     def refuse_damaged(self) -> None:
@@ -110,10 +111,67 @@ def _analysers(settings: FeatureSettings) -> list[str]:
     return [name for name, used in chosen.items() if used]
 
 
-def _vectorizer(name: str, settings: FeatureSettings, terms: list[str] | None = None) -> Any:
-    cut: dict[str, Any] = {"analyzer": "word", "ngram_range": (1, settings.word_ngrams)}
+def _count(
+    name: str, texts: Texts, settings: FeatureSettings, work: Path | None
+) -> tuple[list[str], NDArray[np.float32]]:
+    """Return the n-grams of an analyser, and their weights."""
+    if settings.hashed:
+        return [], _weigh_hashed(name, texts, settings)
+    if isinstance(texts, StoredTexts):
+        assert work is not None, "stored texts need a folder for their counts"
+        return _count_stored(name, texts, settings, work)
+    vectorizer = _vectorizer(name, settings)
+    found = vectorizer.fit(texts.to_list()).vocabulary_
+    return sorted(found, key=found.__getitem__), vectorizer.idf_.astype(np.float32)
+
+
+def _weigh_hashed(name: str, texts: Texts, settings: FeatureSettings) -> NDArray[np.float32]:
+    vectorizer = _vectorizer(name, settings)
+    documents = np.zeros(settings.max_features, dtype=np.int64)
+    for block in text_blocks(texts):
+        documents += np.bincount(vectorizer.transform(block.to_list()).indices, minlength=len(documents))
+    if not documents.any():
+        raise ValueError("there is no n-gram at all")
+    return _weights(documents, len(texts), np.float64)
+
+
+def _count_stored(
+    name: str, texts: StoredTexts, settings: FeatureSettings, work: Path
+) -> tuple[list[str], NDArray[np.float32]]:
+    folder = work / name
+    folder.mkdir()
+    counts = TermCounts(folder)
+    for block in texts.blocks():
+        vectorizer = CountVectorizer(**_cut(name, settings))
+        try:
+            matrix = vectorizer.fit_transform(block.to_list())
+        except ValueError as error:
+            if "empty vocabulary" not in str(error):
+                raise
+            continue  # there is none in this block
+        documents = np.bincount(matrix.indices, minlength=matrix.shape[1])
+        counts.add(vectorizer.get_feature_names_out().tolist(), documents, np.asarray(matrix.sum(axis=0)).ravel())
+    found = counts.frequent(settings.min_documents, settings.max_features)
+    if found.is_empty():
+        raise ValueError("no terms remain")
+    return found["term"].to_list(), _weights(found["documents"].to_numpy(), len(texts), np.float32)
+
+
+def _weights(documents: NDArray[Any], total: int, dtype: Any) -> NDArray[np.float32]:
+    """Return idf(t) of the number of documents that each n-gram stands in, in scikit-learn's order of operations."""
+    weights = np.full(len(documents), total + 1, dtype=dtype) / (documents.astype(dtype) + 1)
+    found: NDArray[np.float32] = (np.log(weights) + 1).astype(np.float32)
+    return found
+
+
+def _cut(name: str, settings: FeatureSettings) -> dict[str, Any]:
     if name == "chars":
-        cut = {"analyzer": "char_wb", "ngram_range": (SHORTEST_CHARS, settings.char_ngrams)}
+        return {"analyzer": "char_wb", "ngram_range": (SHORTEST_CHARS, settings.char_ngrams)}
+    return {"analyzer": "word", "ngram_range": (1, settings.word_ngrams)}
+
+
+def _vectorizer(name: str, settings: FeatureSettings, terms: list[str] | None = None) -> Any:
+    cut = _cut(name, settings)
     if settings.hashed:
         return HashingVectorizer(n_features=settings.max_features, alternate_sign=False, norm=None, **cut)
     if terms is not None:

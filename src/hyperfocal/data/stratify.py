@@ -87,9 +87,9 @@ def split_documents(documents: Documents, *, fraction: float, seed: int) -> tupl
 def number_labels(labels: pl.Series) -> SparseLabels:
     """Return (N,) List(String) labels as numbers, in the order of their names."""
     flat = labels.explode().drop_nulls()
-    codes = flat.cast(pl.Enum(flat.unique().sort())).to_physical().cast(pl.Int64).to_numpy()
+    codes = flat.cast(pl.Enum(flat.unique().cast(pl.String).sort())).to_physical().cast(pl.Int64).to_numpy()
     ends = np.concatenate([[0], labels.list.len().to_numpy()]).cumsum().astype(np.int64)
-    return SparseLabels.from_csr(torch.from_numpy(ends), torch.tensor(codes), num_labels=flat.n_unique())
+    return SparseLabels.from_csr(torch.from_numpy(ends), torch.from_numpy(codes.copy()), num_labels=flat.n_unique())
 
 
 def refuse_shared_groups(train: Documents, held_out: Documents, *, name: str) -> None:

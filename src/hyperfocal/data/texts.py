@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hyperfocal.config.classify import TextDataSettings
 from hyperfocal.data.files import File, is_plain, read_frame
 from hyperfocal.data.label_columns import as_text, read_labels
+from hyperfocal.data.stored_texts import Texts, count_texts
 from hyperfocal.data.text_columns import TextColumns, find_text_columns
 from hyperfocal.data.text_files import TEXT_READERS
 from hyperfocal.errors import DataError
@@ -30,15 +31,15 @@ class Documents:
 
     Attributes:
         ids: (N,) String, distinct.
-        texts: (N,) String, "" where there is none.
-        labels: (N,) List(String), of each document stripped, distinct and not empty; [] is none of the labels.
+        texts: (N,) String, "" where there is none; stored ones where they need not fit into memory.
+        labels: (N,) List(String) or List(Enum), of each stripped, distinct and not empty; [] is none of the labels.
         groups: (N,) String, documents of one group belong together, null is each for itself; None: no groups.
         id_column: name of the id column, which predictions repeat.
         numbered: whether the ids are row numbers, because the file has none: then they mean nothing elsewhere.
     """
 
     ids: pl.Series
-    texts: pl.Series
+    texts: Texts
     labels: pl.Series
     groups: pl.Series | None
     id_column: str = "id"
@@ -75,7 +76,11 @@ class Documents:
         if groups is not None:
             frame = frame.with_columns(pl.Series("group", groups, dtype=pl.String))
         columns = TextColumns(("text",), "labels", "" if ids is None else "id", "" if groups is None else "group")
-        return _documents(frame, columns, "", File(None))
+        return documents_of(frame, columns, "", File(None))
+
+    def all_texts(self) -> pl.Series:
+        """Return the texts in memory."""
+        return self.texts if isinstance(self.texts, pl.Series) else pl.concat([*self.texts.blocks()])
 
     def select(self, rows: NDArray[np.int64]) -> Documents:
         """Return the documents of the given row numbers, in that order."""
@@ -94,12 +99,12 @@ class Documents:
 
     def counts(self) -> dict[str, int]:
         """Return the numbers of documents, empty texts, documents without labels, and texts seen before."""
-        texts = self.texts.filter(self.texts != "")
+        filled, distinct = count_texts(self.texts)
         return {
             "documents": len(self),
-            "empty_texts": len(self) - len(texts),
+            "empty_texts": len(self) - filled,
             "without_labels": int((self.labels.list.len() == 0).sum()),
-            "duplicate_texts": len(texts) - texts.n_unique(),
+            "duplicate_texts": filled - distinct,
         }
 
 
@@ -117,8 +122,8 @@ def read_documents(path: str | Path, columns: TextDataSettings | None = None, *,
     """
     file = File(Path(path))
     frame = read_frame(file, readers=TEXT_READERS, row="a document")
-    if need_labels and file.kind == "lines" and "labels" not in frame.columns:
-        raise DataError(f"{file}: no line begins with __label__. Write labels so: __label__a __label__b text")
+    if need_labels:
+        refuse_without_label_words(frame.columns, file)
     return _from_frame(frame, columns or TextDataSettings(), file, need_labels=need_labels)
 
 
@@ -131,18 +136,36 @@ def documents_from_frame(
 
 def _from_frame(frame: pl.DataFrame, settings: TextDataSettings, file: File, *, need_labels: bool) -> Documents:
     columns = find_text_columns(frame.columns, settings, file, need_labels=need_labels)
-    if frame.height == 0:
-        raise DataError(f"{file}: holds no rows. Give a file with one row a document")
-    documents = _documents(frame, columns, settings.separator, file)
-    if need_labels and documents.counts()["without_labels"] == len(documents):
-        raise DataError(
-            f"{file}: column '{columns.labels}' has no label in any of {len(documents):,} rows. "
-            "Name another column with --labels COLUMN"
-        )
+    refuse_empty(frame.height, file)
+    documents = documents_of(frame, columns, settings.separator, file)
+    if need_labels:
+        refuse_without_labels(documents.labels, columns, file)
     return documents
 
 
-def _documents(frame: pl.DataFrame, columns: TextColumns, separator: str, file: File) -> Documents:
+def refuse_empty(rows: int, file: File) -> None:
+    """Raise DataError if a file has no rows."""
+    if rows == 0:
+        raise DataError(f"{file}: holds no rows. Give a file with one row a document")
+
+
+def refuse_without_labels(labels: pl.Series, columns: TextColumns, file: File) -> None:
+    """Raise DataError if no document of a file has a label."""
+    if (labels.list.len() == 0).all():
+        raise DataError(
+            f"{file}: column '{columns.labels}' has no label in any of {len(labels):,} rows. "
+            "Name another column with --labels COLUMN"
+        )
+
+
+def refuse_without_label_words(names: list[str], file: File) -> None:
+    """Raise DataError if a file of lines (.txt), of which `names` are the columns, has none of labels."""
+    if file.kind == "lines" and "labels" not in names:
+        raise DataError(f"{file}: no line begins with __label__. Write labels so: __label__a __label__b text")
+
+
+def documents_of(frame: pl.DataFrame, columns: TextColumns, separator: str, file: File) -> Documents:
+    """Return the documents in a frame whose columns are known; errors as in `read_documents`."""
     if columns.labels:
         labels = read_labels(frame[columns.labels], separator, file)
     else:
@@ -170,15 +193,17 @@ def _ids(column: pl.Series, file: File) -> pl.Series:
             f"{file.place(row)}: no value in column '{column.name}'{file.fields(row)}. Every document needs an id: "
             "complete the row, or name another column with --id"
         )
-    if ids.is_duplicated().any():
-        raise _twice(ids, file)
+    refuse_twice(ids, file)
     return ids
 
 
-def _twice(ids: pl.Series, file: File) -> DataError:
+def refuse_twice(ids: pl.Series, file: File) -> None:
+    """Raise DataError if an id stands twice among those of a file's rows."""
+    if not ids.is_duplicated().any():
+        return
     again = int((~ids.is_first_distinct()).arg_max() or 0)
     first = int((ids == ids[again]).arg_max() or 0)
-    return DataError(
+    raise DataError(
         f"{file.place(again)}: id {ids[again]!r} stands at {file.place(first)} already. An id belongs to one "
         "document: remove one of the rows, or name another column with --id"
     )

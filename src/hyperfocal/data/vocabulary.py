@@ -33,7 +33,7 @@ class Vocabulary:
     @classmethod
     def of(cls, items: pl.Series) -> Vocabulary:
         """Build from every item of a log, in the order of their ids, so that row order does not matter."""
-        return cls(items.unique().sort().alias("item"))
+        return cls(items.unique().cast(pl.String).sort().alias("item"))
 
     def __len__(self) -> int:
         """Return L."""

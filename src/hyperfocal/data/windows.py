@@ -11,11 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hyperfocal.data.shuffling import buffers
 from hyperfocal.labels import SparseLabels
 from hyperfocal.sequences import Sequences
-
-BUFFER = 2**20  # windows that are shuffled together
-STRETCH = 2**12  # windows that stand together in the file, and stay in one buffer
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,9 +89,8 @@ def batches_by_length(lengths: Tensor, batch_size: int, generator: torch.Generat
     So padding costs little. A batch holds as many positions as `batch_size` windows of average length do, and the
     number of batches is that of batches of `batch_size`, whatever the generator draws.
 
-    More than BUFFER windows are dealt out buffer by buffer, so that what an epoch reads of a file at a time is small.
-    A buffer is many short stretches of the file, chosen by `seed`; the generator draws the order of the buffers, and
-    inside each of them everything that it draws for fewer windows.
+    More windows than a buffer holds are dealt out buffer by buffer (`shuffling.buffers`); inside each of them the
+    generator draws everything that it draws for fewer windows.
 
     Args:
         lengths: (W,) int64, 1 or more.
@@ -101,15 +98,8 @@ def batches_by_length(lengths: Tensor, batch_size: int, generator: torch.Generat
         generator: draws the order within equal lengths, and the order of the batches.
         seed: of the buffers, the same in each epoch.
     """
-    if len(lengths) <= BUFFER:
-        return _dealt(lengths, batch_size, generator)
-    stretches = torch.arange(len(lengths)).split(STRETCH)
-    mixed = torch.randperm(len(stretches), generator=torch.Generator().manual_seed(seed)).tolist()
-    size = BUFFER // STRETCH
-    buffers = [mixed[start : start + size] for start in range(0, len(mixed), size)]
     found = []
-    for place in torch.randperm(len(buffers), generator=generator).tolist():
-        windows = torch.cat([stretches[number] for number in buffers[place]])
+    for windows in buffers(len(lengths), generator, seed):
         found += [windows[batch] for batch in _dealt(lengths[windows], batch_size, generator)]
     return found
 

@@ -63,7 +63,7 @@ CLASSIFY = Rules(
         ("train.metric", "train.folds", SOME),
     ),
     fixed=("seed", "data", "train.folds"),
-    not_in_key=("seed", "train.threads", "train.checkpoint_seconds", "train.refit"),
+    not_in_key=("seed", "data.stream", "train.threads", "train.checkpoint_seconds", "train.refit"),
     story=True,
     bare=(),
     compared_on="documents",

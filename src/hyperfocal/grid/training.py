@@ -144,7 +144,7 @@ class TextTest:
 
     def checksum(self, keys: Sequence[str]) -> str:
         """Return a checksum of texts, labels and the points that are scored on them."""
-        return hash_of(self.documents.texts.to_list(), self.documents.labels.to_list(), *keys, self.refitted)
+        return hash_of(self.documents.all_texts().to_list(), self.documents.labels.to_list(), *keys, self.refitted)
 
     def evaluate(self, fitted: MultiLabelClassifier) -> dict[str, Any]:
         """Return the scores, but those of each label."""

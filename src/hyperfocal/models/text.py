@@ -25,7 +25,7 @@ class SparseRows:
 
     Attributes:
         indptr: (B + 1,) int64.
-        columns: (N,) int64 features.
+        columns: (N,) int64 features; int32 in a file, of which `select` makes int64.
         values: (N,) float32.
     """
 
@@ -42,7 +42,7 @@ class SparseRows:
         lengths = self.indptr.diff()[rows]
         indptr = functional.pad(lengths.cumsum(0), (1, 0))
         places = torch.repeat_interleave(self.indptr[rows] - indptr[:-1], lengths) + torch.arange(int(indptr[-1]))
-        return SparseRows(indptr, self.columns[places], self.values[places])
+        return SparseRows(indptr, self.columns[places].long(), self.values[places])
 
     def followed_by(self, other: SparseRows) -> SparseRows:
         """Return these rows, and after them the other ones, over the same columns."""

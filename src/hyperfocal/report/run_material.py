@@ -85,7 +85,7 @@ def _settings(run: RunFolder, job: str) -> tuple[dict[str, Any], dict[str, Any]]
     """Return all settings and those unlike the defaults; a run of an earlier version may lack some."""
     try:
         found = flattened(tomllib.loads(run.read_text(CONFIG)))
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # no TOML, a number of 5,000 digits, 100,000 brackets
         raise run.damaged(CONFIG, error) from None
     default = flattened(msgspec.to_builtins(DEFAULTS[job]()))
     changed = {

@@ -87,7 +87,8 @@ def restore_classifier(run: RunFolder, classifier: MultiLabelClassifier) -> None
 def _restore_labels(classifier: MultiLabelClassifier, facts: dict[str, Any]) -> None:
     classifier.vocabulary_ = Vocabulary.from_json(json.dumps(facts))
     classifier.counts_, classifier.num_documents_ = torch.tensor(facts["training_documents"]), int(facts["documents"])
-    classifier.indicator_ = None if facts["indicator"] is None else Indicator(int(facts["indicator"]))
+    width, names = facts["indicator"], classifier.vocabulary_.ids.to_list()
+    classifier.indicator_ = None if width is None else Indicator.from_json(width, names)
     if len(classifier.counts_) != len(classifier.vocabulary_):
         raise ValueError(f"{len(classifier.counts_):,} counts for {len(classifier.vocabulary_):,} labels")
 

@@ -23,6 +23,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 from torch import Tensor
 
+from hyperfocal.cache import default_cache
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.data.texts import Documents
 from hyperfocal.distributed import refuse_different
@@ -52,6 +53,7 @@ from hyperfocal.tasks.heads import Watch, cross_scores, refit_head, score_docume
 from hyperfocal.tasks.indicator import Indicator, as_label_lists
 from hyperfocal.tasks.label_predictions import label_rows
 from hyperfocal.tasks.label_scores import cross_decided, evaluation, micro_f1, table_of_labels, tier_scores
+from hyperfocal.tasks.streamed_texts import read_streamed, streams_texts
 from hyperfocal.tasks.text_training import encoder_to_tune, features_of, folds_of, train_and_score
 from hyperfocal.thresholds import Decisions, tune_decisions
 from hyperfocal.train import set_threads
@@ -175,9 +177,12 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         self.indicator_ = Indicator.of(labels)
         if self.indicator_ and isinstance(valid, tuple):
             self.indicator_.refuse_other(valid[1])
-        documents = texts if labels is None else Documents.from_lists(check_texts(texts), as_label_lists(labels))
-        data = prepare_texts(documents, _as_validation(valid), self.settings_)
+        documents: Any = texts if labels is None else Documents.from_lists(check_texts(texts), as_label_lists(labels))
         kept = None if cache is None else Path(cache)
+        if streams_texts(documents, self.settings_):
+            documents = read_streamed(documents, self.settings_.data)
+            kept = kept or default_cache()
+        data = prepare_texts(documents, _as_validation(valid), self.settings_)
         self._fit(data, run, resume, kept, watch, watch_encoding)
         return self
 
@@ -301,9 +306,9 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         """Train the head, or the encoder too, and return the (N, L) scores of the validation documents."""
         settings, width = self.settings_, self.features_.num_sparse
         if features is None:
-            train, valid = ((part.documents.texts, part.labels) for part in (data.train, data.valid))
+            train, valid = ((part.documents.all_texts(), part.labels) for part in (data.train, data.valid))
             self.head_, self.history_ = finetune(self.encoder_, train, valid, settings, run, resume=resume, watch=watch)
-            return self._scores(data.valid.documents.texts)
+            return self._scores(data.valid.documents.all_texts())
         self.head_, self.history_, scores = train_and_score(
             features, data, width, settings, run, resume=resume, watch=watch
         )
@@ -375,7 +380,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
 
     def _logits(self, texts: Any) -> Tensor:
         self._refuse_unfitted()
-        return self._scores(Documents.from_lists(check_texts(texts)).texts)
+        return self._scores(Documents.from_lists(check_texts(texts)).all_texts())
 
     def _scores(self, texts: pl.Series) -> Tensor:
         if self.encoder_ is None:
@@ -424,7 +429,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         found = as_documents(documents, self.settings_.data, need_labels=False)
         if found.id_column in ("labels", "scores"):
             raise ConfigError(f"column {found.id_column}: predictions have one of that name too. Rename the id's")
-        scores = self._scores(found.texts)
+        scores = self._scores(found.all_texts())
         rows = label_rows(scores, self._named(self._decided(scores)), self._names)
         return pl.DataFrame({found.id_column: found.ids, **rows})
 
@@ -438,7 +443,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         found = with_tree_labels(as_documents(documents, self.settings_.data), self.taxonomy_, self.settings_.data)
         labelled = number(found, self.vocabulary_)
         labelled.refuse_unlabelled("documents to score")
-        scores = self._scores(found.texts)
+        scores = self._scores(found.all_texts())
         decided = self._decided(scores)
         metrics = self._scored(scores, labelled.labels, decided, owners_of(found))
         table = table_of_labels(scores, decided, labelled.labels, self.counts_, self._names)

@@ -11,7 +11,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from hyperfocal.cache import hash_of, hash_texts
+from hyperfocal.cache import hash_array, hash_of, hash_texts
 from hyperfocal.config.classify import ClassifySettings, TextDataSettings
 from hyperfocal.data.stratify import refuse_shared_groups, split_documents
 from hyperfocal.data.taxonomy import Taxonomy, read_taxonomy
@@ -19,6 +19,8 @@ from hyperfocal.data.texts import Documents, documents_from_frame, read_document
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.labels import SparseLabels
+
+BLOCK = 100_000  # documents whose labels are lists at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +81,12 @@ class PreparedTexts:
         parts: list[Any] = [self.vocabulary.ids.to_list(), self.taxonomy and self.taxonomy.to_json()]
         for part in (self.train, self.valid):
             rows, groups = part.labels, part.documents.group_numbers()
-            parts += [hash_texts(part.documents.texts), rows.indptr.tolist(), rows.indices.tolist()]
-            parts.append(None if groups is None else groups.tolist())
+            parts += [
+                hash_texts(part.documents.texts),
+                hash_array(rows.indptr.numpy()),
+                hash_array(rows.indices.numpy()),
+            ]
+            parts.append(None if groups is None else hash_array(groups))
         return hash_of(*parts)
 
 
@@ -125,10 +131,15 @@ def prepare_texts(train: Any, valid: Any, settings: ClassifySettings) -> Prepare
     Raises:
         DataError: what cannot be read; no document has a label, or in validation none that training has.
         LeakError: a group, or an id, stands in `train` and in `valid`.
-        ConfigError: validation documents and cross-validation, which has no use for them.
+        ConfigError: validation documents and cross-validation, which has no use for them; data.stream = "on" for
+            documents in memory.
     """
     taxonomy = read_taxonomy(settings.data.taxonomy) if settings.data.taxonomy else None
     documents = as_documents(train, settings.data)
+    if settings.data.stream == "on" and isinstance(documents.texts, pl.Series):  # of a fit they are stored by now
+        raise ConfigError(
+            "data.stream = 'on' is not allowed in a grid: its points share documents in memory. Leave it out"
+        )
     if settings.train.folds:
         _refuse_validation(valid)
         others = None
@@ -174,11 +185,17 @@ def with_tree_labels(documents: Documents, taxonomy: Taxonomy | None, settings: 
             f"{len(missing):,} labels are not in the taxonomy, first {missing[0]!r}. Labels may be its ids or its "
             "names: correct them, add them to the taxonomy, or leave data.taxonomy out"
         )
-    labels = [list(dict.fromkeys(known[name] for name in row)) for row in documents.labels.to_list()]
-    series = pl.Series(documents.labels.name, labels, dtype=pl.List(pl.String))
-    if settings.add_parents:
-        series = taxonomy.add_parents(series)
-    return replace(documents, labels=series)
+    kind = pl.List(pl.Enum(taxonomy.ids))
+    blocks = (documents.labels.slice(start, BLOCK) for start in range(0, len(documents), BLOCK))
+    found = [_in_tree(block, known, taxonomy, settings).cast(kind) for block in blocks]
+    return replace(documents, labels=pl.concat(found) if found else documents.labels)
+
+
+def _in_tree(labels: pl.Series, known: dict[str, Any], taxonomy: Taxonomy, settings: TextDataSettings) -> pl.Series:
+    """Return a block of labels as ids of the taxonomy."""
+    rows = [list(dict.fromkeys(known[name] for name in row)) for row in labels.to_list()]
+    ids = pl.Series(labels.name, rows, dtype=pl.List(pl.String))
+    return taxonomy.add_parents(ids) if settings.add_parents else ids
 
 
 def with_parents(decided: SparseLabels, vocabulary: Vocabulary, taxonomy: Taxonomy) -> SparseLabels:
@@ -196,7 +213,7 @@ def with_parents(decided: SparseLabels, vocabulary: Vocabulary, taxonomy: Taxono
 def number(documents: Documents, vocabulary: Vocabulary) -> Labelled:
     """Return the documents with their labels numbered, and those that the vocabulary lacks counted."""
     lengths = documents.labels.list.len().fill_null(0).to_numpy()
-    names = documents.labels.explode().drop_nulls().cast(pl.String)
+    names = documents.labels.explode().drop_nulls()
     numbers = vocabulary.encode(names)
     owners = torch.from_numpy(np.repeat(np.arange(len(documents)), lengths))
     known = numbers >= 0

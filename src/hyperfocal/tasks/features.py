@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-import polars as pl
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from hyperfocal.cache import Arrays, cached, cached_vectors, digest_texts, hash_of, hash_texts
 from hyperfocal.config.classify import ClassifySettings, FeatureSettings
+from hyperfocal.data.mapped import map_blocks
 from hyperfocal.data.ngrams import Ngrams
+from hyperfocal.data.stored_texts import BLOCK_TEXTS, StoredTexts, Texts, text_blocks
 from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.models.encoder import EncoderSource, encode_texts, find_encoder
 from hyperfocal.models.text import Features, SparseRows
 
-FORMAT = 1  # of the cached arrays; a change of what they hold makes a new number
+FORMAT = 2  # of the cached arrays; a change of what they hold makes a new number
 Watch = Callable[[int, int], None]
 
 
@@ -41,7 +46,7 @@ class TextFeatures:
     encoder: EncoderSource | None
 
     @classmethod
-    def fit(cls, texts: pl.Series, settings: FeatureSettings, cache: Path | None = None) -> TextFeatures:
+    def fit(cls, texts: Texts, settings: FeatureSettings, cache: Path | None = None) -> TextFeatures:
         """Fit the n-grams on training texts and find the encoder.
 
         Raises:
@@ -60,31 +65,41 @@ class TextFeatures:
         """Return V, the columns of the sparse features; 0 without."""
         return 0 if self.ngrams is None else self.ngrams.num_columns
 
-    def make(self, texts: pl.Series, cache: Path | None = None, watch: Watch = lambda *_: None) -> Features:
-        """Return the features of texts; `watch` is called with (texts encoded, texts to encode now)."""
+    def make(self, texts: Texts, cache: Path | None = None, watch: Watch = lambda *_: None) -> Features:
+        """Return the features of texts; `watch` is called with (texts encoded, texts to encode now).
+
+        Those of stored texts are made block by block, and stay on disk.
+        """
         sparse = None if self.ngrams is None else self._sparse(self.ngrams, texts, cache)
         dense = None if self.encoder is None else self._dense(self.encoder, texts, cache, watch)
         return Features(sparse, dense)
 
-    def _sparse(self, ngrams: Ngrams, texts: pl.Series, cache: Path | None) -> SparseRows:
-        def make() -> Arrays:
-            matrix = ngrams.transform(texts)
-            return {
-                "indptr": matrix.indptr.astype(np.int64),
-                "columns": matrix.indices.astype(np.int64),
-                "values": matrix.data.astype(np.float32),
-            }
-
+    def _sparse(self, ngrams: Ngrams, texts: Texts, cache: Path | None) -> SparseRows:
         key = "" if cache is None else hash_of(FORMAT, "ngrams", _ngrams_checksum(ngrams), hash_texts(texts))
-        arrays = cached(cache, key, make)
+        with _room(texts, cache) as work:
+            arrays = cached(cache, key, partial(_ngram_rows, ngrams, texts, work))
         return SparseRows(*(torch.from_numpy(arrays[name]) for name in ("indptr", "columns", "values")))
 
-    def _dense(self, encoder: EncoderSource, texts: pl.Series, cache: Path | None, watch: Watch) -> Tensor:
+    def _dense(self, encoder: EncoderSource, texts: Texts, cache: Path | None, watch: Watch) -> Tensor:
+        if isinstance(texts, StoredTexts):
+            return self._stored_vectors(encoder, texts, cache, watch)
+
         def make(rows: NDArray[np.intp]) -> NDArray[np.float32]:
             return encode_texts(encoder, texts.gather(rows), batch=self.settings.encoder_batch, watch=watch)
 
         folder = None if cache is None else cache / f"encoder-{hash_of(FORMAT, encoder.checksum)}"
         return torch.from_numpy(cached_vectors(folder, digest_texts(texts), make))
+
+    def _stored_vectors(self, encoder: EncoderSource, texts: StoredTexts, cache: Path | None, watch: Watch) -> Tensor:
+        def vectors() -> Iterator[Arrays]:
+            for number, block in enumerate(texts.blocks()):
+                yield {"vectors": encode_texts(encoder, block, batch=self.settings.encoder_batch)}
+                watch(min((number + 1) * BLOCK_TEXTS, len(texts)), len(texts))
+
+        key = "" if cache is None else hash_of(FORMAT, "vectors", encoder.checksum, hash_texts(texts))
+        with _room(texts, cache) as work:
+            assert work is not None, "stored texts have one"
+            return torch.from_numpy(cached(cache, key, lambda: map_blocks(vectors(), work))["vectors"])
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads; a fine-tuned encoder is none of it."""
@@ -177,14 +192,43 @@ def resolve_kind(settings: FeatureSettings) -> FeatureSettings:
     return msgspec.structs.replace(settings, kind=kind)
 
 
-def _fit_ngrams(texts: pl.Series, settings: FeatureSettings, cache: Path | None) -> Ngrams:
-    def make() -> Arrays:
-        ngrams = Ngrams.fit(texts, settings)
+@contextmanager
+def _room(texts: Texts, cache: Path | None) -> Iterator[Path | None]:
+    """Give a folder to work on stored texts in, which is gone afterwards; texts in memory need none."""
+    if not isinstance(texts, StoredTexts):
+        yield None
+        return
+    if cache is not None:
+        cache.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".building-", dir=cache) as work:
+        yield Path(work)
+
+
+def _ngram_rows(ngrams: Ngrams, texts: Texts, work: Path | None) -> Arrays:
+    """Return the sparse rows of texts: those of stored texts in files of the folder `work`."""
+    blocks = (_sparse_block(ngrams.transform(block)) for block in text_blocks(texts))
+    arrays = next(blocks) if work is None else map_blocks(blocks, work)
+    lengths = arrays.pop("lengths")
+    return {"indptr": np.concatenate([[0], np.cumsum(lengths)]), **arrays}
+
+
+def _sparse_block(matrix: csr_matrix[np.float32]) -> Arrays:
+    return {
+        "lengths": np.diff(matrix.indptr).astype(np.int64),
+        "columns": matrix.indices.astype(np.int32),
+        "values": matrix.data.astype(np.float32),
+    }
+
+
+def _fit_ngrams(texts: Texts, settings: FeatureSettings, cache: Path | None) -> Ngrams:
+    def make(work: Path | None) -> Arrays:
+        ngrams = Ngrams.fit(texts, settings, work)
         terms = np.frombuffer(json.dumps(ngrams.terms).encode(), dtype=np.uint8)
         return {"terms": terms, **{f"weights-{name}": values for name, values in ngrams.weights.items()}}
 
     checksum = "" if cache is None else hash_texts(texts)
-    arrays = cached(cache, hash_of(FORMAT, "fit", _ngram_settings(settings), checksum), make)
+    with _room(texts, cache) as work:
+        arrays = cached(cache, hash_of(FORMAT, "fit", _ngram_settings(settings), checksum), partial(make, work))
     weights = {name.removeprefix("weights-"): array for name, array in arrays.items() if name != "terms"}
     terms = json.loads(bytes(arrays["terms"]))
     return Ngrams(settings, terms, {name: weights[name] for name in terms})

@@ -13,6 +13,8 @@ from scipy.sparse import csr_matrix, issparse
 from hyperfocal.errors import DataError
 from hyperfocal.labels import SparseLabels
 
+MOST_COLUMNS = 2**31 - 1  # of a scipy matrix that counts in int32
+
 
 @dataclass(frozen=True)
 class Indicator:
@@ -28,6 +30,19 @@ class Indicator:
     def of(cls, labels: Any) -> Indicator | None:
         """Return the width of an indicator matrix; None for lists of labels."""
         return cls(labels.shape[1]) if is_indicator(labels) else None
+
+    @classmethod
+    def from_json(cls, width: Any, names: list[str]) -> Indicator:
+        """Return the indicator of a run, whose labels are called so.
+
+        Raises:
+            DataError: no width of a matrix that has a column for each label.
+        """
+        if not isinstance(width, int) or not all(0 <= int(name) < width <= MOST_COLUMNS for name in names):
+            raise DataError(
+                f"an indicator matrix of {width!r:.20} columns cannot have the labels {', '.join(names[:3])}"
+            )
+        return cls(width)
 
     def refuse_other(self, labels: Any) -> None:
         """Raise DataError if validation labels are anything else than a matrix of as many columns."""

@@ -99,7 +99,7 @@ class Parts:
     def _read_json(self, path: Path) -> Any:
         try:
             return json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"{path}: is damaged ({error}). Remove the folder to start anew") from None
 
 

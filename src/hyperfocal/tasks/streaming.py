@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from hyperfocal.cache import Arrays, cached, default_cache, hash_of
+from hyperfocal.cache import default_cache, hash_of
 from hyperfocal.config.recommend import CAUSAL, RecommendSettings
 from hyperfocal.data.mapped import MappedLog, as_sequences, count_items, keep_users
 from hyperfocal.data.sequences import hold_out_last
@@ -23,8 +19,7 @@ from hyperfocal.data.splits import draw_users, refuse_shared_users
 from hyperfocal.data.stream import stream_log
 from hyperfocal.data.tables import Log
 from hyperfocal.data.vocabulary import Vocabulary
-from hyperfocal.distributed import local_processes
-from hyperfocal.errors import ConfigError, RunError
+from hyperfocal.errors import ConfigError
 from hyperfocal.models.baselines import STREAMED
 from hyperfocal.sequences import Sequences
 from hyperfocal.tasks.preparation import (
@@ -42,16 +37,12 @@ from hyperfocal.tasks.preparation import (
     validation_holdout,
     with_items,
 )
+from hyperfocal.tasks.streamed_files import FORMAT, is_large, kept, key_of
 
 logger = logging.getLogger("hyperfocal")
 
-FORMAT = 1  # of the cached arrays; a change of what they hold makes a new number
+FOLDER = "logs"  # of the cache
 MODELS = (*CAUSAL, *STREAMED)
-MEMORY_SHARE = (
-    1 / 16
-)  # of the memory: a larger file is streamed, for as rows and text it takes about ten times its size
-MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
-ENDS = 2**16  # bytes at either end of a file that tell it from another of its size and time
 
 
 def streams(log: Any, settings: RecommendSettings) -> bool:
@@ -66,7 +57,7 @@ def streams(log: Any, settings: RecommendSettings) -> bool:
     reason = _impossible(log, settings)
     if asked == "on" and reason:
         raise ConfigError(f"data.stream = 'on' is not allowed {reason}. Leave it out to read the log into memory")
-    return not reason and (asked == "on" or _is_large(Path(log)))
+    return not reason and (asked == "on" or is_large(Path(log)))
 
 
 def _impossible(log: Any, settings: RecommendSettings) -> str:
@@ -78,19 +69,6 @@ def _impossible(log: Any, settings: RecommendSettings) -> str:
     if settings.model.name not in MODELS:
         return f"with model {settings.model.name}. Those that learn from a streamed log: {', '.join(MODELS)}"
     return ""
-
-
-def _is_large(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size > MEMORY_SHARE * memory_bytes() / local_processes()
-
-
-def memory_bytes() -> int:
-    """Return the memory of the machine, or of the container if that is less."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(memory, int(MEMORY_LIMIT.read_text()))
-    except (OSError, ValueError):  # no container, or "max"
-        return memory
 
 
 def prepare_streamed(log: Any, valid: Any, valid_truth: Any, settings: RecommendSettings, items: Any) -> Prepared:
@@ -109,8 +87,9 @@ def prepare_streamed(log: Any, valid: Any, valid_truth: Any, settings: Recommend
     """
     refuse_truth_alone(valid, valid_truth)
     logger.info("%s: streamed through mapped files in %s", log, default_cache())
-    key = _key_of(Path(log), settings)
-    whole = MappedLog.from_arrays(_kept(key, lambda work: stream_log(log, settings.data, work).to_arrays()))
+    data = settings.data
+    key = key_of(Path(log), [data.user, data.item, data.order, data.order_kind])
+    whole = MappedLog.from_arrays(kept(FOLDER, key, lambda work: stream_log(log, data, work).to_arrays()))
     cut = cut_of(settings)
     refuse_short(whole.lengths, cut["history"], str(log))
     held_out = _held_out(whole, valid, settings)
@@ -142,46 +121,17 @@ def _validation_log(log: MappedLog, held_out: NDArray[np.bool_], valid: Any, set
     return found
 
 
-def _training_part(log: MappedLog, kept: NDArray[np.bool_], key: str) -> tuple[Vocabulary, Sequences]:
+def _training_part(log: MappedLog, trains: NDArray[np.bool_], key: str) -> tuple[Vocabulary, Sequences]:
     """Return the items of the training users, and what these did, in a file of their own.
 
     Args:
         log: U users.
-        kept: (U,) which train.
+        trains: (U,) which train.
         key: checksum of the log.
     """
-    known = count_items(log, kept) > 0
+    known = count_items(log, trains) > 0
     vocabulary = Vocabulary(log.ids.filter(pl.Series(known)))
     numbers = (np.cumsum(known) - 1).astype(np.int32)
-    key = hash_of(FORMAT, key, hashlib.sha256(kept.tobytes()).hexdigest())
-    arrays = _kept(key, lambda work: keep_users(log, kept, numbers, work / "items.bin"))
+    key = hash_of(FORMAT, key, hashlib.sha256(trains.tobytes()).hexdigest())
+    arrays = kept(FOLDER, key, lambda work: keep_users(log, trains, numbers, work / "items.bin"))
     return vocabulary, as_sequences(arrays, len(vocabulary))
-
-
-def _key_of(path: Path, settings: RecommendSettings) -> str:
-    """Return a checksum of what a streamed log depends on: the file's name, size, time and ends, and its columns."""
-    data = settings.data
-    columns = [data.user, data.item, data.order, data.order_kind]
-    try:
-        state = path.stat()
-        with path.open("rb") as file:
-            first = file.read(ENDS)
-            file.seek(max(state.st_size - ENDS, 0))
-            ends = hashlib.sha256(first + file.read()).hexdigest()
-    except OSError:  # reading it will say what is wrong
-        return hash_of(FORMAT, str(path), columns)
-    return hash_of(FORMAT, str(path.resolve()), state.st_size, state.st_mtime_ns, ends, columns)
-
-
-def _kept(key: str, make: Callable[[Path], Arrays]) -> Arrays:
-    """Return the arrays of the cache, mapped; or make them, in a folder that is gone afterwards, and keep them."""
-    folder = default_cache() / "logs"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".building-", dir=folder) as work:
-            return cached(folder, key, partial(make, Path(work)))
-    except OSError as error:
-        raise RunError(
-            f"cache {folder}: cannot be written ({error}). Free some space, or name another folder with the variable "
-            "HYPERFOCAL_CACHE"
-        ) from None

@@ -1,0 +1,73 @@
+"""Texts larger than memory: their bytes stand in one file, and some at a time are read back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+BLOCK_TEXTS = 10_000  # in memory at once
+
+
+@dataclass(frozen=True, eq=False)
+class StoredTexts:
+    """N texts in a file. It has of a polars series what documents need: a length, one text, some of them.
+
+    Attributes:
+        raw: the bytes of the file's texts, mapped. They are read beside the mapping, so that no page stays in memory.
+        starts: (N,) int64, the place in `raw` of each text's first byte.
+        lengths: (N,) int64, the bytes of each.
+        hashes: (N,) uint64, equal for equal texts.
+    """
+
+    raw: np.memmap[Any, np.dtype[np.uint8]]
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    hashes: NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.starts)
+
+    def __getitem__(self, row: int) -> str:
+        """Return one text."""
+        return self._read(slice(row, row + 1))[0]
+
+    def gather(self, rows: pl.Series) -> StoredTexts:
+        """Return the texts of the given row numbers, in that order."""
+        at = rows.to_numpy()
+        return StoredTexts(self.raw, self.starts[at], self.lengths[at], self.hashes[at])
+
+    def blocks(self) -> Iterator[pl.Series]:
+        """Yield the texts, BLOCK_TEXTS at a time."""
+        for start in range(0, len(self), BLOCK_TEXTS):
+            yield pl.Series("text", self._read(slice(start, start + BLOCK_TEXTS)), dtype=pl.String)
+
+    def _read(self, rows: slice) -> list[str]:
+        assert self.raw.filename is not None
+        places = zip(self.lengths[rows].tolist(), (self.starts[rows] + self.raw.offset).tolist(), strict=True)
+        with Path(self.raw.filename).open("rb") as file:
+            return [os.pread(file.fileno(), length, start).decode() for length, start in places]
+
+
+Texts = pl.Series | StoredTexts
+
+
+def text_blocks(texts: Texts) -> Iterator[pl.Series]:
+    """Yield texts in blocks that fit into memory: those that are in memory at once."""
+    yield from texts.blocks() if isinstance(texts, StoredTexts) else (texts,)
+
+
+def count_texts(texts: Texts) -> tuple[int, int]:
+    """Return how many texts are not empty, and how many of those are distinct."""
+    if isinstance(texts, StoredTexts):
+        hashes = texts.hashes[texts.lengths > 0]
+        return len(hashes), len(np.unique(hashes))
+    filled = texts.filter(texts != "")
+    return len(filled), filled.n_unique()

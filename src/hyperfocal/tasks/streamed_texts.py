@@ -1,0 +1,59 @@
+"""Documents larger than memory, made ready to be prepared: their texts in the cache, and their labels in memory."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from hyperfocal.cache import default_cache
+from hyperfocal.config.classify import ClassifySettings, TextDataSettings
+from hyperfocal.data.stream_documents import stored_documents, stream_documents
+from hyperfocal.data.texts import Documents
+from hyperfocal.errors import ConfigError
+from hyperfocal.tasks.streamed_files import is_large, kept, key_of
+
+logger = logging.getLogger("hyperfocal")
+
+FOLDER = "documents"  # of the cache
+
+
+def streams_texts(documents: Any, settings: ClassifySettings) -> bool:
+    """Return whether documents are streamed: a file, and either asked for, or too large for memory and possible.
+
+    Raises:
+        ConfigError: asked for where it is not possible.
+    """
+    asked = settings.data.stream
+    if asked == "off":
+        return False
+    reason = _impossible(documents, settings)
+    if asked == "on" and reason:
+        raise ConfigError(f"data.stream = 'on' is not allowed {reason}. Leave it out to read documents into memory")
+    return not reason and (asked == "on" or is_large(Path(documents)))
+
+
+def _impossible(documents: Any, settings: ClassifySettings) -> str:
+    """Return why documents cannot be streamed, or ""."""
+    if not isinstance(documents, str | Path):
+        return "for documents that are in memory already"
+    wanted = {
+        "train.folds": settings.train.folds,
+        "train.refit": settings.train.refit,
+        "features.finetune": settings.features.finetune,
+    }
+    name = next((name for name, value in wanted.items() if value), "")
+    return f"with {name}, which needs the features, or the texts, of all documents in memory" if name else ""
+
+
+def read_streamed(path: str | Path, settings: TextDataSettings) -> Documents:
+    """Return what `read_documents` returns, with the texts in the cache.
+
+    Raises:
+        DataError: as in `read_documents`.
+        RunError: the cache cannot be written.
+    """
+    logger.info("%s: streamed through mapped files in %s", path, default_cache() / FOLDER)
+    columns = [getattr(settings, name) for name in ("text", "labels", "separator", "id", "group")]
+    key = key_of(Path(path), columns)
+    return stored_documents(kept(FOLDER, key, lambda work: stream_documents(path, settings, work)))

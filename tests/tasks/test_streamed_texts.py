@@ -1,0 +1,139 @@
+"""A classifier that learns from streamed documents learns what it learns from documents in memory."""
+
+import logging
+import resource
+
+import pytest
+import torch
+
+from hyperfocal.config.classify import ClassifySettings, FeatureSettings, TextDataSettings, TextTrainSettings
+from hyperfocal.data import shuffling, stored_texts, stream_documents, term_counts
+from hyperfocal.data.synthetic_texts import make_corpus, write_corpus
+from hyperfocal.data.texts import read_documents
+from hyperfocal.errors import ConfigError, LeakError, RunError
+from hyperfocal.tasks import streamed_files, streamed_texts
+from hyperfocal.tasks.classify import MultiLabelClassifier
+from hyperfocal.tasks.features import TextFeatures
+from hyperfocal.tasks.streamed_texts import read_streamed, streams_texts
+
+FAST = {"features.kind": "ngrams", "train.epochs": 2, "train.threads": 1}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HYPERFOCAL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(stored_texts, "BLOCK_TEXTS", 50)
+    monkeypatch.setattr(stream_documents, "BLOCK_ROWS", 70)
+    monkeypatch.setattr(term_counts, "PENDING", 2_000)
+    monkeypatch.setattr(shuffling, "BUFFER", 128)
+    monkeypatch.setattr(shuffling, "STRETCH", 16)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("documents")
+    write_corpus(make_corpus(1_000), place)
+    return place
+
+
+def fitted(path, stream, out=None, valid=None, **settings):
+    chosen = FAST | {name.replace("__", "."): value for name, value in settings.items()} | {"data.stream": stream}
+    return MultiLabelClassifier(settings=chosen).fit(path, out=out, valid=valid)
+
+
+OPTIONS = [
+    {},
+    {"features__hashed": True, "features__max_features": 3_000, "head__name": "linear"},
+    {"features__char_ngrams": 4, "data__valid_fraction": 0.3},
+    {"data__taxonomy": "taxonomy.tsv", "data__add_parents": True},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=["words", "hashed", "characters", "parents"])
+def test_it_learns_the_same(folder, tmp_path, options):
+    if "data__taxonomy" in options:
+        options = options | {"data__taxonomy": str(folder / "taxonomy.tsv")}
+    path = folder / "train.jsonl"
+    found, expected = (fitted(path, stream, tmp_path / stream, **options) for stream in ("on", "off"))
+    assert found.fingerprint_ == expected.fingerprint_
+    for name, tensor in expected.head_.state_dict().items():
+        assert torch.equal(found.head_.state_dict()[name], tensor), name
+    assert str(found.metrics_) == str(expected.metrics_)  # some are nan
+    assert found.decisions_.thresholds.equal(expected.decisions_.thresholds)
+    for name in ("features.json", "labels.csv", "vocabulary.json"):
+        assert (tmp_path / "on" / name).read_bytes() == (tmp_path / "off" / name).read_bytes()
+    assert MultiLabelClassifier.load(tmp_path / "on").predict(["a text"]) == expected.predict(["a text"])
+
+
+def test_it_learns_the_same_beside_validation_documents(folder):
+    parts = folder / "train.jsonl", folder / "valid.jsonl"
+    found, expected = (fitted(parts[0], stream, valid=parts[1]) for stream in ("on", "off"))
+    assert str(found.metrics_) == str(expected.metrics_)
+    with pytest.raises(LeakError, match="are in training too"):
+        fitted(parts[0], "on", valid=parts[0])
+
+
+def test_an_encoder_reads_them_block_by_block(folder, cache):
+    settings, seen = FeatureSettings(kind="encoder"), []
+    path = folder / "valid.jsonl"
+    stored, texts = read_streamed(path, TextDataSettings()).texts, read_documents(path).texts
+    how = TextFeatures.fit(texts, settings)
+    found = how.make(stored, cache, lambda *done: seen.append(done))
+    torch.testing.assert_close(found.dense, how.make(texts).dense, atol=1e-5, rtol=1e-4)
+    assert seen[-1] == (len(texts), len(texts))
+    seen.clear()
+    assert how.make(stored, cache, lambda *done: seen.append(done)).dense.equal(found.dense)
+    assert not seen
+
+
+def test_a_second_run_reads_the_file_no_more(folder, monkeypatch, caplog):
+    path = folder / "train.jsonl"
+    with caplog.at_level(logging.INFO, "hyperfocal"):
+        expected = fitted(path, "on")
+    assert "streamed through mapped files" in caplog.text
+    monkeypatch.setattr(streamed_texts, "stream_documents", None)
+    assert fitted(path, "on").fingerprint_ == expected.fingerprint_
+
+
+def test_a_full_disk_leaves_nothing(folder, cache):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(RunError, match=r"cannot be written .* Free some space"):
+            read_streamed(folder / "train.jsonl", TextDataSettings())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list((cache / "documents").iterdir()) == []
+
+
+class TestWhen:
+    def test_a_file_too_large_for_memory(self, folder, monkeypatch):
+        path, settings = folder / "train.jsonl", ClassifySettings()
+        assert not streams_texts(path, settings)
+        monkeypatch.setattr(streamed_files, "memory_bytes", lambda: 1_000)
+        assert streams_texts(path, settings)
+        assert not streams_texts(path, ClassifySettings(data=TextDataSettings(stream="off")))
+        assert not streams_texts(path, ClassifySettings(train=TextTrainSettings(folds=3)))  # into memory, as ever
+        assert not streams_texts(read_documents(path), settings)
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"train": TextTrainSettings(folds=3)}, r"with train\.folds, which needs"),
+            ({"train": TextTrainSettings(refit=True)}, r"with train\.refit, which needs"),
+            ({"features": FeatureSettings(kind="encoder", finetune=True)}, r"with features\.finetune, which needs"),
+        ],
+    )
+    def test_what_is_not_possible_is_refused(self, folder, settings, message):
+        wanted = ClassifySettings(data=TextDataSettings(stream="on"), **settings)
+        with pytest.raises(ConfigError, match=rf"^data\.stream = 'on' is not allowed {message}"):
+            streams_texts(folder / "train.jsonl", wanted)
+
+    def test_texts_in_memory_are_refused(self):
+        with pytest.raises(ConfigError, match="for documents that are in memory"):
+            MultiLabelClassifier(settings={"data.stream": "on"}).fit(["a", "b"], [["x"], ["y"]])
