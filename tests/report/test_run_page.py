@@ -167,6 +167,7 @@ def test_a_counting_model_has_no_learning_curve(tmp_path):
         ("history.jsonl", "3\n", "history.jsonl is damaged"),
         ("config.toml", "[", "config.toml is damaged"),
         ("data.json", '{"job": "cook"}', "data.json is damaged (its job is 'cook', not classify or recommend)"),
+        ("data.json", '{"job": ["classify"]}', "data.json is damaged"),
         ("environment.json", "\x00", "environment.json is damaged"),
     ],
 )

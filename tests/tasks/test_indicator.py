@@ -20,7 +20,7 @@ class TestFile:
 
     @pytest.mark.parametrize("width", [3, 10**308, 1e3, "4", -1])
     def test_a_width_of_no_matrix_of_these_labels(self, width):
-        with pytest.raises(DataError, match="columns cannot have the labels 0, 3$"):
+        with pytest.raises(DataError, match=r"columns cannot have the labels 0, 3$"):
             Indicator.from_json(width, ["0", "3"])
 
 

@@ -75,10 +75,10 @@ def read_run(path: str | Path) -> RunMaterial:
 
 
 def _job(run: RunFolder) -> str:
-    job = _table_of(run, DATA).get("job", "recommend")  # the only one there was at first
+    job = str(_table_of(run, DATA).get("job", "recommend"))  # the only one there was at first
     if job not in DEFAULTS:
         raise run.damaged(DATA, ValueError(f"its job is {job!r}, not {' or '.join(DEFAULTS)}"))
-    return str(job)
+    return job
 
 
 def _settings(run: RunFolder, job: str) -> tuple[dict[str, Any], dict[str, Any]]:
