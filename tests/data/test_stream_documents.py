@@ -74,9 +74,20 @@ def test_any_documents_are_read_as_at_once(rows, suffix, identified):
         ("a.txt", "one\ntwo\nthree\nfour\n__label__a five\n\n__label__b __label__a six\n"),
         ("a.jsonl", '{"title": "t"}\n' * 4 + '{"body": "b", "labels": "a"}\n'),
         ("a.jsonl", '{"text": "t", "labels": ["a"]}\n' * 4 + '{"text": "b", "labels": "a|b"}\n'),
+        ("a.txt", "\ufeff__label__a one\ntwo\nthree\n\ufeff four\n\n__label__b five\n"),
         ("a.jsonl", '{"text": "t", "labels": 1}\n' * 4 + '{"text": null, "labels": null}\n'),
     ],
-    ids=["bar", "two marks", "space", "quotes", "late words", "late columns", "lists and text", "numbers"],
+    ids=[
+        "bar",
+        "two marks",
+        "space",
+        "quotes",
+        "late words",
+        "late columns",
+        "lists and text",
+        "byte order marks",
+        "numbers",
+    ],
 )
 def test_what_only_the_whole_file_tells(put, name, text):
     columns = TextDataSettings(group="copy_of") if "copy_of" in text else None

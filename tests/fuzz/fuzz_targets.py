@@ -12,7 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import polars as pl
@@ -30,9 +32,10 @@ from fuzz_damage import (
 from hypothesis import strategies as st
 from polars.testing.parametric import column, dataframes
 
-from hyperfocal.config.classify import ClassifySettings
+from hyperfocal.config.classify import ClassifySettings, TextDataSettings
 from hyperfocal.config.recipes import parse_override, resolve
 from hyperfocal.config.recommend import RecommendSettings
+from hyperfocal.data import stream_documents
 from hyperfocal.data.blocks import read_blocks, whole_users
 from hyperfocal.data.item_table import encode_items, fit_columns, read_items
 from hyperfocal.data.tables import log_from_frame, read_log, row_users
@@ -92,6 +95,13 @@ def _texts(path: Path) -> None:
     read_documents(path)
     for block in read_blocks(path, 5, readers=TEXT_READERS, row="a document"):
         documents_from_frame(block.frame, file=block.file, need_labels=False)
+    expected = read_documents(path)
+    with TemporaryDirectory() as work, patch.object(stream_documents, "BLOCK_ROWS", 5):
+        found = stream_documents.stored_documents(
+            stream_documents.stream_documents(path, TextDataSettings(), Path(work))
+        )
+        assert found.all_texts().to_list() == expected.texts.to_list()
+        assert found.labels.to_list() == expected.labels.to_list()
 
 
 def _items(path: Path) -> None:

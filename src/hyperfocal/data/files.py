@@ -93,7 +93,15 @@ class File:
 
     def open(self) -> IO[str]:
         """Open for reading text, unpacked; a byte order mark is left out."""
-        return TextIOWrapper(self.open_bytes(), encoding="utf-8-sig", newline="\n")
+        return TextIOWrapper(self.open_bytes(), encoding="utf-8-sig" if self.has_start else "utf-8", newline="\n")
+
+    @property
+    def has_start(self) -> bool:
+        """Return whether the bytes are the first of the file, where alone a byte order mark is none of the text.
+
+        A block of a CSV file begins with the file's header.
+        """
+        return self.first == 0 or self.kind == "csv"
 
     def place(self, row: int) -> str:
         """Return "FILE line 7" for a row number from 0; only errors ask, so it may read the file again."""
@@ -224,7 +232,7 @@ def _read_parquet(file: File) -> pl.DataFrame:
 
 def _read_jsonl(file: File) -> pl.DataFrame:
     with file.open_bytes() as packed:
-        raw = packed.read().removeprefix(BOM_UTF8)
+        raw = packed.read().removeprefix(BOM_UTF8 if file.has_start else b"")
     if not raw or raw.isspace():
         raise pl.exceptions.NoDataError
     return pl.read_ndjson(raw, infer_schema_length=None)

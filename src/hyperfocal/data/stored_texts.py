@@ -50,6 +50,8 @@ class StoredTexts:
             yield pl.Series("text", self._read(slice(start, start + BLOCK_TEXTS)), dtype=pl.String)
 
     def _read(self, rows: slice) -> list[str]:
+        if not self.lengths[rows].any():  # of a file without any text nothing is mapped
+            return [""] * len(self.lengths[rows])
         assert self.raw.filename is not None
         places = zip(self.lengths[rows].tolist(), (self.starts[rows] + self.raw.offset).tolist(), strict=True)
         with Path(self.raw.filename).open("rb") as file:
