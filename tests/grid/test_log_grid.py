@@ -245,7 +245,7 @@ def test_the_same_grid_again_trains_nothing(found, folder):
     again = job(folder)
     result = run_grid(again, GRID, "gru bce")
     assert again.watch.events == []
-    assert (result.winner, result.verdicts) == (found.winner, found.verdicts)
+    assert str((result.winner, result.verdicts)) == str((found.winner, found.verdicts))  # some are nan
 
 
 def test_winner_and_baseline_are_kept_and_test_is_scored_once(found, folder):

@@ -5,7 +5,7 @@ import torch
 from hyperfocal.data.sequences import Holdout
 from hyperfocal.labels import SparseLabels
 from hyperfocal.sequences import Sequences
-from hyperfocal.tasks.evaluation import report, score_ranker
+from hyperfocal.tasks.evaluation import report, score_ranker, score_users
 
 ITEMS = 12
 
@@ -60,3 +60,14 @@ def test_a_difference_without_any_spread_is_no_proof():
         "gru is not shown to differ from markov, the best baseline: map@1 1.0000 against 0.0000, a difference of "
         "+1.0000 (the same for every user, which says nothing about chance)."
     )
+
+
+def test_of_a_tail_that_few_users_meet_a_grid_is_told_no_difference():
+    counts = torch.full((ITEMS,), 100)
+    counts[2] = 1  # the next item of every third user
+    for users, known in ((57, False), (60, True)):  # 19 and 20 of them
+        values, resamples = score_users(prefers(2), holdout(users), counts, k=1)
+        assert values["tail.map@1"] == 1
+        assert bool(resamples["tail.map@1"].isfinite().all()) is known
+        assert resamples["map@1"].isfinite().all()
+    assert resamples["head.map@1"].isnan().all()

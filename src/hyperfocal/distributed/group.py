@@ -121,6 +121,8 @@ def lost_contact() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "CUDA error" in str(error):  # of this process, told late
+            raise
         raise TrainingError(
             f"process {rank()} of {world_size()} lost contact with another one ({_first_line(error)}). Its own message "
             "says why it ended. The last checkpoint is whole: start all processes again, with --resume"

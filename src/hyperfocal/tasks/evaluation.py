@@ -100,7 +100,8 @@ def score_users(
 
     Returns:
         metric -> mean, nan where there is nothing to average; "map@3" counts all true items, "tail.map@3" those of the
-        tail. And metric -> (1,000,) float64 for recall@10 and all kinds of map@k.
+        tail. And metric -> (1,000,) float64 for recall@10 and all kinds of map@k; nan, so that no difference is told,
+        in a bucket of which fewer users than `too_few` asks for have an item.
     """
     names = metric_names(k, len(counts))
     ranked, _ = rank_items(score, holdout.histories, _depth(names))
@@ -113,6 +114,8 @@ def score_users(
             columns[prefix + name][known] = values
     main = [name for name in columns if name.endswith(f"map@{k}") or name == "recall@10"]
     resampled = resampled_means(torch.stack([columns[name] for name in main], 1))
+    few = ["." in name and bool(too_few(int(columns[name].isfinite().sum()))) for name in main]  # in a bucket
+    resampled[:, few] = math.nan
     means = {name: float(column.nanmean()) for name, column in columns.items()}
     return means, dict(zip(main, resampled.T, strict=True))
 
