@@ -37,11 +37,12 @@ from hyperfocal.config.recommend import DataSettings, LossSettings, ModelSetting
 from hyperfocal.config.recommend import RecommendSettings as Settings
 from hyperfocal.data.windows import Windows, cut_windows
 from hyperfocal.labels import SparseLabels
+from hyperfocal.machine import set_threads
 from hyperfocal.metrics.ranking import rank_items, score_ranking
 from hyperfocal.models.baselines import fit_baseline
+from hyperfocal.optim import make_optimizer
 from hyperfocal.sequences import Sequences
 from hyperfocal.tasks.network import Network, make_loss, make_network, network_scorer
-from hyperfocal.train import make_optimizer, set_threads
 
 TOPICS = 50
 HISTORY = 8  # items that a user's targets follow

@@ -26,9 +26,9 @@ from hyperfocal.config.recipes import resolve
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data.synthetic import make_challenges, write_challenges
 from hyperfocal.labels import SparseLabels
+from hyperfocal.optim import make_optimizer
 from hyperfocal.tasks.network import make_loss, make_network
 from hyperfocal.tasks.recommend import Recommender
-from hyperfocal.train import make_optimizer
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "challenge_original.toml"
 ITEMS, BATCH, HISTORY, NEXT = 5_501, 256, 10, 3

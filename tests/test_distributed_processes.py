@@ -17,8 +17,8 @@ from distributed_cases import launch, log
 from hyperfocal.cli import main
 from hyperfocal.distributed import is_first, processes, rank, world_size
 from hyperfocal.errors import ConfigError, TrainingError
+from hyperfocal.machine import count_cores, set_threads
 from hyperfocal.runs import CHECKPOINT, MODEL, RunFolder
-from hyperfocal.train import count_cores, set_threads
 
 EPOCHS = 30
 SETTINGS = ["model.embedding_width=8", f"train.epochs={EPOCHS}", "train.patience=0", "train.checkpoint_seconds=0"]
@@ -208,9 +208,9 @@ class TestAlone:
         assert not (tmp_path / "grid").exists()
 
     def test_processes_share_the_cores_of_a_machine(self, monkeypatch):
-        monkeypatch.setattr("hyperfocal.train.local_processes", lambda: 3)
+        monkeypatch.setattr("hyperfocal.machine.local_processes", lambda: 3)
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-        monkeypatch.setattr("hyperfocal.train._quota", lambda: 100)
+        monkeypatch.setattr("hyperfocal.machine._quota", lambda: 100)
         monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as torchrun sets it where nobody did
         assert count_cores() == 2
         monkeypatch.setattr("torch.set_num_threads", lambda _: None)

@@ -11,7 +11,7 @@ ROWS = (
     ("errors",),
     ("config", "labels", "sequences", "distributed"),
     ("losses", "metrics", "data", "models", "optim"),
-    ("train", "runs", "thresholds", "cache"),
+    ("train", "machine", "runs", "thresholds", "cache"),
     ("tasks",),
     ("grid", "report", "serve"),
     ("demo",),

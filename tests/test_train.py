@@ -15,12 +15,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hyperfocal import train
+from hyperfocal import machine, train
 from hyperfocal.config.sections import TrainSettings
 from hyperfocal.errors import ConfigError, TrainingError
-from hyperfocal.optim import RowwiseAdagrad
+from hyperfocal.machine import set_threads
+from hyperfocal.optim import RowwiseAdagrad, make_optimizer, schedule_factor
 from hyperfocal.runs import CHECKPOINT, RunFolder
-from hyperfocal.train import Checkpoint, Job, Trainer, make_optimizer, schedule_factor, set_threads
+from hyperfocal.train import Checkpoint, Job, Trainer
 
 EXAMPLES, BATCH, EPOCHS = 22, 5, 3  # 5 steps an epoch, the last of 2 examples
 STEPS = 5
@@ -616,7 +617,7 @@ class TestThreads:
     @pytest.fixture(autouse=True)
     def _before(self, monkeypatch, tmp_path):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
-        monkeypatch.setattr(train, "CPU_SHARE", tmp_path / "cpu.max")
+        monkeypatch.setattr(machine, "CPU_SHARE", tmp_path / "cpu.max")
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         before = torch.get_num_threads()
         yield
@@ -642,7 +643,7 @@ class TestThreads:
         [("max 100000", 4), ("200000 100000", 2), ("50000 100000", 1), ("900000 100000", 4), ("", 4)],
     )
     def test_a_containers_share(self, share, threads):
-        train.CPU_SHARE.write_text(share + "\n")
+        machine.CPU_SHARE.write_text(share + "\n")
         assert set_threads(0) == set_threads(99) == threads
 
 

@@ -1,15 +1,17 @@
-"""Row-wise Adagrad: an optimizer that keeps one number a row, for matrices of a million rows and more."""
+"""Optimizers by name, the schedule of their rate, and row-wise Adagrad for matrices of a million rows and more."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.optim import Optimizer
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.optimizer import ParamsT
 
+from hyperfocal.config.sections import TrainSettings
 from hyperfocal.errors import ConfigError
 
 
@@ -85,3 +87,45 @@ def _mean_square(grad: Tensor) -> Tensor:
     flat = grad.flatten(1)
     norms: Tensor = torch.linalg.vector_norm(flat, dim=1)
     return norms.square_().div_(flat.shape[1])
+
+
+def make_optimizer(parameters: ParamsT, settings: TrainSettings) -> Optimizer:
+    """Return the optimizer that the settings name, of parameters or of groups of them."""
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optimizer == "sgd":
+        return SGD(parameters, rate, momentum=settings.momentum, weight_decay=decay, fused=True)
+    if settings.optimizer == "rowwise_adagrad":
+        return RowwiseAdagrad(parameters, rate, weight_decay=decay)
+    kind = Adam if settings.optimizer == "adam" else AdamW
+    return kind(parameters, rate, weight_decay=decay, fused=True)
+
+
+def clip_gradients(model: nn.Module, largest: float) -> None:
+    """Scale gradients so that their norm is at most `largest`; nn.utils.clip_grad_norm_ refuses sparse ones."""
+    parts = []
+    for parameter in model.parameters():
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()
+            parts.append(parameter.grad.values())  # a view
+        elif parameter.grad is not None:
+            parts.append(parameter.grad)
+    factor = (largest / (nn.utils.get_total_norm(parts) + 1e-6)).clamp(max=1)
+    for part in parts:
+        part.mul_(factor)
+
+
+def schedule_factor(settings: TrainSettings, step: int, total_steps: int) -> float:
+    """Return what the learning rate is multiplied with at a step, from 0.
+
+    In the w warm-up steps (step + 1) / w; then 1, or for "cosine" with t from 0 to 1 over the rest,
+    (1 + cos(pi t)) / 2.
+
+    >>> [schedule_factor(TrainSettings(warmup_steps=2, schedule="cosine"), step, 4) for step in (0, 1, 2, 3)]
+    [0.5, 1.0, 1.0, 0.5]
+    """
+    warmup = settings.warmup_steps
+    if step < warmup:
+        return (step + 1) / warmup
+    if settings.schedule == "constant":
+        return 1.0
+    return (1 + math.cos(math.pi * (step - warmup) / max(total_steps - warmup, 1))) / 2

@@ -10,22 +10,18 @@ gradients are summed, and all take the same step. So the result is that of one p
 from __future__ import annotations
 
 import math
-import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
-from torch.optim.optimizer import ParamsT
+from torch.optim import SGD, Optimizer
 
 from hyperfocal.config.sections import TrainSettings
 from hyperfocal.data.shuffling import batches_at_random
@@ -34,7 +30,6 @@ from hyperfocal.distributed import (
     any_process,
     gather_objects,
     is_first,
-    local_processes,
     on_first,
     rank,
     share_of,
@@ -43,9 +38,8 @@ from hyperfocal.distributed import (
     world_size,
 )
 from hyperfocal.errors import ConfigError, TrainingError
-from hyperfocal.optim import RowwiseAdagrad
+from hyperfocal.optim import clip_gradients, make_optimizer, schedule_factor
 
-CPU_SHARE = Path("/sys/fs/cgroup/cpu.max")
 LOG_STEPS = 50  # steps between two looks at the loss; each look waits for the device
 
 
@@ -211,7 +205,7 @@ class Trainer:
         loss.backward()
         sum_gradients(self.job.model.parameters())
         if settings.clip_norm:
-            _clip_gradients(self.job.model, settings.clip_norm)
+            clip_gradients(self.job.model, settings.clip_norm)
         for optimizer in self.optimizers:
             optimizer.step()
         return loss.detach()
@@ -339,17 +333,6 @@ def _of_process(name: str, number: int) -> str:
     return f"{name}.{number}" if number else name
 
 
-def make_optimizer(parameters: ParamsT, settings: TrainSettings) -> Optimizer:
-    """Return the optimizer that the settings name, of parameters or of groups of them."""
-    rate, decay = settings.learning_rate, settings.weight_decay
-    if settings.optimizer == "sgd":
-        return SGD(parameters, rate, momentum=settings.momentum, weight_decay=decay, fused=True)
-    if settings.optimizer == "rowwise_adagrad":
-        return RowwiseAdagrad(parameters, rate, weight_decay=decay)
-    kind = Adam if settings.optimizer == "adam" else AdamW
-    return kind(parameters, rate, weight_decay=decay, fused=True)
-
-
 def _make_optimizers(job: Job) -> list[Optimizer]:
     """Return the optimizer that the settings name, and after it the one of the sparse parameters, if there are any."""
     apart = {id(parameter) for parameter in (*job.sparse, *job.slow)}
@@ -358,88 +341,6 @@ def _make_optimizers(job: Job) -> list[Optimizer]:
         groups.insert(0, {"params": list(job.slow), "lr": job.slow_learning_rate})
     optimizers = [make_optimizer(groups, job.settings)]
     return [*optimizers, SGD(job.sparse, job.sparse_learning_rate)] if job.sparse else optimizers
-
-
-def _clip_gradients(model: nn.Module, largest: float) -> None:
-    """As nn.utils.clip_grad_norm_, which refuses sparse gradients."""
-    parts = []
-    for parameter in model.parameters():
-        if parameter.grad is not None and parameter.grad.is_sparse:
-            parameter.grad = parameter.grad.coalesce()
-            parts.append(parameter.grad.values())  # a view
-        elif parameter.grad is not None:
-            parts.append(parameter.grad)
-    factor = (largest / (nn.utils.get_total_norm(parts) + 1e-6)).clamp(max=1)
-    for part in parts:
-        part.mul_(factor)
-
-
-def schedule_factor(settings: TrainSettings, step: int, total_steps: int) -> float:
-    """Return what the learning rate is multiplied with at a step, from 0.
-
-    In the w warm-up steps (step + 1) / w; then 1, or for "cosine" with t from 0 to 1 over the rest,
-    (1 + cos(pi t)) / 2.
-
-    >>> [schedule_factor(TrainSettings(warmup_steps=2, schedule="cosine"), step, 4) for step in (0, 1, 2, 3)]
-    [0.5, 1.0, 1.0, 0.5]
-    """
-    warmup = settings.warmup_steps
-    if step < warmup:
-        return (step + 1) / warmup
-    if settings.schedule == "constant":
-        return 1.0
-    return (1 + math.cos(math.pi * (step - warmup) / max(total_steps - warmup, 1))) / 2
-
-
-def training_device(asked: str = "auto") -> str:
-    """Return "cpu" or "cuda"; "auto" is cuda where torch sees such a device.
-
-    Raises:
-        ConfigError: cuda was asked for and there is none.
-    """
-    found = torch.cuda.is_available()
-    if asked == "cuda" and not found:
-        raise ConfigError("train.device = 'cuda' is not allowed: torch sees no CUDA device here. Expected auto or cpu")
-    return "cuda" if found and asked != "cpu" else "cpu"
-
-
-def set_threads(asked: int) -> int:
-    """Let torch use that many CPU threads, never more than this process has cores; return how many.
-
-    0 asks for as many as the variable OMP_NUM_THREADS says, else one a core. A container's share counts as cores.
-    """
-    threads = min(asked or allowed_threads(), count_cores())
-    torch.set_num_threads(threads)
-    return threads
-
-
-def allowed_threads() -> int:
-    """Return how many threads the variable OMP_NUM_THREADS allows, never more than the cores; without it the cores.
-
-    A 1 in one of several processes of this machine is torchrun's own default and says nothing.
-    """
-    allowed, cores = os.environ.get("OMP_NUM_THREADS", ""), count_cores()
-    if local_processes() > 1 and allowed == "1":
-        return cores
-    return min((int(allowed) if allowed.isdecimal() else 0) or cores, cores)
-
-
-def count_cores() -> int:
-    """Return the cores that this process may use, its share of them beside others that train the same model.
-
-    A container's share counts as cores.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(min(cores, _quota()) // local_processes(), 1)
-
-
-def _quota() -> int:
-    """Return the processors that a container's share amounts to, at least 1; without a limit a large number."""
-    try:
-        share, period = CPU_SHARE.read_text().split()
-        return max(int(share) // int(period), 1)
-    except (OSError, ValueError):  # no container, or "max"
-        return sys.maxsize
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperfocal.train import count_cores
+from hyperfocal.machine import count_cores
 
 from .command_cases import TINY, done, invoke, names_below, process, refused, rows, write
 

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from hyperfocal.cli.recommend_grid import parse_axis
-from hyperfocal.train import count_cores
+from hyperfocal.machine import count_cores
 
 from .command_cases import done, invoke, names_below, process, refused
 

@@ -11,7 +11,7 @@ from hyperfocal.errors import ConfigError, DataError, LeakError, RunError
 from hyperfocal.grid.points import Point
 from hyperfocal.grid.reading import read_grid
 from hyperfocal.grid.search import check_metric, run_grid
-from hyperfocal.train import count_cores
+from hyperfocal.machine import count_cores
 
 GRID = gammas(None, 2, 3, seeds=2)
 BASELINE = "no_cap_no_focal"

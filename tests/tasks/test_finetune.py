@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from hyperfocal.errors import ConfigError, RunError
+from hyperfocal.machine import training_device
 from hyperfocal.models.encoder import load_encoder
 from hyperfocal.tasks.classify import MultiLabelClassifier
 from hyperfocal.tasks.finetune import embed, encode
-from hyperfocal.train import training_device
 
 WORDS = ["red", "white", "dark", "wine", "beer", "car"]
 # A text has the label of the word it begins with: the order decides, and a bag of words cannot know.

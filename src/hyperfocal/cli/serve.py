@@ -52,11 +52,11 @@ def serve(run: Path, host: str, port: int, workers: int, engine: str, batch: int
     if missing:
         raise ConfigError(INSTALL.format(", ".join(missing)))
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch starts its pool: a worker is a core
+    from hyperfocal.machine import count_cores
     from hyperfocal.serve.http import Limits
     from hyperfocal.serve.server import Service, bind
     from hyperfocal.serve.server import serve as serve_alone
     from hyperfocal.serve.workers import serve_with_workers
-    from hyperfocal.train import count_cores
 
     if workers > count_cores():
         raise ConfigError(f"--workers {workers}: there are {count_cores()} cores, and a worker takes one. Give fewer")

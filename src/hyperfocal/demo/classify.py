@@ -18,6 +18,7 @@ from hyperfocal.grid.points import baseline_name
 from hyperfocal.grid.reading import read_grid
 from hyperfocal.grid.search import GridJob, run_grid
 from hyperfocal.grid.training import TextSource, check_workers
+from hyperfocal.machine import count_cores
 from hyperfocal.report.grid_files import write_table
 from hyperfocal.report.grid_page import write_grid_report
 from hyperfocal.report.grid_progress import GridProgress
@@ -26,7 +27,6 @@ from hyperfocal.report.grid_table import grid_report
 from hyperfocal.report.label_tables import data_lines, test_report
 from hyperfocal.report.page import line_of
 from hyperfocal.report.tables import print_commands, print_lines
-from hyperfocal.train import count_cores
 
 CAPS, GAMMAS = [None, 7.0], [None, 3.0]
 

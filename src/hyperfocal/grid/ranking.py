@@ -20,6 +20,7 @@ from hyperfocal.data.tables import Log
 from hyperfocal.errors import ConfigError, LeakError
 from hyperfocal.grid.material import Reached
 from hyperfocal.grid.points import Point
+from hyperfocal.machine import set_threads
 from hyperfocal.metrics.frequency import BUCKETS
 from hyperfocal.metrics.ranking import Scorer
 from hyperfocal.metrics.ranking_verdict import rankings
@@ -29,7 +30,6 @@ from hyperfocal.tasks.evaluation import metric_names, score_users
 from hyperfocal.tasks.network import network_scorer, train_network
 from hyperfocal.tasks.preparation import Prepared, as_log, cut_of, prepare, recut, shortest_history
 from hyperfocal.tasks.recommend import Recommender
-from hyperfocal.train import set_threads
 
 WIDEST = 10  # of recall@10, which is kept where the catalogue has so many items
 

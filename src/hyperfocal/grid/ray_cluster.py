@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from hyperfocal.errors import ConfigError, RunError
-from hyperfocal.train import count_cores
+from hyperfocal.machine import count_cores
 
 ATTEMPTS = 3  # at reaching the head
 ANSWER_SECONDS = 5.0  # for a head that is asked whether it is there

@@ -19,9 +19,9 @@ from hyperfocal.grid.results import Result, outcomes
 from hyperfocal.grid.rules import flat_settings
 from hyperfocal.grid.store import Store
 from hyperfocal.grid.training import check_workers
+from hyperfocal.machine import allowed_threads, count_cores
 from hyperfocal.metrics.verdict import Verdict, verdicts
 from hyperfocal.runs import CONFIG, DATA
-from hyperfocal.train import allowed_threads, count_cores
 
 STORE = "grid.sqlite"
 WINNER_BY = "tuned.macro_f1"

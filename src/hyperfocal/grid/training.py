@@ -19,13 +19,13 @@ from hyperfocal.grid.material import Reached
 from hyperfocal.grid.points import Point
 from hyperfocal.grid.rules import flat_settings
 from hyperfocal.labels import SparseLabels
+from hyperfocal.machine import set_threads
 from hyperfocal.metrics.verdict import LABELS, Families
 from hyperfocal.models.encoder import find_encoder
 from hyperfocal.tasks.classify import MultiLabelClassifier
 from hyperfocal.tasks.documents import PreparedTexts, as_documents, number, prepare_texts, with_tree_labels
 from hyperfocal.tasks.features import Made, TextFeatures, check_training, resolve_kind
 from hyperfocal.tasks.label_scores import score_labels
-from hyperfocal.train import set_threads
 
 NOT_BETTER = ("calibration_error", "labels_per_document", "labels_without_truth")  # where more is not better
 

@@ -30,6 +30,7 @@ from hyperfocal.distributed import refuse_different
 from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import frequency_bias
+from hyperfocal.machine import set_threads
 from hyperfocal.models.text import Features
 from hyperfocal.runs import CONFIG, RunFolder
 from hyperfocal.tasks.classifier_files import keep_classifier, restore_classifier
@@ -56,7 +57,6 @@ from hyperfocal.tasks.label_scores import cross_decided, evaluation, micro_f1, t
 from hyperfocal.tasks.streamed_texts import read_streamed, streams_texts
 from hyperfocal.tasks.text_training import encoder_to_tune, features_of, folds_of, train_and_score
 from hyperfocal.thresholds import Decisions, tune_decisions
-from hyperfocal.train import set_threads
 
 
 class UnfittedError(RunError, NotFittedError):

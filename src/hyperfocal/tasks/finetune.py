@@ -23,11 +23,12 @@ from hyperfocal.errors import RunError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import frequency_bias
 from hyperfocal.losses.reduction import divisor
+from hyperfocal.machine import training_device
 from hyperfocal.models.encoder import find_encoder, load_encoder
 from hyperfocal.models.text import Features, TextHead
 from hyperfocal.runs import ENCODER, RunFolder
 from hyperfocal.tasks.heads import VALIDATION, Watch, make_head, make_loss, score_documents, train_job
-from hyperfocal.train import Job, Portion, training_device
+from hyperfocal.train import Job, Portion
 
 Encoder = Any  # a SentenceTransformer; heavy imports are inside
 

@@ -26,6 +26,7 @@ from hyperfocal.losses import (
 )
 from hyperfocal.losses.reduction import divisor
 from hyperfocal.losses.sampling import SampledLoss
+from hyperfocal.machine import training_device
 from hyperfocal.metrics.ranking import Scorer, rank_items, score_ranking
 from hyperfocal.models.items import ItemFeatures
 from hyperfocal.models.sequence import CausalNetwork, ConcatMLP
@@ -33,7 +34,7 @@ from hyperfocal.runs import RunFolder
 from hyperfocal.sequences import Sequences
 from hyperfocal.tasks.folders import checkpoint_keeper, restore
 from hyperfocal.tasks.preparation import Prepared
-from hyperfocal.train import Job, Portion, Progress, Trainer, seed_process, training_device
+from hyperfocal.train import Job, Portion, Progress, Trainer, seed_process
 
 Network = ConcatMLP | CausalNetwork
 

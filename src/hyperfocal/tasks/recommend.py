@@ -22,6 +22,7 @@ from hyperfocal.data.tables import Log
 from hyperfocal.data.vocabulary import encode_log
 from hyperfocal.distributed import refuse_different
 from hyperfocal.errors import ConfigError, RunError
+from hyperfocal.machine import set_threads
 from hyperfocal.metrics.ranking import NO_ITEM, Scorer, rank_items
 from hyperfocal.models.baselines import (
     KINDS,
@@ -43,7 +44,7 @@ from hyperfocal.tasks.preparation import Prepared, as_log, hold_out, prepare
 from hyperfocal.tasks.recommender_files import keep_recommender, restore_recommender
 from hyperfocal.tasks.streaming import prepare_streamed, streams
 from hyperfocal.tasks.updating import refuse_update, updated
-from hyperfocal.train import Progress, set_threads
+from hyperfocal.train import Progress
 
 LogLike = Log | pl.DataFrame | str | Path
 Watch = Callable[[Progress, int], None]

@@ -12,6 +12,7 @@ from torch import Tensor
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.data.stratify import stratified_folds
 from hyperfocal.errors import DataError
+from hyperfocal.machine import training_device
 from hyperfocal.models.encoder import load_encoder
 from hyperfocal.models.text import Features, TextHead
 from hyperfocal.runs import RunFolder
@@ -19,7 +20,6 @@ from hyperfocal.tasks.documents import Labelled, PreparedTexts
 from hyperfocal.tasks.features import TextFeatures
 from hyperfocal.tasks.features import Watch as EncodingWatch
 from hyperfocal.tasks.heads import Watch, cross_scores, score_documents, train_head
-from hyperfocal.train import training_device
 
 
 def encoder_to_tune(features: TextFeatures, settings: ClassifySettings) -> Any:

@@ -23,6 +23,7 @@ from hyperfocal.data.tables import Log
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.errors import ConfigError, DataError, RunError
 from hyperfocal.labels import SparseLabels
+from hyperfocal.machine import set_threads
 from hyperfocal.metrics.ranking import Scorer
 from hyperfocal.models.baselines import Baseline, refuse_size
 from hyperfocal.models.items import ItemFeatures
@@ -32,7 +33,7 @@ from hyperfocal.tasks.evaluation import score_ranker
 from hyperfocal.tasks.items import as_features, with_popularity
 from hyperfocal.tasks.network import train_network, widened_network
 from hyperfocal.tasks.preparation import Prepared, as_log, cut_of, training_examples
-from hyperfocal.train import Progress, set_threads
+from hyperfocal.train import Progress
 
 if TYPE_CHECKING:
     from hyperfocal.tasks.recommend import Recommender
