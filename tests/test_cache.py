@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperfocal.cache import NAMES, VARIABLE, cached, cached_vectors, default_cache, digest_texts, hash_of, hash_texts
+from hyperfocal.cache import NAMES, VARIABLE, cached, cached_vectors, default_cache, digest_texts, hash_of
+from hyperfocal.data.stored_texts import hash_texts
 from hyperfocal.errors import RunError
 
 quick = settings(deadline=None, max_examples=60)
@@ -341,7 +342,8 @@ class TestHashes:
 
     def test_a_hash_is_the_same_in_every_process(self):
         """Python's own hash of a text is not."""
-        code = "from hyperfocal.cache import *; import polars; print(hash_of('a', 1), hash_texts(polars.Series(['b'])))"
+        code = "from hyperfocal.cache import *; from hyperfocal.data.stored_texts import hash_texts; import polars; "
+        code += "print(hash_of('a', 1), hash_texts(polars.Series(['b'])))"
         outputs = {
             subprocess.run(
                 [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, check=True

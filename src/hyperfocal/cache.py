@@ -16,7 +16,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from hyperfocal.data.stored_texts import Texts, text_blocks
 from hyperfocal.errors import RunError
 
 Arrays = dict[str, NDArray[Any]]
@@ -28,16 +27,6 @@ def default_cache() -> Path:
     """Return the folder that the variable HYPERFOCAL_CACHE names, else ~/.cache/hyperfocal."""
     asked = os.environ.get(VARIABLE, "")
     return Path(asked) if asked else Path.home() / ".cache" / "hyperfocal"
-
-
-def hash_texts(texts: Texts) -> str:
-    """Return a checksum of texts and their order."""
-    digest = hashlib.sha256()
-    for block in text_blocks(texts):
-        for text in block.to_list():
-            raw = text.encode()
-            digest.update(len(raw).to_bytes(8, "little") + raw)
-    return digest.hexdigest()
 
 
 def digest_texts(texts: pl.Series) -> NDArray[np.bytes_]:

@@ -6,6 +6,7 @@ import json
 import polars as pl
 import pytest
 
+from hyperfocal.data import blocks
 from hyperfocal.data.blocks import Seen, read_blocks, whole_users
 from hyperfocal.data.files import File, read_frame
 from hyperfocal.data.tables import row_users
@@ -125,3 +126,12 @@ def test_names_seen_are_known_again():
     assert seen.again(pl.Series(["a", "b", "a"])) is None
     assert seen.again(pl.Series(["c"])) is None
     assert seen.again(pl.Series(["d", "c", "a"])) == 1
+
+
+def test_a_block_of_long_lines_ends_before_it_has_all_its_rows(put, monkeypatch):
+    monkeypatch.setattr(blocks, "MOST_BYTES", 500)
+    monkeypatch.setattr(blocks, "AT_ONCE", 2)
+    path = put("log.csv", "user,item\n" + "".join(f"u{row:02},{'x' * 100}\n" for row in range(20)))
+    found = [block.frame for block in read_blocks(path, 15)]
+    assert [len(frame) for frame in found] == [6, 6, 6, 2]  # 630 bytes, after 420 that are not enough
+    assert pl.concat(found)["user"].to_list() == [f"u{row:02}" for row in range(20)]

@@ -75,6 +75,8 @@ def test_any_documents_are_read_as_at_once(rows, suffix, identified):
         ("a.jsonl", '{"title": "t"}\n' * 4 + '{"body": "b", "labels": "a"}\n'),
         ("a.jsonl", '{"text": "t", "labels": ["a"]}\n' * 4 + '{"text": "b", "labels": "a|b"}\n'),
         ("a.txt", "\ufeff__label__a one\ntwo\nthree\n\ufeff four\n\n__label__b five\n"),
+        ("a.jsonl", '{"text": "t", "labels": 1.0, "m": [1]}\n' * 4 + '{"text": "t", "labels": 1.0, "m": [{"a": 1}]}\n'),
+        ("a.csv", "text,labels,tags\n" + "x,a|b,\"['q']\"\n" * 5),
         ("a.jsonl", '{"text": "t", "labels": 1}\n' * 4 + '{"text": null, "labels": null}\n'),
     ],
     ids=[
@@ -86,6 +88,8 @@ def test_any_documents_are_read_as_at_once(rows, suffix, identified):
         "late columns",
         "lists and text",
         "byte order marks",
+        "1.0",
+        "tags",
         "numbers",
     ],
 )

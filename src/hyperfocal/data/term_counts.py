@@ -9,8 +9,10 @@ from typing import Any
 import polars as pl
 from numpy.typing import NDArray
 
-PENDING = 4_000_000  # n-grams whose counts wait in memory
-PARTS = 64  # that the n-grams on disk are dealt out to; one at a time is merged
+PENDING = 2_000_000  # n-grams whose counts wait in memory
+PARTS = 64  # files of each block of counts that goes to disk, by the hash of the n-gram
+SCHEMA = {"term": pl.String, "documents": pl.Int64, "times": pl.Int64}
+MERGED = 2_000_000  # about so many counts are merged at once: all of some n-grams
 
 
 class TermCounts:
@@ -21,12 +23,12 @@ class TermCounts:
     """
 
     def __init__(self, work: Path) -> None:
-        self._work, self._written = work, 0
+        self._work, self._files, self._rows = work, 0, 0
         self._pending: list[pl.DataFrame] = []
 
     def add(self, terms: list[str], documents: NDArray[Any], times: NDArray[Any]) -> None:
         """Add a block: its distinct n-grams, in how many of its texts each stands, and how often."""
-        self._pending.append(pl.DataFrame({"term": terms, "documents": documents, "times": times}))
+        self._pending.append(pl.DataFrame({"term": terms, "documents": documents, "times": times}, SCHEMA))
         if sum(map(len, self._pending)) > PENDING:
             self._write()
 
@@ -38,18 +40,23 @@ class TermCounts:
         Returns:
             columns term, documents and times, in the order of the names.
         """
-        kept = [_most_frequent(part, min_documents, limit) for part in self._parts()]
-        return _most_frequent(pl.concat(kept), min_documents, limit).sort("term")
+        kept = pl.DataFrame(schema=SCHEMA)
+        for part in self._parts():
+            enough = part.filter(pl.col("documents") >= min_documents)
+            kept = pl.concat([kept, enough]).sort(["times", "term"], descending=[True, False]).head(limit)
+        return kept.sort("term")
 
     def _parts(self) -> Iterator[pl.DataFrame]:
         """Yield the counts of all blocks, in parts of which none has an n-gram of another."""
-        if not self._written:
+        if not self._files:
             yield _summed(self._pending)
             return
-        if self._pending:
-            self._write()
+        self._write()
+        shares = -(-self._rows // (PARTS * MERGED))  # of a part, of which each is read anew
         for folder in sorted(self._work.glob("part-*")):
-            yield _summed([pl.read_ipc(path) for path in folder.iterdir()])
+            for share in range(shares):
+                own = pl.col("term").hash(0) // PARTS % shares == share
+                yield _summed([pl.read_ipc(path).filter(own) for path in folder.iterdir()])
 
     def _write(self) -> None:
         """Write what waits, each n-gram to its part."""
@@ -59,14 +66,11 @@ class TermCounts:
         for (part,), rows in parted.partition_by("part", as_dict=True, include_key=False).items():
             folder = self._work / f"part-{part:03}"
             folder.mkdir(exist_ok=True)
-            rows.write_ipc(folder / f"{self._written:06}.arrow", compression="lz4")
-        self._written += 1
+            rows.write_ipc(folder / f"{self._files:06}.arrow", compression="lz4")
+        self._files += 1
+        self._rows += len(counts)
 
 
 def _summed(counts: list[pl.DataFrame]) -> pl.DataFrame:
-    return pl.concat(counts).group_by("term").agg(pl.col("documents").sum(), pl.col("times").sum())
-
-
-def _most_frequent(counts: pl.DataFrame, min_documents: int, limit: int) -> pl.DataFrame:
-    enough = counts.filter(pl.col("documents") >= min_documents)
-    return enough.sort(["times", "term"], descending=[True, False]).head(limit)
+    both = pl.concat([pl.DataFrame(schema=SCHEMA), *counts])
+    return both.group_by("term").agg(pl.col("documents").sum(), pl.col("times").sum())

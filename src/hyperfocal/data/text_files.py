@@ -30,7 +30,10 @@ def _read_jsonl(file: File) -> pl.DataFrame:
 
 
 def _plain(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if value is None or isinstance(value, str):
+        return value
+    text = json.dumps(value, ensure_ascii=False)
+    return text.removesuffix(".0") if isinstance(value, float) else text  # as `as_text` writes numbers
 
 
 def _read_lines(file: File) -> pl.DataFrame:

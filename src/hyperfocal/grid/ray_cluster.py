@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 
 from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.machine import count_cores
 
 ATTEMPTS = 3  # at reaching the head
 ANSWER_SECONDS = 5.0  # for a head that is asked whether it is there
+Found = TypeVar("Found")
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}  # progress is ours to show
 
 
@@ -120,6 +123,26 @@ def check_head(address: str) -> None:
             if attempt == ATTEMPTS:
                 raise RunError(_lost(f"its head at {address} does not answer: {error}")) from error
             time.sleep(attempt)
+
+
+def answer_of(call: Callable[[], Found], head: str) -> Found:
+    """Return what a call to the cluster gives, which waits for the head.
+
+    Raises:
+        RunError: the head at host:port no longer answers. Left alone, Ray would end the process after a minute.
+    """
+    answer: Future[Found] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(call())
+        except BaseException as error:  # raised where it is waited for
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    while not wait([answer], timeout=ANSWER_SECONDS).done:
+        check_head(head)
+    return answer.result()
 
 
 @contextmanager

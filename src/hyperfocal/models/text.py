@@ -39,7 +39,7 @@ class SparseRows:
 
     def select(self, rows: Tensor) -> SparseRows:
         """Return the given rows ((N,) int64), in that order."""
-        lengths = self.indptr.diff()[rows]
+        lengths = self.indptr[rows + 1] - self.indptr[rows]
         indptr = functional.pad(lengths.cumsum(0), (1, 0))
         places = torch.repeat_interleave(self.indptr[rows] - indptr[:-1], lengths) + torch.arange(int(indptr[-1]))
         return SparseRows(indptr, self.columns[places].long(), self.values[places])

@@ -89,7 +89,7 @@ def _gain(row: Row, by: str, layout: Layout) -> str:
     """Return what the winner gains in the metric that chose it; without a comparison in that, all that is known."""
     assert row.verdict is not None, "asked of compared points only"
     found = row.change(by)
-    if row.baseline or row.words.startswith(TOO_FEW) or math.isnan(found.percent.mean):
+    if row.baseline or row.words.startswith(TOO_FEW) or math.isnan(found.percent.low):
         return row.verdict.sentence
     mean, low, high = found.percent
     return (

@@ -157,7 +157,8 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
             out: run folder; it gets checkpoints while training goes on.
             resume: continue the run in `out`, or start it if there is none.
             overwrite: replace the run in `out`.
-            cache: folder in which features are kept for the next time; None keeps none.
+            cache: folder in which features are kept for the next time; None keeps none, but for documents that are
+                streamed (data.stream), which go through the folder of HYPERFOCAL_CACHE.
             watch: called with (progress, steps an epoch) as training goes on.
             watch_encoding: called with (texts encoded, texts to encode now).
 
@@ -250,8 +251,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         began, texts = perf_counter(), data.train.documents.texts
         self.fingerprint_ = data.fingerprint()
         self.features_ = made.how if made else TextFeatures.fit(texts, self.settings_.features, cache)
-        encoder = self.features_.encoder
-        refuse_different("documents or an encoder", f"{self.fingerprint_} {encoder.checksum if encoder else 'none'}")
+        refuse_different("documents or an encoder", f"{self.fingerprint_} {self.features_.checksum}")
         if run is not None and resume:
             self._begin(run, resume=True)
         features = self._prepare(data, cache, watch_encoding, made)
@@ -267,8 +267,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
             keep_classifier(run, self)
 
     def _begin(self, run: RunFolder, *, resume: bool) -> None:
-        encoder = self.features_.encoder
-        begin_run(run, self.settings_, self.fingerprint_, encoder.checksum if encoder else "", resume=resume)
+        begin_run(run, self.settings_, self.fingerprint_, self.features_.checksum, resume=resume)
 
     def _resolve(self, resumed: RunFolder | None) -> ClassifySettings:
         asked = {

@@ -11,8 +11,9 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from hyperfocal.cache import hash_array, hash_of, hash_texts
+from hyperfocal.cache import hash_array, hash_of
 from hyperfocal.config.classify import ClassifySettings, TextDataSettings
+from hyperfocal.data.stored_texts import hash_texts
 from hyperfocal.data.stratify import refuse_shared_groups, split_documents
 from hyperfocal.data.taxonomy import Taxonomy, read_taxonomy
 from hyperfocal.data.texts import Documents, documents_from_frame, read_documents

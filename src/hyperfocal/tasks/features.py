@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from hyperfocal.cache import Arrays, cached, cached_vectors, digest_texts, hash_of, hash_texts
+from hyperfocal.cache import Arrays, cached, cached_vectors, default_cache, digest_texts, hash_of
 from hyperfocal.config.classify import ClassifySettings, FeatureSettings
 from hyperfocal.data.mapped import map_blocks
 from hyperfocal.data.ngrams import Ngrams
-from hyperfocal.data.stored_texts import BLOCK_TEXTS, StoredTexts, Texts, text_blocks
+from hyperfocal.data.stored_texts import StoredTexts, Texts, hash_texts, text_blocks
 from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.models.encoder import EncoderSource, encode_texts, find_encoder
 from hyperfocal.models.text import Features, SparseRows
+from hyperfocal.tasks.streamed_files import kept
 
-FORMAT = 2  # of the cached arrays; a change of what they hold makes a new number
+FORMAT = 1  # of the cached arrays; a change of what they hold makes a new number
+NGRAMS_FORMAT = 2
 Watch = Callable[[int, int], None]
 
 
@@ -61,6 +62,12 @@ class TextFeatures:
         return cls(settings, ngrams, encoder)
 
     @property
+    def checksum(self) -> str:
+        """Return a checksum of n-grams and encoder."""
+        ngrams = "" if self.ngrams is None else _ngrams_checksum(self.ngrams)
+        return hash_of(ngrams, "" if self.encoder is None else self.encoder.checksum)
+
+    @property
     def num_sparse(self) -> int:
         """Return V, the columns of the sparse features; 0 without."""
         return 0 if self.ngrams is None else self.ngrams.num_columns
@@ -75,9 +82,8 @@ class TextFeatures:
         return Features(sparse, dense)
 
     def _sparse(self, ngrams: Ngrams, texts: Texts, cache: Path | None) -> SparseRows:
-        key = "" if cache is None else hash_of(FORMAT, "ngrams", _ngrams_checksum(ngrams), hash_texts(texts))
-        with _room(texts, cache) as work:
-            arrays = cached(cache, key, partial(_ngram_rows, ngrams, texts, work))
+        key = hash_of(NGRAMS_FORMAT, "ngrams", _ngrams_checksum(ngrams), _checksum(texts, cache))
+        arrays = _kept(texts, cache, key, partial(_ngram_rows, ngrams, texts))
         return SparseRows(*(torch.from_numpy(arrays[name]) for name in ("indptr", "columns", "values")))
 
     def _dense(self, encoder: EncoderSource, texts: Texts, cache: Path | None, watch: Watch) -> Tensor:
@@ -92,14 +98,18 @@ class TextFeatures:
 
     def _stored_vectors(self, encoder: EncoderSource, texts: StoredTexts, cache: Path | None, watch: Watch) -> Tensor:
         def vectors() -> Iterator[Arrays]:
-            for number, block in enumerate(texts.blocks()):
+            done = 0
+            for block in texts.blocks():
                 yield {"vectors": encode_texts(encoder, block, batch=self.settings.encoder_batch)}
-                watch(min((number + 1) * BLOCK_TEXTS, len(texts)), len(texts))
+                done += len(block)
+                watch(done, len(texts))
 
-        key = "" if cache is None else hash_of(FORMAT, "vectors", encoder.checksum, hash_texts(texts))
-        with _room(texts, cache) as work:
+        def make(work: Path | None) -> Arrays:
             assert work is not None, "stored texts have one"
-            return torch.from_numpy(cached(cache, key, lambda: map_blocks(vectors(), work))["vectors"])
+            return map_blocks(vectors(), work)
+
+        key = hash_of(FORMAT, "vectors", encoder.checksum, hash_texts(texts))
+        return torch.from_numpy(_kept(texts, cache, key, make)["vectors"])
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads; a fine-tuned encoder is none of it."""
@@ -192,16 +202,16 @@ def resolve_kind(settings: FeatureSettings) -> FeatureSettings:
     return msgspec.structs.replace(settings, kind=kind)
 
 
-@contextmanager
-def _room(texts: Texts, cache: Path | None) -> Iterator[Path | None]:
-    """Give a folder to work on stored texts in, which is gone afterwards; texts in memory need none."""
-    if not isinstance(texts, StoredTexts):
-        yield None
-        return
-    if cache is not None:
-        cache.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".building-", dir=cache) as work:
-        yield Path(work)
+def _kept(texts: Texts, cache: Path | None, key: str, make: Callable[[Path | None], Arrays]) -> Arrays:
+    """Return arrays from the cache, or make them; those of stored texts in a folder that is gone afterwards."""
+    if isinstance(texts, StoredTexts):
+        return kept(cache or default_cache(), key, make)
+    return cached(cache, key, partial(make, None))
+
+
+def _checksum(texts: Texts, cache: Path | None) -> str:
+    """Return a checksum of texts, where it is needed."""
+    return "" if cache is None and isinstance(texts, pl.Series) else hash_texts(texts)
 
 
 def _ngram_rows(ngrams: Ngrams, texts: Texts, work: Path | None) -> Arrays:
@@ -226,9 +236,9 @@ def _fit_ngrams(texts: Texts, settings: FeatureSettings, cache: Path | None) -> 
         terms = np.frombuffer(json.dumps(ngrams.terms).encode(), dtype=np.uint8)
         return {"terms": terms, **{f"weights-{name}": values for name, values in ngrams.weights.items()}}
 
-    checksum = "" if cache is None else hash_texts(texts)
-    with _room(texts, cache) as work:
-        arrays = cached(cache, hash_of(FORMAT, "fit", _ngram_settings(settings), checksum), partial(make, work))
+    how = "stored" if isinstance(texts, StoredTexts) else "fit"  # of equally frequent n-grams they may keep others
+    key = hash_of(NGRAMS_FORMAT, how, _ngram_settings(settings), _checksum(texts, cache))
+    arrays = _kept(texts, cache, key, make)
     weights = {name.removeprefix("weights-"): array for name, array in arrays.items() if name != "terms"}
     terms = json.loads(bytes(arrays["terms"]))
     return Ngrams(settings, terms, {name: weights[name] for name in terms})

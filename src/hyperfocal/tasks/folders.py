@@ -83,28 +83,28 @@ def read_settings(kind: type[Job], run: RunFolder) -> Job:
     return from_toml(kind, run.read_text(CONFIG), str(run.path / CONFIG), whole=run.is_as_written(CONFIG))
 
 
-def begin_run(run: RunFolder, settings: Section, fingerprint: str, encoder: str = "", *, resume: bool) -> None:
+def begin_run(run: RunFolder, settings: Section, fingerprint: str, features: str = "", *, resume: bool) -> None:
     """Write what makes the folder a run, or make sure that the run to resume is of the same data.
 
     Args:
         run: the folder.
         settings: of the run.
         fingerprint: checksum of the data and the split.
-        encoder: checksum of the encoder that reads texts, "" without.
+        features: checksum of what texts are turned into: of n-grams and encoder; "" without texts.
         resume: whether the run is to be there already.
 
     Raises:
-        RunError: it is of other data, or was begun with another encoder; it cannot be written.
+        RunError: it is of other data, or was begun with other features; it cannot be written.
     """
     identity = {"job": NAMES[type(settings).__name__], "fingerprint": fingerprint}
-    identity |= {"encoder": encoder} if encoder else {}
+    identity |= {"features": features} if features else {}
     if not resume:
         run.clear()
         run.write_json(DATA, identity)
         run.write_text(CONFIG, to_toml(settings))
     elif run.read_json(DATA) != identity:
         raise RunError(
-            f"run {run.path}: was trained on other data, with another split or another encoder. "
+            f"run {run.path}: was trained on other data, with another split, other n-grams or another encoder. "
             "Give the same files to resume, or start anew with --overwrite"
         )
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from functools import partial
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hyperfocal.cache import Arrays, cached, default_cache, hash_of
+import polars as pl
+
+from hyperfocal.cache import Arrays, cached, hash_of
 from hyperfocal.distributed import local_processes
 from hyperfocal.errors import RunError
 
@@ -47,18 +49,21 @@ def key_of(path: Path, columns: list[Any]) -> str:
     return hash_of(FORMAT, str(path.resolve()), state.st_size, state.st_mtime_ns, ends, columns)
 
 
-def kept(name: str, key: str, make: Callable[[Path], Arrays]) -> Arrays:
-    """Return the arrays of a folder of the cache, mapped; or make them, in a folder that is gone then, and keep them.
+def kept(folder: Path, key: str, make: Callable[[Path], Arrays]) -> Arrays:
+    """Return the arrays of a folder, mapped; or make them, in a folder beside that is gone then, and keep them.
 
     Raises:
-        RunError: the cache cannot be written.
+        RunError: the folder cannot be written.
     """
-    folder = default_cache() / name
-    try:
+
+    def build() -> Arrays:
         folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".building-", dir=folder) as work:
-            return cached(folder, key, partial(make, Path(work)))
-    except OSError as error:
+        return make(Path(room.enter_context(TemporaryDirectory(prefix=".building-", dir=folder))))
+
+    try:
+        with ExitStack() as room:
+            return cached(folder, key, build)
+    except (OSError, pl.exceptions.PolarsError) as error:  # polars writes too
         raise RunError(
             f"cache {folder}: cannot be written ({error}). Free some space, or name another folder with the variable "
             "HYPERFOCAL_CACHE"

@@ -15,8 +15,6 @@ from hyperfocal.tasks.streamed_files import is_large, kept, key_of
 
 logger = logging.getLogger("hyperfocal")
 
-FOLDER = "documents"  # of the cache
-
 
 def streams_texts(documents: Any, settings: ClassifySettings) -> bool:
     """Return whether documents are streamed: a file, and either asked for, or too large for memory and possible.
@@ -53,7 +51,8 @@ def read_streamed(path: str | Path, settings: TextDataSettings) -> Documents:
         DataError: as in `read_documents`.
         RunError: the cache cannot be written.
     """
-    logger.info("%s: streamed through mapped files in %s", path, default_cache() / FOLDER)
+    folder = default_cache() / "documents"
+    logger.info("%s: streamed through mapped files in %s", path, folder)
     columns = [getattr(settings, name) for name in ("text", "labels", "separator", "id", "group")]
     key = key_of(Path(path), columns)
-    return stored_documents(kept(FOLDER, key, lambda work: stream_documents(path, settings, work)))
+    return stored_documents(kept(folder, key, lambda work: stream_documents(path, settings, work)))

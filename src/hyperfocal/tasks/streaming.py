@@ -41,7 +41,6 @@ from hyperfocal.tasks.streamed_files import FORMAT, is_large, kept, key_of
 
 logger = logging.getLogger("hyperfocal")
 
-FOLDER = "logs"  # of the cache
 MODELS = (*CAUSAL, *STREAMED)
 
 
@@ -89,7 +88,7 @@ def prepare_streamed(log: Any, valid: Any, valid_truth: Any, settings: Recommend
     logger.info("%s: streamed through mapped files in %s", log, default_cache())
     data = settings.data
     key = key_of(Path(log), [data.user, data.item, data.order, data.order_kind])
-    whole = MappedLog.from_arrays(kept(FOLDER, key, lambda work: stream_log(log, data, work).to_arrays()))
+    whole = MappedLog.from_arrays(kept(_folder(), key, lambda work: stream_log(log, data, work).to_arrays()))
     cut = cut_of(settings)
     refuse_short(whole.lengths, cut["history"], str(log))
     held_out = _held_out(whole, valid, settings)
@@ -103,6 +102,10 @@ def prepare_streamed(log: Any, valid: Any, valid_truth: Any, settings: Recommend
     counts = describe(train, examples, holdout, whole.ties) | {"streamed": True}
     prepared = Prepared(vocabulary, whole.users.clear(), train, examples, train_holdout, holdout, counts)
     return prepared if items is None else with_items(prepared, items, settings)
+
+
+def _folder() -> Path:
+    return default_cache() / "logs"
 
 
 def _held_out(log: MappedLog, valid: Any, settings: RecommendSettings) -> NDArray[np.bool_]:
@@ -133,5 +136,5 @@ def _training_part(log: MappedLog, trains: NDArray[np.bool_], key: str) -> tuple
     vocabulary = Vocabulary(log.ids.filter(pl.Series(known)))
     numbers = (np.cumsum(known) - 1).astype(np.int32)
     key = hash_of(FORMAT, key, hashlib.sha256(trains.tobytes()).hexdigest())
-    arrays = kept(FOLDER, key, lambda work: keep_users(log, trains, numbers, work / "items.bin"))
+    arrays = kept(_folder(), key, lambda work: keep_users(log, trains, numbers, work / "items.bin"))
     return vocabulary, as_sequences(arrays, len(vocabulary))
