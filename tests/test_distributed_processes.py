@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from distributed_cases import launch, log
 from hyperfocal.cli import main
 from hyperfocal.distributed import is_first, processes, rank, world_size
+from hyperfocal.distributed.group import lost_contact
 from hyperfocal.errors import ConfigError, TrainingError
 from hyperfocal.machine import count_cores, set_threads
 from hyperfocal.runs import CHECKPOINT, MODEL, RunFolder
@@ -216,3 +217,15 @@ class TestAlone:
         monkeypatch.setattr("torch.set_num_threads", lambda _: None)
         assert set_threads(0) == set_threads(5) == 2
         assert set_threads(1) == 1
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("no room"), RuntimeError("CUDA error: an illegal memory access")], ids=str
+)
+def test_an_error_of_this_process_is_no_lost_contact(error):
+    with pytest.raises(type(error)) as caught, lost_contact():
+        raise error
+    assert caught.value is error
+    said = r"process 0 of 1 lost contact with another one \(Connection closed\)"
+    with pytest.raises(TrainingError, match=said), lost_contact():
+        raise RuntimeError("Connection closed")

@@ -102,6 +102,7 @@ def _texts(path: Path) -> None:
         )
         assert found.all_texts().to_list() == expected.texts.to_list()
         assert found.labels.to_list() == expected.labels.to_list()
+        assert found.counts() == expected.counts()
 
 
 def _items(path: Path) -> None:
