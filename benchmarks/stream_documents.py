@@ -1,9 +1,9 @@
 """Documents larger than memory: what streaming them, their n-grams and some training steps take at three sizes.
 
     python benchmarks/stream_documents.py                        100, 200 and 400 thousand documents, about ten minutes
-    python benchmarks/stream_documents.py --documents 40_000     a quarter, a half and all of that
+    python benchmarks/stream_documents.py --documents 4_000_000 --length 2   what a document costs beside its text
 
-The documents are made up: 100 words each from 200,000 whose frequency falls as a power of their rank, 3 of 200 labels.
+The documents are made up: their words are of 200,000 whose frequency falls as a power of their rank, 3 of 200 labels.
 A process of its own reads the file as `classify fit` does with data.stream=on, splits, counts n-grams of one and two
 words, makes the features, takes the training steps and scores the validation documents. Its memory is counted twice:
 what it holds itself (anonymous pages, looked at 20 times a second), and with the pages of mapped files, which the
@@ -38,7 +38,7 @@ from hyperfocal.tasks.features import TextFeatures
 from hyperfocal.tasks.heads import head_loss, make_head, make_loss, score_documents
 from hyperfocal.tasks.streamed_texts import read_streamed
 
-WORDS, LABELS, LENGTH = 200_000, 200, 100
+WORDS, LABELS = 200_000, 200
 VALIDATION = 500  # documents held out, whatever the size
 BLOCK = 10_000  # documents written at once
 TARGET = 10_000_000
@@ -46,14 +46,14 @@ LIMIT_GB = 4.0
 STATUS = Path("/proc/self/status")
 
 
-def write_documents(path: Path, documents: int) -> None:
+def write_documents(path: Path, documents: int, length: int) -> None:
     """Write the documents block by block."""
     rng = np.random.default_rng(0)
     words = np.array([f"w{number:x}" for number in rng.permutation(WORDS)])
     with path.open("w") as file:
         for start in range(0, documents, BLOCK):
             rows = min(BLOCK, documents - start)
-            texts = words[(WORDS * rng.random((rows, LENGTH)) ** 3).astype(np.int64)]
+            texts = words[(WORDS * rng.random((rows, length)) ** 3).astype(np.int64)]
             labels = (LABELS * rng.random((rows, 3)) ** 2).astype(np.int64)
             for row, (text, names) in enumerate(zip(texts, labels.tolist(), strict=True), start):
                 file.write(json.dumps({"id": f"d{row}", "text": " ".join(text), "labels": names}) + "\n")
@@ -109,10 +109,10 @@ def build(path: Path, cache: Path, documents: int, steps: int) -> dict[str, floa
     return {**dict(zip(parts, np.diff(times).tolist(), strict=True)), **peaks}
 
 
-def measure(folder: Path, documents: int, steps: int) -> dict[str, float]:
+def measure(folder: Path, documents: int, length: int, steps: int) -> dict[str, float]:
     """Return what a process of its own takes for so many documents."""
     path, cache = folder / "documents.jsonl", folder / "cache"
-    write_documents(path, documents)
+    write_documents(path, documents, length)
     command = [sys.executable, __file__, "--build", str(path), "--documents", str(documents), "--steps", str(steps)]
     done = subprocess.run(
         command, env=os.environ | {"HYPERFOCAL_CACHE": str(cache)}, stdout=subprocess.PIPE, check=True
@@ -140,6 +140,7 @@ def main() -> None:
     """Measure three sizes, or, in a process of its own, build one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=int, default=400_000, help="the largest of three sizes")
+    parser.add_argument("--length", type=int, default=100, help="words of a document")
     parser.add_argument("--steps", type=int, default=20, help="training steps at each size")
     parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -150,7 +151,7 @@ def main() -> None:
     sizes, found = [arguments.documents // part for part in (4, 2, 1)], []
     for documents in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            found.append(measure(Path(folder), documents, arguments.steps))
+            found.append(measure(Path(folder), documents, arguments.length, arguments.steps))
     report(sizes, found, arguments.steps)
 
 
