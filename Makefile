@@ -42,7 +42,7 @@ format: setup  ## rewrite the source in the house format
 	$(BIN)/ruff check --fix .
 
 bench: setup  ## the benchmarks that need no data of others; hours: run them with nothing else running
-	for name in loss_op train_step online report serve checkpoint_cost million_labels stream_build kill_resume ray_grid; do \
+	for name in loss_op train_step online report serve checkpoint_cost million_labels stream_build stream_documents kill_resume ray_grid; do \
 		$(BIN)/python benchmarks/$$name.py || exit; done
 
 # Tools of a release, in an environment of their own: nothing here depends on them.

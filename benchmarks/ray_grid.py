@@ -1,6 +1,6 @@
 """A grid on two Ray nodes against two local workers: how fast, and what is left when a node is killed in the middle.
 
-    python benchmarks/ray_grid.py [--points 24] [--epochs 15] [--documents 2000] [--kill]
+    python benchmarks/ray_grid.py [--points 24] [--epochs 150] [--documents 2000] [--kill]
 
 The points are equal: one configuration, a seed each, as many epochs. Both sides do them in two halves, by turns
 (local, Ray, local, Ray), each with two points at a time and one thread a point, from the first claim to the last result
@@ -70,7 +70,7 @@ def main() -> None:
     """Run both and print rates and ratio; or kill a node and print what the store holds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--points", type=int, default=24)
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=150, help="the work of a point: 150 are 5 s")
     parser.add_argument("--documents", type=int, default=2_000)
     parser.add_argument("--kill", action="store_true", help="kill a node in the middle instead of measuring")
     options = parser.parse_args()
