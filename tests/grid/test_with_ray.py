@@ -313,18 +313,18 @@ def test_a_share_that_no_node_has_is_refused(nodes):
 
 
 @contextmanager
-def command(folder, *options):
+def command(folder, *options, stdout=subprocess.DEVNULL, epochs=100):
     """Give a running `classify grid` of six points, in a session of its own."""
     rows = zip(documents().ids, documents().texts, documents().labels.to_list(), strict=True)
     lines = [json.dumps({"id": name, "text": text, "labels": labels}) + "\n" for name, text, labels in rows]
     (folder / "docs.jsonl").write_text("".join(lines))
-    values = {**TINY, "train.epochs": 100, "train.patience": 0}
+    values = {**TINY, "train.epochs": epochs, "train.patience": 0}
     assignments = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
     axes = ["--caps", "none", "--gammas", "none,2", "--seeds", "3", "--out", folder / "grid"]
     words = [sys.executable, "-m", "hyperfocal", "classify", "grid", folder / "docs.jsonl", *assignments, *axes]
     variables = os.environ | {"HYPERFOCAL_CACHE": str(folder / "cache"), "COLUMNS": "200"}
     with subprocess.Popen(
-        [*map(str, words), *options], env=variables, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        [*map(str, words), *options], env=variables, stderr=subprocess.PIPE, stdout=stdout, text=True
     ) as process:
         yield process
         process.kill()
@@ -350,6 +350,19 @@ def test_ctrl_c_gives_back_what_runs(nodes, tmp_path):
         assert "stopped. What is done is kept" in ended(process, 130)
     assert 1 <= rows_of(tmp_path, "results") < 6
     assert rows_of(tmp_path, "claims") == 0
+
+
+@pytest.mark.slow
+def test_what_ray_says_of_a_dead_node_is_not_among_the_results(nodes, tmp_path):
+    with command(tmp_path, "--ray", nodes.address, stdout=subprocess.PIPE, epochs=1_000) as process:
+        assert process.stderr.readline().startswith("[1/6] ")
+        nodes.tell("kill node")
+        results, progress = process.communicate(timeout=SOON)
+    nodes.tell("add node")
+    assert process.returncode == 0, progress
+    assert "marked dead" in progress
+    assert "raylet" not in results
+    assert "no_cap_focal_g2" in results
 
 
 @pytest.mark.slow

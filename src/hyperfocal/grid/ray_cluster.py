@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, TypeVar
@@ -67,6 +68,8 @@ class Share:
 def connected(address: str) -> Iterator[str]:
     """Give the head's host:port of a cluster; leave the cluster in the end, and end one that was begun here.
 
+    Meanwhile whatever is printed goes to stderr.
+
     Raises:
         ConfigError: Ray is not installed; no such form of address.
         RunError: no cluster answers, or it is of another version.
@@ -82,10 +85,11 @@ def connected(address: str) -> Iterator[str]:
         ray.init(address=address, **own, **QUIET)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise RunError(_unreachable(address, error)) from error
-    try:
-        yield ray.get_runtime_context().gcs_address
-    finally:
-        ray.shutdown()
+    with redirect_stdout(sys.stderr):  # Ray prints what becomes of nodes among the results
+        try:
+            yield ray.get_runtime_context().gcs_address
+        finally:
+            ray.shutdown()
 
 
 def _check_address(address: str) -> None:
