@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
@@ -9,7 +11,7 @@ from scipy.sparse import coo_array
 from hyperfocal.labels import SparseLabels
 
 UNDEALT = -1
-Ints = NDArray[np.int64]
+Ints = NDArray[np.signedinteger[Any]]
 
 
 class Deal:
@@ -24,13 +26,15 @@ class Deal:
     """
 
     def __init__(self, labels: SparseLabels, units: Ints, shares: NDArray[np.float64], *, seed: int) -> None:
-        rows = np.concatenate([units[labels.rows.numpy()], units])
-        columns = np.concatenate([labels.indices.numpy(), np.full(len(units), labels.num_labels)])
         shape = (int(units.max(initial=-1)) + 1, labels.num_labels + 1)
-        by_label = coo_array((np.ones(len(rows), dtype=np.int64), (rows, columns)), shape).tocsc()
+        small = units.astype(np.int32)  # of 10 million documents int64 would take another gigabyte
+        rows = np.concatenate([small[labels.rows.numpy()], small])
+        last = np.full(len(units), labels.num_labels, dtype=np.int32)
+        columns = np.concatenate([labels.indices.numpy().astype(np.int32), last])
+        by_label = coo_array((np.ones(len(rows), dtype=np.int32), (rows, columns)), shape).tocsc()
         by_unit = by_label.tocsr()  # of each unit: its labels, ascending, so that the last one stands last
-        self._labels = (by_unit.indptr.astype(np.int64), by_unit.indices.astype(np.int64), by_unit.data)
-        self._units = (by_label.indptr, by_label.indices.astype(np.int64), by_label.data)
+        self._labels = (by_unit.indptr.astype(np.int64), by_unit.indices, by_unit.data)
+        self._units = (by_label.indptr.astype(np.int64), by_label.indices, by_label.data)
         self._random = np.random.default_rng(seed)
         self._order = self._random.permutation(shape[0])
         self._left = np.diff(by_label.indptr).astype(np.int64)  # units not dealt out yet, of each label

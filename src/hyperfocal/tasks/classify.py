@@ -178,12 +178,13 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         self.indicator_ = Indicator.of(labels)
         if self.indicator_ and isinstance(valid, tuple):
             self.indicator_.refuse_other(valid[1])
-        documents: Any = texts if labels is None else Documents.from_lists(check_texts(texts), as_label_lists(labels))
         kept = None if cache is None else Path(cache)
+        documents: Any = texts if labels is None else Documents.from_lists(check_texts(texts), as_label_lists(labels))
         if streams_texts(documents, self.settings_):
-            documents = read_streamed(documents, self.settings_.data)
             kept = kept or default_cache()
-        data = prepare_texts(documents, _as_validation(valid), self.settings_)
+            data = prepare_texts(read_streamed(documents, self.settings_.data), _as_validation(valid), self.settings_)
+        else:
+            data = prepare_texts(documents, _as_validation(valid), self.settings_)
         self._fit(data, run, resume, kept, watch, watch_encoding)
         return self
 

@@ -137,6 +137,7 @@ def prepare_texts(train: Any, valid: Any, settings: ClassifySettings) -> Prepare
     """
     taxonomy = read_taxonomy(settings.data.taxonomy) if settings.data.taxonomy else None
     documents = as_documents(train, settings.data)
+    del train  # of 10 million documents a gigabyte, once they are split
     if settings.data.stream == "on" and isinstance(documents.texts, pl.Series):  # of a fit they are stored by now
         raise ConfigError(
             "data.stream = 'on' is not allowed in a grid: its points share documents in memory. Leave it out"
