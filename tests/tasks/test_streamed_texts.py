@@ -81,15 +81,17 @@ def test_it_learns_the_same_beside_validation_documents(folder):
         fitted(parts[0], "on", valid=parts[0])
 
 
-def test_an_encoder_reads_them_block_by_block(folder, cache):
+def test_an_encoder_reads_them_block_by_block(folder, cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(stored_texts, "BLOCK_TEXTS", 15)
     settings, seen = FeatureSettings(kind="encoder"), []
-    path = folder / "valid.jsonl"
+    path = tmp_path / "few.jsonl"
+    path.write_text("".join((folder / "valid.jsonl").read_text().splitlines(keepends=True)[:40]))
     stored, texts = read_streamed(path, TextDataSettings()).texts, read_documents(path).texts
     how = TextFeatures.fit(texts, settings)
     found = how.make(stored, cache, lambda *done: seen.append(done))
     torch.testing.assert_close(found.dense, how.make(texts).dense, atol=1e-5, rtol=1e-4)
-    assert [done for done, _ in seen] == [50, 100, 150]
-    assert {number for _, number in seen} == {len(texts)} == {150}
+    assert [done for done, _ in seen] == [15, 30, 40]
+    assert {number for _, number in seen} == {len(texts)} == {40}
     seen.clear()
     assert how.make(stored, cache, lambda *done: seen.append(done)).dense.equal(found.dense)
     assert not seen
