@@ -130,8 +130,8 @@ def test_names_seen_are_known_again():
 
 def test_a_block_of_long_lines_ends_before_it_has_all_its_rows(put, monkeypatch):
     monkeypatch.setattr(blocks, "MOST_BYTES", 500)
-    monkeypatch.setattr(blocks, "AT_ONCE", 2)
+    monkeypatch.setattr(blocks, "MOST_AT_ONCE", 2)
     path = put("log.csv", "user,item\n" + "".join(f"u{row:02},{'x' * 100}\n" for row in range(20)))
     found = [block.frame for block in read_blocks(path, 15)]
-    assert [len(frame) for frame in found] == [6, 6, 6, 2]  # 630 bytes, after 420 that are not enough
+    assert [len(frame) for frame in found] == [5, 5, 5, 5]  # 1, 2 and 2 of 105 bytes
     assert pl.concat(found)["user"].to_list() == [f"u{row:02}" for row in range(20)]

@@ -14,6 +14,7 @@ from text_cases import corpus
 from hyperfocal.config.classify import FeatureSettings
 from hyperfocal.errors import ConfigError, DataError, RunError
 from hyperfocal.models import encoder
+from hyperfocal.tasks import features
 from hyperfocal.tasks.features import TextFeatures, resolve_kind
 
 TEXTS = pl.Series("text", corpus(40)[0])
@@ -193,3 +194,10 @@ class TestEncoder:
     def test_a_name_that_is_not_here(self):
         with pytest.raises(ConfigError, match="nobody/nothing cannot be loaded"):
             TextFeatures.fit(TEXTS, FeatureSettings(kind="encoder", encoder="nobody/nothing"))
+
+
+def test_features_of_a_few_texts_do_not_go_through_all_ngrams(monkeypatch):
+    """Their checksum takes longer than the features of a text that is asked of a service."""
+    how = TextFeatures.fit(TEXTS, FeatureSettings(kind="ngrams", min_documents=1))
+    monkeypatch.setattr(features, "_ngrams_checksum", None)
+    assert len(how.make(TEXTS)) == len(TEXTS)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from hyperfocal.data.files import READ_ERRORS, File, Reader, read_frame, unreadable
 from hyperfocal.errors import DataError
 
-MOST_BYTES = 2**27  # after which a block of text ends, however few its lines
-AT_ONCE = 100  # lines between two looks at the size
+MOST_BYTES = 2**26  # after which a block of text ends, however few its lines
+MOST_AT_ONCE = 1_000  # lines between two looks at the size
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ def read_blocks(
 ) -> Iterator[Block]:
     """Yield the rows of a file, about `rows` at once, each block read as `read_frame` reads a file of its own.
 
-    Blocks of text have about MOST_BYTES at most.
+    Blocks of text end after MOST_BYTES, and with lines of like length have at most twice as many.
     A block of a CSV file ends at the end of a line that is outside quotes. Columns that an earlier block had and
     this one lacks, as in JSON lines, are null.
 
@@ -114,20 +114,21 @@ def _header(lines: IO[bytes]) -> bytes:
 
 def _lines(lines: IO[bytes], rows: int, quoted: bool) -> bytes:
     parts: list[bytes] = []
-    size = 0
-    while rows > 0 and size < MOST_BYTES and (part := b"".join(islice(lines, min(rows, AT_ONCE)))):
+    size, at_once = 0, 1
+    while rows > 0 and size < MOST_BYTES and (part := b"".join(islice(lines, min(rows, at_once)))):
         parts.append(part)
-        rows, size = rows - AT_ONCE, size + len(part)
+        rows, size, at_once = rows - at_once, size + len(part), min(2 * at_once, MOST_AT_ONCE)
     content = b"".join(parts)
     return content + _rest_of_quotes(lines, content.count(b'"')) if quoted else content
 
 
 def _rest_of_quotes(lines: IO[bytes], quotes: int) -> bytes:
     """Return the lines up to the one that closes an open quote."""
-    rest = b""
+    rest = []
     while quotes % 2 and (line := lines.readline()):
-        rest, quotes = rest + line, quotes + line.count(b'"')
-    return rest
+        rest.append(line)
+        quotes += line.count(b'"')
+    return b"".join(rest)
 
 
 def whole_users(blocks: Iterator[Block], users_of: Callable[[pl.DataFrame, File], pl.Series]) -> Iterator[Block]:

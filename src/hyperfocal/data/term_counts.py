@@ -19,7 +19,8 @@ class TermCounts:
     """The counts of n-grams, block after block.
 
     Args:
-        work: an empty folder, with room for the counts: about 20 bytes for each distinct n-gram of a block.
+        work: an empty folder, with room for the counts: about 20 bytes for each distinct n-gram of a block. `add` and
+            `frequent` raise OSError where it cannot be written.
     """
 
     def __init__(self, work: Path) -> None:
@@ -66,7 +67,10 @@ class TermCounts:
         for (part,), rows in parted.partition_by("part", as_dict=True, include_key=False).items():
             folder = self._work / f"part-{part:03}"
             folder.mkdir(exist_ok=True)
-            rows.write_ipc(folder / f"{self._files:06}.arrow", compression="lz4")
+            try:
+                rows.write_ipc(folder / f"{self._files:06}.arrow", compression="lz4")
+            except pl.exceptions.PolarsError as error:  # a full disk
+                raise OSError(str(error)) from error
         self._files += 1
         self._rows += len(counts)
 

@@ -185,5 +185,5 @@ def describe_nodes() -> str:
 def _nodes() -> list[dict[str, Any]]:
     import ray
 
-    known = ray.nodes()  # type: ignore[no-untyped-call]
+    known = answer_of(ray.nodes, ray.get_runtime_context().gcs_address)
     return [node["Resources"] for node in known if node["Alive"]]

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
@@ -24,7 +24,6 @@ from hyperfocal.grid.packing import pack, unpack
 from hyperfocal.grid.points import Point
 from hyperfocal.grid.ray_cluster import (
     Share,
-    answer_of,
     check_head,
     connected,
     connection_errors,
@@ -110,7 +109,7 @@ class RayPool:
     def _fill(self, crew: _Crew, left: deque[Point]) -> None:
         """Submit points as long as there is room."""
         check_head(self._head)
-        room = answer_of(partial(count_room, self.share), self._head)
+        room = count_room(self.share)
         self._refuse_empty(room)
         places = self.size if self._fixed else max(room, 1)
         while left and len(crew.flying) < places:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-import polars as pl
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
@@ -63,9 +62,9 @@ class TextFeatures:
 
     @property
     def checksum(self) -> str:
-        """Return a checksum of n-grams and encoder."""
-        ngrams = "" if self.ngrams is None else _ngrams_checksum(self.ngrams)
-        return hash_of(ngrams, "" if self.encoder is None else self.encoder.checksum)
+        """Return a checksum of n-grams and encoder; the weights of n-grams follow from them and the texts."""
+        ngrams = None if self.ngrams is None else [_ngram_settings(self.ngrams.settings), self.ngrams.terms]
+        return hash_of(ngrams, None if self.encoder is None else self.encoder.checksum)
 
     @property
     def num_sparse(self) -> int:
@@ -82,7 +81,11 @@ class TextFeatures:
         return Features(sparse, dense)
 
     def _sparse(self, ngrams: Ngrams, texts: Texts, cache: Path | None) -> SparseRows:
-        key = hash_of(NGRAMS_FORMAT, "ngrams", _ngrams_checksum(ngrams), _checksum(texts, cache))
+        key = ""
+        if cache is not None or isinstance(
+            texts, StoredTexts
+        ):  # of a few texts it would take longer than their features
+            key = hash_of(NGRAMS_FORMAT, "ngrams", _ngrams_checksum(ngrams), hash_texts(texts))
         arrays = _kept(texts, cache, key, partial(_ngram_rows, ngrams, texts))
         return SparseRows(*(torch.from_numpy(arrays[name]) for name in ("indptr", "columns", "values")))
 
@@ -209,11 +212,6 @@ def _kept(texts: Texts, cache: Path | None, key: str, make: Callable[[Path | Non
     return cached(cache, key, partial(make, None))
 
 
-def _checksum(texts: Texts, cache: Path | None) -> str:
-    """Return a checksum of texts, where it is needed."""
-    return "" if cache is None and isinstance(texts, pl.Series) else hash_texts(texts)
-
-
 def _ngram_rows(ngrams: Ngrams, texts: Texts, work: Path | None) -> Arrays:
     """Return the sparse rows of texts: those of stored texts in files of the folder `work`."""
     blocks = (_sparse_block(ngrams.transform(block)) for block in text_blocks(texts))
@@ -237,7 +235,8 @@ def _fit_ngrams(texts: Texts, settings: FeatureSettings, cache: Path | None) -> 
         return {"terms": terms, **{f"weights-{name}": values for name, values in ngrams.weights.items()}}
 
     how = "stored" if isinstance(texts, StoredTexts) else "fit"  # of equally frequent n-grams they may keep others
-    key = hash_of(NGRAMS_FORMAT, how, _ngram_settings(settings), _checksum(texts, cache))
+    checksum = "" if cache is None and how == "fit" else hash_texts(texts)
+    key = hash_of(NGRAMS_FORMAT, how, _ngram_settings(settings), checksum)
     arrays = _kept(texts, cache, key, make)
     weights = {name.removeprefix("weights-"): array for name, array in arrays.items() if name != "terms"}
     terms = json.loads(bytes(arrays["terms"]))

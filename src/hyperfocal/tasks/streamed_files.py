@@ -10,8 +10,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import polars as pl
-
 from hyperfocal.cache import Arrays, cached, hash_of
 from hyperfocal.distributed import local_processes
 from hyperfocal.errors import RunError
@@ -63,7 +61,7 @@ def kept(folder: Path, key: str, make: Callable[[Path], Arrays]) -> Arrays:
     try:
         with ExitStack() as room:
             return cached(folder, key, build)
-    except (OSError, pl.exceptions.PolarsError) as error:  # polars writes too
+    except OSError as error:
         raise RunError(
             f"cache {folder}: cannot be written ({error}). Free some space, or name another folder with the variable "
             "HYPERFOCAL_CACHE"
