@@ -162,6 +162,7 @@ def test_a_counting_model_has_no_learning_curve(tmp_path):
         ("evidence.json", '{"job": "recommend"}', "evidence.json is damaged (it is of the job 'recommend'"),
         ("labels.csv", "label\n", "labels.csv is damaged"),
         ("labels.csv", 'a,b\n"', "labels.csv is damaged"),
+        ("labels.csv", ("true_documents", ""), "labels.csv is damaged"),
         ("thresholds.json", "{}", "thresholds.json is damaged"),
         ("history.jsonl", "3\n{", "history.jsonl is damaged"),
         ("history.jsonl", "3\n", "history.jsonl is damaged"),
@@ -173,6 +174,8 @@ def test_a_counting_model_has_no_learning_curve(tmp_path):
 )
 def test_a_damaged_run_is_refused(copy, name, content, said):
     folder = copy("classify")
+    if isinstance(content, tuple):
+        content = (folder / name).read_text().replace(*content)
     (folder / name).write_text(content)
     with pytest.raises(RunError) as error:
         run_page(folder)

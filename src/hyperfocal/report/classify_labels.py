@@ -16,6 +16,7 @@ from hyperfocal.report.run_sections import count_cell, score_cell
 from hyperfocal.report.tail_charts import end_of_axis, tail_counts, tail_scores
 from hyperfocal.tasks.evidence import SHOWN, cut
 
+COUNTS = ("train_documents", "true_documents", "decided_documents")
 LABEL_COLUMNS = ("precision", "recall", "f1", "average_precision")
 HOW_MANY = "How many labels have so many training documents."
 LARGE = "The larger a mark, the more true documents it was scored on."
@@ -43,11 +44,12 @@ def read_labels(material: RunMaterial) -> list[dict[str, Any]]:
 
 
 def _known(row: dict[str, Any], cuts: dict[str, float], names: dict[str, str]) -> dict[str, Any]:
-    label, trained = str(row["label"]), int(row["train_documents"])
+    label, counts = str(row["label"]), {each: int(row[each]) for each in COUNTS}
+    trained = counts["train_documents"]
     name = cut(names.get(label, label))
     scores = {each: _finite(row[each]) for each in LABEL_COLUMNS}
     bucket = "head" if trained >= HEAD else "medium" if trained >= TAIL else "tail"
-    return {"name": name, "bucket": bucket, "threshold": _probability(cuts.get(label)), **scores}
+    return {"name": name, "bucket": bucket, "threshold": _probability(cuts.get(label)), **counts, **scores}
 
 
 def _finite(value: Any) -> float | None:

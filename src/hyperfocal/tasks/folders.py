@@ -105,8 +105,7 @@ def begin_run(run: RunFolder, settings: Section, fingerprint: str, features: str
     elif run.read_json(DATA) != identity:
         raise RunError(
             f"run {run.path}: was trained on other data, with another split, other n-grams or another encoder, "
-            "or by an earlier version. "
-            "Give the same files to resume, or start anew with --overwrite"
+            "or by an earlier version. Give the same files to resume, or start anew with --overwrite"
         )
 
 
