@@ -12,7 +12,7 @@ from typing import Any
 
 from hyperfocal.cache import Arrays, cached, hash_of
 from hyperfocal.distributed import local_processes
-from hyperfocal.errors import RunError
+from hyperfocal.errors import ConfigError, RunError
 
 FORMAT = 1  # of the cached arrays; a change of what they hold makes a new number
 MEMORY_SHARE = 1 / 16  # of the memory: a larger file is streamed, for as rows and text it takes ten times its size
@@ -20,8 +20,24 @@ MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 ENDS = 2**16  # bytes at either end of a file that tell it from another of its size and time
 
 
-def is_large(path: Path) -> bool:
-    """Return whether a file is to be streamed: of several processes of this machine each has its share of memory."""
+def is_streamed(data: Any, asked: str, impossible: str) -> bool:
+    """Return whether data are streamed: where it is asked for, or possible and the file is too large for memory.
+
+    Args:
+        data: path of a file, if it is possible.
+        asked: `data.stream`: auto, on or off.
+        impossible: why these data cannot be streamed, or "".
+
+    Raises:
+        ConfigError: asked for where it is not possible.
+    """
+    if asked == "on" and impossible:
+        raise ConfigError(f"data.stream = 'on' is not allowed {impossible}. Leave it out to read into memory")
+    return asked != "off" and not impossible and (asked == "on" or _is_large(Path(data)))
+
+
+def _is_large(path: Path) -> bool:
+    """Of several processes of this machine each has its share of the memory."""
     return path.is_file() and path.stat().st_size > MEMORY_SHARE * memory_bytes() / local_processes()
 
 

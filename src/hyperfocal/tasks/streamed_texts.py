@@ -10,8 +10,7 @@ from hyperfocal.cache import default_cache
 from hyperfocal.config.classify import ClassifySettings, TextDataSettings
 from hyperfocal.data.stream_documents import stored_documents, stream_documents
 from hyperfocal.data.texts import Documents
-from hyperfocal.errors import ConfigError
-from hyperfocal.tasks.streamed_files import is_large, kept, key_of
+from hyperfocal.tasks.streamed_files import is_streamed, kept, key_of
 
 logger = logging.getLogger("hyperfocal")
 
@@ -22,13 +21,7 @@ def streams_texts(documents: Any, settings: ClassifySettings) -> bool:
     Raises:
         ConfigError: asked for where it is not possible.
     """
-    asked = settings.data.stream
-    if asked == "off":
-        return False
-    reason = _impossible(documents, settings)
-    if asked == "on" and reason:
-        raise ConfigError(f"data.stream = 'on' is not allowed {reason}. Leave it out to read documents into memory")
-    return not reason and (asked == "on" or is_large(Path(documents)))
+    return is_streamed(documents, settings.data.stream, _impossible(documents, settings))
 
 
 def _impossible(documents: Any, settings: ClassifySettings) -> str:

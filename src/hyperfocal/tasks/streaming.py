@@ -19,7 +19,6 @@ from hyperfocal.data.splits import draw_users, refuse_shared_users
 from hyperfocal.data.stream import stream_log
 from hyperfocal.data.tables import Log
 from hyperfocal.data.vocabulary import Vocabulary
-from hyperfocal.errors import ConfigError
 from hyperfocal.models.baselines import STREAMED
 from hyperfocal.sequences import Sequences
 from hyperfocal.tasks.preparation import (
@@ -37,7 +36,7 @@ from hyperfocal.tasks.preparation import (
     validation_holdout,
     with_items,
 )
-from hyperfocal.tasks.streamed_files import FORMAT, is_large, kept, key_of
+from hyperfocal.tasks.streamed_files import FORMAT, is_streamed, kept, key_of
 
 logger = logging.getLogger("hyperfocal")
 
@@ -50,13 +49,7 @@ def streams(log: Any, settings: RecommendSettings) -> bool:
     Raises:
         ConfigError: asked for where it is not possible.
     """
-    asked = settings.data.stream
-    if asked == "off":
-        return False
-    reason = _impossible(log, settings)
-    if asked == "on" and reason:
-        raise ConfigError(f"data.stream = 'on' is not allowed {reason}. Leave it out to read the log into memory")
-    return not reason and (asked == "on" or is_large(Path(log)))
+    return is_streamed(log, settings.data.stream, _impossible(log, settings))
 
 
 def _impossible(log: Any, settings: RecommendSettings) -> str:
