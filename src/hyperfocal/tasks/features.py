@@ -27,7 +27,7 @@ from hyperfocal.models.text import Features, SparseRows
 from hyperfocal.tasks.streamed_files import kept
 
 FORMAT = 1  # of the cached arrays; a change of what they hold makes a new number
-NGRAMS_FORMAT = 2
+NGRAMS_FORMAT = 2  # likewise, of those of n-grams
 Watch = Callable[[int, int], None]
 
 
@@ -81,10 +81,8 @@ class TextFeatures:
         return Features(sparse, dense)
 
     def _sparse(self, ngrams: Ngrams, texts: Texts, cache: Path | None) -> SparseRows:
-        key = ""
-        if cache is not None or isinstance(
-            texts, StoredTexts
-        ):  # of a few texts it would take longer than their features
+        key = ""  # of a few texts it would take longer than their features
+        if cache is not None or isinstance(texts, StoredTexts):
             key = hash_of(NGRAMS_FORMAT, "ngrams", _ngrams_checksum(ngrams), hash_texts(texts))
         arrays = _kept(texts, cache, key, partial(_ngram_rows, ngrams, texts))
         return SparseRows(*(torch.from_numpy(arrays[name]) for name in ("indptr", "columns", "values")))
