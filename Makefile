@@ -25,7 +25,7 @@ test: setup  ## the default tests, about eight minutes on two cores
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: setup  ## all tests, the slow ones too
-	$(BIN)/python -m pytest $(PARALLEL) --override-ini addopts='-q --strict-markers --doctest-modules --ignore=src/conftest.py'
+	$(BIN)/python -m pytest $(PARALLEL) --override-ini addopts='-q --strict-markers --doctest-modules --ignore=src/conftest.py --ignore=tests/conftest.py'
 
 test-browser: setup  ## the pages in a real headless Chromium
 	@command -v chromium > /dev/null || { echo "Install the browser first: apt-get install chromium"; exit 2; }

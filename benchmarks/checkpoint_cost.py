@@ -24,9 +24,9 @@ import numpy as np
 import polars as pl
 
 from hyperfocal.config.sections import TrainSettings
-from hyperfocal.runs import CHECKPOINT, RunFolder
-from hyperfocal.tasks.recommend import Recommender
-from hyperfocal.train import Checkpoint, Trainer
+from hyperfocal.recommend.recommender import Recommender
+from hyperfocal.storage.run_folder import CHECKPOINT, RunFolder
+from hyperfocal.training.trainer import Checkpoint, Trainer
 
 DEFAULT = TrainSettings().checkpoint_seconds
 OFF = 1e9  # seconds between two

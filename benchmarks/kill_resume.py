@@ -26,7 +26,7 @@ from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hyperfocal.data.synthetic import make_challenges
+from hyperfocal.data.synthetic_logs import make_challenges
 
 SAME = ("model.safetensors", "baselines.safetensors", "metrics.json", "vocabulary.json", "predictions.csv")
 FIT = ["--model", "transformer", "--set", "model.embedding_width=16", "--set", "train.epochs=4"]

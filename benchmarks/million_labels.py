@@ -35,14 +35,15 @@ from torch import Tensor, nn
 
 from hyperfocal.config.recommend import DataSettings, LossSettings, ModelSettings, RankingTrainSettings
 from hyperfocal.config.recommend import RecommendSettings as Settings
-from hyperfocal.data.windows import Windows, cut_windows
+from hyperfocal.data.examples import Windows, cut_windows
 from hyperfocal.labels import SparseLabels
 from hyperfocal.machine import set_threads
 from hyperfocal.metrics.ranking import rank_items, score_ranking
 from hyperfocal.models.baselines import fit_baseline
-from hyperfocal.optim import make_optimizer
+from hyperfocal.models.sequence_networks import Network, network_scorer
+from hyperfocal.recommend.network import make_loss, make_network
 from hyperfocal.sequences import Sequences
-from hyperfocal.tasks.network import Network, make_loss, make_network, network_scorer
+from hyperfocal.training.optimizers import make_optimizer
 
 TOPICS = 50
 HISTORY = 8  # items that a user's targets follow

@@ -26,14 +26,14 @@ import torch
 from torch import Tensor
 
 from hyperfocal.config.recipes import parse_override
-from hyperfocal.data.sequences import Holdout, hold_out_truth
-from hyperfocal.data.tables import log_from_frame
+from hyperfocal.data.examples import Holdout, hold_out_truth
+from hyperfocal.data.logs import log_from_frame
 from hyperfocal.metrics.ranking import Scorer
-from hyperfocal.models.items import ItemFeatures
+from hyperfocal.models.item_vectors import ItemFeatures
+from hyperfocal.recommend.compare import score_ranker
+from hyperfocal.recommend.item_features import new_features
+from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.sequences import Sequences
-from hyperfocal.tasks.evaluation import score_ranker
-from hyperfocal.tasks.items import new_features
-from hyperfocal.tasks.recommend import Recommender
 
 ROOT = Path(__file__).parents[1]
 DECAY, LAST = 0.5, 5

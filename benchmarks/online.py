@@ -16,8 +16,8 @@ from collections.abc import Callable
 
 import torch
 
-from hyperfocal.data.synthetic import make_challenges
-from hyperfocal.tasks.recommend import Recommender
+from hyperfocal.data.synthetic_logs import make_challenges
+from hyperfocal.recommend.recommender import Recommender
 
 ALONE, TOGETHER, HISTORY, K = 400, 20_000, 10, 3
 MODELS = ("transformer", "gru", "concat_mlp", "decayed_markov")

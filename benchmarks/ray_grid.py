@@ -25,16 +25,16 @@ from typing import Any
 
 from ray.cluster_utils import Cluster
 
+from hyperfocal.classify.grid import TextSource
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import resolve
-from hyperfocal.data.synthetic_texts import make_corpus, write_corpus
+from hyperfocal.data.synthetic_documents import make_corpus, write_corpus
 from hyperfocal.grid.local import Train
 from hyperfocal.grid.points import Point
+from hyperfocal.grid.ray import ray_pool
 from hyperfocal.grid.ray_cluster import Share
 from hyperfocal.grid.search import GridJob
 from hyperfocal.grid.store import Store
-from hyperfocal.grid.training import TextSource
-from hyperfocal.grid.with_ray import ray_pool
 
 NODE = {"num_cpus": 1, "object_store_memory": 300 * 2**20}
 

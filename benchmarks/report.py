@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hyperfocal.data.texts import Documents
-from hyperfocal.report.run_page import write_run_report
-from hyperfocal.tasks.classify import MultiLabelClassifier
+from hyperfocal.classify.classifier import MultiLabelClassifier
+from hyperfocal.cli.report import write_run_report
+from hyperfocal.data.documents import Documents
 
 WORDS = 40  # a text
 SETTINGS = {"features.kind": "ngrams", "features.word_ngrams": 1, "head.name": "linear", "train.epochs": 2}

@@ -287,10 +287,10 @@ def classify_payloads(texts: Sequence[str]) -> list[bytes]:
 
 def small_runs(folder: Path) -> dict[str, tuple[Path, list[bytes]]]:
     """Train both jobs on made-up data; return their runs and requests for them."""
-    from hyperfocal.data.synthetic import make_challenges
-    from hyperfocal.data.synthetic_texts import make_corpus, write_corpus
-    from hyperfocal.tasks.classify import MultiLabelClassifier
-    from hyperfocal.tasks.recommend import Recommender
+    from hyperfocal.classify.classifier import MultiLabelClassifier
+    from hyperfocal.data.synthetic_documents import make_corpus, write_corpus
+    from hyperfocal.data.synthetic_logs import make_challenges
+    from hyperfocal.recommend.recommender import Recommender
 
     settings = {"train.epochs": 1, "train.threads": 1}
     log = make_challenges(users=4_000, challenges=5_500, seed=0).train

@@ -27,12 +27,12 @@ import polars as pl
 import torch
 
 from hyperfocal.config.recommend import DataSettings, LossSettings, ModelSettings, RecommendSettings
-from hyperfocal.data.windows import batches_by_length
+from hyperfocal.data.examples import batches_by_length
 from hyperfocal.machine import set_threads
 from hyperfocal.models.baselines import baselines_beside, fit_baseline
-from hyperfocal.optim import make_optimizer
-from hyperfocal.tasks.network import make_loss, make_network, read_batch
-from hyperfocal.tasks.streaming import prepare_streamed
+from hyperfocal.recommend.network import make_loss, make_network, read_batch
+from hyperfocal.recommend.prepare import prepare_streamed
+from hyperfocal.training.optimizers import make_optimizer
 
 EVENTS_A_USER = 20
 BLOCK = 1_000_000  # events written at once

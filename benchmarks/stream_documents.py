@@ -28,15 +28,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hyperfocal.classify.head import head_loss, make_head, make_loss, score_documents
+from hyperfocal.classify.prepare import prepare_texts, read_streamed
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import resolve
-from hyperfocal.data.shuffling import batches_at_random
+from hyperfocal.data.examples import batches_at_random
 from hyperfocal.losses import frequency_bias
 from hyperfocal.machine import set_threads
-from hyperfocal.tasks.documents import prepare_texts
-from hyperfocal.tasks.features import TextFeatures
-from hyperfocal.tasks.heads import head_loss, make_head, make_loss, score_documents
-from hyperfocal.tasks.streamed_texts import read_streamed
+from hyperfocal.models.text_features import TextFeatures
 
 WORDS, LABELS = 200_000, 200
 VALIDATION = 500  # documents held out, whatever the size

@@ -17,14 +17,14 @@ from typing import Any
 
 from torch import Tensor
 
-from hyperfocal.cache import default_cache
+from hyperfocal.classify.classifier import MultiLabelClassifier
+from hyperfocal.classify.head import score_documents
+from hyperfocal.classify.prepare import as_documents, number
 from hyperfocal.labels import SparseLabels
 from hyperfocal.metrics.average_precision import average_precision
-from hyperfocal.metrics.multilabel import decision_scores
+from hyperfocal.metrics.decisions import decision_scores
 from hyperfocal.metrics.ranking import only
-from hyperfocal.tasks.classify import MultiLabelClassifier
-from hyperfocal.tasks.documents import as_documents, number
-from hyperfocal.tasks.heads import score_documents
+from hyperfocal.storage.cache import default_cache
 
 ROOT = Path(__file__).parents[1]
 HEAD, TAIL = 35, 8

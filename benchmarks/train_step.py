@@ -24,11 +24,11 @@ from torch.optim import SGD
 
 from hyperfocal.config.recipes import resolve
 from hyperfocal.config.recommend import RecommendSettings
-from hyperfocal.data.synthetic import make_challenges, write_challenges
+from hyperfocal.data.synthetic_logs import make_challenges, write_challenges
 from hyperfocal.labels import SparseLabels
-from hyperfocal.optim import make_optimizer
-from hyperfocal.tasks.network import make_loss, make_network
-from hyperfocal.tasks.recommend import Recommender
+from hyperfocal.recommend.network import make_loss, make_network
+from hyperfocal.recommend.recommender import Recommender
+from hyperfocal.training.optimizers import make_optimizer
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "challenge_original.toml"
 ITEMS, BATCH, HISTORY, NEXT = 5_501, 256, 10, 3

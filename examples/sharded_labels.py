@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from hyperfocal.distributed import gather_rows, is_first, processes, rank, sum_gradients, world_size
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import FocalLoss, ShardedLoss, prior_bias
-from hyperfocal.metrics.sharded import sharded_top_k
+from hyperfocal.metrics.ranking import sharded_top_k
 
 NUM_LABELS, INPUTS, WIDTH = 3_001, 32, 64
 TRAIN, TEST, BATCH = 8_000, 1_000, 256

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from hyperfocal.cli import main
-from hyperfocal.data.synthetic import make_challenges, write_challenges
+from hyperfocal.data.synthetic_logs import make_challenges, write_challenges
 
 ROOT = Path(__file__).parents[1]
 FAST = ("--set", "train.epochs=2", "--set", "train.threads=1")

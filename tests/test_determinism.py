@@ -12,8 +12,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from hyperfocal.tasks.classify import MultiLabelClassifier
-from hyperfocal.tasks.recommend import Recommender
+from hyperfocal.classify.classifier import MultiLabelClassifier
+from hyperfocal.recommend.recommender import Recommender
 
 TIMED = {
     "history.jsonl",

@@ -19,7 +19,7 @@ from hyperfocal.distributed import is_first, processes, rank, world_size
 from hyperfocal.distributed.group import lost_contact
 from hyperfocal.errors import ConfigError, TrainingError
 from hyperfocal.machine import count_cores, set_threads
-from hyperfocal.runs import CHECKPOINT, MODEL, RunFolder
+from hyperfocal.storage.run_folder import CHECKPOINT, MODEL, RunFolder
 
 EPOCHS = 30
 SETTINGS = ["model.embedding_width=8", f"train.epochs={EPOCHS}", "train.patience=0", "train.checkpoint_seconds=0"]

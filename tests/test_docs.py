@@ -17,8 +17,7 @@ from hyperfocal.cli import main
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import resolve
 from hyperfocal.config.recommend import RecommendSettings
-from hyperfocal.grid.axes import expand
-from hyperfocal.grid.recipe import read_grid_recipe
+from hyperfocal.grid.axes import expand, read_grid_recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

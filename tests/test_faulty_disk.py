@@ -15,10 +15,10 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from hyperfocal.cache import VARIABLE
 from hyperfocal.cli import main
 from hyperfocal.data.files import write_lines
-from hyperfocal.runs import RunFolder
+from hyperfocal.storage.cache import VARIABLE
+from hyperfocal.storage.run_folder import RunFolder
 
 NOBODY = 65534
 FAST = ["--set", "train.epochs=1", "--set", "train.threads=1"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hyperfocal.tasks.classify import MultiLabelClassifier as MultiLabelClassifier
-    from hyperfocal.tasks.recommend import Recommender as Recommender
+    from hyperfocal.classify.classifier import MultiLabelClassifier as MultiLabelClassifier
+    from hyperfocal.recommend.recommender import Recommender as Recommender
 
 __version__ = "0.1.0"
 
@@ -14,11 +14,11 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> object:
     """Import the public classes when they are first asked for: torch takes seconds."""
     if name == "Recommender":
-        from hyperfocal.tasks.recommend import Recommender
+        from hyperfocal.recommend.recommender import Recommender
 
         return Recommender
     if name == "MultiLabelClassifier":
-        from hyperfocal.tasks.classify import MultiLabelClassifier
+        from hyperfocal.classify.classifier import MultiLabelClassifier
 
         return MultiLabelClassifier
     raise AttributeError(f"module 'hyperfocal' has no attribute {name!r}")

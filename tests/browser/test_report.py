@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "report"))
-from report_cases import BELL, IMAGE, LABELS, SCRIPT, classify_run, grid, recommend_run
-
 from hyperfocal.cli.report import write_report
+from report_cases import BELL, IMAGE, LABELS, SCRIPT, classify_run, grid, recommend_run
 
 WIDTHS = (390, 820, 1280)
 NAMES = ("classify", "recommend", "grid")

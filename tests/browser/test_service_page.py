@@ -10,13 +10,11 @@ but for the text's, which is of a run on Debtags in the same window.
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "serve"))
 from serve_cases import RIGHT_TO_LEFT, SCRIPT, classify_run, recommend_run, service
 
 WIDTHS = (390, 820, 1280)

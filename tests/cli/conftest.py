@@ -2,9 +2,8 @@ import multiprocessing
 
 import pytest
 
-from hyperfocal.cache import VARIABLE
-
-from .command_cases import TINY, done, rows, write
+from command_cases import TINY, done, rows, write
+from hyperfocal.storage.cache import VARIABLE
 
 
 @pytest.fixture(scope="module")
@@ -38,5 +37,5 @@ def forks(monkeypatch):
 @pytest.fixture
 def no_encoder(monkeypatch):
     """Let no sentence encoder be installed."""
-    for place in ("hyperfocal.tasks.features.find_encoder", "hyperfocal.grid.training.find_encoder"):
+    for place in ("hyperfocal.models.text_features.find_encoder", "hyperfocal.classify.grid.find_encoder"):
         monkeypatch.setattr(place, lambda name="": None)

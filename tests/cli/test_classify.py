@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from .command_cases import NAMES, TINY, done, names_below, process, refused, rows, write
+from command_cases import NAMES, TINY, done, names_below, process, refused, rows, write
 
 ROOT = Path(__file__).parents[2]
 SCORER = ROOT.parent / "shared" / "protocols" / "score_labels.py"

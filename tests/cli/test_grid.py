@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from command_cases import TINY, done, invoke, names_below, process, refused, rows, write
 from hyperfocal.machine import count_cores
-
-from .command_cases import TINY, done, invoke, names_below, process, refused, rows, write
 
 ROOT = Path(__file__).parents[2]
 STORY = ROOT / "recipes" / "caps_and_gammas.toml"

@@ -11,11 +11,10 @@ import time
 import polars as pl
 import pytest
 
-from hyperfocal.data.tables import Log
-from hyperfocal.tasks.recommend import Recommender
-
-from .command_cases import done, names_below, refused, write
-from .command_cases import rows as documents
+from command_cases import done, names_below, refused, write
+from command_cases import rows as documents
+from hyperfocal.data.logs import Log
+from hyperfocal.recommend.recommender import Recommender
 
 ENDS = [".csv", ".tsv", ".jsonl", ".csv.gz", ".jsonl.gz", ".parquet"]
 
@@ -77,7 +76,7 @@ class TestRecommend:
         assert (tmp_path / "whole.csv").read_bytes() == (tmp_path / "parts.csv").read_bytes()
 
     def test_a_large_file_needs_no_option(self, run, tmp_path, monkeypatch):
-        monkeypatch.setattr("hyperfocal.cli.blocks.LARGE_BYTES", 100)
+        monkeypatch.setattr("hyperfocal.cli.predict.LARGE_BYTES", 100)
         shuffled = tmp_path / "log.csv"
         shuffled.write_text("user,item\n" + "a,i1\nb,i2\n" * 30)
         done("recommend", "predict", run, shuffled, "--out", tmp_path / "p.csv")  # one block holds all of it
@@ -200,7 +199,7 @@ def test_after_kill_9_the_rest_is_done_and_the_bytes_are_the_same(end, run, tmp_
     assert 3 <= len(before) < 80
     kept = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hyperfocal.tasks.parts.shutil.rmtree", lambda folder, **_: kept.append(folder))
+        patch.setattr("hyperfocal.cli.predict.shutil.rmtree", lambda folder, **_: kept.append(folder))
         done(*asked, "--out", out, "--resume")
     assert kept == [marks]
     assert all(path.stat().st_mtime_ns == at for path, at in before.items())  # what was done was not done again

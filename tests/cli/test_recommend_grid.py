@@ -12,10 +12,9 @@ from contextlib import closing
 import polars as pl
 import pytest
 
+from command_cases import done, invoke, names_below, process, refused
 from hyperfocal.cli.recommend_grid import parse_axis
 from hyperfocal.machine import count_cores
-
-from .command_cases import done, invoke, names_below, process, refused
 
 TINY = ("model.embedding_width=8", "model.layers=1", "train.epochs=2", "train.patience=0", "train.threads=1")
 BASE = ("--history", 4, "--next", 2, *(part for text in TINY for part in ("--set", text)))

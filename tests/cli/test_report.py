@@ -1,8 +1,7 @@
 import shutil
 
-from hyperfocal.report import run_page
-
-from .command_cases import TINY, done, refused
+from command_cases import TINY, done, refused
+from hyperfocal.cli import report as run_page
 
 
 def test_fit_writes_a_report_and_says_where(folder):

@@ -7,9 +7,8 @@ import pytest
 from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from command_cases import TINY, done, invoke, refused, rows, write
 from hyperfocal.errors import DataError
-
-from .command_cases import TINY, done, invoke, refused, rows, write
 
 FAST = ("--set", "train.epochs=3", "--set", "train.threads=1", "--set", "train.warmup_steps=0")
 SMALL = (*FAST, "--set", "model.embedding_width=8", "--set", "model.layers=1", "--history", 5, "--next", 2)
@@ -180,7 +179,7 @@ class TestWhatGoesWrong:
         def fail(*_):
             raise DataError("nobody to score")
 
-        monkeypatch.setattr("hyperfocal.tasks.recommend.score_validation", fail)
+        monkeypatch.setattr("hyperfocal.recommend.recommender.score_validation", fail)
         assert "nobody to score" in refused(
             "recommend", "fit", log, "--out", tmp_path / "run", "--model", "gru", *SMALL, *BOTH
         )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .command_cases import names_below, refused
+from command_cases import names_below, refused
 
 pytest.importorskip("ray")
 CLASSIFY = ("classify", "--caps", "none", "--gammas", "none,2", "--text", "title")

@@ -8,9 +8,9 @@ import pytest
 
 from hyperfocal.data import blocks
 from hyperfocal.data.blocks import Seen, read_blocks, whole_users
+from hyperfocal.data.documents import TEXT_READERS
 from hyperfocal.data.files import File, read_frame
-from hyperfocal.data.tables import row_users
-from hyperfocal.data.text_files import TEXT_READERS
+from hyperfocal.data.logs import row_users
 from hyperfocal.errors import DataError
 
 NAMES = ["log.csv", "log.tsv", "log.jsonl", "log.parquet", "log.csv.gz", "log.jsonl.gz"]

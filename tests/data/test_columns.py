@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from hyperfocal.config.recommend import DataSettings
-from hyperfocal.data.columns import Columns, find_columns
 from hyperfocal.data.files import File
+from hyperfocal.data.logs import Columns, find_columns
 from hyperfocal.errors import DataError
 
 LOG = File(Path("log.csv"))

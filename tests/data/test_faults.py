@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperfocal.data.faults import csv_rows, find_fault, find_separator
+from hyperfocal.data.files import csv_rows, find_fault, find_separator
 
 fields = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), max_size=6)
 rows = st.lists(st.tuples(fields, fields, fields).filter(any), min_size=1, max_size=8)

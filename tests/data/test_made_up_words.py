@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hyperfocal.data.made_up_words import draw_zipf, lay_out, make_words
+from hyperfocal.data.synthetic_documents import draw_zipf, lay_out, make_words
 
 
 @pytest.mark.parametrize(("syllables", "count"), [(1, 300), (2, 9_000), (3, 698)])

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from hyperfocal.data import shuffling
-from hyperfocal.data.shuffling import batches_at_random
+from hyperfocal.data import examples as shuffling
+from hyperfocal.data.examples import batches_at_random
 
 
 def drawn(count, seed, buffer_seed=0):

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hyperfocal.data.logs import Log
 from hyperfocal.data.splits import leave_last_out, refuse_shared_users, split_users
-from hyperfocal.data.tables import Log
 from hyperfocal.errors import DataError, LeakError
 
 quick = settings(deadline=None, max_examples=60)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperfocal.config.classify import TextDataSettings
+from hyperfocal.data.documents import Documents, read_documents
 from hyperfocal.data.stratify import number_labels, refuse_shared_groups, split_documents, stratified_folds
-from hyperfocal.data.texts import Documents, read_documents
 from hyperfocal.errors import DataError, LeakError
 from hyperfocal.labels import SparseLabels
 

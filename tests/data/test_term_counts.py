@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 
-from hyperfocal.data import term_counts
-from hyperfocal.data.term_counts import TermCounts
+from hyperfocal.data import ngrams as term_counts
+from hyperfocal.data.ngrams import TermCounts
 
 TEXTS = ["the red fox and the dog", "a dog", "the red dog", "käse und the fox", "", "fox fox fox"]
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperfocal.data.tables import Log
+from hyperfocal.data.logs import Log
 from hyperfocal.data.vocabulary import UNKNOWN, Vocabulary, encode_log
 from hyperfocal.errors import DataError
 

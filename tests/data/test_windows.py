@@ -4,8 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperfocal.data import shuffling
-from hyperfocal.data.windows import batches_by_length, cut_windows
+from hyperfocal.data import examples as shuffling
+from hyperfocal.data.examples import batches_by_length, cut_windows
 from hyperfocal.sequences import Sequences
 
 USERS = st.lists(st.lists(st.integers(0, 8), max_size=12), max_size=6)

@@ -32,27 +32,25 @@ from fuzz_damage import (
 from hypothesis import strategies as st
 from polars.testing.parametric import column, dataframes
 
+from hyperfocal.classify.classifier import MultiLabelClassifier
+from hyperfocal.cli.report import write_run_report
 from hyperfocal.config.classify import ClassifySettings, TextDataSettings
 from hyperfocal.config.recipes import parse_override, resolve
 from hyperfocal.config.recommend import RecommendSettings
-from hyperfocal.data import stream_documents
+from hyperfocal.data import stored_documents as stream_documents
 from hyperfocal.data.blocks import read_blocks, whole_users
+from hyperfocal.data.documents import TEXT_READERS, documents_from_frame, read_documents
 from hyperfocal.data.item_table import encode_items, fit_columns, read_items
-from hyperfocal.data.tables import log_from_frame, read_log, row_users
+from hyperfocal.data.logs import log_from_frame, read_log, row_users
 from hyperfocal.data.taxonomy import read_taxonomy
-from hyperfocal.data.text_files import TEXT_READERS
-from hyperfocal.data.texts import documents_from_frame, read_documents
 from hyperfocal.errors import HyperfocalError
+from hyperfocal.grid.axes import read_grid_recipe
 from hyperfocal.grid.reading import read_grid
-from hyperfocal.grid.recipe import read_grid_recipe
+from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.report.grid_page import write_grid_report
-from hyperfocal.report.run_page import write_run_report
-from hyperfocal.runs import RunFolder
-from hyperfocal.serve.http import create_app
-from hyperfocal.serve.live import Live
-from hyperfocal.serve.predictor import load_predictor
-from hyperfocal.tasks.classify import MultiLabelClassifier
-from hyperfocal.tasks.recommend import Recommender
+from hyperfocal.serve.app import create_app
+from hyperfocal.serve.live import Live, load_predictor
+from hyperfocal.storage.run_folder import RunFolder
 
 Damage = Callable[[bytes], st.SearchStrategy[bytes]]
 

@@ -1,8 +1,8 @@
 import sys
 
 import pytest
-from grid_cases import job, settings
 
+from grid_cases import job, settings
 from hyperfocal.errors import ConfigError
 from hyperfocal.grid.adaptive import BASELINE, RANGES, check_ranges
 from hyperfocal.grid.points import normalised

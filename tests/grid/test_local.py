@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from grid_cases import (
     FORKS,
     FullDisk,
@@ -30,13 +31,12 @@ from grid_cases import (
     settings,
     wait_until,
 )
-
+from hyperfocal.classify.grid import prepare_grid
+from hyperfocal.classify.prepare import prepare_texts
 from hyperfocal.errors import RunError
 from hyperfocal.grid.local import interrupts_held_back, run_points
 from hyperfocal.grid.search import run_grid
 from hyperfocal.grid.store import Store
-from hyperfocal.grid.training import prepare_grid
-from hyperfocal.tasks.documents import prepare_texts
 
 SOON = 20.0  # seconds; a machine that does other things besides needs some
 ADDED = ("threads", "omp", "omp_at_start")  # by ThreadCount
@@ -226,12 +226,17 @@ def test_an_interrupt_at_the_start_of_a_point_leaves_it_free(material, store):
     assert seen.events == ["started p1 0", "finished p1 0"]
 
 
+CASES = Path(__file__).parents[1] / "cases" / "grid_cases.py"
+
+
 @contextmanager
 def spawned(folder, epochs):
     """The command as a user starts it, in a process group of its own; give its process."""
-    arguments = [sys.executable, "-m", "grid_cases", str(folder), str(epochs)]
+    arguments = [sys.executable, str(CASES), str(folder), str(epochs)]
     with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
-        process = subprocess.Popen(arguments, cwd=Path(__file__).parent, stdout=out, stderr=err, start_new_session=True)
+        process = subprocess.Popen(
+            arguments, cwd=Path(__file__).parents[1] / "cases", stdout=out, stderr=err, start_new_session=True
+        )
     try:
         yield process
     finally:

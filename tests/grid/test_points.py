@@ -8,10 +8,10 @@ import pytest
 
 from hyperfocal.config.classify import ClassifySettings, TextLossSettings
 from hyperfocal.config.recipes import resolve
+from hyperfocal.config.rules import flatten
 from hyperfocal.errors import ConfigError
 from hyperfocal.grid.axes import caps_and_gammas, expand
 from hyperfocal.grid.points import Point, baseline_name, normalised
-from hyperfocal.grid.rules import flatten
 
 BASE = ClassifySettings()
 

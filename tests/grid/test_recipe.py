@@ -4,9 +4,8 @@ import pytest
 
 from hyperfocal.config.classify import ClassifySettings, TextTrainSettings
 from hyperfocal.errors import ConfigError
-from hyperfocal.grid.axes import expand
+from hyperfocal.grid.axes import expand, read_grid_recipe
 from hyperfocal.grid.points import baseline_name
-from hyperfocal.grid.recipe import read_grid_recipe
 
 BASE = ClassifySettings()
 RECIPE = Path(__file__).parents[2] / "recipes" / "caps_and_gammas.toml"

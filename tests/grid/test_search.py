@@ -4,9 +4,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from grid_cases import LABELS, documents, failing, filled, gammas, job, points, settings
 
-from hyperfocal.data.texts import Documents
+from grid_cases import LABELS, documents, failing, filled, gammas, job, points, settings
+from hyperfocal.data.documents import Documents
 from hyperfocal.errors import ConfigError, DataError, LeakError, RunError
 from hyperfocal.grid.points import Point
 from hyperfocal.grid.reading import read_grid

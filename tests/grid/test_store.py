@@ -19,8 +19,7 @@ from hyperfocal.grid import claims, database
 from hyperfocal.grid.claims import SILENT_SECONDS, beating
 from hyperfocal.grid.database import Database
 from hyperfocal.grid.points import Point
-from hyperfocal.grid.results import outcomes
-from hyperfocal.grid.store import Store
+from hyperfocal.grid.store import Store, outcomes
 
 BASE = ClassifySettings()
 PROCESSES = multiprocessing.get_context("forkserver")

@@ -7,12 +7,12 @@ import tempfile
 from pathlib import Path
 
 import torch
-from grid_cases import settings
 from hypothesis import HealthCheck
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from grid_cases import settings
 from hyperfocal.grid import claims
 from hyperfocal.grid import store as stores
 from hyperfocal.grid.points import Point

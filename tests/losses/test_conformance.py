@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loss_cases import LOSSES, SHAPES, dense, far_and_near, fused, make, value_and_gradients
 
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import AsymmetricLoss, FocalLoss, SeparableLoss, SoftmaxLoss
 from hyperfocal.losses.options import REDUCTIONS
+from loss_cases import LOSSES, SHAPES, dense, far_and_near, fused, make, value_and_gradients
 
 BACKENDS = ("reference", "chunked", "auto")
 EXACT = {name: build for name, build in LOSSES.items() if "detached" not in name}  # gradient = that of the value

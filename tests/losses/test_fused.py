@@ -5,11 +5,11 @@ import math
 
 import pytest
 import torch
-from loss_cases import LOSSES, Squared, dense, fused, make, value_and_gradients
 
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.labels import SparseLabels
-from hyperfocal.losses import BCELoss, FocalLoss, SeparableLoss, SoftmaxLoss, backends, walk
+from hyperfocal.losses import BCELoss, FocalLoss, SeparableLoss, SoftmaxLoss, options, walk
+from loss_cases import LOSSES, Squared, dense, fused, make, value_and_gradients
 
 CPU = torch.device("cpu")
 
@@ -188,7 +188,7 @@ class TestChunks:
 class TestLog:
     @pytest.fixture(autouse=True)
     def nothing_said(self, monkeypatch):
-        monkeypatch.setattr(backends, "_said", set())
+        monkeypatch.setattr(options, "_said", set())
 
     def test_backend_and_chunk_are_said_once(self, caplog):
         with caplog.at_level(logging.INFO, logger="hyperfocal"):

@@ -8,12 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loss_cases import make
 
 from hyperfocal.errors import ConfigError
 from hyperfocal.labels import SparseLabels
-from hyperfocal.losses import AsymmetricLoss, FocalLoss, SoftmaxLoss, backends, native
-from hyperfocal.losses.scalar import focal_with_slope
+from hyperfocal.losses import AsymmetricLoss, FocalLoss, SoftmaxLoss, backends, native, options
+from hyperfocal.losses.terms import focal_with_slope
+from loss_cases import make
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0, 2.5, 3.0, 4.0, 5.0)
 
@@ -124,7 +124,7 @@ class TestChoice:
 
     @pytest.fixture(autouse=True)
     def nothing_said_yet(self, monkeypatch):
-        monkeypatch.setattr(backends, "_said", set())
+        monkeypatch.setattr(options, "_said", set())
 
     @needs_compiler
     def test_auto_takes_it_where_it_can(self, caplog):

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from loss_cases import LOSSES, fused, make, value_and_gradients
 
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import FocalLoss, GBCELoss, SampledSoftmaxLoss
+from loss_cases import LOSSES, fused, make, value_and_gradients
 
 CASES = {name: build for name, build in LOSSES.items() if name != "user's lines"}  # its terms cancel: all is rounding
 every_loss = pytest.mark.parametrize("build", CASES.values(), ids=CASES)

@@ -9,7 +9,7 @@ from torch.nn import functional
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import BCELoss, GBCELoss, SampledSoftmaxLoss, SoftmaxLoss
-from hyperfocal.losses.sampling import SampledLoss
+from hyperfocal.losses.sampled import SampledLoss
 
 ROWS = [[3], [], [0, 1, 5], [2, 4], [1]]
 LABELS = SparseLabels.from_lists(ROWS, num_labels=6)

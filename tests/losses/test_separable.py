@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from loss_cases import Squared, StraightLines
 from torch.nn import functional
 
 from hyperfocal.errors import ConfigError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import BCELoss, FocalLoss, SeparableLoss
+from loss_cases import Squared, StraightLines
 
 LN2 = math.log(2)
 GAMMAS = (0, 0.5, 1, 2, 3, 5)

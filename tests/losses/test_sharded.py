@@ -1,13 +1,7 @@
 """A loss over labels dealt out over processes is the loss: value, gradients, and the best k of all labels."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-
-sys.path.append(str(Path(__file__).parents[1]))
-from loss_cases import LOSSES, SHAPES, make
 
 from distributed_cases import launch
 from hyperfocal.distributed import processes, world_size
@@ -15,8 +9,8 @@ from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import BCELoss, FocalLoss, GBCELoss, SampledSoftmaxLoss, ShardedLoss, SoftmaxLoss
 from hyperfocal.losses.sharded import shard_of
-from hyperfocal.metrics.ranking import top_k
-from hyperfocal.metrics.sharded import lowest_top_k, sharded_top_k
+from hyperfocal.metrics.ranking import lowest_top_k, sharded_top_k, top_k
+from loss_cases import LOSSES, SHAPES, make
 
 REDUCTIONS = ("positives", "batch", "mean", "sum")
 

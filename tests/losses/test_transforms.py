@@ -5,10 +5,10 @@ import pickle
 
 import pytest
 import torch
-from loss_cases import LOSSES, dense, fused, make, value_and_gradients
 
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import FocalLoss, GBCELoss, SampledSoftmaxLoss, SoftmaxLoss
+from loss_cases import LOSSES, dense, fused, make, value_and_gradients
 
 CASES = {
     "weighted": lambda: LOSSES["focal, weighted"](13, chunk_labels=4),

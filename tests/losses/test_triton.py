@@ -9,12 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loss_cases import LOSSES, SHAPES, dense, far_and_near, fused, make, prior, value_and_gradients
 
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import FocalLoss, SoftmaxLoss, triton
 from hyperfocal.losses.options import REDUCTIONS
-from hyperfocal.losses.scalar import focal_with_slope
+from hyperfocal.losses.terms import focal_with_slope
+from loss_cases import LOSSES, SHAPES, dense, far_and_near, fused, make, prior, value_and_gradients
 
 CUDA = torch.cuda.is_available()
 if not CUDA:

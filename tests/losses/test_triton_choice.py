@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from loss_cases import make
 
 from hyperfocal.errors import ConfigError
-from hyperfocal.losses import AsymmetricLoss, BCELoss, FocalLoss, SoftmaxLoss, backends, triton
+from hyperfocal.losses import AsymmetricLoss, BCELoss, FocalLoss, SoftmaxLoss, backends, options, triton
+from loss_cases import make
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed: no kernel compiled")
 
@@ -21,7 +21,7 @@ class TestChoice:
 
     @pytest.fixture(autouse=True)
     def nothing_said_yet(self, monkeypatch):
-        monkeypatch.setattr(backends, "_said", set())
+        monkeypatch.setattr(options, "_said", set())
         monkeypatch.setattr(triton, "unavailable", triton.unavailable.__wrapped__)
 
     def test_auto_takes_it_on_a_gpu_where_it_can(self, monkeypatch, caplog):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
-from label_cases import cases, draw, labels, normal, quick
 from scipy.sparse import csr_matrix
 from sklearn.metrics import average_precision_score
 
@@ -19,6 +18,7 @@ from hyperfocal.metrics.average_precision import (
     micro_average_precision,
     ranked_positives,
 )
+from label_cases import cases, draw, labels, normal, quick
 
 
 def oracle(scores: torch.Tensor, truth: SparseLabels) -> list[float]:

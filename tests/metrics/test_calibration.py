@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from label_cases import draw, labels, normal
 
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.metrics import calibration
 from hyperfocal.metrics.calibration import calibration_error
+from label_cases import draw, labels, normal
 
 
 class TestCalibrationError:

@@ -5,9 +5,8 @@ from sklearn.metrics import f1_score
 
 from hyperfocal.errors import DataError
 from hyperfocal.labels import SparseLabels
-from hyperfocal.metrics import curves
-from hyperfocal.metrics.calibration import calibration_error
-from hyperfocal.metrics.curves import decision_curve, reliability
+from hyperfocal.metrics import calibration as curves
+from hyperfocal.metrics.calibration import calibration_error, decision_curve, reliability
 
 THRESHOLDS = torch.tensor([0.1, 0.3, 0.5, 0.9])
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from label_cases import NUM_LABELS, cases, draw, labels, normal, quick
 from sklearn.metrics import ndcg_score
 
 from hyperfocal.errors import ConfigError, DataError
@@ -17,10 +16,11 @@ from hyperfocal.metrics.label_ranking import (
     best_labels,
     ndcg_at_k,
     precision_at_k,
+    propensities,
     propensity_scored_precision_at_k,
     ranking_scores,
 )
-from hyperfocal.metrics.propensity import propensities
+from label_cases import NUM_LABELS, cases, draw, labels, normal, quick
 
 
 class TestBestLabels:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hyperfocal.errors import DataError
-from hyperfocal.metrics.propensity import propensities
+from hyperfocal.metrics.label_ranking import propensities
 
 
 class TestPropensities:

@@ -3,9 +3,8 @@ import itertools
 import pytest
 import torch
 
-from hyperfocal.metrics.paired import Outcome
-from hyperfocal.metrics.ranking_verdict import rankings
-from hyperfocal.metrics.verdict import BASELINE, NOT_COMPARED, NOTHING, verdicts
+from hyperfocal.metrics.differences import Outcome
+from hyperfocal.metrics.verdict import BASELINE, NOT_COMPARED, NOTHING, rankings, verdicts
 
 SIGNS = ("map@3", "recall@10", "tail.map@3")
 

@@ -15,7 +15,7 @@ from hyperfocal.labels import SparseLabels
 from hyperfocal.metrics import average_precision as ap_module
 from hyperfocal.metrics import resampling
 from hyperfocal.metrics.average_precision import average_precision, bucket_means
-from hyperfocal.metrics.multilabel import decision_scores
+from hyperfocal.metrics.decisions import decision_scores
 from hyperfocal.metrics.resampling import resample_weights, resampled_ap, resampled_f1
 
 COUNTS = torch.tensor([300, 250, 30, 5])  # two head labels, one medium, one tail

@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 
 from hyperfocal.errors import ConfigError
-from hyperfocal.metrics.paired import Outcome
+from hyperfocal.metrics.differences import Outcome
 from hyperfocal.metrics.verdict import (
     BASELINE,
     FAMILIES,

@@ -1,4 +1,4 @@
-from hyperfocal.report.grid_axes import axes_of
+from hyperfocal.report.grid_charts import axes_of
 
 
 def test_caps_and_gammas_are_the_axes_and_what_follows_from_them_is_none():

@@ -7,19 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from report_cases import grid, grid_job
 
 from hyperfocal.errors import RunError
-from hyperfocal.grid.plan import PLAN, keep_plan
 from hyperfocal.grid.reading import read_grid
 from hyperfocal.grid.search import run_grid
-from hyperfocal.metrics.paired import Difference
+from hyperfocal.grid.store import PLAN, keep_plan
+from hyperfocal.metrics.differences import Difference
 from hyperfocal.metrics.verdict import Verdict
 from hyperfocal.report.blocks import Bullets, Chart, Folded, Table
-from hyperfocal.report.grid_layout import LABELS
 from hyperfocal.report.grid_page import _illusion, grid_page, write_grid_report
-from hyperfocal.report.grid_rows import Row
-from hyperfocal.report.vega import bundle
+from hyperfocal.report.grid_table import LABELS, Row
+from hyperfocal.report.page import bundle
+from report_cases import grid, grid_job
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import math
 import pytest
 from rich.console import Console
 
-from hyperfocal.report.grid_progress import GridProgress
+from hyperfocal.report.progress import GridProgress
 
 VALUES = {"macro_ap": 0.4523, "tuned.macro_f1": 0.3931}
 

@@ -11,11 +11,10 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from hyperfocal.errors import RunError
-from hyperfocal.metrics.paired import Difference, Outcome
+from hyperfocal.metrics.differences import Difference, Outcome
 from hyperfocal.metrics.verdict import BASELINE, Verdict, verdicts
 from hyperfocal.report.grid_files import markdown_table, write_table
-from hyperfocal.report.grid_rows import Row, grid_rows
-from hyperfocal.report.grid_table import grid_report
+from hyperfocal.report.grid_table import Row, grid_report, grid_rows
 
 NUMBERS = re.compile(r"[-+±]?\d*\.\d+|\d[\d,]*")
 

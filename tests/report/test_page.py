@@ -5,7 +5,7 @@ import re
 import pytest
 
 from hyperfocal.errors import RunError
-from hyperfocal.report import vega
+from hyperfocal.report import page as vega
 from hyperfocal.report.blocks import Bullets, Cell, Chart, Chips, Facts, Folded, Page, Paragraph, Quote, Section, Table
 from hyperfocal.report.charts import dots
 from hyperfocal.report.page import line_of, render, write_page

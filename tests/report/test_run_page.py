@@ -2,17 +2,17 @@ import json
 import shutil
 
 import pytest
-from report_cases import FAST, NASTY, classify_run, documents, recommend_run
 
+from hyperfocal.classify.classifier import MultiLabelClassifier
+from hyperfocal.classify.page import DECIDED
+from hyperfocal.classify.page import _headline as classify_headline
+from hyperfocal.cli.report import run_page, write_run_report
 from hyperfocal.errors import RunError
+from hyperfocal.recommend.page import _headline as recommend_headline
+from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.report.blocks import Chart, Folded, Page, Paragraph, Table
-from hyperfocal.report.classify_evidence import DECIDED
-from hyperfocal.report.classify_page import _headline as classify_headline
-from hyperfocal.report.recommend_page import _headline as recommend_headline
-from hyperfocal.report.run_page import run_page, write_run_report
-from hyperfocal.runs import RunFolder
-from hyperfocal.tasks.classify import MultiLabelClassifier
-from hyperfocal.tasks.recommend import Recommender
+from hyperfocal.storage.run_folder import RunFolder
+from report_cases import FAST, NASTY, classify_run, documents, recommend_run
 
 
 @pytest.fixture(scope="module")

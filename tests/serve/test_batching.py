@@ -7,7 +7,7 @@ import pytest
 
 from hyperfocal.serve import batching
 from hyperfocal.serve.batching import FEW, QUICK, Batcher
-from hyperfocal.serve.refusals import Refusal
+from hyperfocal.serve.messages import Refusal
 
 
 class Slow:

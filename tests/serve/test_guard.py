@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import httpx
 
 from hyperfocal.serve.guard import Guard
-from hyperfocal.serve.measures import Measures
+from hyperfocal.serve.metrics import Measures
 
 
 async def broken(content):

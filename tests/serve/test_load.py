@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+
 from serve_cases import ITEMS, benchmark, recommend_run, service
 
 BENCHMARK = benchmark()

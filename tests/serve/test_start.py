@@ -7,9 +7,9 @@ import subprocess
 import pytest
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
-from serve_cases import command
 
 from hyperfocal.cli import main
+from serve_cases import command
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+
 from serve_cases import ITEMS, benchmark, service
 
 pytestmark = pytest.mark.slow

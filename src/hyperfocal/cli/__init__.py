@@ -1,3 +1,3 @@
 """The command line."""
 
-from hyperfocal.cli.commands import main as main
+from hyperfocal.cli.main import main as main

@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyperfocal.cli.blocks import block_options
+from hyperfocal.cli.options import (
+    NO_ENCODER,
+    block_options,
+    data_options,
+    data_settings,
+    refuse_other_commands,
+    track_option,
+    where_options,
+)
 from hyperfocal.cli.report import report_line
-from hyperfocal.cli.several import refuse_other_commands
-from hyperfocal.cli.texts import NO_ENCODER, data_options, data_settings
-from hyperfocal.cli.tracked import track_option
-from hyperfocal.cli.where import where_options
 from hyperfocal.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from hyperfocal.tasks.classify import MultiLabelClassifier
+    from hyperfocal.classify.classifier import MultiLabelClassifier
 
 FILE = RUN = click.Path(path_type=Path)
 
@@ -77,9 +81,9 @@ def fit(
 
     Several processes train together: torchrun --nproc-per-node 2 -m hyperfocal classify fit TRAIN --out RUN
     """
-    from hyperfocal.cache import default_cache
+    from hyperfocal.classify.classifier import MultiLabelClassifier
     from hyperfocal.distributed import is_first, processes
-    from hyperfocal.tasks.classify import MultiLabelClassifier
+    from hyperfocal.storage.cache import default_cache
 
     if resume and overwrite:
         raise ConfigError("--resume continues the run in --out and --overwrite replaces it: give one of them")
@@ -130,8 +134,8 @@ def _fit(classifier: MultiLabelClassifier, train: Path, options: dict[str, Any],
 def _print_fit(classifier: MultiLabelClassifier, out: Path) -> None:
     from rich.console import Console
 
-    from hyperfocal.report.label_tables import data_lines, how_decided, scores_report
-    from hyperfocal.report.tables import print_commands, print_lines
+    from hyperfocal.classify.terminal import data_lines, how_decided, scores_report
+    from hyperfocal.report.format import print_commands, print_lines
 
     console, metrics = Console(), classifier.metrics_
     print_lines(console, [*data_lines(metrics["data"]), ""])
@@ -156,9 +160,9 @@ def predict(run: Path, docs: Path, out: Path, block: int | None, resume: bool) -
     In .csv and .tsv labels and scores are JSON in a field; in .parquet they are lists, of texts and of pairs. A large
     DOCS is read block by block.
     """
+    from hyperfocal.classify.classifier import MultiLabelClassifier
     from hyperfocal.cli.predict_classify import predict_texts
     from hyperfocal.data.files import File
-    from hyperfocal.tasks.classify import MultiLabelClassifier
 
     File(out).refuse_unwritable()
     if out.resolve() == docs.resolve():
@@ -179,10 +183,10 @@ def evaluate(run: Path, docs: Path, as_json: bool) -> None:
 
     from rich.console import Console
 
-    from hyperfocal.report.label_tables import holdout_lines, scores_report
-    from hyperfocal.report.tables import print_lines
-    from hyperfocal.runs import without_nan
-    from hyperfocal.tasks.classify import MultiLabelClassifier
+    from hyperfocal.classify.classifier import MultiLabelClassifier
+    from hyperfocal.classify.terminal import holdout_lines, scores_report
+    from hyperfocal.report.format import print_lines
+    from hyperfocal.storage.run_folder import without_nan
 
     metrics = MultiLabelClassifier.load(run).evaluate(docs)
     if as_json:

@@ -1,4 +1,7 @@
-"""The commands that need no data: they make some up."""
+"""The commands that need no data: they make some up.
+
+The folder of a demo: made, or known as an earlier demo's.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ def demo(ctx: click.Context, out: Path, users: int, challenges: int, epochs: int
     `hyperfocal demo classify` does the same for texts: a corpus, a grid of losses, its table and verdict.
     """
     if ctx.invoked_subcommand is None:
-        from hyperfocal.demo.recommend import run_demo
+        from hyperfocal.cli.demo_recommend import run_demo
 
         run_demo(out, users=users, challenges=challenges, epochs=epochs, seed=seed)
     else:
@@ -49,6 +52,6 @@ def _refuse_own_options(ctx: click.Context, command: str) -> None:
 @click.option("--seed", type=int, default=0, show_default=True)
 def classify(out: Path, documents: int, workers: int | None, seed: int) -> None:
     """Make up texts with 698 long-tailed labels, run a grid of losses on them, show its table. Under three minutes."""
-    from hyperfocal.demo.classify import run_demo
+    from hyperfocal.cli.demo_classify import run_demo
 
     run_demo(out, documents=documents, workers=workers, seed=seed)

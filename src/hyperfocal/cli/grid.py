@@ -12,33 +12,27 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from hyperfocal.cache import default_cache
+from hyperfocal.classify.grid import TextSource
+from hyperfocal.classify.prepare import as_documents
+from hyperfocal.classify.terminal import data_lines, test_report
+from hyperfocal.cli.options import NO_ENCODER, TrackedGrid, Where, data_settings, trained_where
 from hyperfocal.cli.report import report_line
-from hyperfocal.cli.texts import NO_ENCODER, data_settings
-from hyperfocal.cli.tracked import TrackedGrid
-from hyperfocal.cli.where import Where, trained_where
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import resolve
 from hyperfocal.config.sections import Section
-from hyperfocal.data.texts import Documents
+from hyperfocal.data.documents import Documents
 from hyperfocal.errors import ConfigError
 from hyperfocal.grid.adaptive import RANGES
-from hyperfocal.grid.axes import caps_and_gammas, expand, parse_values
-from hyperfocal.grid.final import keep_winner, score_test
+from hyperfocal.grid.axes import caps_and_gammas, expand, parse_values, read_grid_recipe
 from hyperfocal.grid.points import Point, baseline_name
-from hyperfocal.grid.recipe import read_grid_recipe
 from hyperfocal.grid.search import GridJob, GridResult, run_grid, run_search
-from hyperfocal.grid.training import TextSource
+from hyperfocal.grid.winner import keep_winner, score_test
+from hyperfocal.report.format import print_commands, print_lines
 from hyperfocal.report.grid_files import write_table
-from hyperfocal.report.grid_layout import LABELS, Layout
-from hyperfocal.report.grid_progress import GridProgress
-from hyperfocal.report.grid_rows import grid_rows
-from hyperfocal.report.grid_table import grid_report
-from hyperfocal.report.label_tables import data_lines, test_report
-from hyperfocal.report.progress import EncodingProgress
-from hyperfocal.report.tables import print_commands, print_lines
+from hyperfocal.report.grid_table import LABELS, Layout, grid_report, grid_rows
+from hyperfocal.report.progress import EncodingProgress, GridProgress
 from hyperfocal.report.tracking import Tracking
-from hyperfocal.tasks.documents import as_documents
+from hyperfocal.storage.cache import default_cache
 
 Job = TypeVar("Job", bound=Section)
 

@@ -10,16 +10,14 @@ from typing import Any
 
 import polars as pl
 
-from hyperfocal.cli.blocks import in_blocks, write_parts
+from hyperfocal.classify.classifier import MultiLabelClassifier
+from hyperfocal.cli.predict import Parts, in_blocks, stamp, write_parts
 from hyperfocal.data.blocks import Block, Seen, read_blocks
+from hyperfocal.data.documents import TEXT_READERS, Documents, documents_from_frame
 from hyperfocal.data.files import File, write_frame, write_lines, write_rows
-from hyperfocal.data.text_files import TEXT_READERS
-from hyperfocal.data.texts import Documents, documents_from_frame
 from hyperfocal.errors import DataError
-from hyperfocal.runs import MODEL, whole_file
-from hyperfocal.tasks.classify import MultiLabelClassifier
-from hyperfocal.tasks.parts import Parts, stamp
-from hyperfocal.tasks.predictions import with_pairs
+from hyperfocal.recommend.recommender import with_pairs
+from hyperfocal.storage.run_folder import MODEL, whole_file
 
 BLOCK = 10_000  # documents, with few labels
 SCORES = 2**24  # documents times labels that exist at once: 64 MiB

@@ -8,14 +8,12 @@ from typing import Any
 
 import polars as pl
 
-from hyperfocal.cli.blocks import in_blocks, write_parts
+from hyperfocal.cli.predict import Parts, in_blocks, stamp, write_parts
 from hyperfocal.data.blocks import Block, read_blocks, whole_users
 from hyperfocal.data.files import File, write_frame, write_rows
-from hyperfocal.data.tables import log_from_frame, row_users
-from hyperfocal.runs import MODEL, whole_file
-from hyperfocal.tasks.parts import Parts, stamp
-from hyperfocal.tasks.predictions import Predictions
-from hyperfocal.tasks.recommend import Recommender
+from hyperfocal.data.logs import log_from_frame, row_users
+from hyperfocal.recommend.recommender import Predictions, Recommender
+from hyperfocal.storage.run_folder import MODEL, whole_file
 
 BLOCK = 200_000  # rows
 

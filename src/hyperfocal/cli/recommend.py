@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyperfocal.cli.blocks import block_options
+from hyperfocal.cli.options import block_options, refuse_other_commands, track_option, where_options
 from hyperfocal.cli.report import report_line
-from hyperfocal.cli.several import refuse_other_commands
-from hyperfocal.cli.tracked import track_option
-from hyperfocal.cli.where import where_options
 from hyperfocal.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from hyperfocal.tasks.recommend import Recommender
+    from hyperfocal.recommend.recommender import Recommender
 
 FILE = RUN = click.Path(path_type=Path)
 
@@ -111,7 +108,7 @@ def fit(
 
     from hyperfocal.config.recipes import parse_override
     from hyperfocal.distributed import is_first, processes
-    from hyperfocal.tasks.recommend import Recommender
+    from hyperfocal.recommend.recommender import Recommender
 
     if resume and overwrite:
         raise ConfigError("--resume continues the run in --out and --overwrite replaces it: give one of them")
@@ -147,7 +144,8 @@ def _fit(recommender: Recommender, train: Path, options: dict[str, Any], track: 
 
 
 def _print_fit(console: Any, recommender: Recommender, out: Path) -> None:
-    from hyperfocal.report.tables import data_lines, print_commands, print_lines, scores_report
+    from hyperfocal.recommend.terminal import data_lines, scores_report
+    from hyperfocal.report.format import print_commands, print_lines
 
     metrics = recommender.metrics_
     print_lines(console, [*data_lines(metrics["data"]), ""])
@@ -196,7 +194,7 @@ def predict(
     """
     from hyperfocal.cli.predict_recommend import predict_log
     from hyperfocal.data.files import File
-    from hyperfocal.tasks.recommend import Recommender
+    from hyperfocal.recommend.recommender import Recommender
 
     File(out).refuse_unwritable()
     if out.resolve() == history.resolve():
@@ -231,10 +229,10 @@ def update(run: Path, new_log: Path, out: Path | None, items: Path | None, epoch
     """
     from rich.console import Console
 
+    from hyperfocal.recommend.recommender import Recommender
+    from hyperfocal.recommend.update import gentler
     from hyperfocal.report.progress import FitProgress
-    from hyperfocal.runs import RunFolder
-    from hyperfocal.tasks.recommend import Recommender
-    from hyperfocal.tasks.updating import gentler
+    from hyperfocal.storage.run_folder import RunFolder
 
     recommender = Recommender.load(run)
     if out is not None and out.resolve() != run.resolve():
@@ -249,7 +247,8 @@ def update(run: Path, new_log: Path, out: Path | None, items: Path | None, epoch
 
 
 def _print_update(console: Any, recommender: Recommender, out: Path) -> None:
-    from hyperfocal.report.tables import data_lines, print_commands, print_lines, scores_report
+    from hyperfocal.recommend.terminal import data_lines, scores_report
+    from hyperfocal.report.format import print_commands, print_lines
 
     metrics = recommender.metrics_
     counts, metric = metrics["data"], metrics["metric"]
@@ -291,8 +290,9 @@ def evaluate(
 
     from rich.console import Console
 
-    from hyperfocal.report.tables import holdout_lines, print_lines, scores_report
-    from hyperfocal.tasks.recommend import Recommender
+    from hyperfocal.recommend.recommender import Recommender
+    from hyperfocal.recommend.terminal import holdout_lines, scores_report
+    from hyperfocal.report.format import print_lines
 
     recommender = _with_new_items(Recommender.load(run), new_items, new_boost)
     metrics = recommender.evaluate(history, truth, k=k, repeats=repeats)

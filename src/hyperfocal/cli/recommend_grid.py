@@ -9,22 +9,22 @@ from typing import Any
 from rich.console import Console
 
 from hyperfocal.cli.grid import closing_lines, ended_by_ctrl_c, recipe_points, show_table
-from hyperfocal.cli.tracked import TrackedGrid
-from hyperfocal.cli.where import trained_where
+from hyperfocal.cli.options import TrackedGrid, trained_where
 from hyperfocal.config.recipes import parse_override, resolve
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.errors import ConfigError
 from hyperfocal.grid.adaptive import NEXT_ITEM_RANGES
 from hyperfocal.grid.axes import Axes, expand
-from hyperfocal.grid.final import keep_winner, score_test
 from hyperfocal.grid.points import Point, baseline_name
-from hyperfocal.grid.ranking import LogSource
 from hyperfocal.grid.search import GridJob, GridResult, run_grid, run_search
-from hyperfocal.report.grid_layout import ranking_layout
-from hyperfocal.report.grid_progress import GridProgress
-from hyperfocal.report.tables import grid_data_lines, print_commands, print_lines, test_report
+from hyperfocal.grid.winner import keep_winner, score_test
+from hyperfocal.recommend.grid import LogSource
+from hyperfocal.recommend.prepare import as_log
+from hyperfocal.recommend.terminal import grid_data_lines, test_report
+from hyperfocal.report.format import print_commands, print_lines
+from hyperfocal.report.grid_table import ranking_layout
+from hyperfocal.report.progress import GridProgress
 from hyperfocal.report.tracking import Tracking
-from hyperfocal.tasks.preparation import as_log
 
 NAMED = {"encoders": "model.name", "losses": "loss.name"}  # options that are axes
 

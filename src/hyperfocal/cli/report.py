@@ -1,12 +1,19 @@
-"""The command `report`, and the line with which `fit` and `grid` end. Heavy imports are inside."""
+"""The command `report`, and the line with which `fit` and `grid` end. Heavy imports are inside.
+
+The page of a run, of either job.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hyperfocal.errors import RunError
+
+if TYPE_CHECKING:
+    from hyperfocal.report.blocks import Page
 
 FILE = FOLDER = click.Path(path_type=Path)
 
@@ -42,8 +49,7 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     """
     from hyperfocal.grid.reading import is_grid, read_grid
     from hyperfocal.report.grid_page import write_grid_report
-    from hyperfocal.report.run_page import write_run_report
-    from hyperfocal.runs import CONFIG
+    from hyperfocal.storage.run_folder import CONFIG
 
     if is_grid(folder):
         return write_grid_report(read_grid(folder), out)
@@ -58,3 +64,28 @@ def report_line(folder: Path) -> str:
     from hyperfocal.report.page import line_of
 
     return line_of(lambda: write_report(folder), f"hyperfocal report {folder}")
+
+
+def run_page(run: str | Path) -> Page:
+    """Return the page of a run folder.
+
+    Raises:
+        RunError: no run, an unfinished one, or a file that is missing or damaged.
+    """
+    from hyperfocal.classify.page import classify_page
+    from hyperfocal.recommend.page import recommend_page
+    from hyperfocal.report.run_sections import read_run
+
+    material = read_run(run)
+    return classify_page(material) if material.job == "classify" else recommend_page(material)
+
+
+def write_run_report(run: str | Path, out: Path | None = None) -> Path:
+    """Write the page of a run to its report.html, or to `out`; return its path.
+
+    Raises:
+        RunError: as in `run_page`; it cannot be written.
+    """
+    from hyperfocal.report.page import REPORT, write_page
+
+    return write_page(run_page(run), Path(run) / REPORT if out is None else out)

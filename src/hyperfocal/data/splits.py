@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from hyperfocal.data.tables import Log
+from hyperfocal.data.logs import Log
 from hyperfocal.errors import DataError, LeakError
 
 SHORTEST_LEFT_OUT = 3  # items of a user whose last two are held out

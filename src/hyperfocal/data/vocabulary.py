@@ -13,7 +13,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from hyperfocal.data.tables import Log
+from hyperfocal.data.logs import Log
 from hyperfocal.errors import DataError
 from hyperfocal.sequences import Sequences
 

@@ -12,10 +12,10 @@ from math import isfinite, isnan, nan
 from typing import Any
 
 from hyperfocal.config.recipes import resolve
+from hyperfocal.config.rules import flat_settings, rules_of
 from hyperfocal.config.sections import Section
 from hyperfocal.errors import ConfigError
 from hyperfocal.grid.points import Point, normalised
-from hyperfocal.grid.rules import flat_settings, rules_of
 from hyperfocal.grid.store import Store
 
 BATCH = 4  # points proposed before the next look at results

@@ -1,20 +1,24 @@
-"""From the axes of a grid, settings and their values, to its points: every combination, with every seed."""
+"""From the axes of a grid, settings and their values, to its points: every combination, with every seed.
+
+The grid of a recipe file: its section [grid], and the base settings around it.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, TypeVar
+from pathlib import Path
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 
 from hyperfocal.config.classify import ClassifySettings
-from hyperfocal.config.recipes import resolve
+from hyperfocal.config.recipes import read_toml, resolve
+from hyperfocal.config.rules import Rules, flat_settings, flatten, rules_of, unread
 from hyperfocal.config.sections import Section
 from hyperfocal.errors import ConfigError, did_you_mean
-from hyperfocal.grid.points import Point, normalised
-from hyperfocal.grid.rules import Rules, flat_settings, rules_of, unread
+from hyperfocal.grid.points import Point, baseline_name, normalised
 
 Job = TypeVar("Job", bound=Section)
 Values = Sequence[float | None]
@@ -221,3 +225,44 @@ def _refuse_twin(name: str, settings: Section, called: dict[Section, str], where
     if settings in called:
         raise ConfigError(f"{where}: '{called[settings]}' and '{name}' train the same. Leave one out")
     called[settings] = name
+
+
+class GridRecipe(NamedTuple, Generic[Job]):
+    """What a recipe with a section [grid] says."""
+
+    base: Job
+    axes: Axes
+    seeds: int
+    baseline: str | dict[str, Any] | None
+
+
+def read_grid_recipe(
+    path: str | Path,
+    overrides: dict[str, Any] | None = None,
+    kind: type[Job] = ClassifySettings,  # type: ignore[assignment]  # a default of a type variable
+) -> GridRecipe[Job]:
+    """Return the grid of a recipe file, checked.
+
+    [grid] holds caps and gammas (`classify`), or dotted settings, each with a list of values; seeds, 1 without; and the
+    baseline, a point's name or its values, as {"loss.name" = "bce"}. The other sections are the base settings.
+
+    Args:
+        path: of a TOML file.
+        overrides: dotted key -> value, on top of the base.
+        kind: the settings of the job.
+
+    Raises:
+        ConfigError: unreadable, without [grid], or as in `resolve`, `expand` and `baseline_name`.
+    """
+    where = f"recipe {path}"
+    values = read_toml(Path(path))
+    grid = values.pop("grid", None)
+    if not isinstance(grid, dict):
+        raise ConfigError(f"{where}: no section [grid]. Give it, with caps and gammas or settings and their values")
+    seeds, baseline = grid.pop("seeds", 1), grid.pop("baseline", None)
+    axes = flatten(grid)
+    base = overridden(kind(), flatten(values) | (overrides or {}), where)
+    recipe = GridRecipe(base, axes, seeds, flatten(baseline) if isinstance(baseline, dict) else baseline)
+    points = expand(base, axes, seeds, where=f"{where}, [grid]")
+    baseline_name(points, recipe.baseline, where=f"{where}, [grid]")
+    return recipe

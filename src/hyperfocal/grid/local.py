@@ -2,6 +2,10 @@
 
 Each worker process gets one point after the other. The store decides who trains what, so workers of another command on
 the same store need no care; points that they are at are waited for, and taken over if they die.
+
+What a worker does: claim a point, train it and store the result, one after the other.
+
+In this process, or in one of its own, which ends when whoever started it is gone.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing import resource_tracker
@@ -20,11 +24,11 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
-from hyperfocal.errors import RunError
-from hyperfocal.grid.material import Material
+from hyperfocal.errors import ConfigError, HyperfocalError, RunError
+from hyperfocal.grid.claims import beating
+from hyperfocal.grid.job import Material, Reached
 from hyperfocal.grid.points import Point
 from hyperfocal.grid.store import Store
-from hyperfocal.grid.worker import INTERRUPTED, be_worker, work
 
 WAIT_SECONDS = 1.0  # between two looks at what other commands on the store have done
 PATIENCE_SECONDS = 30.0  # after Ctrl-C, for the step that a worker is in
@@ -253,3 +257,96 @@ def _threads_of_children(threads: int) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def check_workers(workers: int, cores: int) -> int:
+    """Return the CPU threads of each of some workers: workers x threads <= cores.
+
+    Raises:
+        ConfigError: workers below 1, or more than cores: they would take turns and slow each other 10-40 times.
+    """
+    if not 1 <= workers <= cores:
+        raise ConfigError(f"--workers {workers} is not allowed. Expected 1 to {cores}, the cores of this machine")
+    return cores // workers
+
+
+INTERRUPTED = 130  # the exit code of a worker that Ctrl-C stopped
+Report = Callable[[tuple[Any, ...]], None]
+
+
+def work(material: Material, points: Iterable[Point], store: Store, report: Report, retry: bool) -> None:
+    """Claim, train and store points, one after the other, until none is left."""
+    for point in points:
+        if not store.claim(point, retry=retry):
+            continue
+        began = time.monotonic()
+        try:
+            report(("started", point.name, point.seed))
+            with beating(partial(beat, store, point)):
+                (values, resamples), reason = reached(material, point)
+            seconds = time.monotonic() - began
+            if reason:
+                store.fail(point, reason, seconds=seconds)
+            else:
+                store.put(point, values, resamples, seconds=seconds)
+        except BaseException:  # Ctrl-C, or a full disk: another may have it
+            give_back(store, point)
+            raise
+        ended = ("failed", point.name, point.seed, reason)
+        report(ended if reason else ("finished", point.name, point.seed, values, seconds))
+
+
+def beat(store: Store, point: Point) -> None:
+    """Say that this process is still at a point."""
+    with suppress(RunError):  # a disk that is away for a while: there is time until the claim is void
+        store.beat(point)
+
+
+def give_back(store: Store, point: Point) -> None:
+    """Release the point, however often Ctrl-C comes meanwhile: the terminal sends one, and the crew another."""
+    while True:
+        try:
+            with suppress(RunError):
+                store.release(point)
+            return
+        except KeyboardInterrupt:
+            continue
+
+
+def reached(material: Material, point: Point) -> tuple[Reached, str]:
+    """Return metrics and resamples of a point, or why it failed: whatever it was, the other points go on."""
+    try:
+        return material.train(point), ""
+    except Exception as error:
+        return ({}, {}), f"{type(error).__name__}: {error}"
+
+
+def be_worker(material: Material, store: Store, retry: bool, crew: Connection) -> None:
+    """Work in a process of its own, which ends with code 0; with 130 after Ctrl-C or when the crew's is gone."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        work(material, _given(crew), store, crew.send, retry)
+    except (KeyboardInterrupt, EOFError, ConnectionError):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would only spoil the end
+        raise SystemExit(INTERRUPTED) from None
+    except HyperfocalError as error:
+        crew.send(("stopped", str(error)))
+        raise SystemExit(1) from None
+
+
+def _given(crew: Connection) -> Iterator[Point]:
+    """Ask for one point after the other, until there is none."""
+    crew.send(("ready",))
+    while (point := crew.recv()) is not None:
+        yield point
+        crew.send(("ready",))
+
+
+def _end_with_parent() -> None:
+    """Interrupt this process when its parent is gone, killed perhaps: nobody is left to look on."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker has one"
+    wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGINT)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from hyperfocal.config.recipes import resolve
+from hyperfocal.config.rules import flat_settings, rules_of, unread
 from hyperfocal.config.sections import Section
 from hyperfocal.errors import ConfigError, did_you_mean
-from hyperfocal.grid.rules import flat_settings, rules_of, unread
 
 NEITHER = "no_cap_no_focal"
 Job = TypeVar("Job", bound=Section)

@@ -1,32 +1,32 @@
-"""A grid as its folder tells it, finished or not, without the data."""
+"""A grid as its folder tells it, finished or not, without the data.
+
+What the page of a grid asks of a `grid.reading.GridReading`, which says what each attribute is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import torch
 
+from hyperfocal.config.rules import RULES, flat_settings, flatten, unread
 from hyperfocal.config.sections import Section
 from hyperfocal.errors import RunError
 from hyperfocal.grid.claims import holds
 from hyperfocal.grid.database import Database
-from hyperfocal.grid.material import why_untold
-from hyperfocal.grid.plan import PLAN
+from hyperfocal.grid.job import why_untold
 from hyperfocal.grid.points import NEITHER
-from hyperfocal.grid.results import Result, outcomes
-from hyperfocal.grid.rules import RULES, flat_settings, flatten, unread
 from hyperfocal.grid.search import STORE, choose_winner
-from hyperfocal.grid.store import FORMAT, Store
-from hyperfocal.metrics.compare import Interval
-from hyperfocal.metrics.ranking_verdict import rankings
-from hyperfocal.metrics.verdict import LABELS, Verdict, verdicts
-from hyperfocal.runs import RunFolder
-from hyperfocal.tasks.label_scores import intervals
+from hyperfocal.grid.store import FORMAT, PLAN, Result, Store, outcomes
+from hyperfocal.metrics.intervals import Interval, intervals
+from hyperfocal.metrics.verdict import LABELS, Verdict, rankings, verdicts
+from hyperfocal.report.grid_table import Ended
+from hyperfocal.storage.run_folder import RunFolder
 
 Wanted = tuple[str, int]  # name and seed of a point
 
@@ -179,3 +179,75 @@ def _levels(rows: Sequence[Result]) -> dict[str, Interval]:
     names = rows[0].resamples.keys()
     means = {name: sum(row.values.get(name, float("nan")) for row in rows) / len(rows) for name in names}
     return intervals(means, {name: torch.stack([row.resamples[name] for row in rows]).mean(0) for name in names})
+
+
+class Reading(Protocol):
+    """A grid, finished or not."""
+
+    @property
+    def folder(self) -> Path:
+        """Of the grid."""
+
+    @property
+    def job(self) -> str:
+        """Of the points."""
+
+    @property
+    def k(self) -> int:
+        """Length of the rankings; 0 for labels."""
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What is known of the data."""
+
+    @property
+    def base(self) -> dict[str, Any]:
+        """Settings that the points share."""
+
+    @property
+    def results(self) -> Mapping[str, Sequence[Ended]]:
+        """Name -> what is done."""
+
+    @property
+    def failed(self) -> Sequence[Ended]:
+        """What failed."""
+
+    @property
+    def verdicts(self) -> Mapping[str, Verdict]:
+        """Name -> how it differs from the baseline."""
+
+    @property
+    def levels(self) -> Mapping[str, Mapping[str, Interval]]:
+        """Name -> metric -> mean with interval."""
+
+    @property
+    def settings(self) -> Mapping[str, Mapping[str, Any]]:
+        """Name -> settings; None for what is not read."""
+
+    @property
+    def baseline(self) -> str:
+        """Name of a point."""
+
+    @property
+    def winner(self) -> str:
+        """Name of a point, or ""."""
+
+    @property
+    def by(self) -> str:
+        """The metric that chooses the winner."""
+
+    @property
+    def missing(self) -> Sequence[tuple[str, int]]:
+        """Name and seed of what has not ended."""
+
+    @property
+    def unproposed(self) -> int:
+        """Trials of a search whose points are not known yet."""
+
+    @property
+    def running(self) -> Sequence[tuple[str, int]]:
+        """Name and seed of what a process is at."""
+
+    @property
+    def planned(self) -> bool:
+        """Whether it is known what was planned."""

@@ -8,20 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hyperfocal.config.rules import flat_settings
 from hyperfocal.config.sections import Section
 from hyperfocal.errors import ConfigError, RunError, did_you_mean
 from hyperfocal.grid.adaptive import BASELINE, Range, check_ranges, search_points
-from hyperfocal.grid.local import GridWatch, Train, run_points
-from hyperfocal.grid.material import Material, Source, why_untold
-from hyperfocal.grid.plan import keep_plan
+from hyperfocal.grid.job import Material, Source, why_untold
+from hyperfocal.grid.local import GridWatch, Train, check_workers, run_points
 from hyperfocal.grid.points import Point, baseline_name
-from hyperfocal.grid.results import Result, outcomes
-from hyperfocal.grid.rules import flat_settings
-from hyperfocal.grid.store import Store
-from hyperfocal.grid.training import check_workers
+from hyperfocal.grid.store import Result, Store, keep_plan, outcomes
 from hyperfocal.machine import allowed_threads, count_cores
 from hyperfocal.metrics.verdict import Verdict, verdicts
-from hyperfocal.runs import CONFIG, DATA
+from hyperfocal.storage.run_folder import CONFIG, DATA
 
 STORE = "grid.sqlite"
 WINNER_BY = "tuned.macro_f1"

@@ -5,14 +5,20 @@
     results  a point that ended, done or failed
 
 Several processes may use the file at once, and any may be killed at any time.
+
+What a grid shall do, kept beside its results, so that a report can say what remains.
+
+What a point reached, as it is kept in a row of the store, with a checksum that tells damage.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -21,17 +27,18 @@ from typing import Any
 
 import msgspec
 from safetensors import SafetensorError
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from hyperfocal.config.recipes import differences
+from hyperfocal.config.rules import RULES, flatten
 from hyperfocal.config.sections import Section
 from hyperfocal.errors import RunError
 from hyperfocal.grid.claims import beating, holds, own_claim
 from hyperfocal.grid.database import Database
 from hyperfocal.grid.points import Point
-from hyperfocal.grid.results import Result, as_result, as_text, checksum_of
-from hyperfocal.grid.rules import RULES, flatten
+from hyperfocal.metrics.differences import Outcome
+from hyperfocal.storage.run_folder import RunFolder
 
 logger = logging.getLogger("hyperfocal")
 FORMAT = "hyperfocal grid 2"
@@ -263,3 +270,101 @@ class Store:
 def _held(db: Connection, now: float) -> set[str]:
     claims = db.execute("SELECT key, host, pid, birth, beat FROM claims")
     return {key for key, *claim in claims if holds((claim[0], claim[1], claim[2], claim[3]), now)}
+
+
+PLAN = "plan.json"
+
+
+def keep_plan(
+    out: Path, points: Sequence[Point], baseline: str, by: str, fingerprint: str, *, unproposed: int = 0
+) -> None:
+    """Write the points of the command that runs now, in place of those of an earlier one.
+
+    Args:
+        out: folder of the grid.
+        points: all that are known, also those that are done.
+        baseline: name of the point that the others are compared with.
+        by: the metric that chooses the winner.
+        fingerprint: checksum of the data, as in `Point.key`.
+        unproposed: trials of a search whose points are not known yet.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    planned = [{"key": point.key(fingerprint), "name": point.name, "seed": point.seed} for point in points]
+    about = {"baseline": baseline, "by": by, "unproposed": unproposed}
+    RunFolder(out).write_json(PLAN, about | {"points": planned})
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A point that ended.
+
+    Attributes:
+        key: `point.key(fingerprint)`.
+        name: the point's.
+        seed: the point's.
+        settings: the point's.
+        error: why it failed, or "" where it is done.
+        values: metric -> number; empty where it failed.
+        resamples: metric -> (R,) tensor; empty where it failed.
+        seconds: that it took.
+        started: UTC, ISO 8601.
+        finished: likewise.
+    """
+
+    key: str
+    name: str
+    seed: int
+    settings: Section
+    error: str
+    values: dict[str, float]
+    resamples: dict[str, Tensor]
+    seconds: float
+    started: str
+    finished: str
+
+    @property
+    def done(self) -> bool:
+        """Whether it ended without an error."""
+        return not self.error
+
+
+def outcomes(results: list[Result]) -> dict[str, list[Outcome]]:
+    """Return name -> outcomes of the points that are done, as `verdicts` takes them."""
+    found: dict[str, list[Outcome]] = {}
+    for result in results:
+        if result.done:
+            found.setdefault(result.name, []).append(Outcome(result.seed, result.values, result.resamples))
+    return found
+
+
+def as_text(value: Any) -> str:
+    """Return a value as JSON, the same text for the same value."""
+    return msgspec.json.encode(value, order="sorted").decode()
+
+
+def checksum_of(row: tuple[Any, ...]) -> str:
+    """Return a checksum of texts, numbers and bytes in their order."""
+    found = hashlib.sha256()
+    for part in row:
+        content = part if isinstance(part, bytes) else str(part).encode()
+        found.update(b"%d:" % len(content) + content)
+    return found.hexdigest()
+
+
+def as_result(row: tuple[Any, ...], kind: type[Section]) -> Result:
+    """Return the result of a row, whose settings are of a kind.
+
+    Raises:
+        ValueError, SafetensorError: it is not what was written.
+    """
+    *content, checksum = row
+    if checksum_of(tuple(content)) != checksum:
+        raise ValueError(f"the result of {row[1]!r} is not what was written")
+    key, name, seed, settings, _, error, numbers, resamples, seconds, started, finished = content
+    values = {
+        metric: float("nan") if value is None else value for metric, value in msgspec.json.decode(numbers).items()
+    }
+    read = msgspec.json.decode(settings, type=kind)
+    return Result(key, name, seed, read, error, values, load(resamples), seconds, started, finished)

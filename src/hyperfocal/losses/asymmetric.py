@@ -7,8 +7,8 @@ from torch import Tensor
 
 from hyperfocal.errors import ConfigError
 from hyperfocal.losses.options import LossOptions, check_range
-from hyperfocal.losses.scalar import ValueAndSlope, focal, focal_with_slope
 from hyperfocal.losses.separable import SeparableLoss
+from hyperfocal.losses.terms import ValueAndSlope, focal, focal_with_slope
 
 
 class AsymmetricLoss(SeparableLoss):

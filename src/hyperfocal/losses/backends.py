@@ -1,15 +1,12 @@
 """Which way a loss is computed: chosen once, and said once in the log with its reason."""
 
-import logging
 from typing import Any
 
 import torch
 
 from hyperfocal.errors import ConfigError
 from hyperfocal.losses import native, triton
-
-logger = logging.getLogger("hyperfocal")
-_said: set[str] = set()
+from hyperfocal.losses.options import log_once
 
 
 def choose(asked: str, loss: Any, device: torch.device) -> str:
@@ -58,10 +55,3 @@ def _no_triton(loss: Any, device: torch.device) -> str:
 
 
 _MISSING = {"native": _no_native, "triton": _no_triton}  # why a backend cannot be had
-
-
-def log_once(topic: str, message: str) -> None:
-    """Log a message, the first of its topic in this process."""
-    if topic not in _said:
-        _said.add(topic)
-        logger.info("losses: %s", message)

@@ -8,10 +8,9 @@ from torch import Tensor
 
 from hyperfocal.errors import ConfigError
 from hyperfocal.labels import SparseLabels
-from hyperfocal.losses.checks import check_vector
-from hyperfocal.losses.options import LossOptions, check_range
-from hyperfocal.losses.scalar import ValueAndSlope, focal, focal_with_slope
+from hyperfocal.losses.options import LossOptions, check_range, check_vector
 from hyperfocal.losses.separable import SeparableLoss
+from hyperfocal.losses.terms import ValueAndSlope, focal, focal_with_slope
 from hyperfocal.losses.weights import Counts, as_counts
 
 

@@ -8,8 +8,8 @@ from torch.nn import functional
 
 from hyperfocal.losses.native import FocalTerms
 from hyperfocal.losses.options import LossOptions, check_range
-from hyperfocal.losses.scalar import ValueAndSlope, focal, focal_with_slope
 from hyperfocal.losses.separable import SeparableLoss
+from hyperfocal.losses.terms import ValueAndSlope, focal, focal_with_slope
 
 
 class BCELoss(SeparableLoss):

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from hyperfocal.labels import SparseLabels
-from hyperfocal.losses.checks import check_finite, check_logits, check_vector
-from hyperfocal.losses.reduction import row_scale
+from hyperfocal.losses.options import check_finite, check_logits, check_vector, row_scale
 
 if TYPE_CHECKING:
     from hyperfocal.losses.separable import SeparableLoss

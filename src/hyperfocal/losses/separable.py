@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from hyperfocal.errors import ConfigError
 from hyperfocal.labels import SparseLabels
-from hyperfocal.losses.chunked import native_walk, separable_walk
 from hyperfocal.losses.fused import fused_loss
 from hyperfocal.losses.native import FocalTerms
 from hyperfocal.losses.options import Options, register, weight_vector
 from hyperfocal.losses.reference import dense_loss, separable_rows
-from hyperfocal.losses.scalar import ValueAndSlope
+from hyperfocal.losses.terms import ValueAndSlope
+from hyperfocal.losses.torch_walks import native_walk, separable_walk
 from hyperfocal.losses.triton_walks import separable_triton_walk
 from hyperfocal.losses.walk import Problem, RowsAndGradients
 

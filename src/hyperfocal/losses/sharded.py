@@ -20,13 +20,11 @@ from hyperfocal.distributed import all_reduce, rank, world_size
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses.backends import choose
-from hyperfocal.losses.checks import check_finite, check_float, check_labels, check_vector
-from hyperfocal.losses.fused import product_dtype, scaled
-from hyperfocal.losses.opaque import exact_dtype
-from hyperfocal.losses.reduction import row_scale
+from hyperfocal.losses.fused import exact_dtype, product_dtype, scaled
+from hyperfocal.losses.options import check_finite, check_float, check_labels, check_vector, row_scale
 from hyperfocal.losses.separable import SeparableLoss
 from hyperfocal.losses.softmax import SoftmaxLoss
-from hyperfocal.losses.softmax_chunked import Normaliser, first_walk, rows_and_slopes, second_walk, softmax_chunks
+from hyperfocal.losses.torch_walks import Normaliser, first_walk, rows_and_slopes, second_walk, softmax_chunks
 from hyperfocal.losses.walk import Problem, RowsAndGradients
 
 

@@ -11,8 +11,8 @@ from hyperfocal.labels import SparseLabels
 from hyperfocal.losses.fused import fused_loss
 from hyperfocal.losses.options import Options, check_range, label_vector, register, weight_vector
 from hyperfocal.losses.reference import dense_loss, softmax_rows
-from hyperfocal.losses.scalar import ValueAndSlope
-from hyperfocal.losses.softmax_chunked import softmax_walk
+from hyperfocal.losses.terms import ValueAndSlope
+from hyperfocal.losses.torch_walks import softmax_walk
 from hyperfocal.losses.triton_walks import softmax_triton_walk
 from hyperfocal.losses.walk import Problem, RowsAndGradients
 

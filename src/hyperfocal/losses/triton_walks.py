@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from hyperfocal.losses.backends import log_once
-from hyperfocal.losses.chunked import separable_walk
-from hyperfocal.losses.softmax_chunked import Normaliser, Slopes, rows_and_slopes, softmax_walk
+from hyperfocal.losses.options import log_once
+from hyperfocal.losses.torch_walks import Normaliser, Slopes, rows_and_slopes, separable_walk, softmax_walk
 from hyperfocal.losses.triton import for_tiles, over_columns, over_pairs, over_tiles
 from hyperfocal.losses.walk import Problem, RowsAndGradients, Walk, positive_weights
 

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from hyperfocal.labels import SparseLabels
-from hyperfocal.losses.backends import log_once
-from hyperfocal.losses.options import Options
+from hyperfocal.losses.options import Options, log_once
 
 CHUNK_NUMBERS_CPU = 3 * 2**17  # logits a chunk: 1.5 MiB of float32, about the second-level caches of two cores
 CHUNK_NUMBERS_GPU = 2**26  # 256 MiB: large enough that kernel launches do not show

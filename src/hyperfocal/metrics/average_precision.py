@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hyperfocal.errors import DataError
 from hyperfocal.labels import SparseLabels
-from hyperfocal.metrics.frequency import bucket_masks
+from hyperfocal.metrics.buckets import bucket_masks
 
 BLOCK_NUMBERS = 2**20  # scores a block: sorting them takes some 30 MiB
 

@@ -24,7 +24,7 @@ from torch.nn.functional import embedding_bag
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.metrics.average_precision import Steps, bucket_means, check_counts, ranked_positives
-from hyperfocal.metrics.multilabel import check_decisions, f1
+from hyperfocal.metrics.decisions import check_decisions, f1
 
 RESAMPLES_A_BLOCK = 64  # the weights of 5,000 documents in a block fit in a core's cache
 

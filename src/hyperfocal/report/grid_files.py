@@ -1,4 +1,7 @@
-"""The table of a grid as files: Markdown for people, CSV and JSON with every metric in full precision."""
+"""The table of a grid as files: Markdown for people, CSV and JSON with every metric in full precision.
+
+What the table of a grid shows of each job: its columns, their names, and what they mean.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,20 @@ from typing import Any
 
 import polars as pl
 
-from hyperfocal.report.grid_layout import LABELS, Layout
-from hyperfocal.report.grid_rows import BY, Row
-from hyperfocal.report.grid_table import cells_of, columns_of, errors_of, legend, notes, several_seeds, title
-from hyperfocal.runs import RunFolder
+from hyperfocal.report.grid_table import (
+    BY,
+    LABELS,
+    Layout,
+    Row,
+    cells_of,
+    columns_of,
+    errors_of,
+    legend,
+    notes,
+    several_seeds,
+    title,
+)
+from hyperfocal.storage.run_folder import RunFolder
 
 
 def write_table(rows: Sequence[Row], folder: str | Path, *, by: str = BY, layout: Layout = LABELS) -> None:
@@ -76,3 +89,6 @@ def _record(row: Row, others: Sequence[str], layout: Layout) -> dict[str, Any]:
 
 def _known(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+CHANGE, SECONDS, SPREAD = "change\nin %", "time\ns", "sd of\nseeds"

@@ -1,4 +1,7 @@
-"""The page of a grid, finished or not."""
+"""The page of a grid, finished or not.
+
+The section of a grid's page on test data, which were scored once.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,20 @@ import math
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from hyperfocal.metrics.compare import TOO_FEW
-from hyperfocal.metrics.paired import Difference
+from hyperfocal.classify.terminal import TEST
+from hyperfocal.grid.reading import Reading
+from hyperfocal.metrics.buckets import BUCKETS
+from hyperfocal.metrics.differences import Difference
+from hyperfocal.metrics.intervals import TOO_FEW
 from hyperfocal.metrics.verdict import NOTHING
-from hyperfocal.report.blocks import DASH, Block, Bullets, Facts, Folded, Page, Paragraph, Section
-from hyperfocal.report.grid_layout import LABELS, Layout, ranking_layout
-from hyperfocal.report.grid_reading import Reading
-from hyperfocal.report.grid_rows import Row, grid_rows
+from hyperfocal.report.blocks import DASH, Block, Bullets, Cell, Facts, Folded, Page, Paragraph, Section, Table
 from hyperfocal.report.grid_sections import compared, groups, ranked, seconds
-from hyperfocal.report.grid_table import notes
-from hyperfocal.report.grid_tested import tested
+from hyperfocal.report.grid_table import LABELS, Layout, Row, grid_rows, notes, ranking_layout
 from hyperfocal.report.page import REPORT, write_page
-from hyperfocal.report.run_sections import plain
+from hyperfocal.report.run_sections import interval_cell, plain, score_cell
+from hyperfocal.storage.run_folder import RunFolder
 
 
 def write_grid_report(grid: Reading, out: Path | None = None) -> Path:
@@ -171,3 +175,50 @@ def _details(grid: Reading) -> Section:
     facts += [("Chosen by", grid.by), *((key.capitalize(), plain(value)) for key, value in grid.about.items())]
     base = Folded("Settings that all points share", [Facts([(key, plain(value)) for key, value in grid.base.items()])])
     return Section("details", "Details", [Facts(facts), base])
+
+
+SCORES = "test.json"
+
+
+def tested(folder: Path, k: int) -> Section:
+    """Return winner and baseline beside one another on test data; nothing where they were not scored.
+
+    Args:
+        folder: of the grid.
+        k: length of the rankings; 0 for labels.
+
+    Raises:
+        RunError: test.json is damaged.
+    """
+    out = RunFolder(folder)
+    if not out.has(SCORES):
+        return Section("test", "Test", [])
+    found = out.read_json(SCORES)
+    with out.guard(SCORES):
+        same = found["of"]["winner"] == found["of"]["baseline"]
+        roles = ["winner"] if same else ["winner", "baseline"]
+        rows = _rankings(found, roles) if k else _labels(found, roles)
+        scored = f"{found['winner']['users']:,} users" if k else f"{found['winner']['documents']:,} documents"
+        words = f"Scored once, on {scored} that chose nothing. Each ± is half a 95% interval."
+        called = [f"{role}: {found['of'][role]}" for role in roles]
+    return Section("test", "On test data", [Paragraph(words), Table("Test", ["", *called], rows, sortable=False)])
+
+
+def _labels(found: dict[str, Any], roles: list[str]) -> list[list[Cell]]:
+    return [[Cell(title.strip()), *(_label_cell(found[role], name) for role in roles)] for title, name in TEST.items()]
+
+
+def _label_cell(scores: dict[str, Any], name: str) -> Cell:
+    known = scores["intervals"].get(name)
+    return interval_cell(known) if known else score_cell(scores["values"][name])
+
+
+def _rankings(found: dict[str, Any], roles: list[str]) -> list[list[Cell]]:
+    metric = found["winner"]["metric"]
+    mine = {role: found[role]["scores"][found[role]["model"]] for role in roles}
+    names = [name for name, value in mine["winner"].items() if isinstance(value, dict) and "mean" in value]
+    rows = [[Cell(name), *(interval_cell(mine[role].get(name), 4) for role in roles)] for name in names]
+    return rows + [
+        [Cell(f"{metric}, {bucket}"), *(interval_cell(mine[role][bucket][metric], 4) for role in roles)]
+        for bucket in BUCKETS
+    ]

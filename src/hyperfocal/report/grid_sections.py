@@ -6,17 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hyperfocal.metrics.compare import Interval
-from hyperfocal.metrics.frequency import BUCKETS
+from hyperfocal.metrics.buckets import BUCKETS
+from hyperfocal.metrics.intervals import Interval
 from hyperfocal.metrics.verdict import NOT_COMPARED
 from hyperfocal.report import charts
 from hyperfocal.report.blocks import DASH, Block, Cell, Chart, Paragraph, Section, Table
-from hyperfocal.report.grid_axes import Axis, axes_of
-from hyperfocal.report.grid_charts import forest, heat_map, times
-from hyperfocal.report.grid_layout import LABELS, Layout
-from hyperfocal.report.grid_rows import Row
-from hyperfocal.report.grid_table import legend, several_seeds
-from hyperfocal.report.label_tables import share
+from hyperfocal.report.format import share
+from hyperfocal.report.grid_charts import Axis, axes_of, forest, heat_map, times
+from hyperfocal.report.grid_table import LABELS, Layout, Row, legend, several_seeds
 from hyperfocal.report.run_sections import duration, score_cell
 
 Levels = Mapping[str, Mapping[str, Interval]]

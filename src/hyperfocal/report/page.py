@@ -2,15 +2,22 @@
 
 The page carries a content security policy that allows its own two scripts, by their checksum, and no request at all:
 what stands in a label can neither run nor call home, even if it were not escaped.
+
+The JavaScript that draws charts: Vega, Vega-Lite and Vega-Embed, bundled by vl-convert without a network.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import cache
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,10 +25,10 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from hyperfocal.cache import default_cache
+from hyperfocal.errors import RunError
 from hyperfocal.report.blocks import Page
-from hyperfocal.report.vega import bundle
-from hyperfocal.runs import whole_file
+from hyperfocal.storage.cache import default_cache
+from hyperfocal.storage.run_folder import whole_file
 
 REPORT = "report.html"
 REST_OF_POLICY = "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -110,3 +117,46 @@ def line_of(write: Callable[[], Path], again: str) -> str:
         return f"Report: {write()}"
     except Exception as error:
         return f"warning: no report was written ({type(error).__name__}: {error}). All else is kept; try `{again}`"
+
+
+log = logging.getLogger(__name__)
+LEAST = 100_000  # characters of a bundle that is whole
+MAKE = "import sys, vl_convert; sys.stdout.buffer.write(vl_convert.javascript_bundle().encode())"
+LONGEST = 120  # seconds to wait for it
+
+
+def bundle(folder: Path) -> str:
+    """Return the script, which defines `vegaEmbed`; made once for each version of vl-convert, which takes seconds.
+
+    Args:
+        folder: keeps it. Where it cannot be written, the script is made by each process.
+
+    Raises:
+        RunError: it cannot be made.
+    """
+    path = folder / f"vega-{version('vl-convert-python')}.js"
+    if path.is_file():
+        kept = path.read_text(encoding="utf-8", errors="replace")
+        if len(kept) > LEAST:
+            return kept
+    made = _made()
+    try:
+        with whole_file(path) as aside:
+            aside.write_text(made, encoding="utf-8")
+    except RunError as error:
+        log.info("the charts' script is not kept: %s", error)
+    return made
+
+
+@cache
+def _made() -> str:
+    """Make the script in a process of its own: an engine that takes much memory, or fails, harms no other."""
+    try:
+        made = subprocess.run([sys.executable, "-c", MAKE], capture_output=True, timeout=LONGEST, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = (getattr(error, "stderr", b"") or b"").decode(errors="replace").strip().splitlines()
+        raise RunError(
+            f"the charts' script cannot be made by vl-convert: {said[-1] if said else error}. "
+            "Reinstall it: pip install --force-reinstall vl-convert-python"
+        ) from error
+    return made.stdout.decode()

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from hyperfocal.config.sections import Section
 from hyperfocal.errors import ConfigError
-from hyperfocal.train import Progress
+from hyperfocal.training.trainer import Progress
 
 Watch = Callable[[Progress, int], None]
 PACKAGES = {"mlflow": ("mlflow", "sqlalchemy", "alembic"), "tensorboard": ("tensorboard",)}

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hyperfocal.serve.refusals import Refusal
+from hyperfocal.serve.messages import Refusal
 
 FEW = 16  # rows that the event loop answers itself
 QUICK = 0.01  # seconds in which it has to have answered the last few

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hyperfocal.runs import whole_file
 from hyperfocal.serve.live import Live
+from hyperfocal.storage.run_folder import whole_file
 
 WANTED = "wanted.json"
 EVERY = 0.1  # seconds between two looks

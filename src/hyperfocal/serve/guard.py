@@ -18,8 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hyperfocal.errors import HyperfocalError
 from hyperfocal.serve.live import Live
-from hyperfocal.serve.measures import Measures
-from hyperfocal.serve.refusals import Refusal, failure
+from hyperfocal.serve.messages import Refusal, failure
+from hyperfocal.serve.metrics import Measures
 
 log = logging.getLogger("hyperfocal.serve")
 Answer = Callable[[bytes], Awaitable[Response]]

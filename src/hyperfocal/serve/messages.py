@@ -1,11 +1,23 @@
-"""What requests and answers look like: one description, which reads, refuses and documents them."""
+"""What requests and answers look like: one description, which reads, refuses and documents them.
+
+Bodies of requests and answers, by msgspec.
+
+Refusals: every answer that is not 2xx has the same form, `{"error": {"reason", "message", "where"}}`.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from msgspec import Meta, Struct
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from hyperfocal.errors import HyperfocalError
 
 MOST_ROWS = 1_000  # histories or texts a request
 MOST_ANSWERED = 100_000  # items or labels with their scores an answer, some 4 to 10 MB
@@ -147,3 +159,88 @@ def schemas() -> dict[str, Any]:
     """Return the JSON schemas of everything above, by name, as OpenAPI's components."""
     _, components = msgspec.json.schema_components(DOCUMENTED, ref_template="#/components/schemas/{name}")
     return components
+
+
+Body = TypeVar("Body")
+JSON = "application/json"
+
+
+def read(decoder: msgspec.json.Decoder[Body], content: bytes) -> Body:
+    """Return what a body says.
+
+    Raises:
+        Refusal: 400 for JSON that is not well-formed, 422 for another type or a limit; with the place.
+    """
+    try:
+        return decoder.decode(content)
+    except msgspec.ValidationError as error:
+        message, _, place = str(error).partition(" - at `")
+        raise Refusal(422, "invalid", message, place.rstrip("`") or "$") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refusal(400, "malformed", f"the body is not JSON: {error}") from None
+
+
+def as_json(value: Any) -> Response:
+    """Return an answer."""
+    return Response(msgspec.json.encode(value), media_type=JSON)
+
+
+REASONS = {404: "not_found", 405: "method_not_allowed"}
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, not a failure of ours
+    """A request that is not answered.
+
+    Attributes:
+        status: of HTTP.
+        fault: what the body says.
+        headers: of the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        message: str,
+        where: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.fault, self.headers = status, Fault(reason, message, where), headers
+
+    def response(self) -> Response:
+        """Return the answer."""
+        content = msgspec.json.encode(Refused(self.fault))
+        return Response(content, self.status, self.headers, "application/json")
+
+
+def failure() -> Refusal:
+    """Return the answer to a request that met a bug of ours."""
+    return Refusal(500, "failed", "the server failed; its log says why. Try again, or report it")
+
+
+def install(app: FastAPI) -> None:
+    """Let an app answer everything that goes wrong in our form."""
+
+    @app.exception_handler(Refusal)
+    async def refused(request: Request, error: Refusal) -> Response:
+        return error.response()
+
+    @app.exception_handler(HyperfocalError)
+    async def wrong(request: Request, error: HyperfocalError) -> Response:
+        return Refusal(422, "not_possible", str(error)).response()
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        reason = REASONS.get(error.status_code, "refused")
+        message = f"{request.method} {request.url.path}: {error.detail}. GET /docs lists what there is"
+        return Refusal(error.status_code, reason, message, headers=error.headers).response()
+
+    @app.exception_handler(RequestValidationError)
+    async def query(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        return Refusal(422, "invalid", str(first["msg"]), ".".join(map(str, first["loc"]))).response()
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        return failure().response()

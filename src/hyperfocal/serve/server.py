@@ -15,10 +15,9 @@ from pathlib import Path
 import torch
 import uvicorn
 
+from hyperfocal.serve.app import Limits, create_app, is_local
 from hyperfocal.serve.board import Board, Follower
-from hyperfocal.serve.http import Limits, create_app
 from hyperfocal.serve.live import Live
-from hyperfocal.serve.reloading import is_local
 
 GRACE = 1.0  # seconds in which open connections may send one more request, which tells them of the end
 LAST = 30  # seconds in which what is in flight ends

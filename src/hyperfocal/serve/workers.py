@@ -20,7 +20,7 @@ import click
 
 from hyperfocal.errors import HyperfocalError
 from hyperfocal.serve.board import Board
-from hyperfocal.serve.measures import FOLDER, forget
+from hyperfocal.serve.metrics import FOLDER, forget
 from hyperfocal.serve.server import LAST, Service, serve
 
 PAUSE = 1.0  # seconds before a process that died is replaced

@@ -1,0 +1,1 @@
+"""Classify documents into many long-tailed labels."""

@@ -1,0 +1,102 @@
+"""What a classifier's report shows beside its scores: thresholds, reliability, and what is mistaken for what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from torch import Tensor
+
+from hyperfocal.classify.prepare import Labelled
+from hyperfocal.labels import SparseLabels
+from hyperfocal.metrics.calibration import decision_curve, reliability
+from hyperfocal.report.evidence import LISTED, LONGEST, cut
+
+THRESHOLDS = (0.001, 0.002, 0.003, 0.005, 0.0075, *(step / 100 for step in range(1, 100)))
+EDGES = (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+PAIRS, EXAMPLES = 12, 2  # confusions, and documents of each
+MOST_PRODUCTS = 20_000_000  # pairs of a missed and a wrong label; where there are more, the first documents count
+
+
+def label_evidence(scores: Tensor, decided: SparseLabels, valid: Labelled, names: list[str]) -> dict[str, Any]:
+    """Return the JSON-able evidence of a classifier on its validation documents.
+
+    Args:
+        scores: (N, L) logits.
+        decided: N rows over L labels, as tuned.
+        valid: the documents.
+        names: of the labels.
+    """
+    points = torch.tensor(THRESHOLDS)
+    return {
+        "documents": len(valid),
+        "labels": len(names),
+        "thresholds": {"threshold": list(THRESHOLDS), **decision_curve(scores, valid.labels, points.logit())},
+        "reliability": reliability(scores.sigmoid(), valid.labels, torch.tensor(EDGES)),
+    } | confusions(decided, valid, names)
+
+
+def confusions(decided: SparseLabels, valid: Labelled, names: list[str]) -> dict[str, Any]:
+    """Return "confusions", the pairs (true label that was missed, wrong label that was decided) of most documents.
+
+    The worst is the first. "confused_documents" is how many documents were looked at: the first, where there are too
+    many errors for all.
+    """
+    missed, wrong = _errors(decided, valid.labels)
+    together = (missed.T @ wrong).tocoo()
+    order = np.lexsort((together.col, together.row, -together.data))[:PAIRS]
+    true = valid.labels.select(torch.arange(missed.shape[0])).counts()
+    found = [
+        {
+            "true": cut(names[row]),
+            "decided": cut(names[column]),
+            "documents": int(together.data[place]),
+            "true_documents": int(true[row]),
+            "examples": [_example(at, decided, valid, names) for at in _both(missed, wrong, row, column)],
+        }
+        for place in order
+        for row, column in [(int(together.row[place]), int(together.col[place]))]
+    ]
+    return {"confusions": found, "confused_documents": missed.shape[0]}
+
+
+def _errors(decided: SparseLabels, truth: SparseLabels) -> tuple[csr_matrix, csr_matrix]:
+    """Return two (N, L) matrices of ones: true labels that were missed, and wrong ones that were decided."""
+    missed, wrong = _without(truth, decided), _without(decided, truth)
+    products = np.cumsum(np.diff(missed.indptr).astype(np.int64) * np.diff(wrong.indptr))
+    rows = int(np.searchsorted(products, MOST_PRODUCTS)) + 1
+    return missed[:rows], wrong[:rows]
+
+
+def _without(labels: SparseLabels, others: SparseLabels) -> csr_matrix:
+    """Return the labels that the others lack, as a matrix of ones."""
+    kept = ~labels.among(others)
+    rows, columns = labels.rows[kept].numpy(), labels.indices[kept].numpy()
+    ones: NDArray[np.int64] = np.ones(len(rows), dtype=np.int64)
+    return csr_matrix((ones, (rows, columns)), shape=(len(labels), labels.num_labels))
+
+
+def _both(missed: csr_matrix, wrong: csr_matrix, row: int, column: int) -> list[int]:
+    """Return the first documents of a confusion."""
+    found = np.intersect1d(missed[:, [row]].nonzero()[0], wrong[:, [column]].nonzero()[0])
+    return [int(at) for at in found[:EXAMPLES]]
+
+
+def _example(at: int, decided: SparseLabels, valid: Labelled, names: list[str]) -> dict[str, Any]:
+    documents = valid.documents
+    return {
+        "id": cut(documents.ids[at]),
+        "text": cut(documents.texts[at], LONGEST),
+        "true": _named(valid.labels, decided, at, names),
+        "decided": _named(decided, valid.labels, at, names),
+    }
+
+
+def _named(labels: SparseLabels, others: SparseLabels, at: int, names: list[str]) -> list[dict[str, Any]]:
+    """Return a document's labels, those that the others lack first, each with whether they have it too."""
+    row, other = (part.indices[int(part.indptr[at]) : int(part.indptr[at + 1])].tolist() for part in (labels, others))
+    listed = sorted(row, key=lambda label: label in other)[:LISTED]
+    return [{"label": cut(names[label]), "both": label in other} for label in listed]

@@ -1,0 +1,202 @@
+"""A classifier's scores and its documents, for the terminal, 80 columns wide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from hyperfocal.metrics.buckets import BUCKETS, HEAD, TAIL
+from hyperfocal.report.format import half_width, quantity, share
+
+RANKING = {
+    "macro AP": "macro_ap",
+    "micro AP": "micro_ap",
+    "P@1": "precision@1",
+    "P@5": "precision@5",
+    "nDCG@5": "ndcg@5",
+    "PSP@1": "psp@1",
+    "PSP@5": "psp@5",
+}
+DECISIONS = {"at 0.5": "half", "tuned": "tuned"}
+TEST = {
+    "macro-F1 at 0.5": "half.macro_f1",
+    "macro-F1, tuned": "tuned.macro_f1",
+    "micro-F1, tuned": "tuned.micro_f1",
+    "macro average precision": "macro_ap",
+    **{f"  {bucket}": f"{bucket}_ap" for bucket in BUCKETS},
+    "P@1": "precision@1",
+    "nDCG@5": "ndcg@5",
+}
+AVERAGES = ("micro", "macro", "document")
+SHOWN = 5  # labels a list, and names of labels that training never saw
+ENOUGH = 10  # true documents, for a label to count among the worst
+LONGEST = 25  # columns for a label's name
+
+
+def scores_report(metrics: Mapping[str, Any], *, title: str, labels: Sequence[Mapping[str, Any]] = ()) -> Group:
+    """Return scores under a title, what the columns mean, the tiers of a tree, and the labels worth a look.
+
+    Args:
+        metrics: what `MultiLabelClassifier.metrics_` holds, or `evaluate` returns; None counts as nan.
+        title: names the documents, as "Validation".
+        labels: a row a label, the most frequent first, as `labels_`; () shows none.
+    """
+    parts: list[RenderableType] = [
+        Text(f"{title}, {metrics['documents']:,} documents", style="bold"),
+        scores_table(metrics),
+        Text(_meaning(metrics["values"]), style="dim"),
+    ]
+    if metrics.get("tiers"):
+        parts += [Text(), tiers_table(metrics["tiers"])]
+    if labels:
+        parts += [Text(), labels_table(labels)]
+    return Group(*parts)
+
+
+def _meaning(values: Mapping[str, Any]) -> str:
+    missing = int(values["tuned.labels_without_truth"] or 0)
+    left_out = f" They and macro leave out {quantity(missing, 'label')} that no document here has." if missing else ""
+    return (
+        "AP: average precision; PSP: P@k in which rare labels count more. Each ± is half a 95% interval. head, medium, "
+        f"tail: macro over labels with >= {HEAD}, {TAIL}-{HEAD - 1}, < {TAIL} training documents.{left_out} "
+        f"Calibration error {share(values['calibration_error'])}."
+    )
+
+
+def scores_table(metrics: Mapping[str, Any]) -> Table:
+    """Return ranking and decisions, with precision, recall and the frequency of the labels beside them.
+
+    The half width of an interval is shown, not its ends: resamples of documents shift every macro mean a little, for
+    the rarest labels are not in all of them.
+    """
+    table = _table("", "", "score", "95%", "precision", "recall", *BUCKETS)
+    values = metrics["values"]
+    for place, (title, name) in enumerate(RANKING.items()):
+        buckets = [share(values[f"{bucket}_ap"]) for bucket in BUCKETS] if name == "macro_ap" else []
+        cells = [share(values[name]), half_width(metrics, name), "", "", *buckets]
+        table.add_row("" if place else "ranking", title, *cells)
+    for title, prefix in DECISIONS.items():
+        _add_decisions(table, metrics, title, prefix)
+    return table
+
+
+def _add_decisions(table: Table, metrics: Mapping[str, Any], title: str, prefix: str) -> None:
+    values = metrics["values"]
+    for average in AVERAGES:
+        stem = f"{prefix}.{average}"
+        cells = [share(values[f"{stem}_f1"]), half_width(metrics, f"{stem}_f1")]
+        cells += [share(values[f"{stem}_{rate}"]) for rate in ("precision", "recall")]
+        if average == "macro":
+            cells += [share(values[f"{prefix}.{bucket}_f1"]) for bucket in BUCKETS]
+        style = "bold" if (prefix, average) == ("tuned", "macro") else ""
+        table.add_row(title if average == AVERAGES[0] else "", f"{average} F1", *cells, style=style)
+    table.add_row("", "labels a document", f"{values[f'{prefix}.labels_per_document']:.2f}")
+
+
+def test_report(scores: Mapping[str, Any]) -> Group:
+    """Return the winner of a grid beside the baseline on test documents, and a line for what is odd in these.
+
+    Args:
+        scores: "of", the names of "winner" and "baseline"; and under these two words what `evaluate` returns.
+    """
+    roles = ("winner", "baseline") if scores["of"]["winner"] != scores["of"]["baseline"] else ("winner",)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    for role in roles:
+        table.add_column(Text(f"{role}\n{scores['of'][role]}"), max_width=LONGEST, overflow="fold")
+    for title, name in TEST.items():
+        cells = [f"{share(scores[r]['values'][name]):>5} {half_width(scores[r], name)}" for r in roles]
+        table.add_row(title, *cells)
+    head = f"Test, {scores['winner']['documents']:,} documents; each ± is half a 95% interval"
+    lines = [Text(line) for line in holdout_lines(scores["winner"]["data"], "test")]
+    return Group(Text(head, style="bold"), table, *lines)
+
+
+def tiers_table(tiers: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return the F1 of tuned decisions for the labels of each tier of the tree."""
+    table = _table("tier", "labels", "micro F1", "macro F1")
+    for tier, row in tiers.items():
+        table.add_row(tier, f"{row['labels']:,}", share(row["micro_f1"]), share(row["macro_f1"]))
+    return table
+
+
+def labels_table(labels: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the most frequent labels, and of those with enough true documents the worst by F1."""
+    table = _table("label", "trained", "true", "decided", "precision", "recall", "F1", "AP")
+    known = [row for row in labels[SHOWN:] if row["true_documents"] >= ENOUGH]
+    worst = sorted(known, key=lambda row: (row["f1"], row["average_precision"]))[:SHOWN]
+    for title, rows in {"most frequent": labels[:SHOWN], f"worst, {ENOUGH} true or more": worst}.items():
+        if rows:
+            table.add_row(Text(title, style="italic"))
+        for row in rows:
+            numbers = [f"{row[f'{part}_documents']:,}" for part in ("train", "true", "decided")]
+            scores = [share(row[name]) for name in ("precision", "recall", "f1", "average_precision")]
+            table.add_row(Text("  " + " ".join(str(row["label"]).split())), *numbers, *scores)
+    return table
+
+
+def _table(*columns: str) -> Table:
+    """Return an empty table; the columns after the names are of numbers."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    for name in columns:
+        justify: Literal["left", "right"] = "left" if name in ("", "label", "tier") else "right"
+        table.add_column(name, justify=justify, no_wrap=True, max_width=LONGEST if name == "label" else None)
+    return table
+
+
+def data_lines(counts: Mapping[str, Any]) -> list[str]:
+    """Return what training read, and a line for everything that is odd in it; `counts` is metrics_["data"]."""
+    train, valid = counts["train"], None if counts["out_of_fold"] else counts["valid"]
+    each = train["positives"] / max(train["documents"], 1)
+    scored = "each scored out of fold" if valid is None else quantity(valid["documents"], "validation document")
+    lines = [
+        f"{quantity(train['documents'], 'training document')}, {quantity(counts['labels'], 'label')}, "
+        f"{each:.1f} a document; {scored}."
+    ]
+    everywhere = counts["labels_in_every_document"]
+    if everywhere:
+        lines.append(f"Every training document has {_named(everywhere)}: nothing is there to tell apart.")
+    lines += holdout_lines(train, "training")
+    return lines if valid is None else lines + holdout_lines(valid, "validation")
+
+
+def how_decided(out_of_fold: bool) -> str:
+    """Return a sentence on what decisions and scores of the tuned ones have seen."""
+    if out_of_fold:
+        return "Each document was scored by a head that had not seen it, and decided by what its other half tuned."
+    return (
+        "Decisions were tuned on one half of the validation documents and scored on the other; "
+        "the epoch was chosen on all of them."
+    )
+
+
+def holdout_lines(counts: Mapping[str, Any], name: str) -> list[str]:
+    """Return a line for everything that is odd in documents; `counts` is "data" of what `evaluate` returns.
+
+    Args:
+        counts: documents, empty_texts, without_labels, duplicate_texts, and unseen_labels, label -> documents.
+        name: of the documents, as "test".
+    """
+    oddities = {
+        "empty_texts": "without text; kept.",
+        "without_labels": "without a label; kept as negatives of every label.",
+        "duplicate_texts": "with the text of an earlier one; kept. --group can keep such together in a split.",
+    }
+    total = quantity(counts["documents"], f"{name} document")
+    lines = [f"{counts[key]:,} of {total} {words}" for key, words in oddities.items() if counts[key]]
+    unseen = counts["unseen_labels"]
+    if unseen:
+        lines.append(
+            f"{quantity(len(unseen), 'label')} that training never saw, on {name} documents {sum(unseen.values()):,} "
+            f"times; excluded from macro and all other scores: {_named(list(unseen))}."
+        )
+    return lines
+
+
+def _named(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")

@@ -1,1 +1,0 @@
-"""Demos of both jobs, on data that they make up."""

@@ -1,0 +1,1 @@
+"""Export a trained model to files that run without this package."""

@@ -1,0 +1,97 @@
+"""What an exported folder says of a run: its settings, and its numbers as plain arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from numpy.typing import NDArray
+
+from hyperfocal.classify.classifier import MultiLabelClassifier
+from hyperfocal.models.baselines import POPULARITY_WEIGHT, Baseline
+from hyperfocal.models.sequence_networks import CausalNetwork
+from hyperfocal.recommend.blend import PARTNER
+from hyperfocal.recommend.recommender import Recommender
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def ranking_settings(recommender: Recommender) -> dict[str, Any]:
+    """Return what settings.json says of a recommender."""
+    settings, model = recommender.settings_, recommender.model_
+    counts = isinstance(model, Baseline)
+    blend = settings.model.blend and not counts
+    counted = model if counts else recommender.baselines_[PARTNER]
+    weight = 1.0 if counts else recommender.blend_weight_ if blend else 0.0
+    return {
+        "job": "recommend",
+        "model": settings.model.name,
+        "history": settings.data.history,
+        "fixed": not counts and not isinstance(model, CausalNetwork),
+        "next": settings.data.next,
+        "blend": blend,
+        "weight": weight,
+        "window": counted.kind.window,
+        "decay": counted.kind.decay,
+        "run": msgspec.to_builtins(settings),
+    }
+
+
+def label_settings(classifier: MultiLabelClassifier, encoder: str) -> dict[str, Any]:
+    """Return what settings.json says of a classifier whose encoder, if it has one, is "exported" or "apart"."""
+    settings, names = classifier.settings_, classifier.vocabulary_.names
+    has_encoder, parents = classifier.features_.encoder is not None, dict[str, list[str]]()
+    if classifier.taxonomy_ is not None and settings.data.consistent:
+        known = set(names)
+        parents = {name: [up for up in classifier.taxonomy_.ancestors(name) if up in known] for name in names}
+    return {
+        "job": "classify",
+        "ngrams": classifier.features_.ngrams is not None,
+        "encoder": encoder if has_encoder else "none",
+        "encoder_name": settings.features.encoder or "the sentence encoder that was installed" if has_encoder else "",
+        "parents": {name: above for name, above in parents.items() if above},
+        "run": msgspec.to_builtins(settings),
+    }
+
+
+def ranking_weights(recommender: Recommender) -> Arrays:
+    """Return the arrays of a recommender by name, features of items in their vectors."""
+    model = recommender.model_
+    if isinstance(model, Baseline):
+        return counted_arrays(model)
+    arrays: Arrays = {}
+    if isinstance(model, CausalNetwork):
+        baked = model.with_items()
+        vectors, biases = baked.output()
+        arrays = {"items": vectors.detach().numpy(), "bias": biases.detach().numpy()}
+        arrays |= {f"encoder.{name}": part.numpy() for name, part in baked.encoder.state_dict().items()}
+    else:
+        arrays = {name.removesuffix(".weight") if name == "embedding.weight" else name: part.numpy()
+                  for name, part in model.state_dict().items()}  # fmt: skip
+    return arrays | (counted_arrays(recommender.baselines_[PARTNER]) if ranking_settings(recommender)["weight"] else {})
+
+
+def counted_arrays(baseline: Baseline) -> Arrays:
+    """Return the arrays that onnx_counting.py reads."""
+    arrays = {name: part.numpy() for name, part in baseline.tensors().items() if name != "counts"}
+    counts = baseline.counts.double().numpy()
+    return arrays | {"popularity": POPULARITY_WEIGHT * counts / max(counts.sum(), 1)}
+
+
+def head_weights(classifier: MultiLabelClassifier) -> Arrays:
+    """Return the arrays of the head by name."""
+    return {name: part.detach().numpy() for name, part in classifier.head_.state_dict().items()}
+
+
+def ngram_facts(classifier: MultiLabelClassifier) -> dict[str, Any] | None:
+    """Return what vocabulary.json says of the n-grams, or None."""
+    ngrams = classifier.features_.ngrams
+    if ngrams is None:
+        return None
+    settings = ngrams.settings
+    return {
+        "longest": {"words": settings.word_ngrams, "chars": settings.char_ngrams},
+        "hashed": settings.hashed,
+        "terms": ngrams.terms,
+        "idf": {name: weights.tolist() for name, weights in ngrams.weights.items()},
+    }

@@ -1,0 +1,1 @@
+"""Recommend a user's next items."""

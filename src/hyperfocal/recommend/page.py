@@ -1,0 +1,274 @@
+"""The page of a run of `recommend`.
+
+The sections of a recommender's page on its evidence: the long tail, a row an item, and users to look at.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hyperfocal.metrics.buckets import BUCKETS, HEAD, TAIL
+from hyperfocal.metrics.intervals import Interval, shown_sign, too_few
+from hyperfocal.recommend.compare import VERBS
+from hyperfocal.recommend.terminal import blend_lines, data_lines
+from hyperfocal.report import charts
+from hyperfocal.report.blocks import Block, Cell, Chart, Chips, Page, Paragraph, Section, Table
+from hyperfocal.report.charts import end_of_axis, tail_counts, tail_scores
+from hyperfocal.report.evidence import EVIDENCE
+from hyperfocal.report.run_sections import (
+    MISSING,
+    RunMaterial,
+    count_cell,
+    details,
+    interval_cell,
+    number,
+    score_cell,
+    training,
+)
+
+DIGITS = 4
+SERIES = 3  # models in the chart of buckets
+CALLED = {"blend": "The blend", "gru": "The GRU", "concat_mlp": "The original network", "mean": "The mean encoder"}
+
+
+def recommend_page(material: RunMaterial) -> Page:
+    """Return the page.
+
+    Raises:
+        RunError: a file is damaged.
+    """
+    run, metrics = material.run, material.metrics
+    with run.guard("metrics.json"):
+        lines = data_lines(metrics["data"])
+        headline, lead = _headline(metrics), [_asked(material), *_answer(metrics)]
+        scores, groups = _scores(metrics), _buckets(metrics)
+    with run.guard(EVIDENCE):
+        tail, table, examples = item_tail(material), item_table(material), user_examples(material)
+    with run.guard("history.jsonl"):
+        learnt = training(material)
+    sections = [scores, tail, groups, examples, table, learnt, details(material, lines)]
+    return Page(
+        f"{material.name} · recommend",
+        f"Run of recommend · {material.name} · {material.finished:%d %B %Y}",
+        headline,
+        lead,
+        sections,
+    )
+
+
+def _called(model: str) -> str:
+    return CALLED.get(model, f"The {model.replace('_', ' ')}")
+
+
+def _headline(metrics: dict[str, Any]) -> str:
+    metric, model, verdict = metrics["metric"], metrics["model"], metrics.get("verdict")
+    if not verdict:
+        return f"{_called(model)} reaches {metric} {number(metrics['scores'][model][metric]['mean'], DIGITS)}."
+    best = f"the best baseline, {verdict['baseline'].replace('_', ' ')}"
+    if untold := too_few(metrics["users"]):
+        return f"{_called(model)} against {best}: {untold}."
+    return f"{_called(model)} {VERBS[shown_sign(Interval(**verdict['difference']), metrics['users'])]} {best}."
+
+
+def _asked(material: RunMaterial) -> str:
+    counts, metrics = material.metrics["data"], material.metrics
+    scored = f"on {metrics['users']:,} other users"
+    if material.settings["data.protocol"] == "leave-one-out":
+        scored = f"on the item that follows for {metrics['users']:,} of them"
+    k = metrics["metric"].partition("@")[2]
+    return (
+        f"Asked: what are the next {k} of {counts['items']:,} items, after what a user did so far? "
+        f"Learnt from {counts['users']:,} users with {counts['events']:,} events; scored {scored}."
+    )
+
+
+def _answer(metrics: dict[str, Any]) -> list[str]:
+    words = str(metrics["verdict"]["words"]) if metrics.get("verdict") else ""
+    return [words[:1].upper() + words[1:]] if words else []
+
+
+def _scores(metrics: dict[str, Any]) -> Section:
+    metric, scores, model = metrics["metric"], metrics["scores"], metrics["model"]
+    order = _ranked(metrics)
+    dots = [{"name": name, **scores[name][metric]} for name in order]
+    about = f"{metric} of every ranker on the same users, with 95% intervals."
+    chart = Chart(f"{metric}, with 95% intervals", charts.dots(dots, order, model, metric, about), about)
+    means = [name for name, found in scores[model].items() if isinstance(found, dict) and "mean" in found]
+    columns = ["model", *means, "coverage"]
+    rows = [
+        [
+            Cell(name),
+            *(_cell(scores[name], each, metric) for each in means),
+            Cell(f"{scores[name]['coverage']:.1%}", scores[name]["coverage"]),
+        ]
+        for name in order
+    ]
+    lines = [*blend_lines(metrics), *metrics.get("not_compared", []), *_before(metrics)]
+    words = "± is half a 95% interval over users; coverage is the share of the items that anyone gets."
+    table = Table("All metrics", columns, rows, marked=[order.index(model)])
+    said = [Paragraph(text, quiet=True) for text in (" ".join([words, *lines]), _on_train(metrics))]
+    return Section("scores", "Beside the baselines", [chart, table, *said])
+
+
+def _cell(found: dict[str, Any], name: str, metric: str) -> Cell:
+    """Return a mean, of the metric that counts with its interval."""
+    return (
+        interval_cell(found.get(name), DIGITS)
+        if name == metric
+        else score_cell((found.get(name) or {}).get("mean"), DIGITS)
+    )
+
+
+def _ranked(metrics: dict[str, Any]) -> list[str]:
+    """Return the names of the rankers, best first."""
+    metric, scores = metrics["metric"], metrics["scores"]
+    return sorted(scores, key=lambda name: -(scores[name][metric]["mean"] or 0))
+
+
+def _before(metrics: dict[str, Any]) -> list[str]:
+    if "before" not in metrics:
+        return []
+    metric = metrics["metric"]
+    return [f"Before the update {metric} on these users was {number(metrics['before'][metric]['mean'], DIGITS)}."]
+
+
+def _on_train(metrics: dict[str, Any]) -> str:
+    metric = metrics["metric"]
+    ours = number(metrics["scores"][metrics["model"]][metric]["mean"], DIGITS)
+    learnt = number(metrics["train"][metric]["mean"], DIGITS)
+    return (
+        f"On {metrics['train']['users']:,} training users {metric} is {learnt}, on validation users {ours}; "
+        "what is more was perhaps learnt by heart."
+    )
+
+
+def _buckets(metrics: dict[str, Any]) -> Section:
+    metric, model = metrics["metric"], metrics["model"]
+    best = metrics["verdict"].get("baseline") if metrics.get("verdict") else None
+    series = [str(name) for name in (model, best, "popularity") if name in metrics["scores"]]
+    series = list(dict.fromkeys(series))[:SERIES]
+    rows = [
+        {"bucket": bucket, "series": name, **metrics["scores"][name][bucket][metric]}
+        for bucket in BUCKETS
+        for name in series
+        if metrics["scores"][name][bucket][metric]["mean"] is not None
+    ]
+    about = (
+        f"{metric} of the true items of each group, with 95% intervals. head: {HEAD} training events or more; "
+        f"medium: {TAIL} to {HEAD - 1}; tail: fewer than {TAIL}."
+    )
+    chart = Chart(f"{metric} of frequent and rare items", charts.buckets(rows, series, model, metric, about), about)
+    return Section("groups", "Head, medium, tail", [chart] if rows else [])
+
+
+ENOUGH = 3  # users with an item as truth, for a mark of its own
+
+
+def item_tail(material: RunMaterial) -> Section:
+    """Return how many items are how rare, and how well they do; or what is missing."""
+    evidence = material.evidence
+    if not evidence:
+        return Section(
+            "tail", "The long tail", [Paragraph(MISSING.format("the long tail, the items and users to look at"))]
+        )
+    bins, k = evidence["by_frequency"], evidence["k"]
+    largest = end_of_axis(row["to"] for row in bins)
+    counts = [{"from": row["from"], "to": row["to"], "number": row["items"]} for row in bins]
+    means = [
+        {"events": (row["from"] * row["to"]) ** 0.5, "recall": row["hits"] / row["true"]} for row in bins if row["true"]
+    ]
+    points = [
+        {
+            "name": row["item"],
+            "events": row["events"],
+            "bucket": _bucket(row["events"]),
+            "size": row["true"],
+            "recall": row["hits"] / row["true"],
+        }
+        for row in evidence["table"]
+        if row["true"] >= ENOUGH
+    ]
+    events, scores = "training events", {"recall": f"recall@{k}"}
+    about = (
+        f"Each mark is an item that {ENOUGH} users or more took next: the share of them who got it among their {k}. "
+        "The line is of all items of like frequency together."
+    )
+    how_many = "How many items have so many training events."
+    marks = tail_scores(points, means, events, scores, largest, about, counted="users who took it")
+    return Section(
+        "tail",
+        "The long tail",
+        [
+            Paragraph(_concentration(evidence)),
+            Chart("Items by training events", tail_counts(counts, events, "items", largest, how_many), how_many),
+            Chart(f"Their recall@{k}, on the same axis", marks, about),
+        ],
+    )  # fmt: skip
+
+
+def _bucket(events: int) -> str:
+    return "head" if events >= HEAD else "medium" if events >= TAIL else "tail"
+
+
+def _bucket_cell(bucket: str) -> Cell:
+    return Cell(bucket, BUCKETS.index(bucket), bucket)
+
+
+def _concentration(evidence: dict[str, Any]) -> str:
+    never = evidence["items"] - sum(row["shown"] > 0 for row in evidence["table"])
+    listed = len(evidence["table"]) == evidence["items"]
+    words = f"{evidence['rare']:,} of {evidence['items']:,} items have fewer than {TAIL} training events."
+    return words + (f" {never:,} items were recommended to nobody." if listed else "")
+
+
+def item_table(material: RunMaterial) -> Section:
+    """Return a row an item."""
+    evidence = material.evidence
+    if not evidence:
+        return Section("items", "Every item", [])
+    k = evidence["k"]
+    columns = ["item", "group", "events", "true", "hits", f"recall@{k}", "shown"]
+    rows = [
+        [
+            Cell(row["item"]), _bucket_cell(_bucket(row["events"])),
+            count_cell(row["events"]), count_cell(row["true"]), count_cell(row["hits"]),
+            score_cell(row["hits"] / row["true"] if row["true"] else None), count_cell(row["shown"]),
+        ]
+        for row in evidence["table"]
+    ]  # fmt: skip
+    notes = {
+        "events": "in training",
+        "true": "users who took it next",
+        "hits": f"of them, those who got it among their {k}",
+        "shown": "users who got it",
+    }
+    left_out = f"; the {len(rows):,} taken most often of {evidence['items']:,}" if len(rows) < evidence["items"] else ""
+    words = f"A row an item{left_out}, on {evidence['users']:,} validation users. A click on a column sorts by it."
+    return Section(
+        "items",
+        "Every item",
+        [Paragraph(words, quiet=True), Table("Items", columns, rows, texts=["group"], notes=notes)],
+    )
+
+
+def user_examples(material: RunMaterial) -> Section:
+    """Return users with history, truth and prediction."""
+    found = material.evidence.get("examples", [])
+    lucky = sum(any(item["hit"] for item in example["predicted"]) for example in found)
+    drawn = f"Drawn at random: {lucky:,} users with a hit and {len(found) - lucky:,} without."
+    words = f"{drawn} The newest item of a history is the last."
+    blocks: list[Block] = [Paragraph(words, quiet=True), *(_user(example) for example in found)]
+    return Section("examples", "Users to look at", blocks if found else [])
+
+
+def _user(example: dict[str, Any]) -> Chips:
+    hit = {item["item"] for item in example["predicted"] if item["hit"]}
+    earlier = [(f"{example['earlier']:,} before …", False)] if example["earlier"] else []
+    return Chips(
+        f"User {example['user']}",
+        [
+            ("history", [*earlier, *((item, False) for item in example["history"])]),
+            ("truth", [(item or "(never seen in training)", item in hit) for item in example["truth"]]),
+            ("predicted", [(item["item"], item["hit"]) for item in example["predicted"]]),
+        ],
+    )

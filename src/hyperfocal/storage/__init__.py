@@ -1,0 +1,1 @@
+"""Run folders, and arrays cached on disk."""

@@ -1,1 +1,0 @@
-"""The jobs, each from top to bottom."""

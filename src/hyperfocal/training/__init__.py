@@ -1,0 +1,1 @@
+"""Train a model: the loop, the optimizers, the run that is trained."""

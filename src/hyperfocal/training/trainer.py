@@ -1,0 +1,384 @@
+"""The only training loop. It knows no task: a batch is a set of example numbers, a loss is a number.
+
+A checkpoint holds model, optimizer, best weights, random state and the position inside the epoch, so
+that a resumed training takes the steps that an uninterrupted one would have taken.
+
+Several processes (`distributed`) take each step together: each computes the gradient of its part of the batch, the
+gradients are summed, and all take the same step. So the result is that of one process, up to rounding.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+
+from hyperfocal.config.sections import TrainSettings
+from hyperfocal.data.examples import batches_at_random
+from hyperfocal.distributed import (
+    all_reduce,
+    any_process,
+    gather_objects,
+    is_first,
+    on_first,
+    rank,
+    share_of,
+    sum_gradients,
+    sum_number,
+    world_size,
+)
+from hyperfocal.errors import ConfigError, TrainingError
+from hyperfocal.training.optimizers import clip_gradients, make_optimizer, schedule_factor
+
+LOG_STEPS = 50  # steps between two looks at the loss; each look waits for the device
+
+
+class Portion(NamedTuple):
+    """The loss of some examples, and what their sum was divided by (1 where that is 0); None where it is the sum."""
+
+    loss: Tensor
+    divisor: float | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train.
+
+    Attributes:
+        model: its parameters are trained in place.
+        loss: (B,) example numbers -> scalar loss; a Portion, where it is not the mean over the examples.
+        num_examples: examples an epoch.
+        validate: metrics of the model as it is now; None has none, and the weights after the last epoch count.
+        settings: optimizer, schedule and when to stop.
+        seed: of the order of the examples.
+        sparse: parameters of the model whose gradients are sparse tensors of few rows: plain SGD trains them, at
+            `sparse_learning_rate`, and touches those rows only.
+        batches: generator -> the numbers of an epoch's batches, always as many; None deals all examples out at random.
+        minutes: time after which no epoch begins; 0 is off.
+        slow: parameters of the model that the settings' optimizer trains at `slow_learning_rate`, as an encoder's.
+    """
+
+    model: nn.Module
+    loss: Callable[[Tensor], Tensor | Portion]
+    num_examples: int
+    validate: Callable[[], dict[str, float]] | None
+    settings: TrainSettings
+    seed: int
+    sparse: Sequence[nn.Parameter] = ()
+    sparse_learning_rate: float = 1.0
+    batches: Callable[[torch.Generator], Sequence[Tensor]] | None = None
+    minutes: float = 0.0
+    slow: Sequence[nn.Parameter] = ()
+    slow_learning_rate: float = 1e-5
+
+
+@dataclass
+class Progress:
+    """How far training is.
+
+    Attributes:
+        epoch: epochs completed.
+        step: steps taken in the epoch that runs.
+        loss_sum: sum of the losses of those steps.
+        best: best value of the validation metric so far, and in which epoch.
+        history: a row an epoch: epoch, loss, metrics, seconds.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    best: float = -math.inf
+    best_epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that a resumed training needs: named tensors and a JSON-able state."""
+
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+class Trainer:
+    """Trains a job, from the start or from a checkpoint.
+
+    Args:
+        job: what to train.
+        save: called with a checkpoint at the end, when interrupted, and between two steps whenever the
+            last call is `checkpoint_seconds` ago.
+        watch: called with (progress, steps an epoch) every 50 steps and after each epoch.
+
+    Of several processes the first validates, and its checkpoints hold the random state of each; `run` and `checkpoint`
+    have to be called in all.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        *,
+        save: Callable[[Checkpoint], None] = lambda _: None,
+        watch: Callable[[Progress, int], None] = lambda *_: None,
+    ) -> None:
+        self.job = job
+        self.progress = Progress()
+        self.optimizers = _make_optimizers(job)
+        self._rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
+        self.best_weights = _copy(job.model)
+        self.steps = len(self._batches())
+        self._save, self._watch = save, watch
+        self._saved_at = time.monotonic()
+
+    def run(self) -> bool:
+        """Train to the end and leave the best weights in the model.
+
+        Returns:
+            False if Ctrl-C stopped it; then a checkpoint is saved and the model is as it was left.
+
+        Raises:
+            TrainingError: the loss became infinite, or it or the validation metric not a number; another one of
+                several processes is gone.
+            ConfigError: `validate` returns no such metric.
+        """
+        with _interrupt_flag() as interrupted:
+            while not self._finished():
+                if not self._epoch(interrupted):
+                    self._keep()
+                    return False
+            self._keep()
+            if any_process(interrupted.raised):  # in the last validation
+                return False
+        if self.job.validate is not None:
+            self.job.model.load_state_dict(self.best_weights)
+        return True
+
+    def _finished(self) -> bool:
+        progress, settings = self.progress, self.job.settings
+        waited = progress.epoch - progress.best_epoch
+        spent = sum(row["train_seconds"] + row["valid_seconds"] for row in progress.history)
+        late = 0 < self.job.minutes * 60 <= spent
+        return progress.epoch >= settings.epochs or 0 < settings.patience <= waited or late
+
+    def _epoch(self, interrupted: _Flag) -> bool:
+        """Take the rest of an epoch's steps and validate; False if interrupted."""
+        started, progress = time.monotonic(), self.progress
+        self.job.model.train()
+        losses: list[Tensor] = []
+        for index in self._batches()[progress.step :]:
+            losses.append(self._step(index))
+            progress.step += 1
+            stop = any_process(interrupted.raised)
+            if stop or progress.step % LOG_STEPS == 0 or progress.step == self.steps:
+                self._log(losses)
+                losses.clear()
+            if stop:
+                return False
+        self._end_epoch(time.monotonic() - started)
+        return True
+
+    def _batches(self) -> Sequence[Tensor]:
+        """Return the batches of the epoch that runs; the same in a training that was resumed."""
+        generator = torch.Generator().manual_seed(self.job.seed * 1_000_003 + self.progress.epoch)
+        if self.job.batches is not None:
+            return self.job.batches(generator)
+        return batches_at_random(self.job.num_examples, self.job.settings.batch_size, generator, seed=self.job.seed)
+
+    def _step(self, index: Tensor) -> Tensor:
+        settings = self.job.settings
+        done = self.progress.epoch * self.steps + self.progress.step
+        factor = schedule_factor(settings, done, settings.epochs * self.steps)
+        for optimizer, rates in zip(self.optimizers, self._rates, strict=True):
+            optimizer.zero_grad()
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+        loss = self._loss(index)
+        loss.backward()
+        sum_gradients(self.job.model.parameters())
+        if settings.clip_norm:
+            clip_gradients(self.job.model, settings.clip_norm)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return loss.detach()
+
+    def _loss(self, index: Tensor) -> Tensor:
+        """Return the loss of a batch; of several processes, what this one's part adds to it.
+
+        A process without a part computes the first example with weight 0, so that all have the same gradients to sum.
+        """
+        share = share_of(index)
+        found = self.job.loss(share if len(share) else index[:1])
+        loss, divisor = found if isinstance(found, Portion) else (found, len(share))
+        if world_size() == 1:
+            return loss
+        if divisor is None:
+            return loss * bool(len(share))
+        own = float(divisor) if len(share) else 0.0
+        whole = sum_number(own)
+        return loss * (max(own, 1) / max(whole, 1) if len(share) else 0)
+
+    def _log(self, losses: list[Tensor]) -> None:
+        progress = self.progress
+        first = progress.step - len(losses) + 1
+        for step, loss in enumerate(all_reduce(torch.stack(losses)).tolist(), first):
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss is {loss} in epoch {progress.epoch + 1}, step {step}. Try a smaller "
+                    f"train.learning_rate (now {self.job.settings.learning_rate}) or train.clip_norm = 1"
+                )
+            progress.loss_sum += loss  # one by one: the sum does not depend on when one looks
+        self._watch(progress, self.steps)
+        due = time.monotonic() - self._saved_at >= self.job.settings.checkpoint_seconds
+        if any_process(due and is_first()):
+            self._keep()
+            self._saved_at = time.monotonic()
+
+    def _end_epoch(self, train_seconds: float) -> None:
+        started, progress = time.monotonic(), self.progress
+        self.job.model.eval()
+        metrics = on_first(self._validate)
+        progress.epoch += 1
+        self._keep_best(metrics)
+        seconds = {"train_seconds": train_seconds, "valid_seconds": time.monotonic() - started}
+        seconds = on_first(lambda: seconds)  # by which all stop when time is up
+        progress.history.append({"epoch": progress.epoch, "loss": progress.loss_sum / self.steps, **metrics, **seconds})
+        progress.step, progress.loss_sum = 0, 0.0
+        self._watch(progress, self.steps)
+
+    def _validate(self) -> dict[str, float]:
+        if self.job.validate is None:
+            return {}
+        with torch.inference_mode():
+            return self.job.validate()
+
+    def _keep_best(self, metrics: dict[str, float]) -> None:
+        progress = self.progress
+        if self.job.validate is None:
+            progress.best_epoch = progress.epoch
+        elif (value := self._value(metrics)) > progress.best:
+            progress.best, progress.best_epoch = value, progress.epoch
+            self.best_weights = _copy(self.job.model)
+
+    def _value(self, metrics: dict[str, float]) -> float:
+        name = self.job.settings.metric
+        if name not in metrics:
+            raise ConfigError(f"train.metric = {name!r} is not among the validation metrics: {', '.join(metrics)}")
+        if math.isnan(metrics[name]):
+            raise TrainingError(f"the validation metric {name} is not a number: is there a user to validate on?")
+        return metrics[name]
+
+    def _keep(self) -> None:
+        """Save a checkpoint; of several processes the first does, and the others tell it their random state."""
+        random = gather_objects(_random_states())
+        if is_first():
+            self._save(self.checkpoint(random))
+
+    def checkpoint(self, random: Sequence[dict[str, Tensor]] = ()) -> Checkpoint:
+        """Return everything that `restore` needs, as it is now; `random` are the states of all processes, if known."""
+        tensors = {f"model.{name}": value for name, value in _copy(self.job.model).items()}
+        tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
+        for number, state in self.optimizers[0].state_dict()["state"].items():  # plain SGD has none
+            kept = {name: value.clone() for name, value in state.items() if value is not None}
+            tensors |= {f"optimizer.{number}.{name}": value for name, value in kept.items()}
+        for number, states in enumerate(random or gather_objects(_random_states())):
+            tensors |= {f"random.{_of_process(name, number)}": state for name, state in states.items()}
+        return Checkpoint(tensors, asdict(self.progress))
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to the moment of a checkpoint of the same job."""
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}, "random": {}}
+        for name, tensor in checkpoint.tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        self.job.model.load_state_dict(parts["model"])
+        self.best_weights = parts["best"]
+        states: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in parts["optimizer"].items():
+            number, _, key = name.partition(".")
+            states.setdefault(int(number), {})[key] = tensor.clone()  # the optimizer writes into it
+        groups = self.optimizers[0].state_dict()["param_groups"]
+        self.optimizers[0].load_state_dict({"state": states, "param_groups": groups})
+        _set_random_states({name: parts["random"].get(_of_process(name, rank())) for name in ("cpu", "cuda")})
+        self.progress = Progress(**deepcopy(checkpoint.state))
+
+
+def seed_process(seed: int) -> None:
+    """Seed torch's random numbers, those of dropout, each of several processes with a number of its own."""
+    torch.manual_seed(seed + 1_000_003 * rank())
+
+
+def _random_states() -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+
+def _set_random_states(states: dict[str, Tensor | None]) -> None:
+    """Go back to random states; a process that a checkpoint does not know stays as it was seeded."""
+    if (state := states["cpu"]) is not None:
+        torch.set_rng_state(state)
+    if (state := states["cuda"]) is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state)
+
+
+def _of_process(name: str, number: int) -> str:
+    return f"{name}.{number}" if number else name
+
+
+def _make_optimizers(job: Job) -> list[Optimizer]:
+    """Return the optimizer that the settings name, and after it the one of the sparse parameters, if there are any."""
+    apart = {id(parameter) for parameter in (*job.sparse, *job.slow)}
+    groups: list[dict[str, Any]] = [{"params": [p for p in job.model.parameters() if id(p) not in apart]}]
+    if job.slow:
+        groups.insert(0, {"params": list(job.slow), "lr": job.slow_learning_rate})
+    optimizers = [make_optimizer(groups, job.settings)]
+    return [*optimizers, SGD(job.sparse, job.sparse_learning_rate)] if job.sparse else optimizers
+
+
+def _copy(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+@dataclass
+class _Flag:
+    """A handler may be interrupted by the next signal, so it takes no lock, which threading.Event.set does."""
+
+    raised: bool = False
+
+
+@contextmanager
+def _interrupt_flag() -> Iterator[_Flag]:
+    """Turn the first Ctrl-C into a flag, so that no step is cut in half; the second one raises.
+
+    In one of several processes each one is a flag, and SIGTERM too: torchrun repeats a Ctrl-C that all have got, and
+    sends SIGTERM when one of them has ended, or when its host is asked to stop.
+    """
+    interrupted = _Flag()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+
+    several = world_size() > 1
+
+    def stop(*_: object) -> None:
+        interrupted.raised = True
+        if not several:
+            signal.signal(signal.SIGINT, before[signal.SIGINT])
+
+    caught = (signal.SIGINT, signal.SIGTERM) if several else (signal.SIGINT,)
+    before = {number: signal.getsignal(number) for number in caught}
+    for number in caught:
+        signal.signal(number, stop)
+    try:
+        yield interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,84 @@
+"""Labels as scikit-learn has them, and as people write them."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from scipy.sparse import coo_matrix, csr_array, csr_matrix
+
+from hyperfocal.classify.indicator import Indicator, as_label_lists
+from hyperfocal.errors import DataError
+from hyperfocal.labels import SparseLabels
+
+DENSE = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0]])
+LISTS = [["0", "2"], [], ["1"]]
+
+
+class TestFile:
+    def test_there_and_back(self):
+        assert Indicator.from_json(4, ["0", "3"]) == Indicator(4)
+
+    @pytest.mark.parametrize("width", [3, 10**308, 1e3, "4", -1])
+    def test_a_width_of_no_matrix_of_these_labels(self, width):
+        with pytest.raises(DataError, match=r"columns cannot have the labels 0, 3$"):
+            Indicator.from_json(width, ["0", "3"])
+
+
+class TestReading:
+    @pytest.mark.parametrize("dtype", [np.int8, np.int64, np.uint8, np.float32, bool])
+    @pytest.mark.parametrize("kind", [np.asarray, csr_matrix, csr_array, coo_matrix])
+    def test_a_matrix_is_lists_of_its_columns(self, kind, dtype):
+        labels = kind(DENSE.astype(dtype))
+        assert Indicator.of(labels) == Indicator(3)
+        assert as_label_lists(labels) == LISTS
+
+    def test_frames_and_tensors_of_two_dimensions_are_matrices_too(self):
+        for labels in (pl.DataFrame(DENSE), torch.from_numpy(DENSE)):
+            assert Indicator.of(labels) == Indicator(3)
+            assert as_label_lists(labels) == LISTS
+
+    def test_a_stored_zero_is_no_label(self):
+        stored = csr_matrix((np.array([1, 0, 1]), np.array([0, 1, 2]), np.array([0, 3, 3, 3])), shape=(3, 3))
+        assert as_label_lists(stored) == [["0", "2"], [], []]
+
+    def test_the_caller_keeps_his_matrix(self):
+        stored = csr_matrix((np.array([1, 0]), np.array([0, 1]), np.array([0, 2])), shape=(1, 3))
+        as_label_lists(stored)
+        assert stored.nnz == 2
+
+    @pytest.mark.parametrize(
+        "labels", [2 * DENSE, -DENSE, DENSE / 2, np.full((2, 2), np.nan), csr_matrix(3 * DENSE), DENSE.astype(str)]
+    )
+    def test_a_matrix_of_anything_else_is_refused(self, labels):
+        with pytest.raises(DataError, match=r"Unknown label type: .* Give an indicator matrix"):
+            as_label_lists(labels)
+
+    def test_lists_hold_texts_or_numbers(self):
+        lists = [["a", "b"], [], (3,), np.array(["c"])]
+        assert Indicator.of(lists) is None
+        assert as_label_lists(lists) == [["a", "b"], [], ["3"], ["c"]]
+
+    @pytest.mark.parametrize("labels", [["sport", "travel"], [0, 1], np.array(["a", "b"]), [["a"], None]])
+    def test_one_label_a_document_must_be_a_list_too(self, labels):
+        with pytest.raises(DataError, match=r"no list of labels\. Give a list of labels a document"):
+            as_label_lists(labels)
+
+    def test_a_matrix_in_lists_is_not_taken_for_labels_called_0_and_1(self):
+        with pytest.raises(DataError, match="as a numpy array"):
+            as_label_lists(DENSE.tolist())
+
+    @pytest.mark.parametrize("labels", [[[0], [1]], [[0, 1], [1]], [[0, 2], [1, 0]], [["0", "1"], ["1", "0"]], []])
+    def test_what_cannot_be_a_matrix_is_labels(self, labels):
+        assert as_label_lists(labels) == [[str(name) for name in row] for row in labels]
+
+
+class TestWriting:
+    def test_decided_labels_go_to_the_columns_of_their_names(self):
+        decided = SparseLabels.from_lists([[0, 1], [], [1]], num_labels=2)
+        found = Indicator(4).matrix(decided, ["3", "1"])
+        assert found.dtype == np.int64
+        assert found.toarray().tolist() == [[0, 1, 0, 1], [0, 0, 0, 0], [0, 1, 0, 0]]
+
+    def test_scores_too_and_columns_of_no_label_are_filled(self):
+        found = Indicator(4).widened(np.array([[5, 6]], dtype=np.float32), ["3", "1"], -9)
+        assert found.tolist() == [[-9, 6, -9, 5]]
