@@ -1,13 +1,16 @@
-"""Made-up data and commands for `test_reference_runs.py` and `test_old_runs.py`.
+"""Made-up data, commands and comparisons for `test_reference_runs.py` and `test_old_runs.py`.
 
 Everything here is drawn from `random.Random.random` alone, whose numbers are the same in every version of Python, and
 nothing is imported from inside the package: these two tests have to survive any change of its files.
 """
 
+import csv
 import json
+import math
 import random
 import runpy
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
 
@@ -16,6 +19,7 @@ import pytest
 ITEMS = [f"item{number:02}" for number in range(24)]
 NEW_ITEMS = [f"new{number}" for number in range(4)]
 LABELS = ["sport", "travel", "music", "food", "art", "chess"]  # the first in half of the documents, the last in few
+TOLERANCE = 1e-5  # absolute, and relative to the stored number
 STRIDES = (1, 1, 1, 2, 5)  # from an item to the next one
 
 
@@ -71,3 +75,36 @@ def write_lines(path: Path, lines: list[str]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def read_rows(path: Path) -> list[dict[str, object]]:
+    """Return the rows of a CSV or JSON-lines file; a field that reads as a number is one."""
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    with path.open(newline="") as file:
+        return [{key: as_number(field) for key, field in row.items()} for row in csv.DictReader(file)]
+
+
+def as_number(field: str) -> float | str:
+    try:
+        return float(field)
+    except ValueError:
+        return field
+
+
+def differences(stored: object, measured: object, place: str) -> Iterator[str]:
+    """Yield a line for each value that differs by more than the tolerance, or is only on one side."""
+    if isinstance(stored, dict) and isinstance(measured, dict):
+        for key in sorted(stored.keys() | measured.keys()):
+            yield from differences(stored.get(key, "missing"), measured.get(key, "missing"), f"{place} {key}")
+    elif isinstance(stored, list) and isinstance(measured, list) and len(stored) == len(measured):
+        for number, pair in enumerate(zip(stored, measured, strict=True)):
+            yield from differences(*pair, f"{place} {number}")
+    elif not is_close(stored, measured):
+        yield f"{place}: {stored} -> {measured}"
+
+
+def is_close(stored: object, measured: object) -> bool:
+    if isinstance(stored, int | float) and isinstance(measured, int | float):
+        return math.isclose(stored, measured, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    return stored == measured

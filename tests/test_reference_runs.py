@@ -10,13 +10,10 @@ compares two commits on one machine, all bytes except those that depend on the t
 """
 
 import argparse
-import csv
 import json
-import math
 import os
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
@@ -28,10 +25,19 @@ from safetensors.numpy import load_file
 
 import hyperfocal
 from hyperfocal import MultiLabelClassifier, Recommender
-from reference_cases import ITEMS, NEW_ITEMS, command, documents, write_documents, write_items, write_log
+from reference_cases import (
+    ITEMS,
+    NEW_ITEMS,
+    command,
+    differences,
+    documents,
+    read_rows,
+    write_documents,
+    write_items,
+    write_log,
+)
 
 STORED = Path(__file__).parent / "reference"
-TOLERANCE = 1e-5  # absolute, and relative to the stored number
 TRAINING = {"train.epochs": 3, "train.batch_size": 16, "train.threads": 1, "data.valid_fraction": 0.3}
 NETWORK = TRAINING | {
     "train.learning_rate": 0.01,
@@ -113,21 +119,6 @@ def write_runs(folder: Path) -> Path:
     return folder
 
 
-def read_rows(path: Path) -> list[dict[str, object]]:
-    """Return the rows of a CSV or JSON-lines file; a field that reads as a number is one."""
-    if path.suffix == ".jsonl":
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    with path.open(newline="") as file:
-        return [{key: as_number(field) for key, field in row.items()} for row in csv.DictReader(file)]
-
-
-def as_number(field: str) -> float | str:
-    try:
-        return float(field)
-    except ValueError:
-        return field
-
-
 def read_values(path: Path) -> object:
     """Return the values of a JSON, JSON-lines or CSV file."""
     return json.loads(path.read_text()) if path.suffix == ".json" else read_rows(path)
@@ -177,24 +168,6 @@ def measure(run: Path) -> dict[str, object]:
         | {path.name: without_prose(without_times(read_values(path))) for path in texts}
         | {"predictions": read_rows(next(run.glob("predictions.*")))[::3]}  # a third of the rows keeps the files small
     )
-
-
-def differences(stored: object, measured: object, place: str) -> Iterator[str]:
-    """Yield a line for each value that differs by more than the tolerance, or is only on one side."""
-    if isinstance(stored, dict) and isinstance(measured, dict):
-        for key in sorted(stored.keys() | measured.keys()):
-            yield from differences(stored.get(key, "missing"), measured.get(key, "missing"), f"{place} {key}")
-    elif isinstance(stored, list) and isinstance(measured, list) and len(stored) == len(measured):
-        for number, pair in enumerate(zip(stored, measured, strict=True)):
-            yield from differences(*pair, f"{place} {number}")
-    elif not is_close(stored, measured):
-        yield f"{place}: {stored} -> {measured}"
-
-
-def is_close(stored: object, measured: object) -> bool:
-    if isinstance(stored, int | float) and isinstance(measured, int | float):
-        return math.isclose(stored, measured, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
-    return stored == measured
 
 
 def rounded(value: object) -> object:
