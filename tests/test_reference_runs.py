@@ -40,6 +40,7 @@ from reference_cases import (
 STORED = Path(__file__).parent / "reference"
 TRAINING = {"train.epochs": 3, "train.batch_size": 16, "train.threads": 1, "data.valid_fraction": 0.3}
 NETWORK = TRAINING | {
+    "train.device": "cpu",
     "train.learning_rate": 0.01,
     "train.warmup_steps": 5,
     "model.embedding_width": 8,
