@@ -9,7 +9,7 @@ from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import BCELoss, FocalLoss, GBCELoss, SampledSoftmaxLoss, ShardedLoss, SoftmaxLoss
 from hyperfocal.losses.sharded import shard_of
-from hyperfocal.metrics.ranking import lowest_top_k, sharded_top_k, top_k
+from hyperfocal.metrics.ranking import sharded_top_k, stable_top_k, top_k
 from loss_cases import LOSSES, SHAPES, make
 
 REDUCTIONS = ("positives", "batch", "mean", "sum")
@@ -134,7 +134,7 @@ def test_it_goes_back_once():
 
 def test_of_equal_scores_the_lower_label_is_first():
     scores = torch.tensor([[2.0, 2.0, 5.0, 2.0], [0.0, -torch.inf, -torch.inf, 0.0]])
-    values, columns = lowest_top_k(scores, 3)
+    values, columns = stable_top_k(scores, 3)
     assert values.tolist() == [[5, 2, 2], [0, 0, -torch.inf]]
     assert columns.tolist() == [[2, 0, 1], [0, 3, 1]]
 

@@ -14,7 +14,6 @@ from hyperfocal.labels import SparseLabels
 from hyperfocal.metrics import average_precision as ap_module
 from hyperfocal.metrics.average_precision import (
     average_precision,
-    bucket_means,
     micro_average_precision,
     ranked_positives,
 )
@@ -107,15 +106,3 @@ class TestAveragePrecision:
         scores[1, 2] = math.nan
         with pytest.raises(DataError, match="row 1 has nan for label 2"):
             average_precision(scores, labels([[0], [1]]))
-
-
-class TestBucketMeans:
-    def test_by_hand(self):
-        means = bucket_means(torch.tensor([1.0, 2, math.nan, 6]), torch.tensor([500, 250, 200, 3]))
-        assert {name: mean.item() for name, mean in means.items()} == pytest.approx(
-            {"macro": (1 + 2 + 6) / 3, "head": (1 + 2) / 2, "medium": math.nan, "tail": 6}, nan_ok=True
-        )
-
-    def test_the_last_axis(self):
-        means = bucket_means(torch.tensor([[1.0, 2], [math.nan, 4]]), torch.tensor([5, 5]))
-        assert means["tail"].tolist() == [(1 + 2) / 2, 4]

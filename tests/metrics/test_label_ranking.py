@@ -17,7 +17,7 @@ from hyperfocal.metrics.label_ranking import (
     ndcg_at_k,
     precision_at_k,
     propensities,
-    propensity_scored_precision_at_k,
+    propensity_scored_precision,
     ranking_scores,
 )
 from label_cases import NUM_LABELS, cases, draw, labels, normal, quick
@@ -107,7 +107,9 @@ class TestPropensityScoredPrecision:
     )
     def test_psp_by_hand(self, k, expected):
         chances = torch.tensor([0.5, 0.25, 0.1, 0.9], dtype=torch.float64)
-        assert propensity_scored_precision_at_k(SCORES, TRUTH, chances, k) == pytest.approx(expected, abs=1e-15)
+        assert propensity_scored_precision(best_labels(SCORES, k), TRUTH, chances, k) == pytest.approx(
+            expected, abs=1e-15
+        )
 
     @quick
     @given(cases(), st.integers(1, 5))
@@ -119,23 +121,27 @@ class TestPropensityScoredPrecision:
             ranked = sorted(range(NUM_LABELS), key=lambda label: -row[label])[:k]
             got += sum(1 / chances[label] for label in ranked if want[label])
             best += sum(sorted((1 / chances[label] for label in range(NUM_LABELS) if want[label]), reverse=True)[:k])
-        value = propensity_scored_precision_at_k(scores, truth, torch.tensor(chances, dtype=torch.float64), k)
+        value = propensity_scored_precision(
+            best_labels(scores, k), truth, torch.tensor(chances, dtype=torch.float64), k
+        )
         assert value == pytest.approx(got / best if best else math.nan, abs=1e-12, nan_ok=True)
 
     def test_equal_propensities_leave_precision(self):
         scores, truth = normal(40, 30), draw(40, 30, 0.2, 1)  # precision over the best possible
         best = truth.lengths.clamp(max=3).sum().item() / 3
         expected = precision_at_k(scores, truth, 3).nansum().item() / best
-        assert propensity_scored_precision_at_k(scores, truth, torch.full((30,), 0.2), 3) == pytest.approx(expected)
+        assert propensity_scored_precision(best_labels(scores, 3), truth, torch.full((30,), 0.2), 3) == pytest.approx(
+            expected
+        )
 
     @pytest.mark.parametrize("chances", [[0.5, 0.5, 0.5, 0.0], [0.5, 0.5, 0.5, math.nan]])
     def test_propensities_not_above_0(self, chances):
         with pytest.raises(DataError, match=r"is not allowed. Expected numbers above 0"):
-            propensity_scored_precision_at_k(SCORES, TRUTH, torch.tensor(chances), 1)
+            propensity_scored_precision(best_labels(SCORES, 1), TRUTH, torch.tensor(chances), 1)
 
     def test_propensities_of_another_shape(self):
         with pytest.raises(DataError, match=r"expected \(4,\), one for each label, got \(3,\)"):
-            propensity_scored_precision_at_k(SCORES, TRUTH, torch.ones(3), 1)
+            propensity_scored_precision(best_labels(SCORES, 1), TRUTH, torch.ones(3), 1)
 
 
 class TestRankingScores:
@@ -151,7 +157,7 @@ class TestRankingScores:
             "tail_ap": single[:10].nanmean().item(),
             **{f"precision@{k}": precision_at_k(scores, truth, k).nanmean().item() for k in (1, 3, 5)},
             "ndcg@5": ndcg_at_k(scores, truth, 5).nanmean().item(),
-            **{f"psp@{k}": propensity_scored_precision_at_k(scores, truth, chances, k) for k in (1, 3, 5)},
+            **{f"psp@{k}": propensity_scored_precision(best_labels(scores, k), truth, chances, k) for k in (1, 3, 5)},
             "calibration_error": calibration_error(scores.sigmoid(), truth),
         }
         values = ranking_scores(scores, truth, counts, 900)
@@ -167,3 +173,21 @@ class TestRankingScores:
     def test_counts_of_another_shape(self):
         with pytest.raises(DataError, match=r"counts: expected \(4,\)"):
             ranking_scores(SCORES, TRUTH, torch.ones(3), 9)
+
+
+class TestPropensities:
+    def test_by_hand(self):
+        scale = (math.log(1000) - 1) * (1.5 + 1) ** 0.55
+        expected = [1 / (1 + scale * math.exp(-0.55 * math.log(count + 1.5))) for count in (1, 30, 1000)]
+        values = propensities(torch.tensor([1, 30, 1000]), 1000)
+        assert values.tolist() == pytest.approx(expected, abs=1e-15)
+        assert values[0] < values[1] < values[2] < 1
+
+    def test_one_training_document(self):
+        """N_l = 1 cancels (b + 1)^a: p = 1 / (1 + log N - 1) = 1 / log N."""
+        assert propensities(torch.tensor([1]), 500, 0.6, 2.6).item() == pytest.approx(1 / math.log(500))
+
+    @pytest.mark.parametrize(("counts", "num_examples", "least"), [([1], 2, 3), ([7, 9], 8, 9), ([], 0, 3)])
+    def test_too_few_documents(self, counts, num_examples, least):
+        with pytest.raises(DataError, match=f"num_examples = {num_examples} is not allowed. Expected {least} or more"):
+            propensities(torch.tensor(counts), num_examples)

@@ -14,6 +14,7 @@ from hyperfocal.metrics.verdict import (
     NOTHING,
     THRESHOLD,
     in_words,
+    rankings,
     verdicts,
 )
 
@@ -81,7 +82,7 @@ def test_every_combination_has_words_that_hide_no_loss():
 # Verdicts
 
 
-def test_the_story():
+def test_only_the_threshold_moved():
     base = sure({"half.macro_f1": 0.239, "tuned.macro_f1": 0.336, "macro_ap": 0.402})
     moved = sure({"half.macro_f1": 0.295, "tuned.macro_f1": 0.336, "macro_ap": 0.402}, seed=0)
     moved.resamples["half.macro_f1"] += 0.0005 * torch.tensor([1.0, -1.0]).repeat(100)  # 1.96 x 0.0005 / 0.239 = 0.41%
@@ -100,7 +101,7 @@ def test_the_story():
     )
 
 
-def test_a_tail_that_differs_is_told_in_numbers():
+def test_a_tail_that_differs_is_in_numbers():
     base, worse = outcome(0.0, [0.0, 0.0], metric="tail_ap"), outcome(0.2, [0.19, 0.21], metric="tail_ap")
     found = verdicts({"a": [worse], "b": [base]}, "b")["a"]
     assert found.sentence == (
@@ -118,7 +119,7 @@ def test_each_metric_is_corrected_by_itself_and_for_the_points():
     assert both["near"].differences["macro_ap"].adjusted == pytest.approx(2 * p)
     assert both["near"].words == NOTHING
     assert both["near"].sentence.endswith(
-        " Alone it would count as a difference in macro average precision; among 2 points chance does as much."
+        " On its own it would differ significantly in macro average precision; among 2 points this can be chance."
     )
 
 
@@ -160,13 +161,63 @@ def test_without_a_difference_one_grid_in_twenty_at_most_says_one(seeds, spread,
     assert least <= wrong / grids <= 0.085  # 5%, and 2.5 standard errors of 250 grids
 
 
-def test_what_too_few_documents_seem_to_show_is_told_of_no_point():
+def test_too_few_documents_show_no_difference():
     base = outcome(0.4, [0.4, 0.4], metric="macro_ap")
     better = outcome(0.6, [0.59, 0.61], metric="macro_ap")
     points = {"base": [base], "better": [better], "failed": []}
     assert verdicts(points, "base")["better"].words == "ranking better"
     found = verdicts(points, "base", untold="too few documents (7) to tell")
     assert found["better"].sentence.startswith("better: too few documents (7) to tell. Macro average precision 0.600")
-    assert "chance does as much" not in found["better"].sentence
+    assert "can be chance" not in found["better"].sentence
     assert found["better"].differences["macro_ap"].sign == 0
     assert (found["base"].words, found["failed"].words) == (BASELINE, NOT_COMPARED)
+
+
+# Rankings
+
+RANKING_SIGNS = ("map@3", "recall@10", "tail.map@3")
+
+
+@pytest.mark.parametrize(
+    ("signs", "words"),
+    [  # map@3, recall@10, map@3 in the tail
+        ((0, 0, 0), NOTHING),
+        ((1, 0, 0), "ranking better"),
+        ((1, 1, 0), "ranking better"),
+        ((-1, -1, 0), "ranking worse"),
+        ((1, 0, -1), "ranking better, but worse in the tail"),
+        ((1, -1, -1), "ranking better, but worse in recall@10 and in the tail"),
+        ((1, -1, 1), "ranking better, and better in the tail, but worse in recall@10"),
+        ((-1, 1, 1), "ranking worse, but better in recall@10 and in the tail"),
+        ((0, 1, 0), "better in recall@10"),
+        ((0, 1, -1), "better in recall@10 and worse in the tail"),
+        ((0, None, None), NOTHING),
+        ((None, None, None), NOT_COMPARED),
+    ],
+)
+def test_words_of_rankings(signs, words):
+    assert rankings(3).words(dict(zip(RANKING_SIGNS, signs, strict=True))) == words
+
+
+def test_every_combination_of_rankings_has_words_that_hide_no_loss():
+    for signs in itertools.product((-1, 0, 1), repeat=3):
+        words = rankings(3).words(dict(zip(RANKING_SIGNS, signs, strict=True)))
+        assert (words == NOTHING) == (not any(signs))
+        assert ("worse" in words) == (-1 in signs)
+
+
+def test_the_families_follow_the_length_of_the_ranking():
+    assert list(rankings(5).called) == ["map@5", "recall@10", "tail.map@5"]
+    assert list(rankings(10).called) == ["map@10", "recall@10", "tail.map@10"]
+
+
+def test_a_verdict_on_rankings_in_numbers():
+    """Resamples of the two differ by 0.010 -+ 0.001, so the interval is the mean -+ 1.96 sqrt(2) 0.001."""
+    both = torch.tensor([0.0, 0.1], dtype=torch.float64)
+    base = Outcome(0, {"map@3": 0.05}, {"map@3": both})
+    ours = Outcome(0, {"map@3": 0.06}, {"map@3": both + torch.tensor([0.009, 0.011])})
+    found = verdicts({"gru softmax": [ours], "gru bce": [base]}, "gru bce", rankings(3))
+    assert found["gru softmax"].sentence == (
+        "gru softmax: ranking better. Map@3 0.0600 against 0.0500 (+20.0%, 95% interval +14.5 to +25.5%)."
+    )
+    assert found["gru bce"].words == BASELINE

@@ -1,1 +1,1 @@
-"""Metrics: how good a ranking is, for whom, and how sure that is."""
+"""Metrics of rankings and decisions, their confidence intervals, and the verdict of a grid."""

@@ -1,9 +1,9 @@
-"""Average precision of each label, the steps it is summed over, and its means over head, medium and tail labels.
+"""Average precision of each label and of all pairs, and the steps of the ranking that it is summed over.
 
     average precision   sum over thresholds t of (R_t - R_{t-1}) * P_t, over the N documents of one label
 
-P_t and R_t are precision and recall of the documents that score at least t. A label without a true document has
-nan, and means leave it out. Tensors are on the CPU.
+P_t and R_t are precision and recall of the documents that score at least t. A label without a true document gets
+nan, which means over labels leave out. Tensors are on the CPU.
 """
 
 from __future__ import annotations
@@ -16,21 +16,20 @@ from torch import Tensor
 
 from hyperfocal.errors import DataError
 from hyperfocal.labels import SparseLabels
-from hyperfocal.metrics.buckets import bucket_masks
 
-BLOCK_NUMBERS = 2**20  # scores a block: sorting them takes some 30 MiB
+BLOCK_NUMBERS = 2**20  # scores per block: sorting them takes about 30 MiB
 
 
 class Steps(NamedTuple):
-    """The P positives of M labels, label by label, the highest score first.
+    """The P positives of M labels: label by label, each in falling order of score.
 
     Attributes:
-        order: (M, N) int64, all documents of each label, the highest score first.
+        order: (M, N) int64, all documents for each label, in falling order of score.
         labels: (P,) int64 in [0, M), the label of each positive.
-        documents: (P,) int64 in [0, N), its document.
-        ends: (P,) int64 in [1, N], how many documents score at least as high for its label.
-        firsts: (P,) int64 in [0, P), the first positive of its label.
-        lasts: (P,) int64 in [0, P), the last positive of its label with the same score.
+        documents: (P,) int64 in [0, N), the document of each positive.
+        ends: (P,) int64 in [1, N], how many documents score at least as high for the positive's label.
+        firsts: (P,) int64 in [0, P), the first positive of the same label.
+        lasts: (P,) int64 in [0, P), the last positive of the same label with the same score.
     """
 
     order: Tensor
@@ -42,7 +41,7 @@ class Steps(NamedTuple):
 
 
 def average_precision(scores: Tensor, truth: SparseLabels) -> Tensor:
-    """Return the average precision of each label; documents with tied scores are one step.
+    """Return the average precision of each label; documents with equal scores form one step.
 
     AP = sum over positives i of (positives with score >= s_i) / (documents with score >= s_i), / positives
 
@@ -54,9 +53,9 @@ def average_precision(scores: Tensor, truth: SparseLabels) -> Tensor:
         (L,) float64 in (0, 1], nan for a label without a true document.
 
     Raises:
-        DataError: scores of another shape or dtype, or nan.
+        DataError: scores have another shape or dtype, or hold nan.
 
-    Source: as scikit-learn's average_precision_score, without interpolation.
+    Source: equals scikit-learn's average_precision_score, without interpolation.
 
     >>> truth = SparseLabels.from_lists([[0], [], [0]], num_labels=1)
     >>> average_precision(torch.tensor([[3.0], [2.0], [1.0]]), truth).item() == (1 / 1 + 2 / 3) / 2
@@ -71,7 +70,8 @@ def average_precision(scores: Tensor, truth: SparseLabels) -> Tensor:
 def micro_average_precision(scores: Tensor, truth: SparseLabels) -> float:
     """Return the average precision over all N x L pairs, as if they were documents of one label.
 
-    nan without a positive. Args and errors: as `average_precision`. Needs memory for some 6 copies of the scores.
+    The value is nan without a positive. Arguments and errors are those of `average_precision`. Needs memory for about
+    6 copies of the scores.
     """
     check_scores(scores, truth)
     hits = torch.zeros(1, scores.numel(), dtype=torch.bool)
@@ -80,36 +80,36 @@ def micro_average_precision(scores: Tensor, truth: SparseLabels) -> float:
 
 
 def ranked_positives(scores: Tensor, truth: SparseLabels) -> Iterator[tuple[Tensor, Steps]]:
-    """Yield (M,) label numbers and their steps in blocks, for all labels with a true document.
+    """Yield blocks of (M,) label numbers and their steps, over all labels with a true document.
 
-    Args and errors: as `average_precision`.
+    Arguments and errors are those of `average_precision`.
     """
     check_scores(scores, truth)
     hits = torch.zeros(truth.num_labels, len(truth), dtype=torch.bool)
     hits[truth.indices, truth.rows] = True
-    some = truth.counts().nonzero().flatten()
-    for labels in some.split(max(BLOCK_NUMBERS // max(len(truth), 1), 1)):
+    with_truth = truth.counts().nonzero().flatten()
+    for labels in with_truth.split(max(BLOCK_NUMBERS // max(len(truth), 1), 1)):
         if len(labels):
             yield labels, _steps(scores[:, labels].T.contiguous(), hits[labels])
 
 
 def _steps(columns: Tensor, hits: Tensor) -> Steps:
-    """Return the steps of M labels from (M, N) scores and bools. Flat places count through all M rows."""
+    """Return the steps of M labels from (M, N) scores and (M, N) hits. Positions count through all M rows."""
     length = columns.shape[1]
     values, order = columns.sort(1, descending=True)
-    places = hits.gather(1, order).flatten().nonzero().flatten()  # of the positives
+    positions = hits.gather(1, order).flatten().nonzero().flatten()  # of the positives
     changes = torch.ones_like(hits)
     changes[:, :-1] = values[:, 1:] != values[:, :-1]
-    steps = changes.flatten().nonzero().flatten()  # the last place of each group of ties
-    ends = steps[torch.searchsorted(steps, places)]
-    labels = places // max(length, 1)
+    steps = changes.flatten().nonzero().flatten()  # the last position of each group of ties
+    ends = steps[torch.searchsorted(steps, positions)]
+    labels = positions // max(length, 1)
     return Steps(
         order=order,
         labels=labels,
-        documents=order.flatten()[places],
+        documents=order.flatten()[positions],
         ends=ends + 1 - labels * length,
         firsts=torch.searchsorted(labels, labels),
-        lasts=torch.searchsorted(places, ends, right=True) - 1,
+        lasts=torch.searchsorted(positions, ends, right=True) - 1,
     )
 
 
@@ -120,22 +120,8 @@ def _average_precision(steps: Steps) -> Tensor:
     return sums / torch.bincount(steps.labels, minlength=num_labels)
 
 
-def bucket_means(values: Tensor, counts: Tensor) -> dict[str, Tensor]:
-    """Return the means over all ("macro"), head, medium and tail labels that are not nan, of the last axis.
-
-    Args:
-        values: (..., L) float, nan for labels that are left out.
-        counts: (L,) training documents of each label.
-
-    Returns:
-        name -> (...) float, nan where no label is left.
-    """
-    masks = {"macro": torch.ones_like(counts, dtype=torch.bool)} | bucket_masks(counts)
-    return {name: values[..., mask].nanmean(-1) for name, mask in masks.items()}
-
-
 def check_scores(scores: Tensor, truth: SparseLabels) -> None:
-    """Raise DataError unless scores are (N, L) float without nan, for N rows and L labels of truth."""
+    """Raise DataError unless scores are (N, L) float without nan, for the N rows and L labels of the truth."""
     expected = (len(truth), truth.num_labels)
     if tuple(scores.shape) != expected or not scores.is_floating_point():
         raise DataError(f"scores: expected {expected} float, as the truth, got {tuple(scores.shape)} {scores.dtype}")
@@ -145,6 +131,6 @@ def check_scores(scores: Tensor, truth: SparseLabels) -> None:
 
 
 def check_counts(counts: Tensor, truth: SparseLabels) -> None:
-    """Raise DataError unless counts holds one number for each label of truth."""
+    """Raise DataError unless counts hold one number for each label of the truth."""
     if tuple(counts.shape) != (truth.num_labels,):
         raise DataError(f"counts: expected ({truth.num_labels},), one for each label, got {tuple(counts.shape)}")

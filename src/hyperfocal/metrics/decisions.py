@@ -4,8 +4,9 @@
     recall      tp / (tp + fn)
     f1          2 tp / (2 tp + fp + fn)
 
-each 0 where its denominator is 0. micro: of the counts summed over labels. macro: mean over labels with at
-least one true document; head, medium and tail likewise within a bucket. document: mean over all documents.
+A rate is 0 if its denominator is 0. micro: rate of the counts summed over labels. macro: mean over labels with a true
+document; head, medium and tail: the same mean within a bucket. document: mean over all documents. The thresholds that
+turn scores into decisions are tuned in `hyperfocal.thresholds`.
 """
 
 from __future__ import annotations
@@ -17,16 +18,17 @@ from torch import Tensor
 
 from hyperfocal.errors import DataError
 from hyperfocal.labels import SparseLabels
-from hyperfocal.metrics.average_precision import average_precision, bucket_means, check_counts
+from hyperfocal.metrics.average_precision import average_precision, check_counts
+from hyperfocal.metrics.buckets import BUCKETS, bucket_means
 
 
 class LabelCounts(NamedTuple):
-    """Right and wrong decisions.
+    """Right and wrong decisions per label.
 
     Attributes:
-        tp: (L,) int64, documents of each label that have it and were decided to.
-        fp: (L,) int64, that were decided to have it and do not.
-        fn: (L,) int64, that have it and were not decided to.
+        tp: (L,) int64, documents for which the label was decided and is true.
+        fp: (L,) int64, documents for which the label was decided and is not true.
+        fn: (L,) int64, documents for which the label was not decided and is true.
     """
 
     tp: Tensor
@@ -38,14 +40,14 @@ def count_decisions(decided: SparseLabels, truth: SparseLabels) -> LabelCounts:
     """Return true positives, false positives and false negatives of each label, without an N x L matrix.
 
     Args:
-        decided: N rows, L labels, what the model decided.
-        truth: N rows, L labels, what is true.
+        decided: N rows, L labels that the model decided.
+        truth: N rows, L labels that are true.
 
     Raises:
-        DataError: another number of rows or labels in one than in the other.
+        DataError: decided and truth differ in their number of rows or labels.
 
     >>> decided, truth = (SparseLabels.from_lists(rows, num_labels=2) for rows in ([[0, 1]], [[0]]))
-    >>> [part.tolist() for part in count_decisions(decided, truth)]
+    >>> [counts.tolist() for counts in count_decisions(decided, truth)]
     [[1, 0], [0, 1], [0, 0]]
     """
     check_decisions(decided, truth)
@@ -56,10 +58,9 @@ def count_decisions(decided: SparseLabels, truth: SparseLabels) -> LabelCounts:
 def decision_scores(decided: SparseLabels, truth: SparseLabels, counts: Tensor) -> dict[str, float]:
     """Return every metric of one set of decisions, as name -> value.
 
-    micro_, macro_ and document_ f1, precision and recall; head_f1, medium_f1 and tail_f1 (nan for a bucket
-    without a label that has a true document, as macro_ without any); labels_per_document, the mean number
-    of decided labels; labels_without_truth, how many labels macro and buckets leave out. A document
-    with neither true nor decided labels counts 0 in document_f1, document_precision and document_recall.
+    micro_, macro_ and document_ f1, precision and recall; head_f1, medium_f1 and tail_f1; labels_per_document, the
+    mean number of decided labels; labels_without_truth, how many labels the macro and bucket means leave out. A mean
+    over no label is nan. A document with neither true nor decided labels counts as 0 in the document_ metrics.
 
     Args:
         decided: N rows, L labels.
@@ -67,28 +68,27 @@ def decision_scores(decided: SparseLabels, truth: SparseLabels, counts: Tensor) 
         counts: (L,) training documents of each label, for the buckets.
 
     Raises:
-        DataError: as `count_decisions`; counts of another shape.
+        DataError: from `count_decisions`; counts have another shape.
 
-    Source: as scikit-learn's average="micro", "macro" and "samples" with zero_division=0, but that macro
+    Source: equals scikit-learn's average="micro", "macro" and "samples" with zero_division=0, except that macro
     leaves out labels without a true document.
     """
     check_counts(counts, truth)
-    totals = count_decisions(decided, truth)
-    known = totals.tp + totals.fn > 0
+    totals, known = count_decisions(decided, truth), truth.counts() > 0
     by_label = {name: values.where(known, torch.nan) for name, values in _rates(*totals).items()}
     by_bucket = bucket_means(by_label["f1"], counts)
     return {
-        **_prefixed("micro", _rates(*(part.sum() for part in totals))),
+        **_prefixed("micro", _rates(*(counts.sum() for counts in totals))),
         **_prefixed("macro", {name: values.nanmean() for name, values in by_label.items()}),
         **_prefixed("document", {name: values.mean() for name, values in _document_rates(decided, truth).items()}),
-        **{f"{name}_f1": by_bucket[name].item() for name in ("head", "medium", "tail")},
+        **{f"{name}_f1": by_bucket[name].item() for name in BUCKETS},
         "labels_per_document": decided.num_positives / max(len(decided), 1),
         "labels_without_truth": float((~known).sum()),
     }
 
 
 def label_table(scores: Tensor, decided: SparseLabels, truth: SparseLabels, counts: Tensor) -> dict[str, Tensor]:
-    """Return the columns of a table with a row for each label, for a report.
+    """Return the columns of the report's table of labels, one row per label.
 
     Args:
         scores: (N, L) float, any real numbers.
@@ -98,11 +98,11 @@ def label_table(scores: Tensor, decided: SparseLabels, truth: SparseLabels, coun
 
     Returns:
         train_documents, true_documents and decided_documents, (L,) int64, and precision, recall, f1 and
-        average_precision, (L,) float64 in [0, 1], nan for a label without a true document. So the nanmean
-        of a column is the macro mean.
+        average_precision, (L,) float64 in [0, 1], nan for a label without a true document: the nanmean of a
+        column is its macro mean.
 
     Raises:
-        DataError: as `decision_scores` and `average_precision`.
+        DataError: from `decision_scores` and `average_precision`.
     """
     check_counts(counts, truth)
     rates, known = _rates(*count_decisions(decided, truth)), truth.counts() > 0
@@ -116,7 +116,7 @@ def label_table(scores: Tensor, decided: SparseLabels, truth: SparseLabels, coun
 
 
 def f1(tp: Tensor, decided: Tensor, true: Tensor) -> Tensor:
-    """Return 2 tp / (decided + true), float64, 0 where nothing is decided and nothing true. decided = tp + fp."""
+    """Return 2 tp / (decided + true), float64, 0 if nothing is decided and nothing true. decided = tp + fp."""
     return _ratio(2 * tp, decided + true)
 
 
@@ -136,8 +136,8 @@ def _document_rates(decided: SparseLabels, truth: SparseLabels) -> dict[str, Ten
     return _rates(tp, decided.lengths - tp, truth.lengths - tp)
 
 
-def _ratio(part: Tensor, whole: Tensor) -> Tensor:
-    return (part.double() / whole.double()).where(whole > 0, 0.0)
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    return (numerator.double() / denominator.double()).where(denominator > 0, 0.0)
 
 
 def _prefixed(prefix: str, values: dict[str, Tensor]) -> dict[str, float]:

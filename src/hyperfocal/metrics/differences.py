@@ -1,4 +1,4 @@
-"""How far one point of a grid is from another, paired by seed and by document, and whether chance explains it."""
+"""Differences between the points of a grid and its baseline: paired by seed and by document, with p-values."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from torch import Tensor
 from hyperfocal.errors import DataError
 from hyperfocal.metrics.intervals import ROUNDING, Interval
 
-LEVEL = 0.05  # a corrected p below this counts as a difference
+LEVEL = 0.05  # a difference is significant if its corrected p is below
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What one point reached with one seed.
+    """The metrics of one point with one seed.
 
     Attributes:
-        seed: what pairs it with an outcome of the baseline.
-        values: metric -> its value on all validation documents; nan where it says nothing.
-        resamples: metric -> (R,) float, its value in each bootstrap resample of the documents. All
-            outcomes of a grid share the resamples, so that subtracting pairs the documents.
+        seed: pairs the outcome with one of the baseline.
+        values: metric -> its value on all validation documents; nan if it is undefined.
+        resamples: metric -> (R,) float, its value in each bootstrap resample of the documents. All outcomes of a
+            grid share the resamples, so subtracting two outcomes pairs them by document.
     """
 
     seed: int
@@ -35,7 +35,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Difference:
-    """A point against the baseline in one metric, over the seeds that both have.
+    """The difference between a point and the baseline in one metric, over the seeds that both have.
 
     Attributes:
         ours: mean of the point's values.
@@ -43,9 +43,9 @@ class Difference:
         mean: ours - theirs.
         low: lower end of its 95% interval.
         high: upper end.
-        p: two-sided p-value of no difference.
-        adjusted: p, corrected for the number of points; `verdicts` fills it.
-        seeds: how many pairs there were.
+        p: two-sided p-value for no difference.
+        adjusted: p corrected for the number of points; `verdicts` sets it.
+        seeds: number of pairs.
     """
 
     ours: float = math.nan
@@ -59,51 +59,52 @@ class Difference:
 
     @property
     def percent(self) -> Interval:
-        """The difference and its interval in percent of the baseline's mean; nan where that is not above 0."""
+        """The difference and its interval in percent of the baseline's mean; nan unless that mean is above 0."""
         scale = 100 / self.theirs if self.theirs > 0 else math.nan
         return Interval(scale * self.mean, scale * self.low, scale * self.high)
 
     @property
     def sign(self) -> int | None:
-        """1 better, -1 worse, 0 no difference shown, None not known."""
+        """1: significantly better. -1: significantly worse. 0: not significant. None: not known."""
         if math.isnan(self.adjusted):
             return None
         return int(math.copysign(1, self.mean)) if self.adjusted < LEVEL else 0
 
 
 class Spread(NamedTuple):
-    """How much the difference varies from seed to seed over a whole grid, and how well that is known."""
+    """The variance of a difference from seed to seed, and its degrees of freedom."""
 
     variance: float
     freedom: float
 
 
-def paired(point: list[Outcome], baseline: list[Outcome], metric: str, *, spread: Spread | None = None) -> Difference:
-    """Return how far a point is from the baseline, paired by seed and by document.
+def compare_outcomes(
+    point: list[Outcome], baseline: list[Outcome], metric: str, *, spread: Spread | None = None
+) -> Difference:
+    """Return the difference between a point and the baseline, paired by seed and by document.
 
-    With d_s the difference with seed s on all documents, and S seeds that both sides have:
+    With d_s the difference for seed s on all documents, and S seeds that both sides have:
 
         mean  = mean_s d_s
-        SE^2  = Var_r(mean_s of the difference in resample r)  +  Var_s(d_s) / S, the last for S >= 2
+        SE^2  = Var_r(mean_s of the difference in resample r)  +  Var_s(d_s) / S, the last term for S >= 2
         nu    = SE^4 / ((Var_s(d_s) / S)^2 / (S - 1))
         low, high = mean -+ t(0.975, nu) SE;  p = P(|t_nu| >= |mean| / SE)
 
-    The document term has as good as infinitely many degrees of freedom, so with one seed, or seeds
-    that agree, t is the normal. Without spread p is 1: what is the same in every
-    resample says nothing about chance.
+    The document term has practically infinite degrees of freedom, so t is the normal distribution with one seed and
+    with seeds that agree. If SE is 0, p is 1: a difference that is equal in every resample is no evidence.
 
     Args:
-        point: outcomes, one a seed.
-        baseline: likewise. A seed that one side lacks, or where the metric is nan, is left out.
+        point: outcomes of the point, one per seed.
+        baseline: outcomes of the baseline, one per seed. A seed is left out if one side lacks it or its metric is nan.
         metric: a key of `values` and `resamples`.
-        spread: of the grid, from `pooled_spread`: Var_s(d_s) is then at least its variance, with its degrees of
-            freedom in place of S - 1. Two or three seeds alone can agree by chance.
+        spread: of the grid, from `pooled_spread`. Var_s(d_s) is then at least its variance, and its degrees of
+            freedom replace S - 1, because two or three seeds can agree by chance. None: the seeds of this point alone.
 
     Returns:
         The difference; all nan without a common seed, or with fewer than two resamples.
 
     Raises:
-        DataError: outcomes that do not share their resamples.
+        DataError: the outcomes do not share their resamples.
 
     Source: Welch 1947, The generalization of 'Student's' problem; Satterthwaite 1946, equation 17.
     """
@@ -124,9 +125,9 @@ def paired(point: list[Outcome], baseline: list[Outcome], metric: str, *, spread
 
 
 def pooled_spread(points: list[list[Outcome]], baseline: list[Outcome], metric: str) -> Spread | None:
-    """Return the mean over the points of Var_s(d_s); None where no point has two seeds.
+    """Return the mean of Var_s(d_s) over the points; None if no point has two seeds.
 
-    With k points of S seeds the variances count as (S - 1) k / (1 + (k - 1) / 4) degrees of freedom, not
+    With k points of S seeds each, the variance has (S - 1) k / (1 + (k - 1) / 4) degrees of freedom instead of
     (S - 1) k: all differences share the baseline, so they correlate by 1/2 and their variances by 1/4.
     """
     pairs = [_pairs(point, baseline, metric) for point in points]
@@ -149,16 +150,18 @@ def _knows(outcome: Outcome, metric: str) -> bool:
 
 def _subtract(ours: Outcome, theirs: Outcome, metric: str) -> Tensor:
     if metric not in ours.resamples or metric not in theirs.resamples:
-        raise DataError(f"'{metric}', seed {ours.seed}: has a value and no resamples. Compute both from one list")
+        raise DataError(
+            f"'{metric}', seed {ours.seed}: has a value and no resamples. Compute both from the same documents"
+        )
     left, right = ours.resamples[metric], theirs.resamples[metric]
     if left.shape != right.shape or left.ndim != 1:
         shapes = f"{tuple(left.shape)} and {tuple(right.shape)}"
-        raise DataError(f"'{metric}', seed {ours.seed}: resamples of {shapes}. Expected the same (R,), of one draw")
+        raise DataError(f"'{metric}', seed {ours.seed}: resamples of {shapes}. Expected the same (R,)")
     return left.double() - right.double()
 
 
 def _variance(resampled: Tensor) -> float:
-    """Return the variance over the resamples in which the metric says something."""
+    """Return the variance over the resamples in which the metric is defined."""
     known = resampled[resampled.isfinite()]
     return known.var().item() if len(known) > 1 else math.nan
 
@@ -172,19 +175,19 @@ def _student(mean: float, error: float, freedom: float) -> tuple[float, float, f
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return the p-values corrected for their number, in the same order.
+    """Return the p-values corrected for multiple tests, in the same order.
 
-    With p_(1) <= ... <= p_(m):  adjusted_(i) = max over j <= i of min(1, (m - j + 1) p_(j)). The chance of
-    one or more false differences among the m stays below the level. A nan stays and does not count.
+    With p_(1) <= ... <= p_(m):  adjusted_(i) = max over j <= i of min(1, (m - j + 1) p_(j)). The probability of
+    any false positive among the m tests stays below the level. A nan stays nan and does not count as a test.
 
     Source: Holm 1979, A simple sequentially rejective multiple test procedure.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
-    known = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
+    known = sorted((p, index) for index, p in enumerate(p_values) if not math.isnan(p))
     adjusted, largest = [math.nan] * len(p_values), 0.0
-    for rank, (p, place) in enumerate(known):
+    for rank, (p, index) in enumerate(known):
         largest = max(largest, min(1.0, (len(known) - rank) * p))
-        adjusted[place] = largest
+        adjusted[index] = largest
     return adjusted

@@ -1,4 +1,4 @@
-"""How sure a mean is: bootstrap intervals over users, and over differences between two models."""
+"""Bootstrap confidence intervals of means over users, of differences between two models, and of resampled metrics."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 RESAMPLES = 1_000
-GROUPS = 5_000  # more users than this are resampled in random groups, so that the cost stays flat
-FEWEST = 20  # users or documents; a bootstrap of fewer is too sure of itself
-ROUNDING = 1e-12  # a spread, or a difference, below this is none
+GROUPS = 5_000  # more users than this are resampled in random groups, which bounds the cost
+FEWEST = 20  # users or documents; with fewer, bootstrap intervals are too narrow
+ROUNDING = 1e-12  # a standard error or an interval's width at most this counts as 0
 TOO_FEW = "too few"
 
 
@@ -26,11 +26,11 @@ def mean_intervals(values: Tensor, *, seed: int = 0) -> list[Interval]:
     """Return the mean of each column over users and its 95% bootstrap interval (percentiles 2.5 and 97.5).
 
     The Poisson bootstrap: in each of 1,000 resamples user u counts w_u ~ Poisson(1) times,
-    mean = sum(w * x) / sum(w). All columns share the resamples, so columns can be compared.
+    mean = sum(w * x) / sum(w). All columns share the resamples, so they can be compared.
 
     Args:
-        values: (U, M) float, a row a user; nan (or inf) where a column says nothing of a user. A
-            column without a value gives nan.
+        values: (U, M) float, a row per user; nan or inf leaves a user out of a column. A column without a value
+            gives nan.
         seed: of the resamples.
 
     Source: Efron 1979; Chamandy et al. 2012, Estimating Uncertainty for Massive Data Streams.
@@ -47,11 +47,11 @@ def mean_intervals(values: Tensor, *, seed: int = 0) -> list[Interval]:
 def resampled_means(values: Tensor, *, seed: int = 0) -> Tensor:
     """Return (1,000, M) float64, the mean of each of M columns in each resample of `mean_intervals`.
 
-    The same number of users and the same seed give the same resamples, so that the columns of two models that are
-    scored on the same users can be subtracted resample by resample.
+    The same number of users and the same seed give the same resamples. So the columns of two models that are scored
+    on the same users can be subtracted resample by resample.
 
     Args:
-        values: (U, M) float, a row a user, U from 1; nan (or inf) where a column says nothing of a user.
+        values: (U, M) float, a row per user, U >= 1; nan or inf leaves a user out of a column.
         seed: of the resamples.
     """
     grouped, weights = _resamples(values, seed)
@@ -59,19 +59,19 @@ def resampled_means(values: Tensor, *, seed: int = 0) -> Tensor:
 
 
 def _resamples(values: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Return (G, 2 M) sums and counts of each group of users, and (1,000, G) how often each resample has it."""
+    """Return (G, 2 M) sums and counts per group of users, and the (1,000, G) weights of the groups per resample."""
     generator = torch.Generator().manual_seed(seed)
     count = min(len(values), GROUPS)
     known = values.isfinite()
     group = torch.randperm(len(values), generator=generator) % count
-    both = torch.cat([values.double().where(known, 0), known.double()], 1)
-    grouped = torch.zeros(count, both.shape[1], dtype=torch.float64).index_add_(0, group, both)
+    sums_and_counts = torch.cat([values.double().where(known, 0), known.double()], 1)
+    grouped = torch.zeros(count, 2 * values.shape[1], dtype=torch.float64).index_add_(0, group, sums_and_counts)
     return grouped, torch.poisson(torch.ones(RESAMPLES, count), generator=generator).double()
 
 
-def _means(both: Tensor) -> Tensor:
-    sums, sizes = both.chunk(2, 1)
-    return sums / sizes
+def _means(sums_and_counts: Tensor) -> Tensor:
+    sums, counts = sums_and_counts.chunk(2, 1)
+    return sums / counts
 
 
 def paired_difference(ours: Tensor, theirs: Tensor, *, seed: int = 0) -> Interval:
@@ -80,7 +80,7 @@ def paired_difference(ours: Tensor, theirs: Tensor, *, seed: int = 0) -> Interva
 
 
 def too_few(number: int, unit: str = "users") -> str:
-    """Return why nothing can be said about so many users or documents, or "" where something can.
+    """Return why a comparison over this number of users or documents shows nothing; "" if there are enough.
 
     >>> too_few(7), too_few(20)
     ('too few users (7) to tell', '')
@@ -89,14 +89,14 @@ def too_few(number: int, unit: str = "users") -> str:
 
 
 def shown_sign(difference: Interval, number: int) -> int:
-    """Return 1 or -1 where a difference is shown to be above or below 0, and 0 where it is not.
+    """Return 1 or -1 if a difference is significantly above or below 0, else 0.
 
-    It is not where chance explains it, where fewer than 20 users were compared, and where all of them differ by the
-    same: the interval then has no width, and says nothing about chance.
+    It is not significant if the interval holds 0, with fewer than 20 users, and if all users differ by the same
+    amount: the interval then has no width.
 
     Args:
         difference: from `paired_difference`.
-        number: of the users.
+        number: of users.
     """
     if too_few(number) or difference.high - difference.low <= ROUNDING:
         return 0
@@ -104,15 +104,19 @@ def shown_sign(difference: Interval, number: int) -> int:
 
 
 def intervals(values: dict[str, float], resamples: dict[str, Tensor]) -> dict[str, Interval]:
-    """Return for each resampled metric its value and 95% interval.
+    """Return the value and 95% interval of each resampled metric.
 
-    Percentiles 2.5 and 97.5 of the resamples, moved so that their mean is the value: a rare label that a resample
-    lacks is left out of its macro mean, which moves all of them. They end at 0 and 1, as the metrics do.
+    Percentiles 2.5 and 97.5 of the resamples, shifted so that their mean is the value, and limited to [0, 1]. The
+    shift is needed because a resample without a document of a rare label leaves that label out of its macro mean.
+
+    Args:
+        values: metric -> its value on all documents.
+        resamples: metric -> (R,) float, its value in each resample.
     """
+    return {name: _around(values[name], resampled.double()) for name, resampled in resamples.items()}
+
+
+def _around(value: float, resampled: Tensor) -> Interval:
     quantiles = torch.tensor([0.025, 0.975], dtype=torch.float64)
-    found = {}
-    for name, resampled in resamples.items():
-        centred = resampled.double() - resampled.double().nanmean() + values[name]
-        low, high = centred.nanquantile(quantiles).clamp(0, 1).tolist()
-        found[name] = Interval(values[name], low, high)
-    return found
+    low, high = (resampled - resampled.nanmean() + value).nanquantile(quantiles).clamp(0, 1).tolist()
+    return Interval(value, low, high)

@@ -1,16 +1,16 @@
-"""Values of multi-label metrics in bootstrap resamples of the documents.
+"""Multi-label metrics in bootstrap resamples of the documents.
 
-The Poisson bootstrap: in resample r document i counts w_ri ~ Poisson(1) times. Two models that are scored
-with the same weights can be compared resample by resample: subtract their vectors, and take quantiles.
+The Poisson bootstrap: in resample r document i counts w_ri ~ Poisson(1) times. Two models that are scored with the
+same weights can be compared resample by resample: subtract their vectors and take quantiles.
 
     f1                  2 sum(w tp) / (sum(w decided) + sum(w true)) of one label, or of all labels together
     average precision   sum over positives i of w_i * TP_i / W_i,  divided by the sum of w_i over positives,
                         TP_i and W_i the weight of the positives and of all documents with score >= s_i
 
-Means over labels are over those with a true document of weight above 0 in the same resample.
+Means over labels are over labels with a true document of weight above 0 in the same resample.
 
-Cost: only the weights of a label's documents down to its last positive are added up, once, in one bag for
-each positive: R x (documents down to the last positive, over all labels) additions.
+Cost: R x (documents down to the last positive, summed over all labels) additions. The weights of these documents are
+added once, in one bag per positive.
 
 Source: Chamandy et al. 2012, Estimating Uncertainty for Massive Data Streams; Field and Welsh 2007 (clusters).
 """
@@ -23,7 +23,8 @@ from torch.nn.functional import embedding_bag
 
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.labels import SparseLabels
-from hyperfocal.metrics.average_precision import Steps, bucket_means, check_counts, ranked_positives
+from hyperfocal.metrics.average_precision import Steps, check_counts, ranked_positives
+from hyperfocal.metrics.buckets import bucket_means
 from hyperfocal.metrics.decisions import check_decisions, f1
 
 RESAMPLES_A_BLOCK = 64  # the weights of 5,000 documents in a block fit in a core's cache
@@ -32,19 +33,19 @@ RESAMPLES_A_BLOCK = 64  # the weights of 5,000 documents in a block fit in a cor
 def resample_weights(
     num_documents: int, *, groups: Tensor | None = None, resamples: int = 500, seed: int = 0
 ) -> Tensor:
-    """Return (R, N) float32 weights, Poisson(1) each; all documents of a group share theirs.
+    """Return (R, N) float32 weights, Poisson(1) each; the documents of a group share their weight.
 
-    The same arguments give the same weights. The weights of a small resample may all be 0.
+    The same arguments give the same weights. With few documents all weights of a resample may be 0.
 
     Args:
         num_documents: N.
-        groups: (N,) int64, the group of each document (its source, its duplicates); None for groups of one.
+        groups: (N,) int64, the group of each document (its source, its duplicates). None: each is its own group.
         resamples: R, 1 or more.
         seed: of the weights.
 
     Raises:
-        ConfigError: resamples below 1.
-        DataError: groups of another shape.
+        ConfigError: resamples is below 1.
+        DataError: groups have another shape.
     """
     if resamples < 1:
         raise ConfigError(f"resamples = {resamples} is not allowed. Expected 1 or more")
@@ -67,26 +68,27 @@ def resampled_f1(decided: SparseLabels, truth: SparseLabels, counts: Tensor, wei
         weights: (R, N) float, 0 or more, from `resample_weights`; exact up to sums of 2^24 in float32.
 
     Returns:
-        name -> (R,) float64 in [0, 1]; nan where no label of the bucket has a true document of weight above 0.
+        name -> (R,) float64 in [0, 1]; nan if no label of the bucket has a true document of weight above 0.
 
     Raises:
-        DataError: shapes that do not fit; a weight that is negative or no number.
+        DataError: shapes do not match; a weight is negative or not a number.
     """
     check_decisions(decided, truth)
     check_counts(counts, truth)
     check_weights(weights, truth)
     table, right = weights.T.contiguous(), decided.among(truth)
     tp = _label_sums(table, decided.rows[right], decided.indices[right], truth.num_labels)
-    ours, true = (_label_sums(table, part.rows, part.indices, truth.num_labels) for part in (decided, truth))
-    means = bucket_means(f1(tp, ours, true).where(true > 0, torch.nan).T, counts)
-    return {"micro_f1": f1(tp.sum(0), ours.sum(0), true.sum(0)), **{f"{name}_f1": mean for name, mean in means.items()}}
+    positive, true = (_label_sums(table, each.rows, each.indices, truth.num_labels) for each in (decided, truth))
+    means = bucket_means(f1(tp, positive, true).where(true > 0, torch.nan).T, counts)
+    micro = f1(tp.sum(0), positive.sum(0), true.sum(0))
+    return {"micro_f1": micro, **{f"{name}_f1": mean for name, mean in means.items()}}
 
 
 def resampled_ap(scores: Tensor, truth: SparseLabels, counts: Tensor, weights: Tensor) -> dict[str, Tensor]:
     """Return macro_ap, head_ap, medium_ap and tail_ap in each resample.
 
-    With weights of 1 the means of `average_precision`; with whole weights those of the data in which each
-    document stands as often as it weighs.
+    With weights of 1 they are the means of `average_precision`. With integer weights they are the means over the data
+    in which each document is repeated as often as its weight says.
 
     Args:
         scores: (N, L) float, any real numbers.
@@ -95,10 +97,10 @@ def resampled_ap(scores: Tensor, truth: SparseLabels, counts: Tensor, weights: T
         weights: (R, N) float, 0 or more, from `resample_weights`; exact up to sums of 2^24 in float32.
 
     Returns:
-        name -> (R,) float64 in [0, 1]; nan where no label of the bucket has a true document of weight above 0.
+        name -> (R,) float64 in [0, 1]; nan if no label of the bucket has a true document of weight above 0.
 
     Raises:
-        DataError: shapes that do not fit; scores with nan; a weight that is negative or no number.
+        DataError: shapes do not match; scores hold nan; a weight is negative or not a number.
     """
     check_counts(counts, truth)
     check_weights(weights, truth)
@@ -106,16 +108,16 @@ def resampled_ap(scores: Tensor, truth: SparseLabels, counts: Tensor, weights: T
     values = torch.full((len(weights), truth.num_labels), torch.nan, dtype=torch.float64)
     for labels, steps in ranked_positives(scores, truth):
         documents, bags = _bags(steps)
-        parts = [_weighted_ap(table, steps, embedding_bag(documents, table, bags, mode="sum")) for table in tables]
-        values[:, labels] = torch.cat(parts, 1).T
+        blocks = [_weighted_ap(table, steps, embedding_bag(documents, table, bags, mode="sum")) for table in tables]
+        values[:, labels] = torch.cat(blocks, 1).T
     return {f"{name}_ap": mean for name, mean in bucket_means(values, counts).items()}
 
 
 def _bags(steps: Steps) -> tuple[Tensor, Tensor]:
-    """Return the documents of each label down to its last positive, and where the bag of each positive starts.
+    """Return the documents of each label down to its last positive, and the start of each positive's bag.
 
-    The bag of a positive holds the documents after the previous positive's end, up to its own end; with
-    tied positives the first has them all.
+    The bag of a positive holds the documents after the previous positive's end, up to its own end. Of tied positives
+    the first gets all their documents.
     """
     num_labels, length = steps.order.shape
     depths = steps.ends.new_zeros(num_labels).scatter_reduce_(0, steps.labels, steps.ends, "amax")
@@ -125,17 +127,17 @@ def _bags(steps: Steps) -> tuple[Tensor, Tensor]:
 
 
 def _weighted_ap(table: Tensor, steps: Steps, bags: Tensor) -> Tensor:
-    """Return (M, r) float64 from (N, r) weights and (P, r) sums of each positive's bag; nan without weight."""
+    """Return (M, r) float64 from (N, r) weights and the (P, r) sums of the positives' bags; nan without weight."""
     own = table[steps.documents].double()
     true, above = _sums_within(own, steps.firsts)[steps.lasts], _sums_within(bags.double(), steps.firsts)
     terms = own * true / above.clamp(min=torch.finfo(torch.float64).tiny)  # no weight above: own is 0 too
-    labels = steps.labels[:, None].expand_as(own)  # index_add_ would start its threads anew for each row
+    labels = steps.labels[:, None].expand_as(own)  # index_add_ would start threads for every row
     sums = own.new_zeros(2, len(steps.order), own.shape[1])
     return sums[0].scatter_add_(0, labels, terms) / sums[1].scatter_add_(0, labels, own)
 
 
 def _sums_within(values: Tensor, firsts: Tensor) -> Tensor:
-    """Return the running sums over (P, r) values, from the first positive of each label on."""
+    """Return the running sums over (P, r) values, restarted at the first positive of each label."""
     sums = torch.cat([values.new_zeros(1, values.shape[1]), values.cumsum(0)])
     return sums[1:] - sums[firsts]
 
@@ -148,7 +150,7 @@ def _label_sums(table: Tensor, documents: Tensor, labels: Tensor, num_labels: in
 
 
 def check_weights(weights: Tensor, truth: SparseLabels) -> None:
-    """Raise DataError unless weights are (R, N) float, finite and not negative, for the N rows of truth."""
+    """Raise DataError unless weights are (R, N) float, finite and not negative, for the N rows of the truth."""
     if weights.ndim != 2 or weights.shape[1] != len(truth) or not weights.is_floating_point():
         raise DataError(f"weights: expected (R, {len(truth)}) float, got {tuple(weights.shape)} {weights.dtype}")
     if not ((weights >= 0) & weights.isfinite()).all():
