@@ -22,73 +22,73 @@ from hyperfocal.config.sections import (
 
 
 class TextDataSettings(Section, frozen=True, kw_only=True):
-    """Where text and labels are, and how labels are read."""
+    """The columns of the documents, the label tree, and the split."""
 
-    text: tuple[str, ...] = ()  # columns of the text, joined by a line break; () finds them (`text`, `title`, `body`)
-    labels: str = ""  # column of the labels; "" is `labels`, or `label`
-    separator: str = ""  # between the labels of one text field; "" finds one of | ; , and else takes spaces
-    id: str = ""  # column of the document's id; "" is `id`, or without one the number of the row
-    group: str = ""  # column whose documents belong together and are never split; "" is each for itself
-    valid_fraction: Fraction = 0.15  # share of documents held out where no validation file is given
+    text: tuple[str, ...] = ()  # columns, joined by a line break; () is `text`, else `title` and `body`
+    labels: str = ""  # column of the labels; "" is `labels` or `label`
+    separator: str = ""  # between the labels in one field; "" is the first of | ; , that occurs, else spaces
+    id: str = ""  # column of the document's id; "" is `id`, or the row number if there is no such column
+    group: str = ""  # column of groups that a split keeps together; "" is no groups
+    valid_fraction: Fraction = 0.15  # fraction of the documents held out if there is no validation file
     taxonomy: str = ""  # file of the label tree: id, parent, name; "" is none
-    add_parents: bool = False  # taxonomy: whether a document with a label has its parents too
-    consistent: bool = False  # taxonomy: whether a predicted label brings its parents
-    stream: Literal["auto", "on", "off"] = "auto"  # documents through mapped files; auto: those too large for memory
+    add_parents: bool = False  # taxonomy: whether a document also gets the parents of its labels
+    consistent: bool = False  # taxonomy: whether a predicted label adds its parents
+    stream: Literal["auto", "on", "off"] = "auto"  # read through mapped files; auto: a file too large for memory
 
 
 class FeatureSettings(Section, frozen=True, kw_only=True):
-    """What a text is turned into, once."""
+    """The features of a text, computed once."""
 
-    kind: Literal["auto", "ngrams", "encoder", "both"] = "auto"  # auto: both, without an encoder installed ngrams
-    word_ngrams: AtLeastZero = 2  # longest n-gram of words; 0 is none
-    char_ngrams: AtLeastZero = 0  # longest n-gram of characters inside words, from 3 on; 0 is none
-    min_documents: AtLeastOne = 2  # an n-gram in fewer documents is left out
-    max_features: AtLeastOne = 100_000  # n-grams kept of words, and of characters: the most frequent
+    kind: Literal["auto", "ngrams", "encoder", "both"] = "auto"  # auto: both, or ngrams if no encoder is installed
+    word_ngrams: AtLeastZero = 2  # longest word n-gram; 0 is none
+    char_ngrams: AtLeastZero = 0  # longest character n-gram inside words, 3 or more; 0 is none
+    min_documents: AtLeastOne = 2  # n-grams in fewer documents are dropped
+    max_features: AtLeastOne = 100_000  # n-grams of words, and n-grams of characters: the most frequent
     hashed: bool = False  # whether n-grams are hashed to max_features columns, without a vocabulary
-    encoder: str = ""  # sentence-transformers name or folder; "" is the one that is installed as a package
-    encoder_batch: AtLeastOne = 32  # texts at once
-    finetune: bool = False  # whether the encoder is trained too, end to end; kind is then encoder
+    encoder: str = ""  # sentence-transformers name or folder; "" is the encoder installed as a package
+    encoder_batch: AtLeastOne = 32  # texts per batch
+    finetune: bool = False  # whether the encoder is trained end to end; needs kind encoder
 
 
 class HeadSettings(Section, frozen=True, kw_only=True):
-    """What turns features into a score a label."""
+    """The network from features to one score per label."""
 
     name: Literal["mlp", "linear"] = "mlp"
-    width: AtLeastOne = 512  # mlp: of the hidden layer
-    dropout: Dropout = 0.5  # mlp: of the hidden layer
-    input_dropout: Dropout = 0.0  # of the features
+    width: AtLeastOne = 512  # mlp: width of the hidden layer
+    dropout: Dropout = 0.5  # mlp: dropout of the hidden layer
+    input_dropout: Dropout = 0.0  # dropout of the features
 
 
 class TextLossSettings(Section, frozen=True, kw_only=True):
-    """Which loss, and how much a rare label weighs."""
+    """The loss, and the weights of rare labels."""
 
     name: Literal["bce", "focal", "asymmetric", "ntr_focal", "balanced", "softmax"] = "bce"
-    gamma: Gamma = 2.0  # focal, ntr_focal, balanced; of the negatives for asymmetric
-    alpha: Alpha = "none"  # focal: weight of positives; 1 - alpha of negatives
-    weights: Weighting = "inverse"  # scheme, where cap is set
+    gamma: Gamma = 2.0  # focal, ntr_focal, balanced; for asymmetric: of the negatives
+    alpha: Alpha = "none"  # focal: weight of positives; negatives get 1 - alpha
+    weights: Weighting = "inverse"  # scheme, used if cap is set
     cap: Cap = "off"
-    reduction: Reduction = "batch"  # what the sum is divided by
+    reduction: Reduction = "batch"  # the divisor of the sum
 
 
 class DecisionSettings(Section, frozen=True, kw_only=True):
-    """How scores become labels."""
+    """The rule that turns scores into labels."""
 
     rule: Literal["half", "global", "per_label", "top_k"] = "per_label"
-    objective: Literal["micro", "macro", "both", "f_beta"] = "both"  # what the threshold is tuned for
-    beta: Annotated[float, Meta(ge=0.01, le=100)] = 1.0  # f_beta: above 1 recall counts more
-    k: AtLeastOne = 3  # top_k: labels a document
-    shrinkage: NotNegative = 10.0  # per_label: positives at which a label's own threshold counts half
-    minimum_one: bool = False  # whether a document without a decided label gets its best one
+    objective: Literal["micro", "macro", "both", "f_beta"] = "both"  # the F1 that the threshold is tuned for
+    beta: Annotated[float, Meta(ge=0.01, le=100)] = 1.0  # f_beta: above 1, recall counts more
+    k: AtLeastOne = 3  # top_k: labels per document
+    shrinkage: NotNegative = 10.0  # per_label: positives at which a label's threshold and the global one count equally
+    minimum_one: bool = False  # whether a document without a decided label gets its best label
 
 
 class TextTrainSettings(TrainSettings, frozen=True, kw_only=True):
-    """As TrainSettings; the metric needs no threshold."""
+    """TrainSettings with defaults for texts; the metric needs no threshold."""
 
-    folds: AtLeastZero = 0  # of cross-validation: all documents train, decisions come from out-of-fold scores; 0: none
-    refit: bool = False  # whether the head is trained again on training and validation documents, once all is tuned
+    folds: AtLeastZero = 0  # of cross-validation: train on all documents, decide by out-of-fold scores; 0 is off
+    refit: bool = False  # whether the tuned head is trained again, on training and validation documents
     learning_rate: Annotated[float, Meta(gt=0)] = 0.001
-    encoder_learning_rate: Annotated[float, Meta(gt=0)] = 2e-5  # of an encoder that is fine-tuned
-    sparse_learning_rate: Annotated[float, Meta(gt=0)] = 500.0  # of plain SGD, for the weights of n-grams
+    encoder_learning_rate: Annotated[float, Meta(gt=0)] = 2e-5  # of a fine-tuned encoder
+    sparse_learning_rate: Annotated[float, Meta(gt=0)] = 500.0  # of plain SGD on the weights of n-grams
     optimizer: OptimizerName = "adamw"
     weight_decay: NotNegative = 0.01
     epochs: AtLeastOne = 8
@@ -98,12 +98,12 @@ class TextTrainSettings(TrainSettings, frozen=True, kw_only=True):
 
 
 def trainings(settings: TextTrainSettings) -> int:
-    """Return how many heads one `fit` trains: one a fold and the last, which has seen everything."""
+    """Return how many heads one `fit` trains: one per fold, one on all training documents, and one for refit."""
     return settings.folds + 1 + int(settings.refit)
 
 
 class ClassifySettings(Section, frozen=True, kw_only=True):
-    """Everything that a `classify` run depends on, beside the data."""
+    """Everything except the data that a `classify` run depends on."""
 
     seed: AtLeastZero = 0
     data: TextDataSettings = TextDataSettings()

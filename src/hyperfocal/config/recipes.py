@@ -1,8 +1,8 @@
 """Strict TOML recipes, and the typed settings of a job that they hold.
 
-Two levels: a section and its keys. An unknown key, a wrong type and a value out of range are errors
-that name the key, the value and what is allowed. `resolve` is the one way from a recipe file and
-overrides to settings; `to_toml` writes back exactly what `resolve` would read.
+Two levels: a section and its keys. An unknown key, a wrong type and a value out of range are errors that name the key,
+the value and what is allowed. `resolve` makes settings from a recipe file and overrides; `to_toml` writes them so that
+`resolve` reads them back unchanged.
 """
 
 import tomllib
@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 import msgspec
 import tomli_w
 
-from hyperfocal.config.sections import Section
+from hyperfocal.config.sections import Section, flat_settings, flatten
 from hyperfocal.errors import ConfigError, did_you_mean
 
 Job = TypeVar("Job", bound=Section)
@@ -24,10 +24,10 @@ def resolve(kind: type[Job], recipe: str | Path | None = None, overrides: dict[s
     Args:
         kind: the settings of a job: RecommendSettings or ClassifySettings.
         recipe: path of a TOML file; None starts from the defaults.
-        overrides: dotted key -> value, as {"train.epochs": 5, "seed": 1}. A None value is left out.
+        overrides: dotted key -> value, for example {"train.epochs": 5, "seed": 1}. A value of None is ignored.
 
     Raises:
-        ConfigError: unreadable file, unknown key, wrong type, value out of range.
+        ConfigError: the file is not readable, a key is unknown, a value has the wrong type or is out of range.
 
     >>> from hyperfocal.config.recommend import RecommendSettings
     >>> resolve(RecommendSettings, overrides={"loss.gamma": 3.0}).loss.gamma
@@ -45,13 +45,13 @@ def resolve(kind: type[Job], recipe: str | Path | None = None, overrides: dict[s
     try:
         return msgspec.convert(values, kind)
     except UnicodeEncodeError as error:
-        raise ConfigError(f"{where}: {error.object!r} is not text in UTF-8. Write it so") from None
+        raise ConfigError(f"{where}: {error.object!r} is not valid UTF-8. Write it in UTF-8") from None
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where}: {_explain(str(error), values, kind)}") from None
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Return the dotted key and the value of `key=value`; the value is read as TOML, else as text.
+    """Return the dotted key and the value of `key=value`; a value that is not TOML is taken as text.
 
     >>> parse_override("train.epochs=5"), parse_override("model.name=markov")
     (('train.epochs', 5), ('model.name', 'markov'))
@@ -75,13 +75,13 @@ def from_toml(kind: type[Job], text: str, where: str, *, whole: bool = False) ->
 
     Args:
         kind: the settings of the job.
-        text: to read.
+        text: the TOML to read.
         where: names the file in errors.
-        whole: whether the text is known to be what was written: then a setting that is missing is one that the
-            version which wrote it did not have, and gets its default.
+        whole: whether the text is known to be complete. A missing setting then gets its default, because the version
+            that wrote the text did not have it.
 
     Raises:
-        ConfigError: not such a text; a key is missing and the text not known to be whole, so it may be cut off.
+        ConfigError: the text is not settings in TOML; or a key is missing and the text may be truncated.
     """
     try:
         values = tomllib.loads(text)
@@ -91,36 +91,30 @@ def from_toml(kind: type[Job], text: str, where: str, *, whole: bool = False) ->
         raise
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{where}: {error}") from None
-    missing = _flat(msgspec.to_builtins(settings)).keys() - _flat(values).keys()
+    missing = flat_settings(settings).keys() - flatten(values).keys()
     if missing and not whole:
-        raise ConfigError(f"{where}: {', '.join(sorted(missing)[:3])} is missing: cut off, or of another version")
+        missing_keys = ", ".join(sorted(missing)[:3])
+        raise ConfigError(f"{where}: {missing_keys} is missing. The file is cut off, or from another version")
     return settings
 
 
 def differences(old: Section, new: Section) -> list[str]:
     """Return a line for each setting that differs: "train.epochs: 5 -> 6"."""
-    before, after = _flat(msgspec.to_builtins(old)), _flat(msgspec.to_builtins(new))
+    before, after = flat_settings(old), flat_settings(new)
     return [f"{key}: {before[key]} -> {after[key]}" for key in before if before[key] != after[key]]
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Return the values of a recipe file.
 
     Raises:
-        ConfigError: it is not there, or not TOML.
+        ConfigError: the file does not exist or is not TOML.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"recipe {path}: no such file") from None
-    except (OSError, ValueError, RecursionError) as error:  # no TOML, a number of 5,000 digits, 100,000 brackets
+    except (OSError, ValueError, RecursionError) as error:  # not TOML, a number of 5,000 digits, 100,000 brackets
         raise ConfigError(f"recipe {path}: not readable as TOML: {error}") from None
 
 
@@ -145,31 +139,31 @@ def _refuse_unknown(values: dict[str, Any], kind: type[Section], where: str, pre
 
 
 def _explain(message: str, values: dict[str, Any], job: type[Section]) -> str:
-    """Turn msgspec's "Expected `int` >= 1 - at `$.train.epochs`" into key, expectation and value."""
+    """Turn msgspec's "Expected `int` >= 1 - at `$.train.epochs`" into key, value and expectation."""
     expected, _, place = message.partition(" - at `$.")
     key = place.rstrip("`")
     if not key:
         return message
-    found: Any = values
-    for part in key.split("[")[0].split("."):
-        found = found.get(part) if isinstance(found, dict) else found
-    choices = _choices(key.split("[")[0], job)
+    setting, value = key.split("[")[0], values
+    for name in setting.split("."):
+        value = value.get(name) if isinstance(value, dict) else value
+    choices = _choices(setting, job)
     allowed = f"Expected {choices}" if choices else expected.replace("`", "")
-    return f"{key} = {found!r} is not allowed. {allowed}"
+    return f"{key} = {value!r} is not allowed. {allowed}"
 
 
 def _choices(key: str, job: type[Section]) -> str:
-    """Return all that a setting of words allows, "one of sgd, adam, adamw", or "a number from 0 to 1, or none"."""
+    """Return the words that a setting allows: "one of sgd, adam", "a number from 0 to 1, or none", or ""."""
     kind: Any = job
-    for part in key.split("."):
-        kind = next(field.type for field in msgspec.structs.fields(kind) if field.name == part)
+    for name in key.split("."):
+        kind = next(field.type for field in msgspec.structs.fields(kind) if field.name == name)
     if get_origin(kind) is Literal:
         return f"one of {', '.join(get_args(kind))}"
-    words = [word for part in get_args(kind) if get_origin(part) is Literal for word in get_args(part)]
+    words = [word for option in get_args(kind) if get_origin(option) is Literal for word in get_args(option)]
     return f"{', '.join([_number_from(get_args(kind)[0]), *words[:-1]])}, or {words[-1]}" if words else ""
 
 
 def _number_from(kind: Any) -> str:
-    """Return "a number from 0 to 1" for a type with both ends."""
-    _, ends = get_args(kind)
-    return f"a number from {ends.ge:,.12g} to {ends.le:,.12g}"
+    """Return "a number from 0 to 1" for a type with both limits."""
+    _, limits = get_args(kind)
+    return f"a number from {limits.ge:,.12g} to {limits.le:,.12g}"

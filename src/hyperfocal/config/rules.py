@@ -1,4 +1,4 @@
-"""What a grid knows of the settings of each job: which ones a training does not read, and how its points are named."""
+"""Rules of each job's settings: which a training does not read, which can vary in a grid, which name a point."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recommend import CAUSAL, COUNTING, MODEL_NAMES, RecommendSettings
 from hyperfocal.config.sections import LARGEST, Section
+from hyperfocal.config.sections import flat_settings as flat_settings
+from hyperfocal.config.sections import flatten as flatten
 
 Unread = tuple[str, str, Container[Any]]
 SOME = range(1, LARGEST + 1)
@@ -19,17 +19,17 @@ UNSAMPLED = ("focal", "bce", "asymmetric", "softmax")
 
 @dataclass(frozen=True)
 class Rules:
-    """How the settings of one job become points.
+    """The rules of one job's settings.
 
     Attributes:
-        job: what the command line calls it.
-        settings: their class.
-        unread: (a setting or a section, what decides whether it is read, the values of that for which it is not).
-        fixed: settings and sections that cannot vary, for all points share the split.
-        not_in_key: settings that change no result. The seed is in the key by itself; of the others only the threads
-            change a result, in its last digits.
-        story: whether `caps` and `gammas` are axes.
-        bare: settings whose values name a point without them, as `gru` in place of `model.name=gru`.
+        job: its name on the command line.
+        settings: the class of its settings.
+        unread: (a setting or section, the deciding setting, the values of that for which the first is not read).
+        fixed: settings and sections that cannot vary in a grid, because all points share the data split.
+        not_in_key: settings that are not in a point's key because they change no result: threads change only the last
+            digits. The seed is a separate part of the key.
+        caps_and_gammas: whether `caps` and `gammas` are axes of a grid.
+        bare: settings whose value alone names a point, as `gru` instead of `model.name=gru`.
         compared_on: what all points are scored on.
     """
 
@@ -38,7 +38,7 @@ class Rules:
     unread: tuple[Unread, ...]
     fixed: tuple[str, ...]
     not_in_key: tuple[str, ...]
-    story: bool
+    caps_and_gammas: bool
     bare: tuple[str, ...]
     compared_on: str
 
@@ -59,12 +59,12 @@ CLASSIFY = Rules(
         ("train.sparse_learning_rate", "features.kind", ("encoder",)),
         ("train.encoder_learning_rate", "features.finetune", (False,)),
         ("train.momentum", "train.optimizer", ("adam", "adamw", "rowwise_adagrad")),
-        ("train.patience", "train.folds", SOME),  # no epoch is chosen
+        ("train.patience", "train.folds", SOME),  # cross-validation chooses no epoch
         ("train.metric", "train.folds", SOME),
     ),
     fixed=("seed", "data", "train.folds"),
     not_in_key=("seed", "data.stream", "train.threads", "train.checkpoint_seconds", "train.refit"),
-    story=True,
+    caps_and_gammas=True,
     bare=(),
     compared_on="documents",
 )
@@ -85,7 +85,7 @@ RECOMMEND = Rules(
         ("model.positions", "model.name", ("gru", "mean", "concat_mlp", *COUNTING)),
         ("model.filter", "model.name", ("gru", "mean", "concat_mlp", *COUNTING)),
         ("model.feed_forward", "model.name", ("gru", "mean", "concat_mlp", *COUNTING)),
-        ("model.blend", "model.name", MODEL_NAMES),  # points are compared without
+        ("model.blend", "model.name", MODEL_NAMES),  # points are compared without a blend
         ("model.decay", "model.name", ("transformer", "gru", "concat_mlp", *COUNTING)),
         ("loss.gamma", "loss.name", ("bce", "softmax", "gbce", "sampled_softmax")),
         ("loss.alpha", "loss.name", ("bce", "asymmetric", "softmax", "gbce", "sampled_softmax")),
@@ -96,7 +96,7 @@ RECOMMEND = Rules(
     ),
     fixed=("seed", "data", "items.features"),
     not_in_key=("seed", "data.stream", "train.threads", "train.checkpoint_seconds"),
-    story=False,
+    caps_and_gammas=False,
     bare=("model.name", "loss.name"),
     compared_on="users",
 )
@@ -104,32 +104,15 @@ RULES = {rules.settings: rules for rules in (CLASSIFY, RECOMMEND)}
 
 
 def rules_of(settings: Section) -> Rules:
-    """Return the rules of the job that the settings are of."""
+    """Return the rules of the job that the settings belong to."""
     return RULES[type(settings)]
 
 
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return dotted key -> value; an empty table stays as it is.
-
-    >>> flatten({"seed": 1, "loss": {"gamma": 2.0}})
-    {'seed': 1, 'loss.gamma': 2.0}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
-    return flat
-
-
-def flat_settings(settings: Section) -> dict[str, Any]:
-    """Return dotted key -> value of all settings."""
-    return flatten(msgspec.to_builtins(settings))
-
-
 def unread(settings: Section) -> dict[str, Any]:
-    """Return dotted key -> default of the settings that a training does not read, as gamma for bce."""
+    """Return dotted key -> default of each setting that the training does not read, for example gamma with bce."""
     flat, default = flat_settings(settings), flat_settings(type(settings)())
-    found: dict[str, Any] = {}
-    for place, decider, values in rules_of(settings).unread:
-        if (flat | found)[decider] in values:
-            found |= {key: default[key] for key in flat if key == place or key.startswith(f"{place}.")}
-    return found
+    defaults: dict[str, Any] = {}
+    for setting, decider, values in rules_of(settings).unread:
+        if (flat | defaults)[decider] in values:
+            defaults |= {key: default[key] for key in flat if key == setting or key.startswith(f"{setting}.")}
+    return defaults

@@ -1,6 +1,6 @@
-"""What all settings share: the base class, the types of numbers, and how a model is trained."""
+"""The base of all settings: number types, the training section, and dotted keys."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -16,7 +16,7 @@ Alpha = Annotated[float, Meta(ge=0, le=1)] | Literal["none"]
 Cap = Annotated[float, Meta(ge=1, le=1e6)] | Literal["none", "off"]  # none: weights without a limit; off: no weights
 Weighting = Literal["inverse", "sqrt_inverse", "effective_number", "balanced"]
 Reduction = Literal["positives", "batch", "mean", "sum"]
-OptimizerName = Literal["sgd", "adam", "adamw", "rowwise_adagrad"]  # the last: one number of state a row of a matrix
+OptimizerName = Literal["sgd", "adam", "adamw", "rowwise_adagrad"]  # the last: one number of state per matrix row
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +30,7 @@ class TrainSettings(Section, frozen=True, kw_only=True):
     learning_rate: Annotated[float, Meta(gt=0)] = 0.002
     momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.9  # sgd only
     weight_decay: NotNegative = 0.0
-    batch_size: AtLeastOne = 256  # examples a step
+    batch_size: AtLeastOne = 256  # examples per step
     epochs: AtLeastOne = 50  # at most
     schedule: Literal["constant", "cosine"] = "constant"
     warmup_steps: AtLeastZero = 0  # steps of linear warm-up, before either schedule
@@ -38,4 +38,21 @@ class TrainSettings(Section, frozen=True, kw_only=True):
     patience: AtLeastZero = 5  # epochs without a better validation metric before stopping; 0 is off
     metric: str = ""  # the validation metric that chooses the best epoch
     checkpoint_seconds: NotNegative = 30.0  # shortest time between two checkpoints
-    threads: AtLeastZero = 0  # CPU threads; 0 is one a core, and never more than the cores
+    threads: AtLeastZero = 0  # CPU threads, limited to the cores; 0 is one per core
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return dotted key -> value of nested tables; an empty table stays a value.
+
+    >>> flatten({"seed": 1, "loss": {"gamma": 2.0}})
+    {'seed': 1, 'loss.gamma': 2.0}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
+    return flat
+
+
+def flat_settings(settings: Section) -> dict[str, Any]:
+    """Return dotted key -> value of all settings, as plain values that TOML and JSON can hold."""
+    return flatten(msgspec.to_builtins(settings))

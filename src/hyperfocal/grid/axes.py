@@ -141,14 +141,14 @@ def _check_axes(axes: Axes, seeds: int, base: Section, where: str) -> None:
     if isinstance(seeds, bool) or not isinstance(seeds, int) or not 1 <= seeds <= MOST_SEEDS:
         raise ConfigError(f"{where}: seeds = {seeds!r} is not allowed. Expected an integer from 1 to {MOST_SEEDS:,}")
     if not axes:
-        give = "caps and gammas, or a setting" if rules.story else "a setting"
+        give = "caps and gammas, or a setting" if rules.caps_and_gammas else "a setting"
         raise ConfigError(f"{where}: an empty grid. Give {give} and its values")
     for key, values in axes.items():
         if not isinstance(values, list | tuple):
             raise ConfigError(f"{where}: {key} = {values!r} is no list. Expected its values, as [{_plain(values)}]")
         if not values:
             raise ConfigError(f"{where}: {key} = [] makes an empty grid. Give at least one value, or leave it out")
-        if key not in OWN_AXES or not rules.story:
+        if key not in OWN_AXES or not rules.caps_and_gammas:
             _check_setting(key, axes, rules, where)
 
 
@@ -161,7 +161,7 @@ def _check_setting(key: str, axes: Axes, rules: Rules, where: str) -> None:
         if own in axes and key in taken:
             raise ConfigError(f"{where}: {own} and {key} set the same. Leave one out")
     if "." not in key:
-        others = [*(OWN_AXES if rules.story else ()), *OTHERS]
+        others = [*(OWN_AXES if rules.caps_and_gammas else ()), *OTHERS]
         hint = did_you_mean(key, [*others, *flat_settings(rules.settings())])
         raise ConfigError(
             f"{where}: unknown key '{key}'.{hint} Allowed: {', '.join(others)}, and settings as loss.gamma"

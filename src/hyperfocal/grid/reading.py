@@ -161,7 +161,7 @@ def _compared(results: dict[str, list[Result]], baseline: str, k: int, untold: s
     if baseline not in results:
         return {}
     done = [result for rows in results.values() for result in rows]
-    return verdicts(outcomes(done), baseline, rankings(k) if k else LABELS, untold=untold)
+    return verdicts(outcomes(done), baseline, rankings(k) if k else LABELS, too_few=untold)
 
 
 def _read_settings(settings: Section) -> dict[str, Any]:

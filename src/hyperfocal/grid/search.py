@@ -170,7 +170,7 @@ def _compare(material: Material, points: Sequence[Point], store: Store, baseline
             "Run it again with --retry, or choose another with --baseline"
         )
     untold = why_untold(material.about())
-    found_verdicts = verdicts(outcomes(done), baseline, material.families, untold=untold)
+    found_verdicts = verdicts(outcomes(done), baseline, material.families, too_few=untold)
     winner = choose_winner(results, by)
     return GridResult(results, failed, found_verdicts, baseline, winner, by, material, points, store)
 

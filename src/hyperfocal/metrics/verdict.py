@@ -66,7 +66,7 @@ class Verdict:
 
 
 def verdicts(
-    points: dict[str, list[Outcome]], baseline: str, families: Families | None = None, *, untold: str = ""
+    points: dict[str, list[Outcome]], baseline: str, families: Families | None = None, *, too_few: str = ""
 ) -> dict[str, Verdict]:
     """Return the verdict on each point, the baseline included.
 
@@ -78,7 +78,7 @@ def verdicts(
         points: name -> its outcomes, one per seed.
         baseline: the name of the point that all others are compared with.
         families: the metrics of the verdict. None: `LABELS`.
-        untold: why no difference is reported, for example "too few users (7) to tell". "": differences are reported.
+        too_few: why no difference is reported, for example "too few users (7) to tell". "": differences are reported.
 
     Raises:
         ConfigError: no point has the baseline's name.
@@ -94,11 +94,11 @@ def verdicts(
         spread = pooled_spread([points[name] for name in others], points[baseline], metric)
         raw = [compare_outcomes(points[name], points[baseline], metric, spread=spread) for name in others]
         for name, difference, p in zip(others, raw, holm([each.p for each in raw]), strict=True):
-            differences[name][metric] = replace(difference, adjusted=1.0 if untold and difference.seeds else p)
+            differences[name][metric] = replace(difference, adjusted=1.0 if too_few and difference.seeds else p)
     return {
         name: _of_baseline(name, outcomes, families)
         if name == baseline
-        else _of_point(name, differences[name], len(others), families, untold)
+        else _of_point(name, differences[name], len(others), families, too_few)
         for name, outcomes in points.items()
     }
 
@@ -109,13 +109,13 @@ def _of_baseline(name: str, outcomes: list[Outcome], families: Families) -> Verd
     return Verdict(BASELINE, f"{name}: {BASELINE}. {_capital(', '.join(numbers) or 'no result')}.", own)
 
 
-def _of_point(name: str, differences: dict[str, Difference], number: int, families: Families, untold: str) -> Verdict:
+def _of_point(name: str, differences: dict[str, Difference], number: int, families: Families, too_few: str) -> Verdict:
     words = families.words({metric: difference.sign for metric, difference in differences.items()})
     if words == NOT_COMPARED:
         return Verdict(words, f"{name}: {words}. It has no result with a seed that the baseline has too.", differences)
     shown = [m for m, each in differences.items() if each.seeds and (m in families.always or each.sign)]
     numbers = [_clause(families, m, differences[m], first=place == 0) for place, m in enumerate(shown)]
-    words, chance = (untold, "") if untold else (words, _chance(differences, number, families))
+    words, chance = (too_few, "") if too_few else (words, _chance(differences, number, families))
     return Verdict(words, f"{name}: {words}. {_capital(', '.join(numbers))}.{chance}", differences)
 
 
