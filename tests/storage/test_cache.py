@@ -87,7 +87,7 @@ class TestDamaged:
         with pytest.raises(RunError) as caught:
             cached(tmp_path, "key", never)
         assert str(caught.value).startswith(f"cache {tmp_path / 'key'}: is damaged (")
-        assert str(caught.value).endswith("Remove this folder; it will be made anew")
+        assert str(caught.value).endswith("Remove this folder; it will be made again")
 
     @pytest.mark.parametrize("content", [b"not numpy's format at all", b"\x93NUMPY\x01\x00\x03\x00{}\n", b"\x80\x04N."])
     def test_a_file_of_something_else(self, tmp_path, content):
@@ -100,7 +100,7 @@ class TestDamaged:
     def test_a_file_that_is_missing(self, tmp_path, name):
         cached(tmp_path, "key", lambda: ARRAYS)
         (tmp_path / "key" / f"{name}.npy").unlink()
-        with pytest.raises(RunError, match=rf"key: is damaged \(.*{name}\.npy.*it will be made anew"):
+        with pytest.raises(RunError, match=rf"key: is damaged \(.*{name}\.npy.*it will be made again"):
             cached(tmp_path, "key", never)
 
     @pytest.mark.parametrize("size", [0, 1, 20])

@@ -24,7 +24,7 @@ from hyperfocal.data.taxonomy import Taxonomy, read_taxonomy
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.labels import SparseLabels
-from hyperfocal.storage.cache import default_cache, hash_array, hash_of, is_streamed, kept, key_of
+from hyperfocal.storage.cache import cached_streamed, default_cache, hash_array, hash_of, is_streamed, key_of
 
 BLOCK = 100_000  # documents whose labels are lists at once
 
@@ -272,4 +272,4 @@ def read_streamed(path: str | Path, settings: TextDataSettings) -> Documents:
     logger.info("%s: streamed through mapped files in %s", path, folder)
     columns = [getattr(settings, name) for name in ("text", "labels", "separator", "id", "group")]
     key = key_of(Path(path), columns)
-    return stored_documents(kept(folder, key, lambda work: stream_documents(path, settings, work)))
+    return stored_documents(cached_streamed(folder, key, lambda work: stream_documents(path, settings, work)))

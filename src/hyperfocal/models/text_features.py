@@ -25,11 +25,11 @@ from hyperfocal.models.text_head import Features, SparseRows
 from hyperfocal.storage.cache import (
     Arrays,
     cached,
+    cached_streamed,
     cached_vectors,
     default_cache,
     digest_texts,
     hash_of,
-    kept,
     map_blocks,
 )
 
@@ -213,7 +213,7 @@ def resolve_kind(settings: FeatureSettings) -> FeatureSettings:
 def _kept(texts: Texts, cache: Path | None, key: str, make: Callable[[Path | None], Arrays]) -> Arrays:
     """Return arrays from the cache, or make them; those of stored texts in a folder that is gone afterwards."""
     if isinstance(texts, StoredTexts):
-        return kept(cache or default_cache(), key, make)
+        return cached_streamed(cache or default_cache(), key, make)
     return cached(cache, key, partial(make, None))
 
 

@@ -39,7 +39,7 @@ from hyperfocal.models.baselines import STREAMED
 from hyperfocal.models.item_vectors import ItemFeatures
 from hyperfocal.recommend.item_features import learn_features
 from hyperfocal.sequences import Sequences
-from hyperfocal.storage.cache import FORMAT, default_cache, hash_of, is_streamed, kept, key_of
+from hyperfocal.storage.cache import FORMAT, cached_streamed, default_cache, hash_of, is_streamed, key_of
 
 HASHED = 2**20  # numbers that are hashed at once
 TRAIN_USERS_SCORED = 10_000  # training users, the first, whose scores beside validation show overfitting
@@ -317,7 +317,7 @@ def prepare_streamed(log: Any, valid: Any, valid_truth: Any, settings: Recommend
     logger.info("%s: streamed through mapped files in %s", log, default_cache())
     data = settings.data
     key = key_of(Path(log), [data.user, data.item, data.order, data.order_kind])
-    whole = MappedLog.from_arrays(kept(_folder(), key, lambda work: stream_log(log, data, work).to_arrays()))
+    whole = MappedLog.from_arrays(cached_streamed(_folder(), key, lambda work: stream_log(log, data, work).to_arrays()))
     cut = cut_of(settings)
     refuse_short(whole.lengths, cut["history"], str(log))
     held_out = _held_out(whole, valid, settings)
@@ -365,5 +365,5 @@ def _training_part(log: MappedLog, trains: NDArray[np.bool_], key: str) -> tuple
     vocabulary = Vocabulary(log.ids.filter(pl.Series(known)))
     numbers = (np.cumsum(known) - 1).astype(np.int32)
     key = hash_of(FORMAT, key, hashlib.sha256(trains.tobytes()).hexdigest())
-    arrays = kept(_folder(), key, lambda work: keep_users(log, trains, numbers, work / "items.bin"))
+    arrays = cached_streamed(_folder(), key, lambda work: keep_users(log, trains, numbers, work / "items.bin"))
     return vocabulary, as_sequences(arrays, len(vocabulary))

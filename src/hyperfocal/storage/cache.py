@@ -1,6 +1,7 @@
-"""Arrays that are computed once, kept on disk by the hash of what made them, and mapped into memory by all who ask.
+"""A cache of arrays on disk, found by a hash of everything that they depend on and mapped into memory.
 
-Files larger than memory: which those are, and what is kept in the cache of what was made from one.
+`cached` keeps any arrays, `cached_vectors` one vector per text, and `cached_streamed` what is made from a file that is
+too large for memory; `is_streamed` decides which files are.
 """
 
 from __future__ import annotations
@@ -26,68 +27,79 @@ from hyperfocal.errors import ConfigError, RunError
 
 Arrays = dict[str, NDArray[Any]]
 VARIABLE = "HYPERFOCAL_CACHE"
-NAMES = "arrays.json"  # an entry's arrays; written last, so that an entry without it is not whole
+NAMES = "arrays.json"  # the names of an entry's arrays; written last, so an entry without it is incomplete
+FORMAT = 1  # of the cached arrays; increase it when their content changes
+MEMORY_SHARE = 1 / 16  # of the memory; a larger file is streamed, because its rows and texts take ten times its size
+MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
+ENDS = 2**16  # bytes hashed at the start and at the end of a file
 
 
 def default_cache() -> Path:
     """Return the folder that the variable HYPERFOCAL_CACHE names, else ~/.cache/hyperfocal."""
-    asked = os.environ.get(VARIABLE, "")
-    return Path(asked) if asked else Path.home() / ".cache" / "hyperfocal"
-
-
-def digest_texts(texts: pl.Series) -> NDArray[np.bytes_]:
-    """Return (N,) checksums of 16 bytes, one a text."""
-    digests = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts.to_list()]
-    return np.array(digests, dtype="S16")
-
-
-def hash_array(values: NDArray[Any]) -> str:
-    """Return a checksum of an array's numbers and their order."""
-    return hashlib.sha256(values.tobytes()).hexdigest()
-
-
-def hash_of(*parts: Any) -> str:
-    """Return a checksum of JSON-able values."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    named = os.environ.get(VARIABLE, "")
+    return Path(named) if named else Path.home() / ".cache" / "hyperfocal"
 
 
 def cached(folder: Path | None, key: str, make: Callable[[], Arrays]) -> Arrays:
-    """Return the arrays kept under `key`, mapped into memory; or make and keep them.
+    """Return the arrays cached under `key`, mapped into memory; make and cache them if they are not there.
 
-    Several processes may ask at once: the arrays appear whole or not at all, and the first to finish stays.
+    Several processes may ask at once: the arrays appear whole or not at all, and the first to finish wins.
 
     Args:
-        folder: of the cache; None makes the arrays and keeps nothing.
+        folder: of the cache. None: make the arrays without caching.
         key: checksum of everything that they depend on.
-        make: name -> array.
+        make: returns name -> array.
 
     Raises:
         RunError: the folder cannot be written; an array is damaged or missing.
     """
     if folder is None:
         return make()
-    place = folder / key
-    if not (place / NAMES).is_file():
-        _remove_leftover(place)
-        _keep(place, make())
-    return _read(place)
+    entry = folder / key
+    if not (entry / NAMES).is_file():
+        _remove_leftover(entry)
+        _write(entry, make())
+    return _read(entry)
+
+
+def cached_streamed(folder: Path, key: str, make: Callable[[Path], Arrays]) -> Arrays:
+    """Return the arrays cached under `key`, mapped; make them through files if they are not there.
+
+    Args:
+        folder: of the cache.
+        key: checksum of everything that they depend on.
+        make: gets a temporary folder on the same disk for its files, and returns name -> array.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+
+    def build() -> Arrays:
+        folder.mkdir(parents=True, exist_ok=True)
+        return make(Path(stack.enter_context(TemporaryDirectory(prefix=".building-", dir=folder))))
+
+    try:
+        with ExitStack() as stack:
+            return cached(folder, key, build)
+    except OSError as error:
+        raise _not_writable(folder, error) from None
 
 
 def cached_vectors(
     folder: Path | None, digests: NDArray[np.bytes_], make: Callable[[NDArray[np.intp]], NDArray[Any]]
 ) -> NDArray[Any]:
-    """Return (N, D) vectors, one a digest, mapped into memory: taken from the folder, or made and kept there.
+    """Return (N, D) vectors, one per digest, mapped into memory; make and cache the vectors that are not there.
 
-    An entry is a set of digests in some order. A new one takes the vectors that others have already, so that a
-    digest's vector is made once; a folder therefore belongs to one way of making them.
+    An entry is a list of digests with their vectors. A new entry copies the vectors that other entries already have, so
+    each digest's vector is made once. A folder therefore belongs to one way of making vectors.
 
     Args:
-        folder: of all entries; None makes the vectors and keeps nothing.
+        folder: of all entries. None: make the vectors without caching.
         digests: (N,) checksums of what the vectors are made from.
-        make: (M,) positions in `digests`, no digest twice -> (M, D) vectors.
+        make: (M,) positions of distinct digests in `digests` -> (M, D) vectors.
 
     Raises:
-        RunError: the folder cannot be written; an array of this very set is damaged or missing.
+        RunError: the folder cannot be written; an array of exactly these digests is damaged or missing.
     """
     key = hashlib.sha256(digests.tobytes()).hexdigest()
     return cached(folder, key, lambda: {"digests": digests, "vectors": _gather(folder, digests, make)})["vectors"]
@@ -96,115 +108,104 @@ def cached_vectors(
 def _gather(
     folder: Path | None, digests: NDArray[np.bytes_], make: Callable[[NDArray[np.intp]], NDArray[Any]]
 ) -> NDArray[Any]:
-    wanted, first, where = np.unique(digests, return_index=True, return_inverse=True)
-    missing = np.ones(len(wanted), dtype=bool)
-    parts, owners = [], []
+    distinct, first, inverse = np.unique(digests, return_index=True, return_inverse=True)
+    missing = np.ones(len(distinct), dtype=bool)
+    vectors, owners = [], []
     for entry in _entries(folder):
-        _, here, there = np.intersect1d(wanted, entry["digests"], return_indices=True)
-        new = missing[here]
-        parts.append(entry["vectors"][there[new]])
-        owners.append(here[new])
-        missing[here] = False
-    if missing.any() or not parts:
-        parts.append(make(first[missing]))
+        _, ours, theirs = np.intersect1d(distinct, entry["digests"], return_indices=True)
+        new = missing[ours]
+        vectors.append(entry["vectors"][theirs[new]])
+        owners.append(ours[new])
+        missing[ours] = False
+    if missing.any() or not vectors:
+        vectors.append(make(first[missing]))
         owners.append(np.flatnonzero(missing))
-    found: NDArray[Any] = np.concatenate(parts)[np.argsort(np.concatenate(owners))[where]]
-    return found
+    gathered: NDArray[Any] = np.concatenate(vectors)[np.argsort(np.concatenate(owners))[inverse]]
+    return gathered
 
 
 def _entries(folder: Path | None) -> Iterator[Arrays]:
-    """Yield the entries of a folder, one at a time; those that are damaged, or still being written, are left out."""
+    """Yield the entries of a folder; damaged and incomplete entries are skipped."""
     for names in sorted(folder.glob(f"[!.]*/{NAMES}")) if folder else ():
         with suppress(RunError):
             yield _read(names.parent)
 
 
-def _read(place: Path) -> Arrays:
+def _read(entry: Path) -> Arrays:
     try:
-        names = json.loads((place / NAMES).read_text())
-        return {name: np.load(place / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in names}
+        names = json.loads((entry / NAMES).read_text())
+        return {name: np.load(entry / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in names}
     except (OSError, ValueError, EOFError) as error:
-        raise RunError(f"cache {place}: is damaged ({error}). Remove this folder; it will be made anew") from None
+        raise RunError(f"cache {entry}: is damaged ({error}). Remove this folder; it will be made again") from None
 
 
-def _remove_leftover(place: Path) -> None:
-    """Remove what a removal has left of an entry."""
-    if place.is_dir() and not (place / NAMES).is_file():  # in this order: another process may bring a whole one now
-        shutil.rmtree(place, ignore_errors=True)
+def _remove_leftover(entry: Path) -> None:
+    """Remove what an interrupted removal left of an entry."""
+    if entry.is_dir() and not (entry / NAMES).is_file():  # in this order: another process may write a whole one now
+        shutil.rmtree(entry, ignore_errors=True)
 
 
-def _keep(place: Path, arrays: Arrays) -> None:
-    aside = place.with_name(f".{uuid4().hex}.{place.name}")
+def _write(entry: Path, arrays: Arrays) -> None:
+    aside = entry.with_name(f".{uuid4().hex}.{entry.name}")
     try:
         aside.mkdir(parents=True)
         for name, array in arrays.items():
             np.save(aside / f"{name}.npy", array, allow_pickle=False)
         (aside / NAMES).write_text(json.dumps(list(arrays)))
         with suppress(OSError):  # another process was first
-            aside.rename(place)
-        if not place.is_dir():
+            aside.rename(entry)
+        if not entry.is_dir():
             raise OSError("the folder could not be renamed")
     except OSError as error:
-        raise RunError(
-            f"cache {place.parent}: cannot be written ({error}). Free some space, or name another folder with "
-            f"the variable {VARIABLE}"
-        ) from None
+        raise _not_writable(entry.parent, error) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def map_file(path: Path, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return the numbers of a file, mapped; an empty file cannot be."""
-    return np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.empty(0, dtype=dtype)
+def _not_writable(folder: Path, error: OSError) -> RunError:
+    fix = f"Free some space, or name another folder with the variable {VARIABLE}"
+    return RunError(f"cache {folder}: cannot be written ({error}). {fix}")
 
 
-def map_blocks(blocks: Iterable[Arrays], work: Path) -> Arrays:
-    """Write the arrays of all blocks one after the other, a file in `work` for each name; return them mapped.
-
-    Raises:
-        OSError: they cannot be written.
-    """
-    found: Arrays = {}
-    with ExitStack() as open_files:
-        files: dict[str, IO[bytes]] = {}
-        for block in blocks:
-            for name, array in block.items():
-                if name not in files:
-                    files[name] = open_files.enter_context((work / f"{name}.bin").open("wb"))
-                    found[name] = array[:0]
-                files[name].write(array.tobytes())
-    shapes = {name: (-1, *empty.shape[1:]) for name, empty in found.items()}
-    return {name: map_file(work / f"{name}.bin", found[name].dtype).reshape(shapes[name]) for name in found}
+def hash_of(*values: Any) -> str:
+    """Return a checksum of JSON-able values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def pack(table: pl.DataFrame) -> NDArray[np.uint8]:
-    """Return the bytes of a frame, from which `unpack` makes it again."""
-    buffer = BytesIO()
-    table.write_ipc(buffer)
-    return np.frombuffer(buffer.getbuffer(), dtype=np.uint8)
+def hash_array(values: NDArray[Any]) -> str:
+    """Return a checksum of an array's numbers and their order."""
+    return hashlib.sha256(values.tobytes()).hexdigest()
 
 
-def unpack(packed: NDArray[np.uint8]) -> pl.DataFrame:
-    """Return the frame of `pack`."""
-    return pl.read_ipc(packed.tobytes())
+def digest_texts(texts: pl.Series) -> NDArray[np.bytes_]:
+    """Return (N,) checksums of 16 bytes, one per text."""
+    digests = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts.to_list()]
+    return np.array(digests, dtype="S16")
 
 
-FORMAT = 1  # of the cached arrays; a change of what they hold makes a new number
-MEMORY_SHARE = 1 / 16  # of the memory: a larger file is streamed, for as rows and text it takes ten times its size
-MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
-ENDS = 2**16  # bytes at either end of a file that tell it from another of its size and time
+def key_of(path: Path, columns: list[Any]) -> str:
+    """Return a checksum of a file and the columns that are read: of its name, size, time and ends."""
+    try:
+        state = path.stat()
+        with path.open("rb") as file:
+            first = file.read(ENDS)
+            file.seek(max(state.st_size - ENDS, 0))
+            ends = hashlib.sha256(first + file.read()).hexdigest()
+    except OSError:  # reading the file reports the error
+        return hash_of(FORMAT, str(path), columns)
+    return hash_of(FORMAT, str(path.resolve()), state.st_size, state.st_mtime_ns, ends, columns)
 
 
 def is_streamed(data: Any, asked: str, impossible: str) -> bool:
-    """Return whether data are streamed: where it is asked for, or possible and the file is too large for memory.
+    """Return whether data are streamed: if asked for, or if possible and the file is too large for memory.
 
     Args:
-        data: path of a file, if it is possible.
+        data: path of a file if streaming is possible; else anything.
         asked: `data.stream`: auto, on or off.
-        impossible: why these data cannot be streamed, or "".
+        impossible: why these data cannot be streamed. "": they can.
 
     Raises:
-        ConfigError: asked for where it is not possible.
+        ConfigError: streaming is asked for and not possible.
     """
     if asked == "on" and impossible:
         raise ConfigError(f"data.stream = 'on' is not allowed {impossible}. Leave it out to read into memory")
@@ -212,7 +213,7 @@ def is_streamed(data: Any, asked: str, impossible: str) -> bool:
 
 
 def _is_large(path: Path) -> bool:
-    """Of several processes of this machine each has its share of the memory."""
+    """Compare with an equal share of the memory for each process of this machine."""
     return path.is_file() and path.stat().st_size > MEMORY_SHARE * memory_bytes() / local_processes()
 
 
@@ -225,35 +226,38 @@ def memory_bytes() -> int:
         return memory
 
 
-def key_of(path: Path, columns: list[Any]) -> str:
-    """Return a checksum of what is made from a file: its name, size, time and ends, and the columns that are read."""
-    try:
-        state = path.stat()
-        with path.open("rb") as file:
-            first = file.read(ENDS)
-            file.seek(max(state.st_size - ENDS, 0))
-            ends = hashlib.sha256(first + file.read()).hexdigest()
-    except OSError:  # reading it will say what is wrong
-        return hash_of(FORMAT, str(path), columns)
-    return hash_of(FORMAT, str(path.resolve()), state.st_size, state.st_mtime_ns, ends, columns)
-
-
-def kept(folder: Path, key: str, make: Callable[[Path], Arrays]) -> Arrays:
-    """Return the arrays of a folder, mapped; or make them, in a folder beside that is gone then, and keep them.
+def map_blocks(blocks: Iterable[Arrays], work: Path) -> Arrays:
+    """Concatenate the arrays of all blocks in files, one per name in the folder `work`; return them mapped.
 
     Raises:
-        RunError: the folder cannot be written.
+        OSError: the files cannot be written.
     """
+    empty: Arrays = {}
+    with ExitStack() as stack:
+        files: dict[str, IO[bytes]] = {}
+        for block in blocks:
+            for name, array in block.items():
+                if name not in files:
+                    files[name] = stack.enter_context((work / f"{name}.bin").open("wb"))
+                    empty[name] = array[:0]
+                files[name].write(array.tobytes())
+    return {
+        name: map_file(work / f"{name}.bin", array.dtype).reshape(-1, *array.shape[1:]) for name, array in empty.items()
+    }
 
-    def build() -> Arrays:
-        folder.mkdir(parents=True, exist_ok=True)
-        return make(Path(room.enter_context(TemporaryDirectory(prefix=".building-", dir=folder))))
 
-    try:
-        with ExitStack() as room:
-            return cached(folder, key, build)
-    except OSError as error:
-        raise RunError(
-            f"cache {folder}: cannot be written ({error}). Free some space, or name another folder with the variable "
-            "HYPERFOCAL_CACHE"
-        ) from None
+def map_file(path: Path, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return the numbers of a file, mapped; an empty file, which cannot be mapped, gives an empty array."""
+    return np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.empty(0, dtype=dtype)
+
+
+def pack(table: pl.DataFrame) -> NDArray[np.uint8]:
+    """Return a frame as an array of bytes, for `unpack`."""
+    buffer = BytesIO()
+    table.write_ipc(buffer)
+    return np.frombuffer(buffer.getbuffer(), dtype=np.uint8)
+
+
+def unpack(packed: NDArray[np.uint8]) -> pl.DataFrame:
+    """Return the frame that `pack` got."""
+    return pl.read_ipc(packed.tobytes())
