@@ -17,9 +17,9 @@ from hyperfocal.storage.run_folder import (
     CHECKPOINT,
     CONFIG,
     DATA,
+    FILES,
     MANIFEST,
     MODEL,
-    PARTS,
     PREVIOUS,
     RunFolder,
     describe_environment,
@@ -95,11 +95,11 @@ class TestCheckpoints:
         assert not (run.path / CHECKPOINT).exists()  # else it would take the whole one's place
         for message in named:
             assert "checkpoints/last.safetensors is damaged" in message
-            assert "goes on from checkpoints/previous.safetensors" in message
+            assert "continues from checkpoints/previous.safetensors" in message
 
     def test_none_that_is_whole(self, run):
         flip(run.path / CHECKPOINT)
-        with pytest.raises(RunError, match="its checksum is another: bytes have changed on the disk"):
+        with pytest.raises(RunError, match="its checksum differs: bytes have changed on the disk"):
             run.read_checkpoint()
         (run.path / CHECKPOINT).unlink()
         assert run.read_checkpoint() is None
@@ -406,7 +406,7 @@ def test_what_a_killed_process_leaves_is_no_run_and_no_other_file(tmp_path):
 
 
 def test_clear_removes_the_run_and_nothing_else(run):
-    for name in PARTS:
+    for name in FILES:
         if not (run.path / name).exists():
             run.write_text(name, "")
     run.write_text("notes.txt", "mine")
@@ -460,7 +460,7 @@ def test_a_run_is_replaced_and_other_files_stay(run):
 def test_a_run_that_cannot_be_replaced_is_as_it_was(run, monkeypatch, end):
     before = files(run.path)
     refuse_renames(monkeypatch, end)
-    with pytest.raises(RunError, match=r"cannot be replaced: .*No space left on device\. It is as it was"):
+    with pytest.raises(RunError, match=r"cannot be replaced: .*No space left on device\. It is unchanged"):
         run.replace_by(write_other)
     assert files(run.path) == before
     assert run.read_text(CONFIG) == "seed = 0\n"
@@ -473,7 +473,7 @@ def test_a_run_that_cannot_be_put_back_either_is_named(run, monkeypatch):
     with pytest.raises(RunError, match="Nothing is lost") as caught:
         run.replace_by(write_other)
     old, new = sorted(run.path.parent.iterdir(), key=lambda path: path.name.endswith(".new"))
-    assert f"the run as it was is {old}, the new one is {new}" in str(caught.value)
+    assert f"the old run is {old}, the new one is {new}" in str(caught.value)
     assert files(old) == before
     assert files(new) == [CONFIG, DATA]
 
@@ -484,7 +484,7 @@ def test_other_files_that_cannot_be_moved_are_said_to_be_elsewhere(run):
         RunFolder(path).write_text("plots/b.png", "new")
 
     run.write_text("plots/a.png", "mine")  # a folder is not renamed to one with files in it
-    with pytest.raises(RunError, match="is replaced by the new run, which is whole; but other files") as caught:
+    with pytest.raises(RunError, match="is replaced by the new run, but other files") as caught:
         run.replace_by(write)
     [old] = [path for path in run.path.parent.iterdir() if path != run.path]
     assert f"are still in {old}: " in str(caught.value)

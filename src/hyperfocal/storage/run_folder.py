@@ -1,13 +1,13 @@
-"""The run folder: everything a stranger needs to predict, explain and repeat a run.
+"""The run folder: all files that are needed to predict with a run, explain it and repeat it.
 
     config.toml  data.json  model.safetensors  vocabulary.json  metrics.json  history.jsonl  environment.json
     evidence.json  report.html
-    manifest.json: a checksum of each file, by which `verify` knows what has changed
-    checkpoints/last.safetensors  previous.safetensors, the one before; fold0.safetensors ...: scores out of fold
+    manifest.json: a checksum of each file, for `verify`
+    checkpoints/: last.safetensors, previous.safetensors; fold0.safetensors ...: out-of-fold scores
     recommend: baselines.safetensors    classify: features.json  thresholds.json  labels.csv  taxonomy.json  encoder/
 
-Files appear whole or not at all: they are written aside, flushed and renamed. Nothing is unpickled. Files of tensors
-hold a checksum of their own.
+Files appear whole or not at all: they are written aside, flushed and renamed. Nothing is unpickled. A file of tensors
+contains its own checksum.
 """
 
 from __future__ import annotations
@@ -41,24 +41,25 @@ MODEL = "model.safetensors"
 CHECKPOINT = "checkpoints/last.safetensors"
 PREVIOUS = "checkpoints/previous.safetensors"
 MANIFEST = "manifest.json"
-ENCODER = "encoder"  # a folder: the encoder, where it was fine-tuned
-PARTS = (
+ENCODER = "encoder"  # a folder with the fine-tuned encoder
+FILES = (
     CONFIG, DATA, MODEL, "baselines.safetensors", "vocabulary.json", "metrics.json", "history.jsonl",
     "environment.json", "events.safetensors", "users.json", "items.safetensors", "items.json",
     MANIFEST, "features.json", "thresholds.json", "labels.csv", "taxonomy.json", "evidence.json", "report.html",
     ENCODER, "checkpoints",
 )  # fmt: skip
-ASIDE = re.compile(rf"\.\d+\.({'|'.join(map(re.escape, PARTS))})")  # what a killed process leaves
+ASIDE = re.compile(rf"\.\d+\.({'|'.join(map(re.escape, FILES))})")  # left by a killed process
+DEMO = ".hyperfocal-demo"  # marks a folder that a demo may overwrite
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a path aside to write to; on leaving, flush it and rename it to `path`, or on an error remove it.
+    """Yield a temporary path to write to; at the end flush it and rename it to `path`, or remove it after an error.
 
     Raises:
-        RunError: it cannot be written. What stood at `path` before is then still there.
+        RunError: it cannot be written. A file that was at `path` before is still there.
     """
-    aside = path.with_name(f".{os.getpid()}.{path.name}")  # the end of the name tells the format
+    aside = path.with_name(f".{os.getpid()}.{path.name}")  # the end of the name gives the format
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
@@ -74,7 +75,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a renaming last; file systems that cannot flush a folder do without."""
+    """Make a rename durable, on file systems that can flush a folder."""
     with suppress(OSError):
         number = os.open(folder, os.O_RDONLY)
         try:
@@ -84,11 +85,11 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _put_in_place(fresh: Path, path: Path, old: Path) -> None:
-    """Rename `fresh` to `path`, where `old` was; if that fails, rename `old` back.
+    """Rename `fresh` to `path`, from where `old` was moved; if that fails, rename `old` back.
 
     Raises:
-        OSError: it failed.
-        RunError: that failed too.
+        OSError: the first rename failed.
+        RunError: the second failed too.
     """
     try:
         fresh.rename(path)
@@ -97,8 +98,8 @@ def _put_in_place(fresh: Path, path: Path, old: Path) -> None:
             old.rename(path)
         except OSError as second:
             raise RunError(
-                f"run {path}: cannot be replaced ({error}), nor put back ({second}). Nothing is lost: the run as it "
-                f"was is {old}, the new one is {fresh}, both whole. Rename one of them to {path.name}"
+                f"run {path}: cannot be replaced ({error}), nor put back ({second}). Nothing is lost: the old run is "
+                f"{old}, the new one is {fresh}, both whole. Rename one of them to {path.name}"
             ) from error
         raise
 
@@ -114,75 +115,75 @@ class RunFolder:
         """Return the folder of an existing run.
 
         Raises:
-            RunError: there is no run.
+            RunError: the folder holds no run.
         """
         run = cls(path)
         if not (run.path / CONFIG).is_file():
-            what = "holds no run: config.toml is missing" if run.path.exists() else "no such folder"
-            raise RunError(f"run {path}: {what}. Give the folder that `fit --out` wrote")
+            problem = "holds no run: config.toml is missing" if run.path.exists() else "no such folder"
+            raise RunError(f"run {path}: {problem}. Give the folder that `fit --out` wrote")
         return run
 
     def refuse_taken(self, *, resume: bool = False, overwrite: bool = False) -> None:
-        """Make sure that a run may be written here, without touching anything.
+        """Check that a run may be written here; change nothing.
 
         Raises:
-            RunError: the folder holds another run, or files that are no run.
+            RunError: the folder holds another run, or files that do not belong to a run.
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"run {self.path}: is a file, not a folder. Choose another --out")
-        found = [name for name in self._names() if not ASIDE.fullmatch(name)]
-        if found and not {CONFIG, DATA} <= set(found):
-            raise RunError(f"run {self.path}: it holds other files ({found[0]}) and no run. Choose another --out")
-        if found and not (resume or overwrite):
+        names = [name for name in self._names() if not ASIDE.fullmatch(name)]
+        if names and not {CONFIG, DATA} <= set(names):
+            raise RunError(f"run {self.path}: it holds other files ({names[0]}) and no run. Choose another --out")
+        if names and not (resume or overwrite):
             raise RunError(
                 f"run {self.path}: holds a run already. Continue it with --resume, replace it with --overwrite, "
                 "or choose another --out"
             )
 
     def clear(self) -> None:
-        """Remove the run that is here, if one is.
+        """Remove the run that is here, if there is one.
 
         Raises:
             RunError: it cannot be removed.
         """
         try:
             leftovers = filter(ASIDE.fullmatch, self._names())
-            for name in [*leftovers, *PARTS[::-1]]:  # config.toml last: until then the folder is still known as a run
-                part = self.path / name
-                if part.is_dir():
-                    shutil.rmtree(part)
+            for name in [*leftovers, *FILES[::-1]]:  # config.toml last: until then the folder is recognized as a run
+                path = self.path / name
+                if path.is_dir():
+                    shutil.rmtree(path)
                 else:
-                    part.unlink(missing_ok=True)
+                    path.unlink(missing_ok=True)
         except OSError as error:
             raise RunError(f"run {self.path}: cannot remove the run that is here: {error}") from error
 
     def replace_by(self, write: Callable[[Path], None]) -> None:
-        """Put the run that `write` writes to a folder beside in place of this one, which stays until that is whole.
+        """Replace this run by the one that `write` writes to a temporary folder, once that is complete.
 
-        Files of other names in this folder are kept.
+        Files in this folder that do not belong to the run are kept.
 
         Raises:
-            RunError: it cannot be written, or the folders cannot be renamed.
+            RunError: the new run cannot be written, or the folders cannot be renamed.
         """
         path = self.path.resolve()
-        fresh, old = (path.with_name(f".{os.getpid()}.{path.name}.{part}") for part in ("new", "old"))
+        fresh, old = (path.with_name(f".{os.getpid()}.{path.name}.{suffix}") for suffix in ("new", "old"))
         try:
             write(fresh)
             path.rename(old)
             _put_in_place(fresh, path, old)
         except OSError as error:
-            raise RunError(f"run {self.path}: cannot be replaced: {error}. It is as it was") from error
+            raise RunError(f"run {self.path}: cannot be replaced: {error}. It is unchanged") from error
         finally:
-            if os.path.exists(path):  # noqa: PTH110 - False on a disk that is gone; the error says where both are
+            if os.path.exists(path):  # noqa: PTH110 - False on a disk that is gone; the error names both folders
                 shutil.rmtree(fresh, ignore_errors=True)
         try:
             for entry in old.iterdir():
-                if entry.name not in PARTS:
+                if entry.name not in FILES:
                     entry.rename(path / entry.name)
         except OSError as error:
             raise RunError(
-                f"run {self.path}: is replaced by the new run, which is whole; but other files that were in the folder "
-                f"are still in {old}: {error}. Move them by hand, and remove that folder"
+                f"run {self.path}: is replaced by the new run, but other files of the folder are still in {old}: "
+                f"{error}. Move them by hand, and remove that folder"
             ) from error
         shutil.rmtree(old, ignore_errors=True)
 
@@ -195,7 +196,7 @@ class RunFolder:
             aside.write_text(text, encoding="utf-8")
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write a JSON file, whole or not at all; JSON knows no nan, so it becomes null."""
+        """Write a JSON file, whole or not at all; nan and infinity become null."""
         self.write_text(name, json.dumps(without_nan(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def write_tensors(self, name: str, tensors: dict[str, Tensor], *, state: dict[str, Any] | None = None) -> None:
@@ -203,77 +204,77 @@ class RunFolder:
         with whole_file(self.path / name) as aside:
             plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
             text = json.dumps(state or {})
-            about = {"state": text, "checksum": checksum_of_tensors(plain, text)}
-            save_file(plain, aside, metadata={"about": json.dumps(about)})  # several would come in any order
+            about = {"state": text, "checksum": _checksum_of_tensors(plain, text)}
+            save_file(plain, aside, metadata={"about": json.dumps(about)})  # several keys would come in any order
 
     def write_checkpoint(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Write a checkpoint; the one before stays beside it, in case that the new one is damaged later."""
+        """Write a checkpoint; keep the previous one in case the new one is damaged later."""
         with suppress(FileNotFoundError):
             (self.path / CHECKPOINT).replace(self.path / PREVIOUS)
         self.write_tensors(CHECKPOINT, tensors, state=state)
 
     def read_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Return the newest checkpoint that is whole, or None if there is none; a damaged one is named in the log.
+        """Return the newest intact checkpoint, or None without a checkpoint; a damaged one is logged.
 
         Raises:
-            RunError: there are checkpoints, and none is whole.
+            RunError: all checkpoints are damaged.
         """
         errors = []
         for name in filter(self.has, (CHECKPOINT, PREVIOUS)):
             try:
-                found = self.read_tensors(name)
+                checkpoint = self.read_tensors(name)
             except RunError as error:
                 errors.append(error)
             else:
                 for damage in errors:
-                    logger.warning("%s. It is passed over: training goes on from %s", str(damage).split(". ")[0], name)
-                if errors:  # else the next checkpoint would put the damaged one in place of this
+                    logger.warning("%s. It is skipped: training continues from %s", str(damage).split(". ")[0], name)
+                if errors:  # else the next checkpoint would replace this one by the damaged one
                     (self.path / CHECKPOINT).unlink(missing_ok=True)
-                return found
+                return checkpoint
         if errors:
             raise errors[0]
         return None
 
     def write_manifest(self) -> None:
-        """Write a checksum of each file of the run but checkpoints, which have their own, and the report."""
-        kept = {*PARTS} - {"checkpoints", "report.html", MANIFEST}
+        """Write a checksum of each file of the run, except the report and checkpoints, which contain their own."""
+        listed = {*FILES} - {"checkpoints", "report.html", MANIFEST}
         files = [path.relative_to(self.path) for path in sorted(self.path.rglob("*")) if path.is_file()]
-        names = [file.as_posix() for file in files if file.parts[0] in kept]
-        self.write_json(MANIFEST, {"files": {name: checksum_of_file(self.path / name) for name in names}})
+        names = [file.as_posix() for file in files if file.parts[0] in listed]
+        self.write_json(MANIFEST, {"files": {name: _checksum_of_file(self.path / name) for name in names}})
 
     def is_as_written(self, name: str) -> bool:
-        """Return whether the manifest has this file, with the checksum that it has now."""
+        """Return whether the manifest lists this file with its present checksum."""
         if not self.has(MANIFEST):
             return False
-        files = self.read_json(MANIFEST)
+        manifest = self.read_json(MANIFEST)
         with self.guard(MANIFEST):
-            return bool(files["files"].get(name) == checksum_of_file(self.path / name))
+            return bool(manifest["files"].get(name) == _checksum_of_file(self.path / name))
 
     def verify(self) -> dict[str, str]:
-        """Return what is wrong with files of the manifest and checkpoints: name -> "missing", "changed" or why.
+        """Return the faults of the manifest's files and the checkpoints: name -> "missing", "changed" or the error.
 
         Raises:
             RunError: there is no manifest, or it is damaged.
         """
-        listed = self.read_json(MANIFEST)
+        manifest = self.read_json(MANIFEST)
         with self.guard(MANIFEST):
-            files = {str(name): str(checksum) for name, checksum in listed["files"].items()}
-        wrong = {}
+            files = {str(name): str(checksum) for name, checksum in manifest["files"].items()}
+        faults = {}
         for name, checksum in files.items():
             if not self.has(name):
-                wrong[name] = "missing"
-            elif checksum_of_file(self.path / name) != checksum:
-                wrong[name] = "changed"
+                faults[name] = "missing"
+            elif _checksum_of_file(self.path / name) != checksum:
+                faults[name] = "changed"
         for path in sorted((self.path / CHECKPOINT).parent.glob("*.safetensors")):
             name = path.relative_to(self.path).as_posix()
             try:
                 self.read_tensors(name)
             except RunError as error:
-                wrong[name] = str(error)
-        return wrong
+                faults[name] = str(error)
+        return faults
 
     def has(self, name: str) -> bool:
-        """Return whether the file is there; of a damaged manifest the name may be too long for any file."""
+        """Return whether the file exists; a name from a damaged manifest may be too long for any file."""
         try:
             return (self.path / name).is_file()
         except OSError as error:
@@ -285,7 +286,7 @@ class RunFolder:
         """Return the text of a file.
 
         Raises:
-            RunError: it is missing or not readable.
+            RunError: the file is missing or not readable.
         """
         try:
             return (self.path / name).read_text(encoding="utf-8")
@@ -295,34 +296,34 @@ class RunFolder:
             raise self.damaged(name, error) from None
 
     def read_json(self, name: str) -> Any:
-        """Return the value of a JSON file; errors as in `read_text`."""
+        """Return the value of a JSON file, with the errors of `read_text`."""
         try:
             return json.loads(self.read_text(name))
-        except (ValueError, RecursionError) as error:  # no JSON, a number of 5,000 digits, 100,000 brackets
+        except (ValueError, RecursionError) as error:  # not JSON, a number of 5,000 digits, 100,000 brackets
             raise self.damaged(name, error) from None
 
     def read_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the tensors and the state of a safetensors file; errors as in `read_text`."""
+        """Return the tensors and the state of a safetensors file, with the errors of `read_text`."""
         if not self.has(name):
             raise self._missing(name)
         with self.guard(name):
             with safe_open(self.path / name, framework="pt") as file:
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dict
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is not a dict
                 metadata = file.metadata() or {}
-            about = json.loads(metadata["about"]) if "about" in metadata else metadata  # as earlier versions have it
+            about = json.loads(metadata["about"]) if "about" in metadata else metadata  # earlier versions
             text = about.get("state", "{}")
-            if about.get("checksum", "") not in ("", checksum_of_tensors(tensors, text)):
-                raise ValueError("its checksum is another: bytes have changed on the disk")
+            if about.get("checksum", "") not in ("", _checksum_of_tensors(tensors, text)):
+                raise ValueError("its checksum differs: bytes have changed on the disk")
             state = json.loads(text)
             if not isinstance(state, dict):
-                raise ValueError("its state is no table of names and values")
+                raise ValueError("its state is not a table of names and values")
         return tensors, state
 
     @contextmanager
     def guard(self, name: str) -> Iterator[None]:
-        """Turn whatever goes wrong inside, while the content of a file is put to use, into `damaged`.
+        """Turn any error while the content of a file is used into the error of `damaged`.
 
-        Not what is no damage: too little memory, an encoder that is not installed, a disk that is away.
+        Except errors that show no damage: too little memory, an encoder that is not installed, an unreachable disk.
         """
         try:
             yield
@@ -330,11 +331,11 @@ class RunFolder:
             raise
         except OSError as error:
             raise RunError(f"run {self.path}: {name} cannot be read: {error}") from error
-        except Exception as error:  # a damaged file may do anything to what reads it
+        except Exception as error:  # a damaged file may raise anything in its reader
             raise self.damaged(name, error) from error
 
     def damaged(self, name: str, error: Exception) -> RunError:
-        """Return the error for a file that is not what it should be."""
+        """Return the error for a file with wrong content."""
         return RunError(f"run {self.path}: {name} is damaged ({error}). Restore the file or fit again with --overwrite")
 
     def _missing(self, name: str) -> RunError:
@@ -343,34 +344,33 @@ class RunFolder:
         return RunError(f"run {self.path}: {name} is missing. Restore the file or fit again with --overwrite")
 
 
-def checksum_of_tensors(tensors: dict[str, Tensor], state: str) -> str:
-    """Return the SHA-256 of names, types, shapes and bytes of contiguous tensors on the CPU, and of a text."""
-    found = hashlib.sha256(state.encode())
+def _checksum_of_tensors(tensors: dict[str, Tensor], state: str) -> str:
+    """Return the SHA-256 of a text and of the names, types, shapes and bytes of contiguous tensors on the CPU."""
+    checksum = hashlib.sha256(state.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        checksum.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         if tensor.numel():  # an empty one may have any stride
-            found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+            checksum.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return checksum.hexdigest()
 
 
-def checksum_of_file(path: Path) -> str:
-    """Return the SHA-256 of a file."""
+def _checksum_of_file(path: Path) -> str:
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def without_nan(value: Any) -> Any:
-    """Return a JSON-able value with None in place of nan and infinity, which JSON does not know."""
+    """Return a JSON-able value with None in place of nan and infinity, which JSON cannot hold."""
     if isinstance(value, dict):
-        return {key: without_nan(part) for key, part in value.items()}
+        return {key: without_nan(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [without_nan(part) for part in value]
+        return [without_nan(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def describe_environment() -> dict[str, Any]:
-    """Return the versions, processor and threads that a run used."""
+    """Return the versions, threads and GPU that a run uses."""
     packages = ("hyperfocal", "torch", "numpy", "polars", "scipy", "safetensors")
     return {
         "python": platform.python_version(),
@@ -381,16 +381,13 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
-MARK = ".hyperfocal-demo"  # says that the folder is ours to overwrite
-
-
 def claim_demo(out: Path) -> None:
-    """Make the folder, or make sure that it is an earlier demo's.
+    """Make and mark a folder for a demo; an empty folder and an earlier demo's are taken.
 
     Raises:
-        RunError: it holds something else.
+        RunError: the folder holds something else.
     """
-    if out.exists() and not (out.is_dir() and ((out / MARK).exists() or not any(out.iterdir()))):
-        raise RunError(f"{out}: is there already and is no demo of ours. Choose another folder with --out")
+    if out.exists() and not (out.is_dir() and ((out / DEMO).exists() or not any(out.iterdir()))):
+        raise RunError(f"{out}: exists and is not a folder of this demo. Choose another folder with --out")
     out.mkdir(parents=True, exist_ok=True)
-    (out / MARK).touch()
+    (out / DEMO).touch()
