@@ -1,9 +1,9 @@
-"""The only training loop. It knows no task: a batch is a set of example numbers, a loss is a number.
+"""The training loop of both jobs: a batch is a set of example numbers, a loss is a number.
 
-A checkpoint holds model, optimizer, best weights, random state and the position inside the epoch, so
-that a resumed training takes the steps that an uninterrupted one would have taken.
+A checkpoint holds the model, optimizer, best weights, random state and position inside the epoch, so that a resumed
+training takes the steps that an uninterrupted one would have taken.
 
-Several processes (`distributed`) take each step together: each computes the gradient of its part of the batch, the
+Several processes (`distributed`) take each step together: each computes the gradient of its share of the batch, the
 gradients are summed, and all take the same step. So the result is that of one process, up to rounding.
 """
 
@@ -40,11 +40,11 @@ from hyperfocal.distributed import (
 from hyperfocal.errors import ConfigError, TrainingError
 from hyperfocal.training.optimizers import clip_gradients, make_optimizer, schedule_factor
 
-LOG_STEPS = 50  # steps between two looks at the loss; each look waits for the device
+LOG_STEPS = 50  # steps between two reads of the loss; each read waits for the device
 
 
 class Portion(NamedTuple):
-    """The loss of some examples, and what their sum was divided by (1 where that is 0); None where it is the sum."""
+    """The loss of some examples, and the divisor of their sum (1 if it would be 0). None: the loss is the sum."""
 
     loss: Tensor
     divisor: float | None
@@ -52,20 +52,21 @@ class Portion(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """What to train.
+    """A model, its loss, and how to train it.
 
     Attributes:
         model: its parameters are trained in place.
-        loss: (B,) example numbers -> scalar loss; a Portion, where it is not the mean over the examples.
-        num_examples: examples an epoch.
-        validate: metrics of the model as it is now; None has none, and the weights after the last epoch count.
-        settings: optimizer, schedule and when to stop.
+        loss: (B,) example numbers -> scalar loss; a Portion if it is not the mean over the examples.
+        num_examples: examples per epoch.
+        validate: returns the metrics of the current model. None: keep the weights after the last epoch.
+        settings: the optimizer, its schedule, and when to stop.
         seed: of the order of the examples.
-        sparse: parameters of the model whose gradients are sparse tensors of few rows: plain SGD trains them, at
-            `sparse_learning_rate`, and touches those rows only.
-        batches: generator -> the numbers of an epoch's batches, always as many; None deals all examples out at random.
-        minutes: time after which no epoch begins; 0 is off.
-        slow: parameters of the model that the settings' optimizer trains at `slow_learning_rate`, as an encoder's.
+        sparse: parameters whose gradients are sparse tensors of few rows. Plain SGD trains them, at
+            `sparse_learning_rate`, and changes only those rows.
+        batches: generator -> example numbers of each batch of an epoch, always the same number of batches. None:
+            random batches of all examples.
+        minutes: no epoch begins after this time; 0 is off.
+        slow: parameters that the settings' optimizer trains at `slow_learning_rate`, for example an encoder's.
     """
 
     model: nn.Module
@@ -84,14 +85,15 @@ class Job:
 
 @dataclass
 class Progress:
-    """How far training is.
+    """The position of a training, its best epoch and its history.
 
     Attributes:
-        epoch: epochs completed.
-        step: steps taken in the epoch that runs.
-        loss_sum: sum of the losses of those steps.
-        best: best value of the validation metric so far, and in which epoch.
-        history: a row an epoch: epoch, loss, metrics, seconds.
+        epoch: completed epochs.
+        step: completed steps of the current epoch.
+        loss_sum: sum of the losses of these steps.
+        best: best value of the validation metric so far.
+        best_epoch: the epoch of that value.
+        history: one row per epoch: epoch, loss, metrics, seconds.
     """
 
     epoch: int = 0
@@ -115,12 +117,12 @@ class Trainer:
 
     Args:
         job: what to train.
-        save: called with a checkpoint at the end, when interrupted, and between two steps whenever the
-            last call is `checkpoint_seconds` ago.
-        watch: called with (progress, steps an epoch) every 50 steps and after each epoch.
+        save: called with a checkpoint at the end, after an interrupt, and between two steps if the last call was
+            `checkpoint_seconds` ago.
+        watch: called with (progress, steps per epoch) every 50 steps and after each epoch, as `Watch.stepped`.
 
-    Of several processes the first validates, and its checkpoints hold the random state of each; `run` and `checkpoint`
-    have to be called in all.
+    Of several processes the first validates, and its checkpoints hold the random state of each. `run` and `checkpoint`
+    must be called in all processes.
     """
 
     def __init__(
@@ -143,19 +145,18 @@ class Trainer:
         """Train to the end and leave the best weights in the model.
 
         Returns:
-            False if Ctrl-C stopped it; then a checkpoint is saved and the model is as it was left.
+            False if Ctrl-C stopped it; then a checkpoint is saved, and the model keeps its current weights.
 
         Raises:
-            TrainingError: the loss became infinite, or it or the validation metric not a number; another one of
-                several processes is gone.
-            ConfigError: `validate` returns no such metric.
+            TrainingError: the loss is infinite or nan, or the validation metric is nan; another process is gone.
+            ConfigError: `validate` does not return the metric that chooses the best epoch.
         """
         with _interrupt_flag() as interrupted:
             while not self._finished():
                 if not self._epoch(interrupted):
-                    self._keep()
+                    self._save_checkpoint()
                     return False
-            self._keep()
+            self._save_checkpoint()
             if any_process(interrupted.raised):  # in the last validation
                 return False
         if self.job.validate is not None:
@@ -164,13 +165,13 @@ class Trainer:
 
     def _finished(self) -> bool:
         progress, settings = self.progress, self.job.settings
-        waited = progress.epoch - progress.best_epoch
-        spent = sum(row["train_seconds"] + row["valid_seconds"] for row in progress.history)
-        late = 0 < self.job.minutes * 60 <= spent
-        return progress.epoch >= settings.epochs or 0 < settings.patience <= waited or late
+        without_progress = progress.epoch - progress.best_epoch
+        seconds = sum(row["train_seconds"] + row["valid_seconds"] for row in progress.history)
+        late = 0 < self.job.minutes * 60 <= seconds
+        return progress.epoch >= settings.epochs or 0 < settings.patience <= without_progress or late
 
     def _epoch(self, interrupted: _Flag) -> bool:
-        """Take the rest of an epoch's steps and validate; False if interrupted."""
+        """Take the remaining steps of an epoch and validate; return False if interrupted."""
         started, progress = time.monotonic(), self.progress
         self.job.model.train()
         losses: list[Tensor] = []
@@ -187,7 +188,7 @@ class Trainer:
         return True
 
     def _batches(self) -> Sequence[Tensor]:
-        """Return the batches of the epoch that runs; the same in a training that was resumed."""
+        """Return the batches of the current epoch, the same after a resume."""
         generator = torch.Generator().manual_seed(self.job.seed * 1_000_003 + self.progress.epoch)
         if self.job.batches is not None:
             return self.job.batches(generator)
@@ -211,20 +212,20 @@ class Trainer:
         return loss.detach()
 
     def _loss(self, index: Tensor) -> Tensor:
-        """Return the loss of a batch; of several processes, what this one's part adds to it.
+        """Return the loss of a batch; in one of several processes, what this process adds to it.
 
-        A process without a part computes the first example with weight 0, so that all have the same gradients to sum.
+        A process without examples computes the first one with weight 0, so that all have the same gradients to sum.
         """
         share = share_of(index)
-        found = self.job.loss(share if len(share) else index[:1])
-        loss, divisor = found if isinstance(found, Portion) else (found, len(share))
+        result = self.job.loss(share if len(share) else index[:1])
+        loss, divisor = result if isinstance(result, Portion) else (result, len(share))
         if world_size() == 1:
             return loss
         if divisor is None:
             return loss * bool(len(share))
         own = float(divisor) if len(share) else 0.0
-        whole = sum_number(own)
-        return loss * (max(own, 1) / max(whole, 1) if len(share) else 0)
+        total = sum_number(own)
+        return loss * (max(own, 1) / max(total, 1) if len(share) else 0)
 
     def _log(self, losses: list[Tensor]) -> None:
         progress = self.progress
@@ -235,11 +236,11 @@ class Trainer:
                     f"the loss is {loss} in epoch {progress.epoch + 1}, step {step}. Try a smaller "
                     f"train.learning_rate (now {self.job.settings.learning_rate}) or train.clip_norm = 1"
                 )
-            progress.loss_sum += loss  # one by one: the sum does not depend on when one looks
+            progress.loss_sum += loss  # one by one: the sum does not depend on LOG_STEPS
         self._watch(progress, self.steps)
         due = time.monotonic() - self._saved_at >= self.job.settings.checkpoint_seconds
         if any_process(due and is_first()):
-            self._keep()
+            self._save_checkpoint()
             self._saved_at = time.monotonic()
 
     def _end_epoch(self, train_seconds: float) -> None:
@@ -249,7 +250,7 @@ class Trainer:
         progress.epoch += 1
         self._keep_best(metrics)
         seconds = {"train_seconds": train_seconds, "valid_seconds": time.monotonic() - started}
-        seconds = on_first(lambda: seconds)  # by which all stop when time is up
+        seconds = on_first(lambda: seconds)  # all processes stop by the clock of the first
         progress.history.append({"epoch": progress.epoch, "loss": progress.loss_sum / self.steps, **metrics, **seconds})
         progress.step, progress.loss_sum = 0, 0.0
         self._watch(progress, self.steps)
@@ -276,43 +277,43 @@ class Trainer:
             raise TrainingError(f"the validation metric {name} is not a number: is there a user to validate on?")
         return metrics[name]
 
-    def _keep(self) -> None:
-        """Save a checkpoint; of several processes the first does, and the others tell it their random state."""
+    def _save_checkpoint(self) -> None:
+        """Save a checkpoint; of several processes the first saves, and the others send it their random state."""
         random = gather_objects(_random_states())
         if is_first():
             self._save(self.checkpoint(random))
 
     def checkpoint(self, random: Sequence[dict[str, Tensor]] = ()) -> Checkpoint:
-        """Return everything that `restore` needs, as it is now; `random` are the states of all processes, if known."""
+        """Return everything that `restore` needs; `random` are the random states of all processes, if known."""
         tensors = {f"model.{name}": value for name, value in _copy(self.job.model).items()}
         tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
         for number, state in self.optimizers[0].state_dict()["state"].items():  # plain SGD has none
-            kept = {name: value.clone() for name, value in state.items() if value is not None}
-            tensors |= {f"optimizer.{number}.{name}": value for name, value in kept.items()}
+            copies = {name: value.clone() for name, value in state.items() if value is not None}
+            tensors |= {f"optimizer.{number}.{name}": value for name, value in copies.items()}
         for number, states in enumerate(random or gather_objects(_random_states())):
             tensors |= {f"random.{_of_process(name, number)}": state for name, state in states.items()}
         return Checkpoint(tensors, asdict(self.progress))
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back to the moment of a checkpoint of the same job."""
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}, "random": {}}
+        """Continue from a checkpoint of the same job."""
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}, "random": {}}
         for name, tensor in checkpoint.tensors.items():
-            part, _, rest = name.partition(".")
-            parts[part][rest] = tensor
-        self.job.model.load_state_dict(parts["model"])
-        self.best_weights = parts["best"]
+            group, _, rest = name.partition(".")
+            groups[group][rest] = tensor
+        self.job.model.load_state_dict(groups["model"])
+        self.best_weights = groups["best"]
         states: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in parts["optimizer"].items():
+        for name, tensor in groups["optimizer"].items():
             number, _, key = name.partition(".")
             states.setdefault(int(number), {})[key] = tensor.clone()  # the optimizer writes into it
-        groups = self.optimizers[0].state_dict()["param_groups"]
-        self.optimizers[0].load_state_dict({"state": states, "param_groups": groups})
-        _set_random_states({name: parts["random"].get(_of_process(name, rank())) for name in ("cpu", "cuda")})
+        param_groups = self.optimizers[0].state_dict()["param_groups"]
+        self.optimizers[0].load_state_dict({"state": states, "param_groups": param_groups})
+        _set_random_states({name: groups["random"].get(_of_process(name, rank())) for name in ("cpu", "cuda")})
         self.progress = Progress(**deepcopy(checkpoint.state))
 
 
 def seed_process(seed: int) -> None:
-    """Seed torch's random numbers, those of dropout, each of several processes with a number of its own."""
+    """Seed torch's random numbers, used by dropout, with a different number in each of several processes."""
     torch.manual_seed(seed + 1_000_003 * rank())
 
 
@@ -322,7 +323,7 @@ def _random_states() -> dict[str, Tensor]:
 
 
 def _set_random_states(states: dict[str, Tensor | None]) -> None:
-    """Go back to random states; a process that a checkpoint does not know stays as it was seeded."""
+    """Set the random states; a process without a state in the checkpoint keeps its seed."""
     if (state := states["cpu"]) is not None:
         torch.set_rng_state(state)
     if (state := states["cuda"]) is not None and torch.cuda.is_available():
@@ -334,9 +335,9 @@ def _of_process(name: str, number: int) -> str:
 
 
 def _make_optimizers(job: Job) -> list[Optimizer]:
-    """Return the optimizer that the settings name, and after it the one of the sparse parameters, if there are any."""
-    apart = {id(parameter) for parameter in (*job.sparse, *job.slow)}
-    groups: list[dict[str, Any]] = [{"params": [p for p in job.model.parameters() if id(p) not in apart]}]
+    """Return the optimizer that the settings name, then the optimizer of the sparse parameters if there are any."""
+    separate = {id(parameter) for parameter in (*job.sparse, *job.slow)}
+    groups: list[dict[str, Any]] = [{"params": [p for p in job.model.parameters() if id(p) not in separate]}]
     if job.slow:
         groups.insert(0, {"params": list(job.slow), "lr": job.slow_learning_rate})
     optimizers = [make_optimizer(groups, job.settings)]
@@ -349,17 +350,17 @@ def _copy(model: nn.Module) -> dict[str, Tensor]:
 
 @dataclass
 class _Flag:
-    """A handler may be interrupted by the next signal, so it takes no lock, which threading.Event.set does."""
+    """A flag without a lock: the next signal may interrupt the handler inside threading.Event.set, which takes one."""
 
     raised: bool = False
 
 
 @contextmanager
 def _interrupt_flag() -> Iterator[_Flag]:
-    """Turn the first Ctrl-C into a flag, so that no step is cut in half; the second one raises.
+    """Turn the first Ctrl-C into a flag, so that it does not interrupt a step; a second Ctrl-C raises.
 
-    In one of several processes each one is a flag, and SIGTERM too: torchrun repeats a Ctrl-C that all have got, and
-    sends SIGTERM when one of them has ended, or when its host is asked to stop.
+    In one of several processes every Ctrl-C sets the flag, and so does SIGTERM: torchrun repeats a Ctrl-C that all
+    processes got, and sends SIGTERM when one of them has ended or its host is asked to stop.
     """
     interrupted = _Flag()
     if threading.current_thread() is not threading.main_thread():
@@ -371,14 +372,14 @@ def _interrupt_flag() -> Iterator[_Flag]:
     def stop(*_: object) -> None:
         interrupted.raised = True
         if not several:
-            signal.signal(signal.SIGINT, before[signal.SIGINT])
+            signal.signal(signal.SIGINT, handlers[signal.SIGINT])
 
     caught = (signal.SIGINT, signal.SIGTERM) if several else (signal.SIGINT,)
-    before = {number: signal.getsignal(number) for number in caught}
+    handlers = {number: signal.getsignal(number) for number in caught}
     for number in caught:
         signal.signal(number, stop)
     try:
         yield interrupted
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -1,0 +1,67 @@
+"""Hooks for everything that shows or tracks progress."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hyperfocal.training.trainer import Progress
+
+
+class Watch:
+    """Empty hooks for the progress of a command; a subclass overrides the hooks that it needs.
+
+    A command passes one object down. Code that reports a single kind of event takes a callable instead, and gets the
+    bound hook: `Trainer(job, watch=watch.stepped)`, `encode_texts(..., watch=watch.encoded)`.
+    """
+
+    def stepped(self, progress: Progress, steps: int) -> None:
+        """Training took steps or ended an epoch; called every 50 steps and after each epoch.
+
+        Args:
+            progress: of the current training, an object per training: with folds there are several, one after another.
+            steps: per epoch.
+        """
+
+    def encoded(self, done: int, total: int) -> None:
+        """An encoder encoded a batch of texts.
+
+        Args:
+            done: texts encoded so far.
+            total: texts to encode; done == total in the last call.
+        """
+
+    def predicted(self, blocks: int, fraction: float) -> None:
+        """A block of predictions was written.
+
+        Args:
+            blocks: blocks written so far.
+            fraction: of the input file that was read, 0 to 1.
+        """
+
+    def points_skipped(self, count: int) -> None:
+        """Points of a grid are not trained because an earlier run has finished them; called once, at the start."""
+
+    def points_awaited(self, count: int) -> None:
+        """All points that remain are being trained by other processes; called again and again while they are."""
+
+    def point_started(self, name: str, seed: int) -> None:
+        """Training of a point began."""
+
+    def point_finished(self, name: str, seed: int, values: Mapping[str, float], seconds: float) -> None:
+        """A point was trained and its result stored.
+
+        Args:
+            name: of the point.
+            seed: of the point.
+            values: metric -> its value on the validation data.
+            seconds: of the training.
+        """
+
+    def point_failed(self, name: str, seed: int, error: str) -> None:
+        """A point failed, which is stored too.
+
+        Args:
+            name: of the point.
+            seed: of the point.
+            error: the reason, one line or more.
+        """

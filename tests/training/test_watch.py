@@ -1,0 +1,40 @@
+import inspect
+
+import torch
+from torch import nn
+
+from hyperfocal.config.sections import TrainSettings
+from hyperfocal.training.trainer import Job, Progress, Trainer
+from hyperfocal.training.watch import Watch
+
+EVENTS = {
+    "stepped": (Progress(), 5),
+    "encoded": (32, 64),
+    "predicted": (1, 0.5),
+    "points_skipped": (3,),
+    "points_awaited": (2,),
+    "point_started": ("gru softmax", 0),
+    "point_finished": ("gru softmax", 0, {"map@3": 0.1}, 2.5),
+    "point_failed": ("gru softmax", 0, "RunError: no space"),
+}
+
+
+def test_every_hook_does_nothing():
+    hooks = [name for name, _ in inspect.getmembers(Watch, inspect.isfunction)]
+    assert sorted(hooks) == sorted(EVENTS)
+    assert [getattr(Watch(), name)(*event) for name, event in EVENTS.items()] == [None] * len(EVENTS)
+
+
+def test_a_training_calls_its_hook():
+    class Record(Watch):
+        def __init__(self) -> None:
+            self.events: list[tuple[int, int, int]] = []
+
+        def stepped(self, progress: Progress, steps: int) -> None:
+            self.events.append((progress.epoch, progress.step, steps))
+
+    model, record = nn.Linear(2, 1), Record()
+    inputs = torch.ones(6, 2)
+    job = Job(model, lambda index: model(inputs[index]).mean(), 6, None, TrainSettings(batch_size=2, epochs=2), seed=0)
+    assert Trainer(job, watch=record.stepped).run()
+    assert record.events == [(0, 3, 3), (1, 0, 3), (1, 3, 3), (2, 0, 3)]
