@@ -144,7 +144,8 @@ def _explain(message: str, values: dict[str, Any], job: type[Section]) -> str:
     key = place.rstrip("`")
     if not key:
         return message
-    setting, value = key.split("[")[0], values
+    setting = key.split("[")[0]
+    value: Any = values
     for name in setting.split("."):
         value = value.get(name) if isinstance(value, dict) else value
     choices = _choices(setting, job)
