@@ -4,12 +4,15 @@ The rows are those of docs and CONTRIBUTING: a file imports only from rows above
 """
 
 import ast
+import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[1] / "src" / "hyperfocal"
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "hyperfocal"
 ROWS = (
     ("errors",),
     ("distributed",),
@@ -179,6 +182,31 @@ class TestSource:
         }
         assert [name for name, word in first.items() if word in QUESTION_WORDS] == []
         assert [name for name, word in first.items() if not word] == []
+
+    def test_the_wheel_is_typed(self):
+        """A wheel holds every file of the package, so `py.typed` too, as long as nothing excludes it."""
+        build = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["build"]
+        assert build == {"targets": {"wheel": {"packages": ["src/hyperfocal"]}}}
+        assert (SOURCE / "py.typed").is_file()
+
+
+class TestContributing:
+    """The table of CONTRIBUTING that says where a new X goes."""
+
+    TABLE = re.findall(r"^\|.*\|$", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.MULTILINE)
+    PATHS = re.findall(r"`((?:\w+/)+(?:\w+\.\w+)?)`", "\n".join(TABLE))
+
+    def test_every_path_exists(self):
+        assert len(self.PATHS) > 30
+        assert [path for path in self.PATHS if not ((SOURCE / path).exists() or (ROOT / path).exists())] == []
+
+    def test_every_registry_is_in_its_file(self):
+        """A cell names a registry before its file ("`KINDS` in `file.py`"), or after it ("`KINDS` there")."""
+        for row in self.TABLE:
+            for names, place in re.findall(r"((?:`[A-Z_]+`(?: and )?)+) (?:in (`[\w/.]+`)|there)", row):
+                first = place.strip("`") or re.findall(r"`([\w/]+\.py)`", row)[0]
+                for name in re.findall(r"`([A-Z_]+)`", names):
+                    assert re.search(rf"^{name}\b", (SOURCE / first).read_text("utf-8"), re.MULTILINE), (name, first)
 
 
 @pytest.fixture
