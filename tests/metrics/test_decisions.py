@@ -56,19 +56,19 @@ COUNTS = torch.tensor([200, 20, 300, 19])  # head, medium, head, tail
 
 class TestCountDecisions:
     def test_by_hand(self):
-        totals = count_decisions(labels(DECIDED), labels(TRUTH))
-        assert totals.tp.tolist() == [2, 0, 0, 0]
-        assert totals.fp.tolist() == [0, 1, 1, 0]
-        assert totals.fn.tolist() == [0, 1, 0, 0]
+        tp, fp, fn = count_decisions(labels(DECIDED), labels(TRUTH))
+        assert tp.tolist() == [2, 0, 0, 0]
+        assert fp.tolist() == [0, 1, 1, 0]
+        assert fn.tolist() == [0, 1, 0, 0]
 
     @quick
     @given(pairs())
     def test_against_dense_arithmetic(self, case):
         decided, truth = (part.to_dense(torch.int64) for part in case)
-        totals = count_decisions(*case)
-        assert totals.tp.tolist() == (decided * truth).sum(0).tolist()
-        assert totals.fp.tolist() == (decided * (1 - truth)).sum(0).tolist()
-        assert totals.fn.tolist() == ((1 - decided) * truth).sum(0).tolist()
+        tp, fp, fn = count_decisions(*case)
+        assert tp.tolist() == (decided * truth).sum(0).tolist()
+        assert fp.tolist() == (decided * (1 - truth)).sum(0).tolist()
+        assert fn.tolist() == ((1 - decided) * truth).sum(0).tolist()
 
     @pytest.mark.parametrize("decided", [labels([[0]] * 3), labels([[0]] * 4, 5)])
     def test_shapes_that_differ(self, decided):

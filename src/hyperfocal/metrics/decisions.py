@@ -11,8 +11,6 @@ turn scores into decisions are tuned in `hyperfocal.thresholds`.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -22,22 +20,8 @@ from hyperfocal.metrics.average_precision import average_precision, check_counts
 from hyperfocal.metrics.buckets import BUCKETS, bucket_means
 
 
-class LabelCounts(NamedTuple):
-    """Right and wrong decisions per label.
-
-    Attributes:
-        tp: (L,) int64, documents for which the label was decided and is true.
-        fp: (L,) int64, documents for which the label was decided and is not true.
-        fn: (L,) int64, documents for which the label was not decided and is true.
-    """
-
-    tp: Tensor
-    fp: Tensor
-    fn: Tensor
-
-
-def count_decisions(decided: SparseLabels, truth: SparseLabels) -> LabelCounts:
-    """Return true positives, false positives and false negatives of each label, without an N x L matrix.
+def count_decisions(decided: SparseLabels, truth: SparseLabels) -> tuple[Tensor, Tensor, Tensor]:
+    """Return true positives, false positives and false negatives, each (L,) int64 documents per label.
 
     Args:
         decided: N rows, L labels that the model decided.
@@ -52,7 +36,7 @@ def count_decisions(decided: SparseLabels, truth: SparseLabels) -> LabelCounts:
     """
     check_decisions(decided, truth)
     tp = torch.bincount(decided.indices[decided.among(truth)], minlength=truth.num_labels)
-    return LabelCounts(tp, decided.counts() - tp, truth.counts() - tp)
+    return tp, decided.counts() - tp, truth.counts() - tp
 
 
 def decision_scores(decided: SparseLabels, truth: SparseLabels, counts: Tensor) -> dict[str, float]:
@@ -78,7 +62,7 @@ def decision_scores(decided: SparseLabels, truth: SparseLabels, counts: Tensor) 
     by_label = {name: values.where(known, torch.nan) for name, values in _rates(*totals).items()}
     by_bucket = bucket_means(by_label["f1"], counts)
     return {
-        **_prefixed("micro", _rates(*(counts.sum() for counts in totals))),
+        **_prefixed("micro", _rates(*(total.sum() for total in totals))),
         **_prefixed("macro", {name: values.nanmean() for name, values in by_label.items()}),
         **_prefixed("document", {name: values.mean() for name, values in _document_rates(decided, truth).items()}),
         **{f"{name}_f1": by_bucket[name].item() for name in BUCKETS},
@@ -92,9 +76,9 @@ def label_table(scores: Tensor, decided: SparseLabels, truth: SparseLabels, coun
 
     Args:
         scores: (N, L) float, any real numbers.
-        decided: N rows, L labels.
-        truth: N rows, L labels.
-        counts: (L,) training documents of each label.
+        decided: see `decision_scores`.
+        truth: see `decision_scores`.
+        counts: see `decision_scores`.
 
     Returns:
         train_documents, true_documents and decided_documents, (L,) int64, and precision, recall, f1 and

@@ -92,15 +92,15 @@ def resampled_ap(scores: Tensor, truth: SparseLabels, counts: Tensor, weights: T
 
     Args:
         scores: (N, L) float, any real numbers.
-        truth: N rows, L labels.
-        counts: (L,) training documents of each label, for the buckets.
-        weights: (R, N) float, 0 or more, from `resample_weights`; exact up to sums of 2^24 in float32.
+        truth: see `resampled_f1`.
+        counts: see `resampled_f1`.
+        weights: see `resampled_f1`.
 
     Returns:
-        name -> (R,) float64 in [0, 1]; nan if no label of the bucket has a true document of weight above 0.
+        See `resampled_f1`.
 
     Raises:
-        DataError: shapes do not match; scores hold nan; a weight is negative or not a number.
+        DataError: from `resampled_f1`; scores hold nan.
     """
     check_counts(counts, truth)
     check_weights(weights, truth)
