@@ -1,11 +1,11 @@
-"""What do checkpoints cost?
+"""Measure the cost of checkpoints.
 
     python benchmarks/checkpoint_cost.py [--users 20000] [--items 5000] [--epochs 4] [--rounds 3]
 
-Trains a transformer over made-up events again and again, in turn with checkpoints as often as they come by default
-(one in 30 seconds, and one at the end), ten times as often, and none but the one at the end; and prints the time that
-copying and writing them takes as a share of the time that training takes. The target is 2% at the default. One thread;
-run it with nothing else running. A training has to take a few times 30 seconds, or the default writes none in between.
+Trains a transformer on synthetic events several times, in turn with checkpoints at the default rate (every 30 seconds
+and at the end), ten times as often, and only at the end. Prints the time of copying and writing checkpoints as a
+fraction of the training time; the target is 2% at the default. One thread; run it with nothing else running. A training
+must take a few times 30 seconds, or the default writes none before the end.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from hyperfocal.storage.run_folder import CHECKPOINT, RunFolder
 from hyperfocal.training.trainer import Checkpoint, Trainer
 
 DEFAULT = TrainSettings().checkpoint_seconds
-OFF = 1e9  # seconds between two
+OFF = 1e9  # seconds between two checkpoints: none before the end
 TARGET = 0.02
 
 
 @dataclass
 class Spent:
-    """Seconds inside training, all copying for checkpoints in it, and the writing of each."""
+    """Seconds of training, of copying for checkpoints in total, and of writing each checkpoint."""
 
     training: float = 0.0
     copying: float = 0.0
@@ -43,12 +43,12 @@ class Spent:
 
     @property
     def share(self) -> float:
-        """Return the part of the training's time that checkpoints took."""
+        """Return the fraction of the training time that checkpoints took."""
         return (self.copying + sum(self.checkpoints)) / self.training
 
 
 def main() -> None:
-    """Run the trainings in turn and print a line each, then the verdict."""
+    """Run the trainings in turn and print a line for each, then the medians and the target."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--items", type=int, default=5_000)
@@ -57,15 +57,15 @@ def main() -> None:
     options = parser.parse_args()
     log = events(options.users, options.items)
     intervals = {"default": DEFAULT, "ten times as often": DEFAULT / 10, "only the last": OFF}
-    found: dict[str, list[Spent]] = {name: [] for name in intervals}
+    results: dict[str, list[Spent]] = {name: [] for name in intervals}
     for _ in range(options.rounds):
         for name, seconds in intervals.items():
-            found[name].append(train(log, options.epochs, seconds))
-            print(f"{name:20} {line(found[name][-1])}", flush=True)
-    shares = {name: float(np.median([each.share for each in spent])) for name, spent in found.items()}
+            results[name].append(train(log, options.epochs, seconds))
+            print(f"{name:20} {line(results[name][-1])}", flush=True)
+    shares = {name: float(np.median([each.share for each in spent])) for name, spent in results.items()}
     for name, share in shares.items():
         print(f"{name:20} median share of training time {share:.2%}")
-    if all(len(each.checkpoints) < 2 for each in found["default"]):
+    if all(len(each.checkpoints) < 2 for each in results["default"]):
         print(f"not measured: no checkpoint came before the last one. Train for longer than {DEFAULT:g} seconds")
     else:
         met = "met" if shares["default"] <= TARGET else "MISSED"
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def events(users: int, items: int) -> pl.DataFrame:
-    """Return 30 events a user, of items as frequent as in Zipf's law."""
+    """Return 30 events per user, with item frequencies of Zipf's law."""
     rng = np.random.default_rng(0)
     chosen = np.minimum(rng.zipf(1.2, users * 30) - 1, items - 1)
     chosen[:items] = np.arange(items)
@@ -81,7 +81,7 @@ def events(users: int, items: int) -> pl.DataFrame:
 
 
 def train(log: pl.DataFrame, epochs: int, seconds: float) -> Spent:
-    """Train once in a folder of its own; return what the time went to."""
+    """Train once in a temporary folder; return the times."""
     settings: dict[str, Any] = {"train.epochs": epochs, "train.patience": 0, "train.threads": 1}
     settings |= {"train.checkpoint_seconds": seconds}
     with TemporaryDirectory() as place, watched() as spent:
@@ -93,7 +93,7 @@ def train(log: pl.DataFrame, epochs: int, seconds: float) -> Spent:
 
 @contextmanager
 def watched() -> Iterator[Spent]:
-    """Clock every training and every checkpoint inside."""
+    """Measure the time of every training and checkpoint inside."""
     spent, run, copy, write = Spent(), Trainer.run, Trainer.checkpoint, RunFolder.write_checkpoint
 
     def clocked_run(trainer: Trainer) -> bool:
@@ -122,7 +122,7 @@ def watched() -> Iterator[Spent]:
 
 
 def line(spent: Spent) -> str:
-    """Return what one training took, in words."""
+    """Return the times of one training in words."""
     count, slowest = len(spent.checkpoints), max(spent.checkpoints)
     return f"{spent.training:7.1f} s, {count} checkpoints, slowest {slowest * 1e3:.0f} ms: {spent.share:.2%}"
 

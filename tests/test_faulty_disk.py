@@ -1,4 +1,4 @@
-"""A disk that is full, read-only, closed to us or gone: a clear error, exit code 2, and what was there is as it was."""
+"""A disk that is full, read-only, forbidden or gone: a clear error, exit code 2, and existing files unchanged."""
 
 import errno
 import gc
@@ -24,7 +24,7 @@ NOBODY = 65534
 FAST = ["--set", "train.epochs=1", "--set", "train.threads=1"]
 TINY = [*FAST, "--set", "model.embedding_width=8", "--set", "train.checkpoint_seconds=0"]
 NGRAMS = ["--set", "features.kind=ngrams", *FAST]
-COMMANDS = {  # GOOD holds what is read, DISK is the faulty one
+COMMANDS = {  # GOOD is a folder to read from, DISK the faulty one
     "recommend fit": ["recommend", "fit", "GOOD/log.csv", "--out", "DISK/new", *TINY],
     "recommend fit --resume": ["recommend", "fit", "GOOD/log.csv", "--out", "DISK/cut", "--resume"],
     "recommend update": ["recommend", "update", "DISK/recommend", "GOOD/more.csv"],
@@ -42,10 +42,10 @@ COMMANDS = {  # GOOD holds what is read, DISK is the faulty one
     "export --safetensors": ["export", "GOOD/classify", "--safetensors", "DISK/plain", "--overwrite"],
     "report": ["report", "DISK/recommend"],
 }  # fmt: skip
-SAID = {  # and by SQLite
+MESSAGES = {  # of the system, or of SQLite
     "full": "No space left on device|database or disk is full",
     "read-only": "Read-only file system",
-    "closed": "Permission denied",
+    "forbidden": "Permission denied",
 }
 
 
@@ -62,7 +62,7 @@ def done(good: Path, *words: str) -> None:
 
 @pytest.fixture(scope="module")
 def good():
-    """Return a folder that anybody may read, with data and a run of each job; `cut` is one that was interrupted."""
+    """Return a folder that everybody may read, with data and a run of each job; `cut` is an interrupted run."""
     folder = Path(tempfile.mkdtemp())
     rows = [(f"u{user}", f"i{(user + step) % 9}", step) for user in range(30) for step in range(6)]
     log = pl.DataFrame(rows, schema=["user", "item", "order"], orient="row")
@@ -87,7 +87,7 @@ def good():
 
 @pytest.fixture
 def disk(good):
-    """Return a small file system of its own with a copy of the runs."""
+    """Return a small separate file system with a copy of the runs."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     mount = subprocess.run(
@@ -108,7 +108,7 @@ def disk(good):
 
 @contextmanager
 def faulty(disk: Path, fault: str):
-    """Make a file system full or read-only, or be somebody who may not write there."""
+    """Make a file system full or read-only, or become a user who may not write there."""
     if fault == "full":
         with suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
             while filler.write(bytes(4_096)):
@@ -118,7 +118,7 @@ def faulty(disk: Path, fault: str):
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
         yield
     else:
-        os.seteuid(NOBODY)  # which may read what the others may
+        os.seteuid(NOBODY)  # who may read what everybody may
         try:
             yield
         finally:
@@ -134,30 +134,30 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
-@pytest.mark.parametrize("fault", SAID)
+@pytest.mark.parametrize("fault", MESSAGES)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_it_is_said_and_what_was_there_stays(good, disk, command, fault):
+def test_the_error_is_clear_and_existing_files_are_unchanged(good, disk, command, fault):
     before, cache = contents(disk), disk / "cache" if "cache" in command else None
     with faulty(disk, fault):
         ended = invoke(good, disk, COMMANDS[command], cache)
     shutil.rmtree(good / "new", ignore_errors=True)
     assert ended.exit_code == 2, (ended.output, ended.exception)
-    said = ended.stderr.strip()
-    assert said.count("\n") == 0, said
-    assert said.startswith("error: ")
-    assert re.search(SAID[fault], said), said
-    assert str(disk) in said
+    message = ended.stderr.strip()
+    assert message.count("\n") == 0, message
+    assert message.startswith("error: ")
+    assert re.search(MESSAGES[fault], message), message
+    assert str(disk) in message
     after = contents(disk)
     assert {name: after.get(name) for name in before} == before
     assert not [name for name in after if name not in before and Path(name).suffix != ""], "half-written files"
     assert RunFolder.open(disk / "recommend").verify() == {}
-    kept, original = (RunFolder.open(folder / "cut").read_checkpoint()[1] for folder in (disk, good))
-    assert kept == original
+    state, original = (RunFolder.open(folder / "cut").read_checkpoint()[1] for folder in (disk, good))
+    assert state == original
 
 
 @contextmanager
 def lost(folder: Path, monkeypatch):
-    """Let everything in a folder answer as a network file system does whose server is gone."""
+    """Let every access to a folder fail as on a network file system whose server is gone."""
 
     def refusing(real):
         def call(path, *arguments, **options):
@@ -174,7 +174,7 @@ def lost(folder: Path, monkeypatch):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_network_folder_that_is_lost_is_said(good, tmp_path, monkeypatch, command):
+def test_a_lost_network_folder_is_a_clear_error(good, tmp_path, monkeypatch, command):
     disk = tmp_path / "disk"
     shutil.copytree(good, disk)
     before, cache = contents(disk), disk / "cache" if "cache" in command else None
@@ -187,7 +187,7 @@ def test_a_network_folder_that_is_lost_is_said(good, tmp_path, monkeypatch, comm
     assert contents(disk) == before
 
 
-def test_a_lost_input_is_said(good, tmp_path, monkeypatch):
+def test_a_lost_input_is_a_clear_error(good, tmp_path, monkeypatch):
     shutil.copytree(good, tmp_path / "disk")
     for words in (
         ["verify", "DISK/recommend"],

@@ -160,7 +160,7 @@ class TestAveragePrecision:
     @pytest.mark.parametrize("block", [1, 60 * 7, 2**20])
     def test_blocks_against_scikit_learn(self, monkeypatch, resamples, block):
         monkeypatch.setattr(ap_module, "BLOCK_NUMBERS", block)
-        monkeypatch.setattr(resampling, "RESAMPLES_A_BLOCK", 5)
+        monkeypatch.setattr(resampling, "RESAMPLES_PER_BLOCK", 5)
         truth, scores, counts = draw(60, 40, 0.05, 1), normal(60, 40), torch.arange(40) * 7
         weights = resample_weights(60, resamples=resamples)
         kept = [weights[:, truth.to_dense()[:, label] > 0].sum(1) > 0 for label in range(40)]

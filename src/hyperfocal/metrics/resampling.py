@@ -27,7 +27,7 @@ from hyperfocal.metrics.average_precision import Steps, check_counts, ranked_pos
 from hyperfocal.metrics.buckets import bucket_means
 from hyperfocal.metrics.decisions import check_decisions, f1
 
-RESAMPLES_A_BLOCK = 64  # the weights of 5,000 documents in a block fit in a core's cache
+RESAMPLES_PER_BLOCK = 64  # the weights of 5,000 documents in a block fit in a core's cache
 
 
 def resample_weights(
@@ -104,7 +104,7 @@ def resampled_ap(scores: Tensor, truth: SparseLabels, counts: Tensor, weights: T
     """
     check_counts(counts, truth)
     check_weights(weights, truth)
-    tables = [block.T.contiguous() for block in weights.split(RESAMPLES_A_BLOCK)]
+    tables = [block.T.contiguous() for block in weights.split(RESAMPLES_PER_BLOCK)]
     values = torch.full((len(weights), truth.num_labels), torch.nan, dtype=torch.float64)
     for labels, steps in ranked_positives(scores, truth):
         documents, bags = _bags(steps)

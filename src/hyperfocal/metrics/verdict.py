@@ -218,19 +218,8 @@ def _phrase(lead: str, direction: int, asides: Mapping[str, int]) -> str:
         direction: of the lead: 1, -1, or 0 for none.
         asides: place, for example "in the tail" -> 1 or -1.
     """
-    agreeing = " and ".join(place for place, sign in asides.items() if sign == direction)
-    clauses = [
-        lead,
-        f"and {BETTER[direction]} {agreeing}" if agreeing else "",
-        _contrary(asides, direction, bool(lead)),
-    ]
+    places = {sign: " and ".join(place for place, other in asides.items() if other == sign) for sign in (1, -1)}
+    agreeing = f"and {BETTER[direction]} {places[direction]}" if places.get(direction) else ""
+    contrary = " and ".join(f"{BETTER[sign]} {names}" for sign, names in places.items() if names and sign != direction)
+    clauses = [lead, agreeing, f"but {contrary}" if lead and contrary else contrary]
     return ", ".join(filter(None, clauses)) or NOTHING
-
-
-def _contrary(asides: Mapping[str, int], direction: int, led: bool) -> str:
-    """Return "but worse in the tail" from the asides whose direction differs from the lead's."""
-    clauses = []
-    for sign in (1, -1):
-        places = " and ".join(place for place, other in asides.items() if other == sign != direction)
-        clauses += [f"{BETTER[sign]} {places}"] if places else []
-    return ("but " if clauses and led else "") + " and ".join(clauses)

@@ -84,26 +84,6 @@ def _flush_folder(folder: Path) -> None:
             os.close(number)
 
 
-def _put_in_place(fresh: Path, path: Path, old: Path) -> None:
-    """Rename `fresh` to `path`, from where `old` was moved; if that fails, rename `old` back.
-
-    Raises:
-        OSError: the first rename failed.
-        RunError: the second failed too.
-    """
-    try:
-        fresh.rename(path)
-    except BaseException as error:
-        try:
-            old.rename(path)
-        except OSError as second:
-            raise RunError(
-                f"run {path}: cannot be replaced ({error}), nor put back ({second}). Nothing is lost: the old run is "
-                f"{old}, the new one is {fresh}, both whole. Rename one of them to {path.name}"
-            ) from error
-        raise
-
-
 class RunFolder:
     """A folder that holds one run."""
 
@@ -342,6 +322,26 @@ class RunFolder:
         if name == MODEL and any((self.path / CHECKPOINT).parent.glob("*.safetensors")):
             return RunError(f"run {self.path}: training has not finished. Continue it with `fit ... --resume`")
         return RunError(f"run {self.path}: {name} is missing. Restore the file or fit again with --overwrite")
+
+
+def _put_in_place(fresh: Path, path: Path, old: Path) -> None:
+    """Rename `fresh` to `path`, from where `old` was moved; if that fails, rename `old` back.
+
+    Raises:
+        OSError: the first rename failed.
+        RunError: the second failed too.
+    """
+    try:
+        fresh.rename(path)
+    except BaseException as error:
+        try:
+            old.rename(path)
+        except OSError as second:
+            raise RunError(
+                f"run {path}: cannot be replaced ({error}), nor put back ({second}). Nothing is lost: the old run is "
+                f"{old}, the new one is {fresh}, both whole. Rename one of them to {path.name}"
+            ) from error
+        raise
 
 
 def _checksum_of_tensors(tensors: dict[str, Tensor], state: str) -> str:

@@ -274,7 +274,7 @@ class Trainer:
         if name not in metrics:
             raise ConfigError(f"train.metric = {name!r} is not among the validation metrics: {', '.join(metrics)}")
         if math.isnan(metrics[name]):
-            raise TrainingError(f"the validation metric {name} is not a number: is there a user to validate on?")
+            raise TrainingError(f"the validation metric {name} is not a number. Give validation data with true labels")
         return metrics[name]
 
     def _save_checkpoint(self) -> None:
