@@ -71,8 +71,8 @@ def test_one_is_killed_and_all_are_resumed(train, tmp_path):
     _, errors = first.communicate(timeout=120)
     second.communicate()
     assert first.returncode == 2
-    assert "error: process 0 of 2 lost contact with another one" in errors
-    assert "start all processes again, with --resume" in errors
+    assert "error: process 0 of 2 lost contact with another process" in errors
+    assert "start all processes again with --resume" in errors
     _, state = RunFolder(run).read_checkpoint()
     assert 0 <= state["epoch"] < EPOCHS
     resumed = launch(HYPERFOCAL, *fit, "--resume")
@@ -96,7 +96,7 @@ def test_one_falls_silent(train, tmp_path):
         second.kill()
         second.communicate()
     assert first.returncode == 2
-    assert "lost contact with another one" in errors
+    assert "lost contact with another process" in errors
 
 
 @pytest.mark.slow
@@ -120,7 +120,7 @@ def test_other_data_is_refused_in_all(train, tmp_path):
     for process in start(fits):
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 2
-        assert "error: process 1 has data other than process 0" in errors
+        assert "error: process 1 and process 0 have different data" in errors
     assert not (tmp_path / "run").exists()
 
 
@@ -159,7 +159,7 @@ class TestAlone:
         ("variables", "message"),
         [
             ({"WORLD_SIZE": "two"}, "WORLD_SIZE = 'two' is not allowed"),
-            ({"WORLD_SIZE": "2"}, "RANK = '' is not allowed in a process of several. Expected a whole number"),
+            ({"WORLD_SIZE": "2"}, "RANK = '' is not allowed with several processes. Expected a whole number"),
             ({"WORLD_SIZE": "2", "RANK": "0"}, "WORLD_SIZE = 2, but MASTER_ADDR is not set"),
         ],
     )
@@ -226,6 +226,6 @@ def test_an_error_of_this_process_is_no_lost_contact(error):
     with pytest.raises(type(error)) as caught, lost_contact():
         raise error
     assert caught.value is error
-    said = r"process 0 of 1 lost contact with another one \(Connection closed\)"
+    said = r"process 0 of 1 lost contact with another process \(Connection closed\)"
     with pytest.raises(TrainingError, match=said), lost_contact():
         raise RuntimeError("Connection closed")

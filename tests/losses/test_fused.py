@@ -8,7 +8,7 @@ import torch
 
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.labels import SparseLabels
-from hyperfocal.losses import BCELoss, FocalLoss, SeparableLoss, SoftmaxLoss, options, walk
+from hyperfocal.losses import BCELoss, FocalLoss, SeparableLoss, SoftmaxLoss, walk
 from loss_cases import LOSSES, Squared, dense, fused, make, value_and_gradients
 
 CPU = torch.device("cpu")
@@ -139,7 +139,9 @@ class TestAutograd:
             def negative(self, logits):
                 return logits.mean()
 
-        with pytest.raises(ConfigError, match=r"Mean.negative gave \(\) for logits \(5, 13\). Expected one a logit"):
+        with pytest.raises(
+            ConfigError, match=r"Mean.negative gave \(\) for logits \(5, 13\). Expected one loss per logit"
+        ):
             Mean()(*make("odd"))
 
 
@@ -188,7 +190,7 @@ class TestChunks:
 class TestLog:
     @pytest.fixture(autouse=True)
     def nothing_said(self, monkeypatch):
-        monkeypatch.setattr(options, "_said", set())
+        monkeypatch.setattr(walk, "_logged", set())
 
     def test_backend_and_chunk_are_said_once(self, caplog):
         with caplog.at_level(logging.INFO, logger="hyperfocal"):
@@ -309,7 +311,7 @@ class TestOptions:
             ([1.0, 0.0], "positive_weight: label 1 has 0.0. Expected numbers above 0"),
             ([-1.0, 1.0], "positive_weight: label 0 has -1.0. Expected numbers above 0"),
             ([1.0, math.inf], "positive_weight: label 1 has inf. Expected finite numbers"),
-            ([[1.0]], r"positive_weight is (1, 1). Expected one number a label, (L,)"),
+            ([[1.0]], r"positive_weight is (1, 1). Expected one number per label, (L,)"),
         ],
     )
     def test_weights_not_allowed(self, kind, weights, message):

@@ -200,8 +200,14 @@ class TestErrors:
         ("options", "message"),
         [
             ({"num_negatives": 0}, "num_negatives = 0 is not allowed. Expected 1 or more"),
-            ({"distribution": [1.0, -1.0]}, "distribution: no label may have less than 0, and one must have more"),
-            ({"distribution": [0.0, 0.0]}, "distribution: no label may have less than 0, and one must have more"),
+            (
+                {"distribution": [1.0, -1.0]},
+                "distribution has a number below 0, or none above 0. Expected 0 or more per label, not all 0",
+            ),
+            (
+                {"distribution": [0.0, 0.0]},
+                "distribution has a number below 0, or none above 0. Expected 0 or more per label, not all 0",
+            ),
             ({"distribution": [math.nan]}, "distribution: label 0 has nan. Expected finite numbers"),
             ({"reduction": "rows"}, "reduction = 'rows' is not allowed."),
         ],

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import FocalLoss, SoftmaxLoss, triton
+from hyperfocal.losses.focal import focal_with_slope
 from hyperfocal.losses.options import REDUCTIONS
-from hyperfocal.losses.terms import focal_with_slope
 from loss_cases import LOSSES, SHAPES, dense, far_and_near, fused, make, prior, value_and_gradients
 
 CUDA = torch.cuda.is_available()

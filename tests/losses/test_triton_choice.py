@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hyperfocal.errors import ConfigError
-from hyperfocal.losses import AsymmetricLoss, BCELoss, FocalLoss, SoftmaxLoss, backends, options, triton
+from hyperfocal.losses import AsymmetricLoss, BCELoss, FocalLoss, SoftmaxLoss, triton, walk
 from loss_cases import make
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed: no kernel compiled")
@@ -21,27 +21,27 @@ class TestChoice:
 
     @pytest.fixture(autouse=True)
     def nothing_said_yet(self, monkeypatch):
-        monkeypatch.setattr(options, "_said", set())
+        monkeypatch.setattr(walk, "_logged", set())
         monkeypatch.setattr(triton, "unavailable", triton.unavailable.__wrapped__)
 
     def test_auto_takes_it_on_a_gpu_where_it_can(self, monkeypatch, caplog):
         monkeypatch.setattr(triton, "unavailable", lambda device: "")
         losses = (BCELoss(), FocalLoss(), SoftmaxLoss(), AsymmetricLoss())
         with caplog.at_level(logging.INFO, logger="hyperfocal"):
-            chosen = [backends.choose("auto", loss, self.GPU) for loss in (*losses, *losses)]
+            chosen = [loss.choose_backend(self.GPU) for loss in (*losses, *losses)]
         assert chosen[:4] == ["triton", "triton", "triton", "chunked"]
         assert caplog.text.count("backend triton on cuda for FocalLoss (auto: Triton kernels)") == 1
         assert "no Triton kernels: it covers BCELoss, FocalLoss and SoftmaxLoss, not AsymmetricLoss" in caplog.text
 
     def test_auto_never_takes_it_on_cpu(self, monkeypatch):
         monkeypatch.setattr(triton, "unavailable", lambda device: "")
-        chosen = {backends.choose("auto", loss, torch.device("cpu")) for loss in (FocalLoss(), SoftmaxLoss())}
+        chosen = {loss.choose_backend(torch.device("cpu")) for loss in (FocalLoss(), SoftmaxLoss())}
         assert "triton" not in chosen
 
     def test_where_it_is_not_installed(self, monkeypatch, caplog):
         monkeypatch.setattr(triton, "find_spec", lambda name: None)
         with caplog.at_level(logging.INFO, logger="hyperfocal"):
-            assert backends.choose("auto", FocalLoss(), self.GPU) == "chunked"
+            assert FocalLoss().choose_backend(self.GPU) == "chunked"
         assert "no Triton kernels: triton is not installed" in caplog.text
         with pytest.raises(ConfigError, match="pip install triton"):
             FocalLoss(backend="triton")(*make("odd")[:4])

@@ -1,4 +1,4 @@
-"""Several processes that train one model together, as torchrun starts them; alone, everything here does nothing."""
+"""Data-parallel training by several processes, started by torchrun; with one process, every function does nothing."""
 
 from hyperfocal.distributed.collectives import (
     all_gather,
@@ -6,11 +6,12 @@ from hyperfocal.distributed.collectives import (
     any_process,
     from_first,
     gather_objects,
+    gather_rows,
     on_first,
     refuse_different,
+    sum_gradients,
     sum_number,
 )
-from hyperfocal.distributed.gradients import gather_rows, sum_gradients
 from hyperfocal.distributed.group import (
     is_first,
     local_processes,
