@@ -1,6 +1,6 @@
 """Trainings that several processes and one alone take, step by step; as a program, run by torchrun.
 
-python -m torch.distributed.run --standalone --nproc-per-node 2 tests/distributed_cases.py OUT CASE ...
+python -m torch.distributed.run --standalone --nproc-per-node 2 tests/cases/distributed_cases.py OUT CASE ...
 """
 
 import os

@@ -39,7 +39,7 @@ class Scores:
     """The logits of one batch: of the positives and of the drawn labels.
 
     Attributes:
-        right: (P,) logits of the positives.
+        positive: (P,) logits of the positives.
         rows: (P,) int64, the example of each positive.
         share: (P,) weight of each positive / number of positives of its example; 0 for a masked positive.
         drawn: (B, N) logits of the drawn labels, -inf for one that does not count.
@@ -47,7 +47,7 @@ class Scores:
         num_labels: L.
     """
 
-    right: Tensor
+    positive: Tensor
     rows: Tensor
     share: Tensor
     drawn: Tensor
@@ -132,35 +132,35 @@ class SampledLoss(FusedLoss):
             check_finite(hidden=hidden, weight=weight, bias=bias)
         labels, mask = labels.to(hidden.device), None if mask is None else mask.to(hidden.device)
         ids = _drawn_by(self, hidden, len(weight))
-        pairs = hidden.index_select(0, labels.rows), weight.index_select(0, labels.indices)
-        right = (pairs[0].float() * pairs[1] if hidden.dtype != torch.float64 else pairs[0] * pairs[1]).sum(1)
-        right = right if bias is None else right + bias[labels.indices]
+        left, right = hidden.index_select(0, labels.rows), weight.index_select(0, labels.indices)
+        positive = (left.float() * right if hidden.dtype != torch.float64 else left * right).sum(1)
+        positive = positive if bias is None else positive + bias[labels.indices]
         drawn = functional.linear(hidden, weight.index_select(0, ids), None if bias is None else bias[ids])
-        return self._reduced(right, drawn, ids, labels, mask)
+        return self._reduce(positive, drawn, ids, labels, mask)
 
     def compute_dense(self, logits: Tensor, labels: SparseLabels, mask: SparseLabels | None) -> Tensor:
         """Return the loss over the positives and the drawn labels, from checked (B, L) logits."""
         ids = _drawn_by(self, logits, labels.num_labels)
-        return self._reduced(logits[labels.rows, labels.indices], logits[:, ids], ids, labels, mask)
+        return self._reduce(logits[labels.rows, labels.indices], logits[:, ids], ids, labels, mask)
 
-    def _reduced(
-        self, right: Tensor, drawn: Tensor, ids: Tensor, labels: SparseLabels, mask: SparseLabels | None
+    def _reduce(
+        self, positive: Tensor, drawn: Tensor, ids: Tensor, labels: SparseLabels, mask: SparseLabels | None
     ) -> Tensor:
         exact = torch.promote_types(drawn.dtype, torch.float32)
-        right, drawn = right.to(exact), drawn.to(exact)
-        counted, hits = torch.ones_like(right), labels.holds(ids)
+        positive, drawn = positive.to(exact), drawn.to(exact)
+        counted, hits = torch.ones_like(positive), labels.holds(ids)
         terms = torch.full_like(labels.lengths, labels.num_labels)
         if mask is not None:
             counted, hits, terms = (~labels.among(mask)).to(exact), hits | mask.holds(ids), terms - mask.lengths
-            right = right.masked_fill(counted == 0, 0)
-        positives = counted.new_zeros(len(labels)).index_add(0, labels.rows, counted)
-        share = counted / positives.clamp(min=1)[labels.rows]
+            positive = positive.masked_fill(counted == 0, 0)
+        counts = counted.new_zeros(len(labels)).index_add(0, labels.rows, counted)
+        share = counted / counts.clamp(min=1)[labels.rows]
         if self.positive_weight is not None:
             share = share * self.positive_weight.to(share)[labels.indices]
-        drawn = drawn.masked_fill(hits | (positives == 0)[:, None], -torch.inf)
-        scores = {"right": right, "rows": labels.rows, "share": share, "drawn": drawn, "ids": ids}
+        drawn = drawn.masked_fill(hits | (counts == 0)[:, None], -torch.inf)
+        scores = {"positive": positive, "rows": labels.rows, "share": share, "drawn": drawn, "ids": ids}
         rows = self.row_losses(Scores(**scores, num_labels=labels.num_labels))
-        rows = rows * scale_of(positives, terms, self.options, exact)
+        rows = rows * scale_of(counts, terms, self.options, exact)
         return rows if self.reduction == "none" else rows.sum()
 
 
@@ -198,7 +198,7 @@ class SampledSoftmaxLoss(SampledLoss):
             drawn = drawn - torch.log(self.num_negatives * self.probabilities.to(drawn)[scores.ids])
         elif self.correction:
             drawn = drawn - math.log(self.num_negatives / scores.num_labels)
-        each = scores.share * functional.softplus(drawn.logsumexp(1)[scores.rows] - scores.right)
+        each = scores.share * functional.softplus(drawn.logsumexp(1)[scores.rows] - scores.positive)
         return each.new_zeros(len(drawn)).index_add(0, scores.rows, each)
 
 
@@ -235,8 +235,8 @@ class GBCELoss(SampledLoss):
         """Return the loss of positives and negatives of each row, divided by N + 1, (B,)."""
         rate = min(self.num_negatives / max(scores.num_labels - 1, 1), 1)
         power = rate * (self.t * (1 - 1 / rate) + 1 / rate)
-        right = scores.share * power * functional.softplus(-scores.right)
-        return functional.softplus(scores.drawn).sum(1).index_add(0, scores.rows, right) / (self.num_negatives + 1)
+        positive = scores.share * power * functional.softplus(-scores.positive)
+        return functional.softplus(scores.drawn).sum(1).index_add(0, scores.rows, positive) / (self.num_negatives + 1)
 
 
 def _probabilities(distribution: Tensor | Sequence[float] | None) -> Tensor | None:
