@@ -1,4 +1,4 @@
-"""What happens to several processes: one is killed, one falls silent, Ctrl-C, other data, a start that fails."""
+"""Failures of several processes: one is killed, one stops answering, Ctrl-C, different data, a start that fails."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def train(tmp_path_factory):
 
 
 def start(arguments, **environment):
-    """Start two processes by hand, as where there is no torchrun, and return them."""
+    """Start two processes without torchrun, and return them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
@@ -80,7 +80,7 @@ def test_one_is_killed_and_all_are_resumed(train, tmp_path):
     assert resumed.stdout.count("Run folder:") == 1  # one process prints
     fit[fit.index(run)] = whole
     assert launch(HYPERFOCAL, *fit).returncode == 0
-    assert weights(run) == weights(whole)  # with dropout, of which each process draws its own
+    assert weights(run) == weights(whole)  # with dropout, which each process draws separately
     assert RunFolder(run).verify() == {}
 
 
@@ -212,7 +212,7 @@ class TestAlone:
         monkeypatch.setattr("hyperfocal.machine.local_processes", lambda: 3)
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
         monkeypatch.setattr("hyperfocal.machine._quota", lambda: 100)
-        monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as torchrun sets it where nobody did
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")  # torchrun's default
         assert count_cores() == 2
         monkeypatch.setattr("torch.set_num_threads", lambda _: None)
         assert set_threads(0) == set_threads(5) == 2

@@ -28,7 +28,7 @@ def as_sets(labels: SparseLabels) -> list[set[int]]:
 
 
 class TestAgainstSets:
-    """A row is a Python set of label ids: whatever builds it, the same sets come out."""
+    """A row is a Python set of label ids: every constructor gives the same sets."""
 
     @quick
     @given(rows_of_labels())

@@ -1,4 +1,4 @@
-"""The fused call: values by hand, its place in autograd, its chunks, its log and its errors."""
+"""The fused call: values by hand, autograd, chunks, log and errors."""
 
 import logging
 import math
@@ -28,7 +28,7 @@ class TestValues:
         assert bias.grad.tolist() == pytest.approx([slope / divisor for slope in slopes])
 
     def test_weights_and_mask_by_hand(self):
-        """Of 10 terms label 2 of both rows and the positive (0, 4) do not count; positive 0 counts 3 times."""
+        """Of 10 terms, label 2 of both rows and the positive (0, 4) do not count; positive 0 counts 3 times."""
         labels = SparseLabels.from_lists([[0, 4], [4]], num_labels=5)
         mask = SparseLabels.from_lists([[2, 4], [2]], num_labels=5)
         hidden, weight, bias = torch.ones(2, 1), torch.zeros(5, 1), torch.zeros(5, requires_grad=True)
@@ -77,7 +77,7 @@ class TestAutograd:
         value.backward(retain_graph=True)
         first = [tensor.grad.clone() for tensor in (hidden, weight, bias)]
         for tensor in (hidden, weight, bias):
-            tensor.grad.zero_()  # must not reach what the graph keeps
+            tensor.grad.zero_()  # must not change the gradients that the graph keeps
         value.backward()
         assert all(map(torch.equal, first, [tensor.grad for tensor in (hidden, weight, bias)]))
 
@@ -189,19 +189,19 @@ class TestChunks:
 
 class TestLog:
     @pytest.fixture(autouse=True)
-    def nothing_said(self, monkeypatch):
+    def empty_log(self, monkeypatch):
         monkeypatch.setattr(walk, "_logged", set())
 
-    def test_backend_and_chunk_are_said_once(self, caplog):
+    def test_backend_and_chunk_are_logged_once(self, caplog):
         with caplog.at_level(logging.INFO, logger="hyperfocal"):
             for _ in range(2):
                 FocalLoss(backend="chunked")(*make("odd"))
         assert caplog.messages == [
             "losses: backend chunked on cpu for FocalLoss (asked for)",
-            "losses: a chunk holds 13 labels (5 rows a batch)",
+            "losses: a chunk holds 13 labels (5 rows per batch)",
         ]
 
-    def test_a_forced_backend_is_said_too(self, caplog):
+    def test_a_forced_backend_is_logged_too(self, caplog):
         with caplog.at_level(logging.INFO, logger="hyperfocal"):
             FocalLoss(backend="reference")(*make("odd"))
         assert caplog.messages == ["losses: backend reference (asked for)"]

@@ -1,4 +1,4 @@
-"""The compiled pass against float64 maths, and what happens where it cannot be had."""
+"""The compiled pass against float64 maths, and the choice of the backend if it is not available."""
 
 import logging
 import subprocess
@@ -50,7 +50,7 @@ class TestPass:
 
     @pytest.mark.parametrize("gamma", GAMMAS)
     @pytest.mark.parametrize("place", [0, 15, 16, 19])
-    def test_what_is_not_a_number_stays_so(self, gamma, place):
+    def test_nan_stays_nan(self, gamma, place):
         logits = torch.zeros(2, 20)
         logits[1, place] = torch.nan
         rows = native.focal_pass_(logits, torch.zeros(30_000), FocalTerms(gamma), 0, nothing(2))
@@ -124,7 +124,7 @@ class TestChoice:
     CPU = torch.device("cpu")
 
     @pytest.fixture(autouse=True)
-    def nothing_said_yet(self, monkeypatch):
+    def empty_log(self, monkeypatch):
         monkeypatch.setattr(walk, "_logged", set())
 
     @needs_compiler
@@ -142,7 +142,7 @@ class TestChoice:
 
         assert Doubled().choose_backend(self.CPU) == "chunked"
 
-    def test_asking_for_what_cannot_be_had_is_an_error(self):
+    def test_asking_for_an_unavailable_backend_is_an_error(self):
         with pytest.raises(ConfigError, match="it covers BCELoss and FocalLoss, not AsymmetricLoss"):
             AsymmetricLoss(backend="native")(*make("odd")[:4])
 
@@ -155,7 +155,7 @@ class TestChoice:
         ],
     )
     def test_without_a_compiler_it_is_plain_torch(self, tmp_path, variables, reason):
-        """In a process of its own, with an empty cache folder."""
+        """In a separate process, with an empty cache folder."""
         code = (
             "import torch\nfrom hyperfocal.losses import FocalLoss, native\n"
             "from hyperfocal.labels import SparseLabels\n"

@@ -1,4 +1,4 @@
-"""When the Triton kernels are chosen, what happens where they cannot be had, and whether they compile."""
+"""The choice of the Triton kernels, the errors if they are not available, and their compilation."""
 
 import logging
 import subprocess
@@ -20,7 +20,7 @@ class TestChoice:
     GPU = torch.device("cuda")
 
     @pytest.fixture(autouse=True)
-    def nothing_said_yet(self, monkeypatch):
+    def empty_log(self, monkeypatch):
         monkeypatch.setattr(walk, "_logged", set())
         monkeypatch.setattr(triton, "unavailable", triton.unavailable.__wrapped__)
 
@@ -82,7 +82,7 @@ def test_on_cpu_a_loss_is_computed_without_importing_triton():
 @needs_triton
 @pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.slow), 90])
 def test_every_kernel_compiles_for_a_gpu(tmp_path, capability):
-    """For which no GPU is needed, but a process in which Triton does not interpret."""
+    """This needs no GPU, but a process in which Triton does not interpret."""
     script = Path(__file__).with_name("compile_triton.py")
     environment = {"PYTHONPATH": ":".join(sys.path), "TRITON_CACHE_DIR": str(tmp_path), "PATH": "/usr/bin:/bin"}
     result = subprocess.run(

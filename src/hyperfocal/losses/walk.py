@@ -85,7 +85,7 @@ class Walk:
         self.problem = problem
         size = problem.chunk_labels or chunk_size(len(hidden), len(weight), hidden.device)
         size = min(size, max(len(weight), 1))
-        log_once(f"chunk {hidden.device.type}", f"a chunk holds {size:,} labels ({len(hidden):,} rows a batch)")
+        log_once(f"chunk {hidden.device.type}", f"a chunk holds {size:,} labels ({len(hidden):,} rows per batch)")
         self.size = size
         self.spans = [slice(start, min(start + size, len(weight))) for start in range(0, len(weight), size)]
         self.exact = scale.dtype  # of everything except matrix products
