@@ -15,8 +15,7 @@ from click.testing import CliRunner
 
 from distributed_cases import launch, log
 from hyperfocal.cli import main
-from hyperfocal.distributed import is_first, processes, rank, world_size
-from hyperfocal.distributed.group import lost_contact
+from hyperfocal.distributed import is_first, lost_contact, processes, rank, world_size
 from hyperfocal.errors import ConfigError, TrainingError
 from hyperfocal.machine import count_cores, set_threads
 from hyperfocal.storage.run_folder import CHECKPOINT, MODEL, RunFolder
