@@ -1,4 +1,4 @@
-"""What happens to several processes: one is killed, one falls silent, Ctrl-C, other data, a start that fails."""
+"""Failures of several processes: one is killed, one stops answering, Ctrl-C, different data, a start that fails."""
 
 import json
 import os
@@ -15,8 +15,7 @@ from click.testing import CliRunner
 
 from distributed_cases import launch, log
 from hyperfocal.cli import main
-from hyperfocal.distributed import is_first, processes, rank, world_size
-from hyperfocal.distributed.group import lost_contact
+from hyperfocal.distributed import is_first, lost_contact, processes, rank, world_size
 from hyperfocal.errors import ConfigError, TrainingError
 from hyperfocal.machine import count_cores, set_threads
 from hyperfocal.storage.run_folder import CHECKPOINT, MODEL, RunFolder
@@ -35,7 +34,7 @@ def train(tmp_path_factory):
 
 
 def start(arguments, **environment):
-    """Start two processes by hand, as where there is no torchrun, and return them."""
+    """Start two processes without torchrun, and return them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
@@ -71,8 +70,8 @@ def test_one_is_killed_and_all_are_resumed(train, tmp_path):
     _, errors = first.communicate(timeout=120)
     second.communicate()
     assert first.returncode == 2
-    assert "error: process 0 of 2 lost contact with another one" in errors
-    assert "start all processes again, with --resume" in errors
+    assert "error: process 0 of 2 lost contact with another process" in errors
+    assert "start all processes again with --resume" in errors
     _, state = RunFolder(run).read_checkpoint()
     assert 0 <= state["epoch"] < EPOCHS
     resumed = launch(HYPERFOCAL, *fit, "--resume")
@@ -80,7 +79,7 @@ def test_one_is_killed_and_all_are_resumed(train, tmp_path):
     assert resumed.stdout.count("Run folder:") == 1  # one process prints
     fit[fit.index(run)] = whole
     assert launch(HYPERFOCAL, *fit).returncode == 0
-    assert weights(run) == weights(whole)  # with dropout, of which each process draws its own
+    assert weights(run) == weights(whole)  # with dropout, which each process draws separately
     assert RunFolder(run).verify() == {}
 
 
@@ -96,7 +95,7 @@ def test_one_falls_silent(train, tmp_path):
         second.kill()
         second.communicate()
     assert first.returncode == 2
-    assert "lost contact with another one" in errors
+    assert "lost contact with another process" in errors
 
 
 @pytest.mark.slow
@@ -120,7 +119,7 @@ def test_other_data_is_refused_in_all(train, tmp_path):
     for process in start(fits):
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 2
-        assert "error: process 1 has data other than process 0" in errors
+        assert "error: process 1 and process 0 have different data" in errors
     assert not (tmp_path / "run").exists()
 
 
@@ -159,7 +158,7 @@ class TestAlone:
         ("variables", "message"),
         [
             ({"WORLD_SIZE": "two"}, "WORLD_SIZE = 'two' is not allowed"),
-            ({"WORLD_SIZE": "2"}, "RANK = '' is not allowed in a process of several. Expected a whole number"),
+            ({"WORLD_SIZE": "2"}, "RANK = '' is not allowed with several processes. Expected a whole number"),
             ({"WORLD_SIZE": "2", "RANK": "0"}, "WORLD_SIZE = 2, but MASTER_ADDR is not set"),
         ],
     )
@@ -212,7 +211,7 @@ class TestAlone:
         monkeypatch.setattr("hyperfocal.machine.local_processes", lambda: 3)
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
         monkeypatch.setattr("hyperfocal.machine._quota", lambda: 100)
-        monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as torchrun sets it where nobody did
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")  # torchrun's default
         assert count_cores() == 2
         monkeypatch.setattr("torch.set_num_threads", lambda _: None)
         assert set_threads(0) == set_threads(5) == 2
@@ -226,6 +225,6 @@ def test_an_error_of_this_process_is_no_lost_contact(error):
     with pytest.raises(type(error)) as caught, lost_contact():
         raise error
     assert caught.value is error
-    said = r"process 0 of 1 lost contact with another one \(Connection closed\)"
+    said = r"process 0 of 1 lost contact with another process \(Connection closed\)"
     with pytest.raises(TrainingError, match=said), lost_contact():
         raise RuntimeError("Connection closed")

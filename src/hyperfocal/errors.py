@@ -1,13 +1,13 @@
 """Every error that hyperfocal raises on purpose.
 
-    HyperfocalError              anything below; the command line prints it and exits with 2
-    ├── DataError                a file, table or value that was handed in is wrong
-    │   └── LeakError            a user stands in two parts of a split
+    HyperfocalError              any error below; the command line prints it and exits with 2
+    ├── DataError                a file, a table or a value that was passed in is wrong
+    │   └── LeakError            a user is in two parts of a split
     ├── ConfigError              a recipe, a setting or an argument is wrong
     ├── RunError                 a run folder is missing, damaged, taken or cannot be written
-    └── TrainingError            training cannot go on: the loss is no number, or another process is gone
+    └── TrainingError            training cannot continue: the loss is not a number, or another process has ended
 
-A message says what was wrong, the value received, what is allowed, and the next step.
+A message gives the problem, the value received, the allowed values, and the next step.
 """
 
 from difflib import get_close_matches
@@ -18,11 +18,11 @@ class HyperfocalError(Exception):
 
 
 class DataError(HyperfocalError, ValueError):
-    """A file, table or value that was handed in is wrong."""
+    """A file, a table or a value that was passed in is wrong."""
 
 
 class LeakError(DataError):
-    """A user stands in two parts of a split."""
+    """A user is in two parts of a split."""
 
 
 class ConfigError(HyperfocalError, ValueError):
@@ -34,11 +34,11 @@ class RunError(HyperfocalError):
 
 
 class TrainingError(HyperfocalError):
-    """Training cannot go on: the loss is no longer a number, or another one of several processes is gone."""
+    """Training cannot continue: the loss is not a number, or another process has ended."""
 
 
 def did_you_mean(name: str, allowed: list[str]) -> str:
-    """Return " Did you mean 'x'?" for the nearest allowed name, or "" when none is near.
+    """Return " Did you mean 'x'?" for the nearest allowed name, or "" if no name is near.
 
     >>> did_you_mean("gama", ["gamma", "alpha"])
     " Did you mean 'gamma'?"

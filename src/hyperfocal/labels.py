@@ -1,4 +1,4 @@
-"""SparseLabels: which labels are right for each example, without a B x L matrix."""
+"""SparseLabels, the positive labels of each example without a B x L matrix."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SparseLabels:
     Build it with `from_lists`, `from_scipy`, `from_padded` or `from_csr`, which check and clean.
 
     Attributes:
-        indptr: (B + 1,) int64, row pointers: starts at 0, never falls, ends at the number of positives.
+        indptr: (B + 1,) int64, row pointers: starts at 0, never decreases, ends at the number of positives.
         indices: (P,) int64, label ids in [0, num_labels).
         num_labels: L.
     """
@@ -32,10 +32,10 @@ class SparseLabels:
 
     @classmethod
     def from_lists(cls, lists: Iterable[Sequence[int]], *, num_labels: int) -> SparseLabels:
-        """Build from one list of label ids an example.
+        """Build from one list of label ids per example.
 
         Raises:
-            DataError: a label id that is no integer or outside [0, num_labels), with its row.
+            DataError: a label id that is not an integer or is outside [0, num_labels), with its row.
 
         >>> SparseLabels.from_lists([[3, 1, 3], []], num_labels=4).to_dense().tolist()
         [[0.0, 1.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
@@ -50,12 +50,12 @@ class SparseLabels:
         csr = matrix.tocsr().copy()
         csr.sum_duplicates()
         csr.eliminate_zeros()
-        indptr, indices = (torch.from_numpy(part.astype("int64")) for part in (csr.indptr, csr.indices))
+        indptr, indices = (torch.from_numpy(array.astype("int64")) for array in (csr.indptr, csr.indices))
         return cls.from_csr(indptr, indices, num_labels=csr.shape[1])
 
     @classmethod
     def from_dense(cls, dense: Tensor) -> SparseLabels:
-        """Build from a (B, L) tensor: what is not 0 or False is a label."""
+        """Build from a (B, L) tensor, in which every number except 0 or False is a label."""
         rows, labels = dense.nonzero().unbind(1)
         indptr = torch.searchsorted(rows, torch.arange(len(dense) + 1, device=rows.device))
         return cls(indptr, labels, dense.shape[1])
@@ -70,16 +70,16 @@ class SparseLabels:
         if ids.ndim != 2 or not _is_integer(ids):
             raise DataError(f"padded labels: expected a (B, N) integer tensor, got {tuple(ids.shape)} {ids.dtype}")
         ids = ids.long()  # first: 255 in uint8 equals -1
-        kept = ids != padding
-        return cls.from_csr(_pointers(kept.sum(1)), ids[kept], num_labels=num_labels)
+        real = ids != padding
+        return cls.from_csr(row_pointers(real.sum(1)), ids[real], num_labels=num_labels)
 
     @classmethod
     def from_csr(cls, indptr: Tensor, indices: Tensor, *, num_labels: int) -> SparseLabels:
         """Build from row pointers and label ids; duplicates in a row become one positive.
 
         Raises:
-            DataError: pointers that do not start at 0, fall, or do not end at len(indices); a label
-                id outside [0, num_labels), both with the row; tensors that hold no integers or are
+            DataError: pointers that do not start at 0, decrease, or do not end at len(indices); a label
+                id outside [0, num_labels), both with the row; tensors that do not hold integers or are
                 not one-dimensional; num_labels below 0.
         """
         _check_csr(indptr, indices, num_labels)
@@ -89,12 +89,12 @@ class SparseLabels:
         if len(outside):
             first = int(outside[0])
             raise DataError(
-                f"labels: row {int(rows[first])} has label id {int(indices[first])}; "
-                f"allowed are 0 to {num_labels - 1} (num_labels={num_labels})"
+                f"labels: row {int(rows[first])} has label id {int(indices[first])}. "
+                f"Expected 0 to {num_labels - 1} (num_labels={num_labels})"
             )
         keys = torch.unique(rows * num_labels + indices)  # sorted: by row, then by label
         counts = torch.bincount(keys // max(num_labels, 1), minlength=len(indptr) - 1)
-        return cls(_pointers(counts), keys % max(num_labels, 1), num_labels)
+        return cls(row_pointers(counts), keys % max(num_labels, 1), num_labels)
 
     def __len__(self) -> int:
         """Return B, the number of examples."""
@@ -128,36 +128,36 @@ class SparseLabels:
         """Return the labels of the given examples ((N,) integers in [0, B)), in that order and without a loop.
 
         Raises:
-            DataError: examples that are no integers, or outside [0, B).
+            DataError: examples that are not integers, or are outside [0, B).
         """
         examples = self._checked(examples)
         starts = self.indptr[examples]
         lengths = self.indptr[examples + 1] - starts
-        indptr = _pointers(lengths)
+        indptr = row_pointers(lengths)
         offsets = torch.repeat_interleave(starts - indptr[:-1], lengths)
         places = offsets + torch.arange(int(indptr[-1]), device=offsets.device)
         return SparseLabels(indptr, self.indices[places], self.num_labels)
 
     def followed_by(self, others: SparseLabels) -> SparseLabels:
-        """Return the labels of these examples, and after them of the others, over the same L labels."""
+        """Return the labels of these examples followed by the labels of the others, over the same L labels."""
         indptr = torch.cat([self.indptr, others.indptr[1:] + self.indptr[-1]])
         return SparseLabels(indptr, torch.cat([self.indices, others.indices]), self.num_labels)
 
     def without(self, others: SparseLabels) -> SparseLabels:
-        """Return the pairs that are not among `others`, of the same B examples and L labels."""
-        kept = ~self.among(others)
-        lengths = torch.bincount(self.rows[kept], minlength=len(self))
-        return SparseLabels(_pointers(lengths), self.indices[kept], self.num_labels)
+        """Return the pairs that are not among `others`, which has the same B examples and L labels."""
+        rest = ~self.among(others)
+        lengths = torch.bincount(self.rows[rest], minlength=len(self))
+        return SparseLabels(row_pointers(lengths), self.indices[rest], self.num_labels)
 
     def among(self, others: SparseLabels) -> Tensor:
-        """Return (P,) bool: which pairs also stand in `others`, of the same B examples and L labels."""
+        """Return (P,) bool: whether each pair is also in `others`, which has the same B examples and L labels."""
         return torch.isin(self.keys, others.keys, assume_unique=True)
 
     def holds(self, ids: Tensor) -> Tensor:
         """Return (B, N) bool: whether each of N label ids ((N,) int64) is a label of each example."""
         rows = torch.arange(len(self), device=ids.device)[:, None]
         wanted = rows * self.num_labels + ids
-        keys = torch.cat([self.keys, self.keys.new_full((1,), len(self) * self.num_labels)])  # an end to compare with
+        keys = torch.cat([self.keys, self.keys.new_full((1,), len(self) * self.num_labels)])  # a sentinel
         return keys[torch.searchsorted(keys, wanted)] == wanted
 
     def to(self, device: torch.device | str) -> SparseLabels:
@@ -175,7 +175,7 @@ class SparseLabels:
             raise DataError(f"examples: expected (N,) integers, got {tuple(examples.shape)} {examples.dtype}")
         outside = examples[(examples < 0) | (examples >= len(self))]
         if len(outside):
-            raise DataError(f"examples: {int(outside[0])} is none of the {len(self)} examples; the first is 0")
+            raise DataError(f"examples: {int(outside[0])} is not allowed. Expected 0 or more and below {len(self)}")
         return examples.long()
 
 
@@ -184,21 +184,22 @@ def _is_integer(tensor: Tensor) -> bool:
 
 
 def _ids(rows: list[list[int]]) -> Tensor:
-    """Return the ids of all rows in one tensor; whatever is no integer is an error with its row."""
+    """Return the ids of all rows in one tensor; raise DataError, with the row, for an id that is not an integer."""
     flat = [label for row in rows for label in row]
     if flat and np.asarray(flat).dtype.kind not in "iu":
         wrong = ((number, label) for number, row in enumerate(rows) for label in row)
         row, label = next(pair for pair in wrong if np.asarray(pair[1]).dtype.kind not in "iu")
-        raise DataError(f"labels: row {row} has label id {label!r}; expected an integer. Number the labels first")
+        raise DataError(f"labels: row {row} has label id {label!r}. Expected an integer: number the labels first")
     return torch.tensor(flat, dtype=torch.int64)
 
 
 def _rows(indptr: Tensor, num_ids: int) -> Tensor:
     places = torch.arange(num_ids, device=indptr.device)
-    return torch.searchsorted(indptr, places, right=True) - 1  # repeat_interleave starts threads even for a few
+    return torch.searchsorted(indptr, places, right=True) - 1  # repeat_interleave starts threads even for a few ids
 
 
-def _pointers(lengths: Tensor) -> Tensor:
+def row_pointers(lengths: Tensor) -> Tensor:
+    """Return the (B + 1,) row pointers of rows with the given lengths, (B,) int64."""
     return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
 
 
@@ -211,8 +212,8 @@ def _check_csr(indptr: Tensor, indices: Tensor, num_labels: int) -> None:
         raise DataError(f"labels: label ids must be one-dimensional, got {tuple(indices.shape)}")
     if not _is_integer(indptr) or (len(indices) and not _is_integer(indices)):
         raise DataError(f"labels: expected integers, got row pointers {indptr.dtype} and label ids {indices.dtype}")
-    falls = (indptr.diff() < 0).nonzero()
-    if len(falls):
-        raise DataError(f"labels: row pointers fall at row {int(falls[0])}; they must never fall")
+    drops = (indptr.diff() < 0).nonzero()
+    if len(drops):
+        raise DataError(f"labels: row pointers decrease at row {int(drops[0])}. Expected pointers that never decrease")
     if int(indptr[-1]) != len(indices):
         raise DataError(f"labels: the last row pointer is {int(indptr[-1])} but there are {len(indices)} label ids")

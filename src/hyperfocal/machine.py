@@ -1,4 +1,4 @@
-"""What this process may use of its machine: cores, threads and the device."""
+"""Cores, threads and the device that this process may use."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ CPU_SHARE = Path("/sys/fs/cgroup/cpu.max")  # of a container
 
 
 def training_device(asked: str = "auto") -> str:
-    """Return "cpu" or "cuda"; "auto" is cuda where torch sees such a device.
+    """Return "cpu" or "cuda"; "auto" is cuda if torch sees a CUDA device.
 
     Raises:
         ConfigError: cuda was asked for and there is none.
     """
-    found = torch.cuda.is_available()
-    if asked == "cuda" and not found:
+    available = torch.cuda.is_available()
+    if asked == "cuda" and not available:
         raise ConfigError("train.device = 'cuda' is not allowed: torch sees no CUDA device here. Expected auto or cpu")
-    return "cuda" if found and asked != "cpu" else "cpu"
+    return "cuda" if available and asked != "cpu" else "cpu"
 
 
 def set_threads(asked: int) -> int:
-    """Let torch use that many CPU threads, never more than this process has cores; return how many.
+    """Set the number of CPU threads of torch, at most one per core of this process, and return it.
 
-    0 asks for as many as the variable OMP_NUM_THREADS says, else one a core. A container's share counts as cores.
+    0 means OMP_NUM_THREADS, or one per core without this variable; see `count_cores`.
     """
     threads = min(asked or allowed_threads(), count_cores())
     torch.set_num_threads(threads)
@@ -37,9 +37,9 @@ def set_threads(asked: int) -> int:
 
 
 def allowed_threads() -> int:
-    """Return how many threads the variable OMP_NUM_THREADS allows, never more than the cores; without it the cores.
+    """Return the variable OMP_NUM_THREADS, at most the number of cores; without the variable the number of cores.
 
-    A 1 in one of several processes of this machine is torchrun's own default and says nothing.
+    In one of several processes on this machine, 1 is torchrun's default and is ignored.
     """
     allowed, cores = os.environ.get("OMP_NUM_THREADS", ""), count_cores()
     if local_processes() > 1 and allowed == "1":
@@ -48,18 +48,15 @@ def allowed_threads() -> int:
 
 
 def count_cores() -> int:
-    """Return the cores that this process may use, its share of them beside others that train the same model.
-
-    A container's share counts as cores.
-    """
+    """Return the number of cores for this process: those of the container or machine, divided by its processes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(min(cores, _quota()) // local_processes(), 1)
 
 
 def _quota() -> int:
-    """Return the processors that a container's share amounts to, at least 1; without a limit a large number."""
+    """Return the CPU limit of the container in cores, at least 1; without a limit a large number."""
     try:
-        share, period = CPU_SHARE.read_text().split()
-        return max(int(share) // int(period), 1)
-    except (OSError, ValueError):  # no container, or "max"
+        quota, period = CPU_SHARE.read_text().split()
+        return max(int(quota) // int(period), 1)
+    except (OSError, ValueError):  # not a container, or "max"
         return sys.maxsize

@@ -1,4 +1,4 @@
-"""Sequences: what each user did, as item numbers in time order, in one flat array."""
+"""Sequences, the item numbers of each user in time order, in one flat array."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hyperfocal.labels import SparseLabels
+from hyperfocal.labels import SparseLabels, row_pointers
 
 
 @dataclass(frozen=True, eq=False)
 class Sequences:
     """The item numbers of U users, oldest first.
 
-    User u did `items[offsets[u]:offsets[u + 1]]`. Unlike SparseLabels, order and repeats count.
+    The items of user u are `items[offsets[u]:offsets[u + 1]]`. Unlike in SparseLabels, order and repeats count.
 
     Attributes:
-        items: (N,) int64, item numbers in [0, num_items); int32 where they are mapped from a file.
+        items: (N,) int64, item numbers in [0, num_items); int32 if they are mapped from a file.
         offsets: (U + 1,) int64, starts at 0 and ends at N.
         num_items: size of the catalogue.
     """
@@ -31,7 +31,7 @@ class Sequences:
 
     @classmethod
     def empty(cls, num_items: int) -> Sequences:
-        """Return the sequences of no user."""
+        """Return the sequences of zero users."""
         return cls(torch.empty(0, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), num_items)
 
     def __len__(self) -> int:
@@ -46,7 +46,7 @@ class Sequences:
     @property
     def users(self) -> Tensor:
         """Return (N,) int64, the user of each item."""
-        return torch.from_numpy(np.repeat(np.arange(len(self)), self.lengths.numpy()))  # torch starts threads for it
+        return torch.from_numpy(np.repeat(np.arange(len(self)), self.lengths.numpy()))  # torch would start threads
 
     def block(self, start: int, stop: int) -> Sequences:
         """Return users start to stop - 1."""
@@ -57,22 +57,21 @@ class Sequences:
     def select(self, users: Tensor) -> Sequences:
         """Return the sequences of the given users ((V,) int64), in that order."""
         lengths = self.lengths[users]
-        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+        offsets = row_pointers(lengths)
         shifts = self.offsets[users] - offsets[:-1]
         places = torch.from_numpy(np.repeat(shifts.numpy(), lengths.numpy())) + torch.arange(int(offsets[-1]))
         return Sequences(self.items[places], offsets, self.num_items)
 
     def first(self, counts: Tensor) -> Sequences:
-        """Return each user's oldest items, as many as (U,) int64 `counts` says."""
+        """Return the oldest items of each user, `counts` ((U,) int64) of them."""
         owners = self.users
-        kept = torch.arange(len(self.items)) - self.offsets[owners] < counts[owners]
-        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
-        return Sequences(self.items[kept], offsets, self.num_items)
+        early = torch.arange(len(self.items)) - self.offsets[owners] < counts[owners]
+        return Sequences(self.items[early], row_pointers(counts), self.num_items)
 
     def last(self, count: int) -> Tensor:
         """Return (U, count) int64: each user's newest items, newest last.
 
-        Short histories are filled from the left with `num_items`, the padding id, which is no item.
+        Short histories are padded on the left with `num_items`, which is not an item.
         """
         places = self.offsets[1:, None] + torch.arange(-count, 0)  # (U, count)
         inside = places >= self.offsets[:-1, None]
@@ -81,15 +80,15 @@ class Sequences:
         return torch.where(inside, self.items[places.clamp(min=0)], self.num_items)
 
     def as_labels(self) -> SparseLabels:
-        """Return each user's distinct items, without their order."""
+        """Return the distinct items of each user, without their order."""
         return SparseLabels.from_csr(self.offsets, self.items, num_labels=self.num_items)
 
 
 def user_blocks(offsets: NDArray[np.int64], events: int) -> Iterator[slice]:
-    """Yield all users in blocks of about `events` events, a user never in two.
+    """Yield blocks of users with about `events` events each; no user is in two blocks.
 
     Args:
-        offsets: (U + 1,), as of `Sequences`.
+        offsets: (U + 1,), as in `Sequences`.
         events: 1 or more.
 
     >>> list(user_blocks(np.array([0, 3, 4, 9, 10]), 4))

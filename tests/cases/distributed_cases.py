@@ -1,6 +1,6 @@
-"""Trainings that several processes and one alone take, step by step; as a program, run by torchrun.
+"""Trainings to compare, step by step, between several processes and one; as a program, run by torchrun.
 
-python -m torch.distributed.run --standalone --nproc-per-node 2 tests/distributed_cases.py OUT CASE ...
+python -m torch.distributed.run --standalone --nproc-per-node 2 tests/cases/distributed_cases.py OUT CASE ...
 """
 
 import os
@@ -37,7 +37,7 @@ def log(users=1_400, items=40):
 
 
 class Recorder:
-    """Watches a training with a look at each step's loss."""
+    """A watcher of a training that records the loss of each step."""
 
     def __init__(self):
         self.losses, self._sum = [], 0.0
@@ -57,7 +57,7 @@ def recommend(**changes):
 
 
 def classify(*, sparse, documents=1_281, num_labels=12, **changes):
-    """Train a head over dense features, and sparse ones too: 6 steps an epoch, the last of one document."""
+    """Train a head over dense features, and sparse ones too: 6 steps per epoch, the last of one document."""
     generator = torch.Generator().manual_seed(0)
     dense = torch.randn(documents, 6, generator=generator).to(torch.get_default_dtype())
     truth = SparseLabels.from_dense(torch.rand(documents, num_labels, generator=generator) < 0.2)

@@ -1,4 +1,4 @@
-"""The losses and shapes that the conformance suite runs over, and how a loss is called."""
+"""The losses and shapes that the conformance suite runs over, and the calls of a loss."""
 
 import torch
 
@@ -111,12 +111,12 @@ def fused(loss, hidden, weight, bias, labels, mask=None):
 
 
 def dense(loss, hidden, weight, bias, labels, mask=None):
-    """Return the same loss the plain way: all logits at once, gradients by autograd."""
+    """Return the loss from all logits at once, with gradients by autograd."""
     return loss.from_logits(hidden @ weight.T + (0 if bias is None else bias), labels, mask)
 
 
 def value_and_gradients(call, loss, hidden, weight, bias, labels, mask=None):
-    """Return the loss, and the gradients of what needs one; of a loss a row, those of a weighted sum."""
+    """Return the loss, and the gradients of the inputs that need one; for a loss per row, of a weighted sum."""
     value = call(loss, hidden, weight, bias, labels, mask)
     inputs = [tensor for tensor in (hidden, weight, bias) if tensor is not None and tensor.requires_grad]
     factors = 1 + torch.arange(value.numel(), dtype=value.dtype, device=value.device).reshape(value.shape)

@@ -1,6 +1,6 @@
-"""Compile every Triton kernel for one compute capability, in all its variants, and print how many there were.
+"""Compile every Triton kernel for one compute capability, in all its variants, and print the number of variants.
 
-A script of its own, because an environment variable turns all kernels of a process into interpreted ones:
+A separate script, because an environment variable makes all kernels of a process interpreted:
 
     python tests/losses/compile_triton.py 90
 """
@@ -11,7 +11,7 @@ from hyperfocal.losses.triton import BLOCK, PAIRS, TALL, WIDE
 
 INTEGERS = ("length", "count", "first", "batch")
 NUMBERS = ("weight", "temperature")
-ONE = {"length": 1, "count": 1, "first": 1}  # Triton makes a constant of an argument that is 1
+ONE = {"length": 1, "count": 1, "first": 1}  # Triton turns an argument that is 1 into a constant
 VARIANTS = [
     *[("focal_dense", {"gamma": gamma, "block": BLOCK}) for gamma in (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0)],
     ("focal_dense", {"gamma": 2.0, "length": 1, "block": BLOCK}),
@@ -25,7 +25,7 @@ VARIANTS = [
 
 
 def type_of(argument: str, kernel: str, dtype: str) -> str:
-    """Return Triton's name of an argument's type, where the product of a chunk is `dtype`."""
+    """Return Triton's name for the type of an argument, if the product of a chunk is `dtype`."""
     slopes = "fp32" if dtype == "fp16" else dtype
     if argument in INTEGERS or argument in NUMBERS:
         return "i32" if argument in INTEGERS else "fp32"
@@ -38,8 +38,8 @@ def type_of(argument: str, kernel: str, dtype: str) -> str:
 
 
 def compile_one(kernel: str, constants: dict[str, float], dtype: str, capability: int) -> None:
-    """Compile one kernel down to the GPU's own code."""
-    from triton.backends.compiler import GPUTarget  # here, because pytest imports this file to look for examples
+    """Compile one kernel down to the machine code of the GPU."""
+    from triton.backends.compiler import GPUTarget  # not at the top: pytest imports this file to look for examples
     from triton.compiler import ASTSource, compile
 
     from hyperfocal.losses import triton_kernels

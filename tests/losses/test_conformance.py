@@ -1,4 +1,4 @@
-"""What holds for every loss on every backend: one suite that a new loss or backend joins with one line."""
+"""Properties of every loss on every backend: one suite that a new loss or backend joins with one line."""
 
 import math
 
@@ -14,7 +14,7 @@ from loss_cases import LOSSES, SHAPES, dense, far_and_near, fused, make, value_a
 
 BACKENDS = ("reference", "chunked", "auto")
 EXACT = {name: build for name, build in LOSSES.items() if "detached" not in name}  # gradient = that of the value
-PLAIN = {name: build for name, build in LOSSES.items() if not list(build(1).buffers())}  # knows nothing of a label
+PLAIN = {name: build for name, build in LOSSES.items() if not list(build(1).buffers())}  # no number per label
 SEPARABLE = {name: build for name, build in LOSSES.items() if isinstance(build(1), SeparableLoss)}
 
 every_loss = pytest.mark.parametrize("build", LOSSES.values(), ids=LOSSES)
@@ -63,7 +63,7 @@ class TestEveryLossAndBackend:
 
 @every_loss
 class TestChunked:
-    """What the walk over label chunks must keep of dense maths."""
+    """Properties of dense maths that the walk over label chunks must keep."""
 
     def test_without_bias(self, build):
         hidden, weight, _, *sparse = make("odd")
@@ -130,7 +130,7 @@ class TestChunked:
 @every_loss
 class TestMask:
     def test_masked_logits_can_be_anything(self, build):
-        """Even not a number: neither value nor gradient knows them."""
+        """Not even NaN changes value or gradient."""
         hidden, weight, bias, labels, mask = make("odd")
         loss, ignored = build(13), mask.to_dense(torch.bool)
         logits = (hidden @ weight.T + bias).detach()

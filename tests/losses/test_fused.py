@@ -1,4 +1,4 @@
-"""The fused call: values by hand, its place in autograd, its chunks, its log and its errors."""
+"""The fused call: values by hand, autograd, chunks, log and errors."""
 
 import logging
 import math
@@ -8,7 +8,7 @@ import torch
 
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.labels import SparseLabels
-from hyperfocal.losses import BCELoss, FocalLoss, SeparableLoss, SoftmaxLoss, options, walk
+from hyperfocal.losses import BCELoss, FocalLoss, SeparableLoss, SoftmaxLoss, walk
 from loss_cases import LOSSES, Squared, dense, fused, make, value_and_gradients
 
 CPU = torch.device("cpu")
@@ -28,7 +28,7 @@ class TestValues:
         assert bias.grad.tolist() == pytest.approx([slope / divisor for slope in slopes])
 
     def test_weights_and_mask_by_hand(self):
-        """Of 10 terms label 2 of both rows and the positive (0, 4) do not count; positive 0 counts 3 times."""
+        """Of 10 terms, label 2 of both rows and the positive (0, 4) do not count; positive 0 counts 3 times."""
         labels = SparseLabels.from_lists([[0, 4], [4]], num_labels=5)
         mask = SparseLabels.from_lists([[2, 4], [2]], num_labels=5)
         hidden, weight, bias = torch.ones(2, 1), torch.zeros(5, 1), torch.zeros(5, requires_grad=True)
@@ -77,7 +77,7 @@ class TestAutograd:
         value.backward(retain_graph=True)
         first = [tensor.grad.clone() for tensor in (hidden, weight, bias)]
         for tensor in (hidden, weight, bias):
-            tensor.grad.zero_()  # must not reach what the graph keeps
+            tensor.grad.zero_()  # must not change the gradients that the graph keeps
         value.backward()
         assert all(map(torch.equal, first, [tensor.grad for tensor in (hidden, weight, bias)]))
 
@@ -139,7 +139,9 @@ class TestAutograd:
             def negative(self, logits):
                 return logits.mean()
 
-        with pytest.raises(ConfigError, match=r"Mean.negative gave \(\) for logits \(5, 13\). Expected one a logit"):
+        with pytest.raises(
+            ConfigError, match=r"Mean.negative gave \(\) for logits \(5, 13\). Expected one loss per logit"
+        ):
             Mean()(*make("odd"))
 
 
@@ -187,19 +189,19 @@ class TestChunks:
 
 class TestLog:
     @pytest.fixture(autouse=True)
-    def nothing_said(self, monkeypatch):
-        monkeypatch.setattr(options, "_said", set())
+    def empty_log(self, monkeypatch):
+        monkeypatch.setattr(walk, "_logged", set())
 
-    def test_backend_and_chunk_are_said_once(self, caplog):
+    def test_backend_and_chunk_are_logged_once(self, caplog):
         with caplog.at_level(logging.INFO, logger="hyperfocal"):
             for _ in range(2):
                 FocalLoss(backend="chunked")(*make("odd"))
         assert caplog.messages == [
             "losses: backend chunked on cpu for FocalLoss (asked for)",
-            "losses: a chunk holds 13 labels (5 rows a batch)",
+            "losses: a chunk holds 13 labels (5 rows per batch)",
         ]
 
-    def test_a_forced_backend_is_said_too(self, caplog):
+    def test_a_forced_backend_is_logged_too(self, caplog):
         with caplog.at_level(logging.INFO, logger="hyperfocal"):
             FocalLoss(backend="reference")(*make("odd"))
         assert caplog.messages == ["losses: backend reference (asked for)"]
@@ -309,7 +311,7 @@ class TestOptions:
             ([1.0, 0.0], "positive_weight: label 1 has 0.0. Expected numbers above 0"),
             ([-1.0, 1.0], "positive_weight: label 0 has -1.0. Expected numbers above 0"),
             ([1.0, math.inf], "positive_weight: label 1 has inf. Expected finite numbers"),
-            ([[1.0]], r"positive_weight is (1, 1). Expected one number a label, (L,)"),
+            ([[1.0]], r"positive_weight is (1, 1). Expected one number per label, (L,)"),
         ],
     )
     def test_weights_not_allowed(self, kind, weights, message):

@@ -1,4 +1,4 @@
-"""The compiled pass against float64 maths, and what happens where it cannot be had."""
+"""The compiled pass against float64 maths, and the choice of the backend if it is not available."""
 
 import logging
 import subprocess
@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from hyperfocal.errors import ConfigError
 from hyperfocal.labels import SparseLabels
-from hyperfocal.losses import AsymmetricLoss, FocalLoss, SoftmaxLoss, backends, native, options
-from hyperfocal.losses.terms import focal_with_slope
+from hyperfocal.losses import AsymmetricLoss, FocalLoss, SoftmaxLoss, native, walk
+from hyperfocal.losses.focal import focal_with_slope
+from hyperfocal.losses.terms import FocalTerms
 from loss_cases import make
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0, 2.5, 3.0, 4.0, 5.0)
@@ -31,7 +32,7 @@ class TestPass:
     def test_as_exact_as_float32_can_be(self, gamma):
         logits = torch.cat([torch.linspace(-100, 100, 20_001), torch.linspace(-1, 1, 2_003)])[None]
         slope = logits.clone()
-        rows = native.focal_pass_(slope, torch.zeros(30_000), native.FocalTerms(gamma, 0.75), 0, nothing(1))
+        rows = native.focal_pass_(slope, torch.zeros(30_000), FocalTerms(gamma, 0.75), 0, nothing(1))
         value, exact = focal_with_slope(logits.double(), gamma)
         near = torch.finfo(torch.float32).eps * (16 + 8 * gamma)
         torch.testing.assert_close(slope.double(), 0.75 * exact, rtol=near, atol=1e-36)
@@ -42,23 +43,23 @@ class TestPass:
     def test_any_shape(self, batch, length, gamma):
         logits = torch.randn(batch, length, generator=torch.Generator().manual_seed(0))
         slope = logits.clone()
-        rows = native.focal_pass_(slope, torch.zeros(30_000), native.FocalTerms(gamma), 0, nothing(batch))
+        rows = native.focal_pass_(slope, torch.zeros(30_000), FocalTerms(gamma), 0, nothing(batch))
         value, exact = focal_with_slope(logits.double(), gamma)
         torch.testing.assert_close(slope.double(), exact, rtol=1e-5, atol=1e-7)
         torch.testing.assert_close(rows.double(), value.sum(1), rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize("gamma", GAMMAS)
     @pytest.mark.parametrize("place", [0, 15, 16, 19])
-    def test_what_is_not_a_number_stays_so(self, gamma, place):
+    def test_nan_stays_nan(self, gamma, place):
         logits = torch.zeros(2, 20)
         logits[1, place] = torch.nan
-        rows = native.focal_pass_(logits, torch.zeros(30_000), native.FocalTerms(gamma), 0, nothing(2))
+        rows = native.focal_pass_(logits, torch.zeros(30_000), FocalTerms(gamma), 0, nothing(2))
         assert rows.isnan().tolist() == [False, True]
         assert logits.isnan().nonzero().tolist() == [[1, place]]
 
     def test_infinite_logits(self):
         logits = torch.tensor([[-torch.inf, 0.0], [torch.inf, 0.0]])
-        rows = native.focal_pass_(logits, torch.zeros(30_000), native.FocalTerms(0.0), 0, nothing(2))
+        rows = native.focal_pass_(logits, torch.zeros(30_000), FocalTerms(0.0), 0, nothing(2))
         assert rows.isinf().tolist() == [False, True]
         assert logits[0, 0].item() == pytest.approx(0, abs=1e-37)
 
@@ -72,7 +73,7 @@ class TestPass:
                 torch.set_num_threads(count)
                 slope = logits.clone()
                 results.append(
-                    (native.focal_pass_(slope, torch.zeros(30_000), native.FocalTerms(2.0), 0, nothing(300)), slope)
+                    (native.focal_pass_(slope, torch.zeros(30_000), FocalTerms(2.0), 0, nothing(300)), slope)
                 )
         finally:
             torch.set_num_threads(before)
@@ -123,27 +124,25 @@ class TestChoice:
     CPU = torch.device("cpu")
 
     @pytest.fixture(autouse=True)
-    def nothing_said_yet(self, monkeypatch):
-        monkeypatch.setattr(options, "_said", set())
+    def empty_log(self, monkeypatch):
+        monkeypatch.setattr(walk, "_logged", set())
 
     @needs_compiler
     def test_auto_takes_it_where_it_can(self, caplog):
         with caplog.at_level(logging.INFO, logger="hyperfocal"):
-            chosen = [
-                backends.choose("auto", loss, self.CPU) for loss in (FocalLoss(), AsymmetricLoss(), SoftmaxLoss())
-            ]
+            chosen = [loss.choose_backend(self.CPU) for loss in (FocalLoss(), AsymmetricLoss(), SoftmaxLoss())]
         assert chosen == ["native", "chunked", "chunked"]
         assert "it covers BCELoss and FocalLoss, not AsymmetricLoss" in caplog.text
-        assert backends.choose("auto", FocalLoss(), torch.device("meta")) == "chunked"
+        assert FocalLoss().choose_backend(torch.device("meta")) == "chunked"
 
     def test_a_subclass_with_another_negative_term_is_not_covered(self):
         class Doubled(FocalLoss):
             def negative(self, logits):
                 return 2 * super().negative(logits)
 
-        assert backends.choose("auto", Doubled(), self.CPU) == "chunked"
+        assert Doubled().choose_backend(self.CPU) == "chunked"
 
-    def test_asking_for_what_cannot_be_had_is_an_error(self):
+    def test_asking_for_an_unavailable_backend_is_an_error(self):
         with pytest.raises(ConfigError, match="it covers BCELoss and FocalLoss, not AsymmetricLoss"):
             AsymmetricLoss(backend="native")(*make("odd")[:4])
 
@@ -156,7 +155,7 @@ class TestChoice:
         ],
     )
     def test_without_a_compiler_it_is_plain_torch(self, tmp_path, variables, reason):
-        """In a process of its own, with an empty cache folder."""
+        """In a separate process, with an empty cache folder."""
         code = (
             "import torch\nfrom hyperfocal.losses import FocalLoss, native\n"
             "from hyperfocal.labels import SparseLabels\n"

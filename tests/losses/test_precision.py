@@ -16,7 +16,7 @@ every_half = pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], id
 @every_half
 class TestAutocast:
     def test_near_float32_and_gradients_have_the_dtype_of_their_input(self, build, half):
-        """As in training: hidden comes from a layer that autocast has made half, weight and bias are float32."""
+        """As in training: hidden is half, from a layer under autocast; weight and bias are float32."""
         *tensors, labels, mask = make("aligned", dtype=torch.float32)
         loss = build(16, chunk_labels=4)
         exact = value_and_gradients(fused, loss, *tensors, labels, mask)

@@ -1,4 +1,4 @@
-"""The sampled losses: with every label drawn they are the full ones; with few, unbiased, and blind to hits."""
+"""The sampled losses: the full losses if every label is drawn; with few draws unbiased, and hits do not count."""
 
 import math
 
@@ -57,7 +57,7 @@ class TestEveryLabelDrawn:
 
 class TestByHand:
     def test_several_positives_do_not_compete(self):
-        """Drawn: 2, 3 and twice 4. A row's positives and masked labels are none of its negatives."""
+        """Drawn: 2, 3 and twice 4. The positives and masked labels of a row are not its negatives."""
         inputs, ids = some_inputs(), [2, 3, 4, 4]
         z, loss = logits_of(*inputs), drawing(SampledSoftmaxLoss(4, reduction="none"), ids)
         expected = []
@@ -98,7 +98,7 @@ class TestByHand:
 class TestDraws:
     @pytest.mark.parametrize("distribution", [None, [8.0, 4.0, 2.0, 1.0, 1.0, 0.5]])
     def test_the_correction_makes_it_unbiased(self, distribution):
-        """With many draws the sum over them is near the sum over all labels, however they are drawn."""
+        """With many draws the sum over them is near the sum over all labels, for any distribution."""
         inputs, generator = some_inputs(), torch.Generator().manual_seed(0)
         loss = SampledSoftmaxLoss(200_000, distribution=distribution, generator=generator)
         assert loss(*inputs, SINGLE).item() == pytest.approx(SoftmaxLoss()(*inputs, SINGLE).item(), rel=0.01)
@@ -164,7 +164,7 @@ class TestCall:
         assert inputs[1].grad.any(1).nonzero().flatten().tolist() == [0, 1, 3, 7]
 
     def test_only_hits_and_no_positives(self, kind):
-        """A row whose every draw is a hit has no negatives, a row without positives no loss: no NaN comes of it."""
+        """A row whose draws are all hits has no negatives, and a row without positives no loss: neither gives NaN."""
         labels = SparseLabels.from_lists([[2], []], num_labels=6)
         inputs = some_inputs(batch=2)
         loss = drawing(kind(2, reduction="none"), [2, 2])
@@ -200,8 +200,14 @@ class TestErrors:
         ("options", "message"),
         [
             ({"num_negatives": 0}, "num_negatives = 0 is not allowed. Expected 1 or more"),
-            ({"distribution": [1.0, -1.0]}, "distribution: no label may have less than 0, and one must have more"),
-            ({"distribution": [0.0, 0.0]}, "distribution: no label may have less than 0, and one must have more"),
+            (
+                {"distribution": [1.0, -1.0]},
+                "distribution has a number below 0, or none above 0. Expected 0 or more per label, not all 0",
+            ),
+            (
+                {"distribution": [0.0, 0.0]},
+                "distribution has a number below 0, or none above 0. Expected 0 or more per label, not all 0",
+            ),
             ({"distribution": [math.nan]}, "distribution: label 0 has nan. Expected finite numbers"),
             ({"reduction": "rows"}, "reduction = 'rows' is not allowed."),
         ],

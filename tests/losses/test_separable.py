@@ -71,7 +71,7 @@ class TestValues:
         torch.testing.assert_close(BCELoss(reduction="none").from_logits(logits, labels), expected)
 
     def test_masked_bce_equals_torch(self):
-        """The mask as a weight of 0 on an element, and the mean over what is left."""
+        """The mask as a weight of 0 on an element, and the mean over the remaining elements."""
         logits, labels, dense = random_case()
         _, mask, ignored = random_case(seed=1)
         assert (ignored * dense).any()  # positives too

@@ -1,4 +1,4 @@
-"""A loss over labels dealt out over processes is the loss: value, gradients, and the best k of all labels."""
+"""A loss over labels that are partitioned over processes: value, gradients, and the best k of all labels."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ REDUCTIONS = ("positives", "batch", "mean", "sum")
 
 
 def check_loss(name, shape, masked, **options):
-    """Compare a loss over this process's labels with the same loss over all labels, in this very process."""
+    """Compare a loss over this process's labels with the same loss over all labels, in this process."""
     hidden, weight, bias, labels, mask = make(shape)
     mask = mask if masked else None
     whole = LOSSES[name](len(weight), **options)

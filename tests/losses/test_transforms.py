@@ -1,4 +1,4 @@
-"""The losses where torch transforms the program: torch.compile, torch.func, copies, DistributedDataParallel."""
+"""The losses under torch.compile, torch.func, copies and DistributedDataParallel."""
 
 import copy
 import pickle
@@ -25,7 +25,7 @@ every_case = pytest.mark.parametrize("build", CASES.values(), ids=CASES)
 
 
 def call(loss, hidden, weight, bias, labels, mask):
-    """Return twice the summed loss, with the draws of a sampled loss begun anew."""
+    """Return twice the summed loss, from the same draws of a sampled loss."""
     return 2 * loss(1 * hidden, weight, bias, labels, mask).sum()
 
 
@@ -43,7 +43,7 @@ class TestCompile:
         torch._dynamo.reset()
 
     def test_one_graph_and_the_same_numbers(self, build):
-        """Without a break in the caller; then for labels of another number, without a mask, and under autocast."""
+        """Without a break in the caller; then for another number of labels, without a mask, and under autocast."""
         hidden, weight, bias, labels, mask = make("odd", dtype=torch.float32)
         loss = build()
         compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
@@ -87,7 +87,7 @@ class TestFunc:
 
 @pytest.mark.parametrize("loss", [FocalLoss(), SoftmaxLoss()], ids=repr)
 def test_jacrev_of_a_scalar_loss(loss):
-    """Here the factor that comes from behind is a batch of vmap's, into which nobody can look."""
+    """Here the incoming gradient is a batch of vmap, whose numbers cannot be read."""
     *tensors, labels, mask = make("odd")
     _, *expected = value_and_gradients(dense, loss, *tensors, labels, mask)
     program = torch.func.jacrev(lambda *inputs: loss(*inputs, labels, mask), argnums=(0, 1, 2))
@@ -116,7 +116,7 @@ class TestCopies:
 
 
 def train_in_a_process(rank, folder):
-    """Take one step of half of the rows, and leave the gradients that DDP has averaged."""
+    """Go backward twice through half of the rows, and save the gradients that DDP has averaged."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     model = torch.nn.parallel.DistributedDataParallel(Model())
     data, labels = some_data()

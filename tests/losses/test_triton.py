@@ -1,6 +1,6 @@
 """The Triton kernels against plain torch and float64 maths.
 
-Where there is no GPU they run in Triton's interpreter, on CPU: the same arithmetic, but nothing of Triton's compiler.
+Without a GPU they run in Triton's interpreter, on CPU: the same arithmetic, but without Triton's compiler.
 """
 
 import os
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import FocalLoss, SoftmaxLoss, triton
+from hyperfocal.losses.focal import focal_with_slope
 from hyperfocal.losses.options import REDUCTIONS
-from hyperfocal.losses.terms import focal_with_slope
 from loss_cases import LOSSES, SHAPES, dense, far_and_near, fused, make, prior, value_and_gradients
 
 CUDA = torch.cuda.is_available()
@@ -32,7 +32,7 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
 def moved(tensors, dtype=torch.float32):
-    """Return leaves that need a gradient, where the kernels run."""
+    """Return leaves that need a gradient, on the device of the kernels."""
     return [tensor.detach().to(DEVICE, dtype).requires_grad_() for tensor in tensors]
 
 
@@ -212,12 +212,12 @@ def test_any_labels_mask_options_and_chunk(data):
 
 @needs_gpu
 class TestOnAGpu:
-    """What the interpreter cannot show: that the kernels compile, and what they leave of the memory."""
+    """Checks that the interpreter cannot make: the kernels compile, and save memory."""
 
     @pytest.mark.parametrize("build", LOSSES.values(), ids=LOSSES)
     @every_dtype
     def test_every_loss_joins_the_conformance_suite(self, build, dtype):
-        """By its automatic backend, over every shape."""
+        """By the automatic backend, over every shape."""
         for shape, (batch, num_labels, width, *_) in SHAPES.items():
             *tensors, labels, mask = make(shape)
             loss, tensors = build(num_labels, chunk_labels=4).to(DEVICE), moved(tensors, dtype)

@@ -1,4 +1,4 @@
-"""When the Triton kernels are chosen, what happens where they cannot be had, and whether they compile."""
+"""The choice of the Triton kernels, the errors if they are not available, and their compilation."""
 
 import logging
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hyperfocal.errors import ConfigError
-from hyperfocal.losses import AsymmetricLoss, BCELoss, FocalLoss, SoftmaxLoss, backends, options, triton
+from hyperfocal.losses import AsymmetricLoss, BCELoss, FocalLoss, SoftmaxLoss, triton, walk
 from loss_cases import make
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed: no kernel compiled")
@@ -20,28 +20,28 @@ class TestChoice:
     GPU = torch.device("cuda")
 
     @pytest.fixture(autouse=True)
-    def nothing_said_yet(self, monkeypatch):
-        monkeypatch.setattr(options, "_said", set())
+    def empty_log(self, monkeypatch):
+        monkeypatch.setattr(walk, "_logged", set())
         monkeypatch.setattr(triton, "unavailable", triton.unavailable.__wrapped__)
 
     def test_auto_takes_it_on_a_gpu_where_it_can(self, monkeypatch, caplog):
         monkeypatch.setattr(triton, "unavailable", lambda device: "")
         losses = (BCELoss(), FocalLoss(), SoftmaxLoss(), AsymmetricLoss())
         with caplog.at_level(logging.INFO, logger="hyperfocal"):
-            chosen = [backends.choose("auto", loss, self.GPU) for loss in (*losses, *losses)]
+            chosen = [loss.choose_backend(self.GPU) for loss in (*losses, *losses)]
         assert chosen[:4] == ["triton", "triton", "triton", "chunked"]
         assert caplog.text.count("backend triton on cuda for FocalLoss (auto: Triton kernels)") == 1
         assert "no Triton kernels: it covers BCELoss, FocalLoss and SoftmaxLoss, not AsymmetricLoss" in caplog.text
 
     def test_auto_never_takes_it_on_cpu(self, monkeypatch):
         monkeypatch.setattr(triton, "unavailable", lambda device: "")
-        chosen = {backends.choose("auto", loss, torch.device("cpu")) for loss in (FocalLoss(), SoftmaxLoss())}
+        chosen = {loss.choose_backend(torch.device("cpu")) for loss in (FocalLoss(), SoftmaxLoss())}
         assert "triton" not in chosen
 
     def test_where_it_is_not_installed(self, monkeypatch, caplog):
         monkeypatch.setattr(triton, "find_spec", lambda name: None)
         with caplog.at_level(logging.INFO, logger="hyperfocal"):
-            assert backends.choose("auto", FocalLoss(), self.GPU) == "chunked"
+            assert FocalLoss().choose_backend(self.GPU) == "chunked"
         assert "no Triton kernels: triton is not installed" in caplog.text
         with pytest.raises(ConfigError, match="pip install triton"):
             FocalLoss(backend="triton")(*make("odd")[:4])
@@ -82,7 +82,7 @@ def test_on_cpu_a_loss_is_computed_without_importing_triton():
 @needs_triton
 @pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.slow), 90])
 def test_every_kernel_compiles_for_a_gpu(tmp_path, capability):
-    """For which no GPU is needed, but a process in which Triton does not interpret."""
+    """This needs no GPU, but a process in which Triton does not interpret."""
     script = Path(__file__).with_name("compile_triton.py")
     environment = {"PYTHONPATH": ":".join(sys.path), "TRITON_CACHE_DIR": str(tmp_path), "PATH": "/usr/bin:/bin"}
     result = subprocess.run(

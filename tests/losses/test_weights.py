@@ -98,8 +98,8 @@ class TestCappedWeights:
             ([3, -1], "counts: label 1 has -1.0 examples. Expected a number finite and not negative"),
             ([math.nan], "counts: label 0 has nan examples."),
             ([math.inf], "counts: label 0 has inf examples."),
-            ([[1, 2]], "counts are (1, 2). Expected one number a label, (L,)"),
-            ([], "counts are (0,). Expected one number a label, (L,)"),
+            ([[1, 2]], "counts are (1, 2). Expected one number per label, (L,)"),
+            ([], "counts are (0,). Expected one number per label, (L,)"),
         ],
     )
     def test_counts_not_allowed(self, counts, message):

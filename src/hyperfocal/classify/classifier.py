@@ -262,7 +262,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         began, texts = perf_counter(), data.train.documents.texts
         self.fingerprint_ = data.fingerprint()
         self.features_ = made.how if made else TextFeatures.fit(texts, self.settings_.features, cache)
-        refuse_different("documents or an encoder", f"{self.fingerprint_} {self.features_.checksum}")
+        refuse_different("documents or encoders", f"{self.fingerprint_} {self.features_.checksum}")
         if run is not None and resume:
             self._begin(run, resume=True)
         features = self._prepare(data, cache, watch_encoding, made)

@@ -1,4 +1,4 @@
-"""Asymmetric loss (ASL): its own focus for positives and negatives, and easy negatives that count nothing."""
+"""Asymmetric loss (ASL): separate focal exponents for positives and negatives, and a margin for easy negatives."""
 
 from typing import Unpack
 
@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from hyperfocal.errors import ConfigError
+from hyperfocal.losses.focal import focal, focal_with_slope
 from hyperfocal.losses.options import LossOptions, check_range
 from hyperfocal.losses.separable import SeparableLoss
-from hyperfocal.losses.terms import ValueAndSlope, focal, focal_with_slope
+from hyperfocal.losses.terms import ValueAndSlope
 
 
 class AsymmetricLoss(SeparableLoss):
@@ -28,7 +29,7 @@ class AsymmetricLoss(SeparableLoss):
         gamma_negative: in [0, 5].
         margin: in [0, 1); 0 is focal loss with two gammas.
         detach: whether the focal factors are constants for the gradient (the option
-            disable_torch_grad_focal_loss of the authors' program). The value is the same.
+            disable_torch_grad_focal_loss of the authors' program). The value stays the same.
         options: see LossOptions.
 
     Raises:
@@ -89,7 +90,7 @@ class AsymmetricLoss(SeparableLoss):
         return power * cross, power * inner * torch.sigmoid(logits) * torch.sigmoid(-logits)
 
     def _shifted(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return where p > margin, and there p_m and 1 - p_m = sigmoid(-z) + margin; elsewhere 1 and 1."""
+        """Return whether p > margin, and if so p_m and 1 - p_m = sigmoid(-z) + margin; otherwise 1 and 1."""
         shifted = torch.sigmoid(logits) - self.margin
         active = shifted > 0
         rest = torch.sigmoid(-logits) + self.margin

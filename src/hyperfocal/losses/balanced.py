@@ -1,6 +1,5 @@
-"""Distribution-balanced loss (DB): negatives that are tolerated, and weights that undo co-occurrence."""
+"""Distribution-balanced loss (DB): tolerated negatives, and weights that correct for co-occurrence."""
 
-from collections.abc import Callable
 from typing import Unpack
 
 import torch
@@ -8,14 +7,15 @@ from torch import Tensor
 
 from hyperfocal.errors import ConfigError
 from hyperfocal.labels import SparseLabels
+from hyperfocal.losses.focal import focal, focal_with_slope
 from hyperfocal.losses.options import LossOptions, check_range, check_vector
 from hyperfocal.losses.separable import SeparableLoss
-from hyperfocal.losses.terms import ValueAndSlope, focal, focal_with_slope
+from hyperfocal.losses.terms import TermWeights, ValueAndSlope
 from hyperfocal.losses.weights import Counts, as_counts
 
 
 class DistributionBalancedLoss(SeparableLoss):
-    """Distribution-balanced loss, and with fewer of its parts R-BCE and negative-tolerant focal loss.
+    """Distribution-balanced loss; some settings give R-BCE and negative-tolerant focal loss.
 
     With n examples of which c[l] have label l, f(z) = sigmoid(z)^gamma * softplus(z), and z shifted by s[l]:
 
@@ -24,26 +24,27 @@ class DistributionBalancedLoss(SeparableLoss):
         s[l]   = kappa * -log(n / c[l] - 1)
         r[i,l] = alpha + sigmoid(beta * (q[i,l] - mu)),  q[i,l] = (1 / c[l]) / sum over positives j of i of 1 / c[j]
 
-    A rare label's logit is shifted down, so its negatives are soon right; `negative_scale` > 1 makes their
-    slope vanish sooner still. q is the chance to draw example i for label l when labels are drawn evenly, over
-    the chance to draw it at all; it weighs positives and negatives of an example alike.
+    The logit of a rare label is shifted down, so its negatives are soon right; `negative_scale` > 1 makes their
+    slope vanish earlier. If labels are drawn uniformly, and then an example of the label, q is the probability to
+    draw example i for label l over the probability to draw it for any label; it weighs positives and negatives of
+    an example alike.
 
-    Parts:  R-BCE         gamma=0, kappa=0, negative_scale=1
-            R-focal       kappa=0, negative_scale=1
-            NTR-focal     rebalance=False
-            DB, DB-0FL    the defaults; gamma=0
+    R-BCE         gamma=0, kappa=0, negative_scale=1
+    R-focal       kappa=0, negative_scale=1
+    NTR-focal     rebalance=False
+    DB, DB-0FL    the defaults; gamma=0
 
-    A count outside [1/2, n - 1/2] is taken as the nearer end for s, so that it is finite; below 1 as 1 for q. A
-    row without positives has q = 0.
+    For s, counts are clipped to [1/2, n - 1/2], so that s is finite; for q, to at least 1. A row without positives
+    has q = 0.
 
     Args:
         counts: (L,) training examples of each label.
         num_examples: n, the training examples.
         gamma: in [0, 5].
-        rebalance: whether r is used; else r = 1.
+        rebalance: whether to weigh the terms by r; otherwise r = 1.
         alpha: at least 0, the smallest weight.
         beta: at least 0, how sharply the weight rises.
-        mu: the q at which it has risen by half. The paper on texts takes 0.9, the one on images 0.2 and 0.3.
+        mu: the q at which the weight has risen by half. The paper on texts uses 0.9, the paper on images 0.2 and 0.3.
         kappa: at least 0; 0 for no shift.
         negative_scale: above 0; 1 for none.
         options: see LossOptions.
@@ -54,7 +55,7 @@ class DistributionBalancedLoss(SeparableLoss):
 
     Source: Wu et al. 2020, Distribution-Balanced Loss for Multi-Label Classification in Long-Tailed Datasets,
     sections 3.1 and 3.2; Huang et al. 2021, Balancing Methods for Multi-label Text Classification, section 3. Their
-    programs multiply the whole loss by 2 or 10 besides; here the learning rate does that.
+    programs also multiply the whole loss by 2 or 10; here the learning rate does that.
     """
 
     inverse_counts: Tensor
@@ -79,10 +80,10 @@ class DistributionBalancedLoss(SeparableLoss):
             check_range(name, value, 0, torch.inf)
         if not 0 < negative_scale < torch.inf:
             raise ConfigError(f"negative_scale = {negative_scale!r} is not allowed. Expected a number above 0")
-        found = as_counts(counts, at_most=num_examples)
-        self.register_buffer("inverse_counts", (1 / found.clamp(min=1)).float(), persistent=False)
+        counted = as_counts(counts, at_most=num_examples)
+        self.register_buffer("inverse_counts", (1 / counted.clamp(min=1)).float(), persistent=False)
         if kappa > 0:
-            inside = found.clamp(0.5, num_examples - 0.5)
+            inside = counted.clamp(0.5, num_examples - 0.5)
             self.logit_shift = (kappa * torch.log(inside / (num_examples - inside))).float()
         self.gamma = gamma
         self.rebalance = rebalance
@@ -114,7 +115,7 @@ class DistributionBalancedLoss(SeparableLoss):
         value, slope = focal_with_slope(self.negative_scale * logits, self.gamma)
         return value.div_(self.negative_scale), slope
 
-    def term_weights(self, labels: SparseLabels) -> Callable[[slice], Tensor] | None:
+    def term_weights(self, labels: SparseLabels) -> TermWeights | None:
         """Return a function from a chunk of labels to alpha + sigmoid(beta * (q - mu)), (B, C)."""
         if not self.rebalance:
             return None

@@ -6,9 +6,9 @@
        z      <- its derivative,      weight * f'(z),               -weight' * f'(-z),                0
        f'(z)   = p^gamma * (gamma * (1 - p) * softplus(z) + p)
 
-   Tiling: a row a thread, 16 logits at a time in registers. Memory: the logits are read and written once.
-   Cost: one exponential, one logarithm and one division a logit, as polynomials, so that the compiler
-   vectorises them; relative error below 1e-6. Its eager twin is `scalar.focal_with_slope`. No fast-math:
+   Tiling: a row per thread, 16 logits at a time in registers. Memory: the logits are read and written once.
+   Cost: one exponential, one logarithm and one division per logit, as polynomials, so that the compiler
+   vectorises them; relative error below 1e-6. Its eager twin is `focal.focal_with_slope`. No fast-math:
    NaN stays NaN. */
 #include <stdint.h>
 #include <string.h>
@@ -79,7 +79,7 @@ static inline float run(float *z, const float *offset, int64_t length, float gam
   return (float)total;
 }
 
-/* A loop for each gamma that is common. */
+/* A separate loop for each common gamma. */
 static float negatives(float *z, const float *offset, int64_t length, float gamma, float weight) {
   if (gamma == 0) return run(z, offset, length, 0.0f, 0, weight);
   if (gamma == 1) return run(z, offset, length, 1.0f, 1, weight);
@@ -98,7 +98,7 @@ static float positive(float *z, float offset, float gamma, float weight) { /* po
 }
 
 typedef struct {
-  const int64_t *ids, *end; /* what is left of a row's ascending label ids */
+  const int64_t *ids, *end; /* the rest of a row's ascending label ids */
 } List;
 
 static List list_from(const int64_t *indptr, const int64_t *indices, int64_t row, int64_t first) {
@@ -115,9 +115,9 @@ static List list_from(const int64_t *indptr, const int64_t *indices, int64_t row
   return rest;
 }
 
-/* A chunk of hidden @ weight.T, (batch, length), for the labels from `first` on; `offset`, one for each label, is
-   added to give the logits. Positives and masked pairs are CSR with
-   ascending ids; `masked` pointers may be null, and so may `label_weight`, a factor for each label's positives. */
+/* z: a chunk of hidden @ weight.T, (batch, length), for the labels from `first` on. `offset`, one number per label, is
+   added to give the logits. Positives and masked pairs are CSR with ascending ids. The `masked` pointers may be null,
+   and so may `label_weight`, a factor for each label's positives. */
 void hyperfocal_focal(float *z, float *rows, const float *offset, int64_t batch, int64_t length, int64_t first, float gamma,
                       float negative_weight, float positive_weight, const float *label_weight,
                       const int64_t *indptr, const int64_t *indices, const int64_t *masked_indptr,
@@ -128,7 +128,7 @@ void hyperfocal_focal(float *z, float *rows, const float *offset, int64_t batch,
     List right = list_from(indptr, indices, i, first), masked = list_from(masked_indptr, masked_indices, i, first);
     int64_t done = 0;
     double total = 0;
-    while (done < length) { /* ids that do not ascend are passed over; negatives up to the next pair that is none, then that pair */
+    while (done < length) { /* the negatives up to the next positive or masked pair, then that pair; ids that do not ascend are skipped */
       while (right.ids < right.end && *right.ids - first < done) right.ids++;
       while (masked.ids < masked.end && *masked.ids - first < done) masked.ids++;
       const int64_t next_right = right.ids < right.end ? *right.ids - first : length;

@@ -1,9 +1,8 @@
-"""`native.c` compiled once for this machine: the elementwise work of a chunk in one pass instead of nine.
+"""Compile `native.c` once for this machine and call it: the elementwise work of a chunk in one pass instead of nine.
 
-The library is built by the C compiler that is found ($CC, cc, gcc or clang) in well under a second, when a
-loss first asks for it, and kept in the user's cache folder under the hash of source, flags and compiler.
-It shares torch's OpenMP threads. Without a compiler the losses compute in plain torch. Set
-HYPERFOCAL_NATIVE=0 to do so in any case.
+The first installed C compiler ($CC, cc, gcc or clang) builds the library in well under a second when a loss first
+needs it. The library stays in the user's cache folder under the hash of source, flags, compiler and processor, and
+shares torch's OpenMP threads. Without a compiler, or with HYPERFOCAL_NATIVE=0, the losses compute in plain torch.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from hyperfocal.labels import SparseLabels
+from hyperfocal.losses.terms import FocalTerms
 
 SOURCE = Path(__file__).with_name("native.c")
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
@@ -33,27 +32,16 @@ X86_FLAGS = ("-mprefer-vector-width=512",)
 
 @cache
 def unavailable() -> str:
-    """Return why the library cannot be used, or "" if it can; the first call builds it."""
+    """Return the reason why the library cannot be used, or "" if it can; the first call builds the library."""
     if os.environ.get("HYPERFOCAL_NATIVE") == "0":
         return "HYPERFOCAL_NATIVE=0"
     if platform.system() != "Linux":
-        return f"built on Linux only, this is {platform.system()}"
+        return f"it is built on Linux only, and this is {platform.system()}"
     try:
         _library()
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         return f"cannot be built: {error}"
     return ""
-
-
-class FocalTerms(NamedTuple):
-    """What the pass computes: neg(z) = negative * f(z), pos(z) = positive * f(-z).
-
-    f(z) = sigmoid(z)^gamma * softplus(z).
-    """
-
-    gamma: float
-    negative: float = 1.0
-    positive: float = 1.0
 
 
 def focal_pass_(
@@ -65,14 +53,14 @@ def focal_pass_(
     mask: SparseLabels | None = None,
     label_weight: Tensor | None = None,
 ) -> Tensor:
-    """Return (B,) the loss of each row in a chunk, and turn the logits into their slopes.
+    """Replace the logits of a chunk by their slopes, and return the loss of each row, (B,).
 
     Args:
         logits: (B, C) contiguous float32 on CPU, of the labels from `first` on, without their offset.
         offset: (L,) float32, added to the logits of each label.
         terms: the two scalar functions.
         first: label of the first column.
-        labels: the positives, B rows over all labels, none of them masked.
+        labels: the positives, B rows over all labels, without masked pairs.
         mask: pairs whose term and slope are 0, or None.
         label_weight: (L,) float32, a factor for each label's positives, or None.
     """
@@ -96,15 +84,14 @@ def _library() -> Callable[..., None]:
     pointer, integer, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
     function.argtypes = (*[pointer] * 3, *[integer] * 3, *[number] * 3, *[pointer] * 5, ctypes.c_int)
     function.restype = None
-    found: Callable[..., None] = function
-    return found
+    focal: Callable[..., None] = function
+    return focal
 
 
 def _built() -> Path:
-    """Return the path of the library, built if need be: written aside and renamed, so processes may race."""
-    compiler = next(
-        (found for name in (os.environ.get("CC"), "cc", "gcc", "clang") if (found := shutil.which(name or ""))), None
-    )
+    """Return the path of the library; build it if it is missing, aside and then renamed, so processes may race."""
+    names = filter(None, (os.environ.get("CC"), "cc", "gcc", "clang"))
+    compiler = next(filter(None, map(shutil.which, names)), None)
     if compiler is None:
         raise FileNotFoundError("no C compiler is installed ($CC, cc, gcc or clang)")
     flags = FLAGS + (X86_FLAGS if platform.machine() in ("x86_64", "AMD64") else ())
@@ -116,13 +103,13 @@ def _built() -> Path:
         command = [compiler, *flags, "-shared", str(SOURCE), "-o", str(aside)]
         result = subprocess.run(command, capture_output=True, text=True, timeout=60)
         if result.returncode:
-            raise OSError(f"{compiler}: {(result.stderr.strip().splitlines() or ['it failed and said nothing'])[0]}")
+            raise OSError(f"{compiler}: {(result.stderr.strip().splitlines() or ['it failed without a message'])[0]}")
         aside.replace(path)
     return path
 
 
 def _processor() -> bytes:
-    """Return what -march=native depends on: a home folder may be shared by different machines."""
+    """Return the features that -march=native depends on: different machines may share a home folder."""
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_bytes().splitlines()
         return b"".join(
@@ -132,7 +119,7 @@ def _processor() -> bytes:
 
 
 def _cache_folder() -> Path:
-    """Return the user's own cache folder, or a private temporary one where that cannot be written."""
+    """Return the user's cache folder, or a private temporary one if the cache folder is not writable."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hyperfocal"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -1,20 +1,12 @@
-"""What every loss has in common: its options, their checks, and the number by which a compiled graph finds it.
+"""The options of the losses, the checks of their arguments, and the reductions."""
 
-What a loss refuses before it computes: every message says what was got and what is allowed.
-
-What the loss of each example is multiplied with before all are added up.
-"""
-
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import TypedDict
-from weakref import WeakValueDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hyperfocal.errors import ConfigError, DataError, did_you_mean
 from hyperfocal.labels import SparseLabels
@@ -23,25 +15,9 @@ REDUCTIONS = ("positives", "batch", "mean", "sum", "none")
 BACKENDS = ("auto", "reference", "chunked", "native", "triton")
 
 
-class LossOptions(TypedDict, total=False):
-    """The keyword options that every fused loss takes.
+class WalkOptions(TypedDict, total=False):
+    """The options of LossOptions except `reduction`."""
 
-    Keys:
-        reduction: what the sum over examples and labels is divided by: "positives", the number of positives
-            in the batch (at least 1), as in the focal loss paper; "batch", the number of examples; "mean",
-            the number of (example, label) pairs; "sum", 1. Or "none": (B,), the sum over the labels of each
-            example. Only what counts is counted: no masked pair, and with `ignore_empty` no empty row.
-        positive_weight: (L,) above 0, multiplies the positive term of each label; see `capped_weights`.
-        ignore_empty: whether rows without a positive are left out of value, gradient and divisor.
-        backend: "reference" (dense, holds B x L logits); "chunked" (plain torch, any loss and device); "native"
-            (chunked, its elementwise work one compiled pass: BCELoss and FocalLoss, float32 maths on CPU, needs a
-            C compiler); "triton" (the same for GPUs, and SoftmaxLoss too: needs `pip install triton`); "auto",
-            the best that is here.
-        chunk_labels: how many labels a chunk holds; None derives it from batch and device.
-        check_finite: whether NaN and infinity in hidden, weight and bias are an error. Costs a pass over them.
-    """
-
-    reduction: str
     positive_weight: Tensor | Sequence[float] | None
     ignore_empty: bool
     backend: str
@@ -49,9 +25,30 @@ class LossOptions(TypedDict, total=False):
     check_finite: bool
 
 
+class LossOptions(WalkOptions, total=False):
+    """The keyword options that every fused loss takes.
+
+    Keys:
+        reduction: the divisor of the sum over examples and labels: "positives", the number of positives
+            in the batch (at least 1), as in the focal loss paper; "batch", the number of examples; "mean",
+            the number of (example, label) pairs; "sum", 1. "none" returns (B,), the sum over the labels of each
+            example. Divisors exclude masked pairs, and with `ignore_empty` empty rows.
+        positive_weight: (L,) above 0, multiplies the positive term of each label; see `capped_weights`.
+        ignore_empty: whether rows without a positive are left out of value, gradient and divisor.
+        backend: "reference" (dense, holds B x L logits); "chunked" (plain torch, any loss and device); "native"
+            (chunked, its elementwise work one compiled pass: BCELoss and FocalLoss, float32 maths on CPU, needs a
+            C compiler); "triton" (compiled kernels for GPUs, SoftmaxLoss too: needs `pip install triton`); "auto",
+            the fastest available.
+        chunk_labels: labels per chunk; None derives the number from batch and device.
+        check_finite: whether NaN and infinity in hidden, weight and bias are an error. Costs a pass over them.
+    """
+
+    reduction: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The options of LossOptions but the weights, checked.
+    """The checked options of a loss, except its weights; see LossOptions.
 
     Raises:
         ConfigError: unknown reduction or backend; chunk_labels below 1.
@@ -71,19 +68,8 @@ class Options:
             raise ConfigError(f"chunk_labels = {self.chunk_labels!r} is not allowed. Expected 1 or more, or None")
 
 
-LOSSES: WeakValueDictionary[int, nn.Module] = WeakValueDictionary()
-_NUMBERS = count()
-
-
-def register(loss: nn.Module) -> int:
-    """Return a number of this process by which a compiled graph, which carries only numbers, finds the loss."""
-    number = next(_NUMBERS)
-    LOSSES[number] = loss
-    return number
-
-
 def label_vector(name: str, values: Tensor | Sequence[float] | None) -> Tensor | None:
-    """Return one float32 number a label, (L,), or None.
+    """Return one float32 number per label, (L,), or None.
 
     Raises:
         ConfigError: another shape; a number that is not finite.
@@ -92,7 +78,7 @@ def label_vector(name: str, values: Tensor | Sequence[float] | None) -> Tensor |
         return None
     vector = torch.as_tensor(values).detach().float()
     if vector.ndim != 1 or len(vector) == 0:
-        raise ConfigError(f"{name} is {tuple(vector.shape)}. Expected one number a label, (L,)")
+        raise ConfigError(f"{name} is {tuple(vector.shape)}. Expected one number per label, (L,)")
     if not bool(vector.isfinite().all()):
         label = int((~vector.isfinite()).nonzero()[0])
         raise ConfigError(f"{name}: label {label} has {vector[label].item()}. Expected finite numbers")
@@ -131,26 +117,13 @@ def check_range(name: str, value: float, low: float, high: float, *, otherwise: 
         raise ConfigError(f"{name} = {value!r} is not allowed. Expected a number {limits}{otherwise}")
 
 
-logger = logging.getLogger("hyperfocal")
-
-
-_said: set[str] = set()
-
-
-def log_once(topic: str, message: str) -> None:
-    """Log a message, the first of its topic in this process."""
-    if topic not in _said:
-        _said.add(topic)
-        logger.info("losses: %s", message)
-
-
 def check_call(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: SparseLabels, mask: SparseLabels | None
 ) -> None:
     """Check hidden, weight, bias, labels and mask of one fused call.
 
     Raises:
-        DataError: dtypes that are no floats, or differ outside autocast; mixed devices; shapes that do not match.
+        DataError: dtypes that are not floats, or differ outside autocast; mixed devices; shapes that do not match.
     """
     tensors = {"hidden": hidden, "weight": weight} | ({} if bias is None else {"bias": bias})
     for name, tensor in tensors.items():
@@ -161,21 +134,19 @@ def check_call(
         )
     if bias is not None and bias.shape != (len(weight),):
         raise DataError(f"expected bias ({len(weight)},), got {tuple(bias.shape)}")
-    check_labels(
-        labels, mask, len(hidden), len(weight), f"hidden has {len(hidden)} rows and weight {len(weight)} labels"
-    )
+    source = f"hidden has {len(hidden)} rows and weight {len(weight)} labels"
+    check_labels(labels, mask, len(hidden), len(weight), source)
     _check_alike(tensors)
 
 
-def check_labels(labels: SparseLabels, mask: SparseLabels | None, batch: int, num_labels: int, found: str) -> None:
-    """Check that labels and mask are B rows over L labels; `found` says where B and L come from."""
-    for name, sparse in {"labels": labels, "mask": mask}.items():
-        if sparse is None and name == "mask":
-            continue
-        if not isinstance(sparse, SparseLabels):
-            raise DataError(f"{name} are a {type(sparse).__name__}. Expected SparseLabels; see SparseLabels.from_lists")
-        if (len(sparse), sparse.num_labels) != (batch, num_labels):
-            raise DataError(f"{name} are {len(sparse)} rows over {sparse.num_labels} labels, but {found}")
+def _check_alike(tensors: dict[str, Tensor]) -> None:
+    """Check that all tensors share a device and, outside autocast, a dtype, as torch.nn.functional.linear does."""
+    device, dtype = tensors["hidden"].device, tensors["hidden"].dtype
+    for name, tensor in tensors.items():
+        if tensor.device != device:
+            raise DataError(f"hidden is on {device} but {name} on {tensor.device}. Move them to one device")
+        if tensor.dtype != dtype and not torch.is_autocast_enabled(device.type):
+            raise DataError(f"hidden is {dtype} but {name} {tensor.dtype}. Convert one, or call under torch.autocast")
 
 
 def check_logits(logits: Tensor, labels: SparseLabels, mask: SparseLabels | None) -> None:
@@ -186,8 +157,19 @@ def check_logits(logits: Tensor, labels: SparseLabels, mask: SparseLabels | None
     check_labels(labels, mask, logits.shape[0], logits.shape[1], f"logits are {tuple(logits.shape)}")
 
 
+def check_labels(labels: SparseLabels, mask: SparseLabels | None, batch: int, num_labels: int, source: str) -> None:
+    """Check that labels and mask are B rows over L labels; `source` says which tensors give B and L."""
+    for name, sparse in {"labels": labels, "mask": mask}.items():
+        if sparse is None and name == "mask":
+            continue
+        if not isinstance(sparse, SparseLabels):
+            raise DataError(f"{name} are a {type(sparse).__name__}. Expected SparseLabels; see SparseLabels.from_lists")
+        if (len(sparse), sparse.num_labels) != (batch, num_labels):
+            raise DataError(f"{name} are {len(sparse)} rows over {sparse.num_labels} labels, but {source}")
+
+
 def check_vector(name: str, vector: Tensor | None, num_labels: int) -> None:
-    """Check that a vector of the loss has one number a label."""
+    """Check that a vector of the loss has one number per label."""
     if vector is not None and len(vector) != num_labels:
         raise DataError(f"{name} has {len(vector)} numbers, but there are {num_labels} labels")
 
@@ -199,42 +181,41 @@ def check_float(name: str, tensor: Tensor) -> None:
 
 
 def check_finite(**tensors: Tensor | None) -> None:
-    """Raise DataError if a tensor holds NaN or infinity, with the first place."""
+    """Raise DataError, with the first index, if a tensor holds NaN or infinity."""
     for name, tensor in tensors.items():
         if tensor is not None and not bool(tensor.isfinite().all()):
             place = (~tensor.isfinite()).nonzero()[0].tolist()
             raise DataError(f"{name} holds {tensor[tuple(place)].item()} at {place}. Expected finite numbers")
 
 
-def _check_alike(tensors: dict[str, Tensor]) -> None:
-    """Check that all are on one device and, as for torch.nn.functional.linear, of one dtype outside autocast."""
-    device, dtype = tensors["hidden"].device, tensors["hidden"].dtype
-    for name, tensor in tensors.items():
-        if tensor.device != device:
-            raise DataError(f"hidden is on {device} but {name} on {tensor.device}. Move them to one device")
-        if tensor.dtype != dtype and not torch.is_autocast_enabled(device.type):
-            raise DataError(f"hidden is {dtype} but {name} {tensor.dtype}. Convert one, or call under torch.autocast")
-
-
 def row_scale(labels: SparseLabels, mask: SparseLabels | None, options: Options, dtype: torch.dtype) -> Tensor:
-    """Return (B,): 1 / divisor for an example that counts, 0 for one that is ignored.
+    """Return the factor of each row's loss, (B,): 1 / divisor, or 0 for a row that is ignored.
 
     Args:
-        labels: the positives that count.
-        mask: the pairs that do not count.
-        options: its `reduction` and `ignore_empty` decide.
+        labels: the positives, without masked ones.
+        mask: the pairs that do not count, or None.
+        options: `reduction` and `ignore_empty`.
         dtype: of the result.
     """
     terms = torch.full_like(labels.lengths, labels.num_labels)
     return scale_of(labels.lengths, terms if mask is None else terms - mask.lengths, options, dtype)
 
 
+def scale_of(positives: Tensor, terms: Tensor, options: Options, dtype: torch.dtype) -> Tensor:
+    """Return the factor of each row's loss, (B,), from its numbers of positives and of terms; never divide by 0."""
+    counted = (positives > 0) if options.ignore_empty else torch.ones_like(positives, dtype=torch.bool)
+    scale = counted.to(dtype)
+    if options.reduction in ("sum", "none"):
+        return scale
+    sizes = {"positives": positives, "batch": counted, "mean": terms * counted}
+    return scale / sizes[options.reduction].sum().clamp(min=1)
+
+
 def divisor(labels: SparseLabels, options: Options) -> int | None:
-    """Return the count by which the sum over the examples is divided, without a mask; None for no division.
+    """Return the divisor of the sum over the examples, without a mask; None for no division.
 
-    0 stays 0, where the loss itself divides by 1: a part of a batch without positives counts for nothing.
-
-    Losses of parts of a batch, each times its own divisor, sum to that of the batch times the sum of the divisors.
+    The loss divides by 1 instead of 0, but here 0 stays 0: a batch without positives adds nothing. Losses of
+    several batches, each times its own divisor, sum to the loss of their union times the sum of the divisors.
 
     >>> labels = SparseLabels.from_lists([[0, 2], [], [1]], num_labels=3)
     >>> [divisor(labels, Options(reduction=name)) for name in ("positives", "batch", "mean", "sum")]
@@ -246,13 +227,3 @@ def divisor(labels: SparseLabels, options: Options) -> int | None:
         return None
     rows = int(labels.lengths.count_nonzero()) if options.ignore_empty else len(labels)
     return {"positives": labels.num_positives, "batch": rows, "mean": rows * labels.num_labels}[options.reduction]
-
-
-def scale_of(positives: Tensor, terms: Tensor, options: Options, dtype: torch.dtype) -> Tensor:
-    """Return the same from the number of positives and of terms of each example, (B,); never divides by 0."""
-    counted = (positives > 0) if options.ignore_empty else torch.ones_like(positives, dtype=torch.bool)
-    scale = counted.to(dtype)
-    if options.reduction in ("sum", "none"):
-        return scale
-    sizes = {"positives": positives, "batch": counted, "mean": terms * counted}
-    return scale / sizes[options.reduction].sum().clamp(min=1)

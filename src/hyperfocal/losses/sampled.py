@@ -1,39 +1,25 @@
-"""Losses that score the positives and a few drawn labels only, for catalogues where even one pass is too much.
+"""Losses that score only the positives and a few drawn labels, for catalogues too large for a pass over all labels.
 
 All examples of a batch share the drawn labels: their logits are one small matrix product. A drawn label that
-is a positive of an example, or masked, does not count as its negative. Plain torch and autograd; the
+is a positive of an example, or masked, does not count as a negative of that example. Plain torch and autograd; the
 gradient of `weight` is dense, with zeros in the rows that were not scored.
-
-Which labels a sampled loss draws.
-
-Sampled softmax and generalised binary cross-entropy.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from hyperfocal.distributed import from_first
 from hyperfocal.errors import ConfigError
 from hyperfocal.labels import SparseLabels
-from hyperfocal.losses.options import (
-    LOSSES,
-    Options,
-    check_call,
-    check_finite,
-    check_logits,
-    check_range,
-    check_vector,
-    label_vector,
-    register,
-    scale_of,
-    weight_vector,
-)
+from hyperfocal.losses.base import FusedLoss
+from hyperfocal.losses.fused import LOSSES
+from hyperfocal.losses.options import check_finite, check_range, check_vector, label_vector, scale_of
 
 
 class SampledOptions(TypedDict, total=False):
@@ -50,18 +36,18 @@ class SampledOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Scores:
-    """The scored labels of one batch.
+    """The logits of one batch: of the positives and of the drawn labels.
 
     Attributes:
-        right: (P,) logits of the positives.
+        positive: (P,) logits of the positives.
         rows: (P,) int64, the example of each positive.
-        share: (P,) weight of each positive / number of positives of its example; 0 for one that is masked.
-        drawn: (B, N) logits of the drawn labels, -inf where one does not count.
+        share: (P,) weight of each positive / number of positives of its example; 0 for a masked positive.
+        drawn: (B, N) logits of the drawn labels, -inf for one that does not count.
         ids: (N,) int64, the drawn labels.
         num_labels: L.
     """
 
-    right: Tensor
+    positive: Tensor
     rows: Tensor
     share: Tensor
     drawn: Tensor
@@ -69,15 +55,15 @@ class Scores:
     num_labels: int
 
 
-class SampledLoss(nn.Module):
-    """The base of the sampled losses: draws, scores, reduces.
+class SampledLoss(FusedLoss):
+    """The base of the sampled losses: draws labels, scores them, reduces the losses of the examples.
 
     Args:
-        num_negatives: N, labels drawn for a batch, with replacement; at least 1.
-        distribution: (L,) not negative, in proportion to which labels are drawn; None draws all alike.
-        generator: of the draws, for repeatable ones; None takes torch's own.
-        shared_draws: whether several processes (`hyperfocal.distributed`) take the draws of the first, as the parts
-            of one batch do.
+        num_negatives: N, labels drawn per batch, with replacement; at least 1.
+        distribution: (L,) not negative, the relative frequency with which each label is drawn; None: all alike.
+        generator: of the draws, to repeat them; None: torch's default generator.
+        shared_draws: whether several processes (`hyperfocal.distributed`) use the draws of the first, because they
+            hold parts of one batch.
         reduction: see LossOptions; here the sum over *examples* is divided, and the default is "batch".
         positive_weight, ignore_empty, check_finite: see LossOptions.
 
@@ -85,7 +71,6 @@ class SampledLoss(nn.Module):
         ConfigError: a number out of range; an option that is not allowed.
     """
 
-    positive_weight: Tensor | None
     probabilities: Tensor | None
 
     def __init__(
@@ -100,168 +85,95 @@ class SampledLoss(nn.Module):
         ignore_empty: bool = False,
         check_finite: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            reduction=reduction,
+            positive_weight=positive_weight,
+            ignore_empty=ignore_empty,
+            check_finite=check_finite,
+        )
         if num_negatives < 1:
             raise ConfigError(f"num_negatives = {num_negatives!r} is not allowed. Expected 1 or more")
-        self.options = Options(reduction=reduction, ignore_empty=ignore_empty, check_finite=check_finite)
         self.num_negatives = num_negatives
         self.generator = generator
         self.shared_draws = shared_draws
-        self.register_buffer("positive_weight", weight_vector(positive_weight), persistent=False)
-        self.register_buffer("probabilities", probabilities_from(distribution), persistent=False)
-        self.number = register(self)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore a copied or unpickled loss under a number of its own."""
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self.number = register(self)
-
-    @property
-    def reduction(self) -> str:
-        """Return what the sum over examples is divided by."""
-        return self.options.reduction
+        self.register_buffer("probabilities", _probabilities(distribution), persistent=False)
 
     def extra_repr(self) -> str:
         """Return the settings that `print` shows."""
         return f"num_negatives={self.num_negatives}, reduction={self.reduction!r}"
 
     def row_losses(self, scores: Scores) -> Tensor:
-        """Return (B,), the loss of each example; 0 for one without positives."""
+        """Return the loss of each example, (B,); 0 for one without positives."""
         raise NotImplementedError(f"{type(self).__name__} must define row_losses(scores)")
 
     def draw(self, num_labels: int, device: torch.device) -> Tensor:
-        """Return (N,) int64, the labels drawn for one batch."""
-        ids = draw(self.num_negatives, num_labels, self.probabilities, self.generator, device)
+        """Return the labels drawn for one batch, with replacement, (N,) int64."""
+        count, generator = self.num_negatives, self.generator
+        place = device if generator is None else generator.device
+        if self.probabilities is None:
+            ids = torch.randint(num_labels, (count,), generator=generator, device=place)
+        else:
+            edges = self.probabilities.to(place).double().cumsum(0)
+            points = edges[-1] * torch.rand(count, generator=generator, device=place, dtype=torch.float64)
+            ids = torch.searchsorted(edges, points, right=True).clamp(max=num_labels - 1)
+        ids = ids.to(device)
         return from_first(ids) if self.shared_draws else ids
 
-    def forward(
-        self,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        labels: SparseLabels,
-        mask: SparseLabels | None = None,
-    ) -> Tensor:
-        """Return the loss over the positives and the drawn labels, of which alone `weight` is read.
+    def check_vectors(self, num_labels: int) -> None:
+        """Raise DataError unless every vector of the loss has one number per label."""
+        super().check_vectors(num_labels)
+        check_vector("distribution", self.probabilities, num_labels)
 
-        Arguments, result and errors are those of SeparableLoss.forward.
-        """
-        check_call(hidden, weight, bias, labels, mask)
-        self._check_vectors(len(weight))
+    def compute(
+        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: SparseLabels, mask: SparseLabels | None
+    ) -> Tensor:
+        """Return the loss over the positives and the drawn labels; only their rows of `weight` are read."""
         if self.options.check_finite:
             check_finite(hidden=hidden, weight=weight, bias=bias)
         labels, mask = labels.to(hidden.device), None if mask is None else mask.to(hidden.device)
-        ids = drawn_by(self, hidden, len(weight))
-        pairs = hidden.index_select(0, labels.rows), weight.index_select(0, labels.indices)
-        right = (pairs[0].float() * pairs[1] if hidden.dtype != torch.float64 else pairs[0] * pairs[1]).sum(1)
-        right = right if bias is None else right + bias[labels.indices]
+        ids = _drawn_by(self, hidden, len(weight))
+        left, right = hidden.index_select(0, labels.rows), weight.index_select(0, labels.indices)
+        positive = (left.float() * right if hidden.dtype != torch.float64 else left * right).sum(1)
+        positive = positive if bias is None else positive + bias[labels.indices]
         drawn = functional.linear(hidden, weight.index_select(0, ids), None if bias is None else bias[ids])
-        return self._reduced(right, drawn, ids, labels, mask)
+        return self._reduce(positive, drawn, ids, labels, mask)
 
-    def from_logits(self, logits: Tensor, labels: SparseLabels, mask: SparseLabels | None = None) -> Tensor:
-        """Return the same from (B, L) logits."""
-        check_logits(logits, labels, mask)
-        self._check_vectors(labels.num_labels)
-        if self.options.check_finite:
-            check_finite(logits=logits)
-        labels, mask = labels.to(logits.device), None if mask is None else mask.to(logits.device)
-        ids = drawn_by(self, logits, labels.num_labels)
-        return self._reduced(logits[labels.rows, labels.indices], logits[:, ids], ids, labels, mask)
+    def compute_dense(self, logits: Tensor, labels: SparseLabels, mask: SparseLabels | None) -> Tensor:
+        """Return the loss over the positives and the drawn labels, from checked (B, L) logits."""
+        ids = _drawn_by(self, logits, labels.num_labels)
+        return self._reduce(logits[labels.rows, labels.indices], logits[:, ids], ids, labels, mask)
 
-    def _check_vectors(self, num_labels: int) -> None:
-        check_vector("positive_weight", self.positive_weight, num_labels)
-        check_vector("distribution", self.probabilities, num_labels)
-
-    def _reduced(
-        self, right: Tensor, drawn: Tensor, ids: Tensor, labels: SparseLabels, mask: SparseLabels | None
+    def _reduce(
+        self, positive: Tensor, drawn: Tensor, ids: Tensor, labels: SparseLabels, mask: SparseLabels | None
     ) -> Tensor:
         exact = torch.promote_types(drawn.dtype, torch.float32)
-        right, drawn = right.to(exact), drawn.to(exact)
-        kept, hits = torch.ones_like(right), labels.holds(ids)
+        positive, drawn = positive.to(exact), drawn.to(exact)
+        counted, hits = torch.ones_like(positive), labels.holds(ids)
         terms = torch.full_like(labels.lengths, labels.num_labels)
         if mask is not None:
-            kept, hits, terms = (~labels.among(mask)).to(exact), hits | mask.holds(ids), terms - mask.lengths
-            right = right.masked_fill(kept == 0, 0)
-        positives = kept.new_zeros(len(labels)).index_add(0, labels.rows, kept)
-        share = kept / positives.clamp(min=1)[labels.rows]
+            counted, hits, terms = (~labels.among(mask)).to(exact), hits | mask.holds(ids), terms - mask.lengths
+            positive = positive.masked_fill(counted == 0, 0)
+        counts = counted.new_zeros(len(labels)).index_add(0, labels.rows, counted)
+        share = counted / counts.clamp(min=1)[labels.rows]
         if self.positive_weight is not None:
             share = share * self.positive_weight.to(share)[labels.indices]
-        drawn = drawn.masked_fill(hits | (positives == 0)[:, None], -torch.inf)
-        scores = {"right": right, "rows": labels.rows, "share": share, "drawn": drawn, "ids": ids}
+        drawn = drawn.masked_fill(hits | (counts == 0)[:, None], -torch.inf)
+        scores = {"positive": positive, "rows": labels.rows, "share": share, "drawn": drawn, "ids": ids}
         rows = self.row_losses(Scores(**scores, num_labels=labels.num_labels))
-        rows = rows * scale_of(positives, terms, self.options, exact)
+        rows = rows * scale_of(counts, terms, self.options, exact)
         return rows if self.reduction == "none" else rows.sum()
-
-
-def draw(
-    count: int,
-    num_labels: int,
-    probabilities: Tensor | None,
-    generator: torch.Generator | None,
-    device: torch.device,
-) -> Tensor:
-    """Return (count,) int64 labels on a device, drawn with replacement.
-
-    Args:
-        count: how many.
-        num_labels: L.
-        probabilities: (L,), or None for all labels alike.
-        generator: None takes torch's own of the device.
-        device: of the result.
-    """
-    where = device if generator is None else generator.device
-    if probabilities is None:
-        return torch.randint(num_labels, (count,), generator=generator, device=where).to(device)
-    edges = probabilities.to(where).double().cumsum(0)
-    points = edges[-1] * torch.rand(count, generator=generator, device=where, dtype=torch.float64)
-    return torch.searchsorted(edges, points, right=True).clamp(max=num_labels - 1).to(device)
-
-
-def probabilities_from(distribution: Tensor | Sequence[float] | None) -> Tensor | None:
-    """Return numbers that are in proportion to the distribution and sum to 1, (L,), or None.
-
-    Raises:
-        ConfigError: another shape; numbers below 0, not finite, or all 0.
-    """
-    vector = label_vector("distribution", distribution)
-    if vector is None:
-        return None
-    if bool((vector < 0).any()) or not bool((vector > 0).any()):
-        raise ConfigError("distribution: no label may have less than 0, and one must have more")
-    return vector / vector.sum()
-
-
-def drawn_by(loss: Any, like: Tensor, num_labels: int) -> Tensor:
-    """Return what `loss.draw` gives, on the device of `like`; as an operator while a compiler traces."""
-    called: Tensor = (_draw_op if torch.compiler.is_compiling() else _draw)(like, loss.number, num_labels)
-    return called
-
-
-def _draw(like: Tensor, number: int, num_labels: int) -> Tensor:
-    loss: Any = LOSSES[number]
-    drawn: Tensor = loss.draw(num_labels, like.device)
-    return drawn
-
-
-_draw_op = torch.library.custom_op("hyperfocal::draw", _draw, mutates_args=())  # no compiler can trace a generator
-
-
-@_draw_op.register_fake
-def _(like: Tensor, number: int, num_labels: int) -> Tensor:
-    loss: Any = LOSSES[number]
-    return like.new_empty(loss.num_negatives, dtype=torch.int64)
 
 
 class SampledSoftmaxLoss(SampledLoss):
     """Cross-entropy of each positive against the drawn labels.
 
-    With z of a positive l, and d over the N drawn labels that are no positives, each drawn with probability q[d]:
+    With z of a positive l, and d over the N drawn labels that are not positives, each drawn with probability q[d]:
 
         loss of i = mean over positives l of  w[l] * log(1 + sum over d of exp(z[d] - log(N * q[d]) - z[l]))
 
     The correction log(N * q) makes the sum an unbiased estimate of the sum over all other labels, so that popular
-    labels, which are drawn often, are not pushed down for it. The positive is always there and needs none. Several
-    positives of an example do not compete with each other. An example without positives has loss 0.
+    labels are not ranked down because they are drawn often. The positive is always scored and needs no correction.
+    Several positives of an example do not compete with each other. An example without positives has loss 0.
 
     Args:
         num_negatives: N, at least 1.
@@ -272,7 +184,7 @@ class SampledSoftmaxLoss(SampledLoss):
         ConfigError: a number out of range; an option that is not allowed.
 
     Source: Bengio and Senecal 2008, Adaptive Importance Sampling to Accelerate Training of a Neural
-    Probabilistic Language Model; Yi et al. 2019, equation 3. There the positive is corrected like a draw.
+    Probabilistic Language Model; Yi et al. 2019, equation 3. There the positive is corrected like a drawn label.
     """
 
     def __init__(self, num_negatives: int, *, correction: bool = True, **options: Unpack[SampledOptions]) -> None:
@@ -280,27 +192,27 @@ class SampledSoftmaxLoss(SampledLoss):
         self.correction = correction
 
     def row_losses(self, scores: Scores) -> Tensor:
-        """Return (B,), the mean of log(1 + sum of exp(z[d] - z[l])) over the positives l of each row."""
+        """Return the mean of log(1 + sum of exp(z[d] - z[l])) over the positives l of each row, (B,)."""
         drawn = scores.drawn
         if self.correction and self.probabilities is not None:
             drawn = drawn - torch.log(self.num_negatives * self.probabilities.to(drawn)[scores.ids])
         elif self.correction:
             drawn = drawn - math.log(self.num_negatives / scores.num_labels)
-        each = scores.share * functional.softplus(drawn.logsumexp(1)[scores.rows] - scores.right)
+        each = scores.share * functional.softplus(drawn.logsumexp(1)[scores.rows] - scores.positive)
         return each.new_zeros(len(drawn)).index_add(0, scores.rows, each)
 
 
 class GBCELoss(SampledLoss):
     """Generalised binary cross-entropy: BCE on drawn negatives that does not become overconfident.
 
-    With z of a positive l, and d over the N drawn labels that are no positives:
+    With z of a positive l, and d over the N drawn labels that are not positives:
 
         loss of i = (mean over positives l of w[l] * b * softplus(-z[l])  +  sum over d of softplus(z[d])) / (N + 1)
         b = a * (t * (1 - 1/a) + 1/a),  a = N / (L - 1)
 
-    With so few negatives the sigmoid of a plain BCE overstates every probability; b < 1 undoes it: at t = 1
-    (b = a) the sigmoids are calibrated, at t = 0 (b = 1) this is plain sampled BCE. With as many negatives
-    as there are (a = 1), b is 1 for every t. An example without positives has loss 0.
+    With few negatives the sigmoid of a plain BCE overstates every probability; b < 1 corrects it: at t = 1
+    (b = a) the sigmoids are calibrated, at t = 0 (b = 1) this is plain sampled BCE. With L - 1 negatives (a = 1),
+    b is 1 for every t. An example without positives has loss 0.
 
     Args:
         num_negatives: N, at least 1; a is at most 1.
@@ -320,8 +232,42 @@ class GBCELoss(SampledLoss):
         self.t = t
 
     def row_losses(self, scores: Scores) -> Tensor:
-        """Return (B,), the loss of positives and negatives of each row over N + 1."""
+        """Return the loss of positives and negatives of each row, divided by N + 1, (B,)."""
         rate = min(self.num_negatives / max(scores.num_labels - 1, 1), 1)
         power = rate * (self.t * (1 - 1 / rate) + 1 / rate)
-        right = scores.share * power * functional.softplus(-scores.right)
-        return functional.softplus(scores.drawn).sum(1).index_add(0, scores.rows, right) / (self.num_negatives + 1)
+        positive = scores.share * power * functional.softplus(-scores.positive)
+        return functional.softplus(scores.drawn).sum(1).index_add(0, scores.rows, positive) / (self.num_negatives + 1)
+
+
+def _probabilities(distribution: Tensor | Sequence[float] | None) -> Tensor | None:
+    """Return the distribution divided by its sum, (L,), or None.
+
+    Raises:
+        ConfigError: another shape; numbers below 0, not finite, or all 0.
+    """
+    vector = label_vector("distribution", distribution)
+    if vector is None:
+        return None
+    if bool((vector < 0).any()) or not bool((vector > 0).any()):
+        raise ConfigError("distribution has a number below 0, or none above 0. Expected 0 or more per label, not all 0")
+    return vector / vector.sum()
+
+
+def _drawn_by(loss: SampledLoss, like: Tensor, num_labels: int) -> Tensor:
+    """Return the labels that `loss.draw` draws, on the device of `like`; as an operator while a compiler traces."""
+    called: Tensor = (_draw_op if torch.compiler.is_compiling() else _draw)(like, loss.number, num_labels)
+    return called
+
+
+def _draw(like: Tensor, number: int, num_labels: int) -> Tensor:
+    loss: SampledLoss = LOSSES[number]
+    return loss.draw(num_labels, like.device)
+
+
+_draw_op = torch.library.custom_op("hyperfocal::draw", _draw, mutates_args=())  # no compiler can trace a generator
+
+
+@_draw_op.register_fake
+def _(like: Tensor, number: int, num_labels: int) -> Tensor:
+    loss: SampledLoss = LOSSES[number]
+    return like.new_empty(loss.num_negatives, dtype=torch.int64)

@@ -1,14 +1,13 @@
-"""A loss over labels that are dealt out over several processes, each of which holds some rows of the last layer.
+"""A loss over labels that are partitioned over several processes, each of which holds some rows of the last layer.
 
 Every process has the same (B, D) hidden vectors and the same labels of the batch, and walks over its own rows of
-weight and bias. The processes exchange, of a separable loss, its value; of a softmax loss the largest logit and the sum
+weight and bias. The processes exchange the value of a separable loss; of a softmax loss the largest logit and the sum
 of each example, (B,), and the logits of the positives, (P,); and of both the gradient of hidden, (B, D). The gradients
-of weight and bias stay where they are. The walks are those of the losses themselves.
+of weight and bias stay in their process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,17 +18,16 @@ from torch.autograd.function import once_differentiable
 from hyperfocal.distributed import all_reduce, rank, world_size
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.labels import SparseLabels
-from hyperfocal.losses.backends import choose
 from hyperfocal.losses.fused import exact_dtype, product_dtype, scaled
-from hyperfocal.losses.options import check_finite, check_float, check_labels, check_vector, row_scale
+from hyperfocal.losses.options import check_finite, check_float, check_labels, row_scale
 from hyperfocal.losses.separable import SeparableLoss
 from hyperfocal.losses.softmax import SoftmaxLoss
-from hyperfocal.losses.torch_walks import Normaliser, first_walk, rows_and_slopes, second_walk, softmax_chunks
-from hyperfocal.losses.walk import Problem, RowsAndGradients
+from hyperfocal.losses.torch_walks import Normaliser, first_walk, rows_and_slopes, second_walk
+from hyperfocal.losses.walk import Problem, RowsAndGradients, Walk
 
 
 def shard_of(num_labels: int) -> slice:
-    """Return the labels of this process: n processes hold about L / n each, in the order of their numbers.
+    """Return the labels of this process: n processes hold about L / n each, in the order of their ranks.
 
     >>> shard_of(5)
     slice(0, 5, None)
@@ -38,13 +36,13 @@ def shard_of(num_labels: int) -> slice:
 
 
 class ShardedLoss(nn.Module):
-    """Any separable or softmax loss, over labels that are dealt out over the processes of `hyperfocal.distributed`.
+    """Any separable or softmax loss, over labels that are partitioned over the processes of `hyperfocal.distributed`.
 
-    The value is that of the loss over all labels, the same in every process. The gradients are those of its rows of
-    weight and bias, and the whole one of hidden, the same in every process.
+    The value is that of the loss over all labels, the same in every process. Each process gets the gradients of its
+    rows of weight and bias, and the complete gradient of hidden.
 
     Args:
-        loss: its positive_weight, log_prior and counts are of all labels; a SoftmaxLoss is computed by its backend
+        loss: its positive_weight, log_prior and counts are of all labels. The backend of a SoftmaxLoss is always
             "chunked".
         num_labels: L, of all processes.
 
@@ -52,8 +50,8 @@ class ShardedLoss(nn.Module):
         part: the labels of this process, `shard_of(num_labels)`.
 
     Raises:
-        ConfigError: a loss that draws labels or is no loss of this package, reduction "none", backend "reference",
-            for a SoftmaxLoss any but "chunked".
+        ConfigError: a loss that draws labels or is not of this package, reduction "none", backend "reference",
+            for a SoftmaxLoss any backend except "chunked".
 
     >>> ShardedLoss(SoftmaxLoss(), 7).part
     slice(0, 7, None)
@@ -64,9 +62,9 @@ class ShardedLoss(nn.Module):
         if not isinstance(loss, SeparableLoss | SoftmaxLoss):
             raise ConfigError(
                 f"{type(loss).__name__} cannot be sharded. Expected a separable loss, as FocalLoss, or SoftmaxLoss; "
-                "a loss that draws labels reads few rows, and needs no shards"
+                "a loss that draws labels reads few rows and needs no shards"
             )
-        if loss.options.reduction == "none":
+        if loss.reduction == "none":
             raise ConfigError(
                 "reduction = 'none' is not allowed in a ShardedLoss. Expected positives, batch, mean or sum"
             )
@@ -89,15 +87,15 @@ class ShardedLoss(nn.Module):
         """Return the loss of `hidden @ W.T + b` over all L labels; every process has to call it.
 
         Args:
-            hidden: (B, D) float, the same in every process; `gather_rows` makes it of what each has encoded.
-            weight: (L_r, D) float, this process's rows of W, those of `part`.
-            bias: (L_r,) float or None, this process's part of b.
+            hidden: (B, D) float, the same in every process; `gather_rows` collects it from all encoders.
+            weight: (L_r, D) float, the rows of W for the labels of `part`.
+            bias: (L_r,) float or None, the numbers of b for the labels of `part`.
             labels: B rows over all L labels, the same in every process.
-            mask: B rows over all L labels, or None, as in SeparableLoss.forward.
+            mask: B rows over all L labels, or None, as in FusedLoss.forward.
 
         Raises:
-            DataError: shapes that do not match, or numbers that are no floats; with check_finite, NaN or infinity.
-            TrainingError: another process is gone.
+            DataError: shapes that do not match, or numbers that are not floats; with check_finite, NaN or infinity.
+            TrainingError: another process has ended.
         """
         self._check(hidden, weight, bias, labels, mask)
         grad = torch.is_grad_enabled()
@@ -108,10 +106,7 @@ class ShardedLoss(nn.Module):
     def _check(
         self, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: SparseLabels, mask: SparseLabels | None
     ) -> None:
-        size, found = (
-            self.part.stop - self.part.start,
-            f"hidden has {len(hidden)} rows and num_labels = {self.num_labels}",
-        )
+        size = self.part.stop - self.part.start
         for name, tensor in {"hidden": hidden, "weight": weight, "bias": bias}.items():
             if tensor is not None:
                 check_float(name, tensor)
@@ -122,9 +117,9 @@ class ShardedLoss(nn.Module):
             )
         if bias is not None and bias.shape != (size,):
             raise DataError(f"expected bias ({size},), got {tuple(bias.shape)}")
-        check_labels(labels, mask, len(hidden), self.num_labels, found)
-        check_vector("positive_weight", self.loss.positive_weight, self.num_labels)
-        check_vector("logit_shift", self.loss.logit_shift, self.num_labels)
+        source = f"hidden has {len(hidden)} rows and num_labels = {self.num_labels}"
+        check_labels(labels, mask, len(hidden), self.num_labels, source)
+        self.loss.check_vectors(self.num_labels)
         if self.loss.options.check_finite:
             check_finite(hidden=hidden, weight=weight, bias=bias)
 
@@ -135,11 +130,12 @@ class ShardedLoss(nn.Module):
         """Return the loss, and the gradients of hidden, weight and bias that are needed."""
         dtype, options = product_dtype(hidden, weight), self.loss.options
         with torch.autocast(hidden.device.type, enabled=False):
-            scale = row_scale(labels, mask, options, exact_dtype(dtype))
-            whole = Problem(hidden, weight, bias, labels, mask, scale, dtype=dtype, needs=needs, options=options)
-            rows, gradients = (_softmax if isinstance(self.loss, SoftmaxLoss) else _separable)(
-                self.loss, whole, self.part
-            )
+            scale, size = row_scale(labels, mask, options, exact_dtype(dtype)), options.chunk_labels
+            whole = Problem(hidden, weight, bias, labels, mask, scale, dtype=dtype, needs=needs, chunk_labels=size)
+            if isinstance(self.loss, SoftmaxLoss):
+                rows, gradients = _softmax_walk(self.loss, whole, self.part)
+            else:
+                rows, gradients = _separable_walk(self.loss, whole, self.part)
             if gradients[0] is not None:
                 all_reduce(gradients[0])
             return (rows * scale).sum(), gradients
@@ -156,8 +152,8 @@ class _Sharded(torch.autograd.Function):
         tensors = (hidden, weight, bias)
         value, gradients = sharded.value_and_gradients(*tensors, labels, mask, needs)
         ctx.gradients = [
-            None if found is None or like is None else found.to(like.dtype)
-            for found, like in zip(gradients, tensors, strict=True)
+            None if gradient is None or like is None else gradient.to(like.dtype)
+            for gradient, like in zip(gradients, tensors, strict=True)
         ]
         return value
 
@@ -166,66 +162,53 @@ class _Sharded(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
-            raise RuntimeError("a ShardedLoss goes back once: its gradients were handed out, not copied. Call it again")
-        return (*(None if found is None else scaled(found, grad) for found in gradients), None, None, None, None)
+            raise RuntimeError(
+                "a ShardedLoss goes back once: the first backward returned its gradients without a copy. "
+                "Call the loss again"
+            )
+        returned = (None if gradient is None else scaled(gradient, grad) for gradient in gradients)
+        return (*returned, None, None, None, None)
 
 
-class _Part:
-    """What the walks read of a separable or softmax loss, of some labels only."""
-
-    def __init__(self, loss: Any, part: slice, labels: SparseLabels) -> None:
-        self._loss, self._labels, self._first = loss, labels, part.start
-        self.positive_weight = None if loss.positive_weight is None else loss.positive_weight[part]
-        self.logit_shift = None if loss.logit_shift is None else loss.logit_shift[part]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loss, name)
-
-    def term_weights(self, _: SparseLabels) -> Callable[[slice], Tensor] | None:
-        """Return the weights of the terms of a chunk, which may depend on all positives of an example."""
-        weights = self._loss.term_weights(self._labels)
-        first = self._first
-        return weights and (lambda chunk: weights(slice(chunk.start + first, chunk.stop + first)))
-
-
-def _separable(loss: Any, whole: Problem, part: slice) -> RowsAndGradients:
-    walk = loss.walks[choose(loss.options.backend, loss, whole.hidden.device)]
-    rows, gradients = walk(_Part(loss, part, whole.labels), _local(whole, part)[0])
+def _separable_walk(loss: SeparableLoss, whole: Problem, part: slice) -> RowsAndGradients:
+    walk = loss.walks[loss.choose_backend(whole.hidden.device)]
+    rows, gradients = walk(loss.terms(whole.labels).of(part), _local(whole, part)[0])
     return all_reduce(rows), gradients
 
 
-def _softmax(loss: Any, whole: Problem, part: slice) -> RowsAndGradients:
-    own, (local, held) = _Part(loss, part, whole.labels), _local(whole, part)
-    walk = softmax_chunks(own, local)  # type: ignore[arg-type]
-    rows, slopes = rows_and_slopes(loss, whole, _merged(first_walk(own, walk, local), held))  # type: ignore[arg-type]
-    second_walk(own, walk, replace(slopes, right=slopes.right[held]))  # type: ignore[arg-type]
+def _softmax_walk(loss: SoftmaxLoss, whole: Problem, part: slice) -> RowsAndGradients:
+    terms, (local, held) = loss.terms(whole.labels), _local(whole, part)
+    own = terms.of(part)
+    walk = Walk(local, shift=own.shift)
+    rows, slopes = rows_and_slopes(terms, whole, _merged(first_walk(own, walk), held))
+    second_walk(own, walk, replace(slopes, positives=slopes.positives[held]))
     return rows, walk.gradients()
 
 
 def _merged(own: Normaliser, held: Tensor) -> Normaliser:
-    """Return the normaliser over the labels of all processes, and the logits of all positives.
+    """Return the normaliser over the labels of all processes, with the logits of all positives.
 
     Args:
-        own: that of this process's labels.
-        held: (P,) bool, which of all positives are among them.
+        own: the normaliser over this process's labels.
+        held: (P,) bool, whether each of all positives is among this process's labels.
     """
     peak = all_reduce(own.peak.clone(), largest=True)
-    right = own.right.new_zeros(len(held))
-    right[held] = own.right
-    sums = all_reduce(torch.cat([own.sum * torch.exp(own.peak - peak), own.total, right]))
-    found, total, right = sums.split([len(peak), len(peak), len(held)])
-    return Normaliser(peak, found, total, right)
+    positives = own.positives.new_zeros(len(held))
+    positives[held] = own.positives
+    numbers = all_reduce(torch.cat([own.sum * torch.exp(own.peak - peak), own.total, positives]))
+    sums, total, positives = numbers.split([len(peak), len(peak), len(held)])
+    return Normaliser(peak, sums, total, positives)
 
 
 def _local(whole: Problem, part: slice) -> tuple[Problem, Tensor]:
-    """Return the problem of some labels, and which of all positives are among them, (P,) bool."""
+    """Return the problem of a slice of the labels, and whether each of all positives is among them, (P,) bool."""
     labels, held = _cut(whole.labels, part)
     mask = None if whole.mask is None else _cut(whole.mask, part)[0]
     return replace(whole, labels=labels, mask=mask), held
 
 
 def _cut(labels: SparseLabels, part: slice) -> tuple[SparseLabels, Tensor]:
-    """Return the pairs with some labels, numbered from the first of them, and which they were, (P,) bool."""
+    """Return the pairs of a slice of the labels, numbered from its first, and whether each pair is one, (P,) bool."""
     held = (labels.indices >= part.start) & (labels.indices < part.stop)
     before = torch.cat([held.new_zeros(1, dtype=torch.int64), held.cumsum(0)])
     return SparseLabels(before[labels.indptr], labels.indices[held] - part.start, part.stop - part.start), held

@@ -1,29 +1,93 @@
-"""The scalar function that focal losses are made of, f(z) = sigmoid(z)^gamma * softplus(z), and its derivative."""
+"""The values that a walk asks of a loss: its scalar functions and its numbers per label."""
 
-import torch
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
+
 from torch import Tensor
-from torch.nn import functional
+
+from hyperfocal.losses.options import Options
+from hyperfocal.losses.walk import Problem, RowsAndGradients
 
 ValueAndSlope = tuple[Tensor, Tensor]
+TermWeights = Callable[[slice], Tensor]  # from C labels to the factors r of their terms, (B, C)
 
 
-def focal(logits: Tensor, gamma: float, *, detach: bool = False) -> Tensor:
-    """Return f(z); with `detach`, autograd takes the factor sigmoid(z)^gamma as a constant."""
-    power = focal_power(logits, gamma)
-    return (power.detach() if detach else power) * functional.softplus(logits)
+class Walkable(Protocol):
+    """A loss that the fused call finds by its number."""
+
+    number: int
+    options: Options
+
+    def walk(self, problem: Problem) -> RowsAndGradients:
+        """Return the unscaled loss of each row, (B,), and the scaled gradients that are needed."""
 
 
-def focal_with_slope(logits: Tensor, gamma: float, *, detach: bool = False) -> ValueAndSlope:
-    """Return f(z) and f'(z) = p^gamma * (gamma * (1 - p) * softplus(z) + p), or p^gamma * p with `detach`."""
-    p = torch.sigmoid(logits)
-    power = p**gamma if float(gamma).is_integer() else focal_power(logits, gamma)
-    value = functional.softplus(logits)
-    slope = p if detach else torch.addcmul(p, 1 - p, value, value=gamma)
-    return value.mul_(power), slope.mul_(power)
+class FocalTerms(NamedTuple):
+    """The pair neg(z) = negative * f(z), pos(z) = positive * f(-z), which compiled kernels compute.
+
+    f(z) = sigmoid(z)^gamma * softplus(z).
+    """
+
+    gamma: float
+    negative: float = 1.0
+    positive: float = 1.0
 
 
-def focal_power(logits: Tensor, gamma: float) -> Tensor:
-    """Return sigmoid(z)^gamma; in log space, where a whole power does not spare the logarithm."""
-    if float(gamma).is_integer():
-        return torch.sigmoid(logits) ** int(gamma)
-    return torch.exp(gamma * functional.logsigmoid(logits))
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SeparableTerms:
+    """The functions and numbers of a separable loss; the formula is in SeparableLoss.
+
+    Attributes:
+        positive, negative: return value and slope of pos(z) and neg(z), in memory that the walk may overwrite.
+        focal: pos and neg in the form that compiled kernels compute, or None if they have no such form.
+        term_weights: r, or None for 1.
+        positive_weight: (L,) w, or None for 1.
+        shift: (L,), added to the logits, or None.
+    """
+
+    positive: Callable[[Tensor], ValueAndSlope]
+    negative: Callable[[Tensor], ValueAndSlope]
+    focal: FocalTerms | None
+    term_weights: TermWeights | None
+    positive_weight: Tensor | None
+    shift: Tensor | None
+
+    def of(self, span: slice) -> SeparableTerms:
+        """Return the terms for the labels of a span, numbered from its first."""
+        shift, weight = _cut(self.shift, span), _cut(self.positive_weight, span)
+        factors = None if self.term_weights is None else _shifted(self.term_weights, span.start)
+        return replace(self, term_weights=factors, positive_weight=weight, shift=shift)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SoftmaxTerms:
+    """The functions and numbers of a softmax loss; the formula is in SoftmaxLoss.
+
+    Attributes:
+        focal: returns (1 - p)^gamma * -log(p) and its slope from log(p).
+        temperature: above 0.
+        label_smoothing: e, in [0, 1).
+        positive_weight: (L,) w, or None for 1.
+        shift: (L,), added to the logits before they are divided by the temperature, or None.
+    """
+
+    focal: Callable[[Tensor], ValueAndSlope]
+    temperature: float
+    label_smoothing: float
+    positive_weight: Tensor | None
+    shift: Tensor | None
+
+    def of(self, span: slice) -> SoftmaxTerms:
+        """Return the terms for the labels of a span, numbered from its first."""
+        return replace(self, positive_weight=_cut(self.positive_weight, span), shift=_cut(self.shift, span))
+
+
+def _cut(vector: Tensor | None, span: slice) -> Tensor | None:
+    return None if vector is None else vector[span]
+
+
+def _shifted(weights: TermWeights, first: int) -> TermWeights:
+    return lambda span: weights(slice(span.start + first, span.stop + first))

@@ -1,6 +1,6 @@
-"""Whether Triton kernels can run here, and how one is run: over the tiles, pairs or columns of a chunk.
+"""Launches of the Triton kernels: over the tiles, pairs or columns of a chunk, if the kernels can run here.
 
-Triton is optional, and imported when a loss first asks for it. Its interpreter runs the same kernels on CPU,
+Triton is optional, and is imported when a loss first needs it. Its interpreter runs the same kernels on CPU,
 slowly, for the tests: set TRITON_INTERPRET=1 before anything imports triton. The kernels are in
 `triton_kernels.py`, the walks that call them in `triton_walks.py`.
 """
@@ -17,16 +17,16 @@ from torch import Tensor
 
 from hyperfocal.labels import SparseLabels
 
-BLOCK = 1024  # logits a tile
-PAIRS = 256  # pairs a program
+BLOCK = 1024  # logits per tile
+PAIRS = 256  # pairs per program
 TALL, WIDE = 32, 128  # rows at a time, and columns, of the sums over rows
 
 
 @cache
 def unavailable(device: torch.device) -> str:
-    """Return why the kernels cannot run on a device, or "" if they can; the first call runs one.
+    """Return the reason why the kernels cannot run on a device, or "" if they can; the first call runs one kernel.
 
-    It takes more than an import: a new enough GPU, and a C compiler for what Triton builds.
+    An import is not enough: Triton also needs a recent GPU, and a C compiler.
     """
     if find_spec("triton") is None:
         return "triton is not installed (pip install triton)"
@@ -36,7 +36,7 @@ def unavailable(device: torch.device) -> str:
         return "it runs on cuda, and on cpu only in Triton's interpreter: set TRITON_INTERPRET=1 before the start"
     try:
         _trial(device)
-    except Exception as error:  # of whichever kind the driver, the compiler or Triton raises
+    except Exception as error:  # any type: the driver, the compiler and Triton raise different ones
         return f"it cannot run here: {type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
     return ""
 
@@ -60,11 +60,11 @@ def over_pairs(
         rows: (P,) int64, the rows of `pairs`.
         pairs: B rows over all labels.
         first: label of the first column.
-        arguments, constants: what the kernel takes beside these.
+        arguments, constants: the kernel's further arguments.
     """
     count = pairs.num_positives
-    where = (chunk, rows, pairs.indices, count, first, chunk.shape[1])
-    _launch(kernel, (-(-count // PAIRS),), *where, *arguments, **constants, block=PAIRS)
+    places = (chunk, rows, pairs.indices, count, first, chunk.shape[1])
+    _launch(kernel, (-(-count // PAIRS),), *places, *arguments, **constants, block=PAIRS)
 
 
 def over_tiles(kernel: str, chunk: Tensor, *arguments: Any, **constants: Any) -> None:
@@ -74,7 +74,7 @@ def over_tiles(kernel: str, chunk: Tensor, *arguments: Any, **constants: Any) ->
 
 
 def for_tiles(chunk: Tensor) -> Tensor:
-    """Return memory for a number a tile, (B, tiles of a row)."""
+    """Return memory for a number per tile, (B, tiles of a row)."""
     return chunk.new_empty((len(chunk), -(-chunk.shape[1] // BLOCK)), dtype=torch.float32)
 
 
@@ -85,7 +85,7 @@ def over_columns(kernel: str, chunk: Tensor, *arguments: Any) -> None:
 
 
 def _launch(kernel: str, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
-    """Run a kernel on the GPU of its first argument; an empty grid is no work."""
+    """Run a kernel on the GPU of its first argument; an empty grid runs nothing."""
     from hyperfocal.losses import triton_kernels  # imports triton, which is optional
 
     if 0 not in grid:

@@ -1,13 +1,13 @@
 # mypy: ignore-errors
-"""The Triton kernels. Importing this file needs triton, so only `triton.py` does, when one is asked for.
+"""The Triton kernels. Importing this file needs triton, so only `triton.py` imports it, when a kernel first runs.
 
-A chunk is (B, C) logits as the matrix product left them, in float32, bfloat16 or float16; every kernel
-computes in float32. The dense kernels take tiles of one row by `block` logits, and read
-and write a logit once. What is not a negative is -inf by then: its term and slope come out as exactly 0.
+A chunk is (B, C) logits from the matrix product, in float32, bfloat16 or float16; every kernel computes in float32.
+The dense kernels take tiles of one row by `block` logits, and read and write each logit once. Logits of positives and
+masked pairs are -inf by then: their terms and slopes come out as exactly 0.
 
-The pair kernels take `block` of P (row, column) pairs, of all chunks, and touch those whose column is in
-this chunk: no sort, and nothing that the host must wait for. Pairs are distinct, so none writes over another;
-sums are in a fixed order, without atomics, so the same call gives the same bits.
+The pair kernels take `block` of all P (row, column) pairs, and touch the pairs whose column is in this chunk: no
+sort, and the host never waits. Pairs are distinct, so none overwrites another; sums are in a fixed order, without
+atomics, so repeated calls give the same bits.
 """
 
 import triton
@@ -33,7 +33,7 @@ def log1p_of_share(e):
 
 @triton.jit
 def focal_terms(z, gamma: tl.constexpr):
-    """Return f(z) = p^gamma * softplus(z) and f'(z) in float32. Eager twin: `scalar.focal_with_slope`."""
+    """Return f(z) = p^gamma * softplus(z) and f'(z) in float32. Eager twin: `focal.focal_with_slope`."""
     e = tl.exp(-tl.abs(z))
     near = 1.0 / (1.0 + e)
     far = e * near
@@ -64,7 +64,7 @@ def focal_terms(z, gamma: tl.constexpr):
 def focal_dense(logits, slopes, sums, length, weight, gamma: tl.constexpr, block: tl.constexpr):
     """Write weight * f'(z) for every logit, and the sum of weight * f(z) of each tile.
 
-    Tiling: a row by `block` logits. Memory: a number a tile. Eager twin: `FocalLoss.negative_with_slope`.
+    Tiling: a row by `block` logits. Memory: a number per tile. Eager twin: `FocalLoss.negative_with_slope`.
     """
     row, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)
     column = tile * block + tl.arange(0, block)
@@ -78,7 +78,7 @@ def focal_dense(logits, slopes, sums, length, weight, gamma: tl.constexpr, block
 
 @triton.jit
 def places_of(rows, columns, count, first, length, block: tl.constexpr):
-    """Return the pairs of this program, their places in the chunk, and whether they are in it."""
+    """Return the pairs of this program, their places in the chunk, and whether each is in the chunk."""
     pair = tl.program_id(0) * block + tl.arange(0, block)
     here = pair < count
     row = tl.load(rows + pair, mask=here, other=0)
@@ -102,9 +102,9 @@ def focal_pairs(
     gamma: tl.constexpr,
     block: tl.constexpr,
 ):
-    """Write w * f(-z) of each positive and its slope, (P,), and -inf in its place.
+    """Write w * f(-z) of each positive and its slope, (P,), and -inf to its logit.
 
-    Tiling: `block` pairs. Memory: two numbers a positive. Eager twin: `FocalLoss.positive_with_slope`.
+    Tiling: `block` pairs. Memory: two numbers per positive. Eager twin: `FocalLoss.positive_with_slope`.
     """
     pair, place, inside = places_of(rows, columns, count, first, length, block)
     z = tl.load(logits + place, mask=inside, other=0.0).to(tl.float32)
@@ -117,11 +117,11 @@ def focal_pairs(
 
 
 @triton.jit
-def take_pairs(chunk, rows, columns, count, first, length, found, block: tl.constexpr):
-    """Write the chunk's number at each pair to (P,) found. Eager twin: found = chunk[rows, columns]."""
+def take_pairs(chunk, rows, columns, count, first, length, values, block: tl.constexpr):
+    """Write the chunk's number at each pair to values, (P,). Eager twin: values = chunk[rows, columns]."""
     pair, place, inside = places_of(rows, columns, count, first, length, block)
     number = tl.load(chunk + place, mask=inside, other=0.0)
-    tl.store(found + pair, number.to(tl.float32), mask=inside)
+    tl.store(values + pair, number.to(tl.float32), mask=inside)
 
 
 @triton.jit
@@ -160,9 +160,9 @@ def column_sums(slopes, scale, sums, batch, length, tall: tl.constexpr, block: t
 def softmax_sums(
     logits, peaks, sums, totals, length, temperature, smoothed: tl.constexpr, masked: tl.constexpr, block: tl.constexpr
 ):
-    """Write for each tile m, the largest z / temperature, the sum of exp(z / temperature - m), and that of all z.
+    """Write for each tile m, the largest z / temperature, the sum of exp(z / temperature - m), and the sum of z.
 
-    Tiling: a row by `block` logits. Memory: two or three numbers a tile. Eager twin: `softmax_chunked._first_walk`.
+    Tiling: a row by `block` logits. Memory: two or three numbers per tile. Eager twin: `torch_walks.first_walk`.
     """
     row, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)
     column = tile * block + tl.arange(0, block)
@@ -183,9 +183,9 @@ def softmax_sums(
 def softmax_slopes(
     logits, slopes, peak, factor, smoothing, length, temperature, smoothed: tl.constexpr, block: tl.constexpr
 ):
-    """Write (factor * exp(z / temperature - peak) - smoothing) / temperature for every logit, and 0 where it is -inf.
+    """Write (factor * exp(z / temperature - peak) - smoothing) / temperature for every logit, and 0 for -inf.
 
-    Tiling: a row by `block` logits. Memory: none. Eager twin: `softmax_chunked._slope`.
+    Tiling: a row by `block` logits. Memory: none. Eager twin: `torch_walks._slope`.
     """
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * block + tl.arange(0, block)

@@ -1,4 +1,4 @@
-"""What is known of the labels before training: their weights, and where the output bias starts."""
+"""Weights of the labels, and the initial output bias, from the labels' counts."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -31,16 +31,16 @@ def capped_weights(
         balanced           n / (L * c), as class_weight="balanced" of scikit-learn
 
     then, if `normalise`, divided by their mean over the labels that have an example, so that the mean
-    is 1; then min(weight, cap). A label without an example gets the cap; without a cap, what a label
-    with one example gets.
+    is 1; then min(weight, cap). A label without an example gets the cap; without a cap, the weight of a
+    label with one example.
 
     Args:
         counts: (L,) examples of each label, not negative.
         scheme: one of the four names.
         cap: at least 1, the largest weight; None for no cap.
-        beta: in [0, 1), effective_number only: 0 weighs all alike, near 1 it nears `inverse`.
+        beta: in [0, 1), effective_number only: 0 gives equal weights, and beta -> 1 gives `inverse`.
         normalise: whether to make the mean 1 before the cap.
-        num_examples: n, balanced only; None takes the sum of the counts, right where each example has one label.
+        num_examples: n, balanced only; None: the sum of the counts, which is n if each example has one label.
 
     Returns:
         (L,) float32.
@@ -56,13 +56,13 @@ def capped_weights(
     [1.0, 4.0, 7.0, 7.0]
     """
     _check_options(scheme, cap, beta, num_examples)
-    found = as_counts(counts)
-    number = float(found.sum()) if num_examples is None else float(num_examples)
-    weights = SCHEMES[scheme](found.clamp(min=1), beta, number)
-    if normalise and bool((found > 0).any()):
-        weights = weights / weights[found > 0].mean()
+    counts = as_counts(counts)
+    number = float(counts.sum()) if num_examples is None else float(num_examples)
+    weights = SCHEMES[scheme](counts.clamp(min=1), beta, number)
+    if normalise and bool((counts > 0).any()):
+        weights = weights / weights[counts > 0].mean()
     if cap is not None:
-        weights = torch.where(found > 0, weights.clamp(max=cap), cap)
+        weights = torch.where(counts > 0, weights.clamp(max=cap), cap)
     return weights.float()
 
 
@@ -94,13 +94,13 @@ SCHEMES: dict[str, Callable[[Tensor, float, float], Tensor]] = {
 
 
 def prior_bias(prior: float) -> float:
-    """Return the logit at which a sigmoid gives the prior probability of a positive.
+    """Return the logit whose sigmoid is the prior probability of a positive.
 
     bias = -log((1 - pi) / pi) = log(pi / (1 - pi)), a *negative* number for a rare label. Articles
-    often print it without the minus sign: then every label starts at 1 - pi and training explodes.
+    often print it without the minus sign: then every label starts at 1 - pi and training diverges.
 
     Args:
-        prior: pi, the expected share of positives, in (0, 1).
+        prior: pi, the expected fraction of positives, in (0, 1).
 
     Raises:
         ConfigError: pi outside (0, 1).
@@ -116,14 +116,14 @@ def prior_bias(prior: float) -> float:
 
 
 def frequency_bias(counts: Counts, num_examples: int, *, smoothing: float = 1.0) -> Tensor:
-    """Return, for each label, the logit at which a sigmoid gives the label's own smoothed frequency.
+    """Return, for each label, the logit whose sigmoid is the smoothed frequency of the label.
 
         bias = log((c + s) / (n - c + s)), so that sigmoid(bias) = (c + s) / (n + 2 s)
 
     Args:
         counts: (L,) examples of each label.
         num_examples: n, at least the largest count.
-        smoothing: s, above 0: what keeps the bias finite for a label that no example has, or every one.
+        smoothing: s, above 0: keeps the bias finite for a label that no example or every example has.
 
     Returns:
         (L,) float32.
@@ -137,8 +137,8 @@ def frequency_bias(counts: Counts, num_examples: int, *, smoothing: float = 1.0)
     """
     if not 0 < smoothing < math.inf:
         raise ConfigError(f"smoothing = {smoothing!r} is not allowed. Expected a number above 0")
-    found = as_counts(counts, at_most=num_examples)
-    return torch.log((found + smoothing) / (num_examples - found + smoothing)).float()
+    counts = as_counts(counts, at_most=num_examples)
+    return torch.log((counts + smoothing) / (num_examples - counts + smoothing)).float()
 
 
 def as_counts(counts: Counts, *, at_most: float = math.inf) -> Tensor:
@@ -147,15 +147,15 @@ def as_counts(counts: Counts, *, at_most: float = math.inf) -> Tensor:
     Raises:
         DataError: counts that are negative, not finite, not one-dimensional or above `at_most`.
     """
-    found: Tensor = torch.as_tensor(counts).detach().double().cpu()
-    if found.ndim != 1 or len(found) == 0:
-        raise DataError(f"counts are {tuple(found.shape)}. Expected one number a label, (L,)")
-    wrong = ~((found >= 0) & found.isfinite() & (found <= at_most))
+    numbers: Tensor = torch.as_tensor(counts).detach().double().cpu()
+    if numbers.ndim != 1 or len(numbers) == 0:
+        raise DataError(f"counts are {tuple(numbers.shape)}. Expected one number per label, (L,)")
+    wrong = ~((numbers >= 0) & numbers.isfinite() & (numbers <= at_most))
     if bool(wrong.any()):
         label = int(wrong.nonzero()[0])
         most = "finite and not negative" if at_most == math.inf else f"from 0 to {at_most}, the number of examples"
-        raise DataError(f"counts: label {label} has {found[label].item()} examples. Expected a number {most}")
-    return found
+        raise DataError(f"counts: label {label} has {numbers[label].item()} examples. Expected a number {most}")
+    return numbers
 
 
 def _check_options(scheme: str, cap: float | None, beta: float, num_examples: Any) -> None:
