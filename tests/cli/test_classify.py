@@ -241,7 +241,7 @@ class TestBadDocuments:
         ("content", "message"),
         [
             ("", "the file is empty"),
-            (GOOD * 2, "bad.jsonl line 2: id '1' stands at"),
+            (GOOD * 2, "bad.jsonl line 2: id '1' is already at"),
             (GOOD + '{"id": "2", "text": \n', "line 2"),
             (GOOD + "nonsense\n", "line 2"),
             (GOOD.encode() + b'{"id": "2", "text": "\xe9", "labels": ["x"]}\n', "line 2"),

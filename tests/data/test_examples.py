@@ -169,10 +169,10 @@ class TestHoldout:
             "unseen_true_items": 2,
         }
 
-    def test_refuse_empty(self):
-        self.HOLDOUT.refuse_empty("valid.csv")
+    def test_check_users(self):
+        self.HOLDOUT.check_users("valid.csv")
         empty = Holdout(
             pl.Series("user", ["a"]), build([[1]]), SparseLabels.from_lists([[]], num_labels=6), skipped=1234
         )
         with pytest.raises(DataError, match=r"^valid\.csv: no user can be scored: 1,234 users are too short"):
-            empty.refuse_empty("valid.csv")
+            empty.check_users("valid.csv")

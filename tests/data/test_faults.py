@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperfocal.data.files import csv_rows, find_fault, find_separator
+from hyperfocal.data.files import csv_rows, find_delimiter, find_fault
 
 fields = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), max_size=6)
 rows = st.lists(st.tuples(fields, fields, fields).filter(any), min_size=1, max_size=8)
@@ -31,7 +31,7 @@ def fault(content: bytes, kind: str) -> str:
 )
 def test_separator(header, separator):
     text = io.StringIO(header + "1,2\t3;4|5\n")
-    assert find_separator(text) == separator
+    assert find_delimiter(text) == separator
     assert text.tell() == 0
 
 
@@ -50,7 +50,7 @@ def test_rows_and_their_lines(table, separator, end):
 
 
 def test_nothing():
-    assert find_separator(io.StringIO("")) == ","
+    assert find_delimiter(io.StringIO("")) == ","
     assert list(csv_rows(io.StringIO(""))) == []
 
 
@@ -67,10 +67,10 @@ def test_nothing():
         (b'user,item\na,"b"c\n', "csv", "line 2 has a quote that is not closed, or one that is not doubled"),
         (b'user,item\na,5" pipe\n', "csv", "line 2 has a quote inside a field"),
         (b"", "csv", ""),
-        (b'{"a": 1}\n\n{"a": \n', "jsonl", "line 3 is no JSON: Expecting value at character 6"),
-        (b'\xef\xbb\xbf{"a": 1}\n[1]\n', "jsonl", "line 2 is no JSON object: [1]"),
-        (b'{"a": NaN}\n', "jsonl", "line 1 is no JSON: NaN is not allowed"),
-        (b'{"a": 1}\n' + b"[" * 100_000, "jsonl", "line 2 has thousands of brackets in each other"),
+        (b'{"a": 1}\n\n{"a": \n', "jsonl", "line 3 is not JSON: Expecting value at character 6"),
+        (b'\xef\xbb\xbf{"a": 1}\n[1]\n', "jsonl", "line 2 is not a JSON object: [1]"),
+        (b'{"a": NaN}\n', "jsonl", "line 1 is not JSON: NaN is not allowed"),
+        (b'{"a": 1}\n' + b"[" * 100_000, "jsonl", "line 2 has thousands of nested brackets"),
         (b'{"a": 1}\n', "jsonl", ""),
     ],
 )

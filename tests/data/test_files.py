@@ -172,13 +172,13 @@ def test_a_folder(tmp_path):
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv.gz", "a.jsonl", "a.jsonl.gz", "a.txt", "a.parquet", "a.csv.gz"])
 def test_an_empty_file(tmp_path, name):
     (tmp_path / name).write_bytes(b"")
-    assert error(tmp_path / name) == "the file is empty. Give a file with one row an event"
+    assert error(tmp_path / name) == "the file is empty. Give a file with one row per event"
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.jsonl", "a.jsonl.gz"])
 @pytest.mark.parametrize("content", ["\n\n", ""])
 def test_a_file_of_blank_lines(put, name, content):
-    assert error(put(name, content)) == "the file is empty. Give a file with one row an event"
+    assert error(put(name, content)) == "the file is empty. Give a file with one row per event"
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.jsonl", "a.jsonl.gz", "a.txt", "a.txt.gz"])
@@ -200,7 +200,7 @@ def test_a_gz_that_is_cut_short(put, name):
     line = '{"user": "a", "item": "b"}\n' if "json" in name else "a,b c\n"
     path = put(name, line * 100)
     path.write_bytes(path.read_bytes()[:-9])
-    assert "the file is cut short or damaged (Compressed file ended before" in error(path)
+    assert "the file is truncated or damaged (Compressed file ended before" in error(path)
 
 
 @pytest.mark.parametrize("name", PACKED)
@@ -209,13 +209,13 @@ def test_a_gz_that_is_damaged(put, name):
     raw = path.read_bytes()
     for place in (12, len(raw) // 2, -6):  # in the table of codes, in the text, in the checksum
         path.write_bytes(raw[:place] + bytes([raw[place] ^ 0xFF]) + raw[place + 1 :])
-        assert "the file is cut short or damaged" in error(path)
+        assert "the file is truncated or damaged" in error(path)
 
 
 @pytest.mark.parametrize("name", PACKED)
 def test_a_gz_that_is_none(tmp_path, name):
     (tmp_path / name).write_bytes(b"user,item\na,b\n")
-    assert "the file is cut short or damaged (Not a gzipped file" in error(tmp_path / name)
+    assert "the file is truncated or damaged (Not a gzipped file" in error(tmp_path / name)
 
 
 @pytest.mark.parametrize("keep", [3, 20, -1])
@@ -225,7 +225,7 @@ def test_a_damaged_parquet(tmp_path, keep):
     path.write_bytes(path.read_bytes()[:keep])
     message = error(path)
     assert message.startswith("not readable as parquet: ")
-    assert message.endswith("Perhaps it is damaged or of another format: write it again")
+    assert message.endswith("It may be damaged or have another format: export it again")
 
 
 def test_a_panic_of_polars_is_an_error_like_any_other(tmp_path, monkeypatch):
@@ -234,13 +234,13 @@ def test_a_panic_of_polars_is_an_error_like_any_other(tmp_path, monkeypatch):
 
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     monkeypatch.setattr(pl, "read_parquet", panic)
-    assert error(tmp_path / "a.parquet").startswith("not readable as parquet: called `Result::unwrap()`. Perhaps")
+    assert error(tmp_path / "a.parquet").startswith("not readable as parquet: called `Result::unwrap()`. It may")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("user,item\na,b\nc,d,e\n", "line 3 has 3 fields, the header 2. Quote fields that hold a separator"),
+        ("user,item\na,b\nc,d,e\n", "line 3 has 3 fields, the header 2. Quote fields that contain the delimiter"),
         ('user,item\n\n"a\nb",c\nd,e,f\n', "line 5 has 3 fields, the header 2"),
         ('user,item\na,"b\nc,d\n', "line 2 has a quote that is not closed"),
         ('user,item\nx,y\na,5" pipe\n', "line 3 has a quote inside a field"),
@@ -254,9 +254,9 @@ def test_csv_that_cannot_be_parsed_names_the_line(put, content, message):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"user": "a"', "line 4 is no JSON: Expecting ',' delimiter at character 13. Write one object a line"),
-        ("[1, 2]", "line 4 is no JSON object: [1, 2]. Write one object a line"),
-        ("{'user': 'a'}", "line 4 is no JSON: Expecting property name"),
+        ('{"user": "a"', "line 4 is not JSON: Expecting ',' delimiter at character 13. Write one object per line"),
+        ("[1, 2]", "line 4 is not a JSON object: [1, 2]. Write one object per line"),
+        ("{'user': 'a'}", "line 4 is not JSON: Expecting property name"),
     ],
 )
 def test_invalid_json_names_the_line(put, name, line, message):
@@ -313,15 +313,15 @@ def test_lines_are_not_written(tmp_path, name):
 def test_refused_before_the_work(tmp_path):
     (tmp_path / "a.csv").mkdir()
     with pytest.raises(DataError, match="is a folder"):
-        File(tmp_path / "a.csv").refuse_unwritable()
+        File(tmp_path / "a.csv").check_writable()
     with pytest.raises(DataError, match="cannot tell its format"):
-        File(tmp_path / "a.xlsx").refuse_unwritable()
-    File(tmp_path / "new" / "b.csv.gz").refuse_unwritable()
+        File(tmp_path / "a.xlsx").check_writable()
+    File(tmp_path / "new" / "b.csv.gz").check_writable()
 
 
 @pytest.mark.parametrize(("number", "refused"), [(10_000, False), (1_000_000, True)])
 def test_a_gz_that_grows_beyond_measure_is_refused(tmp_path, monkeypatch, number, refused):
-    monkeypatch.setattr("hyperfocal.data.files.MOST_UNPACKED", 100_000)
+    monkeypatch.setattr("hyperfocal.data.files.UNPACKED_LIMIT", 100_000)
     path = tmp_path / "log.csv.gz"
     path.write_bytes(gzip.compress(b"user,item\n" + b"a,b\n" * number))  # 1:500 and more
     if refused:

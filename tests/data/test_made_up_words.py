@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hyperfocal.data.synthetic_documents import draw_zipf, lay_out, make_words
+from hyperfocal.data.synthetic_documents import draw_zipf, make_words, write_sentences
 
 
 @pytest.mark.parametrize(("syllables", "count"), [(1, 300), (2, 9_000), (3, 698)])
@@ -18,7 +18,7 @@ def test_every_word_of_one_syllable() -> None:
 def test_sentences() -> None:
     vocabulary = [f"w{chr(97 + number)}" for number in range(5)]
     words, lengths = np.arange(3_000) % 5, np.array([1, 2_000, 999])
-    texts = lay_out(vocabulary, words, lengths, np.random.default_rng(0))
+    texts = write_sentences(vocabulary, words, lengths, np.random.default_rng(0))
     assert [len(text.split()) for text in texts] == [1, 2_000, 999]
     assert texts[0] == "Wa."
     assert " ".join(texts).lower().replace(".", "").split() == [vocabulary[word] for word in words]

@@ -106,7 +106,7 @@ class TestAgainstScikitLearn:
         with pytest.raises(DataError) as caught:
             Ngrams.fit(series(texts), chosen)
         where = f"in {chosen.min_documents} of {len(texts)} documents"
-        assert str(caught.value).startswith(f"texts: no n-gram of words stands {where} (")
+        assert str(caught.value).startswith(f"texts: no n-gram of words is {where} (")
         assert "smaller features.min_documents" in str(caught.value)
 
 
@@ -122,7 +122,7 @@ def test_written_out():
 
 
 def test_one_text_is_too_few_for_two_documents():
-    with pytest.raises(DataError, match="no n-gram of words stands in 2 of 1 documents"):
+    with pytest.raises(DataError, match="no n-gram of words is in 2 of 1 documents"):
         Ngrams.fit(series(["some text"]), FeatureSettings())
 
 

@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score
 from sklearn.svm import LinearSVC
 
 from hyperfocal.data import synthetic_documents as synthetic_texts
-from hyperfocal.data.documents import read_documents
+from hyperfocal.data.documents import as_documents
 from hyperfocal.data.synthetic_documents import Corpus, make_corpus, write_corpus
 from hyperfocal.data.taxonomy import Taxonomy, read_taxonomy
 from hyperfocal.errors import ConfigError
@@ -173,7 +173,7 @@ def test_files_read_back_as_the_frames(corpus: Corpus, tmp_path: Path) -> None:
         "valid.jsonl",
     ]
     for name in PARTS:
-        read, frame = read_documents(folder / f"{name}.jsonl"), getattr(corpus, name)
+        read, frame = as_documents(folder / f"{name}.jsonl"), getattr(corpus, name)
         assert (read.ids.equals(frame["id"]), read.texts.equals(frame["text"])) == (True, True)
         assert read.labels.to_list() == frame["labels"].to_list()
     taxonomy = pl.read_csv(folder / "taxonomy.tsv", separator="\t", infer_schema=False)

@@ -22,7 +22,8 @@ def counted(work, blocks):
 @pytest.fixture(params=[4_000_000, 3, 0], ids=["in memory", "some on disk", "all on disk"])
 def counts(request, monkeypatch, tmp_path):
     monkeypatch.setattr(term_counts, "PENDING", request.param)
-    monkeypatch.setattr(term_counts, "PARTS", 3)
+    monkeypatch.setattr(term_counts, "PARTITIONS", 3)
+    monkeypatch.setattr("hyperfocal.data.partitions.PARTITIONS", 3)
     monkeypatch.setattr(term_counts, "MERGED", 2)
     return counted(tmp_path, [TEXTS[:2], TEXTS[2:4], TEXTS[4:]])
 

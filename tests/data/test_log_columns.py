@@ -4,7 +4,7 @@ import pytest
 
 from hyperfocal.config.recommend import DataSettings
 from hyperfocal.data.files import File
-from hyperfocal.data.logs import Columns, find_columns
+from hyperfocal.data.log_columns import Columns, find_columns
 from hyperfocal.errors import DataError
 
 LOG = File(Path("log.csv"))
