@@ -1,19 +1,15 @@
 import csv
 import io
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperfocal.data.files import csv_rows, find_delimiter, find_fault
+from hyperfocal.data.files import File, csv_rows, find_delimiter, find_fault
 
 fields = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), max_size=6)
 rows = st.lists(st.tuples(fields, fields, fields).filter(any), min_size=1, max_size=8)
-
-
-def fault(content: bytes, kind: str) -> str:
-    text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline="\n")
-    return find_fault(io.BytesIO(content), text, kind)
 
 
 @pytest.mark.parametrize(
@@ -55,26 +51,26 @@ def test_nothing():
 
 
 @pytest.mark.parametrize(
-    ("content", "kind", "expected"),
+    ("content", "name", "expected"),
     [
-        (b"user,item\na,b\n", "csv", ""),
-        (b"user,item\na,b\nc,caf\xe9\n", "csv", "line 3 is not UTF-8 text (byte 0xe9). Save the file as UTF-8"),
-        (b"a b\nc \xff\n", "lines", "line 2 is not UTF-8 text (byte 0xff). Save the file as UTF-8"),
-        (b"a b\n", "lines", ""),
-        (b"user,item\na,b\n\nc,d,e\n", "csv", "line 4 has 3 fields, the header 2"),
-        (b'user,item\n"a\nb",c\nd,e,f\n', "csv", "line 4 has 3 fields, the header 2"),
-        (b'user,item\na,b\nc,"d\ne,f\n', "csv", "line 3 has a quote that is not closed"),
-        (b'user,item\na,"b"c\n', "csv", "line 2 has a quote that is not closed, or one that is not doubled"),
-        (b'user,item\na,5" pipe\n', "csv", "line 2 has a quote inside a field"),
-        (b"", "csv", ""),
-        (b'{"a": 1}\n\n{"a": \n', "jsonl", "line 3 is not JSON: Expecting value at character 6"),
-        (b'\xef\xbb\xbf{"a": 1}\n[1]\n', "jsonl", "line 2 is not a JSON object: [1]"),
-        (b'{"a": NaN}\n', "jsonl", "line 1 is not JSON: NaN is not allowed"),
-        (b'{"a": 1}\n' + b"[" * 100_000, "jsonl", "line 2 has thousands of nested brackets"),
-        (b'{"a": 1}\n', "jsonl", ""),
+        (b"user,item\na,b\n", "a.csv", ""),
+        (b"user,item\na,b\nc,caf\xe9\n", "a.csv", "line 3 is not UTF-8 text (byte 0xe9). Save the file as UTF-8"),
+        (b"a b\nc \xff\n", "a.txt", "line 2 is not UTF-8 text (byte 0xff). Save the file as UTF-8"),
+        (b"a b\n", "a.txt", ""),
+        (b"user,item\na,b\n\nc,d,e\n", "a.csv", "line 4 has 3 fields, the header 2"),
+        (b'user,item\n"a\nb",c\nd,e,f\n', "a.csv", "line 4 has 3 fields, the header 2"),
+        (b'user,item\na,b\nc,"d\ne,f\n', "a.csv", "line 3 has a quote that is not closed"),
+        (b'user,item\na,"b"c\n', "a.csv", "line 2 has a quote that is not closed, or one that is not doubled"),
+        (b'user,item\na,5" pipe\n', "a.csv", "line 2 has a quote inside a field"),
+        (b"", "a.csv", ""),
+        (b'{"a": 1}\n\n{"a": \n', "a.jsonl", "line 3 is not JSON: Expecting value at character 6"),
+        (b'\xef\xbb\xbf{"a": 1}\n[1]\n', "a.jsonl", "line 2 is not a JSON object: [1]"),
+        (b'{"a": NaN}\n', "a.jsonl", "line 1 is not JSON: NaN is not allowed"),
+        (b'{"a": 1}\n' + b"[" * 100_000, "a.jsonl", "line 2 has thousands of nested brackets"),
+        (b'{"a": 1}\n', "a.jsonl", ""),
     ],
 )
-def test_fault(content, kind, expected):
-    found = fault(content, kind)
+def test_fault(content, name, expected):
+    found = find_fault(File(Path(name), content))
     assert found.startswith(expected)
     assert bool(found) == bool(expected)

@@ -5,12 +5,14 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperfocal.data.files import File, read_frame, write_frame
+from hyperfocal.data.files import MEMORY, File, read_frame, read_source, write_frame
+from hyperfocal.data.logs import Log
 from hyperfocal.errors import DataError
 
 IDS = [
@@ -289,9 +291,9 @@ def test_place_in_json(put):
 
 
 def test_place_where_there_are_no_lines(tmp_path):
-    assert File(None).place(3) == "frame row 3"
+    assert MEMORY.place(3) == "frame row 3"
     assert File(tmp_path / "a.parquet").place(3) == f"{tmp_path / 'a.parquet'} row 3"
-    assert File(None).fields(3) == ""
+    assert MEMORY.fields(3) == ""
 
 
 def test_place_that_plain_python_cannot_find(put):
@@ -329,3 +331,40 @@ def test_a_gz_that_grows_beyond_measure_is_refused(tmp_path, monkeypatch, number
             read_frame(File(path))
     else:
         assert read_frame(File(path)).height == number
+
+
+# Sources
+
+
+def test_a_frame_of_pandas():
+    """Missing values of pandas, NaN and NaT, are null in columns of objects; lists stay lists."""
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(
+        {
+            "user": pd.Series(["a", np.nan, None], dtype=object),
+            "labels": pd.Series([["x"], ["y", "z"], []]),
+            "time": pd.to_datetime(pd.Series(["2024-05-31T12:00:00Z", None, None])),
+            "count": pd.Series([1, 2, 3], dtype="int32"),
+        }
+    )
+    rows, file = read_source(frame, Log)
+    assert file is MEMORY
+    assert rows["user"].to_list() == ["a", None, None]
+    assert rows["labels"].to_list() == [["x"], ["y", "z"], []]
+    assert rows["time"].null_count() == 2
+    assert rows["count"].dtype == pl.Int32
+
+
+def test_a_path_and_a_frame_of_polars(put):
+    frame = pl.DataFrame({"user": ["a"], "item": ["b"]})
+    assert read_source(frame.lazy(), Log)[0].equals(frame)
+    path = put("a.csv", "user,item\na,b\n")
+    for source in (path, str(path)):
+        rows, file = read_source(source, Log)
+        assert rows.equals(frame)
+        assert file == File(path)
+
+
+def test_another_type_is_no_source():
+    with pytest.raises(DataError, match=r"^int is not a source of rows\. Give a path, a frame of polars .*, or Log$"):
+        read_source(7, Log)

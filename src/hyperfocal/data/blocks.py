@@ -80,7 +80,6 @@ def _pieces(file: File, rows: int) -> Iterator[tuple[File, float, dict[str, Read
 
 
 def _parquet_pieces(file: File, rows: int) -> Iterator[tuple[File, float, dict[str, Reader]]]:
-    assert file.path is not None
     lazy = pl.scan_parquet(file.path, glob=False)
     height = int(lazy.select(pl.len()).collect().item())
     for start in range(0, max(height, 1), rows):
@@ -93,7 +92,6 @@ def _collect(lazy: pl.LazyFrame, _: File) -> pl.DataFrame:
 
 
 def _text_pieces(file: File, rows: int) -> Iterator[tuple[File, float, dict[str, Reader]]]:
-    assert file.path is not None
     size, quoted = file.path.stat().st_size, file.kind == "csv"
     with file.path.open("rb") as raw:
         lines = cast(IO[bytes], gzip.GzipFile(fileobj=raw) if file.path.suffix == ".gz" else raw)

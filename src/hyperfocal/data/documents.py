@@ -167,7 +167,7 @@ def check_labels(labels: pl.Series, columns: TextColumns, file: File) -> None:
 
 def check_line_labels(header: list[str], file: File) -> None:
     """Raise DataError if no line of a .txt file, whose columns are `header`, has a label."""
-    if file.path is not None and file.kind == "lines" and "labels" not in header:
+    if file.kind == "lines" and "labels" not in header:
         raise DataError(f"{file}: no line begins with __label__. Write labels like this: __label__a __label__b text")
 
 
@@ -274,9 +274,8 @@ def _read_jsonl(file: File) -> pl.DataFrame:
     except pl.exceptions.NoDataError:
         raise
     except pl.exceptions.PolarsError:
-        with file.open_bytes() as lines, file.open() as text:
-            if find_fault(lines, text, "jsonl"):
-                raise
+        if find_fault(file):
+            raise
     with file.open() as text:
         rows = [json.loads(line) for line in text if line.strip()]
     names = dict.fromkeys(name for row in rows for name in row)

@@ -30,32 +30,32 @@ DELIMITERS = ",;|"  # of a CSV header without a tab
 
 @dataclass(frozen=True)
 class File:
-    """A file of rows, or a frame in memory; prints as its path.
+    """A file of rows, or MEMORY; prints as its path.
 
     Attributes:
-        path: of the file; None: a frame in memory.
+        path: of the file.
         raw: bytes of a block of the file; None: the whole file.
         first: row number of the block's first row.
     """
 
-    path: Path | None
+    path: Path
     raw: bytes | None = None
     first: int = 0
 
     def __str__(self) -> str:
         """Return the path."""
-        return "frame" if self.path is None else str(self.path)
+        return str(self.path)
 
     @property
     def suffix(self) -> str:
         """Return the name's suffix in lower case, without .gz: ".csv"."""
-        assert self.path is not None
         return (self.path.with_suffix("") if self.path.suffix == ".gz" else self.path).suffix.lower()
 
     @property
     def kind(self) -> str:
-        """Return "csv", "parquet", "jsonl" or "lines", by the suffix; raise DataError for any other."""
-        assert self.path is not None
+        """Return "csv", "parquet", "jsonl" or "lines" by the suffix, or "frame"; raise DataError for another suffix."""
+        if self is MEMORY:
+            return "frame"
         if self.suffix not in KINDS or (self.suffix == ".parquet" and self.path.suffix == ".gz"):
             raise DataError(
                 f"{self}: cannot tell its format from its name. Allowed: {', '.join(KINDS)}; text also as .gz"
@@ -66,13 +66,11 @@ class File:
         """Raise DataError if `write_frame` cannot write to this path; called before a long computation."""
         if self.kind == "lines":
             raise DataError(f"{self}: rows cannot be written as {self.suffix}. Allowed: .csv, .tsv, .jsonl, .parquet")
-        assert self.path is not None
         if self.path.is_dir():
             raise DataError(f"{self}: is a folder, not a file. Name a file to write")
 
     def check_unpacked_size(self) -> None:
         """Raise DataError for a .gz that unpacks to far more than a file of rows does: it may exhaust memory."""
-        assert self.path is not None
         size = self.path.stat().st_size
         limit = left = max(UNPACKED_LIMIT, GROWTH_LIMIT * size)
         if self.path.suffix != ".gz" or self.raw is not None or 1_100 * size < limit:
@@ -88,7 +86,6 @@ class File:
 
     def open_bytes(self) -> IO[bytes]:
         """Open for reading bytes, unpacked."""
-        assert self.path is not None
         if self.raw is not None:
             return BytesIO(self.raw)
         return cast(IO[bytes], gzip.open(self.path) if self.path.suffix == ".gz" else self.path.open("rb"))
@@ -118,7 +115,7 @@ class File:
 
     def _locate(self, row: int) -> tuple[int, int, int] | None:
         """Return a row's line number and number of fields, and the header's; None if the line is unknown."""
-        if self.path is None or self.kind == "parquet":
+        if self.kind in ("frame", "parquet"):
             return None
         row += self.first
         with File(self.path).open() as text:
@@ -133,7 +130,7 @@ class File:
                 return None
 
 
-MEMORY = File(None)
+MEMORY = File(Path("frame"))  # in place of a file: a frame in memory
 Reader = Callable[[File], pl.DataFrame]
 
 
@@ -181,7 +178,6 @@ def read_frame(file: File, *, readers: Mapping[str, Reader] | None = None, row: 
     Raises:
         DataError: no such file, an empty file, an unknown format, a file that is not in the format of its name.
     """
-    assert file.path is not None
     kind = file.kind
     if not file.path.is_file():
         problem = "is a folder, not a file" if file.path.is_dir() else "no such file"
@@ -244,7 +240,6 @@ def _create(path: Path) -> IO[bytes]:
 
 
 def _read_csv(file: File) -> pl.DataFrame:
-    assert file.path is not None
     with file.open() as text:
         delimiter = find_delimiter(text)
     source = file.path if file.raw is None else file.raw
@@ -254,7 +249,6 @@ def _read_csv(file: File) -> pl.DataFrame:
 
 
 def _read_parquet(file: File) -> pl.DataFrame:
-    assert file.path is not None
     return pl.read_parquet(file.path, glob=False)
 
 
@@ -296,13 +290,10 @@ def unreadable(file: File, error: BaseException) -> DataError:
 
 
 def _reason(file: File, error: BaseException) -> str:
-    fault = ""
-    if file.kind != "parquet":
-        try:
-            with file.open_bytes() as lines, file.open() as text:
-                fault = find_fault(lines, text, file.kind)
-        except READ_ERRORS as damage:
-            return f"the file is truncated or damaged ({damage}). Copy or download it again"
+    try:
+        fault = find_fault(file)
+    except READ_ERRORS as damage:
+        return f"the file is truncated or damaged ({damage}). Copy or download it again"
     return fault or f"{str(error).splitlines()[0]}. It may be damaged or have another format: export it again"
 
 
@@ -329,22 +320,20 @@ def csv_rows(text: IO[str]) -> Iterator[tuple[int, list[str]]]:
         ) from None
 
 
-def find_fault(lines: Iterable[bytes], text: IO[str], kind: str) -> str:
-    """Return the problem with the first bad line of a "csv", "jsonl" or "lines" file, or "".
-
-    Args:
-        lines: bytes of the file.
-        text: the same file, decoded.
-        kind: format of the file.
-    """
-    for number, line in enumerate(lines, 1):
-        try:
-            line.decode()
-        except UnicodeDecodeError as error:
-            return f"line {number} is not UTF-8 text (byte {line[error.start]:#x}). Save the file as UTF-8"
-    if kind == "csv":
-        return _csv_fault(text)
-    return _json_fault(text) if kind == "jsonl" else ""
+def find_fault(file: File) -> str:
+    """Return the problem with the first bad line of a text file, or ""."""
+    if file.kind == "parquet":
+        return ""
+    with file.open_bytes() as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                return f"line {number} is not UTF-8 text (byte {line[error.start]:#x}). Save the file as UTF-8"
+    with file.open() as text:
+        if file.kind == "csv":
+            return _csv_fault(text)
+        return _json_fault(text) if file.kind == "jsonl" else ""
 
 
 def _csv_fault(text: IO[str]) -> str:

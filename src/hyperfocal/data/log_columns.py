@@ -93,7 +93,7 @@ def check_roles(columns: Columns, header: list[str], file: File) -> None:
 
 def _check_first_line(names: list[str], header: list[str], file: File) -> None:
     """Raise DataError if one of the unknown names in the header of a CSV file is a number: then it is a row."""
-    if file.path is not None and file.kind == "csv" and any(re.fullmatch(r"-?\d+(\.\d+)?", name) for name in names):
+    if file.kind == "csv" and any(re.fullmatch(r"-?\d+(\.\d+)?", name) for name in names):
         raise DataError(
             f"{file}: the first line looks like a row, not a header: {', '.join(header)}. Add a header, such as "
             "user,item,position, or name the columns with --user, --item and --order"

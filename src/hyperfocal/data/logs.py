@@ -120,7 +120,7 @@ def row_users(frame: pl.DataFrame, settings: DataSettings | None, file: File) ->
 
 def long_form(frame: pl.DataFrame, settings: DataSettings, file: File) -> tuple[pl.DataFrame, Columns]:
     """Return a frame with one row per event, and its columns; errors as in `as_log`."""
-    if file.path is not None and file.kind == "lines":
+    if file.kind == "lines":
         return frame, Columns("user", "item", None, "lines")
     names = set(frame.columns)
     named = settings.user or settings.item or settings.order

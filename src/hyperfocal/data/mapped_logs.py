@@ -77,10 +77,6 @@ class MappedLog:
         names = self.users.gather(pl.Series(users, dtype=pl.UInt32))
         return Log(names, items, offsets, self.user_column, self.item_column, self.form)
 
-    def blocks(self) -> Iterator[slice]:
-        """Yield the users in blocks of about BLOCK_EVENTS events."""
-        yield from user_blocks(self.offsets, BLOCK_EVENTS)
-
     def to_arrays(self) -> Arrays:
         """Return the arrays that `from_arrays` reads."""
         facts = pl.DataFrame(
@@ -138,7 +134,6 @@ class _Partition(NamedTuple):
 
 def _partition(file: File, settings: DataSettings, work: Path) -> _Source:
     """Write the rows of the file to partitions by user."""
-    assert file.path is not None
     ids, order, rows = pl.Series("item", [], dtype=pl.String), OrderReader(), 0
     for number, block in enumerate(read_blocks(file.path, BLOCK_ROWS)):
         frame, columns = long_form(block.frame, settings, block.file)
@@ -207,8 +202,8 @@ def _join(partitions: list[_Partition], source: _Source, work: Path) -> MappedLo
 def count_items(log: MappedLog, users: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return (L,) the number of events of each item, among the users that the (U,) mask selects."""
     counts = np.zeros(len(log.ids), dtype=np.int64)
-    for block in log.blocks():
-        counts += np.bincount(_events(log, block, users), minlength=len(counts))
+    for items in _select_blocks(log, users):
+        counts += np.bincount(items, minlength=len(counts))
     return counts
 
 
@@ -225,16 +220,16 @@ def keep_users(log: MappedLog, users: NDArray[np.bool_], numbers: NDArray[np.int
         OSError: the file cannot be written.
     """
     with path.open("wb") as file:
-        for block in log.blocks():
-            file.write(numbers[_events(log, block, users)].tobytes())
+        for items in _select_blocks(log, users):
+            file.write(numbers[items].tobytes())
     return {"items": map_items(path), "offsets": offsets_of(log.lengths[users])}
 
 
-def _events(log: MappedLog, block: slice, users: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Return the item numbers of a block's users that the (U,) mask selects."""
-    offsets = log.offsets[block.start : block.stop + 1]
-    events: NDArray[np.int32] = log.items[offsets[0] : offsets[-1]][np.repeat(users[block], np.diff(offsets))]
-    return events
+def _select_blocks(log: MappedLog, users: NDArray[np.bool_]) -> Iterator[NDArray[np.int32]]:
+    """Yield the item numbers of the users that the (U,) mask selects, in blocks of about BLOCK_EVENTS events."""
+    for block in user_blocks(log.offsets, BLOCK_EVENTS):
+        offsets = log.offsets[block.start : block.stop + 1]
+        yield log.items[offsets[0] : offsets[-1]][np.repeat(users[block], np.diff(offsets))]
 
 
 def map_items(path: Path) -> NDArray[np.int32]:

@@ -79,7 +79,6 @@ def stored_documents(arrays: Arrays) -> Documents:
 
 
 def _blocks(file: File) -> Iterator[Block]:
-    assert file.path is not None
     return read_blocks(file.path, BLOCK_ROWS, readers=TEXT_READERS, row="document")
 
 

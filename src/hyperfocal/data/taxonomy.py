@@ -240,17 +240,13 @@ def _check_cycle(ids: list[str], parents: list[int], where: File | str) -> None:
 def _topics(rows: list[Row], parents: list[int]) -> Taxonomy:
     """Return the taxonomy without the IAB's trees that are not about topics."""
     tiered = any(row["tier"] for row in rows)
-    topics = [number for number in range(len(rows)) if not tiered or _is_topic(rows[_root(number, parents)])]
+    topics = [number for number in range(len(rows)) if not tiered or _is_topic(number, rows, parents)]
     places = {ROOT: ROOT, **{number: place for place, number in enumerate(topics)}}
     names = [rows[number]["name"] or rows[number]["id"] for number in topics]
     return Taxonomy([rows[number]["id"] for number in topics], names, [places[parents[number]] for number in topics])
 
 
-def _is_topic(root: Row) -> bool:
-    return bool(root["tier"]) and not root["name"].startswith("Content ")
-
-
-def _root(number: int, parents: list[int]) -> int:
+def _is_topic(number: int, rows: list[Row], parents: list[int]) -> bool:
     while parents[number] != ROOT:
         number = parents[number]
-    return number
+    return bool(rows[number]["tier"]) and not rows[number]["name"].startswith("Content ")
