@@ -251,7 +251,7 @@ class TestBadDocuments:
             ),
             ('{"id": "1", "text": "a"}\n', "cannot tell which column is the labels"),
             ('{"id": "1", "txt": "a", "labels": ["x"]}\n', "cannot tell which column is the text"),
-            ('{"id": "1", "text": "a", "labels": [{"name": "x"}]}\n', "no label"),
+            ('{"id": "1", "text": "a", "labels": [{"name": "x"}]}\n', "not a label"),
         ],
     )
     def test_a_file_that_is_wrong(self, tmp_path, content, message):
