@@ -1,4 +1,4 @@
-"""Tables of items: how columns are told, what they become, and what is refused."""
+"""Tables of items: the kinds of columns, their numbers, and errors."""
 
 import datetime as dt
 import math
@@ -70,7 +70,7 @@ class TestNumbers:
         assert numbers[3, 0] == 0
 
     def test_how_many_items_share_a_value(self):
-        """Two items in Python and one in C++: ln 3, ln 3, ln 2, standardised."""
+        """Two items in Python and one in C++: ln 3, ln 3, ln 2, standardized."""
         table, columns, _ = fitted("language")
         _, numbers = encode_items(columns, table, IDS)
         logs = np.log([3, 3, 2])

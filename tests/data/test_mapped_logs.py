@@ -1,4 +1,4 @@
-"""A streamed log beside the one that is read at once: the same users, items, order, ties and errors."""
+"""A streamed log has the users, items, order, ties and errors of a log that is read at once."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory

@@ -28,7 +28,7 @@ def test_every_user_stands_in_one_part_with_all_events(users, fraction, seed, da
     assert all(eligible[int(user)] for user in valid.users)
     pool = int(eligible.sum())
     assert len(valid) == min(max(round(pool * fraction), 1), pool - 1)
-    assert set(train.users) & {str(user) for user in np.flatnonzero(eligible)}  # some that could be scored teach
+    assert set(train.users) & {str(user) for user in np.flatnonzero(eligible)}  # some that could be scored train
     for part in (train, valid):
         assert part.users.cast(int).is_sorted()
 

@@ -1,4 +1,4 @@
-"""Streamed documents beside those that are read at once: the same ids, texts, labels, groups, counts and errors."""
+"""Streamed documents have the ids, texts, labels, groups, counts and errors of documents that are read at once."""
 
 import json
 from pathlib import Path

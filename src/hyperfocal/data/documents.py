@@ -22,12 +22,7 @@ from hyperfocal.data.label_columns import read_labels
 from hyperfocal.data.stored_texts import Texts, count_texts
 from hyperfocal.errors import DataError, did_you_mean
 
-KNOWN_TEXTS = (
-    ("text",),
-    ("title", "body"),
-    ("content",),
-    ("description",),
-)  # columns of the text, the first that exist
+KNOWN_TEXTS = (("text",), ("title", "body"), ("content",), ("description",))  # the first that has a column
 KNOWN_LABELS = ("labels", "label", "tags", "categories")
 LINE_LABELS = r"^\s*(?:__label__\S*(?:\s+|$))*"  # the labels at the start of a fastText line
 
@@ -188,21 +183,16 @@ def find_text_columns(header: list[str], settings: TextDataSettings, file: File,
         DataError: a named column that does not exist; no column for the text, or, if needed, the labels; one column
             for both; a name that the header has twice.
     """
-    named = TextColumns(settings.text, settings.labels, settings.id, settings.group)
-    for option, names in (
-        ("text", named.text),
-        ("labels", (named.labels,)),
-        ("id", (named.id,)),
-        ("group", (named.group,)),
-    ):
-        for name in filter(None, names):
+    for option in ("text", "labels", "id", "group"):
+        named = getattr(settings, option)
+        for name in filter(None, named if option == "text" else [named]):
             check_column(name, header, file, f"--{option}")
     lower = {name.lower(): name for name in reversed(header)}
     columns = TextColumns(
-        named.text or _known_text(lower),
-        named.labels or next((lower[name] for name in KNOWN_LABELS if name in lower), ""),
-        named.id or lower.get("id", ""),
-        named.group,
+        settings.text or _known_text(lower),
+        settings.labels or next((lower[name] for name in KNOWN_LABELS if name in lower), ""),
+        settings.id or lower.get("id", ""),
+        settings.group,
     )
     if not columns.text:
         raise _unknown("text", header, file)

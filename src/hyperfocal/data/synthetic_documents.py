@@ -220,15 +220,13 @@ def make_words(count: int, syllables: int, rng: Generator) -> list[str]:
     return list(words)[:count]
 
 
-def draw_zipf(count: int, draws: int, rng: Generator) -> NDArray[np.int64]:
+def draw_zipf(count: int, draws: int, rng: Generator) -> Ints:
     """Draw (draws,) numbers in [0, count), n with probability proportional to 1 / (n + 1)."""
     weights = 1 / np.arange(1, count + 1)
     return rng.choice(count, draws, p=weights / weights.sum())
 
 
-def write_sentences(
-    vocabulary: list[str], words: NDArray[np.int64], lengths: NDArray[np.int64], rng: Generator
-) -> list[str]:
+def write_sentences(vocabulary: list[str], words: Ints, lengths: Ints, rng: Generator) -> list[str]:
     """Return texts of sentences, each with a capital at its beginning and a period at its end.
 
     Args:
