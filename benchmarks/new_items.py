@@ -27,7 +27,7 @@ from torch import Tensor
 
 from hyperfocal.config.recipes import parse_override
 from hyperfocal.data.examples import Holdout, hold_out_truth
-from hyperfocal.data.logs import log_from_frame
+from hyperfocal.data.logs import as_log
 from hyperfocal.metrics.ranking import Scorer
 from hyperfocal.models.item_vectors import ItemFeatures
 from hyperfocal.recommend.compare import score_ranker
@@ -87,7 +87,7 @@ def users_of(histories: pl.DataFrame, truth: pl.DataFrame, held_out: pl.Series, 
     """Return the users with a held-out course among their next, all of their next courses being the truth."""
     users = truth.filter(pl.col("course").is_in(held_out.implode()))["student"].unique()
     asked = truth.filter(pl.col("student").is_in(users.implode()))
-    return hold_out_truth(log_from_frame(histories), log_from_frame(asked), wider.vocabulary_)
+    return hold_out_truth(as_log(histories), as_log(asked), wider.vocabulary_)
 
 
 def rankers(recommender: Recommender, wider: Recommender, table: pl.DataFrame, seed: int) -> dict[str, Scorer]:

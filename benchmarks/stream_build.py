@@ -1,13 +1,13 @@
-"""Logs larger than memory: what a streamed build and some training steps take at 5, 10 and 20 million events.
+"""Logs larger than memory: time and memory of a streamed build and some training steps, at three sizes.
 
     python benchmarks/stream_build.py                       5, 10 and 20 million events, about ten minutes
     python benchmarks/stream_build.py --events 400_000      a quarter, a half and all of that
 
-The log is a CSV file whose events stand in no order of users: 20 events a user, 100,000 items, whose popularity falls
-as a power of their rank. A process of its own builds it as `recommend fit` does, counts baselines and takes the
-training steps; the peak is the largest resident memory of that process, mapped pages included. A part of it stays
-(Python, torch, the network and its sampled softmax), another grows with the events: bytes an event are the slope
-between the two largest sizes, and the last line draws it to 100 million.
+The log is a CSV file with 20 events per user, in no order of users, and 100,000 items, whose popularity falls as a
+power of their rank. A separate process builds it as `recommend fit` does, counts baselines and takes the training
+steps. The peak is the largest resident memory of that process, with mapped pages. Part of it is constant (Python,
+torch, the network and its sampled softmax); the rest grows with the events. Bytes per event are the slope between the
+two largest sizes, and the last line extrapolates to 100 million events.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def write_log(path: Path, events: int, items: int) -> None:
         for start in range(0, events, BLOCK):
             rows = min(BLOCK, events - start)
             users = rng.integers(0, events // EVENTS_A_USER, rows)
-            found = (items * rng.random(rows) ** 3).astype(np.int64)
-            columns = {"user": users, "item": found, "timestamp": np.arange(start, start + rows) + 1_600_000_000}
+            numbers = (items * rng.random(rows) ** 3).astype(np.int64)
+            columns = {"user": users, "item": numbers, "timestamp": np.arange(start, start + rows) + 1_600_000_000}
             pl.DataFrame(columns).write_csv(file, include_header=start == 0)
 
 
@@ -82,33 +82,32 @@ def build(path: Path, steps: int) -> dict[str, float]:
 
 
 def measure(folder: Path, events: int, items: int, steps: int) -> dict[str, float]:
-    """Return what a process of its own takes for a log of so many events."""
+    """Return the time and memory of a separate process for a log with the given number of events."""
     log, cache = folder / "log.csv", folder / "cache"
     write_log(log, events, items)
     command = [sys.executable, __file__, "--build", str(log), "--steps", str(steps)]
     environment = os.environ | {"HYPERFOCAL_CACHE": str(cache)}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
-    kept = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
-    return {**json.loads(done.stdout), "log": log.stat().st_size, "kept": kept}
+    cached = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
+    return {**json.loads(done.stdout), "log": log.stat().st_size, "cached": cached}
 
 
-def report(sizes: list[int], found: list[dict[str, float]], steps: int) -> None:
-    for events, row in zip(sizes, found, strict=True):
+def report(sizes: list[int], results: list[dict[str, float]], steps: int) -> None:
+    """Print one line per size, then the extrapolation."""
+    for events, row in zip(sizes, results, strict=True):
         millions = events / 1e6
         print(
-            f"{events:>12,} events, {row['log'] / 1e6:,.0f} MB: {row['build'] / millions:.2f} s a million to build, "
+            f"{events:>12,} events, {row['log'] / 1e6:,.0f} MB: {row['build'] / millions:.2f} s per million to build, "
             f"{row['baselines'] / millions:.2f} for baselines; {steps} steps {row['train']:.1f} s; "
-            f"kept {row['kept'] / events:.1f} bytes an event; peak {row['peak'] / 1e9:.2f} GB"
+            f"cached {row['cached'] / events:.1f} bytes per event; peak {row['peak'] / 1e9:.2f} GB"
         )
-    slope = (found[-1]["peak"] - found[-2]["peak"]) / (sizes[-1] - sizes[-2])
-    drawn = (found[-1]["peak"] + slope * (TARGET - sizes[-1])) / 1e9
-    print(
-        f"{slope:.1f} bytes of memory an event: {TARGET:,} events would take {drawn:.2f} GB of {LIMIT_GB:.0f} allowed"
-    )
+    slope = (results[-1]["peak"] - results[-2]["peak"]) / (sizes[-1] - sizes[-2])
+    expected = (results[-1]["peak"] + slope * (TARGET - sizes[-1])) / 1e9
+    print(f"{slope:.1f} bytes per event: {TARGET:,} events would take {expected:.2f} GB of {LIMIT_GB:.0f} allowed")
 
 
 def main() -> None:
-    """Measure three sizes, or, in a process of its own, build one."""
+    """Measure three sizes, or, in a separate process, build one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=20_000_000, help="the largest of three sizes")
     parser.add_argument("--items", type=int, default=100_000)
@@ -118,11 +117,11 @@ def main() -> None:
     if arguments.build:
         print(json.dumps(build(arguments.build, arguments.steps)))
         return
-    sizes, found = [arguments.events // part for part in (4, 2, 1)], []
+    sizes, results = [arguments.events // divisor for divisor in (4, 2, 1)], []
     for events in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            found.append(measure(Path(folder), events, arguments.items, arguments.steps))
-    report(sizes, found, arguments.steps)
+            results.append(measure(Path(folder), events, arguments.items, arguments.steps))
+    report(sizes, results, arguments.steps)
 
 
 if __name__ == "__main__":

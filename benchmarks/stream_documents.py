@@ -1,14 +1,14 @@
-"""Documents larger than memory: what streaming them, their n-grams and some training steps take at three sizes.
+"""Documents larger than memory: time and memory of reading, n-grams and some training steps, at three sizes.
 
     python benchmarks/stream_documents.py                        100, 200 and 400 thousand documents, about ten minutes
-    python benchmarks/stream_documents.py --documents 4_000_000 --length 2   what a document costs beside its text
+    python benchmarks/stream_documents.py --documents 4_000_000 --length 2   cost of a document without its text
 
-The documents are made up: their words are of 200,000 whose frequency falls as a power of their rank, 3 of 200 labels.
-A process of its own reads the file as `classify fit` does with data.stream=on, splits, counts n-grams of one and two
-words, makes the features, takes the training steps and scores the validation documents. Its memory is counted twice:
-what it holds itself (anonymous pages, looked at 20 times a second), and with the pages of mapped files, which the
-system may drop at any time. Bytes a document are the slope of the former between the two largest sizes; the last line
-draws it to 10 million. Linux alone tells the two apart.
+A synthetic document has 3 of 200 labels, and words from a vocabulary of 200,000 whose frequency falls as a power of the
+rank. A separate process reads the file as `classify fit` does with data.stream=on, splits, counts n-grams of one and
+two words, makes the features, takes the training steps and scores the validation documents. Its memory is measured
+twice: anonymous pages only, 20 times a second; and with the pages of mapped files, which the system may drop at any
+time. Bytes per document are the slope of the former between the two largest sizes, and the last line extrapolates to 10
+million documents. Only Linux distinguishes the two.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from hyperfocal.machine import set_threads
 from hyperfocal.models.text_features import TextFeatures
 
 WORDS, LABELS = 200_000, 200
-VALIDATION = 500  # documents held out, whatever the size
+VALIDATION = 500  # documents held out, at each size
 BLOCK = 10_000  # documents written at once
 TARGET = 10_000_000
 LIMIT_GB = 4.0
@@ -59,13 +59,13 @@ def write_documents(path: Path, documents: int, length: int) -> None:
 
 
 def kilobytes(name: str) -> int:
-    """Return a number of this process's status: RssAnon, or VmHWM, the most that was ever resident."""
+    """Return a number in this process's status: RssAnon, or VmHWM, the peak of resident memory."""
     return next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
 
 
 @contextmanager
 def watched(peaks: dict[str, float]) -> Iterator[None]:
-    """Look at the memory until the block ends."""
+    """Record the peak of the memory until the block ends."""
     ended = threading.Event()
 
     def watch() -> None:
@@ -104,42 +104,44 @@ def build(path: Path, cache: Path, documents: int, steps: int) -> dict[str, floa
             head.wide.grad = None  # type: ignore[union-attr]
         score_documents(head, valid)
         times.append(time.perf_counter())
-    parts = ("read", "count", "features", "train")
-    return {**dict(zip(parts, np.diff(times).tolist(), strict=True)), **peaks}
+    phases = ("read", "count", "features", "train")
+    return {**dict(zip(phases, np.diff(times).tolist(), strict=True)), **peaks}
 
 
 def measure(folder: Path, documents: int, length: int, steps: int) -> dict[str, float]:
-    """Return what a process of its own takes for so many documents."""
+    """Return the time and memory of a separate process for the given number of documents."""
     path, cache = folder / "documents.jsonl", folder / "cache"
     write_documents(path, documents, length)
     command = [sys.executable, __file__, "--build", str(path), "--documents", str(documents), "--steps", str(steps)]
     done = subprocess.run(
         command, env=os.environ | {"HYPERFOCAL_CACHE": str(cache)}, stdout=subprocess.PIPE, check=True
     )
-    kept = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file())
-    return {**json.loads(done.stdout), "file": path.stat().st_size, "kept": kept}
+    cached = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file())
+    return {**json.loads(done.stdout), "file": path.stat().st_size, "cached": cached}
 
 
-def report(sizes: list[int], found: list[dict[str, float]], steps: int) -> None:
-    """Print a line for each size, then the line to 10 million."""
-    for documents, row in zip(sizes, found, strict=True):
+def report(sizes: list[int], results: list[dict[str, float]], steps: int) -> None:
+    """Print one line per size, then the extrapolation."""
+    for documents, row in zip(sizes, results, strict=True):
         read, count, features = (row[name] / documents * 1e3 for name in ("read", "count", "features"))
         print(
-            f"{documents:>9,} documents, {row['file'] / 1e6:,.0f} MB; seconds a thousand: {read:.3f} to read, "
+            f"{documents:>9,} documents, {row['file'] / 1e6:,.0f} MB; seconds per thousand: {read:.3f} to read, "
             f"{count:.3f} to count n-grams, {features:.3f} for features; {steps} steps and {VALIDATION:,} scores "
-            f"{row['train']:.1f} s; kept {row['kept'] / documents:,.0f} bytes a document; "
-            f"peak {row['own'] / 1e9:.2f} GB of its own, {row['resident'] / 1e9:.2f} with mapped files"
+            f"{row['train']:.1f} s; cached {row['cached'] / documents:,.0f} bytes per document; "
+            f"peak {row['own'] / 1e9:.2f} GB anonymous, {row['resident'] / 1e9:.2f} with mapped files"
         )
-    slope = (found[-1]["own"] - found[-2]["own"]) / (sizes[-1] - sizes[-2])
-    drawn = (found[-1]["own"] + slope * (TARGET - sizes[-1])) / 1e9
-    print(f"{slope:.0f} bytes a document: {TARGET:,} documents would take {drawn:.2f} GB of {LIMIT_GB:.0f} allowed")
+    slope = (results[-1]["own"] - results[-2]["own"]) / (sizes[-1] - sizes[-2])
+    expected = (results[-1]["own"] + slope * (TARGET - sizes[-1])) / 1e9
+    print(
+        f"{slope:.0f} bytes per document: {TARGET:,} documents would take {expected:.2f} GB of {LIMIT_GB:.0f} allowed"
+    )
 
 
 def main() -> None:
-    """Measure three sizes, or, in a process of its own, build one."""
+    """Measure three sizes, or, in a separate process, build one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=int, default=400_000, help="the largest of three sizes")
-    parser.add_argument("--length", type=int, default=100, help="words of a document")
+    parser.add_argument("--length", type=int, default=100, help="words per document")
     parser.add_argument("--steps", type=int, default=20, help="training steps at each size")
     parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -147,11 +149,11 @@ def main() -> None:
         cache = Path(os.environ["HYPERFOCAL_CACHE"])
         print(json.dumps(build(arguments.build, cache, arguments.documents, arguments.steps)))
         return
-    sizes, found = [arguments.documents // part for part in (4, 2, 1)], []
+    sizes, results = [arguments.documents // divisor for divisor in (4, 2, 1)], []
     for documents in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            found.append(measure(Path(folder), documents, arguments.length, arguments.steps))
-    report(sizes, found, arguments.steps)
+            results.append(measure(Path(folder), documents, arguments.length, arguments.steps))
+    report(sizes, results, arguments.steps)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from hyperfocal.classify.classifier import MultiLabelClassifier
 from hyperfocal.classify.head import score_documents
-from hyperfocal.classify.prepare import as_documents, number
+from hyperfocal.classify.prepare import number
+from hyperfocal.data.documents import as_documents
 from hyperfocal.labels import SparseLabels
 from hyperfocal.metrics.average_precision import average_precision
 from hyperfocal.metrics.decisions import decision_scores

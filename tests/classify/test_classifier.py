@@ -303,7 +303,7 @@ class TestBadInput:
     def test_an_id_twice(self, tmp_path):
         path = tmp_path / "docs.jsonl"
         path.write_text('{"id": 1, "text": "a", "labels": ["x"]}\n' * 2)
-        with pytest.raises(DataError, match=r"line 2: id '1' stands at .* line 1 already"):
+        with pytest.raises(DataError, match=r"line 2: id '1' is already at .* line 1"):
             self.fit(path)
 
     def test_a_group_on_both_sides(self):
@@ -334,7 +334,7 @@ class TestBadInput:
             self.fit(TEXTS, ["sport"] * len(TEXTS))
 
     def test_texts_without_labels(self):
-        with pytest.raises(DataError, match="documents are a path"):
+        with pytest.raises(DataError, match="is not a source of rows"):
             self.fit(TEXTS)
 
     @pytest.mark.parametrize("kind", ["encoder", "both"])

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from hyperfocal.classify.prepare import (
-    as_documents,
     check_texts,
     number,
     prepare_texts,
@@ -18,7 +17,7 @@ from hyperfocal.classify.prepare import (
 )
 from hyperfocal.config.classify import ClassifySettings, TextDataSettings
 from hyperfocal.config.recipes import resolve
-from hyperfocal.data.documents import Documents
+from hyperfocal.data.documents import Documents, as_documents
 from hyperfocal.data.taxonomy import Taxonomy
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.errors import DataError, LeakError
@@ -62,13 +61,13 @@ class TestReading:
             assert found.labels.to_list() == [["wine", "red"], ["beer"]]
 
     def test_anything_else_is_refused(self):
-        with pytest.raises(DataError, match="a path, a polars or pandas frame or Documents, not int"):
+        with pytest.raises(DataError, match="int is not a source of rows"):
             as_documents(42, TextDataSettings())
 
     def test_an_id_twice(self, tmp_path):
         path = tmp_path / "docs.csv"
         path.write_text("id,text,labels\n7,a,x\n8,b,y\n7,c,x\n")
-        with pytest.raises(DataError, match=r"line 4: id '7' stands at .* line 2 already"):
+        with pytest.raises(DataError, match=r"line 4: id '7' is already at .* line 2"):
             prepare_texts(path, None, SETTINGS)
 
     def test_texts_in_a_list(self):

@@ -16,7 +16,7 @@ from hyperfocal.data import examples as shuffling
 from hyperfocal.data import ngrams as term_counts
 from hyperfocal.data import stored_documents as stream_documents
 from hyperfocal.data import stored_texts
-from hyperfocal.data.documents import read_documents
+from hyperfocal.data.documents import as_documents
 from hyperfocal.data.stored_texts import hash_texts
 from hyperfocal.data.synthetic_documents import make_corpus, write_corpus
 from hyperfocal.errors import ConfigError, LeakError, RunError
@@ -90,7 +90,7 @@ def test_an_encoder_reads_them_block_by_block(folder, cache, tmp_path, monkeypat
     settings, seen = FeatureSettings(kind="encoder"), []
     path = tmp_path / "few.jsonl"
     path.write_text("".join((folder / "valid.jsonl").read_text().splitlines(keepends=True)[:40]))
-    stored, texts = read_streamed(path, TextDataSettings()).texts, read_documents(path).texts
+    stored, texts = read_streamed(path, TextDataSettings()).texts, as_documents(path).texts
     how = TextFeatures.fit(texts, settings)
     found = how.make(stored, cache, lambda *done: seen.append(done))
     torch.testing.assert_close(found.dense, how.make(texts).dense, atol=1e-5, rtol=1e-4)
@@ -141,7 +141,7 @@ def test_a_full_disk_leaves_nothing(folder, cache, monkeypatch):
     texts = read_streamed(folder / "train.jsonl", TextDataSettings()).texts
     settings = FeatureSettings(kind="ngrams")
     with monkeypatch.context() as patched:
-        patched.setattr(term_counts, "PARTS", 1)
+        patched.setattr("hyperfocal.data.partitions.PARTITIONS", 1)
         with small_files(2_000), pytest.raises(RunError, match=r"cannot be written .* Free some space"):
             TextFeatures.fit(texts, settings, cache)
     how = TextFeatures.fit(texts, settings, cache)
@@ -155,7 +155,7 @@ def test_a_full_disk_leaves_nothing(folder, cache, monkeypatch):
 
 def test_texts_are_read_once_for_all_their_checksums(folder, monkeypatch):
     texts = read_streamed(folder / "train.jsonl", TextDataSettings()).texts
-    expected = hash_texts(read_documents(folder / "train.jsonl").texts)
+    expected = hash_texts(as_documents(folder / "train.jsonl").texts)
     assert hash_texts(texts) == expected
     monkeypatch.setattr(stored_texts.StoredTexts, "_read", None)
     assert hash_texts(texts) == expected
@@ -165,7 +165,7 @@ def test_long_texts_stand_in_smaller_blocks(folder, monkeypatch):
     monkeypatch.setattr(stored_texts, "BLOCK_BYTES", 1_000)
     texts = read_streamed(folder / "train.jsonl", TextDataSettings()).texts
     blocks = list(texts.blocks())
-    assert pl.concat(blocks).to_list() == read_documents(folder / "train.jsonl").texts.to_list()
+    assert pl.concat(blocks).to_list() == as_documents(folder / "train.jsonl").texts.to_list()
     assert max(map(len, blocks)) < 50
     assert all(block[:-1].str.len_bytes().sum() < 1_000 for block in blocks)
 
@@ -178,7 +178,7 @@ class TestWhen:
         assert streams_texts(path, settings)
         assert not streams_texts(path, ClassifySettings(data=TextDataSettings(stream="off")))
         assert not streams_texts(path, ClassifySettings(train=TextTrainSettings(folds=3)))  # into memory, as ever
-        assert not streams_texts(read_documents(path), settings)
+        assert not streams_texts(as_documents(path), settings)
 
     @pytest.mark.parametrize(
         ("settings", "message"),

@@ -241,7 +241,7 @@ class TestBadDocuments:
         ("content", "message"),
         [
             ("", "the file is empty"),
-            (GOOD * 2, "bad.jsonl line 2: id '1' stands at"),
+            (GOOD * 2, "bad.jsonl line 2: id '1' is already at"),
             (GOOD + '{"id": "2", "text": \n', "line 2"),
             (GOOD + "nonsense\n", "line 2"),
             (GOOD.encode() + b'{"id": "2", "text": "\xe9", "labels": ["x"]}\n', "line 2"),
@@ -251,7 +251,7 @@ class TestBadDocuments:
             ),
             ('{"id": "1", "text": "a"}\n', "cannot tell which column is the labels"),
             ('{"id": "1", "txt": "a", "labels": ["x"]}\n', "cannot tell which column is the text"),
-            ('{"id": "1", "text": "a", "labels": [{"name": "x"}]}\n', "no label"),
+            ('{"id": "1", "text": "a", "labels": [{"name": "x"}]}\n', "not a label"),
         ],
     )
     def test_a_file_that_is_wrong(self, tmp_path, content, message):

@@ -83,7 +83,7 @@ class TestRecommend:
         monkeypatch.setattr("hyperfocal.cli.predict_recommend.BLOCK", 10)
         message = refused("recommend", "predict", run, shuffled, "--out", tmp_path / "p.csv")
         assert "line 11: user 'b' has rows earlier in the file" in message
-        assert "sort it by user, or give a --block that is larger than the file has rows" in message
+        assert "Sort it by user, or set --block above its number of rows" in message
 
     def test_a_failure_in_the_middle_goes_on_with_resume(self, run, tmp_path):
         history, out = log(tmp_path / "log.csv"), tmp_path / "p.csv"
@@ -222,7 +222,7 @@ def test_a_first_block_that_fails_leaves_nothing(run, tmp_path):
     assert "k = 99 is not allowed" in refused(*asked, "--k", 99)
     pl.DataFrame(schema={"user": pl.String, "item": pl.String}).write_parquet(tmp_path / "none.parquet")
     asked = ("recommend", "predict", run, tmp_path / "none.parquet", "--out", tmp_path / "p.csv", "--block", 50)
-    assert "holds no rows" in refused(*asked)
+    assert "has no rows" in refused(*asked)
     assert names_below(tmp_path) == ["log.csv", "none.parquet"]
 
 

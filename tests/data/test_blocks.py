@@ -94,12 +94,12 @@ class TestRefusals:
         assert "line 4 has 3 fields, the header 2" in message(path, 1)
         path = tmp_path / "log.jsonl"
         path.write_text('{"user": "a"}\n{"user": \n')
-        assert "line 2 is no JSON" in message(path, 1)
+        assert "line 2 is not JSON" in message(path, 1)
 
     def test_a_packed_file_that_is_cut_short(self, tmp_path):
         path = tmp_path / "log.csv.gz"
         path.write_bytes(gzip.compress(table(2000).write_csv().encode())[:-20])
-        assert "cut short or damaged" in message(path, 100)
+        assert "truncated or damaged" in message(path, 100)
 
     @pytest.mark.parametrize("name", ["log.csv", "log.parquet", "log.jsonl"])
     def test_an_empty_file_or_none(self, name, tmp_path):
@@ -117,7 +117,7 @@ class TestRefusals:
     def test_a_user_who_comes_again(self, rows, tmp_path):
         path = tmp_path / "log.csv"
         path.write_text("user,item\na,x\nb,x\nb,y\na,y\nc,z\n")
-        with pytest.raises(DataError, match=r"log.csv line 5: user 'a' has rows earlier in the file.*sort it by user"):
+        with pytest.raises(DataError, match=r"log.csv line 5: user 'a' has rows earlier in the file.*Sort it by user"):
             list(whole_users(read_blocks(path, rows), lambda frame, file: row_users(frame, None, file)))
 
 
@@ -129,8 +129,8 @@ def test_names_seen_are_known_again():
 
 
 def test_a_block_of_long_lines_ends_before_it_has_all_its_rows(put, monkeypatch):
-    monkeypatch.setattr(blocks, "MOST_BYTES", 500)
-    monkeypatch.setattr(blocks, "MOST_AT_ONCE", 2)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 500)
+    monkeypatch.setattr(blocks, "LINES_AT_ONCE", 2)
     path = put("log.csv", "user,item\n" + "".join(f"u{row:02},{'x' * 100}\n" for row in range(20)))
     found = [block.frame for block in read_blocks(path, 15)]
     assert [len(frame) for frame in found] == [5, 5, 5, 5]  # 1, 2 and 2 of 105 bytes

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperfocal.config.classify import TextDataSettings
-from hyperfocal.data.documents import Documents, documents_from_frame, read_documents
+from hyperfocal.data.documents import Documents, as_documents, documents_from_frame
 from hyperfocal.errors import DataError
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
@@ -43,7 +43,7 @@ def rows_of(documents: Documents) -> list[tuple[str, str, list[str]]]:
 
 def error(path: Path, columns: TextDataSettings | None = None, **options: bool) -> str:
     with pytest.raises(DataError) as caught:
-        read_documents(path, columns, **options)
+        as_documents(path, columns, **options)
     return str(caught.value).replace(str(path), "FILE")
 
 
@@ -53,7 +53,7 @@ def error(path: Path, columns: TextDataSettings | None = None, **options: bool) 
 @pytest.mark.parametrize("name", TABLES)
 def test_every_table_reads_alike(put, tmp_path, name):
     (tmp_path / name).write_bytes(packed(name, ROWS))
-    documents = read_documents(tmp_path / name)
+    documents = as_documents(tmp_path / name)
     assert rows_of(documents) == ROWS
     assert documents.counts() == {"documents": 3, "empty_texts": 1, "without_labels": 1, "duplicate_texts": 0}
     assert documents.groups is None
@@ -69,7 +69,7 @@ def test_any_text_and_label_survive(tmp_path_factory, rows, name):
     rows = [(f"d{number}", text, names) for number, (text, names) in enumerate(rows)]
     path = tmp_path_factory.mktemp("any") / name
     path.write_bytes(packed(name, rows))
-    assert rows_of(read_documents(path, need_labels=False)) == rows
+    assert rows_of(as_documents(path, need_labels=False)) == rows
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
@@ -82,7 +82,7 @@ def test_fasttext_lines(put, name, end):
         "__label__ x",
         "\t__label__d __label__d",
     ]
-    assert rows_of(read_documents(put(name, end.join(lines)))) == [
+    assert rows_of(as_documents(put(name, end.join(lines)))) == [
         ("0", "How to  __label__c cook", ["a", "b"]),
         ("1", "no label", []),
         ("2", "x", []),
@@ -92,20 +92,20 @@ def test_fasttext_lines(put, name, end):
 
 def test_lines_without_labels_are_texts(put):
     path = put("a.txt", "one\ntwo __label__a\n")
-    assert read_documents(path, need_labels=False).texts.to_list() == ["one", "two __label__a"]
-    assert error(path) == "FILE: no line begins with __label__. Write labels so: __label__a __label__b text"
+    assert as_documents(path, need_labels=False).texts.to_list() == ["one", "two __label__a"]
+    assert error(path) == "FILE: no line begins with __label__. Write labels like this: __label__a __label__b text"
 
 
 def test_json_rows_may_differ_in_how_they_write_labels(put):
     lines = [{"labels": ["a", 'q"é']}, {"labels": "b|c"}, {"labels": 7}, {"labels": None}, {}, {"labels": [1.0, True]}]
     path = put("a.jsonl", "".join(json.dumps({"text": "t", **line}) + "\n" for line in lines))
-    assert read_documents(path).labels.to_list() == [["a", 'q"é'], ["b", "c"], ["7"], [], [], ["1", "true"]]
+    assert as_documents(path).labels.to_list() == [["a", 'q"é'], ["b", "c"], ["7"], [], [], ["1", "true"]]
 
 
 def test_json_with_another_column_that_polars_cannot_type(put):
     rows = '{"text": "x", "labels": ["a"], "m": {"k": [1]}, "id": 1}\n{"text": "y", "labels": "b|c", "m": {"k": {}}}\n'
     path = put("a.jsonl", rows.replace('"y",', '"y", "id": "é",'))
-    assert rows_of(read_documents(path)) == [("1", "x", ["a"]), ("é", "y", ["b", "c"])]
+    assert rows_of(as_documents(path)) == [("1", "x", ["a"]), ("é", "y", ["b", "c"])]
 
 
 # Labels
@@ -156,24 +156,24 @@ def test_nested_labels_name_the_line(put, labels, line):
     message = error(put("a.jsonl", rows))
     assert message.startswith("FILE line 3: column 'labels' holds ")
     assert message.endswith(
-        'an object or a list inside is no label. Allowed: texts and numbers, as ["sport", "travel"]'
+        'but an object or a list is not a label. Allowed: texts and numbers, such as ["sport", "travel"]'
     )
 
 
 def test_objects_in_every_row(put):
     rows = '{"text": "x"}\n{"text": "y", "labels": {"n": 1}}\n'
-    assert error(put("a.jsonl", rows)).startswith("FILE line 2: column 'labels' holds {\"n\": 1}: an object")
+    assert error(put("a.jsonl", rows)).startswith("FILE line 2: column 'labels' holds {\"n\": 1}, but an object")
 
 
 def test_a_list_of_python(put):
     message = error(put("a.csv", "text,labels\nx,a\n\ny,\"['a', 'b']\"\n"))
-    assert message.startswith("FILE line 4: labels ['a', 'b'] are a list in Python's spelling. Write JSON, as [")
+    assert message.startswith("FILE line 4: labels ['a', 'b'] are a list in Python syntax. Write JSON, such as [")
 
 
 def test_not_one_label(put):
     path = put("a.csv", "text,tags\nx,\ny,\n")
     assert error(path) == "FILE: column 'tags' has no label in any of 2 rows. Name another column with --labels COLUMN"
-    assert read_documents(path, need_labels=False).labels.to_list() == [[], []]
+    assert as_documents(path, need_labels=False).labels.to_list() == [[], []]
 
 
 # Columns
@@ -203,7 +203,7 @@ def test_known_columns(columns, text, labels):
 def test_named_columns(put):
     path = put("a.csv", "key,a,b,c,text,labels,src\n007,1,,3,no,no,s\n7,,,,no,l,\n")
     columns = TextDataSettings(text=("c", "a", "b"), id="key", group="src")
-    documents = read_documents(path, columns)
+    documents = as_documents(path, columns)
     assert rows_of(documents) == [("007", "3\n1", ["no"]), ("7", "", ["l"])]
     assert documents.groups.to_list() == ["s", None]
     assert documents.id_column == "key"
@@ -229,7 +229,7 @@ def test_columns_that_cannot_be_told(put):
     )
     path = put("a.csv", "id,text,topic\n1,x,a\n")
     assert "cannot tell which column is the labels; none is called labels, label, tags, categories." in error(path)
-    assert len(read_documents(path, need_labels=False)) == 1
+    assert len(as_documents(path, need_labels=False)) == 1
     assert "the header has column 'text' twice" in error(put("a.csv", "text,text,labels\nx,y,a\n"))
 
 
@@ -244,7 +244,7 @@ def test_ids_of_any_type_become_text(put):
 
 def test_an_id_twice_names_both_lines(put):
     message = error(put("a.csv", "id,text,labels\n1,x,a\n\n2,y,a\n2,z,a\n1,z,a\n"))
-    assert message.startswith("FILE line 5: id '2' stands at FILE line 4 already. An id belongs to one document")
+    assert message.startswith("FILE line 5: id '2' is already at FILE line 4, but an id belongs to one document")
 
 
 def test_a_missing_id(put):
@@ -267,23 +267,23 @@ def test_a_document_without_a_group_is_a_group_of_its_own():
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.txt", "a.parquet", "a.jsonl.gz"])
 def test_an_empty_file(tmp_path, name):
     (tmp_path / name).write_bytes(b"")
-    assert error(tmp_path / name) == "FILE: the file is empty. Give a file with one row a document"
+    assert error(tmp_path / name) == "FILE: the file is empty. Give a file with one row per document"
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.txt"])
 def test_blank_lines_only(put, name):
     assert error(put(name, "\n \n" if name != "a.csv" else "\n\n")).endswith(
-        "the file is empty. Give a file with one row a document"
+        "the file is empty. Give a file with one row per document"
     )
 
 
 def test_a_header_only(put):
-    assert error(put("a.csv", "text,labels\n")) == "FILE: holds no rows. Give a file with one row a document"
+    assert error(put("a.csv", "text,labels\n")) == "FILE: has no rows. Give a file with one row per document"
 
 
 def test_invalid_json_names_the_line(put):
     message = error(put("a.jsonl", '{"text": "x", "labels": []}\n\n{"text": "y", "labels": [}\n'))
-    assert "line 3 is no JSON: Expecting value at character 26" in message
+    assert "line 3 is not JSON: Expecting value at character 26" in message
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.txt", "a.txt.gz"])
@@ -315,7 +315,7 @@ def test_lists_that_do_not_fit():
         Documents.from_lists(["x"], [["a"], []])
     with pytest.raises(DataError, match=r"'ab' is a text, not a list of labels\. Write \['ab'\]"):
         Documents.from_lists(["x"], ["ab"])
-    with pytest.raises(DataError, match="frame row 1: id 'p' stands at frame row 0 already"):
+    with pytest.raises(DataError, match="frame row 1: id 'p' is already at frame row 0"):
         Documents.from_lists(["x", "y"], ids=["p", "p"])
 
 
@@ -338,7 +338,7 @@ def test_real_data_counts_as_its_readme_says(name, documents, labels, mean, empt
     path = DATA / f"{name}.jsonl.gz"
     if not path.exists():
         pytest.skip(f"no {path}")
-    read = read_documents(path, TextDataSettings(group="group" if "debtags" in name else ""))
+    read = as_documents(path, TextDataSettings(group="group" if "debtags" in name else ""))
     assert (len(read), read.labels.explode().n_unique()) == (documents, labels)
     assert round(read.labels.list.len().mean(), 1) == mean
     assert read.counts()["empty_texts"] == empty

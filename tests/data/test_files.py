@@ -5,12 +5,23 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperfocal.data.files import File, read_frame, write_frame
+from hyperfocal.data.files import (
+    MEMORY,
+    File,
+    csv_rows,
+    find_delimiter,
+    find_fault,
+    read_frame,
+    read_source,
+    write_frame,
+)
+from hyperfocal.data.logs import Log
 from hyperfocal.errors import DataError
 
 IDS = [
@@ -23,7 +34,7 @@ ids = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=
 
 
 def packed(name: str, frame: pl.DataFrame) -> bytes:
-    """Return the bytes of a table as other programs than ours would write it."""
+    """Return the bytes of a table as other programs would write it."""
     raw = io.BytesIO()
     if ".parquet" in name:
         frame.write_parquet(raw)
@@ -81,7 +92,7 @@ def test_ids_survive_in_every_table(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
 def test_ids_survive_in_lines(put, name):
-    items = [item for item in IDS if not re.search(r"[ \t\n]", item)]  # these part the words
+    items = [item for item in IDS if not re.search(r"[ \t\n]", item)]  # these separate words
     frame = read_frame(File(put(name, f"u,1 {' '.join(items)}\n")))
     assert frame.equals(pl.DataFrame({"user": ["u,1"] * len(items), "item": items}))
 
@@ -172,13 +183,13 @@ def test_a_folder(tmp_path):
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv.gz", "a.jsonl", "a.jsonl.gz", "a.txt", "a.parquet", "a.csv.gz"])
 def test_an_empty_file(tmp_path, name):
     (tmp_path / name).write_bytes(b"")
-    assert error(tmp_path / name) == "the file is empty. Give a file with one row an event"
+    assert error(tmp_path / name) == "the file is empty. Give a file with one row per event"
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.jsonl", "a.jsonl.gz"])
 @pytest.mark.parametrize("content", ["\n\n", ""])
 def test_a_file_of_blank_lines(put, name, content):
-    assert error(put(name, content)) == "the file is empty. Give a file with one row an event"
+    assert error(put(name, content)) == "the file is empty. Give a file with one row per event"
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.jsonl", "a.jsonl.gz", "a.txt", "a.txt.gz"])
@@ -200,7 +211,7 @@ def test_a_gz_that_is_cut_short(put, name):
     line = '{"user": "a", "item": "b"}\n' if "json" in name else "a,b c\n"
     path = put(name, line * 100)
     path.write_bytes(path.read_bytes()[:-9])
-    assert "the file is cut short or damaged (Compressed file ended before" in error(path)
+    assert "the file is truncated or damaged (Compressed file ended before" in error(path)
 
 
 @pytest.mark.parametrize("name", PACKED)
@@ -209,13 +220,13 @@ def test_a_gz_that_is_damaged(put, name):
     raw = path.read_bytes()
     for place in (12, len(raw) // 2, -6):  # in the table of codes, in the text, in the checksum
         path.write_bytes(raw[:place] + bytes([raw[place] ^ 0xFF]) + raw[place + 1 :])
-        assert "the file is cut short or damaged" in error(path)
+        assert "the file is truncated or damaged" in error(path)
 
 
 @pytest.mark.parametrize("name", PACKED)
 def test_a_gz_that_is_none(tmp_path, name):
     (tmp_path / name).write_bytes(b"user,item\na,b\n")
-    assert "the file is cut short or damaged (Not a gzipped file" in error(tmp_path / name)
+    assert "the file is truncated or damaged (Not a gzipped file" in error(tmp_path / name)
 
 
 @pytest.mark.parametrize("keep", [3, 20, -1])
@@ -225,7 +236,7 @@ def test_a_damaged_parquet(tmp_path, keep):
     path.write_bytes(path.read_bytes()[:keep])
     message = error(path)
     assert message.startswith("not readable as parquet: ")
-    assert message.endswith("Perhaps it is damaged or of another format: write it again")
+    assert message.endswith("It may be damaged or have another format: export it again")
 
 
 def test_a_panic_of_polars_is_an_error_like_any_other(tmp_path, monkeypatch):
@@ -234,13 +245,13 @@ def test_a_panic_of_polars_is_an_error_like_any_other(tmp_path, monkeypatch):
 
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     monkeypatch.setattr(pl, "read_parquet", panic)
-    assert error(tmp_path / "a.parquet").startswith("not readable as parquet: called `Result::unwrap()`. Perhaps")
+    assert error(tmp_path / "a.parquet").startswith("not readable as parquet: called `Result::unwrap()`. It may")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("user,item\na,b\nc,d,e\n", "line 3 has 3 fields, the header 2. Quote fields that hold a separator"),
+        ("user,item\na,b\nc,d,e\n", "line 3 has 3 fields, the header 2. Quote fields that contain the delimiter"),
         ('user,item\n\n"a\nb",c\nd,e,f\n', "line 5 has 3 fields, the header 2"),
         ('user,item\na,"b\nc,d\n', "line 2 has a quote that is not closed"),
         ('user,item\nx,y\na,5" pipe\n', "line 3 has a quote inside a field"),
@@ -254,9 +265,9 @@ def test_csv_that_cannot_be_parsed_names_the_line(put, content, message):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"user": "a"', "line 4 is no JSON: Expecting ',' delimiter at character 13. Write one object a line"),
-        ("[1, 2]", "line 4 is no JSON object: [1, 2]. Write one object a line"),
-        ("{'user': 'a'}", "line 4 is no JSON: Expecting property name"),
+        ('{"user": "a"', "line 4 is not JSON: Expecting ',' delimiter at character 13. Write one object per line"),
+        ("[1, 2]", "line 4 is not a JSON object: [1, 2]. Write one object per line"),
+        ("{'user': 'a'}", "line 4 is not JSON: Expecting property name"),
     ],
 )
 def test_invalid_json_names_the_line(put, name, line, message):
@@ -289,9 +300,9 @@ def test_place_in_json(put):
 
 
 def test_place_where_there_are_no_lines(tmp_path):
-    assert File(None).place(3) == "frame row 3"
+    assert MEMORY.place(3) == "frame row 3"
     assert File(tmp_path / "a.parquet").place(3) == f"{tmp_path / 'a.parquet'} row 3"
-    assert File(None).fields(3) == ""
+    assert MEMORY.fields(3) == ""
 
 
 def test_place_that_plain_python_cannot_find(put):
@@ -313,15 +324,15 @@ def test_lines_are_not_written(tmp_path, name):
 def test_refused_before_the_work(tmp_path):
     (tmp_path / "a.csv").mkdir()
     with pytest.raises(DataError, match="is a folder"):
-        File(tmp_path / "a.csv").refuse_unwritable()
+        File(tmp_path / "a.csv").check_writable()
     with pytest.raises(DataError, match="cannot tell its format"):
-        File(tmp_path / "a.xlsx").refuse_unwritable()
-    File(tmp_path / "new" / "b.csv.gz").refuse_unwritable()
+        File(tmp_path / "a.xlsx").check_writable()
+    File(tmp_path / "new" / "b.csv.gz").check_writable()
 
 
 @pytest.mark.parametrize(("number", "refused"), [(10_000, False), (1_000_000, True)])
 def test_a_gz_that_grows_beyond_measure_is_refused(tmp_path, monkeypatch, number, refused):
-    monkeypatch.setattr("hyperfocal.data.files.MOST_UNPACKED", 100_000)
+    monkeypatch.setattr("hyperfocal.data.files.UNPACKED_LIMIT", 100_000)
     path = tmp_path / "log.csv.gz"
     path.write_bytes(gzip.compress(b"user,item\n" + b"a,b\n" * number))  # 1:500 and more
     if refused:
@@ -329,3 +340,108 @@ def test_a_gz_that_grows_beyond_measure_is_refused(tmp_path, monkeypatch, number
             read_frame(File(path))
     else:
         assert read_frame(File(path)).height == number
+
+
+# Sources
+
+
+def test_a_frame_of_pandas():
+    """Missing values of pandas, NaN and NaT, are null in columns of objects; lists stay lists."""
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(
+        {
+            "user": pd.Series(["a", np.nan, None], dtype=object),
+            "labels": pd.Series([["x"], ["y", "z"], []]),
+            "time": pd.to_datetime(pd.Series(["2024-05-31T12:00:00Z", None, None])),
+            "count": pd.Series([1, 2, 3], dtype="int32"),
+        }
+    )
+    rows, file = read_source(frame, Log)
+    assert file is MEMORY
+    assert rows["user"].to_list() == ["a", None, None]
+    assert rows["labels"].to_list() == [["x"], ["y", "z"], []]
+    assert rows["time"].null_count() == 2
+    assert rows["count"].dtype == pl.Int32
+
+
+def test_a_path_and_a_frame_of_polars(put):
+    frame = pl.DataFrame({"user": ["a"], "item": ["b"]})
+    assert read_source(frame.lazy(), Log)[0].equals(frame)
+    path = put("a.csv", "user,item\na,b\n")
+    for source in (path, str(path)):
+        rows, file = read_source(source, Log)
+        assert rows.equals(frame)
+        assert file == File(path)
+
+
+def test_another_type_is_no_source():
+    with pytest.raises(DataError, match=r"^int is not a source of rows\. Give a path, a frame of polars .*, or Log$"):
+        read_source(7, Log)
+
+
+fields = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), max_size=6)
+rows = st.lists(st.tuples(fields, fields, fields).filter(any), min_size=1, max_size=8)
+
+
+@pytest.mark.parametrize(
+    ("header", "separator"),
+    [
+        ("user,item,position\n", ","),
+        ("user\titem\tposition\n", "\t"),
+        ("user;item;position\r\n", ";"),
+        ("user|item\n", "|"),
+        ("user\n", ","),
+        ("a,b,c,d\titem\n", "\t"),  # a tab is never part of a name
+        ('"a;b;c;d",item\n', ","),  # the semicolons are inside quotes
+        ("\n \nuser;item\n", ";"),  # the header is the first line that is not blank
+    ],
+)
+def test_separator(header, separator):
+    text = io.StringIO(header + "1,2\t3;4|5\n")
+    assert find_delimiter(text) == separator
+    assert text.tell() == 0
+
+
+@settings(deadline=None, max_examples=60)
+@given(rows, st.sampled_from(",\t;|"), st.sampled_from(["\n", "\r\n"]))
+def test_rows_and_their_lines(table, separator, end):
+    header, file, begins = ("user", "item", "position"), io.StringIO(newline=""), []
+    writer = csv.writer(file, delimiter=separator, lineterminator=end)
+    writer.writerow(header)
+    for number, row in enumerate(table):
+        file.write(end * (number % 3))  # blank lines
+        begins.append(1 + file.getvalue().count("\n"))
+        writer.writerow(row)
+    found = list(csv_rows(io.StringIO(file.getvalue(), newline="\n")))
+    assert found == [(1, list(header)), *((line, list(row)) for line, row in zip(begins, table, strict=True))]
+
+
+def test_nothing():
+    assert find_delimiter(io.StringIO("")) == ","
+    assert list(csv_rows(io.StringIO(""))) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "expected"),
+    [
+        (b"user,item\na,b\n", "a.csv", ""),
+        (b"user,item\na,b\nc,caf\xe9\n", "a.csv", "line 3 is not UTF-8 text (byte 0xe9). Save the file as UTF-8"),
+        (b"a b\nc \xff\n", "a.txt", "line 2 is not UTF-8 text (byte 0xff). Save the file as UTF-8"),
+        (b"a b\n", "a.txt", ""),
+        (b"user,item\na,b\n\nc,d,e\n", "a.csv", "line 4 has 3 fields, the header 2"),
+        (b'user,item\n"a\nb",c\nd,e,f\n', "a.csv", "line 4 has 3 fields, the header 2"),
+        (b'user,item\na,b\nc,"d\ne,f\n', "a.csv", "line 3 has a quote that is not closed"),
+        (b'user,item\na,"b"c\n', "a.csv", "line 2 has a quote that is not closed, or one that is not doubled"),
+        (b'user,item\na,5" pipe\n', "a.csv", "line 2 has a quote inside a field"),
+        (b"", "a.csv", ""),
+        (b'{"a": 1}\n\n{"a": \n', "a.jsonl", "line 3 is not JSON: Expecting value at character 6"),
+        (b'\xef\xbb\xbf{"a": 1}\n[1]\n', "a.jsonl", "line 2 is not a JSON object: [1]"),
+        (b'{"a": NaN}\n', "a.jsonl", "line 1 is not JSON: NaN is not allowed"),
+        (b'{"a": 1}\n' + b"[" * 100_000, "a.jsonl", "line 2 has thousands of nested brackets"),
+        (b'{"a": 1}\n', "a.jsonl", ""),
+    ],
+)
+def test_fault(content, name, expected):
+    found = find_fault(File(Path(name), content))
+    assert found.startswith(expected)
+    assert bool(found) == bool(expected)

@@ -1,4 +1,4 @@
-"""Tables of items: how columns are told, what they become, and what is refused."""
+"""Tables of items: the kinds of columns, their numbers, and errors."""
 
 import datetime as dt
 import math
@@ -70,7 +70,7 @@ class TestNumbers:
         assert numbers[3, 0] == 0
 
     def test_how_many_items_share_a_value(self):
-        """Two items in Python and one in C++: ln 3, ln 3, ln 2, standardised."""
+        """Two items in Python and one in C++: ln 3, ln 3, ln 2, standardized."""
         table, columns, _ = fitted("language")
         _, numbers = encode_items(columns, table, IDS)
         logs = np.log([3, 3, 2])
@@ -125,9 +125,9 @@ class TestWhatIsWrong:
         ("wanted", "message"),
         [
             (["langage"], "no column 'langage'. Did you mean 'language'"),
-            (["language:words"], "'words' is no kind of column. Allowed: category, list, text, number, date"),
-            (["language:number"], "column 'language': 'py' is no number; 3 values are none"),
-            (["language:date"], "'py' is no date"),
+            (["language:words"], "'words' is not a kind of column. Allowed: category, list, text, number, date"),
+            (["language:number"], "column 'language': 3 values are not a number, such as 'py'"),
+            (["language:date"], "3 values are not a date, such as 'py'"),
         ],
     )
     def test_a_column(self, wanted, message):
@@ -135,7 +135,7 @@ class TestWhatIsWrong:
             fitted(*wanted)
 
     def test_nothing_varies(self):
-        with pytest.raises(DataError, match="one value, or none, for all 4 training items"):
+        with pytest.raises(DataError, match="at most one value for all 4 training items"):
             fitted("x", frame=pl.DataFrame({"item": IDS, "x": ["1"] * 4}))
 
     def test_a_table_of_other_items(self):
@@ -144,7 +144,9 @@ class TestWhatIsWrong:
 
     def test_an_item_without_an_id(self, tmp_path):
         (tmp_path / "items.csv").write_text("item,x\na,1\n,2\n")
-        with pytest.raises(DataError, match=r"items\.csv line 3: no item id in the column 'item'"):
+        with pytest.raises(
+            DataError, match=r"items\.csv line 3: no value in column 'item'. Every row needs an item id"
+        ):
             read_items(tmp_path / "items.csv")
 
     def test_an_index_without_a_name_is_no_item(self, tmp_path):
@@ -152,11 +154,13 @@ class TestWhatIsWrong:
         assert read_items(tmp_path / "items.csv").ids.to_list() == ["a", "b"]
 
     def test_something_else(self):
-        with pytest.raises(DataError, match="a path or a frame of polars or pandas, not int"):
+        with pytest.raises(
+            DataError, match=r"int is not a source of rows\. Give a path, a frame of polars or pandas, or ItemTable"
+        ):
             read_items(7)
 
     def test_ids_alone(self):
-        with pytest.raises(DataError, match="has the column 'item' only"):
+        with pytest.raises(DataError, match="the only column is 'item'"):
             read_items(FRAME.select("item"))
 
     def test_a_column_that_new_items_lack(self):

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperfocal.config.recommend import DataSettings
-from hyperfocal.data.logs import POSITION_LIMIT, Log, log_from_frame, read_log
+from hyperfocal.data.log_columns import POSITION_LIMIT
+from hyperfocal.data.logs import Log, as_log, log_from_frame
 from hyperfocal.errors import DataError
 
 quick = settings(deadline=None, max_examples=60)
@@ -83,14 +84,14 @@ LONG_JSON += '{"student": "b", "course": "z", "position": 1}\n'
 
 @pytest.mark.parametrize("name", ["log.csv", "log.csv.gz", "log.jsonl", "log.jsonl.gz"])
 def test_long_form(put, name):
-    log = read_log(put(name, LONG_JSON if "json" in name else LONG))
+    log = as_log(put(name, LONG_JSON if "json" in name else LONG))
     assert as_lists(log) == {"b": ["z", "x, y"], "007": ["x"]}
     assert (log.user_column, log.item_column, log.form, log.ties) == ("student", "course", "long", 0)
 
 
 @pytest.mark.parametrize("name", ["log.tsv", "log.tsv.gz"])
 def test_long_form_with_tabs(put, name):
-    log = read_log(put(name, 'user\titem\tposition\nb\tx, y\t2\nb\t"z"\t1\n'))
+    log = as_log(put(name, 'user\titem\tposition\nb\tx, y\t2\nb\t"z"\t1\n'))
     assert as_lists(log) == {"b": ["z", "x, y"]}
 
 
@@ -98,12 +99,12 @@ def test_long_form_in_parquet(tmp_path):
     pl.DataFrame({"user": ["b", "007", "b"], "item": ["x", "y", "z"], "n": [2, 1, 1]}).write_parquet(
         tmp_path / "a.parquet"
     )
-    assert as_lists(read_log(tmp_path / "a.parquet")) == {"b": ["z", "x"], "007": ["y"]}
+    assert as_lists(as_log(tmp_path / "a.parquet")) == {"b": ["z", "x"], "007": ["y"]}
 
 
 @pytest.mark.parametrize("name", ["log.txt", "log.txt.gz"])
 def test_lines(put, name):
-    log = read_log(put(name, "b x y x\n007 z\nb w\n"))
+    log = as_log(put(name, "b x y x\n007 z\nb w\n"))
     assert as_lists(log) == {"b": ["x", "y", "x", "w"], "007": ["z"]}
     assert (log.user_column, log.item_column, log.form) == ("user", "item", "lines")
 
@@ -117,18 +118,18 @@ def test_lines(put, name):
     ],
 )
 def test_challenge_format(put, name, content):
-    log = read_log(put(name, content))
+    log = as_log(put(name, content))
     assert as_lists(log) == {"9": ["CI07", "CI5"], "4": ["CI5"]}  # 2 before 10: numbers, not text
     assert (log.user_column, log.item_column, log.form) == ("user_id", "challenge", "challenge")
 
 
 def test_a_user_with_an_underscore_in_the_challenge_format(put):
-    assert as_lists(read_log(put("log.csv", "user_sequence,challenge\na_1_2,x\na_1_1,y\n"))) == {"a_1": ["y", "x"]}
+    assert as_lists(as_log(put("log.csv", "user_sequence,challenge\na_1_2,x\na_1_1,y\n"))) == {"a_1": ["y", "x"]}
 
 
 def test_named_columns_read_the_challenge_format_as_any_other(put):
     path = put("log.csv", "user_sequence,user_id,challenge_sequence,challenge\n9_1,9,2,x\n9_2,9,1,y\n")
-    log = read_log(path, DataSettings(user="user_id", item="challenge", order="challenge_sequence"))
+    log = as_log(path, DataSettings(user="user_id", item="challenge", order="challenge_sequence"))
     assert (as_lists(log), log.form) == ({"9": ["y", "x"]}, "long")
 
 
@@ -137,12 +138,12 @@ def test_named_columns_read_the_challenge_format_as_any_other(put):
 
 @pytest.mark.parametrize("name", ["log.jsonl", "log.jsonl.gz"])
 def test_numbers_as_ids_in_json(put, name):
-    log = read_log(put(name, '{"user": 7, "item": 12345678901234567890}\n{"user": 7, "item": 3}\n'))
+    log = as_log(put(name, '{"user": 7, "item": 12345678901234567890}\n{"user": 7, "item": 3}\n'))
     assert as_lists(log) == {"7": ["12345678901234567890", "3"]}
 
 
 def test_numbers_and_text_as_ids_in_json(put):
-    log = read_log(put("log.jsonl", '{"user": 7, "item": 1}\n{"user": "07", "item": "x"}\n{"user": 7, "item": 2.5}\n'))
+    log = as_log(put("log.jsonl", '{"user": 7, "item": 1}\n{"user": "07", "item": "x"}\n{"user": 7, "item": 2.5}\n'))
     assert as_lists(log) == {"7": ["1", "2.5"], "07": ["x"]}
 
 
@@ -162,7 +163,7 @@ def test_numbers_and_text_as_ids_in_json(put):
 def test_ids_of_any_plain_type(tmp_path, items, expected):
     frame = pl.DataFrame({"user": items, "item": items})
     frame.write_parquet(tmp_path / "a.parquet")
-    for log in (log_from_frame(frame), read_log(tmp_path / "a.parquet")):
+    for log in (log_from_frame(frame), as_log(tmp_path / "a.parquet")):
         assert (log.users.to_list(), log.items.to_list()) == (expected, expected)
         assert (log.users.dtype, log.items.dtype) == (pl.String, pl.String)
 
@@ -178,7 +179,7 @@ def test_a_missing_id(items):
 def test_an_id_that_is_no_id(items):
     message = error(log_from_frame, pl.DataFrame({"user": ["a", "b"], "item": items}))
     assert "frame: column 'item' holds " in message
-    assert message.endswith("not ids. Allowed: text and numbers")
+    assert message.endswith("Allowed: text and numbers")
 
 
 # Orders
@@ -204,7 +205,7 @@ def test_an_id_that_is_no_id(items):
     ],
 )
 def test_orders_as_text(put, later, earlier):
-    log = read_log(put("log.csv", f"user,item,time\nu,second,{later}\nu,first,{earlier}\n"))
+    log = as_log(put("log.csv", f"user,item,time\nu,second,{later}\nu,first,{earlier}\n"))
     assert (as_lists(log), log.ties) == ({"u": ["first", "second"]}, 0)
 
 
@@ -227,22 +228,22 @@ def test_orders_as_text(put, later, earlier):
 def test_orders_of_any_sortable_type(tmp_path, order):
     frame = pl.DataFrame({"user": ["u", "u"], "item": ["second", "first"], "time": order})
     frame.write_parquet(tmp_path / "a.parquet")
-    for log in (log_from_frame(frame), read_log(tmp_path / "a.parquet")):
+    for log in (log_from_frame(frame), as_log(tmp_path / "a.parquet")):
         assert as_lists(log) == {"u": ["first", "second"]}
 
 
 @pytest.mark.parametrize("value", ["foo", "31/12/2024", "12:00:00", "nan", "inf", "1e999", "2024-02-30", "1,5"])
 def test_an_order_that_is_neither_number_nor_time(put, value):
     path = put("log.csv", f'user,item,time\na,x,1\n\na,y,"{value}"\n')
-    message = error(read_log, path)
+    message = error(as_log, path)
     assert message.startswith(f"{path} line 4: order column 'time': {value!r} is neither a number nor a time. Allowed")
 
 
 def test_the_odd_one_out_is_blamed(put):
     path = put("log.csv", "user,item,time\na,x,2024-01-01\na,y,5\na,z,2024-01-03\n")
-    assert error(read_log, path).startswith(f"{path} line 3: order column 'time': '5' is neither")
+    assert error(as_log, path).startswith(f"{path} line 3: order column 'time': '5' is neither")
     path = put("log.csv", "user,item,time\na,x,2024-01-01T00:00:00Z\na,y,2024-01-02T00:00:00\n")
-    message = error(read_log, path)
+    message = error(as_log, path)
     assert message.startswith(f"{path} line 3: ")
     assert message.endswith("all with or all without a time zone")
 
@@ -251,14 +252,14 @@ def test_the_odd_one_out_is_blamed(put):
 def test_times_that_are_not_iso(put, times):
     """Whether the day or the month goes first in 01/12/2024 cannot be told."""
     path = put("log.csv", "user,item,time\n" + "".join(f"a,x,{time}\n" for time in times))
-    assert error(read_log, path).startswith(f"{path} line 2: order column 'time': {times[0]!r} is neither a number nor")
+    assert error(as_log, path).startswith(f"{path} line 2: order column 'time': {times[0]!r} is neither a number nor")
 
 
 def test_an_order_that_is_missing(put):
     path = put("log.csv", "user,item,time\na,x,1\na,y,\n")
-    assert error(read_log, path).startswith(f"{path} line 3: order column 'time': no value. Allowed are numbers")
+    assert error(as_log, path).startswith(f"{path} line 3: order column 'time': no value. Allowed: numbers")
     frame = pl.DataFrame({"user": ["a", "a"], "item": ["x", "y"], "time": [1, None]})
-    assert error(log_from_frame, frame).startswith("frame row 1: order column 'time': no value. Allowed are numbers")
+    assert error(log_from_frame, frame).startswith("frame row 1: order column 'time': no value. Allowed: numbers")
 
 
 @pytest.mark.parametrize("order", [[True, False], [None, None], [[1], [2]]])
@@ -273,7 +274,7 @@ def test_an_order_of_a_wrong_type(order):
 
 @pytest.mark.parametrize("time", ["1700000000", str(POSITION_LIMIT), "2.0", "2024-01-01", "2024-01-01T00:00:00Z"])
 def test_equal_times_keep_the_order_of_the_file(put, time):
-    log = read_log(put("log.csv", f"user,item,time\na,z,{time}\na,x,{time}\nb,q,{time}\na,y,{time}\n"))
+    log = as_log(put("log.csv", f"user,item,time\na,z,{time}\na,x,{time}\nb,q,{time}\na,y,{time}\n"))
     assert as_lists(log) == {"a": ["z", "x", "y"], "b": ["q"]}
     assert log.ties == 2  # x and y of a
 
@@ -289,8 +290,8 @@ def test_many_equal_times_keep_the_order_of_the_file():
 @pytest.mark.parametrize("position", ["1", "0", str(POSITION_LIMIT - 1), "-5"])
 def test_a_position_twice(put, position):
     path = put("log.csv", f"user,item,n\nb,x,{position}\na,x,{position}\na,y,{position}\n")
-    assert error(read_log, path).startswith(
-        f"{path}: user 'a' has n {position} twice; a position belongs to one event."
+    assert error(as_log, path).startswith(
+        f"{path}: user 'a' has n {position} twice, but a position belongs to one event."
     )
 
 
@@ -299,16 +300,16 @@ def test_a_position_twice(put, position):
 )
 def test_a_position_twice_in_the_challenge_format(put, columns):
     path = put("log.csv", columns)
-    message = error(read_log, path)
+    message = error(as_log, path)
     assert message.startswith(f"{path}: user '4' has ")
     assert " 11 twice" in message
 
 
 def test_the_kind_of_order_can_be_said(put):
     path = put("log.csv", "user,item,n\na,x,1\na,y,1\n")
-    assert read_log(path, TIME).ties == 1
+    assert as_log(path, TIME).ties == 1
     path = put("log.csv", f"user,item,n\na,x,{POSITION_LIMIT}\na,y,{POSITION_LIMIT}\n")
-    assert "twice" in error(read_log, path, DataSettings(order_kind="position"))
+    assert "twice" in error(as_log, path, DataSettings(order_kind="position"))
 
 
 # Rows that are wrong
@@ -321,7 +322,7 @@ def test_the_kind_of_order_can_be_said(put):
 )
 def test_a_row_with_too_few_fields(put, name, row, column):
     path = put(name, f'user,item,position\n"a\nb",x,1\n\n{row}\ne,z,2\n')
-    message = error(read_log, path)
+    message = error(as_log, path)
     assert message.startswith(f"{path} line 5: ")
     assert column in message
     assert f"(the row has {row.count(',') + 1} of 3 fields)" in message
@@ -330,25 +331,25 @@ def test_a_row_with_too_few_fields(put, name, row, column):
 @pytest.mark.parametrize("name", ["log.csv", "log.csv.gz"])
 def test_a_row_with_too_many_fields(put, name):
     path = put(name, 'user,item,position\n"a\nb",x,1\n\nc,y,2,\n')
-    assert "line 5 has 4 fields, the header 3" in error(read_log, path)
+    assert "line 5 has 4 fields, the header 3" in error(as_log, path)
 
 
 def test_an_item_that_is_missing(put):
     path = put("log.csv", "user,item,position\na,x,1\na,,2\n")
-    assert error(read_log, path).startswith(f"{path} line 3: no value in column 'item'. Every row needs")
+    assert error(as_log, path).startswith(f"{path} line 3: no value in column 'item'. Every row needs")
     path = put("log.jsonl", '{"user": "a", "item": "x"}\n\n{"user": "a"}\n')
-    assert error(read_log, path).startswith(f"{path} line 3: no value in column 'item'. Every row needs")
+    assert error(as_log, path).startswith(f"{path} line 3: no value in column 'item'. Every row needs")
 
 
 @pytest.mark.parametrize("content", ["user,item,position\n", "user,item,position", "user,item,position\n\n,,\n"])
 def test_a_header_without_rows(put, content):
     path = put("log.csv", content)
-    assert error(read_log, path) == f"{path}: holds no rows. Give a file with one row an event"
+    assert error(as_log, path) == f"{path}: has no rows. Give a file with one row per event"
 
 
 def test_lines_without_words(put):
     path = put("log.txt", "\n  \n")
-    assert error(read_log, path) == f"{path}: holds no rows. Give a file with one row an event"
+    assert error(as_log, path) == f"{path}: has no rows. Give a file with one row per event"
 
 
 @pytest.mark.parametrize(
@@ -357,31 +358,33 @@ def test_lines_without_words(put):
 def test_a_header_with_a_name_twice(put, header):
     path = put("log.csv", f"{header}\na,b,1,2\n")
     name = next(name for name in ("user", "item", "position") if header.split(",").count(name) == 2)
-    assert error(read_log, path) == f"{path}: the header has column '{name}' twice. Rename one of them"
+    assert error(as_log, path) == f"{path}: the header has column '{name}' twice. Rename one of them"
 
 
 def test_a_name_twice_that_nobody_reads(put):
-    assert as_lists(read_log(put("log.csv", "user,item,position,x,x\na,b,1,2,3\n"))) == {"a": ["b"]}
+    assert as_lists(as_log(put("log.csv", "user,item,position,x,x\na,b,1,2,3\n"))) == {"a": ["b"]}
 
 
 def test_a_challenge_header_with_a_name_twice(put):
     path = put("log.csv", "user_id,challenge_sequence,challenge,challenge\n1,1,x,y\n")
-    assert error(read_log, path) == f"{path}: the header has column 'challenge' twice. Rename one of them"
+    assert error(as_log, path) == f"{path}: the header has column 'challenge' twice. Rename one of them"
 
 
 def test_a_missing_column(put):
     path = put("log.csv", "student,course,position\na,b,1\n")
-    message = error(read_log, path, DataSettings(user="studnet"))
+    message = error(as_log, path, DataSettings(user="studnet"))
     assert message == (f"{path}: no column 'studnet'. Did you mean 'student'? Columns found: student, course, position")
 
 
 @pytest.mark.parametrize("value", ["4576", "_11", "4576_x", ""])
 def test_a_user_sequence_that_is_none(put, value):
     path = put("log.csv", f"user_sequence,challenge\n4576_1,x\n{value},y\n")
-    message = error(read_log, path)
-    assert message.startswith(f"{path} line 3: user_sequence {value or None!r} is not <user>_<position>, as 17_11.")
+    message = error(as_log, path)
+    assert message.startswith(
+        f"{path} line 3: user_sequence {value or None!r} is not <user>_<position>, such as 17_11."
+    )
 
 
 def test_a_user_sequence_that_is_a_number():
     message = error(log_from_frame, pl.DataFrame({"user_sequence": [17], "challenge": ["x"]}))
-    assert message.startswith("frame row 0: user_sequence 17 is not <user>_<position>, as 17_11.")
+    assert message.startswith("frame row 0: user_sequence 17 is not <user>_<position>, such as 17_11.")

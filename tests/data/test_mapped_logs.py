@@ -1,4 +1,4 @@
-"""A streamed log beside the one that is read at once: the same users, items, order, ties and errors."""
+"""A streamed log has the users, items, order, ties and errors of a log that is read at once."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,20 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperfocal.config.recommend import DataSettings
-from hyperfocal.data import mapped_logs as mapped
-from hyperfocal.data import mapped_logs as stream
-from hyperfocal.data.logs import read_log
+from hyperfocal.data import mapped_logs, partitions
+from hyperfocal.data.logs import as_log
 from hyperfocal.data.mapped_logs import MappedLog, as_sequences, count_items, keep_users, stream_log
 from hyperfocal.errors import DataError
 from hyperfocal.sequences import user_blocks
 
-SMALL = {"BLOCK_ROWS": 3, "PARTS": 2, "BLOCK_EVENTS": 4}
+SMALL = {"BLOCK_ROWS": 3, "BLOCK_EVENTS": 4}
 NAMES = st.sampled_from(["a", "b", "ü", "0", "00", 'q"', "x y"])
 EVENTS = st.lists(st.tuples(NAMES, NAMES, st.integers(0, 5)), min_size=1, max_size=20)
 
 
 def streamed(path, work, columns=None):
-    with patch.multiple(stream, **SMALL), patch.object(mapped, "BLOCK_EVENTS", 4):
+    with patch.multiple(mapped_logs, **SMALL), patch.object(partitions, "PARTITIONS", 2):
         return stream_log(path, columns or DataSettings(), work)
 
 
@@ -53,7 +52,7 @@ def test_any_log_is_read_as_at_once(events, suffix, ordered):
         else:
             frame.write_csv(path, separator="\t" if suffix == ".tsv" else ",")
         options = DataSettings(order_kind="time")
-        assert_same(streamed(path, Path(work), options), read_log(path, options))
+        assert_same(streamed(path, Path(work), options), as_log(path, options))
 
 
 @pytest.mark.parametrize(
@@ -73,8 +72,8 @@ def test_any_log_is_read_as_at_once(events, suffix, ordered):
 def test_forms_and_orders(put, tmp_path, name, text):
     path, work = put(name, text), tmp_path / "work"
     work.mkdir()
-    assert_same(streamed(path, work), read_log(path))
-    assert sorted(each.name for each in work.iterdir()) == ["items.bin", "parts.bin"]
+    assert_same(streamed(path, work), as_log(path))
+    assert sorted(each.name for each in work.iterdir()) == ["items.bin", "sorted.bin"]
 
 
 @pytest.mark.parametrize(
@@ -84,10 +83,10 @@ def test_forms_and_orders(put, tmp_path, name, text):
         ("user,item,time\nu,a,1\nu,b,2\nu,c,3\nv,a,x\n", r"line 5: order column 'time': 'x' is neither"),
         (
             "user,item,time\nu,a,1\nu,b,2\nu,c,3\nv,a,2024-05-01\n",
-            r"line 5: order column 'time': '2024-05-01' is not of",
+            r"line 5: order column 'time': '2024-05-01' does not have the type of",
         ),
         ("user,item,position\nu,a,1\nv,b,2\nv,c,3\nu,d,1\n", r"user 'u' has position 1 twice"),
-        ("user,item,time\n", r"log\.csv: holds no rows"),
+        ("user,item,time\n", r"log\.csv: has no rows"),
         ("", r"log\.csv: the file is empty"),
         ("user,item,time\nu,a,1\nu,b,2\nu,c,3\nv,a,1,9\n", r"line 5 has 4 fields"),
     ],
@@ -102,7 +101,7 @@ def test_errors_name_the_line(put, tmp_path, text, message):
 def test_users_are_kept_and_items_renumbered(put, tmp_path):
     log = streamed(put("log.txt", "u a b c\nv c d\nw a a\nx e\n"), tmp_path)
     kept = np.array([True, False, True, False])
-    with patch.object(mapped, "BLOCK_EVENTS", 2):
+    with patch.object(mapped_logs, "BLOCK_EVENTS", 2):
         assert count_items(log, kept).tolist() == [3, 1, 1, 0, 0]
         arrays = keep_users(log, kept, np.array([9, 8, 7, -1, -1], dtype=np.int32), tmp_path / "kept.bin")
     sequences = as_sequences({name: np.array(part) for name, part in arrays.items()}, 10)
@@ -113,7 +112,7 @@ def test_users_are_kept_and_items_renumbered(put, tmp_path):
 def test_arrays_give_the_log_back(put, tmp_path):
     log = streamed(put("log.txt", "u a b c\nv c d\n"), tmp_path)
     again = MappedLog.from_arrays(log.to_arrays())
-    assert_same(again, read_log(tmp_path / "log.txt"))
+    assert_same(again, as_log(tmp_path / "log.txt"))
 
 
 @given(st.lists(st.integers(0, 9), max_size=30), st.integers(1, 12))

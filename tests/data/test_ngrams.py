@@ -8,11 +8,12 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer, TfidfVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfTransformer, TfidfVectorizer
 from sklearn.pipeline import make_pipeline, make_union
 
 from hyperfocal.config.classify import FeatureSettings
-from hyperfocal.data.ngrams import Ngrams
+from hyperfocal.data import ngrams as ngrams_module
+from hyperfocal.data.ngrams import Ngrams, TermCounts
 from hyperfocal.errors import DataError
 
 quick = settings(deadline=None, max_examples=40)
@@ -101,12 +102,12 @@ class TestAgainstScikitLearn:
 
     @pytest.mark.parametrize("texts", [[], [""], ["", "? !"], ["a b c"] * 3])
     def test_no_ngrams(self, options, texts):
-        """A word has two letters at least; of single letters between blanks there are n-grams of characters."""
+        """A word has at least two letters; single letters between blanks have n-grams of characters."""
         chosen = FeatureSettings(**options | {"word_ngrams": options.get("word_ngrams", 2) or 1})
         with pytest.raises(DataError) as caught:
             Ngrams.fit(series(texts), chosen)
         where = f"in {chosen.min_documents} of {len(texts)} documents"
-        assert str(caught.value).startswith(f"texts: no n-gram of words stands {where} (")
+        assert str(caught.value).startswith(f"texts: no n-gram of words is {where} (")
         assert "smaller features.min_documents" in str(caught.value)
 
 
@@ -122,7 +123,7 @@ def test_written_out():
 
 
 def test_one_text_is_too_few_for_two_documents():
-    with pytest.raises(DataError, match="no n-gram of words stands in 2 of 1 documents"):
+    with pytest.raises(DataError, match="no n-gram of words is in 2 of 1 documents"):
         Ngrams.fit(series(["some text"]), FeatureSettings())
 
 
@@ -135,10 +136,51 @@ def test_n_grams_below_the_shortest_are_none():
 @quick
 @given(st.lists(st.text("ab cé", max_size=12), min_size=1, max_size=5), st.integers(0, 5), st.booleans())
 def test_a_document_has_length_1_or_less(texts, char_ngrams, hashed):
-    """Exactly 1 if every analyser found something in it, sqrt(1/2) if one of two did, and 0 without any n-gram."""
+    """1 if every analyzer has an n-gram, sqrt(1/2) if one of two has, and 0 if none has."""
     chosen = FeatureSettings(char_ngrams=char_ngrams, min_documents=1, hashed=hashed, max_features=64)
     ngrams = Ngrams.fit(series(["ab cé", "aab bba", *texts]), chosen)
     found = ngrams.transform(series(texts)).toarray()
     parts = np.split(found, np.cumsum([len(values) for values in ngrams.weights.values()])[:-1], axis=1)
     share = sum(part.any(1) for part in parts) / len(parts)
     np.testing.assert_allclose((found.astype(np.float64) ** 2).sum(1), share, atol=1e-6)
+
+
+TEXTS = ["the red fox and the dog", "a dog", "the red dog", "käse und the fox", "", "fox fox fox"]
+
+
+def counted(work, blocks):
+    counts = TermCounts(work)
+    for block in blocks:
+        vectorizer = CountVectorizer()
+        matrix = vectorizer.fit_transform(block)
+        counts.add(vectorizer.get_feature_names_out().tolist(), (matrix > 0).sum(0).A1, matrix.sum(0).A1)
+    return counts
+
+
+@pytest.fixture(params=[4_000_000, 3, 0], ids=["in memory", "some on disk", "all on disk"])
+def counts(request, monkeypatch, tmp_path):
+    monkeypatch.setattr(ngrams_module, "PENDING", request.param)
+    monkeypatch.setattr(ngrams_module, "PARTITIONS", 3)
+    monkeypatch.setattr("hyperfocal.data.partitions.PARTITIONS", 3)
+    monkeypatch.setattr(ngrams_module, "MERGED", 2)
+    return counted(tmp_path, [TEXTS[:2], TEXTS[2:4], TEXTS[4:]])
+
+
+@pytest.mark.parametrize("least", [1, 2, 3])
+def test_they_are_those_of_all_texts_at_once(counts, least):
+    vectorizer = CountVectorizer(min_df=least)
+    matrix = vectorizer.fit_transform(TEXTS)
+    found = counts.frequent(least, 100)
+    assert found["term"].to_list() == vectorizer.get_feature_names_out().tolist()
+    assert found["documents"].to_list() == (matrix > 0).sum(0).A1.tolist()
+    assert found["times"].to_list() == matrix.sum(0).A1.tolist()
+
+
+def test_the_most_frequent_are_kept_and_of_equals_the_first_by_name(counts):
+    assert counts.frequent(1, 3)["term"].to_list() == ["dog", "fox", "the"]  # 3, 5 and 4 times
+    assert counts.frequent(1, 5)["term"].to_list() == ["and", "dog", "fox", "red", "the"]  # red twice; and, käse, und
+
+
+def test_none_is_frequent_enough(counts):
+    assert counts.frequent(9, 10).is_empty()
+    assert np.all(counts.frequent(1, 1)["documents"].to_numpy() == [3])

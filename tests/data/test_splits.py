@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperfocal.data.logs import Log
-from hyperfocal.data.splits import leave_last_out, refuse_shared_users, split_users
+from hyperfocal.data.splits import check_distinct_users, leave_last_out, split_users
 from hyperfocal.errors import DataError, LeakError
 
 quick = settings(deadline=None, max_examples=60)
@@ -28,41 +28,43 @@ def test_every_user_stands_in_one_part_with_all_events(users, fraction, seed, da
     assert all(eligible[int(user)] for user in valid.users)
     pool = int(eligible.sum())
     assert len(valid) == min(max(round(pool * fraction), 1), pool - 1)
-    assert set(train.users) & {str(user) for user in np.flatnonzero(eligible)}  # some that could be scored teach
+    assert set(train.users) & {str(user) for user in np.flatnonzero(eligible)}  # some that could be scored train
     for part in (train, valid):
         assert part.users.cast(int).is_sorted()
 
 
 def test_the_seed_decides():
     log = Log.from_lists([["x"]] * 50)
-    parts = [split_users(log, fraction=0.3, seed=seed)[1].users.to_list() for seed in (0, 0, 1)]
+    everyone = np.ones(50, dtype=np.bool_)
+    parts = [split_users(log, fraction=0.3, seed=seed, eligible=everyone)[1].users.to_list() for seed in (0, 0, 1)]
     assert parts[0] == parts[1]
     assert parts[0] != parts[2]
 
 
 def test_every_user_is_drawn_as_often():
     log = Log.from_lists([["x"]] * 10)
-    drawn = [int(user) for seed in range(400) for user in split_users(log, fraction=0.5, seed=seed)[1].users]
+    everyone = np.ones(10, dtype=np.bool_)
+    splits = [split_users(log, fraction=0.5, seed=seed, eligible=everyone) for seed in range(400)]
+    drawn = [int(user) for _, valid in splits for user in valid.users]
     assert len(drawn) == 400 * 5
     assert np.abs(np.bincount(drawn) - 200).max() < 45  # 4.5 standard errors of 10
 
 
-@pytest.mark.parametrize(("lists", "eligible"), [([["x"]], None), ([], None), ([["x"]] * 5, [True] + [False] * 4)])
+@pytest.mark.parametrize(("lists", "eligible"), [([["x"]], [True]), ([], []), ([["x"]] * 5, [True] + [False] * 4)])
 def test_too_few_users(lists, eligible):
-    eligible = None if eligible is None else np.array(eligible)
-    count = len(lists) if eligible is None else 1
-    with pytest.raises(DataError, match=f"the log has {count} user long enough; a split needs at least 2"):
+    eligible = np.array(eligible, dtype=np.bool_)
+    count = eligible.sum()
+    with pytest.raises(DataError, match=f"the log has {count} user long enough, but a split needs at least 2"):
         split_users(Log.from_lists(lists), fraction=0.5, seed=0, eligible=eligible)
 
 
 def test_a_user_in_two_parts_is_a_leak():
     train, held_out = Log.from_lists([["x"]] * 3), Log.from_lists([["x"]] * 5)
-    refuse_shared_users(train.users, held_out.select(np.array([3, 4])), name="valid.csv")
+    check_distinct_users(train.users, held_out.select(np.array([3, 4])), name="valid.csv")
     with pytest.raises(LeakError) as caught:
-        refuse_shared_users(train.users, held_out.select(np.array([4, 1, 0])), name="valid.csv")
+        check_distinct_users(train.users, held_out.select(np.array([4, 1, 0])), name="valid.csv")
     assert str(caught.value) == (
-        "valid.csv: 2 of its 3 users are in training too, first '1'. "
-        "A user belongs to one part: remove these users from one of the files"
+        "valid.csv: 2 of its 3 users are in training too, first '1'. Remove these users from one of the files"
     )
 
 

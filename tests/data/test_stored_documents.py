@@ -1,4 +1,4 @@
-"""Streamed documents beside those that are read at once: the same ids, texts, labels, groups, counts and errors."""
+"""Streamed documents have the ids, texts, labels, groups, counts and errors of documents that are read at once."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hyperfocal.config.classify import TextDataSettings
 from hyperfocal.data import stored_documents as stream_documents
 from hyperfocal.data import stored_texts
-from hyperfocal.data.documents import read_documents
+from hyperfocal.data.documents import as_documents
 from hyperfocal.data.stored_documents import stored_documents
 from hyperfocal.errors import DataError
 
@@ -33,7 +33,7 @@ def streamed(path, columns=None, work=None):
 
 def assert_same(path, columns=None):
     found, texts = streamed(path, columns)
-    expected = read_documents(path, columns)
+    expected = as_documents(path, columns)
     assert texts.to_list() == expected.texts.to_list()
     assert found.labels.to_list() == expected.labels.to_list()
     assert found.ids.to_list() == expected.ids.to_list()
@@ -117,7 +117,7 @@ def test_what_only_the_whole_file_tells(put, name, text):
 )
 def test_errors_are_the_same(put, tmp_path, name, text):
     path, messages = put(name, text), []
-    for read in (streamed, read_documents):
+    for read in (streamed, as_documents):
         with pytest.raises(DataError) as caught:
             read(path)
         messages.append(str(caught.value))

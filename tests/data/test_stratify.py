@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperfocal.config.classify import TextDataSettings
-from hyperfocal.data.documents import Documents, read_documents
-from hyperfocal.data.stratify import number_labels, refuse_shared_groups, split_documents, stratified_folds
+from hyperfocal.data.documents import Documents, as_documents
+from hyperfocal.data.stratify import check_distinct_groups, number_labels, split_documents, stratified_folds
 from hyperfocal.errors import DataError, LeakError
 from hyperfocal.labels import SparseLabels
 
@@ -44,7 +44,7 @@ def test_folds_of_equal_shares():
 
 
 def test_pairs_that_a_plain_split_would_part_badly():
-    # Label 0 is rare and stands with label 1; dealing label 1 out first would use up its places.
+    # Label 0 is rare and occurs with label 1; assigning label 1 first would use up its places.
     labels = labels_of([[0, 1]] * 4 + [[1]] * 36, 2)
     folds = stratified_folds(labels, None, (0.75, 0.25), seed=0)
     assert held_out_counts(labels, folds) == [1, 10]
@@ -134,7 +134,7 @@ def test_documents_without_labels_split_too(fraction):
 )
 def test_documents_that_cannot_be_split(labels, groups):
     documents = Documents.from_lists(["x"] * len(labels), labels, groups=groups)
-    with pytest.raises(DataError, match="cannot be split: one part would be empty, or training without the only"):
+    with pytest.raises(DataError, match="cannot be split: one part would be empty, or a label would have no group"):
         split_documents(documents, fraction=0.15, seed=0)
 
 
@@ -155,9 +155,11 @@ def test_number_labels():
 def test_a_shared_group_is_a_leak():
     train = Documents.from_lists(["a", "b", "c"], groups=["g", "h", None])
     held_out = Documents.from_lists(["d", "e", "f"], groups=["h", "h", None])
-    with pytest.raises(LeakError, match=r"valid\.csv: 1 of its 1 groups are in training too, first 'h'\. Keep each in"):
-        refuse_shared_groups(train, held_out, name="valid.csv")
-    refuse_shared_groups(train, held_out.select(np.array([2])), name="valid.csv")  # row numbers as ids mean nothing
+    with pytest.raises(
+        LeakError, match=r"valid\.csv: 1 of its 1 groups are in training too, first 'h'\. Remove these groups"
+    ):
+        check_distinct_groups(train, held_out, name="valid.csv")
+    check_distinct_groups(train, held_out.select(np.array([2])), name="valid.csv")  # row numbers as ids mean nothing
 
 
 @pytest.mark.parametrize("groups", [(None, None), (["g"], None), (None, ["g"]), ([None], [None])])
@@ -165,8 +167,8 @@ def test_without_groups_a_shared_id_is_a_leak(groups):
     train = Documents.from_lists(["a"], ids=["p"], groups=groups[0])
     held_out = Documents.from_lists(["b"], ids=["p"], groups=groups[1])
     with pytest.raises(LeakError, match="valid: 1 of its 1 documents are in training too, first 'p'"):
-        refuse_shared_groups(train, held_out, name="valid")
-    refuse_shared_groups(train, Documents.from_lists(["b"], ids=["q"], groups=groups[1]), name="valid")
+        check_distinct_groups(train, held_out, name="valid")
+    check_distinct_groups(train, Documents.from_lists(["b"], ids=["q"], groups=groups[1]), name="valid")
 
 
 # Real and large
@@ -175,9 +177,9 @@ def test_without_groups_a_shared_id_is_a_leak(groups):
 def test_debtags_split_by_source_package():
     if not DEBTAGS.exists():
         pytest.skip(f"no {DEBTAGS}")
-    documents = read_documents(DEBTAGS, TextDataSettings(group="group"))
+    documents = as_documents(DEBTAGS, TextDataSettings(group="group"))
     train, held_out = split_documents(documents, fraction=0.15, seed=0)
-    refuse_shared_groups(documents.select(train), documents.select(held_out), name="held out")
+    check_distinct_groups(documents.select(train), documents.select(held_out), name="held out")
     assert abs(len(held_out) / len(documents) - 0.15) < 0.005
 
     labels, groups = number_labels(documents.labels), documents.group_numbers()

@@ -12,8 +12,15 @@ from sklearn.metrics import average_precision_score
 from sklearn.svm import LinearSVC
 
 from hyperfocal.data import synthetic_documents as synthetic_texts
-from hyperfocal.data.documents import read_documents
-from hyperfocal.data.synthetic_documents import Corpus, make_corpus, write_corpus
+from hyperfocal.data.documents import as_documents
+from hyperfocal.data.synthetic_documents import (
+    Corpus,
+    draw_zipf,
+    make_corpus,
+    make_words,
+    write_corpus,
+    write_sentences,
+)
 from hyperfocal.data.taxonomy import Taxonomy, read_taxonomy
 from hyperfocal.errors import ConfigError
 
@@ -173,7 +180,7 @@ def test_files_read_back_as_the_frames(corpus: Corpus, tmp_path: Path) -> None:
         "valid.jsonl",
     ]
     for name in PARTS:
-        read, frame = read_documents(folder / f"{name}.jsonl"), getattr(corpus, name)
+        read, frame = as_documents(folder / f"{name}.jsonl"), getattr(corpus, name)
         assert (read.ids.equals(frame["id"]), read.texts.equals(frame["text"])) == (True, True)
         assert read.labels.to_list() == frame["labels"].to_list()
     taxonomy = pl.read_csv(folder / "taxonomy.tsv", separator="\t", infer_schema=False)
@@ -206,7 +213,7 @@ def test_frequent_labels_are_easier(seed: int) -> None:
     known, truth, counts = indicator(corpus, corpus.train), indicator(corpus, corpus.valid), train_counts(corpus)
 
     def mean_ap(labels: np.ndarray) -> float:
-        some = np.flatnonzero(labels & truth.any(axis=0))[:60]  # the labels' order tells nothing of their frequency
+        some = np.flatnonzero(labels & truth.any(axis=0))[:60]  # the order of labels does not depend on their frequency
         scores = [LinearSVC().fit(train, known[:, label]).decision_function(valid) for label in some]
         return float(
             np.mean([average_precision_score(truth[:, at], one) for at, one in zip(some, scores, strict=True)])
@@ -232,3 +239,32 @@ def test_the_smallest_corpus_trains_every_label() -> None:
 def test_bad_argument(argument: str, value: int, allowed: str) -> None:
     with pytest.raises(ConfigError, match=f"{argument} is {value}. Allowed: {allowed}. Choose a larger number"):
         make_corpus(**{argument: value})
+
+
+@pytest.mark.parametrize(("syllables", "count"), [(1, 300), (2, 9_000), (3, 698)])
+def test_words_are_distinct_and_have_so_many_syllables(syllables: int, count: int) -> None:
+    words = make_words(count, syllables, np.random.default_rng(0))
+    assert len(words) == len(set(words)) == count
+    assert {sum(word.count(vowel) for vowel in "aeiou") for word in words} == {syllables}
+
+
+def test_every_word_of_one_syllable() -> None:
+    assert len(make_words(540, 1, np.random.default_rng(0))) == 540
+
+
+def test_sentences() -> None:
+    vocabulary = [f"w{chr(97 + number)}" for number in range(5)]
+    words, lengths = np.arange(3_000) % 5, np.array([1, 2_000, 999])
+    texts = write_sentences(vocabulary, words, lengths, np.random.default_rng(0))
+    assert [len(text.split()) for text in texts] == [1, 2_000, 999]
+    assert texts[0] == "Wa."
+    assert " ".join(texts).lower().replace(".", "").split() == [vocabulary[word] for word in words]
+    sentences = " ".join(texts).rstrip(".").split(". ")
+    assert all(sentence[0] == "W" and "W" not in sentence[1:] for sentence in sentences)
+    assert {5, 11, 17} < {len(sentence.split()) for sentence in sentences[1:]} < set(range(5, 17 + 2 * 5))
+
+
+def test_zipf() -> None:
+    shares = np.bincount(draw_zipf(3, 60_000, np.random.default_rng(0)), minlength=3) / 60_000
+    whole = 1 + 1 / 2 + 1 / 3
+    assert shares == pytest.approx([1 / whole, 1 / 2 / whole, 1 / 3 / whole], abs=0.01)

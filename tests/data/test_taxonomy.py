@@ -54,7 +54,7 @@ def test_resolve(tree):
     assert tree.resolve("Sedan") == "3"
     assert tree.resolve(" 3 ") == "3"
     assert tree.resolve("sedans") is None
-    message = r"label 'Bodies' is the name of 2 categories: 2 \(Cars > Bodies\); 5 \(Work > Bodies\)\. Write the id"
+    message = r"label 'Bodies' is the name of 2 categories: 2 \(Cars > Bodies\); 5 \(Work > Bodies\)\. Use the id"
     with pytest.raises(DataError, match=message):
         tree.resolve("Bodies")
 
@@ -97,14 +97,14 @@ def test_any_tree(choices):
         ("d\ta\tx\na\ta\tx\n", "FILE: a category is its own ancestor: a -> a."),
         (
             "a\t\tx\n\nb\tz\ty\n",
-            "FILE line 4: parent 'z' of 'b' is no category. Write the id of a category, or nothing",
+            "FILE line 4: parent 'z' of 'b' is not a category. Write the id of a category, or nothing",
         ),
         (
             "a\t\tx\nb\t\ty\na\tb\ty\n",
-            "FILE line 4: id 'a' stands in line 2 already. Give each category an id of its own",
+            "FILE line 4: id 'a' is already in line 2. Give each category its own id",
         ),
         ("a\t\tx\n\t\ty\n", "FILE line 3: a category without an id. Complete or remove the line"),
-        ("", "FILE: holds no categories. Give a file with one row a category"),
+        ("", "FILE: has no categories. Give a file with one row per category"),
         ('a\t\t"x\n', "FILE: not readable as csv: line 2 has a quote that is not closed"),
     ],
 )
@@ -114,14 +114,16 @@ def test_rows_that_are_wrong(put, rows, message):
 
 @pytest.mark.parametrize("content", ["", "\n\n"])
 def test_an_empty_file(put, content):
-    assert error(put("a.tsv", content)) == "FILE: the file is empty. Give a file with one row a category"
+    assert error(put("a.tsv", content)) == "FILE: the file is empty. Give a file with one row per category"
 
 
 def test_a_file_that_is_no_taxonomy(put, tmp_path):
-    message = "FILE: no header with the columns id, parent and name. Columns found: id, name. Name them so"
+    message = (
+        "FILE: no header with the columns id, parent and name. Use these names in the first line. Columns found: id,"
+    )
     assert error(put("a.tsv", "id\tname\n1\tx\n")).startswith(message)
     assert error(tmp_path / "b.tsv").startswith("FILE: no such file")
-    assert error(put("a.jsonl", "{}")) == "FILE: a taxonomy is a table in text. Allowed: .tsv, .csv, also .gz"
+    assert error(put("a.jsonl", "{}")) == "FILE: a taxonomy is a text table. Allowed: .tsv, .csv, also .gz"
     assert "line 2 is not UTF-8 text" in error(put("a.csv", "id,parent,name\n1,,é\n".encode("latin-1")))
 
 
@@ -165,8 +167,8 @@ def test_only_files_with_tiers_leave_trees_out(put):
     ("parents", "message"),
     [
         ([1, 0], "is its own ancestor: a -> b -> a"),
-        ([-1, 2], "do not belong together"),
-        ([-1], "do not belong together"),
+        ([-1, 2], "do not match"),
+        ([-1], "do not match"),
     ],
 )
 def test_a_damaged_tree_of_a_run_is_refused(parents, message):

@@ -39,9 +39,9 @@ from hyperfocal.config.recipes import parse_override, resolve
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data import stored_documents as stream_documents
 from hyperfocal.data.blocks import read_blocks, whole_users
-from hyperfocal.data.documents import TEXT_READERS, documents_from_frame, read_documents
+from hyperfocal.data.documents import TEXT_READERS, as_documents, documents_from_frame
 from hyperfocal.data.item_table import encode_items, fit_columns, read_items
-from hyperfocal.data.logs import log_from_frame, read_log, row_users
+from hyperfocal.data.logs import as_log, log_from_frame, row_users
 from hyperfocal.data.taxonomy import read_taxonomy
 from hyperfocal.errors import HyperfocalError
 from hyperfocal.grid.axes import read_grid_recipe
@@ -83,17 +83,17 @@ class Packed(bytes):
 
 
 def _log(path: Path) -> None:
-    read_log(path)
+    as_log(path)
     settings = RecommendSettings().data
     for block in whole_users(read_blocks(path, 5), lambda frame, file: row_users(frame, settings, file)):
         log_from_frame(block.frame, settings, block.file)
 
 
 def _texts(path: Path) -> None:
-    read_documents(path)
-    for block in read_blocks(path, 5, readers=TEXT_READERS, row="a document"):
+    as_documents(path)
+    for block in read_blocks(path, 5, readers=TEXT_READERS, row="document"):
         documents_from_frame(block.frame, file=block.file, need_labels=False)
-    expected = read_documents(path)
+    expected = as_documents(path)
     with TemporaryDirectory() as work, patch.object(stream_documents, "BLOCK_ROWS", 5):
         found = stream_documents.stored_documents(
             stream_documents.stream_documents(path, TextDataSettings(), Path(work))

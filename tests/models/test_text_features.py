@@ -106,7 +106,7 @@ class TestNgrams:
         ]
 
     def test_only_empty_texts(self):
-        with pytest.raises(DataError, match=r"no n-gram of words stands in 2 of 3 documents"):
+        with pytest.raises(DataError, match=r"no n-gram of words is in 2 of 3 documents"):
             TextFeatures.fit(pl.Series(["", "", ""]), NGRAMS)
 
 

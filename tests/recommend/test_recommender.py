@@ -234,7 +234,7 @@ class TestRecommending:
             Recommender().recommend([["C1"]])
 
     def test_anything_else_is_refused(self):
-        with pytest.raises(DataError, match="a log is a path"):
+        with pytest.raises(DataError, match="is not a source of rows"):
             Recommender().fit(42)
 
 
@@ -269,7 +269,7 @@ class TestScoring:
 
     def test_a_truth_of_other_users_is_no_pair(self, fitted, data):
         other = data.test_truth.with_columns(user_sequence="9" + pl.col("user_sequence"))
-        with pytest.raises(DataError, match="Are the two files a pair"):
+        with pytest.raises(DataError, match="Check that the two files belong together"):
             fitted[0].evaluate(data.test, other)
         metrics = fitted[0].evaluate(data.test, pl.concat([data.test_truth, other.head(3)]))
         assert metrics["data"]["users_without_history"] == 1

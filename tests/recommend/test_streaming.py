@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hyperfocal.config.recommend import DataSettings, ModelSettings, RecommendSettings
-from hyperfocal.data.logs import read_log
+from hyperfocal.data.logs import as_log
 from hyperfocal.data.synthetic_logs import make_challenges
 from hyperfocal.errors import ConfigError, DataError, LeakError, RunError
 from hyperfocal.recommend import prepare as streaming
@@ -68,7 +68,7 @@ def test_it_learns_the_same(path, tmp_path, model):
         assert found.metrics_["scores"][name] == expected.metrics_["scores"][name]
     assert found.metrics_["train"] == expected.metrics_["train"]
     assert "the log was streamed" in found.metrics_["not_compared"][0]
-    log = read_log(path)
+    log = as_log(path)
     loaded = Recommender.load(tmp_path / "on")
     assert loaded.predict(log).frame.equals(expected.predict(log).frame)
     with pytest.raises(RunError, match="learnt from a streamed log"):
@@ -129,7 +129,7 @@ class TestWhen:
         assert streams(path, settings())
         assert not streams(path, settings(stream="off"))
         assert not streams(path, settings(protocol="leave-one-out"))  # which reads into memory, as ever
-        assert not streams(read_log(path), settings())
+        assert not streams(as_log(path), settings())
         assert not streams(path.with_name("absent.csv"), settings())
 
     @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ class TestWhen:
 
     def test_a_grid_shares_a_log_in_memory(self, path):
         with pytest.raises(ConfigError, match="in a grid"):
-            prepare(read_log(path), None, None, settings(stream="on"))
+            prepare(as_log(path), None, None, settings(stream="on"))
 
     def test_a_user_in_both_files(self, path):
         with pytest.raises(LeakError, match=r"log\.csv: \d+ of its \d+ users are in training too"):

@@ -41,7 +41,6 @@ from hyperfocal.classify.head import (
 from hyperfocal.classify.indicator import Indicator, as_label_lists
 from hyperfocal.classify.prepare import (
     PreparedTexts,
-    as_documents,
     check_texts,
     number,
     owners_of,
@@ -53,7 +52,7 @@ from hyperfocal.classify.prepare import (
 )
 from hyperfocal.classify.scores import cross_decided, evaluation, micro_f1, table_of_labels, tier_scores
 from hyperfocal.config.classify import ClassifySettings
-from hyperfocal.data.documents import Documents
+from hyperfocal.data.documents import Documents, as_documents
 from hyperfocal.distributed import refuse_different
 from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.labels import SparseLabels

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from hyperfocal.classify.classifier import MultiLabelClassifier
-from hyperfocal.classify.prepare import PreparedTexts, as_documents, number, prepare_texts, with_tree_labels
+from hyperfocal.classify.prepare import PreparedTexts, number, prepare_texts, with_tree_labels
 from hyperfocal.classify.scores import score_labels
 from hyperfocal.config.classify import ClassifySettings, FeatureSettings, TextDataSettings
 from hyperfocal.config.rules import flat_settings
 from hyperfocal.config.sections import Section
-from hyperfocal.data.documents import Documents
-from hyperfocal.data.stratify import refuse_shared_groups
+from hyperfocal.data.documents import Documents, as_documents
+from hyperfocal.data.stratify import check_distinct_groups
 from hyperfocal.grid.job import Reached
 from hyperfocal.grid.points import Point
 from hyperfocal.labels import SparseLabels
@@ -198,7 +198,7 @@ def check_test(data: PreparedTexts, test: Documents, settings: TextDataSettings)
         LeakError: a group, or an id, stands in test and in training or validation.
     """
     for part in (data.train, data.valid):
-        refuse_shared_groups(part.documents, test, name="test")
+        check_distinct_groups(part.documents, test, name="test")
     number(with_tree_labels(test, data.taxonomy, settings), data.vocabulary).refuse_unlabelled("test documents")
 
 

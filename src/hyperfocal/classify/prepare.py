@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from hyperfocal.config.classify import ClassifySettings, TextDataSettings
-from hyperfocal.data.documents import Documents, documents_from_frame, read_documents
+from hyperfocal.data.documents import Documents, as_documents
 from hyperfocal.data.stored_documents import stored_documents, stream_documents
 from hyperfocal.data.stored_texts import hash_texts
-from hyperfocal.data.stratify import refuse_shared_groups, split_documents
+from hyperfocal.data.stratify import check_distinct_groups, split_documents
 from hyperfocal.data.taxonomy import Taxonomy, read_taxonomy
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.errors import ConfigError, DataError
@@ -96,24 +96,6 @@ class PreparedTexts:
         return hash_of(*parts)
 
 
-def as_documents(data: Any, columns: TextDataSettings, *, need_labels: bool = True) -> Documents:
-    """Return Documents from Documents, a path, or a frame of polars or pandas.
-
-    Raises:
-        DataError: something else, or what `read_documents` refuses.
-    """
-    if isinstance(data, Documents):
-        return data
-    if isinstance(data, str | Path):
-        return read_documents(data, columns, need_labels=need_labels)
-    if isinstance(data, pl.DataFrame | pl.LazyFrame):
-        return documents_from_frame(data.lazy().collect(), columns, need_labels=need_labels)
-    if hasattr(data, "columns"):  # pandas
-        frame = pl.DataFrame({str(column): data[column].tolist() for column in data.columns}, strict=False)
-        return documents_from_frame(frame, columns, need_labels=need_labels)
-    raise DataError(f"documents are a path, a polars or pandas frame or Documents, not {type(data).__name__}")
-
-
 def check_texts(texts: Any) -> list[str | None]:
     """Return texts as a list, after a look at each; None is no text.
 
@@ -155,7 +137,7 @@ def prepare_texts(train: Any, valid: Any, settings: ClassifySettings) -> Prepare
         documents, others = documents.select(rows), documents.select(held_out)
     else:
         others = as_documents(valid, settings.data)
-        refuse_shared_groups(documents, others, name=str(valid) if isinstance(valid, str | Path) else "valid")
+        check_distinct_groups(documents, others, name=str(valid) if isinstance(valid, str | Path) else "valid")
     documents = with_tree_labels(documents, taxonomy, settings.data)
     names = documents.labels.explode().drop_nulls()
     if len(names) == 0:
@@ -262,10 +244,10 @@ def _impossible(documents: Any, settings: ClassifySettings) -> str:
 
 
 def read_streamed(path: str | Path, settings: TextDataSettings) -> Documents:
-    """Return what `read_documents` returns, with the texts in the cache.
+    """Return what `as_documents` returns, with the texts in the cache.
 
     Raises:
-        DataError: as in `read_documents`.
+        DataError: as in `as_documents`.
         RunError: the cache cannot be written.
     """
     folder = default_cache() / "documents"

@@ -164,7 +164,7 @@ def predict(run: Path, docs: Path, out: Path, block: int | None, resume: bool) -
     from hyperfocal.cli.predict_classify import predict_texts
     from hyperfocal.data.files import File
 
-    File(out).refuse_unwritable()
+    File(out).check_writable()
     if out.resolve() == docs.resolve():
         raise DataError(f"--out {out} is DOCS itself, which would be lost. Choose another name")
     options = {"run": run, "block": block, "resume": resume}

@@ -13,14 +13,13 @@ import click
 from rich.console import Console
 
 from hyperfocal.classify.grid import TextSource
-from hyperfocal.classify.prepare import as_documents
 from hyperfocal.classify.terminal import data_lines, test_report
 from hyperfocal.cli.options import NO_ENCODER, TrackedGrid, Where, data_settings, trained_where
 from hyperfocal.cli.report import report_line
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import resolve
 from hyperfocal.config.sections import Section
-from hyperfocal.data.documents import Documents
+from hyperfocal.data.documents import Documents, as_documents
 from hyperfocal.errors import ConfigError
 from hyperfocal.grid.adaptive import RANGES
 from hyperfocal.grid.axes import caps_and_gammas, expand, parse_values, read_grid_recipe

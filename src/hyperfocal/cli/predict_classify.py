@@ -48,7 +48,7 @@ def predict_texts(classifier: MultiLabelClassifier, docs: Path, out: Path, optio
         return documents_from_frame(block.frame, classifier.settings_.data, block.file, need_labels=False)
 
     def checked() -> Iterator[Block]:
-        for block in read_blocks(docs, rows, readers=TEXT_READERS, row="a document"):
+        for block in read_blocks(docs, rows, readers=TEXT_READERS, row="document"):
             _refuse_again(seen, documents_of(block), block.file)
             yield block
 

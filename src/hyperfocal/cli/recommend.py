@@ -196,7 +196,7 @@ def predict(
     from hyperfocal.data.files import File
     from hyperfocal.recommend.recommender import Recommender
 
-    File(out).refuse_unwritable()
+    File(out).check_writable()
     if out.resolve() == history.resolve():
         raise DataError(f"--out {out} is the history itself, which would be lost. Choose another name")
     recommender = _with_new_items(Recommender.load(run), new_items, new_boost)

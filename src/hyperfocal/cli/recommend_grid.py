@@ -12,6 +12,7 @@ from hyperfocal.cli.grid import closing_lines, ended_by_ctrl_c, recipe_points, s
 from hyperfocal.cli.options import TrackedGrid, trained_where
 from hyperfocal.config.recipes import parse_override, resolve
 from hyperfocal.config.recommend import RecommendSettings
+from hyperfocal.data.logs import as_log
 from hyperfocal.errors import ConfigError
 from hyperfocal.grid.adaptive import NEXT_ITEM_RANGES
 from hyperfocal.grid.axes import Axes, expand
@@ -19,7 +20,6 @@ from hyperfocal.grid.points import Point, baseline_name
 from hyperfocal.grid.search import GridJob, GridResult, run_grid, run_search
 from hyperfocal.grid.winner import keep_winner, score_test
 from hyperfocal.recommend.grid import LogSource
-from hyperfocal.recommend.prepare import as_log
 from hyperfocal.recommend.terminal import grid_data_lines, test_report
 from hyperfocal.report.format import print_commands, print_lines
 from hyperfocal.report.grid_table import ranking_layout

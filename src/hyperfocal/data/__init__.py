@@ -1,1 +1,1 @@
-"""Read, split, number and make logs."""
+"""Read, split and number logs, documents and tables of items; make synthetic ones."""

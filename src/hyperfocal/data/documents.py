@@ -1,11 +1,7 @@
-"""Documents: texts with their labels, read from a file, a frame or lists.
+"""Documents: texts with their labels, from a file, a frame or lists.
 
 Formats: JSON lines, CSV, TSV, fastText lines (.txt: `__label__a __label__b text`), all also .gz, and Parquet.
 A document without text, or without labels, is kept and counted.
-
-Which column is the text, which the labels, the id and the group.
-
-Files of documents: JSON lines with rows that differ in type, and fastText lines.
 """
 
 from __future__ import annotations
@@ -13,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,12 +16,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hyperfocal.config.classify import TextDataSettings
-from hyperfocal.data.files import READERS, File, Reader, find_fault, is_plain, read_frame
-from hyperfocal.data.label_columns import as_text, read_labels
+from hyperfocal.data.columns import check_column, check_unique, read_ids, read_text
+from hyperfocal.data.files import MEMORY, READERS, File, Reader, check_rows, find_fault, read_source
+from hyperfocal.data.label_columns import read_labels
 from hyperfocal.data.stored_texts import Texts, count_texts
 from hyperfocal.errors import DataError, did_you_mean
 
-MEMORY = File(None)
+KNOWN_TEXTS = (("text",), ("title", "body"), ("content",), ("description",))  # the first that has a column
+KNOWN_LABELS = ("labels", "label", "tags", "categories")
+LINE_LABELS = r"^\s*(?:__label__\S*(?:\s+|$))*"  # the labels at the start of a fastText line
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +33,12 @@ class Documents:
 
     Attributes:
         ids: (N,) String, distinct.
-        texts: (N,) String, "" where there is none; stored ones where they need not fit into memory.
-        labels: (N,) List(String) or List(Enum), of each stripped, distinct and not empty; [] is none of the labels.
-        groups: (N,) String, documents of one group belong together, null is each for itself; None: no groups.
-        id_column: name of the id column, which predictions repeat.
-        numbered: whether the ids are row numbers, because the file has none: then they mean nothing elsewhere.
+        texts: (N,) String, "" for none; or StoredTexts, which need not fit into memory.
+        labels: (N,) List(String) or List(Enum): each document's labels, stripped, distinct, not empty; [] for none.
+        groups: (N,) String, the same for documents that a split must keep together, null for a document without a
+            group; None: no groups.
+        id_column: name of the id column, for predictions.
+        numbered: whether the ids are row numbers because the file has no ids; they mean nothing in other files.
     """
 
     ids: pl.Series
@@ -61,26 +60,26 @@ class Documents:
         ids: Sequence[str] | None = None,
         groups: Sequence[str | None] | None = None,
     ) -> Documents:
-        """Build from one text, and, where given, a list of labels, an id and a group, a document.
+        """Build from one text per document, and optionally its list of labels, id and group.
 
         Raises:
-            DataError: lists of different lengths, a text where a list of labels was expected, an id twice.
+            DataError: lists of different lengths, a text in place of a list of labels, a repeated id.
 
         >>> Documents.from_lists(["Red wine", ""], [["drinks", "wine"], []]).counts()["without_labels"]
         1
         """
-        parts = {"texts": texts, "labels": labels, "ids": ids, "groups": groups}
-        lengths = {name: len(part) for name, part in parts.items() if part is not None}
+        lists = {"texts": texts, "labels": labels, "ids": ids, "groups": groups}
+        lengths = {name: len(values) for name, values in lists.items() if values is not None}
         if len(set(lengths.values())) > 1:
-            raise DataError(f"documents: different lengths: {lengths}. Give one of each a document")
-        lists = [None] * len(texts) if labels is None else [_list(row) for row in labels]
-        frame = pl.DataFrame({"text": texts, "labels": lists}, {"text": pl.String, "labels": pl.List(pl.String)})
+            raise DataError(f"documents: different lengths: {lengths}. Give one value of each per document")
+        label_lists = [None] * len(texts) if labels is None else [_label_list(row) for row in labels]
+        frame = pl.DataFrame({"text": texts, "labels": label_lists}, {"text": pl.String, "labels": pl.List(pl.String)})
         if ids is not None:
             frame = frame.with_columns(pl.Series("id", [str(name) for name in ids], dtype=pl.String))
         if groups is not None:
             frame = frame.with_columns(pl.Series("group", groups, dtype=pl.String))
         columns = TextColumns(("text",), "labels", "" if ids is None else "id", "" if groups is None else "group")
-        return documents_of(frame, columns, "", File(None))
+        return documents_of(frame, columns, "", MEMORY)
 
     def all_texts(self) -> pl.Series:
         """Return the texts in memory."""
@@ -90,19 +89,19 @@ class Documents:
         """Return the documents of the given row numbers, in that order."""
         at = pl.Series(rows, dtype=pl.UInt32)
         groups = None if self.groups is None else self.groups.gather(at)
-        parts = (self.ids.gather(at), self.texts.gather(at), self.labels.gather(at))
-        return Documents(*parts, groups, self.id_column, self.numbered)
+        values = (self.ids.gather(at), self.texts.gather(at), self.labels.gather(at))
+        return Documents(*values, groups, self.id_column, self.numbered)
 
     def group_numbers(self) -> NDArray[np.int64] | None:
-        """Return (N,) a number for the group of each document, another for each document without; None: no groups."""
+        """Return (N,) group numbers, a separate one for each document without a group; None: no groups."""
         if self.groups is None:
             return None
         numbers = self.groups.cast(pl.Enum(self.groups.drop_nulls().unique().sort())).to_physical().cast(pl.Int64)
-        alone = pl.Series(range(len(self), 2 * len(self)), dtype=pl.Int64)
-        return numbers.zip_with(numbers.is_not_null(), alone).to_numpy()
+        separate = pl.Series(range(len(self), 2 * len(self)), dtype=pl.Int64)
+        return numbers.zip_with(numbers.is_not_null(), separate).to_numpy()
 
     def counts(self) -> dict[str, int]:
-        """Return the numbers of documents, empty texts, documents without labels, and texts seen before."""
+        """Return the numbers of documents, empty texts, documents without labels, and repeated texts."""
         filled, distinct = count_texts(self.texts)
         return {
             "documents": len(self),
@@ -112,48 +111,47 @@ class Documents:
         }
 
 
-def read_documents(path: str | Path, columns: TextDataSettings | None = None, *, need_labels: bool = True) -> Documents:
-    """Return the documents in a file.
+def _label_list(labels: Sequence[str]) -> list[str]:
+    if isinstance(labels, str):
+        raise DataError(f"labels: {labels!r} is a text, not a list of labels. Write [{labels!r}]")
+    return [str(label) for label in labels]
+
+
+def as_documents(source: Any, settings: TextDataSettings | None = None, *, need_labels: bool = True) -> Documents:
+    """Return the documents in a file or a frame; Documents are returned as they are.
 
     Args:
-        path: .jsonl, .ndjson, .csv, .tsv, .txt, all also .gz, or .parquet.
-        columns: names of the columns, and what parts labels; "" finds them.
-        need_labels: whether a file without labels is an error.
+        source: Documents; frame of polars or pandas; or path: .jsonl, .ndjson, .csv, .tsv, .txt, all also .gz, or
+            .parquet.
+        settings: names of the columns, and the separator of labels; "" finds them.
+        need_labels: whether a source without labels is an error.
 
     Raises:
-        DataError: no such file, an empty or unreadable file, a missing column, an id that is missing or stands
-            twice, a label that is no text or number; if labels are needed, not one document that has any.
+        DataError: another type of source, no such file, an empty or unreadable file, a missing column, a missing or
+            repeated id, a label that is not text or a number; if labels are needed, no document has any.
     """
-    file = File(Path(path))
-    frame = read_frame(file, readers=TEXT_READERS, row="a document")
+    if isinstance(source, Documents):
+        return source
+    frame, file = read_source(source, Documents, readers=TEXT_READERS, row="document")
     if need_labels:
-        refuse_without_label_words(frame.columns, file)
-    return _from_frame(frame, columns or TextDataSettings(), file, need_labels=need_labels)
+        check_line_labels(frame.columns, file)
+    return documents_from_frame(frame, settings, file, need_labels=need_labels)
 
 
 def documents_from_frame(
-    frame: pl.DataFrame, columns: TextDataSettings | None = None, file: File = MEMORY, *, need_labels: bool = True
+    frame: pl.DataFrame, settings: TextDataSettings | None = None, file: File = MEMORY, *, need_labels: bool = True
 ) -> Documents:
-    """Return the documents in a frame, the rows of a file or a block of them; errors as in `read_documents`."""
-    return _from_frame(frame, columns or TextDataSettings(), file, need_labels=need_labels)
-
-
-def _from_frame(frame: pl.DataFrame, settings: TextDataSettings, file: File, *, need_labels: bool) -> Documents:
+    """Return the documents in the rows of a file, or of a block of it; errors as in `as_documents`."""
+    settings = settings or TextDataSettings()
     columns = find_text_columns(frame.columns, settings, file, need_labels=need_labels)
-    refuse_empty(frame.height, file)
+    check_rows(frame.height, file, "document")
     documents = documents_of(frame, columns, settings.separator, file)
     if need_labels:
-        refuse_without_labels(documents.labels, columns, file)
+        check_labels(documents.labels, columns, file)
     return documents
 
 
-def refuse_empty(rows: int, file: File) -> None:
-    """Raise DataError if a file has no rows."""
-    if rows == 0:
-        raise DataError(f"{file}: holds no rows. Give a file with one row a document")
-
-
-def refuse_without_labels(labels: pl.Series, columns: TextColumns, file: File) -> None:
+def check_labels(labels: pl.Series, columns: TextColumns, file: File) -> None:
     """Raise DataError if no document of a file has a label."""
     if (labels.list.len() == 0).all():
         raise DataError(
@@ -162,77 +160,15 @@ def refuse_without_labels(labels: pl.Series, columns: TextColumns, file: File) -
         )
 
 
-def refuse_without_label_words(names: list[str], file: File) -> None:
-    """Raise DataError if a file of lines (.txt), of which `names` are the columns, has none of labels."""
-    if file.kind == "lines" and "labels" not in names:
-        raise DataError(f"{file}: no line begins with __label__. Write labels so: __label__a __label__b text")
-
-
-def documents_of(frame: pl.DataFrame, columns: TextColumns, separator: str, file: File) -> Documents:
-    """Return the documents in a frame whose columns are known; errors as in `read_documents`."""
-    if columns.labels:
-        labels = read_labels(frame[columns.labels], separator, file)
-    else:
-        labels = pl.Series("labels", [[]] * frame.height, dtype=pl.List(pl.String))
-    numbers = pl.Series("id", range(file.first, file.first + frame.height), dtype=pl.Int64).cast(pl.String)
-    ids = _ids(frame[columns.id], file) if columns.id else numbers
-    groups = _flat(frame[columns.group], file).alias("group") if columns.group else None
-    groups = None if groups is None else groups.set(groups == "", None)
-    return Documents(ids, _texts(frame, columns, file), labels, groups, columns.id or "id", not columns.id)
-
-
-def _texts(frame: pl.DataFrame, columns: TextColumns, file: File) -> pl.Series:
-    """Return the text columns joined by line breaks; empty parts are left out."""
-    parts = [_flat(frame[name], file) for name in columns.text]
-    filled = [part.set(part.str.strip_chars() == "", None).alias(str(place)) for place, part in enumerate(parts)]
-    return pl.DataFrame(filled).select(text=pl.concat_str(pl.all(), separator="\n", ignore_nulls=True)).to_series()
-
-
-def _ids(column: pl.Series, file: File) -> pl.Series:
-    ids = _flat(column, file).alias("id")
-    missing = (ids == "").fill_null(value=True)
-    if missing.any():
-        row = int(missing.arg_max() or 0)
-        raise DataError(
-            f"{file.place(row)}: no value in column '{column.name}'{file.fields(row)}. Every document needs an id: "
-            "complete the row, or name another column with --id"
-        )
-    refuse_twice(ids, file)
-    return ids
-
-
-def refuse_twice(ids: pl.Series, file: File) -> None:
-    """Raise DataError if an id stands twice among those of a file's rows."""
-    if not ids.is_duplicated().any():
-        return
-    again = int((~ids.is_first_distinct()).arg_max() or 0)
-    first = int((ids == ids[again]).arg_max() or 0)
-    raise DataError(
-        f"{file.place(again)}: id {ids[again]!r} stands at {file.place(first)} already. An id belongs to one "
-        "document: remove one of the rows, or name another column with --id"
-    )
-
-
-def _flat(column: pl.Series, file: File) -> pl.Series:
-    """Return a column as text."""
-    if not is_plain(column.dtype):
-        raise DataError(f"{file}: column '{column.name}' holds {column.dtype}. Allowed: text and numbers")
-    return as_text(column)
-
-
-def _list(labels: Sequence[str]) -> list[str]:
-    if isinstance(labels, str):
-        raise DataError(f"labels: {labels!r} is a text, not a list of labels. Write [{labels!r}]")
-    return [str(label) for label in labels]
-
-
-KNOWN_TEXTS = (("text",), ("title", "body"), ("content",), ("description",))  # the first of which one is there
-KNOWN_LABELS = ("labels", "label", "tags", "categories")
+def check_line_labels(header: list[str], file: File) -> None:
+    """Raise DataError if no line of a .txt file, whose columns are `header`, has a label."""
+    if file.kind == "lines" and "labels" not in header:
+        raise DataError(f"{file}: no line begins with __label__. Write labels like this: __label__a __label__b text")
 
 
 @dataclass(frozen=True)
 class TextColumns:
-    """The names of the columns; "" where there is none."""
+    """The names of the columns; "" for no such column."""
 
     text: tuple[str, ...]
     labels: str
@@ -240,18 +176,18 @@ class TextColumns:
     group: str
 
 
-def find_text_columns(found: list[str], settings: TextDataSettings, file: File, *, need_labels: bool) -> TextColumns:
-    """Return the columns that the settings name, else those of known names.
+def find_text_columns(header: list[str], settings: TextDataSettings, file: File, *, need_labels: bool) -> TextColumns:
+    """Return the columns that the settings name, else columns of known names.
 
     Raises:
-        DataError: a named column that is not there; no telling which is the text, or, if needed, the labels;
-            one column for both; a name that the header has twice.
+        DataError: a named column that does not exist; no column for the text, or, if needed, the labels; one column
+            for both; a name that the header has twice.
     """
-    for flag in ("text", "labels", "id", "group"):
-        value = getattr(settings, flag)
-        for name in filter(None, value if isinstance(value, tuple) else (value,)):
-            _refuse_absent(name, flag, found, file)
-    lower = {name.lower(): name for name in reversed(found)}
+    for option in ("text", "labels", "id", "group"):
+        named = getattr(settings, option)
+        for name in filter(None, named if option == "text" else [named]):
+            check_column(name, header, file, f"--{option}")
+    lower = {name.lower(): name for name in reversed(header)}
     columns = TextColumns(
         settings.text or _known_text(lower),
         settings.labels or next((lower[name] for name in KNOWN_LABELS if name in lower), ""),
@@ -259,10 +195,12 @@ def find_text_columns(found: list[str], settings: TextDataSettings, file: File, 
         settings.group,
     )
     if not columns.text:
-        raise _untold("text", found, file)
+        raise _unknown("text", header, file)
     if need_labels and not columns.labels:
-        raise _untold("labels", found, file)
-    _refuse_twice(columns, found, file)
+        raise _unknown("labels", header, file)
+    if columns.labels in columns.text:
+        raise DataError(f"{file}: column '{columns.labels}' cannot be both --text and --labels. Name one for each")
+    check_unique(filter(None, (*columns.text, columns.labels, columns.id, columns.group)), header, file)
     return columns
 
 
@@ -271,67 +209,88 @@ def _known_text(lower: dict[str, str]) -> tuple[str, ...]:
     return next(filter(None, groups), ())
 
 
-def _refuse_absent(name: str, flag: str, found: list[str], file: File) -> None:
-    if name not in found:
-        raise DataError(
-            f"{file}: no column '{name}' (--{flag}).{did_you_mean(name, found)} Columns found: {', '.join(found)}"
-        )
-
-
-def _untold(flag: str, found: list[str], file: File) -> DataError:
-    known = ", ".join(KNOWN_LABELS if flag == "labels" else (name for names in KNOWN_TEXTS for name in names))
-    hint = did_you_mean(flag, found)
+def _unknown(option: str, header: list[str], file: File) -> DataError:
+    known = ", ".join(KNOWN_LABELS if option == "labels" else (name for names in KNOWN_TEXTS for name in names))
+    hint = did_you_mean(option, header)
     return DataError(
-        f"{file}: cannot tell which column is the {flag}; none is called {known}.{hint} "
-        f"Name it with --{flag} COLUMN. Columns found: {', '.join(found)}"
+        f"{file}: cannot tell which column is the {option}; none is called {known}.{hint} "
+        f"Name it with --{option} COLUMN. Columns found: {', '.join(header)}"
     )
 
 
-def _refuse_twice(columns: TextColumns, found: list[str], file: File) -> None:
-    if columns.labels in columns.text:
-        raise DataError(f"{file}: column '{columns.labels}' cannot be both --text and --labels. Name one for each")
-    for name in filter(None, (*columns.text, columns.labels, columns.id, columns.group)):
-        if f"{name}_duplicated_0" in found:  # so polars renames the second
-            raise DataError(f"{file}: the header has column '{name}' twice. Rename one of them")
+def documents_of(frame: pl.DataFrame, columns: TextColumns, separator: str, file: File) -> Documents:
+    """Return the documents in a frame whose columns are known; errors as in `as_documents`."""
+    if columns.labels:
+        labels = read_labels(frame[columns.labels], separator, file)
+    else:
+        labels = pl.Series("labels", [[]] * frame.height, dtype=pl.List(pl.String))
+    numbers = pl.Series("id", range(file.first, file.first + frame.height), dtype=pl.Int64).cast(pl.String)
+    ids = _read_ids(frame[columns.id], file) if columns.id else numbers
+    groups = read_text(frame[columns.group], file).alias("group") if columns.group else None
+    groups = None if groups is None else groups.set(groups == "", None)
+    return Documents(ids, _join_texts(frame, columns, file), labels, groups, columns.id or "id", not columns.id)
 
 
-LABELLED = r"^\s*(?:__label__\S*(?:\s+|$))*"  # the labels at the start of a line
+def _join_texts(frame: pl.DataFrame, columns: TextColumns, file: File) -> pl.Series:
+    """Return the text columns joined by line breaks, without empty ones."""
+    texts = [read_text(frame[name], file) for name in columns.text]
+    filled = [text.set(text.str.strip_chars() == "", None).alias(str(place)) for place, text in enumerate(texts)]
+    return pl.DataFrame(filled).select(text=pl.concat_str(pl.all(), separator="\n", ignore_nulls=True)).to_series()
+
+
+def _read_ids(column: pl.Series, file: File) -> pl.Series:
+    advice = "Every document needs an id: complete the row, or name another column with --id"
+    ids = read_ids(column, file, advice).alias("id")
+    check_distinct(ids, file)
+    return ids
+
+
+def check_distinct(ids: pl.Series, file: File) -> None:
+    """Raise DataError if two rows of a file have the same id."""
+    if not ids.is_duplicated().any():
+        return
+    again = int((~ids.is_first_distinct()).arg_max() or 0)
+    first = int((ids == ids[again]).arg_max() or 0)
+    raise DataError(
+        f"{file.place(again)}: id {ids[again]!r} is already at {file.place(first)}, but an id belongs to one "
+        "document. Remove one of the rows, or name another column with --id"
+    )
 
 
 def _read_jsonl(file: File) -> pl.DataFrame:
-    """Read JSON lines; where polars finds no type for a column, its lists and objects become JSON text."""
+    """Read JSON lines; if the values of a column have no common type, its lists and objects become JSON text."""
     try:
         return READERS["jsonl"](file)
     except pl.exceptions.NoDataError:
         raise
     except pl.exceptions.PolarsError:
-        with file.open_bytes() as lines, file.open() as text:
-            if find_fault(lines, text, "jsonl"):
-                raise
+        if find_fault(file):
+            raise
     with file.open() as text:
         rows = [json.loads(line) for line in text if line.strip()]
     names = dict.fromkeys(name for row in rows for name in row)
-    return pl.DataFrame({name: pl.Series([_plain(row.get(name)) for row in rows], dtype=pl.String) for name in names})
+    return pl.DataFrame({name: pl.Series([_as_text(row.get(name)) for row in rows], dtype=pl.String) for name in names})
 
 
-def _plain(value: Any) -> str | None:
+def _as_text(value: Any) -> str | None:
+    """Return a JSON value as text, numbers as `text_of` writes them."""
     if value is None or isinstance(value, str):
         return value
     text = json.dumps(value, ensure_ascii=False)
-    return text.removesuffix(".0") if isinstance(value, float) else text  # as `as_text` writes numbers
+    return text.removesuffix(".0") if isinstance(value, float) else text
 
 
 def _read_lines(file: File) -> pl.DataFrame:
-    """Read a document a line; its labels, where any line has some, are the `__label__` words before the text."""
+    """Read one document per line; if any line has labels, they are the `__label__` words before the text."""
     with file.open() as text:
         lines = pl.Series("text", [line.strip() for line in text.read().split("\n") if line.strip()], dtype=pl.String)
     if lines.is_empty():
         raise pl.exceptions.NoDataError
-    labels = lines.str.extract(f"({LABELLED})").str.extract_all(r"__label__\S*")
+    labels = lines.str.extract(f"({LINE_LABELS})").str.extract_all(r"__label__\S*")
     if not (labels.list.len() > 0).any():
         return lines.to_frame()
     labels = labels.list.eval(pl.element().str.strip_prefix("__label__"))
-    return pl.DataFrame([lines.str.replace(LABELLED, ""), labels.alias("labels")])
+    return pl.DataFrame([lines.str.replace(LINE_LABELS, ""), labels.alias("labels")])
 
 
 TEXT_READERS: dict[str, Reader] = {"jsonl": _read_jsonl, "lines": _read_lines}

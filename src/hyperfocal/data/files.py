@@ -1,9 +1,4 @@
-"""Files of rows: their kinds, how each is read and written, and where a row stands in one.
-
-Where a row stands in a text file, and what makes a text file unreadable.
-
-Only errors ask, so the file is read again, line by line in plain Python.
-"""
+"""Read and write files of rows; find the line of a row, and the reason why a file cannot be read."""
 
 from __future__ import annotations
 
@@ -15,6 +10,7 @@ import zlib
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from io import BytesIO, TextIOWrapper
 from itertools import islice
 from pathlib import Path
@@ -22,106 +18,104 @@ from typing import IO, Any, cast
 
 import numpy as np
 import polars as pl
-from polars.datatypes import DataTypeClass
 
 from hyperfocal.errors import DataError
 
 KINDS = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "lines"}
-MOST_UNPACKED = 2**30  # bytes that a .gz read at once may always unpack to
-MOST_GROWTH = 200  # times its size that it may unpack to beyond; text grows by 3 to 50, at most 1,032 is possible
-READ_ERRORS = (OSError, EOFError, zlib.error)  # the last two: a .gz that is cut short or damaged
+UNPACKED_LIMIT = 2**30  # bytes that a .gz read at once may always unpack to
+GROWTH_LIMIT = 200  # times its own size that a larger .gz may unpack to; text grows 3 to 50 times, gzip at most 1,032
+READ_ERRORS = (OSError, EOFError, zlib.error)  # the last two: a truncated or damaged .gz
+DELIMITERS = ",;|"  # of a CSV header without a tab
 
 
 @dataclass(frozen=True)
 class File:
-    """A file of rows, or, with path None, a frame in memory; prints as its name.
+    """A file of rows, or MEMORY; prints as its path.
 
     Attributes:
         path: of the file.
-        raw: the bytes of a block of its rows, where it is read block by block.
+        raw: bytes of a block of the file; None: the whole file.
         first: row number of the block's first row.
     """
 
-    path: Path | None
+    path: Path
     raw: bytes | None = None
     first: int = 0
 
     def __str__(self) -> str:
         """Return the path."""
-        return "frame" if self.path is None else str(self.path)
+        return str(self.path)
 
     @property
     def suffix(self) -> str:
-        """Return the end of the name in small letters, without .gz: ".csv"."""
-        assert self.path is not None
+        """Return the name's suffix in lower case, without .gz: ".csv"."""
         return (self.path.with_suffix("") if self.path.suffix == ".gz" else self.path).suffix.lower()
 
     @property
     def kind(self) -> str:
-        """Return "csv", "parquet", "jsonl" or "lines", by the name's end."""
-        assert self.path is not None
+        """Return "csv", "parquet", "jsonl" or "lines" by the suffix, or "frame"; raise DataError for another suffix."""
+        if self is MEMORY:
+            return "frame"
         if self.suffix not in KINDS or (self.suffix == ".parquet" and self.path.suffix == ".gz"):
             raise DataError(
                 f"{self}: cannot tell its format from its name. Allowed: {', '.join(KINDS)}; text also as .gz"
             )
         return KINDS[self.suffix]
 
-    def refuse_unwritable(self) -> None:
-        """Raise DataError if `write_frame` cannot write here, before the work whose end is this file."""
+    def check_writable(self) -> None:
+        """Raise DataError if `write_frame` cannot write to this path; called before a long computation."""
         if self.kind == "lines":
             raise DataError(f"{self}: rows cannot be written as {self.suffix}. Allowed: .csv, .tsv, .jsonl, .parquet")
-        assert self.path is not None
         if self.path.is_dir():
-            raise DataError(f"{self}: is a folder, not a file. Give the name of a file to write")
+            raise DataError(f"{self}: is a folder, not a file. Name a file to write")
+
+    def check_unpacked_size(self) -> None:
+        """Raise DataError for a .gz that unpacks to far more than a file of rows does: it may exhaust memory."""
+        size = self.path.stat().st_size
+        limit = left = max(UNPACKED_LIMIT, GROWTH_LIMIT * size)
+        if self.path.suffix != ".gz" or self.raw is not None or 1_100 * size < limit:
+            return
+        with self.open_bytes() as unpacked:
+            while chunk := unpacked.read(2**20):
+                left -= len(chunk)
+                if left < 0:
+                    raise DataError(
+                        f"{self}: {size:,} bytes unpack to more than {limit:,}, which may exhaust memory. "
+                        "If you trust it, unpack it and use the unpacked file"
+                    )
 
     def open_bytes(self) -> IO[bytes]:
-        """Open for reading, unpacked."""
-        assert self.path is not None
+        """Open for reading bytes, unpacked."""
         if self.raw is not None:
             return BytesIO(self.raw)
         return cast(IO[bytes], gzip.open(self.path) if self.path.suffix == ".gz" else self.path.open("rb"))
 
-    def refuse_bomb(self) -> None:
-        """Raise DataError for a .gz that unpacks to far more than files of rows do: it was made to fill the memory."""
-        assert self.path is not None
-        size = self.path.stat().st_size
-        left = max(MOST_UNPACKED, MOST_GROWTH * size)
-        if self.path.suffix != ".gz" or self.raw is not None or 1_100 * size < left:
-            return
-        with self.open_bytes() as packed:
-            while part := packed.read(2**20):
-                left -= len(part)
-                if left < 0:
-                    raise DataError(
-                        f"{self}: {size:,} bytes unpack to more than {max(MOST_UNPACKED, MOST_GROWTH * size):,}, so it "
-                        "may be made to fill the memory. If you trust it, unpack it and give that file"
-                    )
-
     def open(self) -> IO[str]:
-        """Open for reading text, unpacked; a byte order mark is left out."""
-        return TextIOWrapper(self.open_bytes(), encoding="utf-8-sig" if self.has_start else "utf-8", newline="\n")
+        """Open for reading text, unpacked and without a byte order mark."""
+        encoding = "utf-8-sig" if self.at_start else "utf-8"
+        return TextIOWrapper(self.open_bytes(), encoding=encoding, newline="\n")
 
     @property
-    def has_start(self) -> bool:
-        """Return whether the bytes are the first of the file, where alone a byte order mark is none of the text.
+    def at_start(self) -> bool:
+        """Return whether the bytes begin as the file does: only there is a byte order mark not part of the text.
 
-        A block of a CSV file begins with the file's header.
+        Every block of a CSV file begins with the file's header.
         """
         return self.first == 0 or self.kind == "csv"
 
     def place(self, row: int) -> str:
-        """Return "FILE line 7" for a row number from 0; only errors ask, so it may read the file again."""
-        found = self._find(row)
-        return f"{self} line {found[0]}" if found else f"{self} row {self.first + row}"
+        """Return "FILE line 7" for a row number from 0; reads the file again, so only errors call it."""
+        location = self._locate(row)
+        return f"{self} line {location[0]}" if location else f"{self} row {self.first + row}"
 
     def fields(self, row: int) -> str:
-        """Return " (the row has 2 of 3 fields)" where a CSV row is too short, else ""."""
-        _, fields, width = self._find(row) or (0, 0, 0)
+        """Return " (the row has 2 of 3 fields)" if a CSV row is too short, else ""."""
+        _, fields, width = self._locate(row) or (0, 0, 0)
         return f" (the row has {fields} of {width} fields)" if fields < width else ""
 
-    def _find(self, row: int) -> tuple[int, int, int] | None:
-        """Return line number, number of fields and width of the header; None where no line can be told."""
-        if self.path is None or self.kind == "parquet":
+    def _locate(self, row: int) -> tuple[int, int, int] | None:
+        """Return a row's line number and number of fields, and the header's; None if the line is unknown."""
+        if self.kind in ("frame", "parquet"):
             return None
         row += self.first
         with File(self.path).open() as text:
@@ -136,44 +130,62 @@ class File:
                 return None
 
 
+MEMORY = File(Path("frame"))  # in place of a file: a frame in memory
 Reader = Callable[[File], pl.DataFrame]
 
 
-def is_plain(dtype: pl.DataType | DataTypeClass) -> bool:
-    """Return whether each value of a column is a text, a number, a point in time or a truth value: it has a text."""
-    texts = (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Null)
-    return dtype in texts or dtype.is_numeric() or (dtype.is_temporal() and dtype != pl.Duration)
+def read_source(
+    source: Any, kind: type, *, readers: Mapping[str, Reader] | None = None, row: str = "event"
+) -> tuple[pl.DataFrame, File]:
+    """Return the rows of a path or a frame, and the file they come from.
+
+    Args:
+        source: path; or frame of polars or pandas.
+        kind: class whose values the caller accepts too, for the message.
+        readers, row: as in `read_frame`.
+
+    Raises:
+        DataError: neither a path nor a frame; as in `read_frame`.
+    """
+    if isinstance(source, str | Path):
+        file = File(Path(source))
+        return read_frame(file, readers=readers, row=row), file
+    if isinstance(source, pl.DataFrame | pl.LazyFrame):
+        return source.lazy().collect(), MEMORY
+    if hasattr(source, "columns"):  # pandas
+        return pl.DataFrame({str(name): _values(source[name]) for name in source.columns}, strict=False), MEMORY
+    raise DataError(
+        f"{type(source).__name__} is not a source of rows. Give a path, a frame of polars or pandas, or {kind.__name__}"
+    )
 
 
-def as_frame(data: Any) -> pl.DataFrame | None:
-    """Return the frame of polars that a frame of polars or pandas amounts to; None for anything else."""
-    if isinstance(data, pl.DataFrame | pl.LazyFrame):
-        return data.lazy().collect()
-    if hasattr(data, "columns"):  # pandas
-        return pl.DataFrame({str(column): np.asarray(data[column]) for column in data.columns}, strict=False)
-    return None
+def _values(column: Any) -> Any:
+    """Return a column of pandas for polars; NaN and NaT among objects become None."""
+    values = np.asarray(column)
+    if values.dtype != object:
+        return values
+    return [None if isinstance(value, float | datetime) and value != value else value for value in values.tolist()]
 
 
-def read_frame(file: File, *, readers: Mapping[str, Reader] | None = None, row: str = "an event") -> pl.DataFrame:
+def read_frame(file: File, *, readers: Mapping[str, Reader] | None = None, row: str = "event") -> pl.DataFrame:
     """Return the rows of a file; text values stay text.
 
     Args:
         file: the file.
-        readers: by kind, to use instead of those of `READERS`; their errors are worded here too.
-        row: what a row is, for the message about an empty file.
+        readers: replacements for `READERS`, by kind; their errors become DataError too.
+        row: name of a row, for the message about an empty file.
 
     Raises:
-        DataError: no such file, an empty file, an unknown format, a file that is not what its name says.
+        DataError: no such file, an empty file, an unknown format, a file that is not in the format of its name.
     """
-    assert file.path is not None
     kind = file.kind
     if not file.path.is_file():
-        what = "is a folder, not a file" if file.path.is_dir() else "no such file"
-        raise DataError(f"{file}: {what}. Check the path (looked in {Path.cwd()})")
+        problem = "is a folder, not a file" if file.path.is_dir() else "no such file"
+        raise DataError(f"{file}: {problem}. Check the path (looked in {Path.cwd()})")
     if file.path.stat().st_size == 0:
         raise _empty(file, row)
     try:
-        file.refuse_bomb()
+        file.check_unpacked_size()
         return {**READERS, **(readers or {})}[kind](file)
     except pl.exceptions.NoDataError:
         raise _empty(file, row) from None
@@ -181,79 +193,83 @@ def read_frame(file: File, *, readers: Mapping[str, Reader] | None = None, row: 
         raise unreadable(file, error) from None
 
 
-def write_frame(frame: pl.DataFrame, path: Path) -> None:
-    """Write a frame in the format that the name says: .csv, .tsv, .jsonl (also .gz) or .parquet.
+def check_rows(rows: int, file: File, row: str) -> None:
+    """Raise DataError if a file has no rows; `row` names one."""
+    if rows == 0:
+        raise DataError(f"{file}: has no rows. Give a file with one row per {row}")
 
-    The caller hands a path that it may leave half-written, and renames it.
+
+def write_frame(frame: pl.DataFrame, path: Path) -> None:
+    """Write a frame in the format of the name: .csv, .tsv, .jsonl (also .gz) or .parquet.
+
+    An error may leave the file half written, so the caller writes to a temporary path and renames it.
 
     Raises:
         DataError: another format, or a folder.
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     file = File(path)
-    file.refuse_unwritable()
+    file.check_writable()
     try:
-        _write(frame, path, file)
+        if file.kind == "csv":
+            write_rows(frame, path, header=True)
+        elif file.kind == "parquet":
+            frame.write_parquet(path)
+        else:
+            with _create(path) as out:
+                frame.write_ndjson(out)
     except pl.exceptions.PolarsError as error:  # a full disk
         raise OSError(str(error)) from error
 
 
+def write_rows(frame: pl.DataFrame, path: Path, *, header: bool) -> None:
+    """Write a frame as .csv or .tsv (also .gz), with or without a header."""
+    with _create(path) as out:
+        frame.write_csv(out, separator="\t" if File(path).suffix == ".tsv" else ",", include_header=header)
+
+
 def write_lines(rows: Iterable[dict[str, Any]], path: Path) -> None:
-    """Write one JSON object a line, packed where the name ends in .gz; the path may be left half-written."""
-    with cast(IO[bytes], gzip.open(path, "wb") if path.suffix == ".gz" else path.open("wb")) as out:
+    """Write one JSON object per line, compressed if the name ends in .gz."""
+    with _create(path) as out:
         for row in rows:
             out.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
 
 
-def write_rows(frame: pl.DataFrame, path: Path, *, header: bool) -> None:
-    """Write a frame as .csv or .tsv (also .gz), with or without the line of its names."""
-    with cast(IO[bytes], gzip.open(path, "wb") if path.suffix == ".gz" else path.open("wb")) as out:
-        frame.write_csv(out, separator="\t" if File(path).suffix == ".tsv" else ",", include_header=header)
-
-
-def _write(frame: pl.DataFrame, path: Path, file: File) -> None:
-    if file.kind == "parquet":
-        frame.write_parquet(path)
-    elif file.kind == "csv":
-        write_rows(frame, path, header=True)
-    else:
-        with cast(IO[bytes], gzip.open(path, "wb") if path.suffix == ".gz" else path.open("wb")) as out:
-            frame.write_ndjson(out)
+def _create(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path, "wb") if path.suffix == ".gz" else path.open("wb"))
 
 
 def _read_csv(file: File) -> pl.DataFrame:
-    assert file.path is not None
     with file.open() as text:
-        separator = find_separator(text)
+        delimiter = find_delimiter(text)
     source = file.path if file.raw is None else file.raw
-    frame = pl.read_csv(source, separator=separator, infer_schema=False, glob=False)
+    frame = pl.read_csv(source, separator=delimiter, infer_schema=False, glob=False)
     filled = frame.select(filled=pl.any_horizontal(pl.all().str.len_bytes() > 0).fill_null(value=False))["filled"]
-    return frame if filled.all() else frame.filter(filled)  # blank lines are no rows
+    return frame if filled.all() else frame.filter(filled)  # blank lines are not rows
 
 
 def _read_parquet(file: File) -> pl.DataFrame:
-    assert file.path is not None
     return pl.read_parquet(file.path, glob=False)
 
 
 def _read_jsonl(file: File) -> pl.DataFrame:
-    with file.open_bytes() as packed:
-        raw = packed.read().removeprefix(BOM_UTF8 if file.has_start else b"")
+    with file.open_bytes() as unpacked:
+        raw = unpacked.read().removeprefix(BOM_UTF8 if file.at_start else b"")
     if not raw or raw.isspace():
         raise pl.exceptions.NoDataError
     return pl.read_ndjson(raw, infer_schema_length=None)
 
 
 def _read_lines(file: File) -> pl.DataFrame:
-    """Read `user item item ...` into one row an event; spaces and tabs part the words."""
+    """Read lines `user item item ...`, with words separated by spaces and tabs, into one row per event."""
     with file.open() as text:
         words = pl.Series(text.read().split("\n"), dtype=pl.String).str.extract_all(r"[^ \t\r]+")
     counts = words.list.len()
     if (counts == 1).any():
         line = 1 + int((counts == 1).arg_max() or 0)
         raise DataError(f"{file} line {line}: a user without an item. Expected 'user item item ...'")
-    kept = words.filter(counts > 0)
-    return pl.DataFrame({"user": kept.list.first(), "item": kept.list.slice(1)}).explode("item")
+    words = words.filter(counts > 0)
+    return pl.DataFrame({"user": words.list.first(), "item": words.list.slice(1)}).explode("item")
 
 
 READERS: dict[str, Reader] = {
@@ -264,69 +280,60 @@ READERS: dict[str, Reader] = {
 }
 
 
+def _empty(file: File, row: str) -> DataError:
+    return DataError(f"{file}: the file is empty. Give a file with one row per {row}")
+
+
 def unreadable(file: File, error: BaseException) -> DataError:
-    """Return the error for a file that is not what its name says, with the line to blame where there is one."""
+    """Return the error for a file that is not in the format of its name, with the bad line if there is one."""
     return DataError(f"{file}: not readable as {file.kind}: {_reason(File(file.path), error)}")
 
 
-def _empty(file: File, row: str) -> DataError:
-    return DataError(f"{file}: the file is empty. Give a file with one row {row}")
-
-
 def _reason(file: File, error: BaseException) -> str:
-    """Return why a file is not readable, with the line to blame where there is one."""
-    fault = ""
-    if file.kind != "parquet":
-        try:
-            with file.open_bytes() as lines, file.open() as text:
-                fault = find_fault(lines, text, file.kind)
-        except READ_ERRORS as damage:
-            return f"the file is cut short or damaged ({damage}). Copy or download it again"
-    return fault or f"{str(error).splitlines()[0]}. Perhaps it is damaged or of another format: write it again"
+    try:
+        fault = find_fault(file)
+    except READ_ERRORS as damage:
+        return f"the file is truncated or damaged ({damage}). Copy or download it again"
+    return fault or f"{str(error).splitlines()[0]}. It may be damaged or have another format: export it again"
 
 
-SEPARATORS = ",;|"  # beside a tab, which goes first
-
-
-def find_separator(text: IO[str]) -> str:
-    """Return a tab if the header holds one, else the most frequent of `,;|` outside quotes; rewinds the text."""
+def find_delimiter(text: IO[str]) -> str:
+    """Return a tab if the header has one, else the most frequent of `,;|` outside quotes; rewinds the text."""
     header = next(filter(str.strip, text), "")
     text.seek(0)
-    bare = re.sub(r'"[^"]*"?', "", header)
-    return "\t" if "\t" in bare else max(SEPARATORS, key=bare.count)
+    unquoted = re.sub(r'"[^"]*"?', "", header)
+    return "\t" if "\t" in unquoted else max(DELIMITERS, key=unquoted.count)
 
 
 def csv_rows(text: IO[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line on which each row begins, and its fields, the header first; empty rows are no rows."""
-    reader = csv.reader(text, delimiter=find_separator(text), strict=True)
-    begins = 1
+    """Yield the first line number and the fields of each row that is not empty, the header first."""
+    reader = csv.reader(text, delimiter=find_delimiter(text), strict=True)
+    start = 1
     try:
         for row in reader:
             if any(row):
-                yield begins, row
-            begins = reader.line_num + 1
+                yield start, row
+            start = reader.line_num + 1
     except csv.Error as error:
         raise ValueError(
-            f"line {begins} has a quote that is not closed, or one that is not doubled ({error})"
+            f"line {start} has a quote that is not closed, or one that is not doubled ({error}). Correct the quotes"
         ) from None
 
 
-def find_fault(lines: Iterable[bytes], text: IO[str], kind: str) -> str:
-    """Return what is wrong with the first bad line of a "csv", "jsonl" or "lines" file, or "".
-
-    Args:
-        lines: the file in bytes.
-        text: the same file, decoded.
-        kind: its format.
-    """
-    for number, line in enumerate(lines, 1):
-        try:
-            line.decode()
-        except UnicodeDecodeError as error:
-            return f"line {number} is not UTF-8 text (byte {line[error.start]:#x}). Save the file as UTF-8"
-    if kind == "csv":
-        return _csv_fault(text)
-    return _json_fault(text) if kind == "jsonl" else ""
+def find_fault(file: File) -> str:
+    """Return the problem with the first bad line of a text file, or ""."""
+    if file.kind == "parquet":
+        return ""
+    with file.open_bytes() as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                return f"line {number} is not UTF-8 text (byte {line[error.start]:#x}). Save the file as UTF-8"
+    with file.open() as text:
+        if file.kind == "csv":
+            return _csv_fault(text)
+        return _json_fault(text) if file.kind == "jsonl" else ""
 
 
 def _csv_fault(text: IO[str]) -> str:
@@ -335,14 +342,13 @@ def _csv_fault(text: IO[str]) -> str:
         _, header = next(rows, (0, []))
         for line, row in rows:
             if len(row) > len(header):
-                return (
-                    f"line {line} has {len(row)} fields, the header {len(header)}. Quote fields that hold a separator"
-                )
+                counts = f"line {line} has {len(row)} fields, the header {len(header)}"
+                return f"{counts}. Quote fields that contain the delimiter"
     except ValueError as error:
         return str(error)
     text.seek(0)
     odd = next((number for number, line in enumerate(text, 1) if line.count('"') % 2), 0)
-    return f"line {odd} has a quote inside a field. Put the field in quotes and double the quote" if odd else ""
+    return f"line {odd} has a quote inside a field. Quote the field and double the quote inside it" if odd else ""
 
 
 def _json_fault(text: IO[str]) -> str:
@@ -352,13 +358,13 @@ def _json_fault(text: IO[str]) -> str:
         try:
             value = json.loads(line.rstrip(), parse_constant=_refuse_constant)
         except json.JSONDecodeError as error:
-            return f"line {number} is no JSON: {error.msg} at character {error.colno}. Write one object a line"
+            return f"line {number} is not JSON: {error.msg} at character {error.colno}. Write one object per line"
         except ValueError as error:
-            return f"line {number} is no JSON: {error}"
+            return f"line {number} is not JSON: {error}"
         except RecursionError:
-            return f"line {number} has thousands of brackets in each other. Write one flat object a line"
+            return f"line {number} has thousands of nested brackets. Write one flat object per line"
         if not isinstance(value, dict):
-            return f"line {number} is no JSON object: {line.strip()[:80]}. Write one object a line"
+            return f"line {number} is not a JSON object: {line.strip()[:80]}. Write one object per line"
     return ""
 
 

@@ -1,30 +1,30 @@
-"""A column of labels, in whatever form a file holds it, as one list of texts a document."""
+"""Read a column of labels, in any form that files use, as one list of texts per document."""
 
 from __future__ import annotations
 
 import json
 
 import polars as pl
-from polars.datatypes import DataTypeClass
 
-from hyperfocal.data.files import File, is_plain
+from hyperfocal.data.columns import is_plain, read_text, text_of
+from hyperfocal.data.files import File
 from hyperfocal.errors import DataError
 
-SEPARATORS = "|;,"  # in this order: what comes later may stand inside a label
-NESTED = r'^\s*[\[{]\s*"'  # how an object or list looks where texts were expected; polars writes them as JSON
+SEPARATORS = "|;,"  # in this order: a later one may be part of a label
+NESTED = r'^\s*[\[{]\s*"'  # an object or list among texts, which polars writes as JSON
 PYTHON_LIST = r"(?s)^\s*\[\s*'.*'\s*\]\s*$"
 
 
 def read_labels(column: pl.Series, separator: str, file: File) -> pl.Series:
-    """Return (N,) List(String): the labels of each document, stripped, distinct, in their order, none empty.
+    """Return (N,) List(String): the labels of each document, stripped, distinct, in order, none empty.
 
     Args:
-        column: (N,) lists, or texts, each a JSON list or labels parted by `separator`, or numbers, each one label.
-        separator: of texts; "" finds it, see `find_separator`.
+        column: (N,) lists; texts, each a JSON list or labels joined by `separator`; or numbers, each one label.
+        separator: of labels in a text; "" finds it as `find_separator` does.
         file: for messages.
 
     Raises:
-        DataError: an object or a list where a label was expected, with its place; a list in Python's spelling.
+        DataError: an object or a list in place of a label; a list in Python syntax.
     """
     if isinstance(column.dtype, pl.Array):
         column = column.arr.to_list()
@@ -32,10 +32,10 @@ def read_labels(column: pl.Series, separator: str, file: File) -> pl.Series:
     if not is_plain(inner):
         raise _nested(column, int(column.is_not_null().arg_max() or 0), file)
     if isinstance(column.dtype, pl.List):
-        lists = column.list.eval(_text(pl.element(), inner))
-        _refuse_nested(lists, lists.list.eval(pl.element().str.contains(NESTED)).list.any(), file)
+        lists = column.list.eval(text_of(pl.element(), inner))
+        _check_flat(lists, lists.list.eval(pl.element().str.contains(NESTED)).list.any(), file)
     else:
-        lists = _split(column.to_frame().select(_text(pl.col(column.name), inner)).to_series(), separator, file)
+        lists = _split(read_text(column, file), separator, file)
     lists = lists.list.eval(pl.element().str.strip_chars()).list.eval(pl.element().filter(pl.element() != ""))
     return lists.list.unique(maintain_order=True).fill_null([]).alias("labels")
 
@@ -49,66 +49,55 @@ def find_separator(values: pl.Series) -> str:
     return next((mark for mark in SEPARATORS if values.str.contains(mark, literal=True).any()), " ")
 
 
-def find_separator_in(column: pl.Series, file: File) -> str:
-    """Return `find_separator` of a column as `read_labels` gets it: lists, JSON ones too, need none."""
+def find_column_separator(column: pl.Series, file: File) -> str:
+    """Return the separator of a column as `read_labels` finds it: a space if all values are lists."""
     if isinstance(column.dtype, pl.List | pl.Array) or not is_plain(column.dtype):
         return " "
-    return find_separator(_json_lists(as_text(column), file)[1])
-
-
-def as_text(column: pl.Series) -> pl.Series:
-    """Return the values of a flat column as text, whole numbers without a ".0"."""
-    return column.to_frame().select(_text(pl.col(column.name), column.dtype)).to_series()
-
-
-def _text(values: pl.Expr, dtype: pl.DataType | DataTypeClass) -> pl.Expr:
-    if dtype.is_float():
-        return values.fill_nan(None).cast(pl.String).str.strip_suffix(".0")
-    return values.cast(pl.String)
+    return find_separator(_json_lists(read_text(column, file), file)[1])
 
 
 def _split(text: pl.Series, separator: str, file: File) -> pl.Series:
-    """Return the labels of texts: of JSON lists, and of the others the parts between separators."""
+    """Return the labels of texts: the values of a JSON list, or the text between separators."""
     json_lists, plain = _json_lists(text, file)
-    _refuse_nested(plain, plain.str.contains(NESTED), file)
+    _check_flat(plain, plain.str.contains(NESTED), file)
     separator = separator or find_separator(plain)
-    parts = plain.str.extract_all(r"\S+") if separator.isspace() else plain.str.split(separator)
-    return json_lists.zip_with(json_lists.is_not_null(), parts)
+    pieces = plain.str.extract_all(r"\S+") if separator.isspace() else plain.str.split(separator)
+    return json_lists.zip_with(json_lists.is_not_null(), pieces)
 
 
 def _json_lists(text: pl.Series, file: File) -> tuple[pl.Series, pl.Series]:
-    """Return the labels of the texts that are JSON lists, and the other texts; null is each where the other is not."""
-    listed = [_read_list(value, text, row, file) for row, value in enumerate(text.to_list())]
-    json_lists = pl.Series(text.name, listed, dtype=pl.List(pl.String))
+    """Return the labels of texts that are JSON lists, else null; and the other texts, else null."""
+    lists = [_read_list(value, text, row, file) for row, value in enumerate(text.to_list())]
+    json_lists = pl.Series(text.name, lists, dtype=pl.List(pl.String))
     return json_lists, text.set(json_lists.is_not_null(), None)
 
 
 def _read_list(value: str | None, column: pl.Series, row: int, file: File) -> list[str] | None:
-    """Return the labels of a JSON list, None for a text that is none."""
+    """Return the labels of a JSON list; None for any other text."""
     if value is None or not value.lstrip().startswith("["):
         return None
     try:
         items = json.loads(value)
-    except (ValueError, RecursionError):  # the latter of thousands of brackets
+    except (ValueError, RecursionError):  # RecursionError: thousands of brackets
         if pl.Series([value]).str.contains(PYTHON_LIST).item():
             raise DataError(
-                f"{file.place(row)}: labels {value[:80]} are a list in Python's spelling. "
-                'Write JSON, as ["a", "b"], or a|b'
+                f"{file.place(row)}: labels {value[:80]} are a list in Python syntax. "
+                'Write JSON, such as ["a", "b"], or a|b'
             ) from None
         return None
     if any(isinstance(item, list | dict) for item in items):
         raise _nested(column, row, file)
-    return [_name(item) for item in items]
+    return [_label(item) for item in items]
 
 
-def _name(item: str | float | bool | None) -> str:
-    """Return a value of JSON as a label."""
+def _label(item: str | float | bool | None) -> str:
+    """Return a JSON value as a label."""
     if isinstance(item, str):
         return item
     return "" if item is None else json.dumps(item).removesuffix(".0")
 
 
-def _refuse_nested(column: pl.Series, nested: pl.Series, file: File) -> None:
+def _check_flat(column: pl.Series, nested: pl.Series, file: File) -> None:
     if nested.any():
         raise _nested(column, int(nested.fill_null(value=False).arg_max() or 0), file)
 
@@ -116,6 +105,6 @@ def _refuse_nested(column: pl.Series, nested: pl.Series, file: File) -> None:
 def _nested(column: pl.Series, row: int, file: File) -> DataError:
     value = json.dumps(column.slice(row, 1).to_list()[0], ensure_ascii=False, default=str)
     return DataError(
-        f"{file.place(row)}: column '{column.name}' holds {value[:80]}: an object or a list inside is no label. "
-        'Allowed: texts and numbers, as ["sport", "travel"]'
+        f"{file.place(row)}: column '{column.name}' holds {value[:80]}, but an object or a list is not a label. "
+        'Allowed: texts and numbers, such as ["sport", "travel"]'
     )

@@ -1,21 +1,21 @@
-"""Logs larger than memory: item numbers on disk, mapped into memory, in the order of their users.
+"""Logs larger than memory: item numbers in a memory-mapped file, ids and offsets in memory.
 
-From a log file of any size to a mapped log, in memory that does not grow with its events.
+`stream_log` reads a file in three steps, with memory that does not grow with the number of events:
 
-    1  The file is read in blocks. Items are numbered as they appear, and each row goes to one of PARTS files, by the
-       hash of its user: user, item number, order, row number.
-    2  Each part, which holds its users whole, is sorted by user and order, and its item numbers are written down.
-    3  The users of all parts are put in the order of their first appearance, and the items numbered by their ids.
+    1  Read the file in blocks. Number the items as they appear, and write each row (user, item number, order, row
+       number) to the partition of its user.
+    2  Sort each partition by user and order, and write its item numbers.
+    3  Put the users of all partitions in order of first appearance, and number the items in order of their ids.
 
-What comes out is what `read_log` gives, users, order, ties and errors included. In memory are a block or a part, the
-ids of items and users, and a few numbers a user.
+Users, order, ties and errors are those of `as_log`. Memory holds a block or a partition, the ids of items and users,
+and a few numbers per user.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -26,24 +26,27 @@ from numpy.typing import NDArray
 
 from hyperfocal.config.recommend import DataSettings
 from hyperfocal.data.blocks import read_blocks
-from hyperfocal.data.files import File
-from hyperfocal.data.logs import Columns, Form, Log, OrderKind, OrderReader, count_ties, formed, read_ids
-from hyperfocal.errors import DataError
+from hyperfocal.data.columns import read_ids
+from hyperfocal.data.files import File, check_rows
+from hyperfocal.data.log_columns import Columns, Form, OrderReader
+from hyperfocal.data.logs import ADVICE, Log, count_ties, long_form, offsets_of, places_of
+from hyperfocal.data.partitions import partition_folders, write_partitions
 from hyperfocal.sequences import Sequences, user_blocks
 from hyperfocal.storage.cache import Arrays, map_file, pack, unpack
 
-BLOCK_EVENTS = 2**22  # events that a pass over a mapped log holds at once
+BLOCK_EVENTS = 2**22  # events of a mapped log in memory at once
+BLOCK_ROWS = 1_000_000  # rows of the file in memory at once
 
 
 @dataclass(frozen=True, eq=False)
 class MappedLog:
-    """A log whose events are numbers in a file, and of which only ids and offsets are in memory.
+    """A log whose events are item numbers in a file; only ids and offsets are in memory.
 
-    User u did items `ids[items[offsets[u]:offsets[u + 1]]]`.
+    The items of user u are `ids[items[offsets[u]:offsets[u + 1]]]`.
 
     Attributes:
         users: (U,) text, in order of first appearance.
-        ids: (L,) text, every item of the log, ascending.
+        ids: (L,) text, all items of the log, ascending.
         items: (N,) int32, mapped.
         offsets: (U + 1,) int64.
         user_column, item_column, form, ties: as in `Log`.
@@ -68,20 +71,14 @@ class MappedLog:
         return np.diff(self.offsets)
 
     def select(self, users: NDArray[np.int64]) -> Log:
-        """Return the given users (row numbers) with their events in memory."""
-        lengths = self.lengths[users]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        places = np.repeat(self.offsets[users] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        """Return the log of the given users (row numbers), in that order and in memory."""
+        places, offsets = places_of(self.offsets, users)
         items = self.ids.gather(pl.Series(self.items[places], dtype=pl.UInt32)).alias("item")
         names = self.users.gather(pl.Series(users, dtype=pl.UInt32))
         return Log(names, items, offsets, self.user_column, self.item_column, self.form)
 
-    def blocks(self) -> Iterator[slice]:
-        """Yield the users in blocks of about BLOCK_EVENTS events."""
-        yield from user_blocks(self.offsets, BLOCK_EVENTS)
-
     def to_arrays(self) -> Arrays:
-        """Return what `from_arrays` reads."""
+        """Return the arrays that `from_arrays` reads."""
         facts = pl.DataFrame(
             {"user": [self.user_column], "item": [self.item_column], "form": [self.form], "ties": [self.ties]}
         )
@@ -91,188 +88,155 @@ class MappedLog:
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> MappedLog:
-        """Build from `to_arrays`."""
+        """Build from the arrays of `to_arrays`."""
         users, ids, facts = (unpack(arrays[name]) for name in ("users", "ids", "facts"))
         user_column, item_column, form, ties = facts.row(0)
         return cls(users["user"], ids["item"], arrays["items"], arrays["offsets"], user_column, item_column, form, ties)
 
 
-def count_items(log: MappedLog, kept: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return (L,) the events of each item, of the users that (U,) `kept` names."""
-    counts = np.zeros(len(log.ids), dtype=np.int64)
-    for block in log.blocks():
-        counts += np.bincount(_events(log, block, kept), minlength=len(counts))
-    return counts
-
-
-def keep_users(log: MappedLog, kept: NDArray[np.bool_], numbers: NDArray[np.int32], path: Path) -> Arrays:
-    """Write the events of some users under other numbers; return `items`, mapped, and `offsets`.
+def stream_log(path: str | Path, settings: DataSettings, work: Path) -> MappedLog:
+    """Return the log in a file, with its events in a file in the folder `work`.
 
     Args:
-        log: U users over L items.
-        kept: (U,) which users.
-        numbers: (L,) the new number of each item that they have.
-        path: of the file to write.
+        path, settings: as in `as_log`.
+        work: empty folder, with room for about 40 bytes per event.
 
     Raises:
-        OSError: it cannot be written.
-    """
-    offsets = np.concatenate([[0], np.cumsum(log.lengths[kept])]).astype(np.int64)
-    with path.open("wb") as file:
-        for block in log.blocks():
-            file.write(numbers[_events(log, block, kept)].tobytes())
-    return {"items": map_items(path), "offsets": offsets}
-
-
-def map_items(path: Path) -> NDArray[np.int32]:
-    """Return the int32 numbers of a file, mapped."""
-    return map_file(path, np.dtype(np.int32))
-
-
-def as_sequences(arrays: Arrays, num_items: int) -> Sequences:
-    """Return mapped `items` and `offsets` as sequences; their item numbers are int32."""
-    return Sequences(torch.from_numpy(arrays["items"]), torch.from_numpy(arrays["offsets"]), num_items)
-
-
-def _events(log: MappedLog, block: slice, kept: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Return the items of the kept users of a block."""
-    offsets = log.offsets[block.start : block.stop + 1]
-    events: NDArray[np.int32] = log.items[offsets[0] : offsets[-1]][np.repeat(kept[block], np.diff(offsets))]
-    return events
-
-
-BLOCK_ROWS = 1_000_000  # rows of the file in memory at once
-PARTS = 64  # of 100 million events each holds 1.6 million
-
-
-class Part(NamedTuple):
-    """The users of one part.
-
-    Attributes:
-        users: (V,) text.
-        firsts: (V,) int64, the row in the file where each first appears.
-        lengths: (V,) int64, how many events each has.
-        ties: events that share user and order with the one before.
-    """
-
-    users: pl.Series
-    firsts: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    ties: int
-
-
-class Source(NamedTuple):
-    """What the first pass learns of a file.
-
-    Attributes:
-        columns, form, order_kind: as in `tables.formed`; the kind is resolved.
-        ids: every item, as they appear.
-        order: the dtype of the order; None without one.
-    """
-
-    columns: Columns
-    form: Form
-    order_kind: OrderKind
-    ids: pl.Series
-    order: pl.DataType | None
-
-
-def stream_log(path: str | Path, columns: DataSettings, work: Path) -> MappedLog:
-    """Return the log in a file as `read_log` does, its events in a file in the folder `work`.
-
-    Args:
-        path: as in `read_log`.
-        columns: as in `read_log`.
-        work: an empty folder, with room for about 40 bytes an event.
-
-    Raises:
-        DataError: as in `read_log`.
+        DataError: as in `as_log`.
         OSError: `work` cannot be written.
     """
     file = File(Path(path))
     try:
-        source = _scatter(file, columns, work)
-        with (work / "parts.bin").open("wb") as items:
-            parts = [_sort_part(folder, source, file, items) for folder in sorted(work.glob("part-*"))]
-        return _gather(parts, source, work)
-    except pl.exceptions.PolarsError as error:  # of writing and reading what was written: a full disk
+        source = _partition(file, settings, work)
+        with (work / "sorted.bin").open("wb") as items:
+            partitions = [_sort_partition(folder, source, file, items) for folder in partition_folders(work)]
+        return _join(partitions, source, work)
+    except pl.exceptions.PolarsError as error:  # a full disk, when temporary files are written or read
         raise OSError(str(error)) from error
 
 
-def _scatter(file: File, settings: DataSettings, work: Path) -> Source:
-    """Write the rows to their parts."""
-    assert file.path is not None
+class _Source(NamedTuple):
+    """Facts about a whole file, from its first pass."""
+
+    columns: Columns  # with the order kind resolved
+    ids: pl.Series  # all items, in order of appearance
+    order: pl.DataType | None  # type of the order column
+
+
+class _Partition(NamedTuple):
+    """The V users of one partition."""
+
+    users: pl.Series  # (V,) text
+    first_rows: NDArray[np.int64]  # (V,) row number of each user's first appearance in the file
+    lengths: NDArray[np.int64]  # (V,) number of events of each user
+    ties: int
+
+
+def _partition(file: File, settings: DataSettings, work: Path) -> _Source:
+    """Write the rows of the file to partitions by user."""
     ids, order, rows = pl.Series("item", [], dtype=pl.String), OrderReader(), 0
     for number, block in enumerate(read_blocks(file.path, BLOCK_ROWS)):
-        frame, columns, form, placed, kind = formed(block.frame, settings, block.file)
-        ids, codes = _numbered(ids, read_ids(frame[columns.item], placed))
-        user = read_ids(frame[columns.user], placed).alias("user")
-        table = pl.DataFrame({"user": user, "item": codes, "row": np.arange(rows, rows + len(user))})
+        frame, columns = long_form(block.frame, settings, block.file)
+        ids, items = _number(ids, read_ids(frame[columns.item], block.file, ADVICE))
+        user = read_ids(frame[columns.user], block.file, ADVICE).alias("user")
+        events = pl.DataFrame({"user": user, "item": items, "row": np.arange(rows, rows + len(user))})
         if columns.order is not None:
-            table = table.with_columns(order.take(frame[columns.order], placed).alias("order"))
-        _write_parts(table, work, number)
+            events = events.with_columns(order.read(frame[columns.order], block.file).alias("order"))
+        write_partitions(events, "user", work, number)
         rows += len(user)
-    if rows == 0:
-        raise DataError(f"{file}: holds no rows. Give a file with one row an event")
-    return Source(columns, form, order.resolve(kind), ids, order.dtype)
+    check_rows(rows, file, "event")
+    return _Source(replace(columns, order_kind=order.resolve(columns.order_kind)), ids, order.dtype)
 
 
-def _numbered(ids: pl.Series, items: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """Return the ids with those of the items that are new after them, and the number of each item among them."""
-    codes = items.cast(pl.Enum(ids), strict=False)
-    if codes.null_count():
-        ids = pl.concat([ids, items.filter(codes.is_null()).unique(maintain_order=True).alias("item")])
-        codes = items.cast(pl.Enum(ids))
-    return ids, codes.to_physical().cast(pl.Int32)
+def _number(ids: pl.Series, items: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """Return the ids with new items appended, and the number of each item among them."""
+    numbers = items.cast(pl.Enum(ids), strict=False)
+    if numbers.null_count():
+        ids = pl.concat([ids, items.filter(numbers.is_null()).unique(maintain_order=True).alias("item")])
+        numbers = items.cast(pl.Enum(ids))
+    return ids, numbers.to_physical().cast(pl.Int32)
 
 
-def _write_parts(table: pl.DataFrame, work: Path, number: int) -> None:
-    """Write the rows of one block, each to the part of its user."""
-    parted = table.with_columns(part=table["user"].hash(0) % PARTS)
-    for (part,), rows in parted.partition_by("part", as_dict=True, include_key=False).items():
-        folder = work / f"part-{part:03}"
-        folder.mkdir(exist_ok=True)
-        rows.write_ipc(folder / f"{number:06}.arrow", compression="lz4")
-
-
-def _sort_part(folder: Path, source: Source, file: File, items: IO[bytes]) -> Part:
-    """Write the item numbers of a part, user after user and each oldest first, and remove the part."""
-    table = pl.concat([_read_rows(path, source) for path in sorted(folder.iterdir())])
+def _sort_partition(folder: Path, source: _Source, file: File, items: IO[bytes]) -> _Partition:
+    """Write the item numbers of a partition, user after user with oldest first, and remove its folder."""
+    events = pl.concat([_read_events(path, source) for path in sorted(folder.iterdir())])
     shutil.rmtree(folder)
-    users = table["user"].unique(maintain_order=True)
-    table = table.with_columns(user=table["user"].cast(pl.Enum(users)).to_physical().cast(pl.UInt32))
-    firsts = table["row"].gather(table["user"].arg_unique().sort())
+    users = events["user"].unique(maintain_order=True)
+    events = events.with_columns(user=events["user"].cast(pl.Enum(users)).to_physical().cast(pl.UInt32))
+    first_rows = events["row"].gather(events["user"].arg_unique().sort())
     keys = ["user"] if source.order is None else ["user", "order"]
-    ordered = table.drop("row").sort(keys, maintain_order=True)
-    ties = 0 if source.order is None else count_ties(ordered, users, source.order_kind, source.columns, file)
-    items.write(ordered["item"].to_numpy().tobytes())
-    lengths = np.bincount(ordered["user"].to_numpy(), minlength=len(users))
-    return Part(users, firsts.to_numpy(), lengths, ties)
+    events = events.drop("row").sort(keys, maintain_order=True)
+    ties = count_ties(events, users, source.columns, file)
+    items.write(events["item"].to_numpy().tobytes())
+    lengths = np.bincount(events["user"].to_numpy(), minlength=len(users))
+    return _Partition(users, first_rows.to_numpy(), lengths, ties)
 
 
-def _read_rows(path: Path, source: Source) -> pl.DataFrame:
-    rows = pl.read_ipc(path)
-    return rows if source.order is None else rows.with_columns(rows["order"].cast(source.order))
+def _read_events(path: Path, source: _Source) -> pl.DataFrame:
+    events = pl.read_ipc(path)
+    return events if source.order is None else events.with_columns(events["order"].cast(source.order))
 
 
-def _gather(parts: list[Part], source: Source, work: Path) -> MappedLog:
-    """Put the users of all parts in the order in which they appear, and number the items by their ids."""
-    order = np.argsort(np.concatenate([part.firsts for part in parts]))
-    lengths = np.concatenate([part.lengths for part in parts])
+def _join(partitions: list[_Partition], source: _Source, work: Path) -> MappedLog:
+    """Put all users in order of first appearance, and number the items in order of their ids."""
+    order = np.argsort(np.concatenate([partition.first_rows for partition in partitions]))
+    lengths = np.concatenate([partition.lengths for partition in partitions])
     starts = (np.cumsum(lengths) - lengths)[order]
     lengths = lengths[order]
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    offsets = offsets_of(lengths)
     ids = source.ids.sort()
     numbers = source.ids.cast(pl.Enum(ids)).to_physical().cast(pl.Int32).to_numpy()
-    scattered = map_items(work / "parts.bin")
+    partitioned = map_items(work / "sorted.bin")
     with (work / "items.bin").open("wb") as file:
         for block in user_blocks(offsets, BLOCK_EVENTS):
             shifts = starts[block] - (offsets[block] - offsets[block.start])
             places = np.repeat(shifts, lengths[block])
             places += np.arange(len(places))
-            file.write(numbers[scattered[places]].tobytes())
-    users = pl.concat([part.users for part in parts]).gather(pl.Series(order, dtype=pl.UInt32)).alias("user")
-    ties = sum(part.ties for part in parts)
-    columns = source.columns
-    items = map_items(work / "items.bin")
-    return MappedLog(users, ids, items, offsets, columns.user, columns.item, source.form, ties)
+            file.write(numbers[partitioned[places]].tobytes())
+    users = pl.concat([partition.users for partition in partitions]).gather(pl.Series(order, dtype=pl.UInt32))
+    ties = sum(partition.ties for partition in partitions)
+    columns, items = source.columns, map_items(work / "items.bin")
+    return MappedLog(users.alias("user"), ids, items, offsets, columns.user, columns.item, columns.form, ties)
+
+
+def count_items(log: MappedLog, users: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return (L,) the number of events of each item, among the users that the (U,) mask selects."""
+    counts = np.zeros(len(log.ids), dtype=np.int64)
+    for items in _select_blocks(log, users):
+        counts += np.bincount(items, minlength=len(counts))
+    return counts
+
+
+def keep_users(log: MappedLog, users: NDArray[np.bool_], numbers: NDArray[np.int32], path: Path) -> Arrays:
+    """Write the events of some users with new item numbers; return `items`, mapped, and `offsets`.
+
+    Args:
+        log: U users, L items.
+        users: (U,) mask of the users to write.
+        numbers: (L,) the new number of each item.
+        path: file to write.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with path.open("wb") as file:
+        for items in _select_blocks(log, users):
+            file.write(numbers[items].tobytes())
+    return {"items": map_items(path), "offsets": offsets_of(log.lengths[users])}
+
+
+def _select_blocks(log: MappedLog, users: NDArray[np.bool_]) -> Iterator[NDArray[np.int32]]:
+    """Yield the item numbers of the users that the (U,) mask selects, in blocks of about BLOCK_EVENTS events."""
+    for block in user_blocks(log.offsets, BLOCK_EVENTS):
+        offsets = log.offsets[block.start : block.stop + 1]
+        yield log.items[offsets[0] : offsets[-1]][np.repeat(users[block], np.diff(offsets))]
+
+
+def map_items(path: Path) -> NDArray[np.int32]:
+    """Return the int32 item numbers of a file, mapped."""
+    return map_file(path, np.dtype(np.int32))
+
+
+def as_sequences(arrays: Arrays, num_items: int) -> Sequences:
+    """Return the `items` (int32) and `offsets` of `keep_users` as sequences."""
+    return Sequences(torch.from_numpy(arrays["items"]), torch.from_numpy(arrays["offsets"]), num_items)

@@ -1,7 +1,4 @@
-"""N-grams of words and characters as sparse features: TF-IDF, or hashed.
-
-In how many texts each n-gram stands, of more n-grams than memory holds: the counts of blocks are merged on disk.
-"""
+"""N-grams of words and characters as sparse features: TF-IDF, or hashed."""
 
 from __future__ import annotations
 
@@ -18,24 +15,27 @@ from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfTransformer, TfidfVectorizer
 
 from hyperfocal.config.classify import FeatureSettings
+from hyperfocal.data.partitions import PARTITIONS, partition_folders, write_partitions
 from hyperfocal.data.stored_texts import StoredTexts, Texts, text_blocks
 from hyperfocal.errors import DataError
 
 SHORTEST_CHARS = 3
-Vectorizer = TfidfVectorizer | HashingVectorizer
+PENDING = 2_000_000  # n-grams whose counts are in memory before they are written
+MERGED = 2_000_000  # about as many counts are merged at once
+SCHEMA = {"term": pl.String, "documents": pl.Int64, "times": pl.Int64}
 
 
 @dataclass(frozen=True, eq=False)
 class Ngrams:
-    """Fitted n-gram features: for each analyser ("words", "chars") its n-grams and their weights.
+    """Fitted n-gram features: the n-grams of each analyzer ("words", "chars") and their weights.
 
-    The value of an n-gram t in a document is (1 + ln tf) * idf(t), idf(t) = ln((1 + n) / (1 + df)) + 1; the values
-    of an analyser have length 1 in each document, and with two analysers the whole has.
+    The value of an n-gram t in a document is (1 + ln tf) * idf(t), with idf(t) = ln((1 + n) / (1 + df)) + 1. The
+    values of an analyzer are scaled to length 1 per document; with two analyzers, so is the whole.
 
     Attributes:
-        settings: how texts are cut.
-        terms: analyser -> its n-grams, in the order of their columns; empty lists where they are hashed.
-        weights: analyser -> (V,) idf.
+        settings: n-gram lengths and limits.
+        terms: analyzer -> its n-grams, in the order of their columns; empty lists if they are hashed.
+        weights: analyzer -> (V,) idf.
     """
 
     settings: FeatureSettings
@@ -47,35 +47,34 @@ class Ngrams:
         """Count the n-grams of the training texts.
 
         Args:
-            texts: in memory, or stored ones, which are read block by block. The n-grams and weights are the same but
-                for one thing: of n-grams that are equally frequent, where not all of these fit into max_features,
-                those kept may be others.
-            settings: how they are cut.
-            work: an empty folder for the counts of stored texts, see `TermCounts`.
+            texts: in memory, or stored ones, which are read block by block. N-grams and weights are the same with one
+                exception: if n-grams of equal frequency do not all fit into `max_features`, others may be chosen.
+            settings: n-gram lengths and limits.
+            work: empty folder for the counts of stored texts, see `TermCounts`.
 
         Raises:
-            DataError: no n-gram stands in `min_documents` texts.
+            DataError: no n-gram is in `min_documents` texts.
         """
         terms: dict[str, list[str]] = {}
         weights: dict[str, NDArray[np.float32]] = {}
-        for name in _analysers(settings):
+        for name in _analyzers(settings):
             try:
                 terms[name], weights[name] = _count(name, texts, settings, work)
             except (ValueError, StopIteration) as error:  # an empty vocabulary; no text to hash
                 raise DataError(
-                    f"texts: no n-gram of {name} stands in {settings.min_documents} of {len(texts):,} documents "
+                    f"texts: no n-gram of {name} is in {settings.min_documents} of {len(texts):,} documents "
                     f"({error}). Give more text, or a smaller features.min_documents"
                 ) from None
         return cls(settings, terms, weights)
 
-    def refuse_damaged(self) -> None:
-        """Raise DataError if terms and weights are not those of the settings."""
-        if not self.terms.keys() == self.weights.keys() == {*_analysers(self.settings)}:
-            raise DataError(f"its n-grams are of {', '.join(self.terms) or 'nothing'}, which is not what settings say")
+    def check(self) -> None:
+        """Raise DataError if terms and weights do not match the settings."""
+        if not self.terms.keys() == self.weights.keys() == {*_analyzers(self.settings)}:
+            raise DataError(f"its n-grams are of {', '.join(self.terms) or 'nothing'}, which contradicts its settings")
         for name, terms in self.terms.items():
             size = self.settings.max_features if self.settings.hashed else len(terms)
             if len(set(terms)) < len(terms) or self.weights[name].shape != (size,):
-                raise DataError(f"its n-grams of {name} and their weights do not belong together")
+                raise DataError(f"its n-grams of {name} do not match their weights")
 
     @property
     def num_columns(self) -> int:
@@ -84,58 +83,74 @@ class Ngrams:
 
     def transform(self, texts: pl.Series) -> csr_matrix[np.float32]:
         """Return the (N, V) float32 values of texts."""
-        if texts.is_empty():  # which scikit-learn refuses
+        if texts.is_empty():  # scikit-learn refuses them
             return csr_matrix(np.zeros((0, self.num_columns), dtype=np.float32))
-        parts = [self._part(name, texts.to_list()) for name in self.terms]
-        scaled = [part * np.float32(len(parts) ** -0.5) for part in parts] if len(parts) > 1 else parts
-        return csr_matrix(hstack(scaled, format="csr", dtype=np.float32))
+        matrices = [self._transform(name, texts.to_list()) for name in self.terms]
+        if len(matrices) > 1:
+            matrices = [matrix * np.float32(len(matrices) ** -0.5) for matrix in matrices]
+        return csr_matrix(hstack(matrices, format="csr", dtype=np.float32))
 
-    def _part(self, name: str, texts: list[str]) -> Any:
-        vectorizer = self._vectorizers[name]
-        if self.settings.hashed:
-            counts = vectorizer.transform(texts)
-            transformer = TfidfTransformer(sublinear_tf=True)
-            transformer.idf_ = self.weights[name]
-            return transformer.transform(counts)
-        return vectorizer.transform(texts)
+    def _transform(self, name: str, texts: list[str]) -> Any:
+        values = self._vectorizers[name].transform(texts)
+        if not self.settings.hashed:
+            return values
+        transformer = TfidfTransformer(sublinear_tf=True)
+        transformer.idf_ = self.weights[name]
+        return transformer.transform(values)
 
     @cached_property
     def _vectorizers(self) -> dict[str, Any]:
-        """Return what cuts texts, made once: for a text alone that is most of the time."""
-        found = {name: _vectorizer(name, self.settings, terms) for name, terms in self.terms.items()}
-        for name, vectorizer in found.items():
+        """Return the vectorizers; for a single text, making them takes most of the time."""
+        vectorizers = {name: _vectorizer(name, self.settings, terms) for name, terms in self.terms.items()}
+        for name, vectorizer in vectorizers.items():
             if not self.settings.hashed:
                 vectorizer.idf_ = self.weights[name]
-        return found
+        return vectorizers
 
 
-def _analysers(settings: FeatureSettings) -> list[str]:
+def _analyzers(settings: FeatureSettings) -> list[str]:
     chosen = {"words": settings.word_ngrams >= 1, "chars": settings.char_ngrams >= SHORTEST_CHARS}
     return [name for name, used in chosen.items() if used]
+
+
+def _vectorizer(name: str, settings: FeatureSettings, terms: list[str] | None = None) -> Any:
+    options = _options(name, settings)
+    if settings.hashed:
+        return HashingVectorizer(n_features=settings.max_features, alternate_sign=False, norm=None, **options)
+    if terms is not None:
+        return TfidfVectorizer(vocabulary=terms, sublinear_tf=True, dtype=np.float32, **options)
+    limits = {"min_df": settings.min_documents, "max_features": settings.max_features}
+    return TfidfVectorizer(sublinear_tf=True, dtype=np.float32, **limits, **options)
+
+
+def _options(name: str, settings: FeatureSettings) -> dict[str, Any]:
+    if name == "chars":
+        return {"analyzer": "char_wb", "ngram_range": (SHORTEST_CHARS, settings.char_ngrams)}
+    return {"analyzer": "word", "ngram_range": (1, settings.word_ngrams)}
 
 
 def _count(
     name: str, texts: Texts, settings: FeatureSettings, work: Path | None
 ) -> tuple[list[str], NDArray[np.float32]]:
-    """Return the n-grams of an analyser, and their weights."""
+    """Return the n-grams of an analyzer, and their weights."""
     if settings.hashed:
-        return [], _weigh_hashed(name, texts, settings)
+        return [], _count_hashed(name, texts, settings)
     if isinstance(texts, StoredTexts):
         assert work is not None, "stored texts need a folder for their counts"
         return _count_stored(name, texts, settings, work)
     vectorizer = _vectorizer(name, settings)
-    found = vectorizer.fit(texts.to_list()).vocabulary_
-    return sorted(found, key=found.__getitem__), vectorizer.idf_.astype(np.float32)
+    columns = vectorizer.fit(texts.to_list()).vocabulary_
+    return sorted(columns, key=columns.__getitem__), vectorizer.idf_.astype(np.float32)
 
 
-def _weigh_hashed(name: str, texts: Texts, settings: FeatureSettings) -> NDArray[np.float32]:
+def _count_hashed(name: str, texts: Texts, settings: FeatureSettings) -> NDArray[np.float32]:
     vectorizer = _vectorizer(name, settings)
     documents = np.zeros(settings.max_features, dtype=np.int64)
     for block in text_blocks(texts):
         documents += np.bincount(vectorizer.transform(block.to_list()).indices, minlength=len(documents))
     if not documents.any():
         raise ValueError("there is no n-gram at all")
-    return _weights(documents, len(texts), np.float64)
+    return _idf(documents, len(texts), np.float64)
 
 
 def _count_stored(
@@ -145,56 +160,34 @@ def _count_stored(
     folder.mkdir()
     counts = TermCounts(folder)
     for block in texts.blocks():
-        vectorizer = CountVectorizer(**_cut(name, settings))
+        vectorizer = CountVectorizer(**_options(name, settings))
         try:
             matrix = vectorizer.fit_transform(block.to_list())
         except ValueError as error:
             if "empty vocabulary" not in str(error):
                 raise
-            continue  # there is none in this block
+            continue  # this block has no n-gram
         documents = np.bincount(matrix.indices, minlength=matrix.shape[1])
         counts.add(vectorizer.get_feature_names_out().tolist(), documents, np.asarray(matrix.sum(axis=0)).ravel())
-    found = counts.frequent(settings.min_documents, settings.max_features)
-    if found.is_empty():
+    frequent = counts.frequent(settings.min_documents, settings.max_features)
+    if frequent.is_empty():
         raise ValueError("no terms remain")
-    return found["term"].to_list(), _weights(found["documents"].to_numpy(), len(texts), np.float32)
+    return frequent["term"].to_list(), _idf(frequent["documents"].to_numpy(), len(texts), np.float32)
 
 
-def _weights(documents: NDArray[Any], total: int, dtype: Any) -> NDArray[np.float32]:
-    """Return idf(t) of the number of documents that each n-gram stands in, in scikit-learn's order of operations."""
-    weights = np.full(len(documents), total + 1, dtype=dtype) / (documents.astype(dtype) + 1)
-    found: NDArray[np.float32] = (np.log(weights) + 1).astype(np.float32)
-    return found
-
-
-def _cut(name: str, settings: FeatureSettings) -> dict[str, Any]:
-    if name == "chars":
-        return {"analyzer": "char_wb", "ngram_range": (SHORTEST_CHARS, settings.char_ngrams)}
-    return {"analyzer": "word", "ngram_range": (1, settings.word_ngrams)}
-
-
-def _vectorizer(name: str, settings: FeatureSettings, terms: list[str] | None = None) -> Any:
-    cut = _cut(name, settings)
-    if settings.hashed:
-        return HashingVectorizer(n_features=settings.max_features, alternate_sign=False, norm=None, **cut)
-    if terms is not None:
-        return TfidfVectorizer(vocabulary=terms, sublinear_tf=True, dtype=np.float32, **cut)
-    limits = {"min_df": settings.min_documents, "max_features": settings.max_features}
-    return TfidfVectorizer(sublinear_tf=True, dtype=np.float32, **limits, **cut)
-
-
-PENDING = 2_000_000  # n-grams whose counts wait in memory
-PARTS = 64  # files of each block of counts that goes to disk, by the hash of the n-gram
-SCHEMA = {"term": pl.String, "documents": pl.Int64, "times": pl.Int64}
-MERGED = 2_000_000  # about so many counts are merged at once: all of some n-grams
+def _idf(documents: NDArray[Any], total: int, dtype: Any) -> NDArray[np.float32]:
+    """Return idf(t) for the number of documents with each n-gram, in scikit-learn's order of operations."""
+    ratios = np.full(len(documents), total + 1, dtype=dtype) / (documents.astype(dtype) + 1)
+    weights: NDArray[np.float32] = (np.log(ratios) + 1).astype(np.float32)
+    return weights
 
 
 class TermCounts:
-    """The counts of n-grams, block after block.
+    """Counts of more n-grams than memory holds, added block by block and merged on disk.
 
     Args:
-        work: an empty folder, with room for the counts: about 20 bytes for each distinct n-gram of a block. `add` and
-            `frequent` raise OSError where it cannot be written.
+        work: empty folder, with room for about 20 bytes per distinct n-gram of each block. `add` and `frequent` raise
+            OSError if it cannot be written.
     """
 
     def __init__(self, work: Path) -> None:
@@ -202,53 +195,46 @@ class TermCounts:
         self._pending: list[pl.DataFrame] = []
 
     def add(self, terms: list[str], documents: NDArray[Any], times: NDArray[Any]) -> None:
-        """Add a block: its distinct n-grams, in how many of its texts each stands, and how often."""
+        """Add a block: its distinct n-grams, the number of its texts with each, and their frequencies."""
         self._pending.append(pl.DataFrame({"term": terms, "documents": documents, "times": times}, SCHEMA))
         if sum(map(len, self._pending)) > PENDING:
             self._write()
 
     def frequent(self, min_documents: int, limit: int) -> pl.DataFrame:
-        """Return the n-grams in at least `min_documents` texts, the `limit` most frequent of them.
+        """Return the `limit` most frequent n-grams that are in at least `min_documents` texts.
 
-        Of those that are equally frequent, the first by name are kept.
+        Among equally frequent ones, the first by name are chosen.
 
         Returns:
-            columns term, documents and times, in the order of the names.
+            columns term, documents and times, sorted by term.
         """
-        kept = pl.DataFrame(schema=SCHEMA)
-        for part in self._parts():
-            enough = part.filter(pl.col("documents") >= min_documents)
-            kept = pl.concat([kept, enough]).sort(["times", "term"], descending=[True, False]).head(limit)
-        return kept.sort("term")
+        best = pl.DataFrame(schema=SCHEMA)
+        for counts in self._merged():
+            enough = counts.filter(pl.col("documents") >= min_documents)
+            best = pl.concat([best, enough]).sort(["times", "term"], descending=[True, False]).head(limit)
+        return best.sort("term")
 
-    def _parts(self) -> Iterator[pl.DataFrame]:
-        """Yield the counts of all blocks, in parts of which none has an n-gram of another."""
+    def _merged(self) -> Iterator[pl.DataFrame]:
+        """Yield the counts of all blocks, some n-grams at a time."""
         if not self._files:
-            yield _summed(self._pending)
+            yield _sum(self._pending)
             return
         self._write()
-        shares = -(-self._rows // (PARTS * MERGED))  # of a part, of which each is read anew
-        for folder in sorted(self._work.glob("part-*")):
-            for share in range(shares):
-                own = pl.col("term").hash(0) // PARTS % shares == share
-                yield _summed([pl.read_ipc(path).filter(own) for path in folder.iterdir()])
+        slices = -(-self._rows // (PARTITIONS * MERGED))  # per partition, which is read once for each
+        for folder in partition_folders(self._work):
+            for number in range(slices):
+                selected = pl.col("term").hash(0) // PARTITIONS % slices == number
+                yield _sum([pl.read_ipc(path).filter(selected) for path in folder.iterdir()])
 
     def _write(self) -> None:
-        """Write what waits, each n-gram to its part."""
-        counts = _summed(self._pending)
+        """Write the pending counts to partitions by n-gram."""
+        counts = _sum(self._pending)
         self._pending.clear()
-        parted = counts.with_columns(part=counts["term"].hash(0) % PARTS)
-        for (part,), rows in parted.partition_by("part", as_dict=True, include_key=False).items():
-            folder = self._work / f"part-{part:03}"
-            folder.mkdir(exist_ok=True)
-            try:
-                rows.write_ipc(folder / f"{self._files:06}.arrow", compression="lz4")
-            except pl.exceptions.PolarsError as error:  # a full disk
-                raise OSError(str(error)) from error
+        write_partitions(counts, "term", self._work, self._files)
         self._files += 1
         self._rows += len(counts)
 
 
-def _summed(counts: list[pl.DataFrame]) -> pl.DataFrame:
+def _sum(counts: list[pl.DataFrame]) -> pl.DataFrame:
     both = pl.concat([pl.DataFrame(schema=SCHEMA), *counts])
     return both.group_by("term").agg(pl.col("documents").sum(), pl.col("times").sum())

@@ -1,10 +1,8 @@
-"""From a file of documents of any size to documents whose texts stay on disk.
+"""Documents larger than memory: texts in a memory-mapped file; ids, labels and groups in memory.
 
-    1  The file is read in blocks for its columns, and for what parts the labels of a text field.
-    2  It is read again: the texts' bytes go to a file; ids, labels and groups are kept.
-
-What comes out is what `read_documents` gives, errors included. In memory are a block, and of each document its id, the
-numbers of its labels and three numbers of its text.
+`stream_documents` reads a file twice, block by block: first for its columns and the separator of labels, then for the
+documents, whose texts it writes to a file. Documents and errors are those of `as_documents`. Memory holds a block, and
+for each document its id, the numbers of its labels and three numbers about its text.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ from typing import IO, Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from hyperfocal.config.classify import TextDataSettings
 from hyperfocal.data.blocks import Block, read_blocks
@@ -25,45 +22,42 @@ from hyperfocal.data.documents import (
     TEXT_READERS,
     Documents,
     TextColumns,
+    check_distinct,
+    check_labels,
+    check_line_labels,
     documents_of,
     find_text_columns,
-    refuse_empty,
-    refuse_twice,
-    refuse_without_label_words,
-    refuse_without_labels,
 )
-from hyperfocal.data.files import File
-from hyperfocal.data.label_columns import SEPARATORS, find_separator_in
+from hyperfocal.data.files import File, check_rows
+from hyperfocal.data.label_columns import SEPARATORS, find_column_separator
 from hyperfocal.data.stored_texts import StoredTexts
 from hyperfocal.errors import DataError
-from hyperfocal.storage.cache import map_file, pack, unpack
+from hyperfocal.storage.cache import Arrays, map_file, pack, unpack
 
-Arrays = dict[str, NDArray[Any]]
 BLOCK_ROWS = 50_000  # documents of the file in memory at once
 
 
 def stream_documents(path: str | Path, settings: TextDataSettings, work: Path) -> Arrays:
-    """Return what `stored_documents` reads of the documents in a file, their texts in a file in the folder `work`.
+    """Return the arrays that `stored_documents` reads, with the texts of a file in the folder `work`.
 
     Args:
-        path: as in `read_documents`.
-        settings: names of the columns, and what parts labels; "" finds them.
-        work: an empty folder, with room for the texts.
+        path, settings: as in `as_documents`.
+        work: empty folder, with room for the texts.
 
     Raises:
-        DataError: as in `read_documents`, labels needed.
+        DataError: as in `as_documents` with `need_labels`.
         OSError: `work` cannot be written.
     """
     file = File(Path(path))
     columns, separator = _survey(file, settings)
     with (work / "texts.bin").open("wb") as texts:
         blocks = [_store(block, columns, separator, texts) for block in _blocks(file)]
-    names = pl.concat([each["labels"].explode().unique().cast(pl.String) for each in blocks]).drop_nulls().unique()
-    kind = pl.List(pl.Enum(names.sort()))
-    rows = pl.concat([each.with_columns(each["labels"].cast(kind)) for each in blocks])
-    refuse_without_labels(rows["labels"], columns, file)
+    names = pl.concat([rows["labels"].explode().unique().cast(pl.String) for rows in blocks]).drop_nulls().unique()
+    dtype = pl.List(pl.Enum(names.sort()))
+    rows = pl.concat([rows.with_columns(rows["labels"].cast(dtype)) for rows in blocks])
+    check_labels(rows["labels"], columns, file)
     if columns.id:
-        refuse_twice(rows["id"], file)
+        check_distinct(rows["id"], file)
     facts = pl.DataFrame({"id_column": [columns.id or "id"], "numbered": [not columns.id]})
     return {
         "texts": map_file(work / "texts.bin", np.dtype(np.uint8)),
@@ -75,7 +69,7 @@ def stream_documents(path: str | Path, settings: TextDataSettings, work: Path) -
 
 
 def stored_documents(arrays: Arrays) -> Documents:
-    """Return the documents of `stream_documents`; their texts stay in the file that `texts` maps."""
+    """Return the documents of `stream_documents`; their texts stay in the mapped file."""
     rows, facts = unpack(arrays["rows"]), unpack(arrays["facts"])
     lengths = arrays["lengths"].astype(np.int64)
     raw: Any = arrays["texts"]
@@ -85,38 +79,37 @@ def stored_documents(arrays: Arrays) -> Documents:
 
 
 def _blocks(file: File) -> Iterator[Block]:
-    assert file.path is not None
-    return read_blocks(file.path, BLOCK_ROWS, readers=TEXT_READERS, row="a document")
+    return read_blocks(file.path, BLOCK_ROWS, readers=TEXT_READERS, row="document")
 
 
 def _survey(file: File, settings: TextDataSettings) -> tuple[TextColumns, str]:
-    """Return the columns of a file, and what parts labels, both as all of its rows together tell them."""
-    names: dict[str, None] = {}
+    """Return the columns of a file and the separator of its labels, which depend on all rows."""
+    header: dict[str, None] = {}  # ordered
     separators: dict[str, set[str]] = {}
     rows = 0
     for block in _blocks(file):
         rows += block.frame.height
-        names |= dict.fromkeys(block.frame.columns)
+        header |= dict.fromkeys(block.frame.columns)
         for name in block.frame.columns:
             if not settings.separator and (name == settings.labels or name.lower() in KNOWN_LABELS):
-                with suppress(DataError):  # of another column, or told again when it is read
-                    separators.setdefault(name, set()).add(find_separator_in(block.frame[name], block.file))
-    refuse_without_label_words([*names], file)
-    columns = find_text_columns([*names], settings, file, need_labels=True)
-    refuse_empty(rows, file)
-    found = separators.get(columns.labels, ())
-    return columns, settings.separator or next((mark for mark in SEPARATORS if mark in found), " ")
+                with suppress(DataError):  # not the column of labels, or raised again by `_store`
+                    separators.setdefault(name, set()).add(find_column_separator(block.frame[name], block.file))
+    check_line_labels([*header], file)
+    columns = find_text_columns([*header], settings, file, need_labels=True)
+    check_rows(rows, file, "document")
+    used = separators.get(columns.labels, ())
+    return columns, settings.separator or next((mark for mark in SEPARATORS if mark in used), " ")
 
 
 def _store(block: Block, columns: TextColumns, separator: str, texts: IO[bytes]) -> pl.DataFrame:
-    """Write the texts of a block; return a row a document: id, labels, length and hash of its text, and its group."""
+    """Write the texts of a block; return per document its id, labels, length and hash of the text, and group."""
     wanted = (*columns.text, columns.labels, columns.id, columns.group)
     absent = [pl.lit(None, pl.String).alias(name) for name in wanted if name and name not in block.frame.columns]
-    found = documents_of(block.frame.with_columns(absent), columns, separator, block.file)
-    stored = found.texts
+    documents = documents_of(block.frame.with_columns(absent), columns, separator, block.file)
+    stored = documents.texts
     assert isinstance(stored, pl.Series), "a block is in memory"
     texts.write("".join(stored.to_list()).encode())
-    names = pl.Enum(found.labels.explode().drop_nulls().unique())
-    row = {"id": found.ids, "labels": found.labels.cast(pl.List(names)), "length": stored.str.len_bytes()}
-    row |= {"hash": stored.hash(0)} | ({} if found.groups is None else {"group": found.groups})
+    names = pl.Enum(documents.labels.explode().drop_nulls().unique())
+    row = {"id": documents.ids, "labels": documents.labels.cast(pl.List(names)), "length": stored.str.len_bytes()}
+    row |= {"hash": stored.hash(0)} | ({} if documents.groups is None else {"group": documents.groups})
     return pl.DataFrame(row)

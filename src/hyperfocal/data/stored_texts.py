@@ -1,4 +1,4 @@
-"""Texts larger than memory: their bytes stand in one file, and some at a time are read back."""
+"""Texts in memory, or larger than memory: in one file, of which a block at a time is read."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ BLOCK_BYTES = 2**24
 
 @dataclass(frozen=True, eq=False)
 class StoredTexts:
-    """N texts in a file. It has of a polars series what documents need: a length, one text, some of them.
+    """N texts in a file, with the methods of a polars series that `Documents` uses.
 
     Attributes:
-        raw: the bytes of the file's texts, mapped. They are read beside the mapping, so that no page stays in memory.
+        raw: bytes of the file's texts, mapped. Texts are read with file reads, so that no page stays in memory.
         starts: (N,) int64, the place in `raw` of each text's first byte.
-        lengths: (N,) int64, the bytes of each.
+        lengths: (N,) int64, in bytes.
         hashes: (N,) uint64, equal for equal texts.
     """
 
@@ -48,7 +48,7 @@ class StoredTexts:
         return StoredTexts(self.raw, self.starts[at], self.lengths[at], self.hashes[at])
 
     def blocks(self) -> Iterator[pl.Series]:
-        """Yield the texts, at most BLOCK_TEXTS at a time, and no more after BLOCK_BYTES."""
+        """Yield the texts in blocks of at most BLOCK_TEXTS, each of which ends after BLOCK_BYTES."""
         ends = np.cumsum(self.lengths)
         start = 0
         while start < len(self):
@@ -59,11 +59,11 @@ class StoredTexts:
 
     @cached_property
     def checksum(self) -> str:
-        """Return `hash_texts` of the texts: one pass over all of them."""
-        return checksum_of_blocks(self.blocks())
+        """Return `hash_texts` of the texts, computed once."""
+        return _hash_blocks(self.blocks())
 
     def _read(self, rows: slice) -> list[str]:
-        if not self.lengths[rows].any():  # of a file without any text nothing is mapped
+        if not self.lengths[rows].any():  # a file without any text is not mapped
             return [""] * len(self.lengths[rows])
         assert self.raw.filename is not None
         places = zip(self.lengths[rows].tolist(), (self.starts[rows] + self.raw.offset).tolist(), strict=True)
@@ -76,11 +76,10 @@ Texts = pl.Series | StoredTexts
 
 def hash_texts(texts: Texts) -> str:
     """Return a checksum of texts and their order."""
-    return texts.checksum if isinstance(texts, StoredTexts) else checksum_of_blocks([texts])
+    return texts.checksum if isinstance(texts, StoredTexts) else _hash_blocks([texts])
 
 
-def checksum_of_blocks(blocks: Iterable[pl.Series]) -> str:
-    """Return the checksum of texts that stand in several series."""
+def _hash_blocks(blocks: Iterable[pl.Series]) -> str:
     digest = hashlib.sha256()
     for block in blocks:
         for text in block.to_list():
@@ -90,12 +89,12 @@ def checksum_of_blocks(blocks: Iterable[pl.Series]) -> str:
 
 
 def text_blocks(texts: Texts) -> Iterator[pl.Series]:
-    """Yield texts in blocks that fit into memory: those that are in memory at once."""
+    """Yield texts in blocks that fit into memory: texts in memory are one block."""
     yield from texts.blocks() if isinstance(texts, StoredTexts) else (texts,)
 
 
 def count_texts(texts: Texts) -> tuple[int, int]:
-    """Return how many texts are not empty, and how many of those are distinct."""
+    """Return how many texts are not empty, and how many of these are distinct."""
     if isinstance(texts, StoredTexts):
         hashes = texts.hashes[texts.lengths > 0]
         return len(hashes), len(np.unique(hashes))

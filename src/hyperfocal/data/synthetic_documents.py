@@ -1,14 +1,12 @@
-"""Made-up documents over a tree of 698 made-up labels, a few frequent, most rare, with the difficulty of real ones.
+"""Synthetic documents over a tree of 698 labels, a few frequent and most rare, about as difficult as real ones.
 
-A document has 1 to 5 labels: one drawn by frequency, then siblings and companions of it, or any other.
+A document has 1 to 5 labels: one drawn by frequency, then siblings and companions of it, or any others.
 
     frequency(l) ~ (rank of l + OFFSET)^-DECAY + FLOOR
 
-Each word of the text is of its background, or of one of the labels: its own, its parent's or a sibling's.
-Labels have few words of their own, most of them in common with other labels. MISSED of the labels after the
-first are in the text but not among the given labels. Each label has a training document.
-
-Words of no language, and sentences of them.
+Each word of a text is background, or belongs to one of its labels, the label's parent or a sibling. A label has few
+words, and shares most of them with other labels. MISSED of the labels after the first are in the text but not in the
+document's labels. Each label has a training document. Words and label names are made of random syllables.
 """
 
 from __future__ import annotations
@@ -25,24 +23,29 @@ from numpy.typing import NDArray
 from hyperfocal.data.files import write_frame
 from hyperfocal.errors import ConfigError
 
-TIERS = (29, 342, 267, 60)  # labels in each tier of the IAB's Content Taxonomy 2.2
+TIERS = (29, 342, 267, 60)  # labels per tier, as in the IAB's Content Taxonomy 2.2
 NUM_LABELS = sum(TIERS)
-FEWEST = 1_000  # documents: below, the training part has none for some label
-HELD_OUT = 0.15  # share of the documents in the valid part, and in the test part
+FEWEST = 1_000  # documents; with fewer, some label would have none in training
+HELD_OUT = 0.15  # share of the documents in valid, and in test
 OFFSET, DECAY, FLOOR = 12.0, 1.8, 1.1e-4  # of the frequencies
-MOST = 5  # labels a document
-LABELS_SHARE = (0.1, 0.25, 0.3, 0.2, 0.15)  # of the documents that ask for 1, 2, ... labels; a repeated one falls away
-SIBLING, COMPANION = 0.45, 0.35  # share of the labels after the first; the rest is drawn by frequency
-COMPANIONS = 2  # labels anywhere that a label is often seen with
-MISSED = 0.08  # share of the labels after the first that the documents lack
-SHORTEST, LONGEST = 20, 80  # words a text
-TOPICAL = (1.5, 4.0)  # share of the words that are of a label, in each document: of the beta distribution
-OWN, PARENT = 0.6, 0.2  # share of a label's words that are its own, its parent's; the rest is a sibling's
-OWN_WORDS = 8  # a label, the first its alone
-SHARED_WORDS = 1_800  # in all, that the labels' other words are drawn from
-BACKGROUND = 6_000  # words, Zipf distributed
-FREQUENT = 80  # of them, of one syllable
-TWO_WORDS = 0.4  # share of the names
+MOST = 5  # labels per document
+LABELS_SHARE = (0.1, 0.25, 0.3, 0.2, 0.15)  # of the documents with 1, 2, ... labels, before repeated ones are removed
+SIBLING, COMPANION = 0.45, 0.35  # shares of the labels after the first; the others are drawn by frequency
+COMPANIONS = 2  # labels anywhere in the tree that often occur with a label
+MISSED = 0.08  # share of the labels after the first that are removed
+SHORTEST, LONGEST = 20, 80  # words per text
+TOPICAL = (1.5, 4.0)  # beta distribution of the share of a document's words that belong to its labels
+OWN, PARENT = 0.6, 0.2  # shares of a label's words that belong to itself and its parent; the others to a sibling
+OWN_WORDS = 8  # words per label, of which only the first is unique to it
+SHARED_WORDS = 1_800  # vocabulary of the labels' other words
+BACKGROUND = 6_000  # vocabulary of the other words, Zipf distributed
+FREQUENT = 80  # most frequent of these, which have one syllable
+TWO_WORDS = 0.4  # share of the label names
+ONSETS = ("b", "br", "f", "fl", "fr", "gl", "l", "m", "n", "pl", "pr", "r", "s", "st", "t", "tr", "v", "vr")
+VOWELS = ("a", "e", "i", "o", "u")
+ENDS = ("", "", "l", "m", "n", "r", "s")
+SYLLABLES = [onset + vowel for onset in ONSETS for vowel in VOWELS]
+SENTENCE = (5, 17)  # words, fewest and most; a shorter text is one sentence
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -50,12 +53,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Documents in three parts, and the tree of their labels.
+    """Documents for training, validation and test, and the tree of their labels.
 
     Attributes:
-        train: id, text, labels (list of ids of the taxonomy, 1 to 5, the main one first).
+        train: id, text, labels (1 to 5 ids of the taxonomy, the main one first).
         valid, test: columns as in `train`.
-        taxonomy: a row a label, parents before children: id, parent (null for a root), name (distinct).
+        taxonomy: one row per label, parents before children: id, parent (null for a root), name (distinct).
     """
 
     train: pl.DataFrame
@@ -66,31 +69,31 @@ class Corpus:
 
 @dataclass(frozen=True, eq=False)
 class _Tree:
-    """K labels, depth first; K stands for what is above the roots."""
+    """K labels, depth first; K is the parent of the roots."""
 
     parents: Ints  # (K,) in [0, K]
     frequencies: Floats  # (K,) sum to 1
 
     def draw(self, shape: tuple[int, ...], rng: Generator) -> Ints:
-        """Return labels drawn by frequency."""
+        """Draw labels by frequency."""
         return rng.choice(NUM_LABELS, shape, p=self.frequencies)
 
     def siblings(self, labels: Ints, rng: Generator, weights: Floats) -> Ints:
-        """Return a label below the same parent for each, itself perhaps, drawn by the weights, (K,) above 0."""
+        """Draw for each label one with the same parent, perhaps itself, by (K,) weights above 0."""
         order = np.argsort(self.parents, kind="stable")
         sums = np.append(0, np.cumsum(weights[order]))
         first, last = (np.searchsorted(self.parents[order], self.parents[labels], side) for side in ("left", "right"))
         drawn = sums[first] + rng.random(len(labels)) * (sums[last] - sums[first])
-        found: Ints = order[np.clip(np.searchsorted(sums, drawn, "right") - 1, first, last - 1)]
-        return found
+        siblings: Ints = order[np.clip(np.searchsorted(sums, drawn, "right") - 1, first, last - 1)]
+        return siblings
 
 
 def make_corpus(documents: int = 6_000, *, seed: int = 0) -> Corpus:
-    """Make documents and their labels' tree; the same arguments give the same frames.
+    """Make documents and the tree of their labels; the same arguments give the same frames.
 
     Args:
-        documents: of the three parts together, from 1,000; 70% are for training, 15% each for valid and test.
-        seed: from 0.
+        documents: number of documents, at least 1,000; 70% are in train, 15% each in valid and test.
+        seed: at least 0.
 
     Raises:
         ConfigError: an argument outside its range.
@@ -105,12 +108,12 @@ def make_corpus(documents: int = 6_000, *, seed: int = 0) -> Corpus:
     texts = _write_texts(tree, labels, unique, rng)
     labels[:, 1:][rng.random((documents, MOST - 1)) < MISSED] = -1
     frame = _documents(texts, labels, rng)
-    train, valid, test = (frame[part].sort("id") for part in _parts(documents, rng))
+    train, valid, test = (frame[rows].sort("id") for rows in _split(documents, rng))
     return Corpus(train, valid, test, _taxonomy(tree, unique, rng))
 
 
 def write_corpus(corpus: Corpus, folder: Path) -> None:
-    """Write train.jsonl, valid.jsonl, test.jsonl and taxonomy.tsv to a folder made if absent; each appears whole.
+    """Write train.jsonl, valid.jsonl, test.jsonl and taxonomy.tsv to a folder, made if absent; each appears whole.
 
     Raises:
         OSError: the folder cannot be made or written.
@@ -142,7 +145,7 @@ def _make_tree(rng: Generator) -> _Tree:
 
 
 def _draw_labels(tree: _Tree, documents: int, rng: Generator) -> Ints:
-    """Return (N, 5) labels, distinct in a row, then -1; each label is the first of one of the first K rows."""
+    """Draw (N, 5) labels, distinct in a row and then -1; each label is the first one in one of the first K rows."""
     companions = tree.draw((NUM_LABELS, COMPANIONS), rng)
     labels = np.full((documents, MOST), -1)
     labels[:, 0] = np.append(np.arange(NUM_LABELS), tree.draw((documents - NUM_LABELS,), rng))
@@ -167,11 +170,11 @@ def _write_texts(tree: _Tree, labels: Ints, unique: list[str], rng: Generator) -
     topical = np.flatnonzero(rng.random(len(document)) < rng.beta(*TOPICAL, len(labels))[document])
     sources = _sources(tree, labels[document[topical]], rng)
     words[topical] = own[sources, draw_zipf(OWN_WORDS, len(topical), rng)]
-    return lay_out([*frequent, *others, *unique], words, lengths, rng)
+    return write_sentences([*frequent, *others, *unique], words, lengths, rng)
 
 
 def _sources(tree: _Tree, labels: Ints, rng: Generator) -> Ints:
-    """Return (T,) the labels whose own words are used, for words of documents with the given (T, 5) labels."""
+    """Draw (T,) labels whose words are used, for T words of documents with the given (T, 5) labels."""
     place = np.floor(rng.random(len(labels)) * (labels >= 0).sum(axis=1)).astype(np.int64)
     label = labels[np.arange(len(labels)), place]
     parent = np.where(tree.parents[label] == NUM_LABELS, label, tree.parents[label])
@@ -179,8 +182,8 @@ def _sources(tree: _Tree, labels: Ints, rng: Generator) -> Ints:
     return np.choose(np.digitize(rng.random(len(label)), (OWN, OWN + PARENT)), [label, parent, sibling])
 
 
-def _parts(documents: int, rng: Generator) -> list[Ints]:
-    """Return the row numbers of train, valid and test; the first K rows, which have a label each, are in train."""
+def _split(documents: int, rng: Generator) -> list[Ints]:
+    """Return the row numbers of train, valid and test; the first K rows, one per label, are in train."""
     held_out = round(documents * HELD_OUT)
     rest = NUM_LABELS + rng.permutation(documents - NUM_LABELS)
     return [np.append(np.arange(NUM_LABELS), rest[2 * held_out :]), rest[:held_out], rest[held_out : 2 * held_out]]
@@ -200,44 +203,37 @@ def _taxonomy(tree: _Tree, unique: list[str], rng: Generator) -> pl.DataFrame:
     return pl.DataFrame({"id": [str(number + 1) for number in range(NUM_LABELS)], "parent": parents, "name": names})
 
 
-ONSETS = ("b", "br", "f", "fl", "fr", "gl", "l", "m", "n", "pl", "pr", "r", "s", "st", "t", "tr", "v", "vr")
-VOWELS = ("a", "e", "i", "o", "u")
-ENDS = ("", "", "l", "m", "n", "r", "s")
-SYLLABLES = [onset + vowel for onset in ONSETS for vowel in VOWELS]
-SENTENCE = (5, 17)  # words, fewest and most; a text of fewer is one sentence
-
-
 def make_words(count: int, syllables: int, rng: Generator) -> list[str]:
-    """Return distinct words of so many syllables, in small letters; those of another number are others.
+    """Make distinct lower-case words with the given number of syllables.
 
-    Of one syllable there are 540, of two some 48,000.
+    Words with different numbers of syllables differ. There are 540 with one syllable, and about 48,000 with two.
 
     >>> len(set(make_words(100, 2, np.random.default_rng(0))))
     100
     """
     words: dict[str, None] = {}  # ordered
     while len(words) < count:
-        parts = rng.integers(len(SYLLABLES), size=(count, syllables)).tolist()
+        rows = rng.integers(len(SYLLABLES), size=(count, syllables)).tolist()
         ends = rng.integers(len(ENDS), size=count).tolist()
-        for row, end in zip(parts, ends, strict=True):
-            words["".join(SYLLABLES[part] for part in row) + ENDS[end]] = None
+        for row, end in zip(rows, ends, strict=True):
+            words["".join(SYLLABLES[syllable] for syllable in row) + ENDS[end]] = None
     return list(words)[:count]
 
 
-def draw_zipf(count: int, draws: int, rng: Generator) -> NDArray[np.int64]:
-    """Return (draws,) numbers in [0, count), n with a probability in proportion to 1 / (n + 1)."""
+def draw_zipf(count: int, draws: int, rng: Generator) -> Ints:
+    """Draw (draws,) numbers in [0, count), n with probability proportional to 1 / (n + 1)."""
     weights = 1 / np.arange(1, count + 1)
     return rng.choice(count, draws, p=weights / weights.sum())
 
 
-def lay_out(vocabulary: list[str], words: NDArray[np.int64], lengths: NDArray[np.int64], rng: Generator) -> list[str]:
-    """Return texts in sentences, each begun with a capital and ended with a full stop.
+def write_sentences(vocabulary: list[str], words: Ints, lengths: Ints, rng: Generator) -> list[str]:
+    """Return texts of sentences, each with a capital at its beginning and a period at its end.
 
     Args:
         vocabulary: V words.
         words: (T,) numbers in [0, V), text after text.
-        lengths: (N,) words of each text, 1 or more; they sum to T.
-        rng: where sentences end.
+        lengths: (N,) number of words of each text, 1 or more; they sum to T.
+        rng: draws the ends of sentences.
     """
     stops = np.cumsum(lengths)
     place = np.arange(len(words)) - np.repeat(stops - lengths, lengths)  # in its text

@@ -1,13 +1,13 @@
-"""Made-up data in the format of a programming challenge, with planted truth.
+"""Synthetic logs in the format of a programming challenge, with known truth.
 
 A user solves 13 challenges, none twice. With probability p_series the next one is the next unsolved challenge
-of the current series. Otherwise, and at a series' end, the user jumps to challenge c with
+of the current series. Otherwise, and at the end of a series, the user jumps to challenge c with probability
 
     P(c) ~ popularity(c) * (FLOOR + exp(-(difficulty(c) - skill)^2 / (2 SPREAD^2))),   c unsolved
     popularity(c) ~ noise(c) * exp(-DROP * place of c in its series) / rank of the series
     skill         = skill at the start + GAIN * challenges solved
 
-New challenges come out late, as the last of their series: only the users of the test part meet them.
+New challenges appear late, as the last of their series: only test users can solve them.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from numpy.typing import NDArray
 
 from hyperfocal.errors import ConfigError
 
-STEPS = 13  # challenges a user solves
-KNOWN_STEPS = 10  # of these, what the test part shows; the rest is its truth
+STEPS = 13  # challenges per user
+KNOWN_STEPS = 10  # of these, challenges in the test log; the others are its truth
 NEW_SHARE = 0.01  # of the challenges
 SINGLETON_SHARE = 0.3  # of the series
 MEAN_LONG_SERIES = 9  # challenges in a series of two or more
-FLOOR = 0.02  # match of a challenge far from the user's skill
+FLOOR = 0.02  # weight of a challenge whose difficulty is far from the user's skill
 SPREAD = 0.8  # standard deviation of a challenge's difficulty around the skill of those who solve it
-GAIN = 0.1  # skill a solved challenge adds
+GAIN = 0.1  # skill gained per solved challenge
 DROP = 0.15  # log popularity lost from one challenge of a series to the next
 RISE = 0.08  # difficulty gained from one challenge of a series to the next
 LEVELS = np.linspace(-2.5, 4, 14)  # skills are rounded to these for jumps
-TRAIT_NOISE = 0.1  # share of challenges with an author, language or category that is not their series'
+TRAIT_NOISE = 0.1  # share of challenges whose author, language or category is not that of their series
 FIRST_DAY = np.datetime64("2010-01-01")
-LAST_DAY = 3650  # days after the first, when all but the new challenges are out
+LAST_DAY = 3650  # days after the first, when all challenges except the new ones have appeared
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -44,15 +44,15 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class ChallengeData:
-    """Logs, item table and planted truth.
+    """Logs, an item table and the truth behind them.
 
     Attributes:
-        train: 13 rows a user: user_sequence "<user>_<place>", user_id, challenge_sequence (1-13), challenge.
-        test: 10 rows a user, columns as in `train`.
-        test_truth: 3 rows a user of `test`: user_sequence "<user>_11" to "<user>_13", challenge.
-        challenges: a row a challenge: challenge, language, series, author, category, date (ISO), all text.
-        planted: a row a challenge, in the order of `challenges`: challenge, successor (the next of its series,
-            null for the last), difficulty, popularity (sums to 1 without the new), new.
+        train: 13 rows per user: user_sequence "<user>_<place>", user_id, challenge_sequence (1-13), challenge.
+        test: 10 rows per user, columns as in `train`.
+        test_truth: 3 rows per user of `test`: user_sequence "<user>_11" to "<user>_13", challenge.
+        challenges: one row per challenge: challenge, language, series, author, category, date (ISO), all text.
+        planted: one row per challenge, in the order of `challenges`: challenge, successor (the next of its series,
+            null for the last), difficulty, popularity (sums to 1 without new challenges), new.
     """
 
     train: pl.DataFrame
@@ -64,7 +64,7 @@ class ChallengeData:
 
 @dataclass(frozen=True)
 class _Catalogue:
-    """C challenges, series after series, each series in order; ids are shuffled, so they tell nothing."""
+    """C challenges, series after series, each in order; ids are shuffled, so that they carry no information."""
 
     ids: pl.Series  # (C,) text
     series: Ints  # (C,)
@@ -75,7 +75,7 @@ class _Catalogue:
 
     @property
     def successor(self) -> Ints:
-        """Return (C,) the next of the series, -1 at its end."""
+        """Return (C,) the next challenge of the series, -1 at its end."""
         following = np.arange(1, len(self.series) + 1)
         return np.where(np.append(self.place[1:], 0) > 0, following, -1)
 
@@ -83,14 +83,14 @@ class _Catalogue:
 def make_challenges(
     users: int = 3_000, challenges: int = 400, *, test_fraction: float = 0.2, p_series: float = 0.6, seed: int = 0
 ) -> ChallengeData:
-    """Make logs, item table and planted truth; the same arguments give the same frames.
+    """Make logs, an item table and their truth; the same arguments give the same frames.
 
     Args:
-        users: users of train and test together, from 2.
-        challenges: challenges, from 26; some of the rarest may occur in no log.
-        test_fraction: share of the users in the test part, in (0, 1); each part has at least one.
-        p_series: probability to go on with the current series while it lasts, in [0, 1].
-        seed: from 0.
+        users: number of users of train and test together, at least 2.
+        challenges: number of challenges, at least 26; some of the rarest may be in no log.
+        test_fraction: share of test users, in (0, 1); train and test have at least one user each.
+        p_series: probability of the next challenge of the current series while there is one, in [0, 1].
+        seed: at least 0.
 
     Raises:
         ConfigError: an argument outside its range.
@@ -117,9 +117,9 @@ def make_challenges(
 
 
 def write_challenges(data: ChallengeData, folder: Path) -> None:
-    """Write train, test, test_truth, challenge_data and sample_submission, each a .csv, to a folder made if absent.
+    """Write train, test, test_truth, challenge_data and sample_submission as .csv to a folder, made if absent.
 
-    The sample submission answers the first challenge of the item table in every row.
+    Every row of the sample submission has the first challenge of the item table.
 
     Raises:
         OSError: the folder cannot be made or written.
@@ -133,13 +133,13 @@ def write_challenges(data: ChallengeData, folder: Path) -> None:
 
 
 def _check(users: int, challenges: int, test_fraction: float, p_series: float, seed: int) -> None:
-    # Challenges for twice the steps: with fewer, jumps would mostly draw what is already solved.
+    # Challenges for twice the steps: with fewer, jumps would mostly draw solved challenges.
     checks = [
-        ("users", users, users >= 2, "at least 2", "train and test need a user each"),
+        ("users", users, users >= 2, "at least 2", "train and test need one user each"),
         ("challenges", challenges, challenges >= 2 * STEPS, f"at least {2 * STEPS}", f"a user solves {STEPS} of them"),
-        ("test_fraction", test_fraction, 0 < test_fraction < 1, "above 0 and below 1", "0.2 tests a fifth of all"),
-        ("p_series", p_series, 0 <= p_series <= 1, "0 to 1", "0.6 follows the series six times of ten"),
-        ("seed", seed, seed >= 0, "at least 0", "choose any such number"),
+        ("test_fraction", test_fraction, 0 < test_fraction < 1, "above 0 and below 1", "0.2 is a fifth of the users"),
+        ("p_series", p_series, 0 <= p_series <= 1, "0 to 1", "0.6 follows the series six times out of ten"),
+        ("seed", seed, seed >= 0, "at least 0", "any such number is good"),
     ]
     for name, value, right, allowed, hint in checks:
         if not right:
@@ -165,13 +165,13 @@ def _make_catalogue(count: int, rng: Generator) -> _Catalogue:
 
 
 def _solve(catalogue: _Catalogue, tested: Bools, p_series: float, rng: Generator) -> Ints:
-    """Return (U, 13) challenges in the order solved."""
+    """Return (U, 13) challenges in the order in which they are solved."""
     skill = rng.normal(0, 1, len(tested))
     solved = np.full((len(tested), STEPS), -1)
     distributions = _jump_distributions(catalogue)
     for step in range(STEPS):
-        going_on = rng.random(len(tested)) < p_series
-        chosen = np.where(going_on, _next_of_series(catalogue, solved, step, tested), -1)
+        in_series = rng.random(len(tested)) < p_series
+        chosen = np.where(in_series, _next_of_series(catalogue, solved, step, tested), -1)
         jumps = np.flatnonzero(chosen < 0)
         level = np.rint(np.interp(skill[jumps], LEVELS, np.arange(len(LEVELS)))).astype(np.int64)
         chosen[jumps] = _jump(distributions, level + len(LEVELS) * tested[jumps], solved[jumps, :step], rng)
@@ -181,13 +181,13 @@ def _solve(catalogue: _Catalogue, tested: Bools, p_series: float, rng: Generator
 
 
 def _repeated(chosen: Ints, solved: Ints) -> Ints:
-    """Return the rows whose choice stands among the row's solved challenges."""
+    """Return the rows whose choice is already solved."""
     return np.flatnonzero((chosen >= 0) & (solved == chosen[:, None]).any(axis=1))
 
 
 def _next_of_series(catalogue: _Catalogue, solved: Ints, step: int, tested: Bools) -> Ints:
-    """Return (U,) the next challenge of each user's series that the user has not solved, -1 where none is."""
-    successor = np.append(catalogue.successor, -1)  # nothing, -1, is followed by nothing
+    """Return (U,) the next unsolved challenge of each user's series, -1 if there is none."""
+    successor = np.append(catalogue.successor, -1)  # the successor of none, -1, is none
     chosen = successor[solved[:, step - 1]]  # at step 0 the last column, still -1
     while (again := _repeated(chosen, solved[:, :step])).size:
         chosen[again] = successor[chosen[again]]
@@ -195,9 +195,9 @@ def _next_of_series(catalogue: _Catalogue, solved: Ints, step: int, tested: Bool
 
 
 def _jump_distributions(catalogue: _Catalogue) -> Floats:
-    """Return (2 * levels, C) cumulative P(c): a row a skill level of the train users, then of the test users.
+    """Return (2 * levels, C) cumulative P(c): one row per skill level of train users, then of test users.
 
-    Row r spans [r, r + 1], so that the rows laid end to end still ascend.
+    Row r spans [r, r + 1], so that the flattened rows ascend.
     """
     distance = (catalogue.difficulty - LEVELS[:, None]) / SPREAD
     weights = catalogue.popularity * (FLOOR + np.exp(-0.5 * distance**2))
@@ -208,7 +208,7 @@ def _jump_distributions(catalogue: _Catalogue) -> Floats:
 
 
 def _jump(distributions: Floats, row: Ints, solved: Ints, rng: Generator) -> Ints:
-    """Return (J,) draws from the given (J,) rows, drawn anew while they stand in `solved`, (J, step)."""
+    """Draw (J,) challenges from the given (J,) rows, again while they are in `solved`, (J, step)."""
     chosen = _draw(distributions, row, rng)
     while (again := _repeated(chosen, solved)).size:
         chosen[again] = _draw(distributions, row[again], rng)
@@ -223,7 +223,7 @@ def _draw(distributions: Floats, row: Ints, rng: Generator) -> Ints:
 
 
 def _log(solved: Ints, users: Ints, ids: pl.Series) -> pl.DataFrame:
-    """Return the users' rows as a frame, users ascending."""
+    """Return the rows of users as a frame, users ascending."""
     frame = pl.DataFrame(
         {"user_id": np.repeat(users, STEPS), "challenge_sequence": np.tile(np.arange(STEPS) + 1, len(users))}
     )
@@ -252,7 +252,7 @@ def _describe(catalogue: _Catalogue, rng: Generator) -> pl.DataFrame:
 
 
 def _traits(series: Ints, values: int, rng: Generator) -> pl.Series:
-    """Return (C,) values as text, small ones more often: the series' own but for TRAIT_NOISE of the challenges."""
+    """Draw (C,) values as text, small ones more often: one per series, except for TRAIT_NOISE of the challenges."""
     own, other = (np.floor(values * rng.random(len(series)) ** 2).astype(np.int64) for _ in range(2))
     return pl.Series(np.where(rng.random(len(series)) < TRAIT_NOISE, other, own[series])).cast(pl.String)
 

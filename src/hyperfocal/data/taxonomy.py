@@ -1,7 +1,4 @@
-"""A tree of labels: ids, names and parents, as the IAB's Content Taxonomy.
-
-Files of a label tree: TSV or CSV with the columns id, parent and name.
-"""
+"""A tree of labels, such as the IAB's Content Taxonomy: ids, names and parents, from a TSV or CSV file."""
 
 from __future__ import annotations
 
@@ -18,6 +15,17 @@ import polars as pl
 from hyperfocal.data.files import File, csv_rows, read_frame
 from hyperfocal.errors import DataError, did_you_mean
 
+ROOT = -1
+HEADERS = {
+    "id": ("id", "unique id", "unique_id"),
+    "parent": ("parent", "parent id", "parent_id"),
+    "name": ("name",),
+    "tier": ("tier 1",),  # of the IAB
+}
+HEADER_LINES = 2  # the IAB's header is the second line; the first names groups of columns
+
+Row = dict[str, str]
+
 
 @dataclass(frozen=True, eq=False)
 class Taxonomy:
@@ -25,8 +33,8 @@ class Taxonomy:
 
     Attributes:
         ids: K distinct texts.
-        names: K texts; two categories may have the same.
-        parents: K numbers of a category, or ROOT (-1).
+        names: K texts, not necessarily distinct.
+        parents: K category numbers, or ROOT (-1).
     """
 
     ids: list[str]
@@ -43,36 +51,36 @@ class Taxonomy:
         return [len(list(self._upwards(number))) for number in range(len(self))]
 
     def to_json(self) -> dict[str, list[Any]]:
-        """Return what `from_json` reads."""
+        """Return the value that `from_json` reads."""
         return {"ids": self.ids, "names": self.names, "parents": self.parents}
 
     @classmethod
     def from_json(cls, value: Any) -> Taxonomy:
-        """Build from `to_json`'s value.
+        """Build from the value of `to_json`.
 
         Raises:
-            DataError: not such a value.
+            DataError: ids, names and parents that do not form a tree.
         """
-        ids, names = (msgspec.convert(value[part], list[str]) for part in ("ids", "names"))
+        ids, names = (msgspec.convert(value[key], list[str]) for key in ("ids", "names"))
         parents = msgspec.convert(value["parents"], list[int])
-        whole = len(ids) == len(names) == len(parents) == len(set(ids))
-        if not whole or not all(ROOT <= parent < len(ids) for parent in parents):
-            raise DataError("not a tree of labels: ids, names and parents do not belong together")
-        refuse_cycle(ids, parents, "not a tree of labels")
+        complete = len(ids) == len(names) == len(parents) == len(set(ids))
+        if not complete or not all(ROOT <= parent < len(ids) for parent in parents):
+            raise DataError("not a tree of labels: ids, names and parents do not match")
+        _check_cycle(ids, parents, "not a tree of labels")
         return cls(ids, names, parents)
 
     def resolve(self, label: str) -> str | None:
-        """Return the id of the category that has this id, or else this name; None where there is none.
+        """Return the id of the category with this id, or else this name; None if there is none.
 
         Raises:
             DataError: a name that several categories have.
         """
         label = label.strip()
-        found = [self._numbers[label]] if label in self._numbers else self._named.get(label, [])
-        if len(found) > 1:
-            several = "; ".join(f"{self.ids[number]} ({self._path(number)})" for number in found)
-            raise DataError(f"label {label!r} is the name of {len(found)} categories: {several}. Write the id instead")
-        return self.ids[found[0]] if found else None
+        numbers = [self._numbers[label]] if label in self._numbers else self._named.get(label, [])
+        if len(numbers) > 1:
+            several = "; ".join(f"{self.ids[number]} ({self._path(number)})" for number in numbers)
+            raise DataError(f"label {label!r} is the name of {len(numbers)} categories: {several}. Use the id instead")
+        return self.ids[numbers[0]] if numbers else None
 
     def ancestors(self, category: str) -> list[str]:
         """Return the ids above a category, from its parent to its root.
@@ -91,7 +99,7 @@ class Taxonomy:
         return self._path(self._number(category))
 
     def add_parents(self, labels: pl.Series) -> pl.Series:
-        """Return the labels as ids, each followed by its ancestors; labels not in the tree stay as they are.
+        """Return the labels as ids, each followed by its ancestors; labels that are not in the tree do not change.
 
         Args:
             labels: (N,) List(String), ids or names.
@@ -102,9 +110,9 @@ class Taxonomy:
         Raises:
             DataError: a name that several categories have.
         """
-        known = {label: self.resolve(label) for label in labels.explode().drop_nulls().unique()}
-        above = {label: [label] if id is None else [id, *self.ancestors(id)] for label, id in known.items()}
-        rows = [list(dict.fromkeys(name for label in row or [] for name in above[label])) for row in labels.to_list()]
+        ids = {label: self.resolve(label) for label in labels.explode().drop_nulls().unique()}
+        lines = {label: [label] if id is None else [id, *self.ancestors(id)] for label, id in ids.items()}
+        rows = [list(dict.fromkeys(name for label in row or [] for name in lines[label])) for row in labels.to_list()]
         return pl.Series(labels.name, rows, dtype=pl.List(pl.String))
 
     @cached_property
@@ -136,100 +144,83 @@ class Taxonomy:
 def read_taxonomy(path: str | Path) -> Taxonomy:
     """Return the tree in a .tsv or .csv file (also .gz) with the columns id, parent and name.
 
-    The IAB's files are read as they are. Of those, trees that are about the medium and not the topic are left
-    out: roots to which the file gives no tier (Sensitive Topics, Brand Suitability and Risk in 2.2) and roots called
-    "Content ..." (Channel, Type, Source, Media Format, Language, Source Geo).
+    The IAB's files are read as they are, without the trees that describe the medium and not the topic: roots without a
+    tier in the file (Sensitive Topics, Brand Suitability and Risk in 2.2), and roots called "Content ..." (Channel,
+    Type, Source, Media Format, Language, Source Geo).
 
     Raises:
-        DataError: no such file, an empty or unreadable file, a missing column, a category without an id, an id
-            twice, a parent that is no category, a category that is its own ancestor.
+        DataError: no such file, an empty or unreadable file, a missing column, a category without an id, a repeated
+            id, a parent that is not a category, a category that is its own ancestor.
     """
-    return Taxonomy(*read_tree(Path(path)))
-
-
-ROOT = -1
-HEADERS = {
-    "id": ("id", "unique id", "unique_id"),
-    "parent": ("parent", "parent id", "parent_id"),
-    "name": ("name",),
-    "tier": ("tier 1",),  # the IAB's
-}
-HEADER_LINES = 2  # the IAB's header is the second; a line above it names groups of columns
-
-Row = dict[str, str]
-
-
-def read_tree(path: Path) -> tuple[list[str], list[str], list[int]]:
-    """Return ids, names and parents (numbers, or ROOT) of the categories; rules and errors as in `read_taxonomy`."""
-    file = File(path)
+    file = File(Path(path))
     if file.kind != "csv":
-        raise DataError(f"{file}: a taxonomy is a table in text. Allowed: .tsv, .csv, also .gz")
-    rows = read_frame(file, readers={"csv": _read_rows}, row="a category").to_dicts()
-    ids = _number(rows, file)
-    parents = [_parent(row, ids, file) for row in rows]
-    refuse_cycle(list(ids), parents, file)
-    return _topical(rows, parents)
+        raise DataError(f"{file}: a taxonomy is a text table. Allowed: .tsv, .csv, also .gz")
+    rows = read_frame(file, readers={"csv": _read_table}, row="category").to_dicts()
+    numbers = _number_ids(rows, file)
+    parents = [_parent(row, numbers, file) for row in rows]
+    _check_cycle(list(numbers), parents, file)
+    return _topics(rows, parents)
 
 
-def _read_rows(file: File) -> pl.DataFrame:
-    """Read the columns line, id, parent, name and tier, as text; columns that are not there are empty."""
+def _read_table(file: File) -> pl.DataFrame:
+    """Read the columns line, id, parent, name and tier as text; a missing tier is empty."""
     with file.open() as text:
         try:
             lines = [(line, [field.strip() for field in fields]) for line, fields in csv_rows(text)]
-        except UnicodeDecodeError:  # read_frame words it
+        except UnicodeDecodeError:  # read_frame has the message
             raise
         except ValueError as error:
             raise DataError(f"{file}: not readable as csv: {error}") from None
     if not lines:
         raise pl.exceptions.NoDataError
-    start, places = _header([fields for _, fields in islice(lines, HEADER_LINES)], file)
+    start, places = _find_header([fields for _, fields in islice(lines, HEADER_LINES)], file)
     rows = [
         {"line": str(line), **{role: dict(enumerate(fields)).get(place, "") for role, place in places.items()}}
         for line, fields in lines[start:]
     ]
     if not rows:
-        raise DataError(f"{file}: holds no categories. Give a file with one row a category")
+        raise DataError(f"{file}: has no categories. Give a file with one row per category")
     return pl.DataFrame(rows)
 
 
-def _header(lines: list[list[str]], file: File) -> tuple[int, dict[str, int]]:
-    """Return the number of header lines, and the place of each column (-1 for a tier that is not there)."""
+def _find_header(lines: list[list[str]], file: File) -> tuple[int, dict[str, int]]:
+    """Return the number of header lines, and the place of each column, -1 for a missing tier."""
     for number, fields in enumerate(lines, 1):
         lower = [field.lower() for field in fields]
         places = {role: next((lower.index(n) for n in names if n in lower), -1) for role, names in HEADERS.items()}
         if min(places["id"], places["parent"], places["name"]) >= 0:
             return number, places
     raise DataError(
-        f"{file}: no header with the columns id, parent and name. Columns found: {', '.join(filter(None, lines[0]))}. "
-        "Name them so in the first line"
+        f"{file}: no header with the columns id, parent and name. Use these names in the first line. "
+        f"Columns found: {', '.join(filter(None, lines[0]))}"
     )
 
 
-def _number(rows: list[Row], file: File) -> dict[str, int]:
-    ids: dict[str, int] = {}
+def _number_ids(rows: list[Row], file: File) -> dict[str, int]:
+    numbers: dict[str, int] = {}
     for number, row in enumerate(rows):
         if not row["id"]:
             raise DataError(f"{file} line {row['line']}: a category without an id. Complete or remove the line")
-        first = ids.setdefault(row["id"], number)
+        first = numbers.setdefault(row["id"], number)
         if first != number:
             raise DataError(
-                f"{file} line {row['line']}: id {row['id']!r} stands in line {rows[first]['line']} already. "
-                "Give each category an id of its own"
+                f"{file} line {row['line']}: id {row['id']!r} is already in line {rows[first]['line']}. "
+                "Give each category its own id"
             )
-    return ids
+    return numbers
 
 
-def _parent(row: Row, ids: dict[str, int], file: File) -> int:
-    if row["parent"] and row["parent"] not in ids:
+def _parent(row: Row, numbers: dict[str, int], file: File) -> int:
+    if row["parent"] and row["parent"] not in numbers:
         raise DataError(
-            f"{file} line {row['line']}: parent {row['parent']!r} of {row['id']!r} is no category. "
+            f"{file} line {row['line']}: parent {row['parent']!r} of {row['id']!r} is not a category. "
             "Write the id of a category, or nothing for a root"
         )
-    return ids[row["parent"]] if row["parent"] else ROOT
+    return numbers[row["parent"]] if row["parent"] else ROOT
 
 
-def refuse_cycle(ids: list[str], parents: list[int], where: File | str) -> None:
-    """Raise DataError if a category is its own ancestor; `where` names the file."""
+def _check_cycle(ids: list[str], parents: list[int], where: File | str) -> None:
+    """Raise DataError, beginning with `where`, if a category is its own ancestor."""
     checked = {ROOT}
     for start in range(len(ids)):
         trail: dict[int, None] = {}  # ordered
@@ -246,20 +237,16 @@ def refuse_cycle(ids: list[str], parents: list[int], where: File | str) -> None:
         checked.update(trail)
 
 
-def _topical(rows: list[Row], parents: list[int]) -> tuple[list[str], list[str], list[int]]:
-    """Return ids, names and parents without the trees of the IAB that are not about topics."""
+def _topics(rows: list[Row], parents: list[int]) -> Taxonomy:
+    """Return the taxonomy without the IAB's trees that are not about topics."""
     tiered = any(row["tier"] for row in rows)
-    kept = [number for number in range(len(rows)) if not tiered or _is_topic(rows[_root(number, parents)])]
-    places = {ROOT: ROOT, **{number: place for place, number in enumerate(kept)}}
-    names = [rows[number]["name"] or rows[number]["id"] for number in kept]
-    return [rows[number]["id"] for number in kept], names, [places[parents[number]] for number in kept]
+    topics = [number for number in range(len(rows)) if not tiered or _is_topic(number, rows, parents)]
+    places = {ROOT: ROOT, **{number: place for place, number in enumerate(topics)}}
+    names = [rows[number]["name"] or rows[number]["id"] for number in topics]
+    return Taxonomy([rows[number]["id"] for number in topics], names, [places[parents[number]] for number in topics])
 
 
-def _is_topic(root: Row) -> bool:
-    return bool(root["tier"]) and not root["name"].startswith("Content ")
-
-
-def _root(number: int, parents: list[int]) -> int:
+def _is_topic(number: int, rows: list[Row], parents: list[int]) -> bool:
     while parents[number] != ROOT:
         number = parents[number]
-    return number
+    return bool(rows[number]["tier"]) and not rows[number]["name"].startswith("Content ")

@@ -1,4 +1,4 @@
-"""The vocabulary: raw item ids to numbers, and back."""
+"""The vocabulary: map raw item ids, or labels, to numbers and back."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, items: pl.Series) -> Vocabulary:
-        """Build from every item of a log, in the order of their ids, so that row order does not matter."""
+        """Build from the items of a log, sorted by id so that the order of rows does not matter."""
         return cls(items.unique().cast(pl.String).sort().alias("item"))
 
     def __len__(self) -> int:
@@ -47,27 +47,27 @@ class Vocabulary:
 
     @cached_property
     def numbers(self) -> dict[str, int]:
-        """Return id -> number: for a few items it is quicker than `encode`."""
+        """Return id -> number; for a few items it is faster than `encode`."""
         return {item: number for number, item in enumerate(self.names)}
 
     def encode_lists(self, histories: Iterable[Iterable[str]]) -> Sequences:
-        """Return the numbers of each user's items, without those that the vocabulary lacks."""
+        """Return the numbers of each user's items, without unknown ones."""
         numbers = self.numbers
         rows = [[numbers[item] for item in map(str, row) if item in numbers] for row in histories]
         offsets = torch.tensor([0, *accumulate(map(len, rows))])
         return Sequences(torch.tensor(list(chain.from_iterable(rows)), dtype=torch.int64), offsets, len(self))
 
     def encode(self, items: pl.Series) -> Tensor:
-        """Return (N,) int64 item numbers, UNKNOWN (-1) for ids that the vocabulary lacks."""
-        codes = items.cast(pl.Enum(self.ids), strict=False).to_physical().cast(pl.Int64).fill_null(UNKNOWN)
-        return torch.from_numpy(codes.to_numpy().copy())
+        """Return (N,) int64 item numbers, UNKNOWN (-1) for unknown ids."""
+        numbers = items.cast(pl.Enum(self.ids), strict=False).to_physical().cast(pl.Int64).fill_null(UNKNOWN)
+        return torch.from_numpy(numbers.to_numpy().copy())
 
     def decode(self, numbers: Tensor) -> pl.Series:
         """Return the ids of (N,) item numbers."""
         return self.ids.gather(pl.Series(numbers.numpy(), dtype=pl.UInt32))
 
     def extended(self, items: pl.Series) -> Vocabulary:
-        """Return a vocabulary in which unknown items have numbers too, from L on."""
+        """Return a vocabulary that has the unknown items too, numbered from L on."""
         new = items.unique(maintain_order=True)
         return Vocabulary(pl.concat([self.ids, new.filter(~new.is_in(self.ids.implode())).alias("item")]))
 
@@ -77,10 +77,10 @@ class Vocabulary:
 
     @classmethod
     def from_json(cls, text: str) -> Vocabulary:
-        """Build from `to_json`'s text.
+        """Build from the JSON of `to_json`.
 
         Raises:
-            DataError: not such a text.
+            DataError: other text.
         """
         try:
             items = json.loads(text)["items"]
@@ -94,13 +94,13 @@ class Vocabulary:
 
 
 def frequent_first(vocabulary: Vocabulary, counts: Tensor) -> list[str]:
-    """Return the ids, those with the largest (L,) counts first."""
-    found: list[str] = vocabulary.decode(counts.argsort(descending=True, stable=True)).to_list()
-    return found
+    """Return the ids, sorted by their (L,) counts, the largest first."""
+    ids: list[str] = vocabulary.decode(counts.argsort(descending=True, stable=True)).to_list()
+    return ids
 
 
 def encode_log(log: Log, vocabulary: Vocabulary) -> tuple[Sequences, int]:
-    """Return the log as item numbers, and how many of its events were unknown items, left out."""
+    """Return the log as item numbers, and how many of its events have unknown items and are left out."""
     numbers = vocabulary.encode(log.items)
     known = numbers != UNKNOWN
     before = torch.cat([torch.zeros(1, dtype=torch.int64), known.cumsum(0)])

@@ -18,8 +18,8 @@ import msgspec
 import polars as pl
 
 from hyperfocal.classify.classifier import MultiLabelClassifier
-from hyperfocal.classify.prepare import as_documents
-from hyperfocal.data.logs import log_from_frame
+from hyperfocal.data.documents import as_documents
+from hyperfocal.data.logs import as_log
 from hyperfocal.errors import DataError
 from hyperfocal.recommend.recommender import Recommender, with_pairs
 from hyperfocal.serve.live import job_of
@@ -91,4 +91,4 @@ def _recommended(recommender: Recommender, frame: pl.DataFrame, k: int | None, r
             f"a batch: user {wrong!r} has no items, or two rows. Expected a row a user, with at least one item"
         )
     unordered: Any = msgspec.structs.replace(recommender.settings_.data, order="")
-    return recommender.predict(log_from_frame(frame.explode(*lists), unordered), k, repeats=repeats).frame
+    return recommender.predict(as_log(frame.explode(*lists), unordered), k, repeats=repeats).frame

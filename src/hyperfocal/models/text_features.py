@@ -155,7 +155,7 @@ class TextFeatures:
         if value["terms"] is not None:
             weights = {name: np.asarray(part, dtype=np.float32) for name, part in value["weights"].items()}
             ngrams = Ngrams(settings, msgspec.convert(value["terms"], dict[str, list[str]]), weights)
-            ngrams.refuse_damaged()
+            ngrams.check()
         return cls(settings, ngrams, encoder)
 
 

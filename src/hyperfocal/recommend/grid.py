@@ -15,7 +15,7 @@ from hyperfocal.config.recipes import resolve
 from hyperfocal.config.recommend import COUNTING, RecommendSettings
 from hyperfocal.config.sections import Section
 from hyperfocal.data.examples import Holdout, hold_out_last, hold_out_truth
-from hyperfocal.data.logs import Log
+from hyperfocal.data.logs import Log, as_log
 from hyperfocal.errors import ConfigError, LeakError
 from hyperfocal.grid.job import Reached
 from hyperfocal.grid.points import Point
@@ -27,7 +27,7 @@ from hyperfocal.models.baselines import fit_baseline
 from hyperfocal.models.sequence_networks import network_scorer
 from hyperfocal.recommend.compare import metric_names, score_users
 from hyperfocal.recommend.network import train_network
-from hyperfocal.recommend.prepare import Prepared, as_log, cut_of, prepare, recut, shortest_history
+from hyperfocal.recommend.prepare import Prepared, cut_of, prepare, recut, shortest_history
 from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.storage.cache import hash_of
 
@@ -183,7 +183,7 @@ class LogMaterial:
             holdout = hold_out_last(log, vocabulary, **self.cut)
         else:
             holdout = hold_out_truth(log, truth, vocabulary)
-        holdout.refuse_empty("test log")
+        holdout.check_users("test log")
         return LogTest(holdout)
 
     def _refuse_taught(self, log: Log) -> None:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hyperfocal.config.recommend import CAUSAL, COUNTING, DataSettings, RecommendSettings
+from hyperfocal.config.recommend import CAUSAL, COUNTING, RecommendSettings
 from hyperfocal.data.examples import (
     Examples,
     Holdout,
@@ -28,11 +28,10 @@ from hyperfocal.data.examples import (
     hold_out_last,
     hold_out_truth,
 )
-from hyperfocal.data.files import as_frame
 from hyperfocal.data.item_table import ItemColumn
-from hyperfocal.data.logs import Log, log_from_frame, read_log
+from hyperfocal.data.logs import Log, as_log
 from hyperfocal.data.mapped_logs import MappedLog, as_sequences, count_items, keep_users, stream_log
-from hyperfocal.data.splits import SHORTEST_LEFT_OUT, draw_users, leave_last_out, refuse_shared_users, split_users
+from hyperfocal.data.splits import SHORTEST_LEFT_OUT, check_distinct_users, draw_users, leave_last_out, split_users
 from hyperfocal.data.vocabulary import Vocabulary, encode_log
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.models.baselines import STREAMED
@@ -126,7 +125,7 @@ def validation_holdout(log: Log, truth: Any, vocabulary: Vocabulary, settings: R
         holdout = hold_out_last(log, vocabulary, **cut_of(settings))
     else:
         holdout = hold_out_truth(log, as_log(truth, settings.data), vocabulary)
-    holdout.refuse_empty(name)
+    holdout.check_users(name)
     return holdout
 
 
@@ -186,7 +185,7 @@ def _split(log: Log, valid: Any, valid_truth: Any, settings: RecommendSettings) 
         eligible = log.lengths > shortest_history(settings)
         return split_users(log, fraction=settings.data.valid_fraction, seed=settings.seed, eligible=eligible)
     found = as_log(valid, settings.data)
-    refuse_shared_users(log.users, found, name=name_of(valid, "validation log"))
+    check_distinct_users(log.users, found, name=name_of(valid, "validation log"))
     return log, found
 
 
@@ -231,24 +230,8 @@ def hold_out(log: Any, truth: Any, vocabulary: Vocabulary, settings: RecommendSe
         holdout = hold_out_last(histories, vocabulary, **cut_of(settings, test=True))
     else:
         holdout = hold_out_truth(histories, as_log(truth, settings.data), vocabulary)
-    holdout.refuse_empty(str(log) if isinstance(log, str | Path) else "log")
+    holdout.check_users(str(log) if isinstance(log, str | Path) else "log")
     return holdout
-
-
-def as_log(data: Any, columns: DataSettings) -> Log:
-    """Return a Log from a Log, a path, or a frame of polars or pandas.
-
-    Raises:
-        DataError: something else, or what `read_log` refuses.
-    """
-    if isinstance(data, Log):
-        return data
-    if isinstance(data, str | Path):
-        return read_log(data, columns)
-    frame = as_frame(data)
-    if frame is not None:
-        return log_from_frame(frame, columns)
-    raise DataError(f"a log is a path, a polars or pandas frame or a Log, not {type(data).__name__}")
 
 
 def name_of(data: Any, otherwise: str) -> str:
@@ -349,7 +332,7 @@ def _validation_log(log: MappedLog, held_out: NDArray[np.bool_], valid: Any, set
     if valid is None:
         return log.select(np.flatnonzero(held_out))
     found = as_log(valid, settings.data)
-    refuse_shared_users(log.users, found, name=name_of(valid, "validation log"))
+    check_distinct_users(log.users, found, name=name_of(valid, "validation log"))
     return found
 
 

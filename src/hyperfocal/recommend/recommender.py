@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data.examples import Holdout
-from hyperfocal.data.logs import Log
+from hyperfocal.data.logs import Log, as_log
 from hyperfocal.data.vocabulary import Vocabulary, encode_log
 from hyperfocal.distributed import refuse_different
 from hyperfocal.errors import ConfigError, RunError
@@ -40,7 +40,7 @@ from hyperfocal.recommend.compare import BLEND, compare, evidence_on, score_vali
 from hyperfocal.recommend.files import keep_recommender, restore_recommender
 from hyperfocal.recommend.item_features import with_new_items
 from hyperfocal.recommend.network import train_network
-from hyperfocal.recommend.prepare import Prepared, as_log, hold_out, prepare, prepare_streamed, streams
+from hyperfocal.recommend.prepare import Prepared, hold_out, prepare, prepare_streamed, streams
 from hyperfocal.recommend.update import refuse_update, updated
 from hyperfocal.sequences import Sequences
 from hyperfocal.storage.run_folder import CONFIG, RunFolder

@@ -19,7 +19,7 @@ from torch.nn import functional
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data.examples import Holdout
 from hyperfocal.data.item_table import ItemTable, read_items
-from hyperfocal.data.logs import Log
+from hyperfocal.data.logs import Log, as_log
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.errors import ConfigError, DataError, RunError
 from hyperfocal.labels import SparseLabels
@@ -30,7 +30,7 @@ from hyperfocal.models.item_vectors import ItemFeatures
 from hyperfocal.recommend.compare import evidence_on, score_ranker, score_validation
 from hyperfocal.recommend.item_features import as_features, with_popularity
 from hyperfocal.recommend.network import train_network, widened_network
-from hyperfocal.recommend.prepare import Prepared, as_log, cut_of, training_examples
+from hyperfocal.recommend.prepare import Prepared, cut_of, training_examples
 from hyperfocal.sequences import Sequences
 from hyperfocal.training.trainer import Progress
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from hyperfocal.config.recommend import DataSettings
-from hyperfocal.data.files import File
-from hyperfocal.data.logs import Columns, find_columns
+from hyperfocal.data.files import MEMORY, File
+from hyperfocal.data.log_columns import Columns, find_columns
 from hyperfocal.errors import DataError
 
 LOG = File(Path("log.csv"))
@@ -103,5 +103,5 @@ def test_a_row_in_place_of_a_header(first_line):
 
 def test_numbers_may_name_columns():
     assert find("0", "1", "2", user="2", item="0", order="1") == ("2", "0", "1")
-    assert find_columns(["0", "1", "2"], DataSettings(), File(None)) == Columns("0", "1", "2")  # no file, no first line
+    assert find_columns(["0", "1", "2"], DataSettings(), MEMORY) == Columns("0", "1", "2")  # no file, no first line
     assert find_columns(["0", "1"], DataSettings(), File(Path("log.parquet"))) == Columns("0", "1", None)

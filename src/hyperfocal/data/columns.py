@@ -1,0 +1,66 @@
+"""Columns of a frame: their values as text, and checks of their names and ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import polars as pl
+from polars.datatypes import DataTypeClass
+
+from hyperfocal.data.files import File
+from hyperfocal.errors import DataError, did_you_mean
+
+DType = pl.DataType | DataTypeClass
+
+
+def is_plain(dtype: DType) -> bool:
+    """Return whether the values of a column are texts, numbers, dates, times or booleans, which have a text form."""
+    texts = (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Null)
+    return dtype in texts or dtype.is_numeric() or (dtype.is_temporal() and dtype != pl.Duration)
+
+
+def text_of(values: pl.Expr, dtype: DType) -> pl.Expr:
+    """Return plain values as text, whole numbers without a ".0"; null and NaN stay null."""
+    if dtype.is_float():
+        return values.fill_nan(None).cast(pl.String).str.strip_suffix(".0")
+    return values.cast(pl.String)
+
+
+def read_text(column: pl.Series, file: File) -> pl.Series:
+    """Return a column as text, see `text_of`.
+
+    Raises:
+        DataError: a column of lists, objects or bytes.
+    """
+    if not is_plain(column.dtype):
+        raise DataError(f"{file}: column '{column.name}' holds {column.dtype}. Allowed: text and numbers")
+    return column.to_frame().select(text_of(pl.col(column.name), column.dtype)).to_series()
+
+
+def read_ids(column: pl.Series, file: File, advice: str) -> pl.Series:
+    """Return a column of ids as text; `advice` ends the message about a missing id.
+
+    Raises:
+        DataError: as in `read_text`; an id that is missing or empty.
+    """
+    ids = read_text(column, file)
+    missing = ids.is_null() | (ids == "")
+    if missing.any():
+        row = int(missing.arg_max() or 0)
+        raise DataError(f"{file.place(row)}: no value in column '{column.name}'{file.fields(row)}. {advice}")
+    return ids
+
+
+def check_column(name: str, header: list[str], file: File | str, option: str = "") -> None:
+    """Raise DataError if a file has no column of this name, which `option` asked for."""
+    if name not in header:
+        asked = f" ({option})" if option else ""
+        hint = did_you_mean(name, header)
+        raise DataError(f"{file}: no column '{name}'{asked}.{hint} Columns found: {', '.join(header)}")
+
+
+def check_unique(names: Iterable[str], header: list[str], file: File) -> None:
+    """Raise DataError if the header has one of the names twice."""
+    for name in names:
+        if f"{name}_duplicated_0" in header:  # polars renames the second column
+            raise DataError(f"{file}: the header has column '{name}' twice. Rename one of them")

@@ -1,0 +1,198 @@
+"""The user, item and order columns of a log: find them by name, and read the order."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import polars as pl
+
+from hyperfocal.config.recommend import DataSettings
+from hyperfocal.data.columns import check_column, check_unique
+from hyperfocal.data.files import File
+from hyperfocal.errors import DataError
+
+POSITION_LIMIT = 10_000_000  # integers from here on are time stamps; below it they are positions
+KNOWN_NAMES = {
+    "user": ("user", "user_id", "userid", "student", "customer", "customer_id", "visitor", "session", "session_id"),
+    "item": (
+        "item",
+        "item_id",
+        "itemid",
+        "course",
+        "challenge",
+        "product",
+        "product_id",
+        "article",
+        "movie",
+        "movie_id",
+    ),
+    "order": ("order", "position", "timestamp", "time", "datetime", "date", "ts", "sequence"),
+}
+
+Form = Literal["challenge", "long", "lines"]
+OrderKind = Literal["auto", "position", "time"]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a log.
+
+    Attributes:
+        user, item: their names.
+        order: its name; None: rows are in the order of the file.
+        form: of the log.
+        order_kind: whether the order is a position or a time; "auto" depends on its values.
+    """
+
+    user: str
+    item: str
+    order: str | None
+    form: Form = "long"
+    order_kind: OrderKind = "auto"
+
+
+def find_columns(header: list[str], settings: DataSettings, file: File) -> Columns:
+    """Return the columns that the settings name, else columns of known names, else the first three.
+
+    Raises:
+        DataError: a named column that does not exist, or has two roles; a role without a column.
+    """
+    named = {"user": settings.user, "item": settings.item, "order": settings.order}
+    for name in filter(None, named.values()):
+        check_column(name, header, file)
+    lower = {column.lower(): column for column in reversed(header)}
+    for role, names in KNOWN_NAMES.items():
+        if not named[role]:
+            named[role] = next((lower[n] for n in names if n in lower and lower[n] not in named.values()), "")
+    if len(header) <= 3:
+        rest = [column for column in header if column not in named.values()]
+        _check_first_line(rest, header, file)
+        for role in named:
+            named[role] = named[role] or (rest.pop(0) if rest else "")
+    missing = [role for role in named if not named[role] and (role != "order" or len(header) > 2)]
+    if missing:
+        raise DataError(
+            f"{file}: cannot tell which column is the {missing[0]}. Name it with --{missing[0]} COLUMN. "
+            f"Columns found: {', '.join(header)}"
+        )
+    columns = Columns(named["user"], named["item"], named["order"] or None, order_kind=settings.order_kind)
+    check_roles(columns, header, file)
+    return columns
+
+
+def check_roles(columns: Columns, header: list[str], file: File) -> None:
+    """Raise DataError if a column has two roles, or the header has its name twice."""
+    names = [name for name in (columns.user, columns.item, columns.order) if name]
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"{file}: column '{name}' cannot be two of user, item and order. Name one column for each")
+    check_unique(names, header, file)
+
+
+def _check_first_line(names: list[str], header: list[str], file: File) -> None:
+    """Raise DataError if one of the unknown names in the header of a CSV file is a number: then it is a row."""
+    if file.kind == "csv" and any(re.fullmatch(r"-?\d+(\.\d+)?", name) for name in names):
+        raise DataError(
+            f"{file}: the first line looks like a row, not a header: {', '.join(header)}. Add a header, such as "
+            "user,item,position, or name the columns with --user, --item and --order"
+        )
+
+
+def read_order(column: pl.Series, file: File) -> pl.Series:
+    """Return the order as integers, floats or times, the first of these that reads every value.
+
+    Raises:
+        DataError: a column of another type; a value that is missing, infinite or not readable.
+    """
+    order = column
+    if column.dtype in (pl.String, pl.Categorical, pl.Enum):
+        order = _parse(column.cast(pl.String).str.strip_chars())
+    if not (order.dtype.is_numeric() or order.dtype.is_temporal()):
+        raise DataError(
+            f"{file}: order column '{column.name}' holds {order.dtype}, not numbers or times. "
+            "Name another column with --order"
+        )
+    bad = order.is_null() | (~order.is_finite() if order.dtype.is_float() else False)
+    if bad.any():
+        row = int(bad.arg_max() or 0)
+        value = "no value" if column[row] is None else f"{column[row]!r} is neither a number nor a time"
+        raise DataError(
+            f"{file.place(row)}: order column '{column.name}': {value}{file.fields(row)}. Allowed: numbers, or "
+            "ISO 8601 times such as 2024-05-31T12:00:00, all with or all without a time zone"
+        )
+    return order
+
+
+def _parse(text: pl.Series) -> pl.Series:
+    """Return the first reading without a null, else the reading with the fewest."""
+    readings = [text.cast(pl.Int64, strict=False)]
+    if readings[-1].null_count():
+        readings.append(text.cast(pl.Float64, strict=False))
+    if readings[-1].null_count():  # only then, because times are slow
+        readings.append(_times(text))
+    return min(readings, key=pl.Series.null_count)
+
+
+def _times(text: pl.Series) -> pl.Series:
+    """Read times that begin with the year; 01/02/2024 is ambiguous."""
+    text = text.set(~text.str.contains(r"^\d{4}[-/]\d").fill_null(value=False), None)
+    unit: Literal["ns", "us"] = "ns" if text.str.contains(r"\.\d{7}").any() else "us"  # us has the wider range
+    try:
+        return text.str.to_datetime(strict=False, time_unit=unit)
+    except pl.exceptions.PolarsError:  # no known format fits the first value
+        return pl.Series(text.name, [None] * len(text), dtype=pl.Datetime)
+
+
+@dataclass
+class OrderReader:
+    """Read the order column of a file block by block, as if the file were read at once.
+
+    Attributes:
+        dtype: type in which the values of all blocks so far can be compared; None before the first.
+        largest: the largest integer so far.
+    """
+
+    dtype: pl.DataType | None = None
+    largest: int = 0
+
+    def read(self, column: pl.Series, file: File) -> pl.Series:
+        """Return the order of a block's rows.
+
+        Raises:
+            DataError: as in `read_order`; numbers in earlier blocks and times in this one, or vice versa.
+        """
+        order = read_order(column, file)
+        common = order.dtype if self.dtype is None else _common(self.dtype, order.dtype)
+        if common is None:
+            raise DataError(
+                f"{file.place(0)}: order column '{column.name}': {column[0]!r} does not have the type of earlier rows, "
+                f"{self.dtype}. Allowed: numbers, or times all with or all without a time zone"
+            )
+        self.dtype = common
+        if order.dtype.is_integer() and len(order):
+            self.largest = max(self.largest, int(order.max()))  # type: ignore[arg-type]
+        return order
+
+    def resolve(self, kind: OrderKind) -> OrderKind:
+        """Return the kind of the order of all blocks."""
+        return kind if self.dtype is None else resolve_kind(kind, self.dtype, self.largest)
+
+
+def resolve_kind(kind: OrderKind, dtype: pl.DataType, largest: Any) -> OrderKind:
+    """Return the kind of an order; "auto" means a position if all values are integers below POSITION_LIMIT."""
+    if kind != "auto":
+        return kind
+    return "position" if dtype.is_integer() and int(largest) < POSITION_LIMIT else "time"
+
+
+def _common(one: pl.DataType, other: pl.DataType) -> pl.DataType | None:
+    """Return the type that holds the values of both, or None."""
+    if one == other:
+        return one
+    if one.is_numeric() and other.is_numeric():
+        return pl.Int64() if one.is_integer() and other.is_integer() else pl.Float64()
+    if isinstance(one, pl.Datetime) and isinstance(other, pl.Datetime) and one.time_zone == other.time_zone:
+        return pl.Datetime("ns", one.time_zone)
+    return None
