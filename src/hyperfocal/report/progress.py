@@ -28,6 +28,7 @@ from rich.text import Text
 
 from hyperfocal.config.sections import TrainSettings
 from hyperfocal.distributed import is_first
+from hyperfocal.grid.pool import GridWatch
 from hyperfocal.report.format import share
 from hyperfocal.report.grid_table import BY, LABELS, Layout
 from hyperfocal.training.trainer import Progress as TrainProgress
@@ -145,7 +146,7 @@ LISTED = 8  # running points that the table names
 REFRESHES = 2  # a second
 
 
-class GridProgress:
+class GridProgress(GridWatch):
     """A context manager that shows how many points ended, which run, the best so far and the time left.
 
     Nothing is shown before the first point starts, so that a progress line of what comes before is left alone.
