@@ -10,6 +10,8 @@ A walk is plain Python over sparse labels, which no compiler can trace. A compil
 opaque operator, `hyperfocal::walk`. A graph carries only tensors and numbers, so the operator finds its loss by number.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Any
 from weakref import WeakValueDictionary
@@ -19,7 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hyperfocal.labels import SparseLabels
-from hyperfocal.losses.options import check_finite, row_scale
+from hyperfocal.losses.options import Options, check_finite, row_scale
 from hyperfocal.losses.terms import Walkable
 from hyperfocal.losses.walk import Problem
 
@@ -155,14 +157,13 @@ def _walk(
     options = loss.options
     if options.check_finite:
         check_finite(hidden=hidden, weight=weight, bias=bias)
+    labels, *masks = (SparseLabels(*two, len(weight)) for two in zip(pairs[::2], pairs[1::2], strict=True))
     with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
-        labels, mask = _labels(pairs, len(weight), hidden.device)
-        scale = row_scale(labels, mask, options, exact_dtype(dtype))
-        scale = scale if grad is None else scale * grad
-        size = options.chunk_labels
-        problem = Problem(hidden, weight, bias, labels, mask, scale, dtype=dtype, needs=needs, chunk_labels=size)
+        mask = masks[0] if masks else None
+        problem = problem_of(options, (hidden, weight, bias), labels, mask, dtype, needs)
+        problem = problem if grad is None else replace(problem, scale=problem.scale * grad)
         rows, gradients = loss.walk(problem)
-        value = rows * scale
+        value = rows * problem.scale
     returned = [hidden.new_empty(0) if gradient is None else gradient for gradient in gradients]
     return value if options.reduction == "none" else value.sum(), returned[0], returned[1], returned[2]
 
@@ -182,22 +183,38 @@ def _(
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     loss: Walkable = LOSSES[number]
-    exact, none = exact_dtype(dtype), [hidden.new_empty(0) for _ in needs]
+    exact, none = _exact(dtype), [hidden.new_empty(0) for _ in needs]
     value = hidden.new_empty((len(hidden),) if loss.options.reduction == "none" else (), dtype=exact)
     grad_hidden = torch.empty_like(hidden, dtype=exact) if needs[0] else none[0]
     grad_weight = torch.empty_like(weight) if needs[1] else none[1]
     return value, grad_hidden, grad_weight, torch.empty_like(bias) if needs[2] and bias is not None else none[2]
 
 
-def _labels(pairs: list[Tensor], num_labels: int, device: torch.device) -> tuple[SparseLabels, SparseLabels | None]:
-    """Return the positives without masked ones, and the mask, on a device."""
-    labels = SparseLabels(pairs[0], pairs[1], num_labels).to(device)
-    if len(pairs) == 2:
-        return labels, None
-    mask = SparseLabels(pairs[2], pairs[3], num_labels).to(device)
-    return labels.without(mask), mask
+def problem_of(
+    options: Options,
+    tensors: tuple[Tensor, Tensor, Tensor | None],
+    labels: SparseLabels,
+    mask: SparseLabels | None,
+    dtype: torch.dtype,
+    needs: Sequence[bool],
+) -> Problem:
+    """Return the problem of one call, its labels on the device of hidden and without masked pairs.
+
+    Args:
+        options: of the loss.
+        tensors: hidden, weight and bias.
+        labels, mask: as in the call.
+        dtype: of the matrix products.
+        needs: whether hidden, weight and bias need a gradient.
+    """
+    labels = labels.to(tensors[0].device)
+    if mask is not None:
+        mask = mask.to(tensors[0].device)
+        labels = labels.without(mask)
+    scale = row_scale(labels, mask, options, _exact(dtype))
+    return Problem(*tensors, labels, mask, scale, dtype=dtype, needs=needs, chunk_labels=options.chunk_labels)
 
 
-def exact_dtype(dtype: torch.dtype) -> torch.dtype:
+def _exact(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype of everything except matrix products: at least float32."""
     return torch.promote_types(dtype, torch.float32)

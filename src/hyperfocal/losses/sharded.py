@@ -18,8 +18,8 @@ from torch.autograd.function import once_differentiable
 from hyperfocal.distributed import all_reduce, rank, world_size
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.labels import SparseLabels
-from hyperfocal.losses.fused import exact_dtype, product_dtype, scaled
-from hyperfocal.losses.options import check_finite, check_float, check_labels, row_scale
+from hyperfocal.losses.fused import problem_of, product_dtype, scaled
+from hyperfocal.losses.options import check_finite, check_float, check_labels
 from hyperfocal.losses.separable import SeparableLoss
 from hyperfocal.losses.softmax import SoftmaxLoss
 from hyperfocal.losses.torch_walks import Normaliser, first_walk, rows_and_slopes, second_walk
@@ -100,7 +100,9 @@ class ShardedLoss(nn.Module):
         self._check(hidden, weight, bias, labels, mask)
         grad = torch.is_grad_enabled()
         needs = [grad and tensor is not None and tensor.requires_grad for tensor in (hidden, weight, bias)]
-        value: Tensor = _Sharded.apply(hidden, weight, bias, self, labels, mask, needs)  # type: ignore[no-untyped-call]
+        value: Tensor = _Sharded.apply(  # type: ignore[no-untyped-call]
+            hidden, weight, bias, self.loss, self.part, labels, mask, needs
+        )
         return value
 
     def _check(
@@ -123,34 +125,19 @@ class ShardedLoss(nn.Module):
         if self.loss.options.check_finite:
             check_finite(hidden=hidden, weight=weight, bias=bias)
 
-    def value_and_gradients(
-        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: SparseLabels, mask: SparseLabels | None,
-        needs: list[bool],
-    ) -> tuple[Tensor, list[Tensor | None]]:  # fmt: skip
-        """Return the loss, and the gradients of hidden, weight and bias that are needed."""
-        dtype, options = product_dtype(hidden, weight), self.loss.options
-        with torch.autocast(hidden.device.type, enabled=False):
-            scale, size = row_scale(labels, mask, options, exact_dtype(dtype)), options.chunk_labels
-            whole = Problem(hidden, weight, bias, labels, mask, scale, dtype=dtype, needs=needs, chunk_labels=size)
-            if isinstance(self.loss, SoftmaxLoss):
-                rows, gradients = _softmax_walk(self.loss, whole, self.part)
-            else:
-                rows, gradients = _separable_walk(self.loss, whole, self.part)
-            if gradients[0] is not None:
-                all_reduce(gradients[0])
-            return (rows * scale).sum(), gradients
-
 
 class _Sharded(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, sharded: ShardedLoss, labels: SparseLabels,
-        mask: SparseLabels | None, needs: list[bool],
-    ) -> Tensor:  # fmt: skip
-        labels, mask = labels.to(hidden.device), None if mask is None else mask.to(hidden.device)
-        labels = labels if mask is None else labels.without(mask)
-        tensors = (hidden, weight, bias)
-        value, gradients = sharded.value_and_gradients(*tensors, labels, mask, needs)
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, *others: Any) -> Tensor:
+        loss, part, labels, mask, needs = others
+        tensors, dtype = (hidden, weight, bias), product_dtype(hidden, weight)
+        with torch.autocast(hidden.device.type, enabled=False):
+            whole = problem_of(loss.options, tensors, labels, mask, dtype, needs)
+            walk = _softmax_walk if isinstance(loss, SoftmaxLoss) else _separable_walk
+            rows, gradients = walk(loss, whole, part)
+            if gradients[0] is not None:
+                all_reduce(gradients[0])
+            value = (rows * whole.scale).sum()
         ctx.gradients = [
             None if gradient is None or like is None else gradient.to(like.dtype)
             for gradient, like in zip(gradients, tensors, strict=True)
@@ -167,7 +154,7 @@ class _Sharded(torch.autograd.Function):
                 "Call the loss again"
             )
         returned = (None if gradient is None else scaled(gradient, grad) for gradient in gradients)
-        return (*returned, None, None, None, None)
+        return (*returned, None, None, None, None, None)
 
 
 def _separable_walk(loss: SeparableLoss, whole: Problem, part: slice) -> RowsAndGradients:
