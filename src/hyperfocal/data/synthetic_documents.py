@@ -25,10 +25,10 @@ from hyperfocal.errors import ConfigError
 
 TIERS = (29, 342, 267, 60)  # labels per tier, as in the IAB's Content Taxonomy 2.2
 NUM_LABELS = sum(TIERS)
-FEWEST = 1_000  # documents; with fewer, some label would have none in training
+FEWEST_DOCUMENTS = 1_000  # documents; with fewer, some label would have none in training
 HELD_OUT = 0.15  # share of the documents in valid, and in test
 OFFSET, DECAY, FLOOR = 12.0, 1.8, 1.1e-4  # of the frequencies
-MOST = 5  # labels per document
+MOST_LABELS = 5  # labels per document
 LABELS_SHARE = (0.1, 0.25, 0.3, 0.2, 0.15)  # of the documents with 1, 2, ... labels, before repeated ones are removed
 SIBLING, COMPANION = 0.45, 0.35  # shares of the labels after the first; the others are drawn by frequency
 COMPANIONS = 2  # labels anywhere in the tree that often occur with a label
@@ -98,7 +98,7 @@ def make_corpus(documents: int = 6_000, *, seed: int = 0) -> Corpus:
     Raises:
         ConfigError: an argument outside its range.
     """
-    for name, value, least in (("documents", documents, FEWEST), ("seed", seed, 0)):
+    for name, value, least in (("documents", documents, FEWEST_DOCUMENTS), ("seed", seed, 0)):
         if value < least:
             raise ConfigError(f"{name} is {value!r}. Allowed: at least {least:,}. Choose a larger number")
     rng = np.random.default_rng(seed)
@@ -106,7 +106,7 @@ def make_corpus(documents: int = 6_000, *, seed: int = 0) -> Corpus:
     unique = make_words(NUM_LABELS, 3, rng)
     labels = _draw_labels(tree, documents, rng)
     texts = _write_texts(tree, labels, unique, rng)
-    labels[:, 1:][rng.random((documents, MOST - 1)) < MISSED] = -1
+    labels[:, 1:][rng.random((documents, MOST_LABELS - 1)) < MISSED] = -1
     frame = _documents(texts, labels, rng)
     train, valid, test = (frame[rows].sort("id") for rows in _split(documents, rng))
     return Corpus(train, valid, test, _taxonomy(tree, unique, rng))
@@ -147,10 +147,10 @@ def _make_tree(rng: Generator) -> _Tree:
 def _draw_labels(tree: _Tree, documents: int, rng: Generator) -> Ints:
     """Draw (N, 5) labels, distinct in a row and then -1; each label is the first one in one of the first K rows."""
     companions = tree.draw((NUM_LABELS, COMPANIONS), rng)
-    labels = np.full((documents, MOST), -1)
+    labels = np.full((documents, MOST_LABELS), -1)
     labels[:, 0] = np.append(np.arange(NUM_LABELS), tree.draw((documents - NUM_LABELS,), rng))
-    wanted = 1 + rng.choice(MOST, documents, p=LABELS_SHARE)
-    for place in range(1, MOST):
+    wanted = 1 + rng.choice(MOST_LABELS, documents, p=LABELS_SHARE)
+    for place in range(1, MOST_LABELS):
         sibling = tree.siblings(labels[:, 0], rng, tree.frequencies)
         companion = companions[labels[:, 0], rng.integers(COMPANIONS, size=documents)]
         others = [sibling, companion, tree.draw((documents,), rng)]
