@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from hyperfocal.classify.head import head_loss, make_head, make_loss, score_documents
-from hyperfocal.classify.prepare import prepare_texts, read_streamed
+from hyperfocal.classify.prepare import prepare, read_streamed
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import resolve
 from hyperfocal.data.examples import batches_at_random
@@ -90,7 +90,7 @@ def build(path: Path, cache: Path, documents: int, steps: int) -> dict[str, floa
     peaks: dict[str, float] = {}
     with watched(peaks):
         times = [time.perf_counter()]
-        data = prepare_texts(read_streamed(path, settings.data), None, settings)
+        data = prepare(read_streamed(path, settings.data), None, settings)
         times.append(time.perf_counter())
         how = TextFeatures.fit(data.train.documents.texts, settings.features, cache)
         times.append(time.perf_counter())

@@ -348,7 +348,7 @@ class TestJson:
 
     def test_a_number_of_labels_below_0_is_refused(self):
         value = Decisions(torch.tensor([1.0])).to_json(["a"]) | {"top_k": -1}
-        with pytest.raises(DataError, match="top_k is -1, and allowed are 0 and more"):
+        with pytest.raises(DataError, match="top_k is -1; expected 0 or more"):
             Decisions.from_json(value, ["a"])
 
     def test_labels_in_another_order_keep_their_thresholds(self):

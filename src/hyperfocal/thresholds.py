@@ -1,8 +1,8 @@
 """Decisions: from scores to labels, with thresholds tuned on validation documents.
 
-Every objective is written as a sum over labels of a value v_l(c): what it is worth to decide label l for the c
-documents that score it highest. A threshold that labels share, and one of a label's own, are then both a maximum of
-cumulated differences of v over scores that occur.
+Every objective is a sum over labels of a value v_l(c): the value of deciding label l for the c documents that score
+it highest. A threshold shared by labels and a threshold of one label are then both the maximum of cumulated
+differences of v over scores that occur.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from hyperfocal.errors import DataError
 from hyperfocal.labels import SparseLabels
 
 FOLDS = 5
-MOST_ROUNDS = 20  # of the linearised micro-F: it settles after two or three, from scores all below 0 after more
+MOST_ROUNDS = 20  # of the linearized micro-F: usually two or three suffice; more if all scores are below 0
 PARTS = {"micro": (0, 1), "f_beta": (0, 1), "macro": (1, 0), "both": (1, 1)}  # macro and micro in each objective
-POOL = 150  # validation positives that labels of like frequency have together to share a threshold
+POOL = 150  # validation positives of the labels of similar frequency that share a threshold
 
 
 @dataclass(frozen=True, eq=False)
 class Decisions:
-    """How scores become labels.
+    """Turns scores into labels.
 
     Attributes:
-        thresholds: (L,) float32; a label is decided where its score is above.
-        top_k: labels a document, the best ones, in place of thresholds; 0 is off.
-        minimum_one: whether a document without a decided label gets its best one.
+        thresholds: (L,) float32; a label is decided if its score is above its threshold.
+        top_k: number of best labels per document, in place of thresholds. 0: off.
+        minimum_one: whether a document without a decided label gets its best label.
     """
 
     thresholds: Tensor
@@ -39,7 +39,7 @@ class Decisions:
     minimum_one: bool = False
 
     def decide(self, scores: Tensor) -> SparseLabels:
-        """Return the labels of (N, L) scores."""
+        """Return the labels decided from (N, L) scores."""
         if self.top_k:
             best = scores.topk(min(self.top_k, scores.shape[1]), dim=1).indices
             return SparseLabels.from_padded(best, num_labels=scores.shape[1])
@@ -50,7 +50,7 @@ class Decisions:
         return SparseLabels.from_dense(decided)
 
     def to_json(self, labels: list[str]) -> dict[str, Any]:
-        """Return what `from_json` reads: a threshold by the label's name."""
+        """Return the value that `from_json` reads, with thresholds by label name."""
         named = dict(zip(labels, self.thresholds.tolist(), strict=True))
         return {"top_k": self.top_k, "minimum_one": self.minimum_one, "thresholds": named}
 
@@ -59,14 +59,14 @@ class Decisions:
         """Build from `to_json`'s value.
 
         Raises:
-            DataError: a label has no threshold, or it is no number; a top_k below 0.
+            DataError: a label has no threshold, or its threshold is not a number; a top_k below 0.
         """
         try:
             thresholds = torch.tensor([float(value["thresholds"][label]) for label in labels])
             if thresholds.isnan().any():
                 raise ValueError("a threshold is nan")
             if (top_k := int(value["top_k"])) < 0:
-                raise ValueError(f"top_k is {top_k}, and allowed are 0 and more")
+                raise ValueError(f"top_k is {top_k}; expected 0 or more")
             return cls(thresholds, top_k, bool(value["minimum_one"]))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"not decisions: {type(error).__name__}: {error}") from None
@@ -80,11 +80,11 @@ def tune_decisions(
     Rules:
         half        the score 0, a probability of 0.5, for every label
         global      one threshold, the best of all scores that occur
-        per_label   one a label: w * own + (1 - w) * pooled, with w = P_l / (P_l + shrinkage)
+        per_label   one per label: w * own + (1 - w) * pooled, with w = P_l / (P_l + shrinkage)
         top_k       the k best labels of each document
 
-    `own` is the mean of the best thresholds of label l without one of five folds of the documents. `pooled` is
-    the best common threshold of labels about as frequent in training, which have 150 validation positives together.
+    `own` is the mean over five folds of the best threshold of label l on the documents outside the fold. `pooled` is
+    the best common threshold of labels of similar training frequency with 150 validation positives in total.
 
     Objectives, with tp the right, d the decided and P the true (document, label) pairs:
         micro       2 tp / (d + P) over all pairs
@@ -126,17 +126,18 @@ def _refuse_infinite(scores: Tensor) -> None:
         row, label = wrong[0].tolist()
         raise DataError(
             f"scores: {float(scores[row, label])} for document {row} and label {label}; expected finite numbers. "
-            "Train again, with a smaller train.learning_rate"
+            "Train again with a smaller train.learning_rate"
         )
 
 
 @dataclass(frozen=True)
 class _Worth:
-    """What the objective makes of tp right ones among c decided, for labels with P true ones.
+    """The value of an objective for tp right among c decided documents, for labels with P true documents.
 
     v(c) = macro * 2 tp / (c + P) / L'  +  micro * ((1 + beta^2) tp - ratio * c) / scale
 
-    The second term is micro-F linearised where it is `ratio` and its denominator `scale`.
+    L' is the number of labels with a true document. The second term is micro-F, linearized at the thresholds where it
+    has the value `ratio` and the denominator `scale`.
     """
 
     macro: float
@@ -152,7 +153,7 @@ class _Worth:
 
 
 class _Curves:
-    """For each label, the documents by falling score: scores and hits, (L, N), and the true ones, (L,)."""
+    """For each label, the documents by falling score: scores and hits, (L, N), and number of true documents, (L,)."""
 
     def __init__(self, scores: Tensor, truth: SparseLabels) -> None:
         self.scores, self.order = scores.T.float().contiguous().sort(dim=1, descending=True)
@@ -160,18 +161,18 @@ class _Curves:
         self.positives = self.hits.sum(1)
 
     def totals(self, thresholds: Tensor) -> tuple[float, float]:
-        """Return the right and the decided pairs under (L,) thresholds."""
+        """Return the numbers of right and of decided pairs with (L,) thresholds."""
         decided = self.scores > thresholds[:, None]
         return float(self.hits[decided].sum()), float(decided.sum())
 
     def gains(self, worth: _Worth) -> Tensor:
-        """Return (L, N) float64, what each further document is worth to its label."""
+        """Return (L, N) float64, the value that each further document adds to its label."""
         tp, decided = self.hits.cumsum(1), torch.arange(1.0, self.scores.shape[1] + 1)
         value = worth(tp, decided, self.positives[:, None])
         return value.diff(dim=1, prepend=torch.zeros(len(value), 1)).double()
 
     def shared(self, settings: DecisionSettings) -> Tensor:
-        """Return () the best common threshold of all labels: the objective itself at each cut, not linearised."""
+        """Return () the best common threshold of all labels; the objective is not linearized."""
         macro, micro, beta = _parts(settings)
         scores, order = self.scores.flatten().sort(descending=True)
         tp = self.hits.flatten()[order].cumsum(0, dtype=torch.float64)
@@ -181,7 +182,7 @@ class _Curves:
         return _best_cut(scores, micro * of_pairs + of_labels)
 
     def pooled(self, pools: Tensor) -> Callable[[_Worth], Tensor]:
-        """Return the function to (L,) the best common threshold of the labels of each pool ((L,) int64 from 0)."""
+        """Return a function to (L,) thresholds, the best common one for the labels of each pool ((L,) int64 from 0)."""
         members = [(pools == pool).nonzero()[:, 0] for pool in range(int(pools.max()) + 1)]
         sorts = [self.scores[labels].flatten().sort(descending=True) for labels in members]
 
@@ -200,19 +201,19 @@ class _Curves:
         between = torch.cat([_between(self.scores[:, :-1], self.scores[:, 1:]), _below(self.scores[:, -1:])], dim=1)
         tied = torch.zeros_like(self.scores)
         tied[:, :-1][self.scores[:, :-1] == self.scores[:, 1:]] = torch.inf  # no cut between tied scores
-        found, worth = [], replace(worth, scale=worth.scale * (1 - 1 / FOLDS))
+        cuts, worth = [], replace(worth, scale=worth.scale * (1 - 1 / FOLDS))
         for number in range(FOLDS):
-            kept = (fold != number).float()
-            hits, decided = (self.hits * kept).cumsum(1), kept.cumsum(1)
+            others = (fold != number).float()
+            hits, decided = (self.hits * others).cumsum(1), others.cumsum(1)
             value, best = worth(hits, decided, hits[:, -1:]).sub_(tied).max(1)
             cut = between.gather(1, best[:, None])[:, 0]
             cut = torch.where(value > 0, cut, self.scores[:, 0] + 1)  # none decided is best
-            found.append(torch.where(hits[:, -1] > 0, cut, torch.nan))
-        return torch.stack(found).double().nanmean(0)  # equal cuts stay what they are
+            cuts.append(torch.where(hits[:, -1] > 0, cut, torch.nan))
+        return torch.stack(cuts).double().nanmean(0)  # in float64, the mean of equal cuts is that cut
 
 
 def _best_cut(scores: Tensor, value: Tensor) -> Tensor:
-    """Return the threshold of the largest value, where value[c] is that of deciding scores[: c + 1], which fall."""
+    """Return the threshold of the largest value; value[c] is the value of deciding the falling scores[: c + 1]."""
     ends = torch.cat([scores[:-1] > scores[1:], torch.ones(1, dtype=torch.bool)])  # no cut between tied scores
     best = int(value.masked_fill(~ends, -torch.inf).argmax())
     if value[best] <= 0:  # none decided is best
@@ -221,13 +222,13 @@ def _best_cut(scores: Tensor, value: Tensor) -> Tensor:
 
 
 def _between(high: Tensor, low: Tensor) -> Tensor:
-    """Return thresholds that part `high` from `low`: the middle, or `low` where no float is between."""
+    """Return thresholds that separate `high` from `low`: the middle, or `low` if no float is between them."""
     middle = (high + low) / 2
     return torch.where((low < middle) & (middle < high), middle, low)
 
 
 def _below(scores: Tensor) -> Tensor:
-    """Return thresholds below scores: by 1, or where that is lost in the rounding, by one float."""
+    """Return thresholds below scores: by 1 or, if rounding loses that difference, by one float."""
     return torch.minimum(scores - 1, scores.nextafter(scores.new_tensor(-torch.inf)))
 
 
@@ -239,25 +240,25 @@ def _parts(settings: DecisionSettings) -> tuple[int, int, float]:
 def _climb(
     curves: _Curves, settings: DecisionSettings, fit: Callable[[_Worth], Tensor], thresholds: Tensor
 ) -> tuple[_Worth, Tensor]:
-    """Return the thresholds that `fit` finds from (L,) thresholds on, and the worth with micro-F linearised there."""
+    """Return the thresholds that `fit` converges to from (L,) thresholds, and the worth linearized there."""
     macro, micro, beta = _parts(settings)
 
-    def linearised() -> _Worth:
+    def linearized() -> _Worth:
         tp, decided = curves.totals(thresholds)
         scale = decided + beta**2 * float(curves.positives.sum())
         return _Worth(macro, micro, beta, (1 + beta**2) * tp / scale, scale)
 
-    worth = linearised()
+    worth = linearized()
     for _ in range(MOST_ROUNDS if micro else 1):
         before, thresholds = thresholds, fit(worth)
         if torch.equal(before, thresholds):
             break
-        worth = linearised()
+        worth = linearized()
     return worth, thresholds
 
 
 def _pools(positives: Tensor, counts: Tensor) -> Tensor:
-    """Return (L,) the pool of each label: by falling training count, each pool as soon as it has POOL positives."""
+    """Return (L,) the pool of each label: labels by falling training count, POOL positives or more in each pool."""
     order = counts.argsort(descending=True, stable=True)
     pools, pool, gathered = torch.empty_like(order), 0, 0.0
     for label in order.tolist():
@@ -265,4 +266,4 @@ def _pools(positives: Tensor, counts: Tensor) -> Tensor:
         gathered += float(positives[label])
         if gathered >= POOL:
             pool, gathered = pool + 1, 0.0
-    return pools.clamp(max=max(pool - 1, 0))  # the last labels, which have too few, join the pool before
+    return pools.clamp(max=max(pool - 1, 0))  # the last labels, which have too few positives, join the previous pool

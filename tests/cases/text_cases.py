@@ -1,4 +1,4 @@
-"""A small corpus that a linear model learns: labels in a long tail, each with words of its own."""
+"""A small corpus that a linear model learns: labels in a long tail, each with its own words."""
 
 import numpy as np
 

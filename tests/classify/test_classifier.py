@@ -19,10 +19,11 @@ from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import check_estimator
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from hyperfocal.classify.classifier import BEST, MultiLabelClassifier
-from hyperfocal.classify.prepare import prepare_texts
+from hyperfocal.classify.classifier import MultiLabelClassifier
+from hyperfocal.classify.label_model import BEST
+from hyperfocal.classify.prepare import prepare
 from hyperfocal.data.documents import Documents
 from hyperfocal.data.synthetic_logs import make_challenges
 from hyperfocal.errors import ConfigError, DataError, HyperfocalError, LeakError, RunError, TrainingError
@@ -62,6 +63,22 @@ class TestLearning:
             > 0.8
         )
 
+    def test_nothing_is_visible_before_a_fit_has_ended(self):
+        classifier = MultiLabelClassifier(settings=FAST)
+
+        def stop(progress, steps):
+            assert not hasattr(classifier, "settings_")
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            classifier.fit(TEXTS, LABELS, watch=stop)
+        assert not any(hasattr(classifier, name) for name in ("fit_", "vocabulary_", "features_", "classes_"))
+        assert classifier.resolve().train.epochs == 3
+
+    def test_fitted_attributes_are_read_only(self, fitted):
+        with pytest.raises(AttributeError, match="no setter"):
+            fitted[0].head_ = None
+
     def test_every_epoch_is_kept_and_the_loss_falls(self, fitted):
         rows = fitted[0].history_
         assert [row["epoch"] for row in rows] == [1, 2, 3]
@@ -81,7 +98,7 @@ class TestLearning:
 
     def test_documents_prepared_once_give_what_fit_gives(self, fitted):
         classifier = MultiLabelClassifier(settings=FAST)
-        data = prepare_texts(Documents.from_lists(TEXTS, LABELS), None, fitted[0].settings_)
+        data = prepare(Documents.from_lists(TEXTS, LABELS), None, fitted[0].settings_)
         assert without_nan(classifier.fit_prepared(data).metrics_) == without_nan(fitted[0].metrics_)
         assert classifier.fingerprint_ == fitted[0].fingerprint_
 
@@ -189,7 +206,7 @@ class TestPredicting:
 
     def test_before_fitting(self):
         for ask in ("predict", "predict_proba", "decision_function", "predict_documents", "evaluate"):
-            with pytest.raises(RunError, match="call fit"):
+            with pytest.raises(RunError, match="Call fit"):
                 getattr(MultiLabelClassifier(), ask)(["x"])
         with pytest.raises(NotFittedError):
             MultiLabelClassifier().predict(["x"])
@@ -230,7 +247,9 @@ class TestScoring:
         assert metrics["values"]["tuned.labels_without_truth"] == 1
 
     def test_nothing_to_score(self, fitted):
-        with pytest.raises(DataError, match="not one of 2 has a label that training has; theirs are others, as 'new'"):
+        with pytest.raises(
+            DataError, match="not one of 2 has a label that training has; they have other labels, such as 'new'"
+        ):
             fitted[0].evaluate(Documents.from_lists(["a", "b"], [["new"], []]))
 
     def test_validation_is_scored_with_decisions_that_never_saw_it(self):
@@ -330,7 +349,7 @@ class TestBadInput:
             self.fit(TEXTS, LABELS[:-1])
 
     def test_one_label_a_document_that_is_no_list(self):
-        with pytest.raises(DataError, match="no list of labels"):
+        with pytest.raises(DataError, match="not a list of labels"):
             self.fit(TEXTS, ["sport"] * len(TEXTS))
 
     def test_texts_without_labels(self):
@@ -480,7 +499,7 @@ class TestKeeping:
     def test_no_run(self, tmp_path):
         with pytest.raises(RunError, match="no such folder"):
             MultiLabelClassifier.load(tmp_path / "run")
-        with pytest.raises(RunError, match="call fit"):
+        with pytest.raises(RunError, match="Call fit"):
             MultiLabelClassifier().save(tmp_path / "run")
 
     def test_another_run_is_not_replaced_unasked(self, fitted):
@@ -601,11 +620,11 @@ class Rows(MultiLabelClassifier):
         return super().fit(self._words(X, reset=True), labels)
 
     def decision_function(self, X):  # noqa: N803
-        self._refuse_unfitted()
+        check_is_fitted(self)
         return super().decision_function(self._words(X, reset=False))
 
     def predict(self, X):  # noqa: N803
-        self._refuse_unfitted()
+        check_is_fitted(self)
         return super().predict(self._words(X, reset=False))
 
     def score(self, X, y, sample_weight=None):  # noqa: N803

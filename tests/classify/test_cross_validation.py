@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from hyperfocal.classify.classifier import MultiLabelClassifier
-from hyperfocal.classify.head import cross_scores, score_documents, train_head
-from hyperfocal.classify.prepare import prepare_texts
+from hyperfocal.classify.head import score_documents, train_head
+from hyperfocal.classify.prepare import prepare
+from hyperfocal.classify.training import cross_scores, score_prepared
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import resolve
 from hyperfocal.data.documents import Documents
@@ -103,20 +104,21 @@ class TestFitting:
             assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
     def test_a_point_of_a_grid_is_scored_without_the_head_of_all(self, fitted):
-        data = prepare_texts(Documents.from_lists(TEXTS, LABELS), None, resolve(ClassifySettings, None, FOLDS))
-        found = classifier().score_prepared(data)
-        assert found.metrics_["values"] == pytest.approx(fitted.metrics_["values"], abs=0, nan_ok=True)
-        assert not hasattr(found, "head_")
+        settings = resolve(ClassifySettings, None, FOLDS)
+        found = score_prepared(prepare(Documents.from_lists(TEXTS, LABELS), None, settings), settings)
+        assert found.metrics["values"] == pytest.approx(fitted.metrics_["values"], abs=0, nan_ok=True)
 
 
 class TestBadInput:
     def test_folds_where_other_documents_validate_and_the_reverse(self):
         """Chosen and scored on its own training documents, a point of a grid would win."""
         documents = Documents.from_lists(TEXTS, LABELS)
-        crossed, split = (prepare_texts(documents, None, resolve(ClassifySettings, None, s)) for s in (FOLDS, FAST))
+        crossed, split = (prepare(documents, None, resolve(ClassifySettings, None, s)) for s in (FOLDS, FAST))
         for settings, data in ((FAST, crossed), (FOLDS, split)):
-            with pytest.raises(ConfigError, match="is not how these documents were split"):
-                MultiLabelClassifier(settings=settings).score_prepared(data)
+            with pytest.raises(ConfigError, match="does not match the split of these documents"):
+                score_prepared(data, resolve(ClassifySettings, None, settings))
+            with pytest.raises(ConfigError, match="does not match the split of these documents"):
+                MultiLabelClassifier(settings=settings).fit_prepared(data)
 
     @pytest.mark.parametrize(("groups", "what"), [(None, "120 documents"), (["a", "b"] * 60, "2 groups of documents")])
     def test_fewer_documents_or_groups_than_folds(self, groups, what):
@@ -133,8 +135,8 @@ class TestBadInput:
         ("settings", "message"),
         [
             ({"train.folds": 1}, r"train\.folds = 1 is not allowed\. Expected 2 or more"),
-            ({"train.refit": True}, r"train\.refit has nothing to add to train\.folds"),
-            ({"features.kind": "encoder", "features.finetune": True}, r"train\.folds is for a frozen encoder"),
+            ({"train.refit": True}, r"train\.refit adds nothing to train\.folds"),
+            ({"features.kind": "encoder", "features.finetune": True}, r"train\.folds works with a frozen encoder"),
         ],
     )
     def test_settings_that_do_not_go_together(self, settings, message):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from grid_cases import documents, failing, gammas, points, settings
-from hyperfocal.classify.grid import prepare_grid, train_point
-from hyperfocal.classify.prepare import prepare_texts
+from hyperfocal.classify.grid import prepare_grid
+from hyperfocal.classify.prepare import prepare
 from hyperfocal.errors import ConfigError, DataError, TrainingError
 from hyperfocal.grid.points import Point
 
@@ -13,7 +13,7 @@ from hyperfocal.grid.points import Point
 def prepared(cache, *, train=None, valid=None, base=None, grid=None):
     grid = gammas(None) if grid is None else grid
     base = base or settings()
-    return prepare_grid(prepare_texts(train or documents(), valid, base), grid, base, cache=cache, threads=1)
+    return prepare_grid(prepare(train or documents(), valid, base), grid, base, cache=cache, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def material(cache):
 
 
 def test_a_point_says_every_metric_and_resamples_of_the_main_ones(material):
-    values, resamples = train_point(material, points(1)[0])
+    values, resamples = material.train(points(1)[0])
     assert {"macro_ap", "micro_ap", "ndcg@5", "half.macro_f1", "tuned.macro_f1", "tuned.micro_f1"} <= values.keys()
     assert resamples.keys() <= values.keys()
     assert {"macro_ap", "half.macro_f1", "tuned.macro_f1"} <= resamples.keys()
@@ -35,14 +35,14 @@ def test_a_point_says_every_metric_and_resamples_of_the_main_ones(material):
 
 
 def test_training_again_gives_the_same_and_another_seed_another(material):
-    first, again, other = (train_point(material, Point("p", seed, settings(seed=seed)))[0] for seed in (0, 0, 1))
+    first, again, other = (material.train(Point("p", seed, settings(seed=seed)))[0] for seed in (0, 0, 1))
     assert first == pytest.approx(again, abs=0, rel=0, nan_ok=True)
     assert first["macro_ap"] != other["macro_ap"]
 
 
 def test_a_failed_training_raises(material):
     with pytest.raises(TrainingError, match="the loss is inf"):
-        train_point(material, failing())
+        material.train(failing())
 
 
 def test_the_seed_of_a_point_does_not_split(material):
@@ -57,7 +57,7 @@ def test_features_are_computed_before_the_first_point(tmp_path):
     found = prepared(tmp_path, grid=grid)
     before = sorted(path.name for path in tmp_path.iterdir())
     for point in grid:
-        train_point(found, point)
+        found.train(point)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert len(before) >= 4  # of training and of validation documents, for each
 
@@ -66,7 +66,7 @@ def test_threads_of_a_training(material):
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
-        train_point(material, points(1)[0])
+        material.train(points(1)[0])
         assert torch.get_num_threads() == material.threads == 1
     finally:
         torch.set_num_threads(before)

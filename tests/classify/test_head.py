@@ -15,16 +15,17 @@ from hyperfocal.classify.head import (
     head_loss,
     make_head,
     make_loss,
-    refit_head,
     restore_head,
     score_documents,
     train_head,
 )
+from hyperfocal.classify.training import Inputs, refit_head
 from hyperfocal.config.classify import ClassifySettings, HeadSettings, TextLossSettings
 from hyperfocal.config.recipes import resolve
 from hyperfocal.errors import RunError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import frequency_bias
+from hyperfocal.models.text_features import TextFeatures
 from hyperfocal.models.text_head import Features, SparseRows
 from hyperfocal.storage.run_folder import CHECKPOINT, RunFolder
 
@@ -202,7 +203,8 @@ def test_a_refit_trains_on_everything_and_takes_the_last_weights():
     train, valid = torch.arange(8), torch.arange(8, 12)
     settings = resolve(ClassifySettings, overrides={"head.name": "linear", "train.epochs": 3, "train.batch_size": 4})
     parts = [(features.select(rows), labels.select(rows)) for rows in (train, valid)]
-    head = refit_head(*parts, 0, settings, epochs=3)
+    inputs = Inputs(TextFeatures(settings.features, None, None), *parts)
+    head = refit_head(inputs, settings, epochs=3)
     alone, history = train_head((features, labels), None, 0, settings)
     assert torch.equal(head.weight, alone.weight)
     assert [sorted(row) for row in history] == [["epoch", "loss", "train_seconds", "valid_seconds"]] * 3

@@ -60,7 +60,7 @@ class TestReading:
 
     @pytest.mark.parametrize("labels", [["sport", "travel"], [0, 1], np.array(["a", "b"]), [["a"], None]])
     def test_one_label_a_document_must_be_a_list_too(self, labels):
-        with pytest.raises(DataError, match=r"no list of labels\. Give a list of labels a document"):
+        with pytest.raises(DataError, match=r"is not a list of labels\. Give a list of labels per document"):
             as_label_lists(labels)
 
     def test_a_matrix_in_lists_is_not_taken_for_labels_called_0_and_1(self):

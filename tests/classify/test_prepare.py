@@ -8,11 +8,11 @@ import polars as pl
 import pytest
 import torch
 
+from hyperfocal.classify.label_model import with_parents
 from hyperfocal.classify.prepare import (
     check_texts,
     number,
-    prepare_texts,
-    with_parents,
+    prepare,
     with_tree_labels,
 )
 from hyperfocal.config.classify import ClassifySettings, TextDataSettings
@@ -68,7 +68,7 @@ class TestReading:
         path = tmp_path / "docs.csv"
         path.write_text("id,text,labels\n7,a,x\n8,b,y\n7,c,x\n")
         with pytest.raises(DataError, match=r"line 4: id '7' is already at .* line 2"):
-            prepare_texts(path, None, SETTINGS)
+            prepare(path, None, SETTINGS)
 
     def test_texts_in_a_list(self):
         assert check_texts(np.array(["a", "b"])) == ["a", "b"]
@@ -82,7 +82,7 @@ class TestReading:
 class TestPreparing:
     def test_every_label_trains_and_shares_are_kept(self):
         texts, labels = corpus(400)
-        data = prepare_texts(Documents.from_lists(texts, labels), None, SETTINGS)
+        data = prepare(Documents.from_lists(texts, labels), None, SETTINGS)
         assert len(data.train) + len(data.valid) == 400
         assert len(data.valid) == pytest.approx(0.15 * 400, abs=2)
         assert data.valid.unseen == {}
@@ -95,12 +95,12 @@ class TestPreparing:
     def test_the_seed_draws_the_split(self):
         texts, labels = corpus()
         docs = Documents.from_lists(texts, labels)
-        first, same, other = (prepare_texts(docs, None, ClassifySettings(seed=seed)) for seed in (0, 0, 1))
+        first, same, other = (prepare(docs, None, ClassifySettings(seed=seed)) for seed in (0, 0, 1))
         assert first.fingerprint() == same.fingerprint() != other.fingerprint()
 
     def test_documents_without_text_or_labels_are_kept_and_counted(self):
         docs = Documents.from_lists(["a", "", None, "b", "b"], [["x"], ["y"], [], [], ["x"]])
-        data = prepare_texts(docs, documents([["x"]]), SETTINGS)
+        data = prepare(docs, documents([["x"]]), SETTINGS)
         assert data.counts()["train"] == {
             "documents": 5,
             "empty_texts": 2,
@@ -113,51 +113,52 @@ class TestPreparing:
 
     def test_a_label_only_in_validation_is_counted_by_name_and_left_out(self):
         valid = documents([["x", "new"], ["new"], ["newer", "y"]])
-        data = prepare_texts(documents([["x"], ["y"]]), valid, SETTINGS)
+        data = prepare(documents([["x"], ["y"]]), valid, SETTINGS)
         assert data.valid.unseen == {"new": 2, "newer": 1}
         assert data.counts()["valid"]["unseen_labels"] == {"new": 2, "newer": 1}
         assert data.valid.labels.to_dense().tolist() == [[1, 0], [0, 0], [0, 1]]
         assert data.counts()["labels"] == 2
 
     def test_labels_in_every_document_are_named(self):
-        data = prepare_texts(documents([["x", "all"], ["all"], ["all", "y"]]), documents([["x"]]), SETTINGS)
+        data = prepare(documents([["x", "all"], ["all"], ["all", "y"]]), documents([["x"]]), SETTINGS)
         assert data.counts()["labels_in_every_document"] == ["all"]
 
     def test_not_one_label(self, tmp_path):
         with pytest.raises(DataError, match="no training document has a label"):
-            prepare_texts(documents([[], [], []]), documents([["x"]]), SETTINGS)
+            prepare(documents([[], [], []]), documents([["x"]]), SETTINGS)
         path = tmp_path / "docs.csv"
         path.write_text("text,labels\na,\nb,\n")
         with pytest.raises(DataError, match="has no label in any of 2 rows"):
-            prepare_texts(path, None, SETTINGS)
+            prepare(path, None, SETTINGS)
 
     @pytest.mark.parametrize(
-        ("labels", "words"), [([[], []], r"training has\. Give"), ([["z"]], "training has; theirs are others, as 'z'")]
+        ("labels", "words"),
+        [([[], []], r"training has\. Give"), ([["z"]], "training has; they have other labels, such as 'z'")],
     )
     def test_a_validation_without_labels_of_training(self, labels, words):
         with pytest.raises(DataError, match=f"validation documents: not one of {len(labels)} has a label that {words}"):
-            prepare_texts(documents([["x"], ["y"]]), documents(labels), SETTINGS)
+            prepare(documents([["x"], ["y"]]), documents(labels), SETTINGS)
 
     def test_a_group_on_both_sides(self):
         train = documents([["x"], ["y"]], groups=["g", None])
         with pytest.raises(LeakError, match="1 of its 2 groups are in training too, first 'g'"):
-            prepare_texts(train, documents([["x"], ["y"]], groups=["g", "h"]), SETTINGS)
+            prepare(train, documents([["x"], ["y"]], groups=["g", "h"]), SETTINGS)
 
     def test_an_id_on_both_sides(self):
         with pytest.raises(LeakError, match="first '7'"):
-            prepare_texts(documents([["x"]], ids=["7"]), documents([["x"]], ids=["7"]), SETTINGS)
+            prepare(documents([["x"]], ids=["7"]), documents([["x"]], ids=["7"]), SETTINGS)
 
     def test_the_split_keeps_groups_together(self):
         texts, labels = corpus()
         groups = [str(place // 4) for place in range(len(texts))]
-        data = prepare_texts(Documents.from_lists(texts, labels, groups=groups), None, SETTINGS)
+        data = prepare(Documents.from_lists(texts, labels, groups=groups), None, SETTINGS)
         assert not set(data.train.documents.groups) & set(data.valid.documents.groups)
 
 
 class TestFingerprint:
     def of(self, docs=None, valid=None, settings=SETTINGS):
         docs = documents([["1"], ["4"]]) if docs is None else docs
-        return prepare_texts(docs, documents([["1"], ["4"]]) if valid is None else valid, settings).fingerprint()
+        return prepare(docs, documents([["1"], ["4"]]) if valid is None else valid, settings).fingerprint()
 
     def test_it_tells_texts_labels_and_groups_apart(self):
         different = [
@@ -202,7 +203,7 @@ class TestTaxonomy:
         parts = {"train": documents([["1"]]), "valid": documents([["1"]])}
         parts[part] = documents([["Wien", "Bear", "1"]])
         with pytest.raises(DataError, match="2 labels are not in the taxonomy, first 'Bear'"):
-            prepare_texts(parts["train"], parts["valid"], tree_settings())
+            prepare(parts["train"], parts["valid"], tree_settings())
 
     def test_decided_labels_bring_the_parents_that_training_has(self):
         vocabulary = Vocabulary(pl.Series(["3", "4", "1"]))  # "2", between "3" and "1", is no label of training

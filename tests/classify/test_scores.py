@@ -2,13 +2,18 @@
 
 import math
 
+import polars as pl
 import pytest
 import torch
 from sklearn.metrics import average_precision_score, f1_score
 
-from hyperfocal.classify.scores import cross_decided, evaluation, score_labels, table_of_labels, tier_scores
+from hyperfocal.classify.label_model import LabelSpace
+from hyperfocal.classify.prepare import Labelled
+from hyperfocal.classify.scores import cross_decided, evaluate_decisions, score_labels, table_of_labels, tier_scores
 from hyperfocal.config.classify import DecisionSettings
+from hyperfocal.data.documents import Documents
 from hyperfocal.data.taxonomy import Taxonomy
+from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.labels import SparseLabels
 from hyperfocal.metrics.intervals import intervals
 
@@ -19,6 +24,7 @@ HITS = (torch.randn(N, L, generator=RANDOM) + SCORES) > torch.tensor([0.0, 0.7, 
 TRUTH, COUNTS = SparseLabels.from_dense(HITS), torch.tensor([300, 100, 30, 5])
 DECIDED = {"half": SparseLabels.from_dense(SCORES > 0), "tuned": SparseLabels.from_dense(SCORES > 0.3)}
 PER_LABEL = DecisionSettings()
+LABELS = LabelSpace(Vocabulary(pl.Series(["a", "b", "c", "d"])), None, COUNTS, 400, consistent=False)
 
 
 class TestCrossDecisions:
@@ -62,6 +68,12 @@ class TestCrossDecisions:
         assert torch.equal(decided.to_dense(), (SCORES > 0).float())
 
 
+def documents(truth, groups=None):
+    """Return documents with these true labels."""
+    names = None if groups is None else [f"g{group}" for group in groups.tolist()]
+    return Labelled(Documents.from_lists([""] * len(truth), [[]] * len(truth), groups=names), truth, {})
+
+
 class TestScores:
     def test_against_scikit_learn(self):
         values, resamples = score_labels(SCORES, TRUTH, DECIDED, COUNTS, 400)
@@ -73,7 +85,7 @@ class TestScores:
         assert resamples == {}
 
     def test_a_report_has_the_value_inside_its_interval(self):
-        report, resamples = evaluation(SCORES, TRUTH, DECIDED, COUNTS, 400)
+        report, resamples, _ = evaluate_decisions(SCORES, DECIDED["tuned"], documents(TRUTH), LABELS)
         assert report["documents"] == N
         assert {"macro_ap", "half.macro_f1", "tuned.micro_f1"} <= report["intervals"].keys()
         for name, interval in report["intervals"].items():
@@ -88,9 +100,10 @@ class TestScores:
         pair = torch.arange(N) % 2
         scores, truth = SCORES[pair], TRUTH.select(pair)
         grouped, alone = (
-            evaluation(scores, truth, {"half": truth}, COUNTS, 400, groups=groups)[0]["intervals"]["half.micro_f1"]
+            evaluate_decisions(scores, DECIDED["tuned"].select(pair), documents(truth, groups), LABELS)
             for groups in (pair, None)
         )
+        grouped, alone = (found.metrics["intervals"]["tuned.micro_f1"] for found in (grouped, alone))
         assert grouped["high"] - grouped["low"] > 2 * (alone["high"] - alone["low"])
 
     def test_intervals_are_quantiles_around_the_value(self):

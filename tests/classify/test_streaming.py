@@ -10,14 +10,14 @@ import torch
 
 from hyperfocal.classify import prepare as streamed_texts
 from hyperfocal.classify.classifier import MultiLabelClassifier
-from hyperfocal.classify.prepare import read_streamed, streams_texts
+from hyperfocal.classify.prepare import prepare, read_streamed
 from hyperfocal.config.classify import ClassifySettings, FeatureSettings, TextDataSettings, TextTrainSettings
 from hyperfocal.data import examples as shuffling
 from hyperfocal.data import ngrams as term_counts
 from hyperfocal.data import stored_documents as stream_documents
 from hyperfocal.data import stored_texts
 from hyperfocal.data.documents import as_documents
-from hyperfocal.data.stored_texts import hash_texts
+from hyperfocal.data.stored_texts import StoredTexts, hash_texts
 from hyperfocal.data.synthetic_documents import make_corpus, write_corpus
 from hyperfocal.errors import ConfigError, LeakError, RunError
 from hyperfocal.models.text_features import TextFeatures
@@ -171,14 +171,17 @@ def test_long_texts_stand_in_smaller_blocks(folder, monkeypatch):
 
 
 class TestWhen:
+    def streams(self, data, settings):
+        return isinstance(prepare(data, None, settings).train.documents.texts, StoredTexts)
+
     def test_a_file_too_large_for_memory(self, folder, monkeypatch):
         path, settings = folder / "train.jsonl", ClassifySettings()
-        assert not streams_texts(path, settings)
+        assert not self.streams(path, settings)
         monkeypatch.setattr(streamed_files, "memory_bytes", lambda: 1_000)
-        assert streams_texts(path, settings)
-        assert not streams_texts(path, ClassifySettings(data=TextDataSettings(stream="off")))
-        assert not streams_texts(path, ClassifySettings(train=TextTrainSettings(folds=3)))  # into memory, as ever
-        assert not streams_texts(as_documents(path), settings)
+        assert self.streams(path, settings)
+        assert not self.streams(path, ClassifySettings(data=TextDataSettings(stream="off")))
+        assert not self.streams(path, ClassifySettings(train=TextTrainSettings(folds=3)))  # needs them in memory
+        assert not self.streams(as_documents(path), settings)
 
     @pytest.mark.parametrize(
         ("settings", "message"),
@@ -191,7 +194,7 @@ class TestWhen:
     def test_what_is_not_possible_is_refused(self, folder, settings, message):
         wanted = ClassifySettings(data=TextDataSettings(stream="on"), **settings)
         with pytest.raises(ConfigError, match=rf"^data\.stream = 'on' is not allowed {message}"):
-            streams_texts(folder / "train.jsonl", wanted)
+            prepare(folder / "train.jsonl", None, wanted)
 
     def test_texts_in_memory_are_refused(self):
         with pytest.raises(ConfigError, match="for documents that are in memory"):

@@ -52,7 +52,7 @@ def test_decisions_at_half_and_tuned_ones_each_have_their_rows():
     lines = [line.split() for line in rendered(scores_report(metrics(tuned__macro_f1=0.375), title="Test"))]
     assert ["macro", "F1", ".250", ".250", ".250", ".125", ".125", ".125"] in lines
     assert ["macro", "F1", ".375", ".250", ".250", ".125", ".125", ".125"] in lines
-    assert lines.count(["labels", "a", "document", "2.50"]) == 2
+    assert lines.count(["labels/document", "2.50"]) == 2
 
 
 def test_the_report_reads_every_metric_under_the_name_that_scoring_gives_it():
@@ -107,7 +107,7 @@ def test_the_report_fits_into_80_columns():
 
 def test_out_of_fold_there_is_no_part_held_out():
     counts = {"labels": 2, "labels_in_every_document": [], "train": QUIET, "valid": QUIET, "out_of_fold": True}
-    assert data_lines(counts) == ["20 training documents, 2 labels, 2.4 a document; each scored out of fold."]
+    assert data_lines(counts) == ["20 training documents, 2 labels, 2.4 per document; each scored out of fold."]
 
 
 def test_data_without_oddities_is_one_line():
@@ -119,7 +119,7 @@ def test_data_without_oddities_is_one_line():
         "valid": {**QUIET, "documents": 1},
     }
     assert data_lines(counts) == [
-        "20 training documents, 698 labels, 2.4 a document; 1 validation document."
+        "20 training documents, 698 labels, 2.4 per document; 1 validation document."
     ]  # 48 / 20
 
 
@@ -128,7 +128,7 @@ def test_each_oddity_is_one_line():
     assert holdout_lines(counts | {"unseen_labels": {f"l{n}": 2 for n in range(7)}}, "test") == [
         "1 of 20 test documents without text; kept.",
         "2 of 20 test documents without a label; kept as negatives of every label.",
-        "3 of 20 test documents with the text of an earlier one; kept. --group can keep such together in a split.",
+        "3 of 20 test documents with the text of an earlier one; kept. --group can keep them together in a split.",
         "7 labels that training never saw, on test documents 14 times; excluded from macro and all other scores: "
         "l0, l1, l2, l3, l4 and 2 more.",
     ]
@@ -136,7 +136,7 @@ def test_each_oddity_is_one_line():
 
 def test_a_label_of_every_document_is_named():
     counts = {"labels": 2, "out_of_fold": False, "labels_in_every_document": ["all"], "train": QUIET, "valid": QUIET}
-    assert data_lines(counts)[1] == "Every training document has all: nothing is there to tell apart."
+    assert data_lines(counts)[1] == "Every training document has all: there is nothing to distinguish."
 
 
 def test_winner_and_baseline_stand_side_by_side_on_test():

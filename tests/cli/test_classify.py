@@ -388,4 +388,4 @@ class TestEvaluate:
     def test_no_label_of_training(self, folder, tmp_path):
         documents = write(tmp_path / "d.jsonl", [{"id": "n", "title": "a", "body": "b", "labels": ["new"]}])
         said = refused("classify", "evaluate", folder / "run", documents)
-        assert "not one of 1 has a label that training has; theirs are others, as 'new'" in said
+        assert "not one of 1 has a label that training has; they have other labels, such as 'new'" in said

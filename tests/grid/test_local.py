@@ -32,7 +32,7 @@ from grid_cases import (
     wait_until,
 )
 from hyperfocal.classify.grid import prepare_grid
-from hyperfocal.classify.prepare import prepare_texts
+from hyperfocal.classify.prepare import prepare
 from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.grid.local import LocalPool, interrupts_held_back
 from hyperfocal.grid.pool import run_points
@@ -46,7 +46,7 @@ ADDED = ("threads", "omp", "omp_at_start")  # by ThreadCount
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory):
-    data = prepare_texts(documents(), None, settings())
+    data = prepare(documents(), None, settings())
     return prepare_grid(data, points(1), settings(), cache=tmp_path_factory.mktemp("cache"), threads=1)
 
 

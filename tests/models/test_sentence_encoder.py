@@ -234,7 +234,7 @@ class TestCannotBeLoaded:
             encode_texts(find_encoder(name), texts("x"))
         message = str(caught.value)
         assert message.startswith(f"features.encoder: {name} cannot be loaded (")
-        assert message.endswith("or the name of one that is already on this machine")
+        assert message.endswith("or the name of a model that is already on this machine")
         assert "\n" not in message
         return message
 

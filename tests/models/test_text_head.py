@@ -99,19 +99,19 @@ class TestSparseRows:
         assert selected.indptr[0] == 0
         assert selected.indptr.dtype == selected.columns.dtype == torch.int64
 
-    def test_thinned_drops_a_share_and_scales_the_others(self):
+    def test_dropout_drops_a_share_and_scales_the_others(self):
         torch.manual_seed(0)
         rows = rows_of([[(feature % FEATURES, 2.0) for feature in range(4_000)]])
-        thinned = rows.thinned(0.25)
-        assert set(thinned.values.tolist()) == {0.0, float(np.float32(2 / 0.75))}
-        dropped = float((thinned.values == 0).double().mean())
+        dropped_out = rows.dropout(0.25)
+        assert set(dropped_out.values.tolist()) == {0.0, float(np.float32(2 / 0.75))}
+        dropped = float((dropped_out.values == 0).double().mean())
         assert dropped == pytest.approx(0.25, abs=4 * (0.25 * 0.75 / 4_000) ** 0.5)  # four standard deviations
-        assert thinned.columns.equal(rows.columns)
+        assert dropped_out.columns.equal(rows.columns)
         assert rows.values.unique().tolist() == [2.0]  # the cached features stay
 
-    def test_thinned_by_nothing(self):
+    def test_dropout_of_nothing(self):
         rows = rows_of([[(1, 2.0)], [(3, 4.0), (1, 0.5)]])
-        assert rows.thinned(0.0).values.equal(rows.values)
+        assert rows.dropout(0.0).values.equal(rows.values)
 
 
 class TestFeatures:

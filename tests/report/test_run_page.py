@@ -5,7 +5,7 @@ import pytest
 
 from hyperfocal.classify.classifier import MultiLabelClassifier
 from hyperfocal.classify.page import DECIDED
-from hyperfocal.classify.page import _headline as classify_headline
+from hyperfocal.classify.page import headline as classify_headline
 from hyperfocal.cli.report import run_page, write_run_report
 from hyperfocal.errors import RunError
 from hyperfocal.recommend.page import _headline as recommend_headline

@@ -1,4 +1,4 @@
-"""What a classifier's report shows beside its scores: thresholds, reliability, and what is mistaken for what."""
+"""Data of a classifier's report in addition to its scores: thresholds, reliability, and confusions."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from hyperfocal.report.evidence import LISTED, LONGEST, cut
 THRESHOLDS = (0.001, 0.002, 0.003, 0.005, 0.0075, *(step / 100 for step in range(1, 100)))
 EDGES = (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 PAIRS, EXAMPLES = 12, 2  # confusions, and documents of each
-MOST_PRODUCTS = 20_000_000  # pairs of a missed and a wrong label; where there are more, the first documents count
+MOST_PRODUCTS = 20_000_000  # pairs of a missed and a wrong label; if there are more, only the first documents count
 
 
 def label_evidence(scores: Tensor, decided: SparseLabels, valid: Labelled, names: list[str]) -> dict[str, Any]:
-    """Return the JSON-able evidence of a classifier on its validation documents.
+    """Return the JSON-able content that a classifier adds to evidence.json.
 
     Args:
-        scores: (N, L) logits.
-        decided: N rows over L labels, as tuned.
-        valid: the documents.
-        names: of the labels.
+        scores: (N, L) logits of the validation documents.
+        decided: N rows over L labels, by tuned decisions.
+        valid: the N documents.
+        names: of the L labels.
     """
     points = torch.tensor(THRESHOLDS)
     return {
@@ -40,16 +40,17 @@ def label_evidence(scores: Tensor, decided: SparseLabels, valid: Labelled, names
 
 
 def confusions(decided: SparseLabels, valid: Labelled, names: list[str]) -> dict[str, Any]:
-    """Return "confusions", the pairs (true label that was missed, wrong label that was decided) of most documents.
+    """Return "confusions" and "confused_documents".
 
-    The worst is the first. "confused_documents" is how many documents were looked at: the first, where there are too
-    many errors for all.
+    A confusion is a true label that was missed and a wrong label that was decided in the same document; the most
+    frequent comes first. "confused_documents" is the number of documents that were looked at: if there are too many
+    errors, only the first ones.
     """
     missed, wrong = _errors(decided, valid.labels)
     together = (missed.T @ wrong).tocoo()
     order = np.lexsort((together.col, together.row, -together.data))[:PAIRS]
     true = valid.labels.select(torch.arange(missed.shape[0])).counts()
-    found = [
+    rows = [
         {
             "true": cut(names[row]),
             "decided": cut(names[column]),
@@ -60,11 +61,11 @@ def confusions(decided: SparseLabels, valid: Labelled, names: list[str]) -> dict
         for place in order
         for row, column in [(int(together.row[place]), int(together.col[place]))]
     ]
-    return {"confusions": found, "confused_documents": missed.shape[0]}
+    return {"confusions": rows, "confused_documents": missed.shape[0]}
 
 
 def _errors(decided: SparseLabels, truth: SparseLabels) -> tuple[csr_matrix, csr_matrix]:
-    """Return two (N, L) matrices of ones: true labels that were missed, and wrong ones that were decided."""
+    """Return two (N, L) matrices of ones: true labels that were missed, and wrong labels that were decided."""
     missed, wrong = _without(truth, decided), _without(decided, truth)
     products = np.cumsum(np.diff(missed.indptr).astype(np.int64) * np.diff(wrong.indptr))
     rows = int(np.searchsorted(products, MOST_PRODUCTS)) + 1
@@ -72,17 +73,17 @@ def _errors(decided: SparseLabels, truth: SparseLabels) -> tuple[csr_matrix, csr
 
 
 def _without(labels: SparseLabels, others: SparseLabels) -> csr_matrix:
-    """Return the labels that the others lack, as a matrix of ones."""
-    kept = ~labels.among(others)
-    rows, columns = labels.rows[kept].numpy(), labels.indices[kept].numpy()
+    """Return the labels that are not among the others, as a matrix of ones."""
+    only = ~labels.among(others)
+    rows, columns = labels.rows[only].numpy(), labels.indices[only].numpy()
     ones: NDArray[np.int64] = np.ones(len(rows), dtype=np.int64)
     return csr_matrix((ones, (rows, columns)), shape=(len(labels), labels.num_labels))
 
 
 def _both(missed: csr_matrix, wrong: csr_matrix, row: int, column: int) -> list[int]:
     """Return the first documents of a confusion."""
-    found = np.intersect1d(missed[:, [row]].nonzero()[0], wrong[:, [column]].nonzero()[0])
-    return [int(at) for at in found[:EXAMPLES]]
+    documents = np.intersect1d(missed[:, [row]].nonzero()[0], wrong[:, [column]].nonzero()[0])
+    return [int(at) for at in documents[:EXAMPLES]]
 
 
 def _example(at: int, decided: SparseLabels, valid: Labelled, names: list[str]) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def _example(at: int, decided: SparseLabels, valid: Labelled, names: list[str]) 
 
 
 def _named(labels: SparseLabels, others: SparseLabels, at: int, names: list[str]) -> list[dict[str, Any]]:
-    """Return a document's labels, those that the others lack first, each with whether they have it too."""
-    row, other = (part.indices[int(part.indptr[at]) : int(part.indptr[at + 1])].tolist() for part in (labels, others))
+    """Return a document's labels, each with whether `others` have it too; labels that they do not have come first."""
+    row, other = (each.indices[int(each.indptr[at]) : int(each.indptr[at + 1])].tolist() for each in (labels, others))
     listed = sorted(row, key=lambda label: label in other)[:LISTED]
     return [{"label": cut(names[label]), "both": label in other} for label in listed]

@@ -1,4 +1,4 @@
-"""A grid of the job `classify`: documents prepared once, and how one of its points is trained, kept and tested."""
+"""A grid of the job `classify`: documents and features prepared once, and one training per point."""
 
 from __future__ import annotations
 
@@ -7,16 +7,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from hyperfocal.classify.classifier import MultiLabelClassifier
-from hyperfocal.classify.prepare import PreparedTexts, number, prepare_texts, with_tree_labels
+from hyperfocal.classify.prepare import (
+    PreparedTexts,
+    check_training,
+    number,
+    prepare,
+    with_tree_labels,
+)
 from hyperfocal.classify.scores import score_labels
+from hyperfocal.classify.training import Inputs, make_inputs, score_prepared
 from hyperfocal.config.classify import ClassifySettings, FeatureSettings, TextDataSettings
-from hyperfocal.config.rules import flat_settings
 from hyperfocal.config.sections import Section
 from hyperfocal.data.documents import Documents, as_documents
 from hyperfocal.data.stratify import check_distinct_groups
+from hyperfocal.errors import ConfigError
 from hyperfocal.grid.adaptive import Range
 from hyperfocal.grid.job import Reached
 from hyperfocal.grid.points import Point
@@ -24,22 +32,32 @@ from hyperfocal.labels import SparseLabels
 from hyperfocal.machine import set_threads
 from hyperfocal.metrics.verdict import LABELS, Families
 from hyperfocal.models.sentence_encoder import find_encoder
-from hyperfocal.models.text_features import Made, TextFeatures, check_training, resolve_kind
+from hyperfocal.models.text_features import TextFeatures, resolve_kind
 from hyperfocal.storage.cache import hash_of
 
-NOT_BETTER = ("calibration_error", "labels_per_document", "labels_without_truth")  # where more is not better
+NOT_BETTER = ("calibration_error", "labels_per_document", "labels_without_truth")  # metrics of which more is not better
+RANGES: dict[str, Range] = {  # of an adaptive search
+    "loss.name": ["bce", "focal", "asymmetric", "ntr_focal", "balanced"],
+    "loss.gamma": {"low": 0.5, "high": 4.0},
+    "loss.alpha": ["none", 0.25, 0.5, 0.75],
+    "loss.cap": ["off", 2.0, 4.0, 6.0, 8.0, 12.0],
+    "train.learning_rate": {"low": 2e-4, "high": 5e-3, "log": True},
+    "train.sparse_learning_rate": {"low": 100.0, "high": 2_000.0, "log": True},
+    "head.width": [256, 512, 1_024],
+    "head.dropout": {"low": 0.0, "high": 0.7},
+}
 
 
 @dataclass(frozen=True, eq=False)
 class TextSource:
-    """Documents: each a path, a frame or Documents.
+    """Documents, each given as a path, a frame or Documents.
 
     Attributes:
-        train: to learn from.
-        valid: to compare points on; None holds some out.
+        train: training documents.
+        valid: documents on which points are compared. None: some training documents are held out.
         cache: folder of the features.
-        test: scored at the end, and looked at before the first point trains; or None.
-        watch: called with (texts encoded, texts in all).
+        test: documents that are scored at the end, and checked before the first point trains; or None.
+        watch: called with (texts encoded, texts to encode).
     """
 
     train: Any
@@ -49,36 +67,50 @@ class TextSource:
     watch: Callable[[int, int], None] = lambda *_: None
 
     def metrics(self, base: Section) -> list[str]:
-        """Return the metrics that trainings are scored by and of which more is better."""
+        """Return the metrics of a training of which more is better."""
         few = SparseLabels.from_lists([[0], [], []], num_labels=1)
         values, _ = score_labels(torch.zeros(3, 1), few, {"half": few, "tuned": few}, few.counts(), len(few))
         return [name for name in values if name.split(".")[-1] not in NOT_BETTER]
 
-    def prepare(self, points: Sequence[Point], base: Section, threads: int) -> Material:
+    def prepare(self, points: Sequence[Point], base: Section, threads: int) -> SharedTexts:
         """Return documents and features.
 
         Raises:
-            ConfigError: as in `prepare_grid`.
-            DataError, LeakError: as in `prepare_texts` and `check_test`.
+            ConfigError: data.stream = "on"; errors as in `prepare_grid`.
+            DataError, LeakError: as in `prepare` and `check_test`.
         """
-        base = _texts(base)
-        data = prepare_texts(self.train, self.valid, base)
+        settings = _settings(base)
+        data = prepare(self.train, self.valid, _in_memory(settings))
         if self.test is not None:
-            check_test(data, as_documents(self.test, base.data), base.data)
-        return prepare_grid(data, points, base, cache=self.cache, threads=threads, watch=self.watch)
+            check_test(data, as_documents(self.test, settings.data), settings.data)
+        return prepare_grid(data, points, settings, cache=self.cache, threads=threads, watch=self.watch)
+
+
+def _settings(settings: Section) -> ClassifySettings:
+    assert isinstance(settings, ClassifySettings), "a grid has the settings of its job"
+    return settings
+
+
+def _in_memory(settings: ClassifySettings) -> ClassifySettings:
+    """Return settings that stream nothing: worker processes share documents in memory."""
+    if settings.data.stream == "on":
+        raise ConfigError(
+            "data.stream = 'on' is not allowed in a grid: its points share documents in memory. Leave it out"
+        )
+    return msgspec.structs.replace(settings, data=msgspec.structs.replace(settings.data, stream="off"))
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
-    """The documents of a grid, split by the base settings' seed, and where their features are kept.
+class SharedTexts:
+    """Documents and features that all points of a grid share; the base settings' seed has split the documents.
 
     Attributes:
         data: training and validation documents.
         cache: folder of the features.
-        threads: CPU threads of one training; 0 is one a core, in a worker process 1.
-        encoder: checksum of the encoder, "" without.
-        kinds: the settings of the features of all points.
-        made: features that are at hand; others are read from the cache.
+        threads: CPU threads of one training. 0: one per core, or 1 in a worker process.
+        encoder: checksum of the encoder. "": no encoder.
+        kinds: the feature settings of all points.
+        inputs: features in memory; others are read from the cache.
     """
 
     data: PreparedTexts
@@ -86,11 +118,11 @@ class Material:
     threads: int
     encoder: str
     kinds: frozenset[FeatureSettings]
-    made: Mapping[FeatureSettings, Made] = field(default_factory=dict)
+    inputs: Mapping[FeatureSettings, Inputs] = field(default_factory=dict)
 
     @property
     def families(self) -> Families:
-        """What verdicts look at."""
+        """Return the families of metrics on which a verdict is based."""
         return LABELS
 
     def fingerprint(self) -> str:
@@ -98,24 +130,38 @@ class Material:
         return hash_of(self.data.fingerprint(), self.encoder)
 
     def about(self) -> dict[str, Any]:
-        """Return how many documents and labels there are, and how many documents, or groups of them, are scored."""
+        """Return the numbers of documents, labels, and documents, or groups of documents, that are scored."""
         counts, valid = self.data.counts(), self.data.valid
-        found = {"documents": counts["train"]["documents"], "labels": counts["labels"]}
+        sizes = {"documents": counts["train"]["documents"], "labels": counts["labels"]}
         groups = valid.documents.group_numbers()
         grouped = {} if groups is None else {"validation groups": len(set(groups.tolist()))}
-        return found | {"validation documents": len(valid)} | grouped
+        return sizes | {"validation documents": len(valid)} | grouped
 
-    def portable(self) -> Material:
-        """Return the material with its features at hand, but for those that an encoder makes as it learns."""
-        made = {kind: _from_cache(self.data, kind, self.cache) for kind in self.kinds if not kind.finetune}
-        return replace(self, made=made)
+    def portable(self) -> SharedTexts:
+        """Return this value with all features in memory, except those of an encoder that is fine-tuned."""
+        return replace(self, inputs={kind: self._from_cache(kind) for kind in self.kinds if not kind.finetune})
+
+    def _from_cache(self, kind: FeatureSettings) -> Inputs:
+        features = TextFeatures.fit(self.data.train.documents.texts, kind, self.cache)
+        return make_inputs(self.data, features, self.cache)
 
     def train(self, point: Point) -> Reached:
-        """Return what `train_point` does."""
-        return train_point(self, point)
+        """Train one point; return every metric on the validation documents, and the main ones in resamples.
+
+        The documents are split by the base settings, whatever the point's seed.
+        """
+        settings = _settings(point.settings)
+        train = msgspec.structs.replace(
+            settings.train, threads=self.threads, refit=False
+        )  # only the winner is refitted
+        settings = msgspec.structs.replace(settings, train=train)
+        check_training(settings)  # a search makes points that `prepare_grid` has not seen
+        inputs = self.inputs.get(settings.features)
+        evaluation = score_prepared(self.data, settings, cache=self.cache, inputs=inputs)
+        return evaluation.metrics["values"], evaluation.resamples
 
     def fit(self, settings: dict[str, Any], folder: Path) -> MultiLabelClassifier:
-        """Return a classifier with these settings, kept as a run."""
+        """Return a classifier with these settings, saved as a run."""
         classifier = MultiLabelClassifier(settings=settings)
         return classifier.fit_prepared(self.data, out=folder, overwrite=True, cache=self.cache)
 
@@ -129,7 +175,7 @@ class Material:
 
     def read_test(self, test: Any, settings: Section) -> TextTest:
         """Return test documents; errors as in `check_test`."""
-        read = _texts(settings)
+        read = _settings(settings)
         documents = as_documents(test, read.data)
         check_test(self.data, documents, read.data)
         return TextTest(documents, read.train.refit)
@@ -137,7 +183,7 @@ class Material:
 
 @dataclass(frozen=True, eq=False)
 class TextTest:
-    """Test documents, for heads that were refitted or not."""
+    """Test documents, and whether the heads that they score are refitted."""
 
     documents: Documents
     refitted: bool
@@ -147,13 +193,8 @@ class TextTest:
         return hash_of(self.documents.all_texts().to_list(), self.documents.labels.to_list(), *keys, self.refitted)
 
     def evaluate(self, fitted: MultiLabelClassifier) -> dict[str, Any]:
-        """Return the scores, but those of each label."""
+        """Return the scores, without those of each label."""
         return {name: value for name, value in fitted.evaluate(self.documents).items() if name != "labels"}
-
-
-def _texts(settings: Section) -> ClassifySettings:
-    assert isinstance(settings, ClassifySettings), "a grid has the settings of its job"
-    return settings
 
 
 def prepare_grid(
@@ -164,65 +205,34 @@ def prepare_grid(
     cache: Path,
     threads: int = 0,
     watch: Callable[[int, int], None] = lambda *_: None,
-) -> Material:
-    """Compute all features that the points need, so that each finds them.
+) -> SharedTexts:
+    """Compute all features that the points need, so that each point reads them from the cache.
 
     Raises:
-        ConfigError: features that are not to be had.
+        ConfigError: features that are not available; settings that exclude each other.
     """
     set_threads(base.train.threads)
-    wanted = [_texts(point.settings) for point in points]
-    for settings in wanted:
-        check_training(settings)
-    used = {resolve_kind(settings.features) for settings in wanted}
-    for features in used:
-        found = TextFeatures.fit(data.train.documents.texts, features, cache)
-        for part in () if features.finetune else (data.train, data.valid):  # that makes its own as it learns
-            found.make(part.documents.texts, cache, watch)
-    encoders = {features.encoder for features in used if features.kind != "ngrams"}
+    settings = [_settings(point.settings) for point in points]
+    for each in settings:
+        check_training(each)
+    used = {resolve_kind(each.features) for each in settings}
+    for kind in used:
+        features = TextFeatures.fit(data.train.documents.texts, kind, cache)
+        if not kind.finetune:  # which computes its features during training
+            make_inputs(data, features, cache, watch)
+    encoders = {kind.encoder for kind in used if kind.kind != "ngrams"}
     sources = [find_encoder(name) for name in sorted(encoders)]
     checksum = hash_of(*[source.checksum for source in sources if source]) if sources else ""
-    return Material(data, cache, threads, checksum, frozenset(settings.features for settings in wanted))
-
-
-def _from_cache(data: PreparedTexts, settings: FeatureSettings, cache: Path) -> Made:
-    how = TextFeatures.fit(data.train.documents.texts, settings, cache)
-    train = how.make(data.train.documents.texts, cache)
-    return Made(how, train, train if data.valid is data.train else how.make(data.valid.documents.texts, cache))
+    return SharedTexts(data, cache, threads, checksum, frozenset(each.features for each in settings))
 
 
 def check_test(data: PreparedTexts, test: Documents, settings: TextDataSettings) -> None:
-    """Make sure that test documents can be scored, and that nothing was learnt from them.
+    """Raise an error if test documents cannot be scored, or if anything was learned from them.
 
     Raises:
-        DataError: a label that the taxonomy lacks; no label that training has.
-        LeakError: a group, or an id, stands in test and in training or validation.
+        DataError: a label is not in the taxonomy; no label that training has.
+        LeakError: a group, or an id, is in test and in training or validation.
     """
     for part in (data.train, data.valid):
         check_distinct_groups(part.documents, test, name="test")
     number(with_tree_labels(test, data.taxonomy, settings), data.vocabulary).refuse_unlabelled("test documents")
-
-
-def train_point(material: Material, point: Point) -> Reached:
-    """Train one point; return every metric on the validation documents, and the main ones in resamples.
-
-    The documents are split by the base settings, whatever the point's seed.
-    """
-    made = material.made.get(_texts(point.settings).features)
-    settings = flat_settings(point.settings)
-    settings |= {"train.threads": material.threads, "train.refit": False}  # the winner is refitted, once
-    classifier = MultiLabelClassifier(settings=settings)
-    classifier.score_prepared(material.data, cache=material.cache, made=made)
-    return classifier.metrics_["values"], classifier.resamples_
-
-
-RANGES: dict[str, Range] = {  # of an adaptive search
-    "loss.name": ["bce", "focal", "asymmetric", "ntr_focal", "balanced"],
-    "loss.gamma": {"low": 0.5, "high": 4.0},
-    "loss.alpha": ["none", 0.25, 0.5, 0.75],
-    "loss.cap": ["off", 2.0, 4.0, 6.0, 8.0, 12.0],
-    "train.learning_rate": {"low": 2e-4, "high": 5e-3, "log": True},
-    "train.sparse_learning_rate": {"low": 100.0, "high": 2_000.0, "log": True},
-    "head.width": [256, 512, 1_024],
-    "head.dropout": {"low": 0.0, "high": 0.7},
-}

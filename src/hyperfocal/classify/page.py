@@ -1,14 +1,9 @@
-"""The page of a run of `classify`.
-
-The sections of a classifier's page on its labels: the long tail, and a row for each.
-
-The sections of a classifier's page on its evidence: thresholds, reliability, and what is mistaken for what.
-"""
+"""The report page of a run of `classify`: scores, labels by frequency, thresholds and confusions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from io import StringIO
 from typing import Any
 
@@ -20,6 +15,7 @@ from hyperfocal.report import charts
 from hyperfocal.report.blocks import DASH, Block, Cell, Chart, Folded, Page, Paragraph, Quote, Section, Table
 from hyperfocal.report.charts import end_of_axis, reliability_chart, tail_counts, tail_scores
 from hyperfocal.report.evidence import EVIDENCE, SHOWN, cut
+from hyperfocal.report.format import quantity
 from hyperfocal.report.run_sections import (
     MISSING,
     RunMaterial,
@@ -42,7 +38,7 @@ DECISIONS = {
     "macro recall": "macro_recall",
     "micro precision": "micro_precision",
     "micro recall": "micro_recall",
-    "labels a document": "labels_per_document",
+    "labels per document": "labels_per_document",
 }
 RANKING = {
     "macro average precision": "macro_ap",
@@ -55,6 +51,25 @@ RANKING = {
     "calibration error (less is better)": "calibration_error",
 }
 BY_SIZE = f"head: {HEAD} training documents or more; medium: {TAIL} to {HEAD - 1}; tail: fewer than {TAIL}"
+DECIDED = {
+    "half": "the threshold 0.5",
+    "global": "one tuned threshold",
+    "per_label": "a tuned threshold for each label",
+    "top_k": "taking the best few labels of each document",
+}
+COUNTS = ("train_documents", "true_documents", "decided_documents")  # columns of labels.csv
+LABEL_COLUMNS = ("precision", "recall", "f1", "average_precision")  # columns of labels.csv
+SCORES = {"f1": "F1, tuned", "average_precision": "average precision"}
+COLUMNS = ["label", "group", "trained", "true", "decided", "precision", "recall", "F1", "AP", "threshold"]
+NOTES = {
+    "trained": "training documents",
+    "true": "validation documents that have the label",
+    "decided": "validation documents that were given the label",
+    "AP": "average precision, which needs no threshold",
+    "threshold": "the probability from which the label is decided",
+}
+HOW_MANY = "The number of labels by their number of training documents."
+LARGE = "The larger a mark, the more true documents its score comes from."
 
 
 def classify_page(material: RunMaterial) -> Page:
@@ -68,31 +83,23 @@ def classify_page(material: RunMaterial) -> Page:
         labels = read_labels(material)
     with run.guard("metrics.json"):
         lines = data_lines(metrics["data"])
-        fixed = [_scores(metrics), _buckets(metrics)]
-        headline, lead = (
-            _headline(metrics, DECIDED[str(material.settings["decide.rule"])]),
-            [_asked(metrics), _ranked(metrics)],
-        )
+        scores, groups = _scores(metrics), _buckets(metrics)
+        line = headline(metrics, DECIDED[str(material.settings["decide.rule"])])
+        lead = [_asked(metrics), _ranked(metrics)]
     with run.guard(EVIDENCE):
-        found = [threshold_section(material), confusion_section(material)]
+        evidence = [threshold_section(material), confusion_section(material, labels)]
     with run.guard("history.jsonl"):
-        learnt = training(material)
-    tail, table = label_tail(labels), label_table(labels)
-    sections = [fixed[0], tail, fixed[1], table, *found, learnt, details(material, lines)]
-    return Page(
-        f"{material.name} · classify",
-        f"Run of classify · {material.name} · {material.finished:%d %B %Y}",
-        headline,
-        lead,
-        sections,
-    )
+        losses = training(material)
+    title = f"Run of classify · {material.name} · {material.finished:%d %B %Y}"
+    sections = [scores, label_tail(labels), groups, label_table(labels), *evidence, losses, details(material, lines)]
+    return Page(f"{material.name} · classify", title, line, lead, sections)
 
 
-def _headline(metrics: dict[str, Any], decided: str) -> str:
-    """Say what macro-F1 is, and at 0.5 beside it: which of both is better is for the intervals in the table to tell."""
-    half, tuned = (metrics["intervals"][f"{part}.macro_f1"]["mean"] for part in ("half", "tuned"))
-    beside = f", {number(half)} at 0.5" if decided != DECIDED["half"] else ""
-    return f"Macro{HYPHEN}F1 is {number(tuned)} by {decided}{beside}."
+def headline(metrics: dict[str, Any], decided: str) -> str:
+    """Return macro-F1 as decided and at 0.5; the intervals in the table show which of the two is better."""
+    half, tuned = (metrics["intervals"][f"{prefix}.macro_f1"]["mean"] for prefix in ("half", "tuned"))
+    at_half = f", {number(half)} at 0.5" if decided != DECIDED["half"] else ""
+    return f"Macro{HYPHEN}F1 is {number(tuned)} by {decided}{at_half}."
 
 
 def _asked(metrics: dict[str, Any]) -> str:
@@ -106,30 +113,25 @@ def _asked(metrics: dict[str, Any]) -> str:
     )
     return (
         f"Asked: which of {counts['labels']:,} labels does a text have? "
-        f"Learnt from {train['documents']:,} documents with {each:.1f} labels each; {scored}."
+        f"Trained on {train['documents']:,} documents with {each:.1f} labels each; {scored}."
     )
 
 
 def _ranked(metrics: dict[str, Any]) -> str:
-    found = metrics["intervals"]["macro_ap"]
+    macro, best = metrics["intervals"]["macro_ap"], metrics["values"]["precision@1"]
     return (
-        f"The ranking, which needs no threshold: macro average precision {number(found['mean'])} "
-        f"(95% interval {number(found['low'])} to {number(found['high'])}); the best label of a document is right in "
-        f"{_percent(metrics['values']['precision@1'])} of the documents."
+        f"The ranking, which needs no threshold: macro average precision {number(macro['mean'])} "
+        f"(95% interval {number(macro['low'])} to {number(macro['high'])}); the best label of a document is right in "
+        f"{DASH if best is None else f'{best:.0%}'} of the documents."
     )
 
 
-def _percent(value: float | None) -> str:
-    return DASH if value is None else f"{value:.0%}"
-
-
 def _scores(metrics: dict[str, Any]) -> Section:
-    values, found = metrics["values"], metrics["intervals"]
     rows = [
-        [Cell(title), *(_scored(found, values, f"{part}.{name}") for part in BOTH.values())]
+        [Cell(title), *(_scored(metrics, f"{prefix}.{name}") for prefix in BOTH.values())]
         for title, name in DECISIONS.items()
     ]
-    ranked = [[Cell(title), _scored(found, values, name)] for title, name in RANKING.items()]
+    ranked = [[Cell(title), _scored(metrics, name)] for title, name in RANKING.items()]
     return Section(
         "scores",
         "Scores",
@@ -141,22 +143,21 @@ def _scores(metrics: dict[str, Any]) -> Section:
     )  # fmt: skip
 
 
-def _scored(found: dict[str, Any], values: dict[str, Any], name: str) -> Cell:
-    digits = 2 if name.endswith("labels_per_document") else 3
-    return interval_cell(found[name], digits) if name in found else Cell(_unshared(values[name], digits), values[name])
-
-
-def _unshared(value: float | None, digits: int) -> str:
-    return f"{value:.2f}" if digits == 2 and value is not None else number(value, digits)
+def _scored(metrics: dict[str, Any], name: str) -> Cell:
+    """Return a metric with its interval, if it has one; numbers of labels have two digits and a leading digit."""
+    digits, value = 2 if name.endswith("labels_per_document") else 3, metrics["values"][name]
+    if name in metrics["intervals"]:
+        return interval_cell(metrics["intervals"][name], digits)
+    return Cell(f"{value:.2f}" if digits == 2 and value is not None else number(value, digits), value)
 
 
 def _buckets(metrics: dict[str, Any]) -> Section:
-    found = metrics["intervals"]
+    intervals = metrics["intervals"]
     rows = [
-        {"bucket": bucket, "series": title, **found[name]}
+        {"bucket": bucket, "series": title, **intervals[name]}
         for bucket in BUCKETS
-        for title, part in BOTH.items()
-        if (name := f"{part}.{bucket}_f1") in found and found[name]["mean"] is not None
+        for title, prefix in BOTH.items()
+        if (name := f"{prefix}.{bucket}_f1") in intervals and intervals[name]["mean"] is not None
     ]
     about = "Mean F1 of the labels of each group, at 0.5 and with tuned thresholds; the lines are 95% intervals."
     chart = Chart(
@@ -167,15 +168,8 @@ def _buckets(metrics: dict[str, Any]) -> Section:
     return Section("groups", "Head, medium, tail", [chart] if rows else [])
 
 
-COUNTS = ("train_documents", "true_documents", "decided_documents")
-LABEL_COLUMNS = ("precision", "recall", "f1", "average_precision")
-HOW_MANY = "How many labels have so many training documents."
-LARGE = "The larger a mark, the more true documents it was scored on."
-SCORES = {"f1": "F1, tuned", "average_precision": "average precision"}
-
-
 def read_labels(material: RunMaterial) -> list[dict[str, Any]]:
-    """Return the rows of labels.csv with bucket, threshold and, from the tree, the name."""
+    """Return the rows of labels.csv with bucket, threshold and the name in the tree."""
     text, run = material.run.read_text("labels.csv"), material.run
     try:
         rows = pl.read_csv(StringIO(text), schema_overrides={"label": pl.String}, infer_schema_length=None).to_dicts()
@@ -185,22 +179,21 @@ def read_labels(material: RunMaterial) -> list[dict[str, Any]]:
         decisions = run.read_json("thresholds.json")
         known, cuts = set(decisions["thresholds"]), {} if decisions["top_k"] else decisions["thresholds"]
     if {row.get("label") for row in rows} != known:
-        raise run.damaged("labels.csv", ValueError("it has not a row for each label in thresholds.json"))
+        raise run.damaged("labels.csv", ValueError("it does not have one row for each label in thresholds.json"))
     names: dict[str, str] = {}
     if run.has("taxonomy.json"):
         with run.guard("taxonomy.json"):
             tree = run.read_json("taxonomy.json")
             names = dict(zip(tree["ids"], tree["names"], strict=True))
-    return [row | _known(row, cuts, names) for row in rows]
+    return [row | _derived(row, cuts, names) for row in rows]
 
 
-def _known(row: dict[str, Any], cuts: dict[str, float], names: dict[str, str]) -> dict[str, Any]:
+def _derived(row: dict[str, Any], cuts: dict[str, float], names: dict[str, str]) -> dict[str, Any]:
     label, counts = str(row["label"]), {each: int(row[each]) for each in COUNTS}
     trained = counts["train_documents"]
-    name = cut(names.get(label, label))
-    scores = {each: _finite(row[each]) for each in LABEL_COLUMNS}
     bucket = "head" if trained >= HEAD else "medium" if trained >= TAIL else "tail"
-    return {"name": name, "bucket": bucket, "threshold": _probability(cuts.get(label)), **counts, **scores}
+    named = {"name": cut(names.get(label, label)), "bucket": bucket, "threshold": _probability(cuts.get(label))}
+    return named | counts | {each: _finite(row[each]) for each in LABEL_COLUMNS}
 
 
 def _finite(value: Any) -> float | None:
@@ -212,51 +205,41 @@ def _probability(logit: float | None) -> float | None:
 
 
 def label_tail(labels: Sequence[dict[str, Any]]) -> Section:
-    """Return how many labels are how rare, and how well they do."""
+    """Return the charts of label frequencies, and of scores by frequency."""
     known = [row for row in labels if row["average_precision"] is not None]
     points = [
         {"name": row["name"], "events": row["train_documents"], "bucket": row["bucket"], "size": row["true_documents"]}
         | {field: row[field] for field in SCORES}
-        for row in thinned(known)
+        for row in known[:: max(-(-len(known) // SHOWN), 1)]  # a chart shows at most SHOWN marks
     ]
     largest = end_of_axis(row["train_documents"] for row in labels)
-    counts, means = by_powers(labels, "train_documents", list(SCORES))
+    counts, means = _by_powers(labels)
     rare = sum(row["train_documents"] < TAIL for row in labels)
     words = f"{rare:,} of {len(labels):,} labels have fewer than {TAIL} training documents."
     unseen = len(labels) - len(known)
     words += f" {unseen:,} labels have no true document in validation and so no score." if unseen else ""
-    events, about = "training documents", "Each mark is a label; the line is the mean of labels of like frequency."
+    events, about = "training documents", "Each mark is a label; the line is the mean of labels of similar frequency."
     scores = tail_scores(points, means, events, SCORES, largest, about, counted="true documents")
-    return Section(
-        "tail",
-        "The long tail",
-        [
-            Paragraph(words),
-            Chart("Labels by training documents", tail_counts(counts, events, "labels", largest, HOW_MANY), HOW_MANY),
-            Chart("Their scores, on the same axis", scores, f"{about} {LARGE}", "score", SCORES),
-        ],
-    )  # fmt: skip
-
-
-def thinned(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return every so-manieth row where there are more than a chart can show."""
-    return list(rows[:: max(-(-len(rows) // SHOWN), 1)])
-
-
-def by_powers(
-    rows: Sequence[dict[str, Any]], field: str, scores: Sequence[str]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return how many rows there are between powers of two of a field, and their mean scores at the middle."""
-    bins: dict[int, list[dict[str, Any]]] = {}
-    for row in rows:
-        bins.setdefault(int(row[field]).bit_length(), []).append(row)
-    ends = {power: (1 << power >> 1, (1 << power) - 1) for power in bins}
-    counts = [{"from": ends[p][0], "to": ends[p][1], "number": len(bins[p])} for p in sorted(bins)]
-    means: list[dict[str, Any]] = [
-        {"events": math.sqrt(ends[p][0] * ends[p][1])}
-        | {score: _mean([row[score] for row in bins[p]]) for score in scores}
-        for p in sorted(bins)
+    frequencies = tail_counts(counts, events, "labels", largest, HOW_MANY)
+    blocks: list[Block] = [
+        Paragraph(words),
+        Chart("Labels by training documents", frequencies, HOW_MANY),
+        Chart("Their scores, on the same axis", scores, f"{about} {LARGE}", "score", SCORES),
     ]
+    return Section("tail", "The long tail", blocks)
+
+
+def _by_powers(labels: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the number of labels between powers of two of training documents, and their mean scores in the middle."""
+    bins: dict[int, list[dict[str, Any]]] = {}
+    for row in labels:
+        bins.setdefault(row["train_documents"].bit_length(), []).append(row)
+    counts, means = list[dict[str, Any]](), list[dict[str, Any]]()
+    for power, rows in sorted(bins.items()):
+        low, high = 1 << power >> 1, (1 << power) - 1
+        counts.append({"from": low, "to": high, "number": len(rows)})
+        scores = {score: _mean([row[score] for row in rows]) for score in SCORES}
+        means.append({"events": math.sqrt(low * high)} | scores)
     return counts, means
 
 
@@ -266,55 +249,29 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def label_table(labels: Sequence[dict[str, Any]]) -> Section:
-    """Return a row a label."""
-    columns = ["label", "group", "trained", "true", "decided", "precision", "recall", "F1", "AP", "threshold"]
+    """Return the table with one row per label."""
     rows = [
         [
             Cell(row["name"]), Cell(row["bucket"], BUCKETS.index(row["bucket"]), row["bucket"]),
-            *(count_cell(row[f"{part}_documents"]) for part in ("train", "true", "decided")),
+            *(count_cell(row[name]) for name in COUNTS),
             *(score_cell(row[name]) for name in LABEL_COLUMNS), score_cell(row["threshold"]),
         ]
         for row in labels[:SHOWN]
     ]  # fmt: skip
-    left_out = (
-        f" The {SHOWN:,} most frequent of {len(labels):,} are listed; labels.csv has all."
-        if len(labels) > SHOWN
-        else ""
-    )
-    notes = {
-        "trained": "training documents",
-        "true": "validation documents that have it",
-        "decided": "validation documents that were given it",
-        "AP": "average precision, which needs no threshold",
-        "threshold": "the probability from which it is decided",
-    }
-    words = f"A row a label, the most frequent first. A click on a column sorts by it.{left_out}"
-    return Section(
-        "labels",
-        "Every label",
-        [Paragraph(words, quiet=True), Table("Labels", columns, rows, texts=["group"], notes=notes)],
-    )
-
-
-DECIDED = {
-    "half": "the threshold 0.5",
-    "global": "one tuned threshold",
-    "per_label": "a tuned threshold for each label",
-    "top_k": "taking the best few labels of each document",
-}
+    words = "One row per label, the most frequent first. A click on a column sorts by it."
+    if len(labels) > SHOWN:
+        words += f" The {SHOWN:,} most frequent of {len(labels):,} are listed; labels.csv has all."
+    table = Table("Labels", COLUMNS, rows, texts=["group"], notes=NOTES)
+    return Section("labels", "Every label", [Paragraph(words, quiet=True), table])
 
 
 def threshold_section(material: RunMaterial) -> Section:
-    """Return the threshold curve and the reliability diagram, or what is missing."""
+    """Return the threshold curve and the reliability diagram; without evidence, a sentence on what is missing."""
     evidence, values = material.evidence, material.metrics["values"]
     if not evidence:
-        return Section(
-            "thresholds",
-            "Thresholds and reliability",
-            [Paragraph(MISSING.format("the threshold curve, the reliability diagram and the confusions"))],
-        )
-    curve = evidence["thresholds"]
-    names = {"macro-F1": "macro_f1", "micro-F1": "micro_f1"}
+        missing = MISSING.format("the threshold curve, the reliability diagram and the confusions")
+        return Section("thresholds", "Thresholds and reliability", [Paragraph(missing)])
+    curve, names = evidence["thresholds"], {"macro-F1": "macro_f1", "micro-F1": "micro_f1"}
     rows = [
         {"x": at, "y": value, "series": title}
         for title, field in names.items()
@@ -329,50 +286,39 @@ def threshold_section(material: RunMaterial) -> Section:
     )
     about = "F1 when every label is decided from the same probability on, on all validation documents."
     chart = charts.curves(rows, "threshold", "F1", about, names=list(names), marks=[{"x": 0.5, "label": "0.5"}])
-    return Section(
-        "thresholds",
-        "Thresholds and reliability",
-        [Paragraph(words), Chart("F1 by threshold", chart, about), *_reliability(evidence["reliability"])],
-    )
+    curves, diagram = Chart("F1 by threshold", chart, about), _reliability(evidence["reliability"])
+    return Section("thresholds", "Thresholds and reliability", [Paragraph(words), curves, diagram])
 
 
-def _reliability(bins: Sequence[dict[str, Any]]) -> list[Block]:
+def _reliability(bins: Sequence[dict[str, Any]]) -> Chart:
     total = sum(row["pairs"] for row in bins)
     low = sum(row["pairs"] for row in bins if row["high"] <= 0.0101)
     about = (
-        "Of the labels that are given a probability, how many are true: on the line where it is calibrated, above it "
-        f"where the model is too shy, below where it is too sure. {low / max(total, 1):.1%} of all (document, label) "
-        "pairs are given less than 1%. Both axes are square roots, so that small probabilities can be seen."
+        "The share of labels that are true, by the probability that the model gives: on the line if it is calibrated, "
+        "above the line if the model is underconfident, below if it is overconfident. "
+        f"{low / max(total, 1):.1%} of all (document, label) pairs get less than 1%. Both axes are square roots, so "
+        "that small probabilities can be seen."
     )
-    return [Chart("Reliability", reliability_chart(bins, about), about)]
+    return Chart("Reliability", reliability_chart(bins, about), about)
 
 
-def confusion_section(material: RunMaterial) -> Section:
-    """Return the worst confusions, each with documents."""
-    found = material.evidence.get("confusions", [])
-    if not found:
-        return Section("confusions", "What is mistaken for what", [])
-    names = {str(row["label"]): str(row["name"]) for row in read_labels(material)}
-
-    def called(label: str) -> str:
-        return names.get(label, label)
-
-    blocks: list[Block] = [
-        Paragraph(
-            "A true label that was missed and a wrong one that was given in the same document; most documents first."
-            + _left_out(material.evidence),
-            quiet=True,
-        )
-    ]
-    for row in found:
-        often = f"{row['documents']:,} of {_documents(row['true_documents'])}"
-        title = f"{called(row['true'])} missed, {called(row['decided'])} given: {often}"
-        blocks.append(Folded(title, [_document(each, called) for each in row["examples"]]))
+def confusion_section(material: RunMaterial, labels: Sequence[dict[str, Any]]) -> Section:
+    """Return the most frequent confusions, each with documents."""
+    evidence, blocks = material.evidence, list[Block]()
+    confusions, names = evidence.get("confusions", []), {str(row["label"]): str(row["name"]) for row in labels}
+    if confusions:
+        words = "A true label that was missed, a wrong label that was given in the same document; most documents first."
+        blocks.append(Paragraph(words + _left_out(evidence), quiet=True))
+    for row in confusions:
+        true, given = (names.get(row[kind], row[kind]) for kind in ("true", "decided"))
+        often = f"{row['documents']:,} of {quantity(row['true_documents'], 'document')}"
+        quotes = [_document(example, names) for example in row["examples"]]
+        blocks.append(Folded(f"{true} missed, {given} given: {often}", quotes))
     return Section("confusions", "What is mistaken for what", blocks)
 
 
 def _left_out(evidence: dict[str, Any]) -> str:
-    """Say it where there were too many errors to look at all documents."""
+    """Return a sentence if there are too many errors to look at all documents."""
     documents = evidence["documents"]
     looked_at = evidence.get("confused_documents", documents)
     if looked_at == documents:
@@ -383,11 +329,9 @@ def _left_out(evidence: dict[str, Any]) -> str:
     )
 
 
-def _documents(number: int) -> str:
-    return f"{number:,} document" + ("" if number == 1 else "s")
-
-
-def _document(example: dict[str, Any], called: Callable[[str], str]) -> Quote:
-    parts = {"true": example["true"], "given": example["decided"]}
-    rows = [(name, [(called(each["label"]), bool(each["both"])) for each in part]) for name, part in parts.items()]
+def _document(example: dict[str, Any], names: dict[str, str]) -> Quote:
+    rows = [
+        (title, [(names.get(each["label"], each["label"]), bool(each["both"])) for each in example[kind]])
+        for title, kind in {"true": "true", "given": "decided"}.items()
+    ]
     return Quote(f"Document {example['id']}", example["text"] or "(no text)", rows)

@@ -1,7 +1,4 @@
-"""What a classifier learns from: documents read, split and numbered, with everything that was left out counted.
-
-Documents larger than memory, made ready to be prepared: their texts in the cache, and their labels in memory.
-"""
+"""Prepare documents for training: read or stream, split, number the labels, and count everything that is left out."""
 
 from __future__ import annotations
 
@@ -26,7 +23,9 @@ from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.storage.cache import cached_streamed, default_cache, hash_array, hash_of, is_streamed, key_of
 
-BLOCK = 100_000  # documents whose labels are lists at once
+BLOCK = 100_000  # documents whose labels are lists at the same time
+
+logger = logging.getLogger("hyperfocal")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +35,7 @@ class Labelled:
     Attributes:
         documents: N.
         labels: N rows over the L training labels.
-        unseen: label that training never saw -> how many of the documents have it.
+        unseen: label that training never saw -> number of these documents that have it.
     """
 
     documents: Documents
@@ -48,22 +47,25 @@ class Labelled:
         return len(self.documents)
 
     def refuse_unlabelled(self, name: str) -> None:
-        """Raise DataError if none of the documents, called `name`, has a label of training: nothing can be scored."""
+        """Raise DataError if no document, called `name`, has a training label: nothing can be scored."""
         if self.labels.num_positives == 0:
-            unseen = f"; theirs are others, as {next(iter(self.unseen))!r}" if self.unseen else ""
+            unseen = f"; they have other labels, such as {next(iter(self.unseen))!r}" if self.unseen else ""
             raise DataError(
                 f"{name}: not one of {len(self):,} has a label that training has{unseen}. "
-                "Give documents with labels of training, or more documents"
+                "Give documents with training labels, or more documents"
             )
 
     def counts(self) -> dict[str, Any]:
-        """Return what a report says of the documents."""
+        """Return the counts that a report shows."""
         return {**self.documents.counts(), "positives": self.labels.num_positives, "unseen_labels": self.unseen}
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedTexts:
-    """Training and validation documents over one vocabulary of labels; under cross-validation they are the same."""
+    """Training and validation documents over one vocabulary of labels.
+
+    Under cross-validation both are the same documents.
+    """
 
     vocabulary: Vocabulary
     train: Labelled
@@ -71,9 +73,8 @@ class PreparedTexts:
     taxonomy: Taxonomy | None
 
     def counts(self) -> dict[str, Any]:
-        """Return what a report says of the data."""
-        found = self.train.labels.counts()
-        everywhere = (found == len(self.train)).nonzero()[:, 0]
+        """Return the counts that a report shows."""
+        everywhere = (self.train.labels.counts() == len(self.train)).nonzero()[:, 0]
         return {
             "labels": len(self.vocabulary),
             "labels_in_every_document": self.vocabulary.decode(everywhere).to_list(),
@@ -84,23 +85,110 @@ class PreparedTexts:
 
     def fingerprint(self) -> str:
         """Return a checksum of texts, labels, groups, split and taxonomy."""
-        parts: list[Any] = [self.vocabulary.ids.to_list(), self.taxonomy and self.taxonomy.to_json()]
+        hashes: list[Any] = [self.vocabulary.ids.to_list(), self.taxonomy and self.taxonomy.to_json()]
         for part in (self.train, self.valid):
             rows, groups = part.labels, part.documents.group_numbers()
-            parts += [
+            hashes += [
                 hash_texts(part.documents.texts),
                 hash_array(rows.indptr.numpy()),
                 hash_array(rows.indices.numpy()),
+                None if groups is None else hash_array(groups),
             ]
-            parts.append(None if groups is None else hash_array(groups))
-        return hash_of(*parts)
+        return hash_of(*hashes)
+
+
+def prepare(train: Any, valid: Any, settings: ClassifySettings) -> PreparedTexts:
+    """Read, split and number documents; the split is drawn by `settings.seed`.
+
+    Args:
+        train: a path, a frame or Documents. A file is streamed if `settings.data.stream` asks for it, or if it is too
+            large for memory and can be streamed.
+        valid: a path, a frame or Documents. None: some of `train` is held out, or cross-validated.
+        settings: all of them.
+
+    Raises:
+        DataError: documents cannot be read; no document has a label, or no validation document a training label.
+        LeakError: a group, or an id, is in `train` and in `valid`.
+        ConfigError: validation documents together with cross-validation; data.stream = "on" for documents that cannot
+            be streamed.
+    """
+    streamed = is_streamed(train, settings.data.stream, _no_stream(train, settings))
+    taxonomy = read_taxonomy(settings.data.taxonomy) if settings.data.taxonomy else None
+    documents = read_streamed(train, settings.data) if streamed else as_documents(train, settings.data)
+    del train  # frees a gigabyte of 10 million documents once they are split
+    others = None
+    if settings.train.folds:
+        _refuse_validation(valid)
+    elif valid is None:
+        rows, held_out = split_documents(documents, fraction=settings.data.valid_fraction, seed=settings.seed)
+        documents, others = documents.select(rows), documents.select(held_out)
+    else:
+        others = as_documents(valid, settings.data)
+        check_distinct_groups(documents, others, name=str(valid) if isinstance(valid, str | Path) else "valid")
+    documents = with_tree_labels(documents, taxonomy, settings.data)
+    names = documents.labels.explode().drop_nulls()
+    if len(names) == 0:
+        raise DataError("no training document has a label. Name the column of the labels with --labels COLUMN")
+    vocabulary = Vocabulary.of(names)
+    labelled = number(documents, vocabulary)
+    if others is None:
+        return PreparedTexts(vocabulary, labelled, labelled, taxonomy)
+    held = number(with_tree_labels(others, taxonomy, settings.data), vocabulary)
+    held.refuse_unlabelled("validation documents")
+    return PreparedTexts(vocabulary, labelled, held, taxonomy)
+
+
+def check_training(settings: ClassifySettings) -> None:
+    """Raise ConfigError if settings of `train` exclude each other, or a fine-tuned encoder."""
+    train = settings.train
+    if settings.features.finetune and (train.refit or train.folds):
+        name = "train.refit" if train.refit else "train.folds"
+        raise ConfigError(f"{name} works with a frozen encoder or n-grams only. Leave it out with features.finetune")
+    if train.folds == 1:
+        raise ConfigError("train.folds = 1 is not allowed. Expected 2 or more, or 0 for no cross-validation")
+    if train.folds and train.refit:
+        raise ConfigError(
+            "train.refit adds nothing to train.folds, whose head has already trained on all documents. Set only one"
+        )
+
+
+def _refuse_validation(valid: Any) -> None:
+    if valid is not None:
+        raise ConfigError(
+            "train.folds: cross-validation scores every training document and has no use for validation documents. "
+            "Leave --valid out, or set train.folds = 0"
+        )
+
+
+def _no_stream(documents: Any, settings: ClassifySettings) -> str:
+    """Return why documents cannot be streamed; "" if they can."""
+    if not isinstance(documents, str | Path):
+        return "for documents that are in memory already"
+    train, finetune = settings.train, settings.features.finetune
+    in_memory = {"train.folds": train.folds, "train.refit": train.refit, "features.finetune": finetune}
+    name = next((name for name, value in in_memory.items() if value), "")
+    return f"with {name}, which needs the features, or the texts, of all documents in memory" if name else ""
+
+
+def read_streamed(path: str | Path, settings: TextDataSettings) -> Documents:
+    """Return what `as_documents` returns, with the texts in the cache and not in memory.
+
+    Raises:
+        DataError: as in `as_documents`.
+        RunError: the cache cannot be written.
+    """
+    folder = default_cache() / "documents"
+    logger.info("%s: streamed through mapped files in %s", path, folder)
+    columns = [getattr(settings, name) for name in ("text", "labels", "separator", "id", "group")]
+    key = key_of(Path(path), columns)
+    return stored_documents(cached_streamed(folder, key, lambda work: stream_documents(path, settings, work)))
 
 
 def check_texts(texts: Any) -> list[str | None]:
-    """Return texts as a list, after a look at each; None is no text.
+    """Return texts as a list; None is an empty text.
 
     Raises:
-        DataError: one text in place of a list; something that is no text.
+        DataError: one text in place of a list; an element that is not a text.
     """
     if isinstance(texts, str):
         raise DataError("texts: one text was given. Expected a list of texts")
@@ -113,62 +201,16 @@ def check_texts(texts: Any) -> list[str | None]:
     return rows
 
 
-def prepare_texts(train: Any, valid: Any, settings: ClassifySettings) -> PreparedTexts:
-    """Read, split and number; the split is drawn by `settings.seed`.
-
-    Raises:
-        DataError: what cannot be read; no document has a label, or in validation none that training has.
-        LeakError: a group, or an id, stands in `train` and in `valid`.
-        ConfigError: validation documents and cross-validation, which has no use for them; data.stream = "on" for
-            documents in memory.
-    """
-    taxonomy = read_taxonomy(settings.data.taxonomy) if settings.data.taxonomy else None
-    documents = as_documents(train, settings.data)
-    del train  # of 10 million documents a gigabyte, once they are split
-    if settings.data.stream == "on" and isinstance(documents.texts, pl.Series):  # of a fit they are stored by now
-        raise ConfigError(
-            "data.stream = 'on' is not allowed in a grid: its points share documents in memory. Leave it out"
-        )
-    if settings.train.folds:
-        _refuse_validation(valid)
-        others = None
-    elif valid is None:
-        rows, held_out = split_documents(documents, fraction=settings.data.valid_fraction, seed=settings.seed)
-        documents, others = documents.select(rows), documents.select(held_out)
-    else:
-        others = as_documents(valid, settings.data)
-        check_distinct_groups(documents, others, name=str(valid) if isinstance(valid, str | Path) else "valid")
-    documents = with_tree_labels(documents, taxonomy, settings.data)
-    names = documents.labels.explode().drop_nulls()
-    if len(names) == 0:
-        raise DataError("no training document has a label. Name the column of the labels with --labels COLUMN")
-    vocabulary = Vocabulary.of(names)
-    learnt = number(documents, vocabulary)
-    if others is None:
-        return PreparedTexts(vocabulary, learnt, learnt, taxonomy)
-    held = number(with_tree_labels(others, taxonomy, settings.data), vocabulary)
-    held.refuse_unlabelled("validation documents")
-    return PreparedTexts(vocabulary, learnt, held, taxonomy)
-
-
-def _refuse_validation(valid: Any) -> None:
-    if valid is not None:
-        raise ConfigError(
-            "train.folds: cross-validation scores every training document and has no use for validation documents. "
-            "Leave --valid out, or set train.folds = 0"
-        )
-
-
 def with_tree_labels(documents: Documents, taxonomy: Taxonomy | None, settings: TextDataSettings) -> Documents:
     """Return the documents with labels as ids of the taxonomy, and with their parents if the settings say so.
 
     Raises:
-        DataError: a label that the taxonomy does not have.
+        DataError: a label is not in the taxonomy.
     """
     if taxonomy is None:
         return documents
-    known = {name: taxonomy.resolve(name) for name in documents.labels.explode().drop_nulls().unique().to_list()}
-    missing = sorted(name for name, found in known.items() if found is None)
+    ids = {name: taxonomy.resolve(name) for name in documents.labels.explode().drop_nulls().unique().to_list()}
+    missing = sorted(name for name, resolved in ids.items() if resolved is None)
     if missing:
         raise DataError(
             f"{len(missing):,} labels are not in the taxonomy, first {missing[0]!r}. Labels may be its ids or its "
@@ -176,31 +218,18 @@ def with_tree_labels(documents: Documents, taxonomy: Taxonomy | None, settings: 
         )
     kind = pl.List(pl.Enum(taxonomy.ids))
     blocks = (documents.labels.slice(start, BLOCK) for start in range(0, len(documents), BLOCK))
-    found = [_in_tree(block, known, taxonomy, settings).cast(kind) for block in blocks]
-    return replace(documents, labels=pl.concat(found) if found else documents.labels)
+    resolved = [_resolve_block(block, ids, taxonomy, settings).cast(kind) for block in blocks]
+    return replace(documents, labels=pl.concat(resolved) if resolved else documents.labels)
 
 
-def _in_tree(labels: pl.Series, known: dict[str, Any], taxonomy: Taxonomy, settings: TextDataSettings) -> pl.Series:
-    """Return a block of labels as ids of the taxonomy."""
-    rows = [list(dict.fromkeys(known[name] for name in row)) for row in labels.to_list()]
-    ids = pl.Series(labels.name, rows, dtype=pl.List(pl.String))
-    return taxonomy.add_parents(ids) if settings.add_parents else ids
-
-
-def with_parents(decided: SparseLabels, vocabulary: Vocabulary, taxonomy: Taxonomy) -> SparseLabels:
-    """Return the decisions with the parents of every label, as far as training has them."""
-    places = {name: number for number, name in enumerate(vocabulary.ids.to_list())}
-    above = [[places[up] for up in taxonomy.ancestors(name) if up in places] for name in places]
-    rows, labels = decided.rows.tolist(), decided.indices.tolist()
-    pairs = [(row, up) for row, label in zip(rows, labels, strict=True) for up in (label, *above[label])]
-    dense = torch.zeros(len(decided), len(places), dtype=torch.bool)
-    if pairs:
-        dense[tuple(torch.tensor(pairs).T)] = True
-    return SparseLabels.from_dense(dense)
+def _resolve_block(labels: pl.Series, ids: dict[str, Any], taxonomy: Taxonomy, settings: TextDataSettings) -> pl.Series:
+    rows = [list(dict.fromkeys(ids[name] for name in row)) for row in labels.to_list()]
+    series = pl.Series(labels.name, rows, dtype=pl.List(pl.String))
+    return taxonomy.add_parents(series) if settings.add_parents else series
 
 
 def number(documents: Documents, vocabulary: Vocabulary) -> Labelled:
-    """Return the documents with their labels numbered, and those that the vocabulary lacks counted."""
+    """Return the documents with their labels numbered, and labels that are not in the vocabulary counted."""
     lengths = documents.labels.list.len().fill_null(0).to_numpy()
     names = documents.labels.explode().drop_nulls()
     numbers = vocabulary.encode(names)
@@ -216,42 +245,3 @@ def owners_of(documents: Documents) -> Tensor | None:
     """Return (N,) int64, the group of each document, or None."""
     groups = documents.group_numbers()
     return None if groups is None else torch.tensor(groups)
-
-
-logger = logging.getLogger("hyperfocal")
-
-
-def streams_texts(documents: Any, settings: ClassifySettings) -> bool:
-    """Return whether documents are streamed: a file, and either asked for, or too large for memory and possible.
-
-    Raises:
-        ConfigError: asked for where it is not possible.
-    """
-    return is_streamed(documents, settings.data.stream, _impossible(documents, settings))
-
-
-def _impossible(documents: Any, settings: ClassifySettings) -> str:
-    """Return why documents cannot be streamed, or ""."""
-    if not isinstance(documents, str | Path):
-        return "for documents that are in memory already"
-    wanted = {
-        "train.folds": settings.train.folds,
-        "train.refit": settings.train.refit,
-        "features.finetune": settings.features.finetune,
-    }
-    name = next((name for name, value in wanted.items() if value), "")
-    return f"with {name}, which needs the features, or the texts, of all documents in memory" if name else ""
-
-
-def read_streamed(path: str | Path, settings: TextDataSettings) -> Documents:
-    """Return what `as_documents` returns, with the texts in the cache.
-
-    Raises:
-        DataError: as in `as_documents`.
-        RunError: the cache cannot be written.
-    """
-    folder = default_cache() / "documents"
-    logger.info("%s: streamed through mapped files in %s", path, folder)
-    columns = [getattr(settings, name) for name in ("text", "labels", "separator", "id", "group")]
-    key = key_of(Path(path), columns)
-    return stored_documents(cached_streamed(folder, key, lambda work: stream_documents(path, settings, work)))

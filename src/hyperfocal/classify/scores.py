@@ -1,14 +1,17 @@
-"""Score a classifier's documents: ranking, decisions at 0.5 and tuned ones, by frequency and by tier."""
+"""Score a classifier's documents: ranking, decisions at 0.5 and tuned decisions, by frequency and by tier."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from hyperfocal.config.classify import DecisionSettings
+from hyperfocal.classify.label_model import LabelModel, LabelSpace
+from hyperfocal.classify.prepare import Labelled, PreparedTexts, number, owners_of
+from hyperfocal.config.classify import ClassifySettings, DecisionSettings
+from hyperfocal.data.documents import Documents
 from hyperfocal.data.taxonomy import Taxonomy
 from hyperfocal.labels import SparseLabels
 from hyperfocal.metrics.decisions import decision_scores, label_table
@@ -16,9 +19,72 @@ from hyperfocal.metrics.intervals import intervals
 from hyperfocal.metrics.label_ranking import ranking_scores
 from hyperfocal.metrics.ranking import only
 from hyperfocal.metrics.resampling import resample_weights, resampled_ap, resampled_f1
-from hyperfocal.thresholds import tune_decisions
+from hyperfocal.thresholds import Decisions, tune_decisions
 
-PARTS = 2  # of the validation documents: each is decided with what was tuned on the others
+HALVES = 2  # of the validation documents: each half is decided with what the other half tuned
+
+
+class Evaluation(NamedTuple):
+    """The scores of a model on documents."""
+
+    metrics: dict[str, Any]  # JSON-able: number of documents, every metric, intervals of the main ones, tiers
+    resamples: dict[str, Tensor]  # the main metrics in bootstrap resamples of the documents
+    label_table: list[dict[str, Any]]  # one row per label, the most frequent first
+
+
+def evaluate_decisions(scores: Tensor, decided: SparseLabels, documents: Labelled, labels: LabelSpace) -> Evaluation:
+    """Return the scores of decisions, of the threshold 0.5 for all labels, and of the ranking.
+
+    Args:
+        scores: (N, L) logits.
+        decided: N rows over L labels, by tuned decisions.
+        documents: the N documents with their labels.
+        labels: the L labels.
+    """
+    truth, counts, names = documents.labels, labels.counts, labels.vocabulary.names
+    weights = resample_weights(len(scores), groups=owners_of(documents.documents))
+    half = labels.complete(Decisions(torch.zeros(scores.shape[1])).decide(scores))
+    both = {"half": half, "tuned": decided}
+    values, resamples = score_labels(scores, truth, both, counts, labels.num_documents, weights=weights)
+    bounds = {name: interval._asdict() for name, interval in intervals(values, resamples).items()}
+    metrics: dict[str, Any] = {"documents": len(scores), "values": values, "intervals": bounds}
+    if labels.taxonomy is not None:
+        metrics["tiers"] = tier_scores(decided, truth, names, labels.taxonomy)
+    return Evaluation(metrics, resamples, table_of_labels(scores, decided, truth, counts, names))
+
+
+def evaluate(model: LabelModel, documents: Documents) -> dict[str, Any]:
+    """Return the metrics of a model on documents, with the counts of their data and, under "labels", a row per label.
+
+    Raises:
+        DataError: none of the documents has a label that training has, or a label is not in the tree.
+    """
+    labelled = number(model.resolve_labels(documents), model.labels.vocabulary)
+    labelled.refuse_unlabelled("documents to score")
+    scores = model.scores(documents.all_texts())
+    metrics, _, label_table = evaluate_decisions(scores, model.decide(scores), labelled, model.labels)
+    return metrics | {"data": labelled.counts(), "labels": label_table}
+
+
+def validate(
+    scores: Tensor, data: PreparedTexts, labels: LabelSpace, settings: ClassifySettings
+) -> tuple[Decisions, SparseLabels, Evaluation]:
+    """Return decisions tuned on all validation documents, cross-fitted labels (N rows over L), and their scores.
+
+    Cross-fitted decisions have not seen their own truth. The metrics include the counts of the data.
+
+    Args:
+        scores: (N, L) logits of the validation documents.
+        data: the documents.
+        labels: the L labels.
+        settings: all of them.
+    """
+    truth, counts, seed = data.valid.labels, labels.counts, settings.seed
+    decisions = tune_decisions(scores, truth, counts, settings.decide, seed=seed)
+    groups = owners_of(data.valid.documents)
+    decided = labels.complete(cross_decided(scores, truth, counts, settings.decide, groups, seed=seed))
+    evaluation = evaluate_decisions(scores, decided, data.valid, labels)
+    return decisions, decided, evaluation._replace(metrics=evaluation.metrics | {"data": data.counts()})
 
 
 def cross_decided(
@@ -30,24 +96,25 @@ def cross_decided(
     *,
     seed: int = 0,
 ) -> SparseLabels:
-    """Return decisions for validation documents, each half's tuned on the other half, so that none saw its own truth.
+    """Return decisions for the validation documents: those of each half are tuned on the other half.
 
-    Only the decisions are cross-fitted: where these documents chose the epoch too, the scores have seen that much.
+    No decision has seen its document's truth. Only the decisions are cross-fitted: if these documents also chose the
+    epoch, the scores have seen that much of the truth.
 
     Args:
         scores: (N, L) logits.
         truth: N rows over L labels.
         counts: (L,) training documents of each label.
         settings: how to decide.
-        groups: (N,) int64, documents of one group are in one half; None is each for itself.
-        seed: of the halves, so that the spread over seeds holds their chance too.
+        groups: (N,) int64, documents of one group stay in one half. None: no groups.
+        seed: draws the halves, so that the spread over seeds includes their randomness.
     """
     owners = torch.arange(len(scores)) if groups is None else groups.unique(return_inverse=True)[1]
     generator = torch.Generator().manual_seed(seed)
-    halves = torch.randperm(len(owners.unique()), generator=generator)[owners] % PARTS
+    halves = torch.randperm(len(owners.unique()), generator=generator)[owners] % HALVES
     decided = torch.zeros(scores.shape, dtype=torch.bool)
-    for part in range(PARTS):
-        own, others = (halves == part).nonzero()[:, 0], (halves != part).nonzero()[:, 0]
+    for half in range(HALVES):
+        own, others = (halves == half).nonzero()[:, 0], (halves != half).nonzero()[:, 0]
         decisions = tune_decisions(scores[others], truth.select(others), counts, settings, seed=seed)
         chosen = decisions.decide(scores[own])
         decided[own[chosen.rows], chosen.indices] = True
@@ -63,9 +130,10 @@ def score_labels(
     *,
     weights: Tensor | None = None,
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
-    """Return every metric, and the most important ones in bootstrap resamples of the documents.
+    """Return every metric, and the main ones in bootstrap resamples of the documents.
 
-    Names: macro_ap, ndcg@5, ... need no threshold; half.macro_f1, tuned.macro_f1, ... are of the decisions so named.
+    Names: macro_ap, ndcg@5, ... need no threshold; half.macro_f1, tuned.macro_f1, ... belong to the decisions with
+    that name.
 
     Args:
         scores: (N, L) logits.
@@ -73,7 +141,7 @@ def score_labels(
         decided: name -> N rows over L labels.
         counts: (L,) training documents of each label.
         num_documents: training documents.
-        weights: (R, N) of the resamples, from `resample_weights`; None makes none.
+        weights: (R, N) of the resamples, from `resample_weights`. None: no resamples.
     """
     values = ranking_scores(scores, truth, counts, num_documents)
     for prefix, labels in decided.items():
@@ -82,27 +150,9 @@ def score_labels(
         return values, {}
     resamples = dict(resampled_ap(scores, truth, counts, weights))
     for prefix, labels in decided.items():
-        found = resampled_f1(labels, truth, counts, weights)
-        resamples |= {f"{prefix}.{name}": values for name, values in found.items()}
+        resampled = resampled_f1(labels, truth, counts, weights)
+        resamples |= {f"{prefix}.{name}": values for name, values in resampled.items()}
     return values, resamples
-
-
-def evaluation(
-    scores: Tensor,
-    truth: SparseLabels,
-    decided: Mapping[str, SparseLabels],
-    counts: Tensor,
-    num_documents: int,
-    *,
-    groups: Tensor | None = None,
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the JSON-able report of one model on documents, every metric and intervals of the main ones; and these
-    in the resamples.
-    """
-    weights = resample_weights(len(scores), groups=groups)
-    values, resamples = score_labels(scores, truth, decided, counts, num_documents, weights=weights)
-    found = {name: interval._asdict() for name, interval in intervals(values, resamples).items()}
-    return {"documents": len(scores), "values": values, "intervals": found}, resamples
 
 
 def tier_scores(tuned: SparseLabels, truth: SparseLabels, labels: list[str], taxonomy: Taxonomy) -> dict[str, Any]:
@@ -112,27 +162,25 @@ def tier_scores(tuned: SparseLabels, truth: SparseLabels, labels: list[str], tax
     rows: dict[str, Any] = {}
     for tier in sorted(set(tiers.tolist())):
         mask = tiers == tier
-        parts = [only(part, mask) for part in (tuned, truth)]
-        scores = decision_scores(parts[0], parts[1], torch.ones(len(labels), dtype=torch.int64))
-        rows[str(tier)] = {"labels": int(mask.sum()), **{n: scores[n] for n in ("micro_f1", "macro_f1")}}
+        scores = decision_scores(only(tuned, mask), only(truth, mask), torch.ones(len(labels), dtype=torch.int64))
+        rows[str(tier)] = {"labels": int(mask.sum()), **{name: scores[name] for name in ("micro_f1", "macro_f1")}}
     return rows
 
 
 def table_of_labels(
     scores: Tensor, tuned: SparseLabels, truth: SparseLabels, counts: Tensor, names: list[str]
 ) -> list[dict[str, Any]]:
-    """Return a row a label, the most frequent first."""
-    columns = label_table(scores, tuned, truth, counts)
+    """Return one row per label, the most frequent first."""
+    columns = {name: column.tolist() for name, column in label_table(scores, tuned, truth, counts).items()}
     order = counts.argsort(descending=True, stable=True).tolist()
-    plain = {name: column.tolist() for name, column in columns.items()}
-    return [{"label": names[i], **{name: column[i] for name, column in plain.items()}} for i in order]
+    return [{"label": names[label], **{name: column[label] for name, column in columns.items()}} for label in order]
 
 
 def micro_f1(decided: Sequence[Sequence[str]], truth: Sequence[Sequence[str]]) -> float:
-    """Return micro-F1 of lists of labels, 2 right / (decided + true); 0 where nothing is either.
+    """Return micro-F1 of lists of labels: 2 right / (decided + true), 0 if no label is decided or true.
 
     >>> micro_f1([["a", "b"], []], [["a"], ["b"]])
     0.5
     """
-    right = sum(len(set(found) & set(true)) for found, true in zip(decided, truth, strict=True))
+    right = sum(len(set(row) & set(true)) for row, true in zip(decided, truth, strict=True))
     return 2 * right / max(sum(map(len, decided)) + sum(len(set(true)) for true in truth), 1)

@@ -1,13 +1,13 @@
-"""Labels for texts that are answered together: the path of `MultiLabelClassifier.predict`, many requests at once.
+"""Answer classification requests, many at once, and explain them by occlusion.
 
-Which words mattered: how far a label's log-odds fall when a word is taken out of the text (occlusion).
+Occlusion: a word matters as much as the label's log-odds fall when the word is removed from the text.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,75 +15,83 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from hyperfocal.classify.classifier import MultiLabelClassifier
+from hyperfocal.classify.files import read_fit
+from hyperfocal.classify.label_model import Fit
 from hyperfocal.data.vocabulary import frequent_first
 from hyperfocal.serve.messages import Classifications, ClassifyRequest, LabelScore, TextAnswer, WordEffect
+from hyperfocal.storage.run_folder import RunFolder
 from hyperfocal.thresholds import Decisions
 
-Logits = Callable[[list[str]], Tensor]  # N texts to (N, L)
 EMPTY = "the text is empty: there is nothing to classify"
+WORD = re.compile(r"\w+")
+MOST_WORDS = 60  # distinct words of a text that are removed in turn, the first ones
+MOST_CHARACTERS = 100_000  # of all copies of a text with a word removed; of a long text fewer words are tried
+FEWEST_WORDS = 5
+SHOWN = 10  # words in an answer
+
+Logits = Callable[[list[str]], Tensor]  # N texts to (N, L)
 
 
 class ClassifyPredictor:
     """Answers with labels.
 
     Args:
-        classifier: the run.
+        fit: the content of the run.
         version: of its model.
-        logits: what scores in place of the classifier's own head, from N texts to (N, L); None is its own.
+        logits: scores N texts, (N, L). None: the model of the run does.
     """
 
     job = "classify"
     sample = ClassifyRequest(texts=["a text"])
 
-    def __init__(self, classifier: MultiLabelClassifier, version: str, logits: Logits | None = None) -> None:
-        self._classifier, self.version = classifier, version
-        self._logits = logits or (lambda texts: classifier._scores(pl.Series("text", texts, dtype=pl.String)))
-        self._labels = classifier.vocabulary_.names
-        self.names: Sequence[str] = frequent_first(classifier.vocabulary_, classifier.counts_)
-        tree = classifier.taxonomy_
-        known = set(tree.ids) if tree else set()
-        self._paths = [tree.path_name(label) if tree and label in known else None for label in self._labels]
+    def __init__(self, fit: Fit, version: str, logits: Logits | None = None) -> None:
+        self._fit, self._model, self.version = fit, fit.model, version
+        self._logits = logits or (lambda texts: self._model.scores(pl.Series("text", texts, dtype=pl.String)))
+        labels = fit.model.labels
+        self._labels = labels.vocabulary.names
+        self.names: Sequence[str] = frequent_first(labels.vocabulary, labels.counts)
+        tree = labels.taxonomy
+        in_tree = set(tree.ids) if tree else set()
+        self._paths = [tree.path_name(label) if tree and label in in_tree else None for label in self._labels]
 
     def card(self) -> dict[str, Any]:
-        """Return what `/v1/model` says of the run."""
-        found = self._classifier
+        """Return the answer of `/v1/model`."""
+        model, metrics = self._model, self._fit.metrics
         return {
             "version": self.version,
-            "features": found.features_.settings.kind,
-            "labels": len(found.vocabulary_),
-            "taxonomy": found.taxonomy_ is not None,
-            "decide": found.settings_.decide.rule,
-            "data": found.metrics_["data"],
-            "metrics": {name: part for name, part in found.metrics_.items() if name != "data"},
+            "features": model.features.settings.kind,
+            "labels": len(self._labels),
+            "taxonomy": model.labels.taxonomy is not None,
+            "decide": model.settings.decide.rule,
+            "data": metrics["data"],
+            "metrics": {name: value for name, value in metrics.items() if name != "data"},
         }
 
     def answer(self, requests: Sequence[ClassifyRequest]) -> list[Classifications]:
-        """Return the answer to each request; all their texts are scored together, and all texts without a word too."""
+        """Return the answer to each request; all texts are scored together, and so are all texts without a word."""
         texts = [text for request in requests for text in request.texts if text.strip()]
         with torch.inference_mode():
             rows = iter(self._logits(texts).split(1)) if texts else iter(())
             answers = [
-                Classifications(self.version, [self._of(request, text, rows) for text in request.texts])
+                Classifications(self.version, [self._text_answer(request, text, rows) for text in request.texts])
                 for request in requests
             ]
-            asked = [
-                (text, found)
-                for request, answer in zip(requests, answers, strict=True)
+            to_explain = [
+                (text, answer)
+                for request, response in zip(requests, answers, strict=True)
                 if request.explain
-                for text, found in zip(request.texts, answer.answers, strict=True)
-                if found.scores
+                for text, answer in zip(request.texts, response.answers, strict=True)
+                if answer.scores
             ]
-            explain(asked, self._logits, self._classifier.vocabulary_.numbers)
+            explain(to_explain, self._logits, self._model.labels.vocabulary.numbers)
         return answers
 
-    def _of(self, request: ClassifyRequest, text: str, rows: Any) -> TextAnswer:
-        return self._text_answer(request, next(rows)) if text.strip() else TextAnswer([], [], note=EMPTY)
-
-    def _text_answer(self, request: ClassifyRequest, scores: Tensor) -> TextAnswer:
-        """Return the labels and best scores of one text's (1, L) logits."""
-        decisions = self._decisions(request.threshold)
-        decided = self._classifier._completed(decisions.decide(scores)).indices.tolist()
+    def _text_answer(self, request: ClassifyRequest, text: str, rows: Iterator[Tensor]) -> TextAnswer:
+        """Return the labels and best scores of one text; `rows` yields (1, L) logits for each text that has words."""
+        if not text.strip():
+            return TextAnswer([], [], note=EMPTY)
+        scores, decisions = next(rows), self._decisions(request.threshold)
+        decided = self._model.decide(scores, decisions).indices.tolist()
         chosen, depth = set(decided), max(request.top, int(request.explain))
         values, best = scores[0].topk(min(depth, scores.shape[1]))
         needed = None if decisions.top_k else decisions.thresholds[best].sigmoid().tolist()
@@ -98,48 +106,42 @@ class ClassifyPredictor:
 
     def _decisions(self, threshold: str | float) -> Decisions:
         if threshold == "tuned":
-            return self._classifier.decisions_
+            return self._model.decisions
         return Decisions(torch.full((len(self._labels),), 0.0 if threshold == "half" else _logit(float(threshold))))
 
 
 def load_classify(path: Path, version: str) -> ClassifyPredictor:
-    """Return the predictor of a run of `classify`; errors as in `MultiLabelClassifier.load`."""
-    return ClassifyPredictor(MultiLabelClassifier.load(path), version)
+    """Return the predictor of a run of `classify`; errors as in `read_fit`."""
+    return ClassifyPredictor(read_fit(RunFolder.open(path)), version)
 
 
-def _logit(share: float) -> float:
+def _logit(probability: float) -> float:
     """Return ln(p / (1 - p)), infinite at 0 and 1."""
-    return math.log(share / (1 - share)) if 0 < share < 1 else math.copysign(math.inf, share - 0.5)
+    if 0 < probability < 1:
+        return math.log(probability / (1 - probability))
+    return math.copysign(math.inf, probability - 0.5)
 
 
-WORD = re.compile(r"\w+")
-MOST_WORDS = 60  # distinct words of a text that are taken out, the first ones
-MOST_CHARACTERS = 100_000  # of all the texts without a word; a long text gets fewer words tried
-FEWEST_WORDS = 5
-SHOWN = 10  # words that are returned
+def explain(answered: Sequence[tuple[str, TextAnswer]], logits: Logits, numbers: Mapping[str, int]) -> None:
+    """Add to each answer the words with the largest effect on its best label, the largest first.
 
-
-def explain(
-    asked: Sequence[tuple[str, TextAnswer]], logits: Callable[[list[str]], Tensor], numbers: Mapping[str, int]
-) -> None:
-    """Write into each answer the words that mattered most for its best label, the strongest first.
-
-    effect(word) = logit(text) - logit(text without the word, wherever it stands)
+    effect(word) = logit(text) - logit(text without the word, wherever it occurs)
 
     Args:
-        asked: texts with their answers.
+        answered: texts with their answers, which have scores.
         logits: N texts to (N, L).
         numbers: label -> its column.
     """
     occluded: list[str] = []
     tried = []
-    for text, answer in asked:
+    for text, answer in answered:
         places = words_of(text)
         tried.append((answer, places, len(occluded)))
         occluded += [text, *(_without(text, spans) for spans in places.values())]
-    scores = logits(occluded) if occluded else None
+    if not occluded:
+        return
+    scores = logits(occluded)
     for answer, places, start in tried:
-        assert scores is not None, "there is a text for each answer"
         answer.explained = answer.scores[0].label
         column = scores[start : start + 1 + len(places), numbers[answer.explained]]
         effects = (column[0] - column[1:]).tolist()
@@ -148,7 +150,7 @@ def explain(
 
 
 def words_of(text: str) -> dict[str, list[tuple[int, int]]]:
-    """Return the distinct words to try, in lower case, each with where it stands.
+    """Return the distinct words to try, in lower case, each with the places where it occurs.
 
     >>> words_of("Red wine, red")
     {'red': [(0, 3), (10, 13)], 'wine': [(4, 8)]}

@@ -1,4 +1,4 @@
-"""A classifier's scores and its documents, for the terminal, 80 columns wide."""
+"""Terminal output of a classifier, 80 columns wide: its scores, labels and documents."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ TEST = {
     "nDCG@5": "ndcg@5",
 }
 AVERAGES = ("micro", "macro", "document")
-SHOWN = 5  # labels a list, and names of labels that training never saw
+SHOWN = 5  # labels in a list, and names of labels that training never saw
 ENOUGH = 10  # true documents, for a label to count among the worst
 LONGEST = 25  # columns for a label's name
 
 
 def scores_report(metrics: Mapping[str, Any], *, title: str, labels: Sequence[Mapping[str, Any]] = ()) -> Group:
-    """Return scores under a title, what the columns mean, the tiers of a tree, and the labels worth a look.
+    """Return scores under a title, the meaning of the columns, the tiers of a tree, and notable labels.
 
     Args:
-        metrics: what `MultiLabelClassifier.metrics_` holds, or `evaluate` returns; None counts as nan.
+        metrics: `MultiLabelClassifier.metrics_`, or the result of `evaluate`; None counts as nan.
         title: names the documents, as "Validation".
-        labels: a row a label, the most frequent first, as `labels_`; () shows none.
+        labels: one row per label, the most frequent first, as `labels_`. (): no labels are shown.
     """
     parts: list[RenderableType] = [
         Text(f"{title}, {metrics['documents']:,} documents", style="bold"),
@@ -68,10 +68,10 @@ def _meaning(values: Mapping[str, Any]) -> str:
 
 
 def scores_table(metrics: Mapping[str, Any]) -> Table:
-    """Return ranking and decisions, with precision, recall and the frequency of the labels beside them.
+    """Return ranking and decisions, with precision, recall and macro means by frequency of the labels.
 
-    The half width of an interval is shown, not its ends: resamples of documents shift every macro mean a little, for
-    the rarest labels are not in all of them.
+    The half width of an interval is shown, not its ends: resamples of documents shift every macro mean a little,
+    because the rarest labels are not in all of them.
     """
     table = _table("", "", "score", "95%", "precision", "recall", *BUCKETS)
     values = metrics["values"]
@@ -94,14 +94,14 @@ def _add_decisions(table: Table, metrics: Mapping[str, Any], title: str, prefix:
             cells += [share(values[f"{prefix}.{bucket}_f1"]) for bucket in BUCKETS]
         style = "bold" if (prefix, average) == ("tuned", "macro") else ""
         table.add_row(title if average == AVERAGES[0] else "", f"{average} F1", *cells, style=style)
-    table.add_row("", "labels a document", f"{values[f'{prefix}.labels_per_document']:.2f}")
+    table.add_row("", "labels/document", f"{values[f'{prefix}.labels_per_document']:.2f}")
 
 
 def test_report(scores: Mapping[str, Any]) -> Group:
-    """Return the winner of a grid beside the baseline on test documents, and a line for what is odd in these.
+    """Return the test scores of a grid's winner and baseline, and a line for each oddity of the test documents.
 
     Args:
-        scores: "of", the names of "winner" and "baseline"; and under these two words what `evaluate` returns.
+        scores: "of": the names of "winner" and "baseline"; under these two words: the results of `evaluate`.
     """
     roles = ("winner", "baseline") if scores["of"]["winner"] != scores["of"]["baseline"] else ("winner",)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
@@ -125,7 +125,7 @@ def tiers_table(tiers: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def labels_table(labels: Sequence[Mapping[str, Any]]) -> Table:
-    """Return the most frequent labels, and of those with enough true documents the worst by F1."""
+    """Return the most frequent labels, and the worst by F1 of the other labels with enough true documents."""
     table = _table("label", "trained", "true", "decided", "precision", "recall", "F1", "AP")
     known = [row for row in labels[SHOWN:] if row["true_documents"] >= ENOUGH]
     worst = sorted(known, key=lambda row: (row["f1"], row["average_precision"]))[:SHOWN]
@@ -133,14 +133,14 @@ def labels_table(labels: Sequence[Mapping[str, Any]]) -> Table:
         if rows:
             table.add_row(Text(title, style="italic"))
         for row in rows:
-            numbers = [f"{row[f'{part}_documents']:,}" for part in ("train", "true", "decided")]
+            numbers = [f"{row[f'{kind}_documents']:,}" for kind in ("train", "true", "decided")]
             scores = [share(row[name]) for name in ("precision", "recall", "f1", "average_precision")]
             table.add_row(Text("  " + " ".join(str(row["label"]).split())), *numbers, *scores)
     return table
 
 
 def _table(*columns: str) -> Table:
-    """Return an empty table; the columns after the names are of numbers."""
+    """Return an empty table; all columns but those of names hold numbers."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for name in columns:
         justify: Literal["left", "right"] = "left" if name in ("", "label", "tier") else "right"
@@ -149,25 +149,25 @@ def _table(*columns: str) -> Table:
 
 
 def data_lines(counts: Mapping[str, Any]) -> list[str]:
-    """Return what training read, and a line for everything that is odd in it; `counts` is metrics_["data"]."""
+    """Return a line on the training data and a line for each oddity in them; `counts` is metrics_["data"]."""
     train, valid = counts["train"], None if counts["out_of_fold"] else counts["valid"]
     each = train["positives"] / max(train["documents"], 1)
     scored = "each scored out of fold" if valid is None else quantity(valid["documents"], "validation document")
     lines = [
         f"{quantity(train['documents'], 'training document')}, {quantity(counts['labels'], 'label')}, "
-        f"{each:.1f} a document; {scored}."
+        f"{each:.1f} per document; {scored}."
     ]
     everywhere = counts["labels_in_every_document"]
     if everywhere:
-        lines.append(f"Every training document has {_named(everywhere)}: nothing is there to tell apart.")
+        lines.append(f"Every training document has {_named(everywhere)}: there is nothing to distinguish.")
     lines += holdout_lines(train, "training")
     return lines if valid is None else lines + holdout_lines(valid, "validation")
 
 
 def how_decided(out_of_fold: bool) -> str:
-    """Return a sentence on what decisions and scores of the tuned ones have seen."""
+    """Return a sentence on the documents that decisions were tuned and scored on."""
     if out_of_fold:
-        return "Each document was scored by a head that had not seen it, and decided by what its other half tuned."
+        return "Each document was scored by a head that had not seen it, and decided by what the other half tuned."
     return (
         "Decisions were tuned on one half of the validation documents and scored on the other; "
         "the epoch was chosen on all of them."
@@ -175,16 +175,17 @@ def how_decided(out_of_fold: bool) -> str:
 
 
 def holdout_lines(counts: Mapping[str, Any], name: str) -> list[str]:
-    """Return a line for everything that is odd in documents; `counts` is "data" of what `evaluate` returns.
+    """Return a line for each oddity of documents.
 
     Args:
-        counts: documents, empty_texts, without_labels, duplicate_texts, and unseen_labels, label -> documents.
+        counts: "data" in the result of `evaluate`: documents, empty_texts, without_labels, duplicate_texts, and
+            unseen_labels (label -> documents).
         name: of the documents, as "test".
     """
     oddities = {
         "empty_texts": "without text; kept.",
         "without_labels": "without a label; kept as negatives of every label.",
-        "duplicate_texts": "with the text of an earlier one; kept. --group can keep such together in a split.",
+        "duplicate_texts": "with the text of an earlier one; kept. --group can keep them together in a split.",
     }
     total = quantity(counts["documents"], f"{name} document")
     lines = [f"{counts[key]:,} of {total} {words}" for key, words in oddities.items() if counts[key]]

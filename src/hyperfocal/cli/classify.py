@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,13 +94,18 @@ def fit(
 
 def _fit(classifier: MultiLabelClassifier, train: Path, track: tuple[str, ...], options: dict[str, Any]) -> None:
     from hyperfocal.config.classify import trainings
+    from hyperfocal.distributed import is_first
     from hyperfocal.report.progress import EncodingProgress
+    from hyperfocal.storage.run_folder import RunFolder
+
+    out, resume = options["out"], options["resume"]
+    settings = cache(lambda: classifier.resolve(RunFolder(out) if resume and is_first() else None))
 
     def count() -> int:
-        return trainings(classifier.settings_.train)
+        return trainings(settings().train)
 
     with (
-        follow_fit("classify", classifier, options["out"], track, resume=options["resume"], trainings=count) as watch,
+        follow_fit("classify", classifier, settings, out, track, resume=resume, trainings=count) as watch,
         EncodingProgress() as encoding,
     ):
         classifier.fit(train, watch=watch, watch_encoding=encoding.watch, **options)

@@ -113,7 +113,9 @@ def fit(
         raise ConfigError("--item-features names columns of --items. Give --items too")
     files: dict[str, Any] = {"valid": valid, "valid_truth": valid_truth, "items": items, "out": out}
     with processes():
-        with follow_fit("recommend", recommender, out, track, resume=resume, trainings=lambda: 1) as watch:
+        with follow_fit(
+            "recommend", recommender, lambda: recommender.settings_, out, track, resume=resume, trainings=lambda: 1
+        ) as watch:
             recommender.fit(train, **files, resume=resume, overwrite=overwrite, watch=watch)
         if is_first():
             _print_fit(recommender)

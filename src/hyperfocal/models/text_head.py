@@ -1,10 +1,10 @@
-"""The classifier's head: a wide part over sparse features and a deep part over dense ones.
+"""The head of a classifier: a wide part over sparse features and a deep part over dense features.
 
     logits = x_sparse @ wide + deep(x_dense) + bias
 
-The wide part has a weight for each feature and label, as a linear one-vs-rest model. Its gradient has only the
-rows of the features in the batch, and it is trained by plain SGD: the steps of Adam are as long for a feature
-that one document has as for one that a thousand have, which overfits n-grams (NOTES.md has the numbers).
+The wide part has a weight for each feature and label, as a linear one-vs-rest model has. Its gradient has only the
+rows of the features in the batch. It is trained by plain SGD: Adam's steps are as long for a feature of one document
+as for a feature of a thousand documents, which overfits n-grams (NOTES.md has the numbers).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class SparseRows:
 
     Attributes:
         indptr: (B + 1,) int64.
-        columns: (N,) int64 features; int32 in a file, of which `select` makes int64.
+        columns: (N,) int64 features; int32 in a file, which `select` converts to int64.
         values: (N,) float32.
     """
 
@@ -45,18 +45,18 @@ class SparseRows:
         return SparseRows(indptr, self.columns[places].long(), self.values[places])
 
     def followed_by(self, other: SparseRows) -> SparseRows:
-        """Return these rows, and after them the other ones, over the same columns."""
+        """Return these rows followed by the other rows, over the same columns."""
         indptr = torch.cat([self.indptr, other.indptr[1:] + self.indptr[-1]])
         return SparseRows(indptr, torch.cat([self.columns, other.columns]), torch.cat([self.values, other.values]))
 
-    def thinned(self, share: float) -> SparseRows:
-        """Return the rows with a random share of the values set to 0, the others scaled up: dropout of features."""
-        return SparseRows(self.indptr, self.columns, functional.dropout(self.values, share))
+    def dropout(self, rate: float) -> SparseRows:
+        """Return the rows with a random `rate` of the values set to 0 and the other values scaled up."""
+        return SparseRows(self.indptr, self.columns, functional.dropout(self.values, rate))
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What a head reads: sparse rows, dense rows ((B, D) float32), or both of the same documents."""
+    """The input of a head: sparse rows, dense rows ((B, D) float32), or both for the same documents."""
 
     sparse: SparseRows | None
     dense: Tensor | None
@@ -74,7 +74,7 @@ class Features:
 
 
 def join(first: Features, second: Features) -> Features:
-    """Return the features of both, in that order; both have the same parts."""
+    """Return the features of `first` followed by those of `second`, which have the same parts."""
     sparse = dense = None
     if first.sparse is not None and second.sparse is not None:
         sparse = first.sparse.followed_by(second.sparse)
@@ -84,13 +84,13 @@ def join(first: Features, second: Features) -> Features:
 
 
 class TextHead(nn.Module):
-    """Scores of L labels from sparse features, dense ones, or both.
+    """Scores L labels from sparse features, dense features, or both.
 
     Args:
         num_sparse: V, columns of the sparse part; 0 for none.
         num_dense: D, width of the dense part; 0 for none.
-        settings: linear or mlp, and its size. The wide part is linear in both.
-        bias: (L,) where the output bias starts: each label's own prior.
+        settings: linear or mlp, and its size. The wide part is always linear.
+        bias: (L,) initial output bias: the prior of each label.
     """
 
     def __init__(self, num_sparse: int, num_dense: int, settings: HeadSettings, *, bias: Tensor) -> None:
@@ -105,11 +105,11 @@ class TextHead(nn.Module):
 
     @property
     def sparse_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters whose gradient has few rows."""
+        """Return the parameters with a sparse gradient."""
         return [] if self.wide is None else [self.wide]
 
     def hidden_of(self, dense: Tensor) -> Tensor:
-        """Return what the last layer reads, (B, W), of (B, D) dense features."""
+        """Return the input of the last layer, (B, W), from (B, D) dense features."""
         dense = functional.dropout(dense, self.input_dropout, self.training)
         hidden: Tensor = dense if self.hidden is None else self.hidden(dense)
         return hidden
@@ -120,7 +120,7 @@ class TextHead(nn.Module):
         if features.dense is not None and self.weight is not None:
             logits = logits + self.hidden_of(features.dense) @ self.weight.T
         if features.sparse is not None and self.wide is not None:
-            sparse = features.sparse.thinned(self.input_dropout) if self.training else features.sparse
+            sparse = features.sparse.dropout(self.input_dropout) if self.training else features.sparse
             logits = logits + wide_logits(sparse, self.wide)
         result: Tensor = logits
         return result
@@ -133,8 +133,8 @@ def _hidden_layer(num_dense: int, settings: HeadSettings) -> nn.Sequential:
 def wide_logits(rows: SparseRows, weight: Tensor) -> Tensor:
     """Return rows @ weight, (B, L), of sparse rows over V features and a (V, L) weight.
 
-    The gradient of the weight is a sparse tensor of the rows of the batch's own features; that of the values is
-    not computed.
+    The gradient of the weight is a sparse tensor that has only the rows of the batch's features. The values get no
+    gradient.
     """
     logits: Tensor = _WideLogits.apply(rows.indptr, rows.columns, rows.values, weight)  # type: ignore[no-untyped-call]
     return logits
@@ -151,7 +151,7 @@ class _WideLogits(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None, Tensor]:
         indptr, columns, values = ctx.saved_tensors
         (gradient,) = gradients
-        order = torch.argsort(columns)  # by feature, so that each is one bag of documents
+        order = torch.argsort(columns)  # by feature: each feature is one bag of documents
         sorted_columns = columns[order]
         features, lengths = torch.unique_consecutive(sorted_columns, return_counts=True)
         documents = (torch.searchsorted(indptr, torch.arange(len(columns)), right=True) - 1)[order]

@@ -1,0 +1,163 @@
+"""A fitted classifier as frozen values: the labels, the model that scores and decides, and the content of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hyperfocal.classify.finetune import Encoder, encode
+from hyperfocal.classify.head import score_documents
+from hyperfocal.classify.indicator import Indicator
+from hyperfocal.classify.prepare import PreparedTexts, with_tree_labels
+from hyperfocal.config.classify import ClassifySettings
+from hyperfocal.data.documents import Documents
+from hyperfocal.data.taxonomy import Taxonomy
+from hyperfocal.data.vocabulary import Vocabulary
+from hyperfocal.labels import SparseLabels
+from hyperfocal.losses import frequency_bias
+from hyperfocal.models.text_features import TextFeatures
+from hyperfocal.models.text_head import Features, TextHead
+from hyperfocal.thresholds import Decisions
+
+BEST = 10  # labels per document whose scores are written
+
+
+@dataclass(frozen=True, eq=False)
+class LabelSpace:
+    """The L labels of the training documents.
+
+    Attributes:
+        vocabulary: their names.
+        taxonomy: the label tree, or None.
+        counts: (L,) int64, training documents of each label.
+        num_documents: training documents.
+        consistent: whether a decided label brings its parents in the tree.
+    """
+
+    vocabulary: Vocabulary
+    taxonomy: Taxonomy | None
+    counts: Tensor
+    num_documents: int
+    consistent: bool
+
+    @classmethod
+    def of(cls, data: PreparedTexts, settings: ClassifySettings) -> LabelSpace:
+        """Return the labels of prepared documents."""
+        counts, consistent = data.train.labels.counts(), settings.data.consistent
+        return cls(data.vocabulary, data.taxonomy, counts, len(data.train), consistent)
+
+    def complete(self, decided: SparseLabels) -> SparseLabels:
+        """Return the decided labels with their parents in the tree if `consistent`; unchanged without a tree."""
+        if self.taxonomy is None or not self.consistent:
+            return decided
+        return with_parents(decided, self.vocabulary, self.taxonomy)
+
+
+def with_parents(decided: SparseLabels, vocabulary: Vocabulary, taxonomy: Taxonomy) -> SparseLabels:
+    """Return the decided labels and all their ancestors that are in the vocabulary."""
+    numbers = vocabulary.numbers
+    ancestors = [[numbers[up] for up in taxonomy.ancestors(name) if up in numbers] for name in vocabulary.names]
+    rows, labels = decided.rows.tolist(), decided.indices.tolist()
+    pairs = [(row, up) for row, label in zip(rows, labels, strict=True) for up in (label, *ancestors[label])]
+    dense = torch.zeros(len(decided), len(vocabulary), dtype=torch.bool)
+    if pairs:
+        dense[tuple(torch.tensor(pairs).T)] = True
+    return SparseLabels.from_dense(dense)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelModel:
+    """Everything that scores texts and decides their labels.
+
+    Attributes:
+        settings: all of them, resolved.
+        labels: the L labels.
+        features: turns texts into features.
+        encoder: the fine-tuned encoder, or None.
+        head: turns features into logits.
+        decisions: turn logits into labels.
+        indicator: the width of the indicator matrix that `fit` got, or None.
+    """
+
+    settings: ClassifySettings
+    labels: LabelSpace
+    features: TextFeatures
+    encoder: Encoder | None
+    head: TextHead
+    decisions: Decisions
+    indicator: Indicator | None = None
+
+    def scores(self, texts: pl.Series) -> Tensor:
+        """Return (N, L) logits of N texts."""
+        if self.encoder is None:
+            return score_documents(self.head, self.features.make(texts))
+        vectors = encode(self.encoder, texts, batch=self.settings.features.encoder_batch)
+        return score_documents(self.head, Features(None, vectors))
+
+    def decide(self, scores: Tensor, decisions: Decisions | None = None) -> SparseLabels:
+        """Return the labels decided from (N, L) logits, by the model's decisions or others, with their parents."""
+        return self.labels.complete((decisions or self.decisions).decide(scores))
+
+    def resolve_labels(self, documents: Documents) -> Documents:
+        """Return the documents with labels as ids of the tree, as in training; errors as in `with_tree_labels`."""
+        return with_tree_labels(documents, self.labels.taxonomy, self.settings.data)
+
+    def name(self, decided: SparseLabels) -> list[list[str]]:
+        """Return the names of the decided labels, one list per document."""
+        names = self.labels.vocabulary.names
+        flat = [names[label] for label in decided.indices.tolist()]
+        return [flat[start:end] for start, end in pairwise(decided.indptr.tolist())]
+
+    def widen(self, scores: Tensor) -> NDArray[Any]:
+        """Return (N, width) float32 logits, a column per column of the indicator matrix; (N, L) without one.
+
+        A column that no training document has gets the logit of its prior.
+        """
+        logits: NDArray[Any] = scores.numpy()
+        if self.indicator is None:
+            return logits
+        prior = frequency_bias(torch.zeros(1), self.labels.num_documents).item()
+        return self.indicator.widened(logits, self.labels.vocabulary.names, prior)
+
+    def rows(self, texts: pl.Series) -> dict[str, Any]:
+        """Return the columns "labels" (decided) and "scores" (the best 10 with their probability) of N texts."""
+        scores = self.scores(texts)
+        return {"labels": self.name(self.decide(scores)), "scores": _best(scores, self.labels.vocabulary.names)}
+
+
+def _best(scores: Tensor, names: Sequence[str]) -> pl.Series:
+    """Return label -> probability of the best labels of each document, the best first."""
+    best = scores.sigmoid().topk(min(BEST, scores.shape[1]), dim=1)
+    ranked = [
+        {names[label]: round(value, 6) for label, value in zip(labels, values, strict=True)}
+        for labels, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
+    return pl.Series(ranked, dtype=pl.Object)
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """The content of a run folder.
+
+    Attributes:
+        model: scores and decides.
+        fingerprint: checksum of the data and the split.
+        metrics: scores on the validation documents, or out of fold on all documents, and the counts of the data.
+        label_table: one row per label: training and validation documents, precision, recall, F1, average precision.
+        history: one row per epoch.
+        resamples: the main metrics in bootstrap resamples of the validation documents; empty after loading.
+    """
+
+    model: LabelModel
+    fingerprint: str
+    metrics: dict[str, Any]
+    label_table: list[dict[str, Any]]
+    history: list[dict[str, float]]
+    resamples: dict[str, Tensor] = field(default_factory=dict)

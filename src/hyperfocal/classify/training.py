@@ -1,0 +1,234 @@
+"""Fit a classifier on prepared documents: features, training, decisions, scores, and the run folder."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from hyperfocal.classify.evidence import label_evidence
+from hyperfocal.classify.files import write_fit
+from hyperfocal.classify.finetune import finetune, load_trainable
+from hyperfocal.classify.head import Trained, Watch, score_documents, train_head
+from hyperfocal.classify.indicator import Indicator
+from hyperfocal.classify.label_model import Fit, LabelModel, LabelSpace
+from hyperfocal.classify.prepare import Labelled, PreparedTexts
+from hyperfocal.classify.scores import Evaluation, validate
+from hyperfocal.config.classify import ClassifySettings
+from hyperfocal.data.stratify import stratified_folds
+from hyperfocal.distributed import on_first, refuse_different
+from hyperfocal.errors import ConfigError, DataError
+from hyperfocal.labels import SparseLabels
+from hyperfocal.machine import set_threads
+from hyperfocal.models.text_features import TextFeatures
+from hyperfocal.models.text_features import Watch as EncodingWatch
+from hyperfocal.models.text_head import Features, TextHead, join
+from hyperfocal.report.evidence import EVIDENCE, evidence_of
+from hyperfocal.storage.run_folder import RunFolder
+from hyperfocal.training.run import begin_run
+
+FOLD = "checkpoints/fold{}.safetensors"  # scores of a fold's documents
+Rows = tuple[Features, SparseLabels]  # of the same N documents
+
+
+class Inputs(NamedTuple):
+    """Features and labels of the training and validation documents, and what made the features."""
+
+    features: TextFeatures
+    train: Rows
+    valid: Rows
+
+
+def fit_prepared(
+    data: PreparedTexts,
+    settings: ClassifySettings,
+    run: RunFolder | None = None,
+    *,
+    indicator: Indicator | None = None,
+    resume: bool = False,
+    cache: Path | None = None,
+    watch: Watch = lambda *_: None,
+    watch_encoding: EncodingWatch = lambda *_: None,
+) -> Fit:
+    """Fit on documents that are read and split; other arguments and errors as in `MultiLabelClassifier.fit`.
+
+    Args:
+        data: the documents.
+        settings: all of them.
+        run: gets checkpoints and the result. None: nothing is written.
+        indicator: of the labels that `fit` got.
+        resume: whether to continue the training in `run`.
+    """
+    began, fingerprint = perf_counter(), data.fingerprint()
+    _begin(data, settings)
+    features = TextFeatures.fit(data.train.documents.texts, settings.features, cache)
+    refuse_different("documents or encoders", f"{fingerprint} {features.checksum}")
+    if run is not None and resume:
+        begin_run(run, settings, fingerprint, features.checksum, resume=True)
+    encoder = load_trainable(features, settings)
+    inputs = None if encoder is not None else make_inputs(data, features, cache, watch_encoding)
+    if run is not None and not resume:  # only now: an error up to here does not cost the run that is replaced
+        begin_run(run, settings, fingerprint, features.checksum, resume=False)
+    if inputs is None:
+        trained = finetune(encoder, data, settings, run, resume=resume, watch=watch)
+    else:
+        trained = train_and_score(data, inputs, settings, run, resume=resume, watch=watch)
+    labels = LabelSpace.of(data, settings)
+    decisions, decided, evaluation = validate(trained.scores, data, labels, settings)
+    head = trained.head
+    if settings.train.refit:
+        assert inputs is not None, "check_training refuses to refit with an encoder that is fine-tuned"
+        head = refit_head(inputs, settings, len(trained.history), watch)
+    model = LabelModel(settings, labels, features, encoder, head, decisions, indicator)
+    fit = Fit(model, fingerprint, evaluation.metrics, evaluation.label_table, trained.history, evaluation.resamples)
+    if run is not None:
+        evidence = label_evidence(trained.scores, decided, data.valid, labels.vocabulary.names)
+        run.write_json(EVIDENCE, evidence_of("classify", evidence, began=began))
+        write_fit(run, fit)
+    return fit
+
+
+def score_prepared(
+    data: PreparedTexts, settings: ClassifySettings, *, cache: Path | None = None, inputs: Inputs | None = None
+) -> Evaluation:
+    """Return the scores that `fit_prepared` reaches on the validation documents, without the rest of a fit.
+
+    Under cross-validation this trains no head on all documents.
+
+    Args:
+        data: documents that are read and split.
+        settings: all of them.
+        cache: folder of the features. None: they are not cached.
+        inputs: the features of these documents by these settings. None: they come from `cache`, or are made.
+    """
+    _begin(data, settings)
+    texts = data.train.documents.texts
+    features = inputs.features if inputs else TextFeatures.fit(texts, settings.features, cache)
+    encoder = load_trainable(features, settings)
+    if encoder is not None:
+        scores = finetune(encoder, data, settings).scores
+    else:
+        inputs = inputs or make_inputs(data, features, cache)
+        if settings.train.folds:
+            scores = cross_scores(inputs.train, folds_of(data.train, settings), features.num_sparse, settings)
+        else:
+            scores = train_and_score(data, inputs, settings).scores
+    return validate(scores, data, LabelSpace.of(data, settings), settings)[2]
+
+
+def _begin(data: PreparedTexts, settings: ClassifySettings) -> None:
+    """Set the CPU threads; raise ConfigError unless the documents were split as `train.folds` says."""
+    if bool(settings.train.folds) != (data.valid is data.train):
+        raise ConfigError(
+            f"train.folds = {settings.train.folds} does not match the split of these documents: with folds the "
+            "training documents validate, without folds other documents do. Prepare the documents with these settings"
+        )
+    set_threads(settings.train.threads)
+
+
+def make_inputs(
+    data: PreparedTexts, features: TextFeatures, cache: Path | None = None, watch: EncodingWatch = lambda *_: None
+) -> Inputs:
+    """Return the features of the training and validation documents, made once if both are the same documents."""
+    train = features.make(data.train.documents.texts, cache, watch)
+    valid = train if data.valid is data.train else features.make(data.valid.documents.texts, cache, watch)
+    return Inputs(features, (train, data.train.labels), (valid, data.valid.labels))
+
+
+def train_and_score(
+    data: PreparedTexts,
+    inputs: Inputs,
+    settings: ClassifySettings,
+    run: RunFolder | None = None,
+    *,
+    resume: bool = False,
+    watch: Watch = lambda *_: None,
+) -> Trained:
+    """Return the trained head and the scores of the validation documents.
+
+    Under cross-validation the scores of each document come from a head that did not see it; the head that is returned
+    saw all documents. Arguments and errors as in `train_head`.
+    """
+    num_sparse, train = inputs.features.num_sparse, inputs.train
+    if settings.train.folds:
+        scores = cross_scores(train, folds_of(data.train, settings), num_sparse, settings, run, watch)
+        return Trained(*train_head(train, None, num_sparse, settings, run, resume=resume, watch=watch), scores)
+    head, history = train_head(train, inputs.valid, num_sparse, settings, run, resume=resume, watch=watch)
+    return Trained(head, history, score_documents(head, inputs.valid[0]))
+
+
+def cross_scores(
+    train: Rows,
+    folds: Tensor,
+    num_sparse: int,
+    settings: ClassifySettings,
+    run: RunFolder | None = None,
+    watch: Watch = lambda *_: None,
+) -> Tensor:
+    """Return (N, L) logits, those of each document from a head that was trained on the other folds.
+
+    Errors as in `train_head`.
+
+    Args:
+        train: features and labels of N documents.
+        folds: (N,) int64 from 0, the fold of each document.
+        num_sparse: V, columns of the sparse features.
+        settings: all of them.
+        run: keeps the scores of each finished fold, which are then not computed again.
+        watch: called with (progress, steps per epoch) of each training.
+    """
+    features, labels = train
+    scores = torch.empty(len(labels), labels.num_labels)
+    for fold in range(int(folds.max()) + 1):
+        own, others = (folds == fold).nonzero()[:, 0], (folds != fold).nonzero()[:, 0]
+        name = FOLD.format(fold)
+        if (finished := on_first(partial(_finished_scores, run, name))) is not None:
+            scores[own] = finished
+            continue
+        rest = features.select(others), labels.select(others)
+        head, _ = train_head(rest, None, num_sparse, settings, watch=watch)
+        scores[own] = score_documents(head, features.select(own))
+        if run is not None:
+            run.write_tensors(name, {"scores": scores[own]})
+    return scores
+
+
+def _finished_scores(run: RunFolder | None, name: str) -> Tensor | None:
+    """Return the scores of a fold that the run already has."""
+    if run is None or not run.has(name):
+        return None
+    with run.guard(name):
+        return run.read_tensors(name)[0]["scores"]
+
+
+def folds_of(train: Labelled, settings: ClassifySettings) -> Tensor:
+    """Return (N,) the fold of each document: stratified by its labels, groups kept together.
+
+    Raises:
+        DataError: fewer documents, or groups of documents, than folds.
+    """
+    number, groups = settings.train.folds, train.documents.group_numbers()
+    units = len(train) if groups is None else len(np.unique(groups))
+    if units < number:
+        kind = "documents" if groups is None else "groups of documents"
+        raise DataError(f"{units:,} {kind} cannot make train.folds = {number}. Use fewer folds or more documents")
+    folds = stratified_folds(train.labels, groups, [1.0] * number, seed=settings.seed, first_trains=False)
+    return torch.from_numpy(np.unique(folds, return_inverse=True)[1])  # without folds that got no document
+
+
+def refit_head(inputs: Inputs, settings: ClassifySettings, epochs: int, watch: Watch = lambda *_: None) -> TextHead:
+    """Return a head trained on training and validation documents together for a number of epochs.
+
+    No documents are left to choose an epoch on, so the weights after the last epoch count. Errors as in `train_head`.
+    """
+    fixed = msgspec.structs.replace(settings.train, epochs=epochs, patience=0)
+    settings = msgspec.structs.replace(settings, train=fixed)
+    (train, labels), (valid, others) = inputs.train, inputs.valid
+    both = join(train, valid), labels.followed_by(others)
+    return train_head(both, None, inputs.features.num_sparse, settings, watch=watch)[0]
