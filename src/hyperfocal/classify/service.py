@@ -17,7 +17,14 @@ from torch import Tensor
 
 from hyperfocal.classify.classifier import MultiLabelClassifier
 from hyperfocal.data.vocabulary import frequent_first
-from hyperfocal.serve.messages import Classifications, ClassifyRequest, LabelScore, TextAnswer, WordEffect
+from hyperfocal.serve.messages import (
+    MOST_WORDS,
+    Classifications,
+    ClassifyRequest,
+    LabelScore,
+    TextAnswer,
+    WordEffect,
+)
 from hyperfocal.thresholds import Decisions
 
 Logits = Callable[[list[str]], Tensor]  # N texts to (N, L)
@@ -113,7 +120,6 @@ def _logit(share: float) -> float:
 
 
 WORD = re.compile(r"\w+")
-MOST_WORDS = 60  # distinct words of a text that are taken out, the first ones
 MOST_CHARACTERS = 100_000  # of all the texts without a word; a long text gets fewer words tried
 FEWEST_WORDS = 5
 SHOWN = 10  # words that are returned
