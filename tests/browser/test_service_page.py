@@ -67,7 +67,7 @@ def test_the_threshold_policy_changes_what_is_decided(watched, classifying):
     page.focus("#policy")
     page.select_option("#policy", "own")
     page.fill("#own", "1")
-    page.wait_for_selector("#decided:has-text('No label passes')")
+    page.wait_for_selector("#decided:has-text('No label exceeds')")
     assert page.locator("#scores li.yes").count() == 0
     page.fill("#own", "0")
     count(page, "#scores li.yes", 8)

@@ -293,7 +293,7 @@ found = classifier.scores([""] * 5, numpy.load({str(tmp_path / "dense.npy")!r}))
 print(json.dumps([said, found.tolist()]))
 """
         said, scores = alone(tmp_path / "onnx", code)
-        assert "reads vectors of a sentence encoder" in said
+        assert "needs vectors of a sentence encoder" in said
         np.testing.assert_allclose(scores, classifier.decision_function(texts), atol=1e-4)
 
 

@@ -137,8 +137,8 @@ class Guard:
                     if _is_last(message):
                         return b"".join(blocks)
         except TimeoutError:
-            message = f"the body did not arrive within {self._seconds:g} seconds. Send it faster, or a smaller one"
-            raise Refusal(408, "too_slow", message, headers={"Connection": "close"}) from None
+            why = f"the body did not arrive within {self._seconds:g} seconds. Send it faster, or a smaller one"
+            raise Refusal(408, "too_slow", why, headers={"Connection": "close"}) from None
 
     def _too_large(self) -> Refusal:
         message = f"the body has more than {self._most_bytes:,} bytes. Send several smaller requests"

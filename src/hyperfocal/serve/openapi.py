@@ -26,6 +26,7 @@ REFUSED = {
     429: "The queue is full; `Retry-After` says when to try again.",
     503: "The request took too long, or the service is shutting down.",
 }
+Content = dict[str, Any]  # media type -> schema
 PREDICTING = (400, 401, 409, 413, 415, 422, 429, 503)
 
 
@@ -50,8 +51,9 @@ def description(version: str, *, keyed: bool) -> dict[str, Any]:
 
 
 def _paths() -> dict[str, Any]:
-    anything, text = {JSON: {"schema": {}}}, {"text/plain": {"schema": {"type": "string"}}}
-    operations = [
+    anything: Content = {JSON: {"schema": {}}}
+    text: Content = {"text/plain": {"schema": {"type": "string"}}}
+    operations: list[tuple[str, str, str, Content, tuple[int, ...]]] = [
         ("post", "/v1/recommend", "The next items of each history", _message("Recommendations"), PREDICTING),
         ("post", "/v1/classify", "The labels of each text", _message("Classifications"), PREDICTING),
         ("get", "/v1/model", "The model card of the run", anything, (401, 422)),
@@ -61,7 +63,7 @@ def _paths() -> dict[str, Any]:
         ("get", "/ready", "Whether it takes requests: 503 while it shuts down", anything, (503,)),
         ("get", "/metrics", "Counters for Prometheus", text, (401,)),
     ]  # fmt: skip
-    paths = {path: {method: _operation(method, path, *rest)} for method, path, *rest in operations}
+    paths = {operation[1]: {operation[0]: _operation(*operation)} for operation in operations}
     paths["/v1/recommend"]["post"]["requestBody"] = {"required": True, "content": _message("RecommendRequest")}
     paths["/v1/classify"]["post"]["requestBody"] = {"required": True, "content": _message("ClassifyRequest")}
     paths["/v1/reload"]["post"]["requestBody"] = {"required": False, "content": _message("ReloadRequest")}
@@ -69,9 +71,7 @@ def _paths() -> dict[str, Any]:
     return paths
 
 
-def _operation(
-    method: str, path: str, summary: str, answer: dict[str, Any], refusals: tuple[int, ...]
-) -> dict[str, Any]:
+def _operation(method: str, path: str, summary: str, answer: Content, refusals: tuple[int, ...]) -> dict[str, Any]:
     responses = {"200": {"description": "The answer.", "content": answer}}
     for status in refusals:
         responses[str(status)] = {"description": REFUSED[status], "content": _message("Refused")}
@@ -88,5 +88,5 @@ def _parameters() -> list[dict[str, Any]]:
     ]
 
 
-def _message(name: str) -> dict[str, Any]:
+def _message(name: str) -> Content:
     return {JSON: {"schema": {"$ref": f"#/components/schemas/{name}"}}}
