@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hyperfocal.serve.live import Engine
 
 KEY = "HYPERFOCAL_API_KEY"
+WHOLE = click.IntRange(1)
 PACKAGES = ("starlette", "uvicorn", "prometheus_client")
 INSTALL = "the service needs {}, which is not installed. Install it with `pip install 'hyperfocal[serve]'`"
 
@@ -23,33 +24,12 @@ INSTALL = "the service needs {}, which is not installed. Install it with `pip in
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind to; 0.0.0.0 binds to all.")
-@click.option(
-    "--port", type=click.IntRange(0, 65_535), default=8_000, show_default=True, help="Port; 0 takes a free one."
-)
-@click.option(
-    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes, each with a core of its own."
-)
-@click.option(
-    "--engine",
-    default="torch",
-    show_default=True,
-    help="Library that computes the answers: torch, or onnx, which is faster for single requests.",
-)
-@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Histories or texts per batch.")
-@click.option(
-    "--queue",
-    type=click.IntRange(1),
-    default=2_000,
-    show_default=True,
-    help="Histories or texts that may wait; more get 429.",
-)
-@click.option(
-    "--seconds",
-    type=click.FloatRange(0.001),
-    default=10.0,
-    show_default=True,
-    help="Time that a request may wait before it gets 503.",
-)
+@click.option("--port", type=click.IntRange(0, 65_535), default=8_000, show_default=True, help="0 takes a free one.")
+@click.option("--workers", type=WHOLE, default=1, show_default=True, help="Processes, each on a separate core.")
+@click.option("--engine", default="torch", show_default=True, help="torch, or onnx: faster for single requests.")
+@click.option("--batch", type=WHOLE, default=64, show_default=True, help="Histories or texts computed at once.")
+@click.option("--queue", type=WHOLE, default=2_000, show_default=True, help="Histories or texts that may wait.")
+@click.option("--seconds", type=click.FloatRange(0.001), default=10.0, show_default=True, help="How long one may wait.")
 def serve(run: Path, host: str, port: int, workers: int, engine: str, batch: int, queue: int, seconds: float) -> None:
     """Serve RUN, of either job, over HTTP, with a page at / to try it by hand.
 
@@ -60,8 +40,9 @@ def serve(run: Path, host: str, port: int, workers: int, engine: str, batch: int
     curl http://127.0.0.1:8000/v1/model     # the model card; also /health /ready /metrics /docs
     curl --json '{"run": "new_run"}' http://127.0.0.1:8000/v1/reload    # kill -HUP loads the same folder again
 
-    If the variable HYPERFOCAL_API_KEY is set, clients must send `Authorization: Bearer KEY`. SIGTERM and Ctrl-C finish
-    the requests in flight. docs/serve.md and /docs describe every request and answer.
+    If the variable HYPERFOCAL_API_KEY is set, clients must send `Authorization: Bearer KEY`. A request that does
+    not fit into the queue gets 429, and one that waits too long 503. SIGTERM and Ctrl-C finish the requests in flight.
+    docs/serve.md and /docs describe every request and answer.
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:

@@ -19,6 +19,7 @@ REFUSED = {
     400: "The body is malformed JSON.",
     401: "The key is missing or wrong.",
     403: "Without a key: the run is in another folder than the one served, or the Host is not this machine.",
+    408: "The body took too long to arrive.",
     409: "The run was trained for the other job.",
     413: "The body is too large.",
     415: "The body is not sent as JSON.",
@@ -27,7 +28,7 @@ REFUSED = {
     503: "The request took too long, or the service is shutting down.",
 }
 Content = dict[str, Any]  # media type -> schema
-PREDICTING = (400, 401, 409, 413, 415, 422, 429, 503)
+PREDICTING = (400, 401, 408, 409, 413, 415, 422, 429, 503)
 
 
 def description(version: str, *, keyed: bool) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def _paths() -> dict[str, Any]:
         ("post", "/v1/classify", "The labels of each text", _message("Classifications"), PREDICTING),
         ("get", "/v1/model", "The model card of the run", anything, (401, 422)),
         ("post", "/v1/reload", "Load another run, or the same one again, without losing a request",
-         _message("Reloaded"), (400, 401, 403, 413, 415, 422)),
+         _message("Reloaded"), (400, 401, 403, 408, 413, 415, 422)),
         ("get", "/health", "Whether the process is alive", anything, ()),
         ("get", "/ready", "Whether it takes requests: 503 while it shuts down", anything, (503,)),
         ("get", "/metrics", "Counters for Prometheus", text, (401,)),
