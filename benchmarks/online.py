@@ -1,10 +1,10 @@
-"""How long a new user waits: `recommender.recommend([[...]], k=3)` on one core, alone and in batches, over 5,500 items.
+"""Measure `recommender.recommend([[...]], k=3)` for new users, alone and in batches, on one core, over 5,500 items.
 
     python benchmarks/online.py [--items 5500] [--width 64] [--threads 1]
 
-A network is trained for one epoch on made-up users, for its time does not depend on what it has learnt. Users have 10
-items. Beside it, in the same run, one after the other: the bare product of a hidden vector and the output layer with
-its best k, which nothing over all items can avoid. Run it with nothing else running.
+Each network is trained for one epoch on made-up users with 10 items, because its speed does not depend on what it has
+learnt. The same run also measures the bare product of a hidden vector and the output layer with its best k, which no
+ranking of all items can avoid. Run it with nothing else running.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MODELS = ("transformer", "gru", "concat_mlp", "decayed_markov")
 
 
 def main() -> None:
-    """Print a row for each model."""
+    """Print one row per model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--items", type=int, default=5_500)
     parser.add_argument("--width", type=int, default=64, help="of the item vectors")
@@ -34,7 +34,7 @@ def main() -> None:
     data = make_challenges(users=4_000, challenges=options.items, seed=0)
     hidden, weight = torch.randn(TOGETHER, options.width), torch.randn(options.items, options.width)
     bare = median(lambda row: (hidden[row : row + 1] @ weight.T).topk(K), ALONE)
-    many = seconds(lambda: [(part @ weight.T).topk(K) for part in hidden.split(256)])
+    many = seconds(lambda: [(rows @ weight.T).topk(K) for rows in hidden.split(256)])
     print(f"{options.items:,} items, width {options.width}, histories of {HISTORY}, {options.threads} thread(s)\n")
     print("| | one user, ms | over the bare product | users a second, together | of the bare product |")
     print("|---|---|---|---|---|")
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def median(call: Callable[[int], object], times: int) -> float:
-    """Return the median seconds of a call, each with another number, after 20 to warm up."""
+    """Return the median seconds of `times` calls, each with another number, after 20 to warm up."""
     taken = []
     for row in range(times + 20):
         began = time.perf_counter()
@@ -63,7 +63,7 @@ def median(call: Callable[[int], object], times: int) -> float:
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Return the least of three times of a call."""
+    """Return the shortest of three times of a call."""
     taken = []
     for _ in range(3):
         began = time.perf_counter()

@@ -1,17 +1,18 @@
-"""The service under load: requests a second, p50 and p99, errors, for both jobs.
+"""Measure the service under load: requests per second, p50 and p99, errors, for both jobs.
 
     python benchmarks/serve.py                            # small runs, trained on made-up data
     python benchmarks/serve.py --run RUN --seconds 10     # yours
-    python benchmarks/serve.py --rate 200 400 800         # requests a second of the paced loads
-    python benchmarks/serve.py --soak 100000              # and the memory over so many requests
+    python benchmarks/serve.py --rate 200 400 800         # requests per second of the paced loads
+    python benchmarks/serve.py --soak 100000              # also the memory over that many requests
+    python benchmarks/serve.py --engine torch onnx        # compare engines: short closed loads by turns
 
 Closed loads: 1, 16 and 128 connections, each of which sends its next request when the last is answered; "asked" is "-".
 Paced loads: 16 connections that together send a given rate, whether or not the service keeps up. Their times count from
-when a request was due, so that one that had to wait for a free connection is not forgiven the wait.
+when a request was due, so they include the wait for a free connection.
 
-The server is a process of its own and this one loads it on loopback, both on the same cores. After that, also: requests
-that failed while the model was swapped again and again, and requests lost at SIGTERM. A request is lost when it was
-sent and its connection ended without an answer. Run it with nothing else running.
+This process loads a server process over loopback, both on the same cores. It then also counts requests that fail while
+the model is swapped repeatedly, and requests lost at SIGTERM. A request is lost if it was sent and its connection ended
+without an answer. Run it with nothing else running. A comparison of engines prints medians over short rounds by turns.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
@@ -36,10 +37,11 @@ from urllib.parse import urlsplit
 
 CONNECTIONS = (1, 16, 128)
 PACED = 16  # connections of a paced load
+ROUNDS = 7  # of each engine, when engines are compared
 WARM = 500  # requests before any that counts
 QUARTERS = 4  # of a soak, between two looks at the memory
 FLAT = 0.02  # growth after the first quarter that is none, as a share
-WIDTHS = (9, 11, 7, 10, 8, 8, 6)
+WIDTHS = (14, 11, 7, 10, 8, 8, 6)
 HEADS = ("job", "connections", "asked/s", "answered/s", "p50 ms", "p99 ms", "failed")
 
 
@@ -213,7 +215,7 @@ def row(*cells: object) -> str:
 def measure(job: str, run: Path, payloads: Sequence[bytes], options: argparse.Namespace) -> None:
     """Print everything for one run."""
     loads = [(connections, 0.0) for connections in CONNECTIONS] + [(PACED, rate) for rate in options.rate]
-    started = ("--workers", str(options.workers), "--engine", options.engine)
+    started = ("--workers", str(options.workers), "--engine", options.engine[0])
     with served(run, *started) as (process, address):
         load(address, payloads, 8, most=WARM)
         for connections, rate in loads:
@@ -228,6 +230,34 @@ def measure(job: str, run: Path, payloads: Sequence[bytes], options: argparse.Na
             soak(job, process.pid, address, payloads, options.soak)
     print(f"\n{job}: {asyncio.run(swapping(run, payloads, options.seconds, started))}")
     print(f"{job}: {asyncio.run(ending(run, payloads, started))}\n", flush=True)
+
+
+def compare(job: str, run: Path, payloads: Sequence[bytes], options: argparse.Namespace) -> None:
+    """Print medians over short closed loads of each engine, by turns: a busy machine slows both alike."""
+    with ExitStack() as services:
+        addresses = {
+            engine: services.enter_context(served(run, "--workers", str(options.workers), "--engine", engine))[1]
+            for engine in options.engine
+        }
+        for address in addresses.values():
+            load(address, payloads, 8, most=WARM)
+        for connections in CONNECTIONS:
+            rounds: dict[str, list[tuple[float, float, float, int]]] = {engine: [] for engine in addresses}
+            for _ in range(ROUNDS):
+                for engine, address in addresses.items():
+                    rounds[engine].append(one_round(address, payloads, connections, options.seconds / ROUNDS))
+            for engine, taken in rounds.items():
+                rate, p50, p99, failed = (statistics.median(column) for column in zip(*taken, strict=True))
+                cells = f"{rate:,.0f}", f"{p50 * 1e3:.2f}", f"{p99 * 1e3:.2f}", failed
+                print(row(f"{job} {engine}", connections, "-", *cells), flush=True)
+
+
+def one_round(address, payloads: Sequence[bytes], connections: int, seconds: float) -> tuple[float, float, float, int]:
+    """Return requests per second, p50 and p99 in seconds, and failures of one closed load."""
+    began = time.perf_counter()
+    found = load(address, payloads, connections, seconds=seconds)
+    cuts = statistics.quantiles(found.seconds, n=100)
+    return len(found.seconds) / (time.perf_counter() - began), cuts[49], cuts[98], found.failed
 
 
 def soak(job: str, process: int, address, payloads: Sequence[bytes], requests: int) -> None:
@@ -319,7 +349,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, nargs="*", default=[200.0, 400.0, 800.0], help="of each paced load")
     parser.add_argument("--soak", type=int, default=0, help="requests over which the memory is watched")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--engine", default="torch")
+    parser.add_argument("--engine", nargs="+", default=["torch"], help="torch, onnx, or both, which compares them")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as folder:
@@ -327,7 +357,7 @@ def main() -> None:
         for job, (run, payloads) in runs.items():
             print(row(*HEADS))
             print("|" + "|".join("-" * (width + 1) + ":" for width in WIDTHS) + "|")
-            measure(job, run, payloads, options)
+            (compare if len(options.engine) > 1 else measure)(job, run, payloads, options)
 
 
 def given(options: argparse.Namespace) -> dict[str, tuple[Path, list[bytes]]]:

@@ -1,10 +1,10 @@
 """The page of the service in a real Chromium, against a real service: typed, clicked and looked at.
 
-With HYPERFOCAL_SCREENSHOTS=FOLDER every picture is kept there. README's are those 1280 wide and light:
+With HYPERFOCAL_SCREENSHOTS=FOLDER the screenshots are saved there. README shows the light ones of width 1280:
 
     HYPERFOCAL_SCREENSHOTS=shots python -m pytest tests/browser/test_service_page.py -k edge
 
-but for the text's, which is of a run on Debtags in the same window.
+except for the page of a text, which shows a run on Debtags in the same window.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def test_the_threshold_policy_changes_what_is_decided(watched, classifying):
     page.focus("#policy")
     page.select_option("#policy", "own")
     page.fill("#own", "1")
-    page.wait_for_selector("#decided:has-text('No label passes')")
+    page.wait_for_selector("#decided:has-text('No label exceeds')")
     assert page.locator("#scores li.yes").count() == 0
     page.fill("#own", "0")
     count(page, "#scores li.yes", 8)

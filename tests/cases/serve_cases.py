@@ -1,4 +1,4 @@
-"""Small runs of both jobs, with names that a page must not trust, and the service as a process of its own."""
+"""Small runs of both jobs, with names that a page must not trust, and the service as a separate process."""
 
 import os
 import re
@@ -66,7 +66,7 @@ def classify_run(path):
 
 
 def benchmark():
-    """Return benchmarks/serve.py as a module: its load is the tests' load."""
+    """Return benchmarks/serve.py as a module, whose load the tests use."""
     path = Path(__file__).parents[2] / "benchmarks" / "serve.py"
     spec = spec_from_file_location("serve_benchmark", path)
     module = sys.modules[spec.name] = module_from_spec(spec)
@@ -75,7 +75,7 @@ def benchmark():
 
 
 class Running:
-    """A service that runs.
+    """A running service.
 
     Attributes:
         process: its process, the one to signal.
@@ -90,7 +90,7 @@ class Running:
         return int(self.address.rpartition(":")[2])
 
     def end(self, number=signal.SIGTERM):
-        """End it by a signal; return the exit code and what it said on stderr."""
+        """End it by a signal; return the exit code and its stderr."""
         self.process.send_signal(number)
         _, said = self.process.communicate(timeout=40)
         return self.process.returncode, said
@@ -102,7 +102,7 @@ def command(run, *options):
 
 @contextmanager
 def service(run, *options, key=""):
-    """Start `hyperfocal serve` on a free port and wait until it says where; end it on leaving."""
+    """Start `hyperfocal serve` on a free port and wait until it prints its address; end it on leaving."""
     surroundings = os.environ | {"OMP_NUM_THREADS": "1", "HYPERFOCAL_API_KEY": key}
     process = subprocess.Popen(
         command(run, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=surroundings

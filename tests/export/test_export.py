@@ -22,8 +22,8 @@ from hyperfocal.errors import RunError
 from hyperfocal.export import graphs as onnx_graph
 from hyperfocal.export.engine import open_engine
 from hyperfocal.export.export import export_onnx, export_plain
-from hyperfocal.export.standalone import classifier as onnx_classify
-from hyperfocal.export.standalone.ngrams import Ngrams, chars, murmur3
+from hyperfocal.export.standalone import classifier as standalone_classifier
+from hyperfocal.export.standalone.classifier import Ngrams, chars, murmur3
 from hyperfocal.models.sentence_encoder import find_encoder
 from hyperfocal.recommend.recommender import Recommender
 
@@ -209,7 +209,7 @@ class TestLabels:
         found = scored_alone(tmp_path / "onnx", texts)
         np.testing.assert_allclose(found["scores"], classifier.decision_function(texts), atol=1e-4)
         assert found["labels"] == [sorted(row) for row in classifier.predict(texts)]
-        monkeypatch.setattr(onnx_classify, "MOST_NUMBERS", 100)  # long texts go one by one
+        monkeypatch.setattr(standalone_classifier, "MOST_NUMBERS", 100)  # long texts go one by one
         np.testing.assert_allclose(open_engine(tmp_path / "onnx").scores(texts), found["scores"], atol=1e-6)
 
     @slow
@@ -275,7 +275,7 @@ class TestLabels:
         classifier = fit_texts(**{"features.kind": "encoder"})
         classifier.save(tmp_path / "run")
         (note,) = export_onnx(tmp_path / "run", tmp_path / "onnx")
-        assert "not exported (RuntimeError: no such operator): predict.py takes vectors" in note
+        assert "not exported (RuntimeError: no such operator): give vectors of the texts to `scores`" in note
         with pytest.raises(RunError, match=r"was not exported, so ONNX cannot answer\. Use --engine torch"):
             open_engine(tmp_path / "onnx")
         texts = corpus(5)[0]
@@ -293,7 +293,7 @@ found = classifier.scores([""] * 5, numpy.load({str(tmp_path / "dense.npy")!r}))
 print(json.dumps([said, found.tolist()]))
 """
         said, scores = alone(tmp_path / "onnx", code)
-        assert "reads vectors of a sentence encoder" in said
+        assert "needs vectors of a sentence encoder" in said
         np.testing.assert_allclose(scores, classifier.decision_function(texts), atol=1e-4)
 
 
@@ -478,7 +478,7 @@ class TestRefusals:
         assert "nothing to export. Give --onnx DIR" in refused(run)
 
     def test_one_folder_for_both(self, run, tmp_path):
-        assert "Give each a folder of its own" in refused(run, "--onnx", tmp_path, "--safetensors", tmp_path)
+        assert "Give two different folders" in refused(run, "--onnx", tmp_path, "--safetensors", tmp_path)
 
     def test_a_folder_with_other_files_is_left_alone(self, run, tmp_path):
         (tmp_path / "notes.txt").write_text("mine")

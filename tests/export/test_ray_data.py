@@ -43,7 +43,7 @@ def test_documents_without_id_are_refused(classify_path):
 
 @pytest.mark.parametrize("wrong", [USERS.explode("item"), USERS.with_columns(more=1), USERS.select("item")])
 def test_rows_that_are_not_users_are_refused(recommend_path, wrong):
-    with pytest.raises(DataError, match="Expected two, a user and a list of the user's items"):
+    with pytest.raises(DataError, match="Give two, a user and a list of the user's items"):
         BatchPredictor(recommend_path)(wrong.to_arrow())
 
 

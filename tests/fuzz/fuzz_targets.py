@@ -34,6 +34,7 @@ from polars.testing.parametric import column, dataframes
 
 from hyperfocal.classify.classifier import MultiLabelClassifier
 from hyperfocal.cli.report import write_run_report
+from hyperfocal.cli.serve import engine_by_name
 from hyperfocal.config.classify import ClassifySettings, TextDataSettings
 from hyperfocal.config.recipes import parse_override, resolve
 from hyperfocal.config.recommend import RecommendSettings
@@ -217,7 +218,7 @@ def _grid(folder: Path) -> None:
 
 
 def _served(folder: Path) -> None:
-    load_predictor(folder)
+    load_predictor(folder, engine_by_name("torch"))
 
 
 def _verified(folder: Path) -> None:
@@ -231,7 +232,7 @@ class Service:
     def __init__(self, run: Path) -> None:
         self.runner = Runner()
         atexit.register(self.runner.close)  # ends the life of the app
-        self.app = create_app(Live(run))
+        self.app = create_app(Live(run, engine_by_name("torch")))
         self.runner.run(self._start())
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://here")
 

@@ -8,7 +8,7 @@ import sys
 import httpx
 import pytest
 
-from hyperfocal.serve.app import FOLDER
+from hyperfocal.serve.app import PAGES
 from serve_cases import ITEMS, RIGHT_TO_LEFT, service
 
 
@@ -89,7 +89,7 @@ def test_pages_may_load_nothing_from_elsewhere(recommending):
         text = recommending.get(path).text
         assert text.startswith('<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n')
         assert text.count("<title>") == text.count("/page/page.css") == 1
-    for path in FOLDER.iterdir():
+    for path in PAGES.iterdir():
         text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
         assert "://" not in text, path.name
         assert "innerHTML" not in text, path.name

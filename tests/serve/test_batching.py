@@ -84,7 +84,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_back():
 
 def test_what_waits_too_long_is_given_up_and_not_computed():
     async def scenario(batcher, slow):
-        with pytest.raises(Refusal, match=r"not answered within 0.05 seconds"):
+        with pytest.raises(Refusal, match=r"no answer within 0.05 seconds"):
             await batcher.ask(2, 1)
 
     async def patient(batcher, slow):

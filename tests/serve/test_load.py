@@ -56,7 +56,10 @@ def test_runs_are_swapped_under_load_and_bad_ones_refused(recommend_path, other_
             done = client.post("/v1/reload", json={"run": str(other_path)})
             assert done.json() == {"model": version(client), "run": str(other_path), "workers": 1}
             assert version(client) != first
-            for bad, reason in ((classify_path, "one of `classify`"), (tmp_path / "empty", "config.toml is missing")):
+            for bad, reason in (
+                (classify_path, "its job is `classify`"),
+                (tmp_path / "empty", "config.toml is missing"),
+            ):
                 error = client.post("/v1/reload", json={"run": str(bad)})
                 assert error.status_code == 422
                 assert reason in error.json()["error"]["message"]
@@ -76,7 +79,7 @@ def test_runs_are_swapped_under_load_and_bad_ones_refused(recommend_path, other_
         assert load.statuses[200] > 50
         code, said = running.end()
     assert code == 0
-    assert "not swapped, the run that is there goes on" in said
+    assert "run not loaded, the current model stays" in said
     assert "vocabulary.json is damaged" in said
 
 

@@ -49,7 +49,7 @@ def test_a_file_that_is_cut_short(damaged):
 def test_weights_that_are_no_numbers(damaged):
     weights = load_file(damaged / "model.safetensors")
     save_file({name: weight * float("nan") for name, weight in weights.items()}, damaged / "model.safetensors")
-    assert "model.safetensors is damaged (its scores are not numbers)" in refused(damaged)
+    assert "model.safetensors is damaged (its scores are not finite)" in refused(damaged)
 
 
 @pytest.mark.slow
@@ -60,12 +60,12 @@ def test_two_workers_report_a_damaged_run_too(damaged):
 
 def test_a_job_that_is_none_of_ours(damaged):
     (damaged / "data.json").write_text('{"job": "translate", "fingerprint": "0"}')
-    assert "is one of 'translate'. Jobs that can be served: recommend, classify" in refused(damaged)
+    assert "its job 'translate' is unknown. Jobs that can be served: recommend, classify" in refused(damaged)
 
 
 def test_an_unknown_engine_and_too_many_workers(recommend_path):
-    assert "--engine 'steam' is unknown. Allowed: torch" in refused(recommend_path, "--engine", "steam")
-    assert "a worker takes one. Give fewer" in refused(recommend_path, "--workers", "1000")
+    assert "--engine 'steam' is unknown. Allowed: torch, onnx" in refused(recommend_path, "--engine", "steam")
+    assert "each takes a core, and there are" in refused(recommend_path, "--workers", "1000")
 
 
 def test_a_port_that_is_taken(recommend_path):

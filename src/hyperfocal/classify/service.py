@@ -18,13 +18,19 @@ from torch import Tensor
 from hyperfocal.classify.files import read_fit
 from hyperfocal.classify.label_model import Fit
 from hyperfocal.data.vocabulary import frequent_first
-from hyperfocal.serve.messages import Classifications, ClassifyRequest, LabelScore, TextAnswer, WordEffect
+from hyperfocal.serve.messages import (
+    MOST_WORDS,
+    Classifications,
+    ClassifyRequest,
+    LabelScore,
+    TextAnswer,
+    WordEffect,
+)
 from hyperfocal.storage.run_folder import RunFolder
 from hyperfocal.thresholds import Decisions
 
 EMPTY = "the text is empty: there is nothing to classify"
 WORD = re.compile(r"\w+")
-MOST_WORDS = 60  # distinct words of a text that are removed in turn, the first ones
 MOST_CHARACTERS = 100_000  # of all copies of a text with a word removed; of a long text fewer words are tried
 FEWEST_WORDS = 5
 SHOWN = 10  # words in an answer

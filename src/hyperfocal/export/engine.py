@@ -1,10 +1,10 @@
-"""ONNX in place of torch behind a service: the same answers from a session of onnxruntime.
+"""Answers by onnxruntime in place of torch, from a run or an exported folder.
 
-    engine = open_engine(Path("run"))          # a run, or a folder that `hyperfocal export RUN --onnx` wrote
+    engine = open_engine(Path("run"))          # or a folder that `hyperfocal export RUN --onnx` wrote
     engine.rank([["C12", "C7"]], k=3)          # of a recommend run: [(items, scores)]
     engine.scores(["a glass of red wine"])     # of a classify run: (1, L) logits, in the order of engine.labels
 
-A session may be asked by several threads at once.
+Several threads may use one engine at once. The service uses it for `--engine onnx`.
 """
 
 from __future__ import annotations
@@ -12,52 +12,73 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from hyperfocal.classify.files import read_fit
+from hyperfocal.classify.service import ClassifyPredictor
 from hyperfocal.errors import RunError
+from hyperfocal.export.export import SETTINGS, export_onnx
 from hyperfocal.export.graphs import need
+from hyperfocal.recommend.recommender import Recommender
+from hyperfocal.recommend.service import RecommendPredictor
+from hyperfocal.sequences import Sequences
+from hyperfocal.storage.run_folder import RunFolder
 
-if TYPE_CHECKING:
-    from hyperfocal.export.standalone.classifier import Classifier
-    from hyperfocal.export.standalone.recommender import Recommender
 
+def open_engine(path: Path, *, threads: int = 0) -> Any:
+    """Return the `Recommender` or `Classifier` of `standalone/` for a run or an exported folder.
 
-def open_engine(path: Path, *, threads: int = 0) -> Recommender | Classifier:
-    """Return what answers from ONNX, for a run or an exported folder.
-
-    A run is exported to a folder that is gone again when this returns; that takes some seconds.
+    A run is first exported to a temporary folder, which takes some seconds.
 
     Args:
-        path: of the run or the folder.
-        threads: CPU threads of one request; 0 is one a core.
+        path: run folder or exported folder.
+        threads: CPU threads per request; 0: one per core.
 
     Raises:
-        RunError: neither a run nor an export, or a damaged one; a run whose encoder cannot be exported.
+        RunError: neither a run nor an export, a damaged one, or a run whose encoder cannot be exported.
         ConfigError: the extra `export` is not installed.
     """
     need("onnxruntime")
     if (path / "predict.py").is_file():
         return _open(path, threads)
-    from hyperfocal.export.export import export_onnx
-
-    with TemporaryDirectory() as place:
-        export_onnx(path, Path(place) / "onnx")
-        return _open(Path(place) / "onnx", threads)
+    with TemporaryDirectory() as folder:
+        export_onnx(path, Path(folder) / "onnx")
+        return _open(Path(folder) / "onnx", threads)
 
 
-def _open(folder: Path, threads: int) -> Recommender | Classifier:
+def _open(folder: Path, threads: int) -> Any:
     import onnxruntime
 
-    from hyperfocal.export.standalone.classifier import Classifier
-    from hyperfocal.export.standalone.recommender import Recommender
+    from hyperfocal.export.standalone import classifier, recommender
 
-    options: Any = onnxruntime.SessionOptions()
+    options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     try:
-        settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-        found = (Recommender if settings["job"] == "recommend" else Classifier)(folder, options)
+        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        ranks = settings["job"] == "recommend"
+        engine = recommender.Recommender(folder, options) if ranks else classifier.Classifier(folder, options)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise RunError(f"{folder}: the export is damaged ({error}). Write it again with `hyperfocal export`") from None
-    if isinstance(found, Classifier) and found.settings["encoder"] == "apart":
+    if settings.get("encoder") == "apart":
         raise RunError(f"{folder}: its sentence encoder was not exported, so ONNX cannot answer. Use --engine torch")
-    return found
+    return engine
+
+
+def recommend_by_onnx(path: Path, version: str) -> RecommendPredictor:
+    """Return the predictor of a run of `recommend`; errors as in `Recommender.load` and `open_engine`."""
+    recommender, engine = Recommender.load(path), open_engine(path, threads=1)
+
+    def scores(histories: Sequences) -> Tensor:
+        rows = [row.tolist() for row in histories.items.split(histories.lengths.tolist())]
+        return torch.from_numpy(engine.scores(rows))
+
+    return RecommendPredictor(recommender, version, scores)
+
+
+def classify_by_onnx(path: Path, version: str) -> ClassifyPredictor:
+    """Return the predictor of a run of `classify`; errors as in `read_fit` and `open_engine`."""
+    fit, engine = read_fit(RunFolder.open(path)), open_engine(path, threads=1)
+    return ClassifyPredictor(fit, version, lambda texts: torch.from_numpy(engine.scores(texts)))

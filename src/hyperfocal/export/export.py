@@ -1,4 +1,4 @@
-"""A run as files that other programs use: an ONNX folder with its own predict.py, or plain weights."""
+"""Export a run for other programs: an ONNX folder with a predict.py, or plain weights with their formulas."""
 
 from __future__ import annotations
 
@@ -25,30 +25,38 @@ from hyperfocal.export.facts import (
     ranking_weights,
 )
 from hyperfocal.export.graphs import need, write_encoder, write_head, write_ranking
-from hyperfocal.export.texts import PREDICT, readme
+from hyperfocal.export.readme import readme
 from hyperfocal.models.baselines import Baseline
 from hyperfocal.models.sentence_encoder import load_encoder
 from hyperfocal.recommend.blend import PARTNER
 from hyperfocal.recommend.recommender import Recommender
-from hyperfocal.storage.run_folder import DATA, ENCODER, RunFolder
+from hyperfocal.serve.live import job_of
+from hyperfocal.storage.run_folder import ENCODER, RunFolder
 
 SETTINGS = "settings.json"
-MODULES = {  # of this package -> what each is called in an exported folder
-    "recommend": {"recommender": "recommender", "counting": "counting"},
-    "classify": {"classifier": "classifier", "ngrams": "ngrams"},
+HERE = Path(__file__).parent
+PROGRAMS = {  # job -> files copied as they are: name in an exported folder -> path
+    "recommend": {
+        "recommender.py": HERE / "standalone" / "recommender.py",
+        "predict.py": HERE / "templates" / "predict_recommend.py",
+    },
+    "classify": {
+        "classifier.py": HERE / "standalone" / "classifier.py",
+        "predict.py": HERE / "templates" / "predict_classify.py",
+    },
 }
 
 
 def export_onnx(run: Path, folder: Path, *, overwrite: bool = False) -> list[str]:
-    """Write model.onnx, what goes with it, and a predict.py that needs onnxruntime and numpy; return what to know.
+    """Write model.onnx, its data files, and a predict.py that needs onnxruntime and numpy; return notes for the user.
 
     Args:
-        run: folder of a run of either job.
-        folder: to write; it appears whole or not at all.
-        overwrite: whether an earlier export there is replaced.
+        run: run folder of either job.
+        folder: folder to write; it appears whole or not at all.
+        overwrite: whether to replace an earlier export in `folder`.
 
     Raises:
-        RunError: no run, a damaged one, or `folder` holds something else or cannot be written.
+        RunError: no run, a damaged one, or `folder` holds other files or cannot be written.
         ConfigError: the extra `export` is not installed.
     """
     need("onnx", "onnxscript", "onnxruntime")
@@ -61,20 +69,18 @@ def export_onnx(run: Path, folder: Path, *, overwrite: bool = False) -> list[str
         else:
             settings = _write_labels(trained, aside, run, notes)
         _write_texts(settings, trained, aside)
-        for name, called in MODULES[settings["job"]].items():
-            (aside / f"{called}.py").write_text(_standalone(name, settings["job"]), encoding="utf-8")
-        (aside / "predict.py").write_text(PREDICT[settings["job"]], encoding="utf-8")
-        (aside / "README.md").write_text(readme(settings, onnx=True), encoding="utf-8")
+        for name, path in PROGRAMS[settings["job"]].items():
+            shutil.copyfile(path, aside / name)
+        (aside / "README.md").write_text(readme(settings), encoding="utf-8")
 
     _write_whole(folder, write)
     return notes
 
 
-def export_plain(run: Path, folder: Path, *, overwrite: bool = False) -> list[str]:
-    """Write model.safetensors, plain weights, and a README.md with the formulas; else as `export_onnx`.
+def export_plain(run: Path, folder: Path, *, overwrite: bool = False) -> None:
+    """Write model.safetensors with plain weights and a README.md with their formulas.
 
-    Raises:
-        RunError: as in `export_onnx`.
+    Arguments and errors are those of `export_onnx`.
     """
     refuse_taken(folder, overwrite)
     trained = load_run(run)
@@ -84,38 +90,36 @@ def export_plain(run: Path, folder: Path, *, overwrite: bool = False) -> list[st
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, aside / "model.safetensors")
         _write_texts(settings, trained, aside)
         shapes = {name: array.shape for name, array in arrays.items()}
-        (aside / "README.md").write_text(readme(settings, onnx=False, shapes=shapes), encoding="utf-8")
+        (aside / "README.md").write_text(readme(settings, shapes), encoding="utf-8")
 
     _write_whole(folder, write)
-    return []
 
 
 def load_run(path: Path) -> Recommender | MultiLabelClassifier:
-    """Return what a run of either job holds.
+    """Return the estimator of a run of either job.
 
     Raises:
         RunError: no run, an unfinished or damaged one.
         ConfigError: the encoder of the run is not installed.
     """
-    identity = RunFolder.open(path).read_json(DATA)
-    job = identity.get("job", "recommend") if isinstance(identity, dict) else ""
-    return Recommender.load(path) if job == "recommend" else MultiLabelClassifier.load(path)
+    ranks = job_of(RunFolder.open(path)) == "recommend"
+    return Recommender.load(path) if ranks else MultiLabelClassifier.load(path)
 
 
 def refuse_taken(folder: Path, overwrite: bool) -> None:
-    """Make sure that an export may be written here.
+    """Refuse a folder to which no export may be written.
 
     Raises:
-        RunError: it is a file, or holds something; an earlier export may be overwritten, nothing else.
+        RunError: it is a file, or holds other files than an export, or holds an export and `overwrite` is False.
     """
     if folder.exists() and not folder.is_dir():
-        raise RunError(f"{folder}: is a file, not a folder. Choose another")
+        raise RunError(f"{folder} is a file, not a folder. Choose another")
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     if not (all((folder / name).is_file() for name in (SETTINGS, "vocabulary.json", "README.md"))):
-        raise RunError(f"{folder}: it holds files that are no export. Choose another folder")
+        raise RunError(f"{folder} holds files that are no export. Choose another folder")
     if not overwrite:
-        raise RunError(f"{folder}: holds an export already. Replace it with --overwrite, or choose another folder")
+        raise RunError(f"{folder} holds an export already. Replace it with --overwrite, or choose another folder")
 
 
 def _plain_facts(trained: Recommender | MultiLabelClassifier) -> tuple[dict[str, Any], Arrays]:
@@ -143,7 +147,7 @@ def _write_labels(classifier: MultiLabelClassifier, folder: Path, run: Path, not
         model = load_encoder(str(run / ENCODER) if tuned else source.location, device="cpu")
         width = int(model.get_embedding_dimension())
         if why := _encoder_fault(model, folder):
-            notes.append(f"The sentence encoder was not exported ({why}): predict.py takes vectors of the texts.")
+            notes.append(f"The sentence encoder was not exported ({why}): give vectors of the texts to `scores`.")
         else:
             encoder = "exported"
     write_head(classifier.head_, folder / "model.onnx", width)
@@ -151,7 +155,7 @@ def _write_labels(classifier: MultiLabelClassifier, folder: Path, run: Path, not
 
 
 def _encoder_fault(model: Any, folder: Path) -> str:
-    """Write encoder.onnx and tokenizer.json, or return why that is not possible."""
+    """Write encoder.onnx and tokenizer.json and return "", or return the reason why that is not possible."""
     fast = getattr(getattr(model, "tokenizer", None), "backend_tokenizer", None)
     if fast is None:
         return "its tokenizer does not run without torch"
@@ -159,7 +163,7 @@ def _encoder_fault(model: Any, folder: Path) -> str:
         write_encoder(model, folder / "encoder.onnx")
     except ConfigError:
         raise
-    except Exception as error:  # an encoder is anybody's code, and may do what no graph can hold
+    except Exception as error:  # the encoder is foreign code, and may do what no graph can hold
         return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
     tokenizer = type(fast).from_str(fast.to_str())
     tokenizer.enable_truncation(int(model.max_seq_length))
@@ -183,23 +187,15 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _standalone(name: str, job: str) -> str:
-    """Return a module of this package as it stands in an exported folder, beside the others."""
-    text = Path(__file__).with_name("standalone").joinpath(f"{name}.py").read_text(encoding="utf-8")
-    for other, called in MODULES[job].items():
-        text = text.replace(f"hyperfocal.export.standalone.{other} import", f"{called} import")
-    return text
-
-
 def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a folder aside, and put it in place of `folder`.
+    """Let `write` fill a temporary folder, then put it in place of `folder`.
 
     Raises:
         RunError: it cannot be written.
     """
     path = folder.absolute()
-    fresh, old = (path.with_name(f".{os.getpid()}.{path.name}.{part}") for part in ("new", "old"))
-    kept = ""
+    fresh, old = (path.with_name(f".{os.getpid()}.{path.name}.{age}") for age in ("new", "old"))
+    note = ""
     try:
         fresh.mkdir(parents=True)
         write(fresh)
@@ -209,12 +205,12 @@ def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:
             fresh.rename(path)
         except BaseException:
             if old.exists():
-                kept = f" The earlier export is {old}."
+                note = f" The earlier export is {old}."
                 old.rename(path)
-                kept = ""
+                note = ""
             raise
     except (OSError, SafetensorError) as error:
-        message = f"{folder}: cannot be written: {error}.{kept} Free some space or choose another folder"
+        message = f"{folder} cannot be written: {error}.{note} Free some space or choose another folder"
         raise RunError(message) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What an exported folder says of a run: its settings, and its numbers as plain arrays."""
+"""Settings, weights and n-grams of a run as an exported folder stores them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def ranking_settings(recommender: Recommender) -> dict[str, Any]:
-    """Return what settings.json says of a recommender."""
+    """Return the content of settings.json for a recommender."""
     settings, model = recommender.settings_, recommender.model_
     counts = isinstance(model, Baseline)
     blend = settings.model.blend and not counts
@@ -38,7 +38,7 @@ def ranking_settings(recommender: Recommender) -> dict[str, Any]:
 
 
 def label_settings(classifier: MultiLabelClassifier, encoder: str) -> dict[str, Any]:
-    """Return what settings.json says of a classifier whose encoder, if it has one, is "exported" or "apart"."""
+    """Return the content of settings.json for a classifier; `encoder`: "exported" or "apart", if the run has one."""
     settings, names = classifier.settings_, classifier.vocabulary_.names
     has_encoder, parents = classifier.features_.encoder is not None, dict[str, list[str]]()
     if classifier.taxonomy_ is not None and settings.data.consistent:
@@ -55,7 +55,7 @@ def label_settings(classifier: MultiLabelClassifier, encoder: str) -> dict[str, 
 
 
 def ranking_weights(recommender: Recommender) -> Arrays:
-    """Return the arrays of a recommender by name, features of items in their vectors."""
+    """Return the weights of a recommender by name; features of items are added into the item vectors."""
     model = recommender.model_
     if isinstance(model, Baseline):
         return counted_arrays(model)
@@ -64,27 +64,27 @@ def ranking_weights(recommender: Recommender) -> Arrays:
         baked = model.with_items()
         vectors, biases = baked.output()
         arrays = {"items": vectors.detach().numpy(), "bias": biases.detach().numpy()}
-        arrays |= {f"encoder.{name}": part.numpy() for name, part in baked.encoder.state_dict().items()}
+        arrays |= {f"encoder.{name}": tensor.numpy() for name, tensor in baked.encoder.state_dict().items()}
     else:
-        arrays = {name.removesuffix(".weight") if name == "embedding.weight" else name: part.numpy()
-                  for name, part in model.state_dict().items()}  # fmt: skip
+        arrays = {name.removesuffix(".weight") if name == "embedding.weight" else name: tensor.numpy()
+                  for name, tensor in model.state_dict().items()}  # fmt: skip
     return arrays | (counted_arrays(recommender.baselines_[PARTNER]) if ranking_settings(recommender)["weight"] else {})
 
 
 def counted_arrays(baseline: Baseline) -> Arrays:
-    """Return the arrays that onnx_counting.py reads."""
-    arrays = {name: part.numpy() for name, part in baseline.tensors().items() if name != "counts"}
+    """Return the arrays of a model of counts, as `Counted` in standalone/recommender.py reads them."""
+    arrays = {name: tensor.numpy() for name, tensor in baseline.tensors().items() if name != "counts"}
     counts = baseline.counts.double().numpy()
     return arrays | {"popularity": POPULARITY_WEIGHT * counts / max(counts.sum(), 1)}
 
 
 def head_weights(classifier: MultiLabelClassifier) -> Arrays:
-    """Return the arrays of the head by name."""
-    return {name: part.detach().numpy() for name, part in classifier.head_.state_dict().items()}
+    """Return the weights of the head by name."""
+    return {name: tensor.detach().numpy() for name, tensor in classifier.head_.state_dict().items()}
 
 
 def ngram_facts(classifier: MultiLabelClassifier) -> dict[str, Any] | None:
-    """Return what vocabulary.json says of the n-grams, or None."""
+    """Return the n-grams as vocabulary.json stores them; None: the run has none."""
     ngrams = classifier.features_.ngrams
     if ngrams is None:
         return None

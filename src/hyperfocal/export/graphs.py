@@ -1,4 +1,4 @@
-"""Trained networks as ONNX graphs, with any number of rows and, for sequences and texts, any length."""
+"""Write trained networks as ONNX graphs, for any number of rows and, for sequences and texts, any length."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib.util
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,14 @@ from hyperfocal.errors import ConfigError
 from hyperfocal.models.sequence_networks import CausalNetwork, ConcatMLP
 from hyperfocal.models.text_head import TextHead
 
-WHOLE_BYTES = 1_500_000_000  # weights from here on go to a file beside: a protobuf holds 2 GB at most
-Sizes = Sequence[dict[int, Any]]  # of each input, its axes of any size
+WHOLE_BYTES = 1_500_000_000  # larger weights go to a separate file: a protobuf holds 2 GB at most
 
 
 class RankingGraph(nn.Module):
-    """(B, T) item numbers, newest last, filled up on the left with L -> (B, L) logits.
+    """(B, T) item numbers, newest last, padded on the left with L -> (B, L) logits.
 
-    What `scores` of the network does, without looking at the numbers: a graph has no `if`. Features of items are
-    in their vectors already.
+    It computes the network's `scores` without a branch on the numbers, because a graph has no `if`. Features of items
+    are already added into the item vectors.
     """
 
     def __init__(self, network: ConcatMLP | CausalNetwork) -> None:
@@ -78,7 +77,7 @@ class EncoderGraph(nn.Module):
 
 
 def write_ranking(network: ConcatMLP | CausalNetwork, path: Path, history: int) -> None:
-    """Write the graph of a network that reads `history` items; errors as in `write_graph`."""
+    """Write the graph of a network with histories of up to `history` items; errors as in `write_graph`."""
     graph, rows, fixed = RankingGraph(network), torch.export.Dim("rows"), isinstance(network, ConcatMLP)
     items = torch.zeros(2, history if fixed else max(history, 2), dtype=torch.int64)[:, :history]
     sizes: dict[int, Any] = {0: rows}
@@ -88,7 +87,7 @@ def write_ranking(network: ConcatMLP | CausalNetwork, path: Path, history: int) 
 
 
 def write_head(head: TextHead, path: Path, width: int) -> None:
-    """Write the graph of a head whose dense features have `width` numbers, 0 for none; errors as in `write_graph`."""
+    """Write the graph of a head with `width` dense features per text, 0: none; errors as in `write_graph`."""
     rows, number = torch.export.Dim("rows"), torch.export.Dim("number")
     inputs, sizes = dict[str, Tensor](), list[dict[int, Any]]()
     if head.wide is not None:
@@ -101,7 +100,7 @@ def write_head(head: TextHead, path: Path, width: int) -> None:
 
 
 def write_encoder(encoder: Any, path: Path) -> None:
-    """Write the graph of a sentence encoder; errors as in `write_graph`, and whatever its own code raises."""
+    """Write the graph of a sentence encoder; errors as in `write_graph`, and any that its code raises."""
     rows, length = torch.export.Dim("rows"), torch.export.Dim("length", max=int(encoder.max_seq_length))
     ids = torch.randint(5, 100, (2, 7))
     sizes = [{0: rows, 1: length}, {0: rows, 1: length}]
@@ -109,13 +108,13 @@ def write_encoder(encoder: Any, path: Path) -> None:
 
 
 def write_graph(module: nn.Module, path: Path, inputs: dict[str, Tensor], sizes: Any, output: str) -> None:
-    """Write a module as an ONNX file, with its weights inside up to WHOLE_BYTES, else in PATH.data beside.
+    """Write a module as an ONNX file, and weights of more than WHOLE_BYTES as PATH.data next to it.
 
     Raises:
         ConfigError: the extra `export` is not installed.
     """
     need("onnx", "onnxscript")
-    weights = sum(part.numel() * part.element_size() for part in module.state_dict().values())
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
     with _quiet(), torch.inference_mode(mode=False), torch.no_grad():
         torch.onnx.export(
             module.eval(),
@@ -142,7 +141,7 @@ def need(*packages: str) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what the exporter says of itself from the reader: its warnings are about its own next version."""
+    """Silence the exporter, whose warnings are about its next version."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     before = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""Batch prediction over a Ray Dataset, by the predictors of `predict`: each actor loads the run once.
+"""Batch prediction over a Ray Dataset, with the answers of `predict`: each actor loads the run once.
 
 import ray
 from hyperfocal.export.ray_data import BatchPredictor
@@ -21,24 +21,23 @@ from hyperfocal.classify.classifier import MultiLabelClassifier
 from hyperfocal.data.documents import as_documents
 from hyperfocal.data.logs import as_log
 from hyperfocal.errors import DataError
+from hyperfocal.export.export import load_run
 from hyperfocal.recommend.recommender import Recommender, with_pairs
-from hyperfocal.serve.live import job_of
-from hyperfocal.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 class BatchPredictor:
-    """Answers batches of rows, as `map_batches` of Ray Data asks.
+    """Predicts a batch of rows per call, as `map_batches` of Ray Data expects.
 
-    Documents have the columns that the run was fitted on, and an id; the answer has id, labels and scores as
-    `classify predict` writes them to Parquet. Users have two columns, the id and a list of items, oldest first: a row a
-    user, for batches are cut anywhere; the answer has the rows of `recommend predict`.
+    Documents need the columns that the run was fitted on, and an id; the answer has id, labels and scores as
+    `classify predict` writes them to Parquet. Users need two columns, the id and a list of items, oldest first, with
+    one row per user because Ray splits batches anywhere; the answer has the rows of `recommend predict`.
 
     Args:
-        run: folder of the run, which every node sees.
-        k: `recommend`: items to return; None is what the run was trained for.
+        run: run folder, on a disk that every node sees.
+        k: `recommend`: items to return; None: as many as the run was trained to predict.
         repeats: `recommend`: whether items of the history may be recommended.
 
     Raises:
@@ -47,22 +46,21 @@ class BatchPredictor:
 
     def __init__(self, run: str | Path, *, k: int | None = None, repeats: bool = False) -> None:
         self._predict: Callable[[pl.DataFrame], pl.DataFrame]
-        if job_of(RunFolder.open(run)) == "classify":
-            classifier = MultiLabelClassifier.load(run)
-            self._predict = lambda frame: _classified(classifier, frame)
+        trained = load_run(Path(run))
+        if isinstance(trained, Recommender):
+            self._predict = lambda frame: _recommended(trained, frame, k, repeats)
         else:
-            recommender = Recommender.load(run)
-            self._predict = lambda frame: _recommended(recommender, frame, k, repeats)
+            self._predict = lambda frame: _classified(trained, frame)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the predictions for a batch.
 
         Raises:
-            DataError: it is no Arrow table, has no id, or rows that are not users; or as in `predict`.
+            DataError: the batch is no Arrow table, has no id, or rows that are not users; and those of `predict`.
         """
         frame = pl.from_arrow(batch) if hasattr(batch, "schema") else None
         if not isinstance(frame, pl.DataFrame):
-            raise DataError(f"a batch is a {type(batch).__name__}. Give map_batches batch_format='pyarrow'")
+            raise DataError(f"the batch is a {type(batch).__name__}. Give map_batches batch_format='pyarrow'")
         return self._predict(frame).to_arrow()
 
 
@@ -70,8 +68,8 @@ def _classified(classifier: MultiLabelClassifier, frame: pl.DataFrame) -> pl.Dat
     documents = as_documents(frame, classifier.settings_.data, need_labels=False)
     if documents.numbered:
         raise DataError(
-            f"a batch: no id in the columns {', '.join(frame.columns)}, and rows of a Ray Dataset have no number. Add "
-            "a column id"
+            f"the batch has no id in the columns {', '.join(frame.columns)}, and rows of a Ray Dataset have no number. "
+            "Add a column id"
         )
     return with_pairs(classifier.predict_documents(documents))
 
@@ -80,15 +78,15 @@ def _recommended(recommender: Recommender, frame: pl.DataFrame, k: int | None, r
     lists = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.List)]
     if len(frame.columns) != 2 or len(lists) != 1:
         raise DataError(
-            f"a batch: columns {frame.schema}. Expected two, a user and a list of the user's items, oldest first: a "
-            "row an event would part users, for batches are cut anywhere"
+            f"the batch has the columns {frame.schema}. Give two, a user and a list of the user's items, oldest first: "
+            "with one row per event, Ray would split users between batches"
         )
     owners, histories = frame.get_column(next(name for name in frame.columns if name not in lists)), frame[lists[0]]
     empty = histories.is_null() | (histories.list.len() == 0)
     if empty.any() or owners.n_unique() != len(owners):
         wrong = owners.filter(empty | owners.is_duplicated())[0]
         raise DataError(
-            f"a batch: user {wrong!r} has no items, or two rows. Expected a row a user, with at least one item"
+            f"user {wrong!r} of the batch has no items, or two rows. Give one row per user, with at least one item"
         )
     unordered: Any = msgspec.structs.replace(recommender.settings_.data, order="")
     return recommender.predict(as_log(frame.explode(*lists), unordered), k, repeats=repeats).frame

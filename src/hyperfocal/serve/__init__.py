@@ -1,1 +1,1 @@
-"""A trained run in use: exported for other programs, and answered over HTTP."""
+"""Serve a trained run over HTTP, for either job."""

@@ -1,9 +1,9 @@
-"""Requests batched together: whatever waits is answered at once, as much of it as a batch may hold.
+"""Dynamic batching: answer all waiting requests together, up to a batch size, without delaying any on purpose.
 
-A few small requests are answered in the event loop itself, once for all that it has read in one turn: there a thread
-would cost more than it gives, for the two would fight over the interpreter. Everything else goes to a thread; while it
-computes, the next batch gathers by itself. So nothing is delayed on purpose, and under load batches grow. The queue is
-bounded; what does not fit is refused, what waits too long ends.
+A few small requests are answered in the event loop itself, all that arrived in one turn of it: a thread would cost more
+than it saves, because both compete for the interpreter. Everything else goes to one thread, and the next batch gathers
+while it computes. So batches grow under load. The queue is bounded: a request that does not fit is refused, and one
+that waits too long is given up.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from hyperfocal.serve.messages import Refusal
 
 FEW = 16  # rows that the event loop answers itself
-QUICK = 0.01  # seconds in which it has to have answered the last few
+QUICK = 0.01  # seconds; only if the last few rows took less does the event loop answer the next ones
 
 
 @dataclass(slots=True, eq=False)
@@ -28,19 +28,19 @@ class _Waiting:
     rows: int
     light: bool
     future: asyncio.Future[Any]
-    until: float
+    deadline: float
 
 
 class Batcher:
-    """Answers requests from one event loop, there or on one thread, never on both at once.
+    """Answers the requests of one event loop, in the loop or on one thread, never on both at once.
 
     Args:
-        answer: requests to their answers; an exception in place of an answer is raised to the one who asked.
-        most_rows: histories or texts a batch; a larger request is a batch alone.
+        answer: requests to their answers; an exception in place of an answer is raised to its caller.
+        most_rows: histories or texts per batch; a larger request is a batch alone.
         queue: rows that may wait.
-        seconds: until a request that waits is given up.
-        watch: called with the rows of each batch.
-        waiting: called with the rows that wait, whenever their number has changed.
+        seconds: that a request may wait.
+        on_batch: called with the rows of each batch.
+        on_waiting: called with the number of waiting rows whenever it changes.
     """
 
     def __init__(
@@ -50,15 +50,15 @@ class Batcher:
         most_rows: int = 64,
         queue: int = 2_000,
         seconds: float = 10.0,
-        watch: Callable[[int], None] = lambda _: None,
-        waiting: Callable[[int], None] = lambda _: None,
+        on_batch: Callable[[int], None] = lambda _: None,
+        on_waiting: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self._answer, self._watch, self._tell_waiting = answer, watch, waiting
+        self._answer, self._on_batch, self._on_waiting = answer, on_batch, on_waiting
         self._most_rows, self._queue, self._seconds = most_rows, queue, seconds
-        self._few, self._last = min(FEW, most_rows), QUICK  # seconds of the last few; how long they take is to be seen
+        self._few, self._last_seconds = min(FEW, most_rows), QUICK  # QUICK: a thread answers first, and is timed
         self._waiting: deque[_Waiting] = deque()
         self._rows, self._stopped, self._waking = 0, False, False
-        self._busy = self._handed = False  # the thread computes; it has been told to and has not begun
+        self._busy = self._notified = False  # the thread computes; it was notified and has not taken a batch yet
         self._lock = threading.Lock()
         self._ready = threading.Condition(self._lock)
         self._thread = threading.Thread(target=self._work, name="batches", daemon=True)
@@ -69,7 +69,7 @@ class Batcher:
         self._thread.start()
 
     def stop(self) -> None:
-        """Answer what waits, then end the thread; call it in the event loop."""
+        """Answer all waiting requests, then end the thread; call it in the event loop."""
         with self._ready:
             self._stopped = True
             self._ready.notify()
@@ -77,7 +77,7 @@ class Batcher:
 
     @property
     def rows(self) -> int:
-        """Return the rows that wait."""
+        """Return the number of waiting rows."""
         return self._rows
 
     async def ask(self, request: Any, rows: int, *, light: bool = False) -> Any:
@@ -89,14 +89,14 @@ class Batcher:
             light: whether each row is little work, so that the event loop may answer a few.
 
         Raises:
-            Refusal: 429 when the queue is full, 503 when it took too long.
+            Refusal: 429 if the queue is full, 503 if the answer took too long.
         """
         future = self._loop.create_future()
         with self._lock:
             if self._waiting and self._rows + rows > self._queue:
                 message = f"{self._rows:,} rows are waiting and {rows:,} more do not fit. Try again in a second"
                 raise Refusal(429, "busy", message, headers={"Retry-After": "1"})
-            self._count(rows)
+            self._add_rows(rows)
             self._waiting.append(_Waiting(request, rows, light, future, time.monotonic() + self._seconds))
         self._wake_soon()
         timer = self._loop.call_later(self._seconds, self._give_up, future)
@@ -111,70 +111,71 @@ class Batcher:
             self._loop.call_soon(self._wake)
 
     def _wake(self) -> None:
-        """Answer a few here and now, or let the thread answer a batch."""
+        """Answer a few light rows at once, or let the thread answer a batch."""
         self._waking = False
         with self._ready:
             if self._stopped or not self._waiting:
                 return
             if not self._is_light():
-                self._busy = self._handed = True
+                self._busy = self._notified = True
                 self._ready.notify()
                 return
             batch = self._take()
         _settle_all(*self._compute(batch))
 
     def _is_light(self) -> bool:
-        return self._rows <= self._few and self._last < QUICK and all(one.light for one in self._waiting)
+        few_and_quick = self._rows <= self._few and self._last_seconds < QUICK
+        return few_and_quick and all(one.light for one in self._waiting)
 
     def _give_up(self, future: asyncio.Future[Any]) -> None:
-        message = f"not answered within {self._seconds:g} seconds. Try again in a second, or with fewer rows"
+        message = f"no answer within {self._seconds:g} seconds. Try again in a second, or with fewer rows"
         _settle(future, Refusal(503, "timed_out", message, headers={"Retry-After": "1"}))
 
     def _work(self) -> None:
-        """Answer a batch whenever it is told to, and when it is over all that still waits."""
+        """Run the thread: answer a batch whenever notified, and after `stop` all requests that still wait."""
         while True:
             with self._ready:
-                self._ready.wait_for(lambda: self._handed or self._stopped)
-                self._handed = False
+                self._ready.wait_for(lambda: self._notified or self._stopped)
+                self._notified = False
                 batch = self._take()
             if not batch and self._stopped:
                 return
-            self._loop.call_soon_threadsafe(self._done, *self._compute(batch))
+            self._loop.call_soon_threadsafe(self._finish, *self._compute(batch))
 
-    def _done(self, futures: Sequence[asyncio.Future[Any]], answers: Sequence[Any]) -> None:
+    def _finish(self, futures: Sequence[asyncio.Future[Any]], answers: Sequence[Any]) -> None:
         self._busy = False
         _settle_all(futures, answers)
         self._wake_soon()
 
     def _take(self) -> list[_Waiting]:
-        """Return as many as a batch holds, none when nothing waits; under the lock."""
+        """Return the next batch, empty if nothing waits; call it under the lock."""
         batch: list[_Waiting] = []
         rows = 0
         while self._waiting and (not batch or rows + self._waiting[0].rows <= self._most_rows):
             batch.append(self._waiting.popleft())
             rows += batch[-1].rows
-        self._count(-rows)
+        self._add_rows(-rows)
         return batch
 
     def _compute(self, batch: list[_Waiting]) -> tuple[list[asyncio.Future[Any]], Sequence[Any]]:
-        """Return who asked, less those who have waited too long, and the answers."""
+        """Return the futures of a batch, without the requests past their deadline, and their answers."""
         began = time.monotonic()
-        asked = [one for one in batch if one.until > began]
-        if not asked:
+        batch = [one for one in batch if one.deadline > began]
+        if not batch:
             return [], []
-        rows = sum(one.rows for one in asked)
-        self._watch(rows)
+        rows = sum(one.rows for one in batch)
+        self._on_batch(rows)
         try:
-            answers = self._answer([one.request for one in asked])
-        except Exception as error:  # a bug of ours must not end the thread
-            answers = [error] * len(asked)
-        if rows <= self._few and all(one.light for one in asked):
-            self._last = time.monotonic() - began
-        return [one.future for one in asked], answers
+            answers = self._answer([one.request for one in batch])
+        except Exception as error:  # a bug must not end the thread
+            answers = [error] * len(batch)
+        if rows <= self._few and all(one.light for one in batch):
+            self._last_seconds = time.monotonic() - began
+        return [one.future for one in batch], answers
 
-    def _count(self, rows: int) -> None:
+    def _add_rows(self, rows: int) -> None:
         self._rows += rows
-        self._tell_waiting(self._rows)
+        self._on_waiting(self._rows)
 
 
 def _settle_all(futures: Sequence[asyncio.Future[Any]], answers: Sequence[Any]) -> None:
@@ -183,7 +184,7 @@ def _settle_all(futures: Sequence[asyncio.Future[Any]], answers: Sequence[Any]) 
 
 
 def _settle(future: asyncio.Future[Any], answer: Any) -> None:
-    if future.done():  # given up, or nobody listens any more
+    if future.done():  # given up, or its client is gone
         return
     if isinstance(answer, Exception):
         future.set_exception(answer)

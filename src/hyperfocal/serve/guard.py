@@ -1,7 +1,8 @@
-"""What every request passes first: its key, its kind and its size; and what every answer gets: headers, a count.
+"""Access rules of the service: the key, the size and time of a body, and who may load a run without a key.
 
-The routes that have to be quick are answered right here, before FastAPI: its own way through middleware, routing,
-dependencies and responses costs more than the answer of a small network. It describes them all the same.
+Without a key, anybody who gets a request through could load a folder of his choice. So then only a client on this
+machine may load a run, only the served run or one in the same folder, and only through a local host name: a page of
+another site whose name was made to point here (DNS rebinding) still sends that name as its Host.
 """
 
 from __future__ import annotations
@@ -9,22 +10,23 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
 
-from starlette.responses import Response
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hyperfocal.errors import HyperfocalError
 from hyperfocal.serve.live import Live
-from hyperfocal.serve.messages import Refusal, failure
-from hyperfocal.serve.metrics import Measures
+from hyperfocal.serve.messages import JSON, Refusal
+from hyperfocal.serve.metrics import Metrics
 
 log = logging.getLogger("hyperfocal.serve")
-Answer = Callable[[bytes], Awaitable[Response]]
 COUNTED = frozenset({"/", "/v1/recommend", "/v1/classify", "/v1/model", "/v1/reload", "/health", "/ready", "/metrics"})
-KEYED = ("/v1/", "/metrics")  # what the API key opens
+KEYED = ("/v1/", "/metrics")  # paths that need the API key
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -35,44 +37,36 @@ HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 ]
-DISCARDED = 64 * 2**20  # bytes of a body too large that are read and thrown away, so that its sender hears why
+DISCARDED = 64 * 2**20  # bytes of a refused body that are read and dropped, so that its sender receives the refusal
 
 
 class Guard:
-    """The outermost ASGI app.
+    """The outermost ASGI app: refuses or passes on each request, adds headers to each answer, and counts it.
 
     Args:
-        app: what comes behind.
-        live: says whether the service is about to end: connections are then closed after their answer.
-        measures: count the requests.
-        key: that the header Authorization must bear; "" is none.
-        limits: bytes of a body, and the seconds in which it has to come.
-        quick: path -> from the body of a POST to its answer.
+        app: answers the requests that pass.
+        live: says whether the service is shutting down: each connection is then closed after its answer.
+        metrics: count the requests.
+        key: that the header Authorization must have; "" lets everybody in.
+        most_bytes: of a body.
+        seconds: in which a body must arrive.
     """
 
     def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        live: Live,
-        measures: Measures,
-        key: str,
-        limits: tuple[int, float],
-        quick: Mapping[str, Answer],
+        self, app: ASGIApp, *, live: Live, metrics: Metrics, key: str, most_bytes: int, seconds: float
     ) -> None:
-        self._app, self._live, self._measures, self._quick = app, live, measures, quick
+        self._app, self._live, self._metrics = app, live, metrics
         self._bearer = f"Bearer {key}".encode() if key else b""
-        self._most_bytes, self._seconds = limits
+        self._most_bytes, self._seconds = most_bytes, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
+        """Answer a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         began, status = time.perf_counter(), 500
-        refusal = None
 
-        async def answer(message: Message) -> None:
+        async def send_guarded(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -82,49 +76,40 @@ class Guard:
             await send(message)
 
         try:
-            refusal = self._refusal(scope)
-            if refusal is None and scope["method"] == "POST" and scope["path"] in self._quick:
-                response = await self._answer(self._quick[scope["path"]], self._counted(scope, receive))
-                await response(scope, receive, answer)
-            elif refusal is None:
-                await self._app(scope, self._counted(scope, receive), answer)
-            else:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._seconds):
-                        await _discard(receive)
-                await refusal.response()(scope, receive, answer)
+            await self._answer(scope, receive, send_guarded)
         finally:
             path = scope["path"] if scope["path"] in COUNTED else "other"
-            self._measures.request(path, status, time.perf_counter() - began)
+            self._metrics.count_request(path, status, time.perf_counter() - began)
 
-    async def _answer(self, quick: Answer, receive: Receive) -> Response:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._seconds):
+                    await _discard(receive)
+        elif scope["method"] == "POST":
+            try:
+                receive = _replay(await self._read(receive), receive)
+            except Refusal as error:
+                refusal = error
+        if refusal is not None:
+            await refusal.response()(scope, receive, send)
+            return
         try:
-            async with asyncio.timeout(self._seconds):
-                content = await _body(receive)
-        except TimeoutError:
-            message = f"the body did not come within {self._seconds:g} seconds"
-            return Refusal(408, "too_slow", message, headers={"Connection": "close"}).response()
-        except Refusal as refusal:
-            return refusal.response()
-        try:
-            return await quick(content)
-        except Refusal as refusal:
-            return refusal.response()
-        except HyperfocalError as error:
-            return Refusal(422, "not_possible", str(error)).response()
-        except Exception:
+            await self._app(scope, receive, send)
+        except Exception:  # a bug, which the app has answered with 500
             log.exception("a request failed")
-            return failure().response()
 
     def _refusal(self, scope: Scope) -> Refusal | None:
+        """Return why a request is refused by its headers alone, or None."""
         headers = dict(scope["headers"])
         if scope["path"].startswith(KEYED) and not self._has_key(headers):
-            message = "this service asks for a key. Send the header `Authorization: Bearer KEY`"
+            message = "this service needs a key. Send the header `Authorization: Bearer KEY`"
             return Refusal(401, "no_key", message, headers={"WWW-Authenticate": "Bearer"})
         if scope["method"] != "POST":
             return None
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if kind != b"application/json":
+        if kind != JSON.encode():
             message = f"the body is {kind.decode('latin-1')!r}. Send JSON, with `Content-Type: application/json`"
             return Refusal(415, "not_json", message)
         length = headers.get(b"content-length", b"0")
@@ -133,42 +118,100 @@ class Guard:
     def _has_key(self, headers: dict[bytes, bytes]) -> bool:
         return not self._bearer or hmac.compare_digest(headers.get(b"authorization", b""), self._bearer)
 
+    async def _read(self, receive: Receive) -> bytes:
+        """Return the body of a request, whatever length its headers claim.
+
+        Raises:
+            Refusal: 413 if it is too large, 408 if it arrives too slowly.
+        """
+        blocks, size = [], 0
+        try:
+            async with asyncio.timeout(self._seconds):
+                while True:
+                    message = await receive()
+                    blocks.append(message.get("body", b""))
+                    size += len(blocks[-1])
+                    if size > self._most_bytes:
+                        await _discard(receive)
+                        raise self._too_large()
+                    if _is_last(message):
+                        return b"".join(blocks)
+        except TimeoutError:
+            why = f"the body did not arrive within {self._seconds:g} seconds. Send it faster, or a smaller one"
+            raise Refusal(408, "too_slow", why, headers={"Connection": "close"}) from None
+
     def _too_large(self) -> Refusal:
         message = f"the body has more than {self._most_bytes:,} bytes. Send several smaller requests"
         return Refusal(413, "too_large", message)
 
-    def _counted(self, scope: Scope, receive: Receive) -> Receive:
-        """Return what refuses a body that grows too large, whatever length it told."""
-        if scope["method"] != "POST":
-            return receive
-        read = 0
 
-        async def counted() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > self._most_bytes:
-                await _discard(receive)
-                raise self._too_large()
-            return message
+def _replay(content: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that gives a body that was read before, then whatever follows it."""
+    pending: list[Message] = [{"type": "http.request", "body": content, "more_body": False}]
 
-        return counted
+    async def replay() -> Message:
+        return pending.pop() if pending else await receive()
 
-
-async def _body(receive: Receive) -> bytes:
-    parts = []
-    while True:
-        message = await receive()
-        parts.append(message.get("body", b""))
-        if message["type"] != "http.request" or not message.get("more_body"):  # the last part, or nobody listens
-            return b"".join(parts)
+    return replay
 
 
 async def _discard(receive: Receive) -> None:
-    """Read what is left of a body, up to a bound."""
+    """Read the rest of a body, up to a limit."""
     read = 0
     while read < DISCARDED:
         message = await receive()
         read += len(message.get("body", b""))
-        if message["type"] != "http.request" or not message.get("more_body"):
+        if _is_last(message):
             return
+
+
+def _is_last(message: Message) -> bool:
+    """Return whether a message ends a body, or its client is gone."""
+    return message["type"] != "http.request" or not message.get("more_body")
+
+
+def refuse_strangers(request: Request) -> None:
+    """Refuse a request from another machine, or for a host name that is not local.
+
+    Raises:
+        Refusal: 401 or 403.
+    """
+    if request.client is None or not is_local(request.client.host):  # a proxy may hide the client
+        message = "without a key, only a client on this machine may load a run. Use a key, or SIGHUP"
+        raise Refusal(401, "no_key", message)
+    host = request.headers.get("host", "")
+    if not is_local(_host_name(host)):
+        message = f"without a key, a run is loaded at localhost or 127.0.0.1, not at {host!r}. Ask there, or use a key"
+        raise Refusal(403, "foreign_host", message)
+
+
+def refuse_elsewhere(path: Path, served: Path) -> None:
+    """Refuse a run that is, with its links resolved, neither the served one nor in the same folder.
+
+    Raises:
+        Refusal: 403.
+    """
+    allowed = Path(os.path.realpath(served)).parent  # Path.resolve raises for a loop of links
+    if Path(os.path.realpath(path)).parent != allowed:
+        message = f"without a key, only runs in {allowed} may be loaded. Put the run there, or serve with a key"
+        raise Refusal(403, "outside", message, "$.run")
+
+
+def is_local(host: str) -> bool:
+    """Return whether a host is this machine, without asking a name server.
+
+    >>> [is_local(host) for host in ("127.0.0.1", "::1", "LocalHost", "10.0.0.1", "127.0.0.1.example.org", "")]
+    [True, True, True, False, False, False]
+    """
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:  # a name
+        return host.lower() == "localhost"
+
+
+def _host_name(host: str) -> str:
+    """Return the header Host without its port and without the brackets of IPv6."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""

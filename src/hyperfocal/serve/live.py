@@ -1,10 +1,4 @@
-"""The model that answers now, and how another takes its place: loaded beside, checked, then swapped.
-
-What answers: a run of either job, loaded and checked.
-
-A predictor has two methods: `card` describes it, `answer` answers requests together, one batch a call. An engine is a
-function from a run folder to a predictor; `--engine` names it.
-"""
+"""The run that is served, and its replacement by another: loaded next to it, checked, then swapped in."""
 
 from __future__ import annotations
 
@@ -13,40 +7,77 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from hyperfocal.classify.service import load_classify
 from hyperfocal.errors import ConfigError, RunError
-from hyperfocal.export.serving import classify_by_onnx, recommend_by_onnx
-from hyperfocal.recommend.service import load_recommend
 from hyperfocal.serve.messages import Classifications, NextItems, Recommendations
 from hyperfocal.storage.run_folder import CONFIG, DATA, MODEL, RunFolder
 
 log = logging.getLogger("hyperfocal.serve")
+MODEL_FILES = (  # all that answers depend on
+    CONFIG, MODEL, "vocabulary.json", "thresholds.json", "features.json", "taxonomy.json", "baselines.safetensors",
+    "items.json", "items.safetensors",
+)  # fmt: skip
+
+
+class Predictor(Protocol):
+    """A loaded run of either job.
+
+    Attributes:
+        job: "recommend" or "classify".
+        version: checksum of the model, part of every answer.
+        names: the items or labels, the most frequent in training first.
+        sample: a request that it can answer, used to check it after loading.
+    """
+
+    job: str
+    version: str
+    names: Sequence[str]
+    sample: Any
+
+    def card(self) -> dict[str, Any]:
+        """Return the description of the run for `/v1/model`: metrics, counts and column names."""
+
+    def answer(self, requests: Sequence[Any]) -> list[Any]:
+        """Return the answer to each request, computed as one batch, or the error that prevents it."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A way to compute answers; worker processes receive it pickled.
+
+    Attributes:
+        name: for `/v1/model`.
+        loaders: job -> function of a run folder and the version of its model that returns its predictor.
+    """
+
+    name: str
+    loaders: Mapping[str, Callable[[Path, str], Predictor]]
 
 
 class Live:
     """The run that is served. A batch that has begun ends with the model that it began with.
 
     Args:
-        path: of the run.
-        engine: by which it is loaded.
+        path: run folder.
+        engine: loads this run and all that replace it.
 
     Attributes:
-        predictor: what answers now.
-        path: of its run.
-        since: when it was loaded, seconds since the epoch.
-        draining: whether the service is about to end.
+        predictor: answers requests now.
+        path: folder of its run.
+        loaded: when it was loaded, in seconds since the epoch.
+        draining: whether the service is shutting down.
 
     Raises:
         RunError, ConfigError: as in `load_predictor`.
     """
 
-    def __init__(self, path: Path, engine: str = "torch") -> None:
+    def __init__(self, path: Path, engine: Engine) -> None:
         self.predictor = load_predictor(path, engine)
-        self.path, self.engine, self.since = path, engine, time.time()
+        self.path, self.engine, self.loaded = path, engine, time.time()
         self.draining = False
         self._lock = asyncio.Lock()
 
@@ -57,115 +88,78 @@ class Live:
 
     @property
     def version(self) -> str:
-        """Return the checksum of the model that answers now."""
+        """Return the version of the model that answers now."""
         return self.predictor.version
 
     def answer(self, requests: Sequence[Any]) -> list[Any]:
-        """Return the answers to requests, from the model that is there when they are begun."""
+        """Return the answers to requests by the model that is live when the call begins."""
         return self.predictor.answer(requests)
 
     async def swap(self, path: Path | None = None) -> None:
-        """Let the run in a folder answer, None the same folder anew; one after the other.
+        """Load a run and serve it from now on; None loads the current folder again. Swaps run one at a time.
 
         Raises:
-            RunError, ConfigError: it cannot be served, or is of the other job; the model that is there goes on.
+            RunError, ConfigError: the run cannot be served, or is of the other job; the current model stays.
         """
         async with self._lock:
-            chosen = self.path if path is None else path
-            found = await asyncio.to_thread(load_predictor, chosen, self.engine)
-            if found.job != self.job:
+            path = path or self.path
+            predictor = await asyncio.to_thread(load_predictor, path, self.engine)
+            if predictor.job != self.job:
                 raise ConfigError(
-                    f"run {chosen}: is one of `{found.job}`, and this service is one of `{self.job}`. "
+                    f"run {path}: its job is `{predictor.job}`, but this service serves `{self.job}`. "
                     "Start another service for it"
                 )
-            self.predictor, self.path, self.since = found, chosen, time.time()
-        log.warning("run %s answers now, version %s", chosen, found.version)
+            self.predictor, self.path, self.loaded = predictor, path, time.time()
+        log.warning("serving run %s, version %s", path, predictor.version)
 
-    async def try_swap(self, path: Path | None = None) -> str:
-        """Swap as `swap` does, and return "" or why nothing changed, which is logged."""
+    async def try_swap(self, path: Path | None = None) -> None:
+        """Swap as `swap` does; log an error instead of raising it, because no client waits for it."""
         try:
             await self.swap(path)
-        except Exception as error:  # whoever asked is not here to hear it, and who follows must go on
-            log.error("not swapped, the run that is there goes on: %s", error)
-            return str(error)
-        return ""
+        except Exception as error:
+            log.error("run not loaded, the current model stays: %s", error)
 
 
-class Predictor(Protocol):
-    """What the service asks of a loaded run.
-
-    Attributes:
-        job: "recommend" or "classify".
-        version: checksum of the model, part of every answer.
-        names: the items or labels, the most frequent in training first.
-        sample: a request that it can answer, by which it is checked.
-    """
-
-    job: str
-    version: str
-    names: Sequence[str]
-    sample: Any
-
-    def card(self) -> dict[str, Any]:
-        """Return what `/v1/model` says: metrics, counts, whatever a client has to know."""
-
-    def answer(self, requests: Sequence[Any]) -> list[Any]:
-        """Return the answer to each request, or the error why there is none."""
-
-
-Engine = Callable[[Path, str], Predictor]  # a run folder and the version of its model
-ANSWERING = (
-    CONFIG, MODEL, "vocabulary.json", "thresholds.json", "features.json", "taxonomy.json", "baselines.safetensors",
-    "items.json", "items.safetensors",
-)  # fmt: skip
-TORCH: dict[str, Engine] = {"recommend": load_recommend, "classify": load_classify}
-ONNX: dict[str, Engine] = {"recommend": recommend_by_onnx, "classify": classify_by_onnx}
-ENGINES: dict[str, dict[str, Engine]] = {"torch": TORCH, "onnx": ONNX}  # name -> job -> engine
-
-
-def load_predictor(path: str | Path, engine: str = "torch") -> Predictor:
-    """Return the predictor of a run, after it has answered a sample.
+def load_predictor(path: Path, engine: Engine) -> Predictor:
+    """Return the predictor of a run, after it has answered its sample.
 
     Raises:
-        RunError: no run, an unfinished one, a damaged one, or one whose scores are no numbers.
-        ConfigError: no such engine, or not for this job; something that the run needs is not installed.
+        RunError: no run, an unfinished or damaged one, one of an unknown job, or one whose scores are not finite.
+        ConfigError: the engine cannot load this run, or a package that the run needs is not installed.
     """
-    if engine not in ENGINES:
-        raise ConfigError(f"--engine {engine!r} is unknown. Allowed: {', '.join(ENGINES)}")
     run = RunFolder.open(path)
     job = job_of(run)
-    predictor = ENGINES[engine][job](run.path, version_of(run))
+    if job not in engine.loaders:
+        raise RunError(f"run {path}: its job {job!r} is unknown. Jobs that can be served: {', '.join(engine.loaders)}")
+    predictor = engine.loaders[job](run.path, version_of(run))
     with run.guard(MODEL):
-        (found,) = predictor.answer([predictor.sample])
-        if isinstance(found, Exception):
-            raise ValueError(f"it does not answer: {found}")
-        if not all(map(math.isfinite, _scores(found))):
-            raise ValueError("its scores are not numbers")
+        (answer,) = predictor.answer([predictor.sample])
+        if isinstance(answer, Exception):
+            raise ValueError(f"it cannot answer a request: {answer}")
+        if not all(map(math.isfinite, _scores(answer))):
+            raise ValueError("its scores are not finite")
     return predictor
 
 
-def _scores(found: Recommendations | Classifications) -> list[float]:
-    ranked = (answer.items if isinstance(answer, NextItems) else answer.scores for answer in found.answers)
-    return [one.score for row in ranked for one in row]
+def _scores(answer: Recommendations | Classifications) -> list[float]:
+    ranked = (one.items if isinstance(one, NextItems) else one.scores for one in answer.answers)
+    return [best.score for row in ranked for best in row]
 
 
 def job_of(run: RunFolder) -> str:
     """Return the job of a run.
 
     Raises:
-        RunError: it does not say, or it is none of ours.
+        RunError: its data.json is missing or damaged.
     """
     with run.guard(DATA):
-        job = str(run.read_json(DATA).get("job", "recommend"))
-    if job not in TORCH:
-        raise RunError(f"run {run.path}: is one of {job!r}. Jobs that can be served: {', '.join(TORCH)}")
-    return job
+        return str(run.read_json(DATA).get("job", "recommend"))
 
 
 def version_of(run: RunFolder) -> str:
-    """Return a checksum of all files that answers depend on: the same wherever the same run is served."""
+    """Return a checksum of all files that answers depend on: equal runs have equal versions on every machine."""
     digest = hashlib.sha256()
-    for name in ANSWERING:
+    for name in MODEL_FILES:
         if run.has(name):
             digest.update(name.encode())
             with (run.path / name).open("rb") as file:

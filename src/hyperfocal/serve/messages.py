@@ -1,8 +1,6 @@
-"""What requests and answers look like: one description, which reads, refuses and documents them.
+"""Requests, answers and refusals of the API: one description that decodes, validates and documents them.
 
-Bodies of requests and answers, by msgspec.
-
-Refusals: every answer that is not 2xx has the same form, `{"error": {"reason", "message", "where"}}`.
+Every answer that is not 2xx has one form, `{"error": {"reason", "message", "where"}}`.
 """
 
 from __future__ import annotations
@@ -11,20 +9,19 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from msgspec import Meta, Struct
-from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from hyperfocal.errors import HyperfocalError
-
-MOST_ROWS = 1_000  # histories or texts a request
-MOST_ANSWERED = 100_000  # items or labels with their scores an answer, some 4 to 10 MB
-MOST_EXPLAINED = 8  # texts a request whose words are weighed
+MOST_ROWS = 1_000  # histories or texts per request
+MOST_ANSWERED = 100_000  # items or labels with scores per answer, some 4 to 10 MB
+MOST_EXPLAINED = 8  # texts per request with `explain`
+MOST_WORDS = 60  # distinct words per text that `explain` removes, each of which costs one more text to score
+JSON = "application/json"
 Name = Annotated[str, Meta(max_length=1_000)]
 Value = str | int | float | bool | list[str] | None
 Rank = Annotated[int, Meta(ge=1, le=1_000)]
+Body = TypeVar("Body")
+Query = TypeVar("Query", bound=Struct)
 
 
 class RecommendRequest(Struct, forbid_unknown_fields=True):
@@ -32,10 +29,10 @@ class RecommendRequest(Struct, forbid_unknown_fields=True):
 
     Attributes:
         histories: item ids of each user, oldest first.
-        k: items to return; without, as many as the run was trained to predict. Histories x k are 100,000 at most.
-        exclude: items never to return; those of a history are not returned either.
-        new_items: items that training never saw, each with its id and its features in the run's columns; they are
-            ranked beside the others.
+        k: items to return; null: as many as the run was trained to predict. Histories x k may not exceed 100,000.
+        exclude: items never to return. Items of a history are never returned either.
+        new_items: items that were not in the training data, each with its id and its features in the run's columns.
+            They are ranked together with the known items.
     """
 
     histories: Annotated[
@@ -48,21 +45,21 @@ class RecommendRequest(Struct, forbid_unknown_fields=True):
 
 
 class ItemScore(Struct):
-    """An item and its score: larger is better; only comparable within one history."""
+    """An item and its score. Higher is better; scores compare only within one history."""
 
     item: str
     score: float
 
 
 class NextItems(Struct):
-    """The answer to a history: the best items first, and those of the history that the model does not know."""
+    """The answer to one history: the next items, best first, and items of the history unknown to the model."""
 
     items: list[ItemScore]
     unknown: list[str]
 
 
 class Recommendations(Struct):
-    """An answer a history, in their order, and the version of the model that gave them."""
+    """One answer per history, in the order of the request, and the version of the model that computed them."""
 
     model: str
     answers: list[NextItems]
@@ -72,10 +69,10 @@ class ClassifyRequest(Struct, forbid_unknown_fields=True):
     """Texts in, the labels of each out.
 
     Attributes:
-        texts: of any length up to 100,000 characters.
-        threshold: "tuned" decides as the run does, "half" at a probability of 0.5, a number at that probability.
-        top: labels whose scores are returned, the best ones. Texts x top are 100,000 at most.
-        explain: whether to tell which words mattered most for the best label.
+        texts: up to 100,000 characters each.
+        threshold: "tuned" uses the run's thresholds, "half" a probability of 0.5, a number that probability.
+        top: how many of the best labels to return with their scores. Texts x top may not exceed 100,000.
+        explain: whether to return the words that mattered most for the best label.
     """
 
     texts: Annotated[
@@ -88,7 +85,7 @@ class ClassifyRequest(Struct, forbid_unknown_fields=True):
 
 
 class LabelScore(Struct):
-    """A label's probability, what it has to exceed, whether it is decided, and its path where the run has a tree."""
+    """A label with its probability, its threshold, the decision, and its path if the run has a taxonomy."""
 
     label: str
     score: float
@@ -98,7 +95,7 @@ class LabelScore(Struct):
 
 
 class WordEffect(Struct):
-    """A word, how far the label's log-odds fall without it, and where it stands: start and end in characters."""
+    """A word, how far the label's log-odds fall without it, and its places: start and end in characters."""
 
     word: str
     effect: float
@@ -106,7 +103,10 @@ class WordEffect(Struct):
 
 
 class TextAnswer(Struct, omit_defaults=True):
-    """The answer to a text: labels decided, the best scores; a note, and words of the label `explained`, if any."""
+    """The answer to one text: its labels, the best scores and, with `explain`, the label explained and its words.
+
+    An empty text has no labels and a note.
+    """
 
     labels: list[str]
     scores: list[LabelScore]
@@ -116,20 +116,30 @@ class TextAnswer(Struct, omit_defaults=True):
 
 
 class Classifications(Struct):
-    """An answer a text, in their order, and the version of the model that gave them."""
+    """One answer per text, in the order of the request, and the version of the model that computed them."""
 
     model: str
     answers: list[TextAnswer]
 
 
+class ModelQuery(Struct):
+    """The query of `/v1/model`."""
+
+    names: Annotated[bool, Meta(description="Whether to return names of items or labels, frequent ones first.")] = False
+    search: Annotated[
+        str, Meta(max_length=200, description="Only names that contain this text; names that begin with it first.")
+    ] = ""
+    limit: Annotated[int, Meta(ge=1, le=10_000, description="How many names to return at most.")] = 100
+
+
 class ReloadRequest(Struct, forbid_unknown_fields=True):
-    """Which run to swap in: a folder on the server, or without one the same folder anew."""
+    """The run to load: a folder on the server; null reloads the folder that is served."""
 
     run: Annotated[str, Meta(min_length=1, max_length=4_000)] | None = None
 
 
 class Reloaded(Struct):
-    """The version of the model that answers now, and how many processes have it."""
+    """The version of the model that is served now, its run, and how many processes serve it."""
 
     model: str
     run: str
@@ -137,7 +147,7 @@ class Reloaded(Struct):
 
 
 class Fault(Struct):
-    """Why a request was refused: a word for programs, a sentence for people, and where in the body."""
+    """Why a request was refused: a code for programs, a sentence for people, and the place in the body."""
 
     reason: str
     message: str
@@ -145,7 +155,7 @@ class Fault(Struct):
 
 
 class Refused(Struct):
-    """What every answer that is not 2xx looks like."""
+    """The body of every answer that is not 2xx."""
 
     error: Fault
 
@@ -155,46 +165,13 @@ DOCUMENTED: tuple[type[Struct], ...] = (
 )  # fmt: skip
 
 
-def schemas() -> dict[str, Any]:
-    """Return the JSON schemas of everything above, by name, as OpenAPI's components."""
-    _, components = msgspec.json.schema_components(DOCUMENTED, ref_template="#/components/schemas/{name}")
-    return components
-
-
-Body = TypeVar("Body")
-JSON = "application/json"
-
-
-def read(decoder: msgspec.json.Decoder[Body], content: bytes) -> Body:
-    """Return what a body says.
-
-    Raises:
-        Refusal: 400 for JSON that is not well-formed, 422 for another type or a limit; with the place.
-    """
-    try:
-        return decoder.decode(content)
-    except msgspec.ValidationError as error:
-        message, _, place = str(error).partition(" - at `")
-        raise Refusal(422, "invalid", message, place.rstrip("`") or "$") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refusal(400, "malformed", f"the body is not JSON: {error}") from None
-
-
-def as_json(value: Any) -> Response:
-    """Return an answer."""
-    return Response(msgspec.json.encode(value), media_type=JSON)
-
-
-REASONS = {404: "not_found", 405: "method_not_allowed"}
-
-
-class Refusal(Exception):  # noqa: N818 - an answer, not a failure of ours
-    """A request that is not answered.
+class Refusal(Exception):  # noqa: N818 - an answer, not a failure of the server
+    """A request that gets an error as its answer.
 
     Attributes:
-        status: of HTTP.
-        fault: what the body says.
-        headers: of the answer.
+        status: HTTP status.
+        fault: content of the body.
+        headers: extra headers of the answer.
     """
 
     def __init__(
@@ -209,38 +186,47 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a failure of ours
         self.status, self.fault, self.headers = status, Fault(reason, message, where), headers
 
     def response(self) -> Response:
-        """Return the answer."""
-        content = msgspec.json.encode(Refused(self.fault))
-        return Response(content, self.status, self.headers, "application/json")
+        """Return the HTTP answer."""
+        return Response(msgspec.json.encode(Refused(self.fault)), self.status, self.headers, JSON)
 
 
-def failure() -> Refusal:
-    """Return the answer to a request that met a bug of ours."""
-    return Refusal(500, "failed", "the server failed; its log says why. Try again, or report it")
+def read(decoder: msgspec.json.Decoder[Body], content: bytes) -> Body:
+    """Return the decoded and validated body of a request.
+
+    Raises:
+        Refusal: 400 for malformed JSON, 422 for a wrong type or an exceeded limit, with the place in the body.
+    """
+    try:
+        return decoder.decode(content)
+    except msgspec.ValidationError as error:
+        raise _invalid(error, "$") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refusal(400, "malformed", f"the body is not JSON: {error}") from None
 
 
-def install(app: FastAPI) -> None:
-    """Let an app answer everything that goes wrong in our form."""
+def read_query(query: Mapping[str, str], kind: type[Query]) -> Query:
+    """Return the validated query of a request; parameters that `kind` does not have are ignored.
 
-    @app.exception_handler(Refusal)
-    async def refused(request: Request, error: Refusal) -> Response:
-        return error.response()
+    Raises:
+        Refusal: 422 for a wrong type or an exceeded limit, with the name of the parameter.
+    """
+    try:
+        return msgspec.convert(dict(query), kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise _invalid(error, "query") from None
 
-    @app.exception_handler(HyperfocalError)
-    async def wrong(request: Request, error: HyperfocalError) -> Response:
-        return Refusal(422, "not_possible", str(error)).response()
 
-    @app.exception_handler(HTTPException)
-    async def http(request: Request, error: HTTPException) -> Response:
-        reason = REASONS.get(error.status_code, "refused")
-        message = f"{request.method} {request.url.path}: {error.detail}. GET /docs lists what there is"
-        return Refusal(error.status_code, reason, message, headers=error.headers).response()
+def _invalid(error: msgspec.ValidationError, root: str) -> Refusal:
+    message, _, place = str(error).partition(" - at `$")
+    return Refusal(422, "invalid", message, root + place.rstrip("`"))
 
-    @app.exception_handler(RequestValidationError)
-    async def query(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        return Refusal(422, "invalid", str(first["msg"]), ".".join(map(str, first["loc"]))).response()
 
-    @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> Response:
-        return failure().response()
+def as_json(value: Any) -> Response:
+    """Return a value as an HTTP answer in JSON."""
+    return Response(msgspec.json.encode(value), media_type=JSON)
+
+
+def schemas() -> dict[str, Any]:
+    """Return the JSON schema of every message by name, as components of an OpenAPI description."""
+    _, components = msgspec.json.schema_components(DOCUMENTED, ref_template="#/components/schemas/{name}")
+    return components

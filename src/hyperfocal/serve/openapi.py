@@ -1,63 +1,93 @@
-"""The OpenAPI description: FastAPI's, with the bodies that `messages.py` describes."""
+"""The OpenAPI description of the service, with the message schemas of `messages.py`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
+import msgspec
 
-from hyperfocal.serve.messages import schemas
+from hyperfocal.serve.messages import JSON, ModelQuery, schemas
 
 ABOUT = """\
-Answers of a trained run. Bodies are JSON; whatever is refused says why: `{"error": {"reason", "message", "where"}}`.
+Predictions of a trained run. Bodies are JSON; every error says why: `{"error": {"reason", "message", "where"}}`.
 
-- 429 with `Retry-After`: more is waiting than the queue holds.
-- 413: the body is too large. 415: it is not JSON. 400: it is not well-formed. 422: it is not what is described here.
-- 409: the run is of the other job.
+- 429 with `Retry-After`: the queue is full.
+- 413: the body is too large. 415: it is not sent as JSON. 400: it is malformed. 422: it breaks this description.
+- 409: the run was trained for the other job.
 """
 REFUSED = {
-    400: "The body is not well-formed JSON.",
+    400: "The body is malformed JSON.",
     401: "The key is missing or wrong.",
-    403: "Without a key: the run is not beside the one served, or the Host is not this machine.",
-    409: "The run is of the other job.",
+    403: "Without a key: the run is in another folder than the one served, or the Host is not this machine.",
+    408: "The body took too long to arrive.",
+    409: "The run was trained for the other job.",
     413: "The body is too large.",
-    415: "The body is not JSON.",
-    422: "The request is not what is described here, or cannot be answered.",
-    429: "More is waiting than the queue holds; `Retry-After` says when to try again.",
-    503: "It took too long, or the service shuts down.",
+    415: "The body is not sent as JSON.",
+    422: "The request does not match this description, or cannot be answered.",
+    429: "The queue is full; `Retry-After` says when to try again.",
+    503: "The request took too long, or the service is shutting down.",
 }
+Content = dict[str, Any]  # media type -> schema
+PREDICTING = (400, 401, 408, 409, 413, 415, 422, 429, 503)
 
 
-def body(name: str, *, required: bool = True) -> dict[str, Any]:
-    """Return what a route says of the body that it reads."""
-    return {"requestBody": {"required": required, "content": _content(name)}}
+def description(version: str, *, keyed: bool) -> dict[str, Any]:
+    """Return the OpenAPI description.
 
-
-def responses(name: str | None, *statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return what a route says of its answers: 200 with a body by that name, and refusals."""
-    done: dict[str, Any] = {"description": "The answer."} | ({"content": _content(name)} if name else {})
-    refused: dict[int | str, dict[str, Any]] = {
-        status: {"description": REFUSED[status], "content": _content("Refused")} for status in statuses
+    Args:
+        version: of this package.
+        keyed: whether clients need a key.
+    """
+    components: dict[str, Any] = {"schemas": schemas()}
+    about: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {"title": "hyperfocal", "description": ABOUT, "version": version},
+        "paths": _paths(),
+        "components": components,
     }
-    return {200: done, **refused}
+    if keyed:
+        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        about["security"] = [{"key": []}]
+    return about
 
 
-def _content(name: str) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+def _paths() -> dict[str, Any]:
+    anything: Content = {JSON: {"schema": {}}}
+    text: Content = {"text/plain": {"schema": {"type": "string"}}}
+    operations: list[tuple[str, str, str, Content, tuple[int, ...]]] = [
+        ("post", "/v1/recommend", "The next items of each history", _message("Recommendations"), PREDICTING),
+        ("post", "/v1/classify", "The labels of each text", _message("Classifications"), PREDICTING),
+        ("get", "/v1/model", "The model card of the run", anything, (401, 422)),
+        ("post", "/v1/reload", "Load another run, or the same one again, without losing a request",
+         _message("Reloaded"), (400, 401, 403, 408, 413, 415, 422)),
+        ("get", "/health", "Whether the process is alive", anything, ()),
+        ("get", "/ready", "Whether it takes requests: 503 while it shuts down", anything, (503,)),
+        ("get", "/metrics", "Counters for Prometheus", text, (401,)),
+    ]  # fmt: skip
+    paths = {operation[1]: {operation[0]: _operation(*operation)} for operation in operations}
+    paths["/v1/recommend"]["post"]["requestBody"] = {"required": True, "content": _message("RecommendRequest")}
+    paths["/v1/classify"]["post"]["requestBody"] = {"required": True, "content": _message("ClassifyRequest")}
+    paths["/v1/reload"]["post"]["requestBody"] = {"required": False, "content": _message("ReloadRequest")}
+    paths["/v1/model"]["get"]["parameters"] = _parameters()
+    return paths
 
 
-def describe(app: FastAPI, *, keyed: bool) -> None:
-    """Let an app describe itself, once."""
+def _operation(method: str, path: str, summary: str, answer: Content, refusals: tuple[int, ...]) -> dict[str, Any]:
+    responses = {"200": {"description": "The answer.", "content": answer}}
+    for status in refusals:
+        responses[str(status)] = {"description": REFUSED[status], "content": _message("Refused")}
+    name = path.rpartition("/")[2] + path.replace("/", "_")
+    return {"summary": summary, "operationId": f"{name}_{method}", "responses": responses}
 
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            found = get_openapi(title=app.title, version=app.version, description=ABOUT, routes=app.routes)
-            found.setdefault("components", {})["schemas"] = schemas()
-            if keyed:
-                found["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-                found["security"] = [{"key": []}]
-            app.openapi_schema = found
-        return app.openapi_schema
 
-    app.openapi = openapi  # type: ignore[method-assign]
+def _parameters() -> list[dict[str, Any]]:
+    """Return the description of the query of `/v1/model`."""
+    _, schemas = msgspec.json.schema_components([ModelQuery])
+    return [
+        {"name": name, "in": "query", "required": False, "schema": schema, "description": schema["description"]}
+        for name, schema in schemas["ModelQuery"]["properties"].items()
+    ]
+
+
+def _message(name: str) -> Content:
+    return {JSON: {"schema": {"$ref": f"#/components/schemas/{name}"}}}

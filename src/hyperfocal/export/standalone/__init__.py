@@ -1,1 +1,1 @@
-"""Files that are copied into an export as they are; they import nothing of this package."""
+"""Files that an export copies as they are; they import nothing of this package."""

@@ -1,12 +1,14 @@
-"""Classify texts with onnxruntime and numpy alone. `hyperfocal export` writes this file as classifier.py.
+"""Classify texts with onnxruntime and numpy alone. `hyperfocal export` writes this file.
 
-A run that reads a sentence encoder needs the package `tokenizers` too, or vectors of the texts: `scores(texts, dense)`.
+A run that uses a sentence encoder also needs the package `tokenizers`, or the texts' vectors: `scores(texts, dense)`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,14 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from hyperfocal.export.standalone.ngrams import Ngrams
-
-BATCH = 32  # texts at once
-MOST_NUMBERS = 2**24  # n-grams times labels at once, which the graph holds in memory
+BATCH = 32  # texts per call of the networks
+MOST_NUMBERS = 2**24  # n-grams times labels per call, which the graph holds in memory
+WORD = re.compile(r"(?u)\b\w\w+\b")
+SHORTEST_CHARS = 3
 
 
 class Classifier:
-    """What `hyperfocal export` wrote to a folder."""
+    """The model of a folder that `hyperfocal export` wrote."""
 
     def __init__(self, folder: Path, options: Any = None) -> None:
         names = ("settings", "vocabulary", "thresholds")
@@ -40,10 +42,10 @@ class Classifier:
             self.encoder = onnxruntime.InferenceSession(folder / "encoder.onnx", options)
 
     def scores(self, texts: Sequence[str], dense: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """Return (B, L) logits; `dense` are (B, D) vectors of the texts, where the encoder was not exported."""
+        """Return (B, L) logits; `dense` are (B, D) vectors of the texts, needed if the encoder was not exported."""
         if self.settings["encoder"] == "apart" and dense is None:
             raise ValueError(
-                f"this run reads vectors of a sentence encoder ({self.settings['encoder_name']}), which was not "
+                f"this run needs vectors of a sentence encoder ({self.settings['encoder_name']}), which was not "
                 "exported. Give them as `dense`, (B, D) float32, each scaled to a mean square of 1"
             )
         blocks = [self._block(texts[at : at + BATCH], dense, at) for at in range(0, len(texts), BATCH)]
@@ -55,12 +57,12 @@ class Classifier:
             inputs["columns"], inputs["values"] = self.ngrams.rows(texts)
             if len(texts) > 1 and inputs["columns"].size * len(self.labels) > MOST_NUMBERS:
                 half = len(texts) // 2
-                parts = (self._block(texts[:half], dense, start), self._block(texts[half:], dense, start + half))
-                return np.concatenate(parts)
+                halves = (self._block(texts[:half], dense, start), self._block(texts[half:], dense, start + half))
+                return np.concatenate(halves)
         if self.encoder:
-            read = self.tokenizer.encode_batch(list(texts))
-            tokens = {"ids": [each.ids for each in read], "mask": [each.attention_mask for each in read]}
-            arrays = {name: np.array(part, np.int64) for name, part in tokens.items()}
+            encodings = self.tokenizer.encode_batch(list(texts))
+            tokens = {"ids": [each.ids for each in encodings], "mask": [each.attention_mask for each in encodings]}
+            arrays = {name: np.array(rows, np.int64) for name, rows in tokens.items()}
             inputs["dense"] = self.encoder.run(["vectors"], arrays)[0]
         elif dense is not None:
             inputs["dense"] = dense[start : start + len(texts)]
@@ -75,7 +77,92 @@ class Classifier:
         elif self.decisions["minimum_one"]:
             empty = ~decided.any(1)
             decided[empty, scores[empty].argmax(1)] = True
-        found = [{self.labels[label] for label in row.nonzero()[0]} for row in decided]
-        above = self.settings["parents"]
-        whole = [names.union(*(above.get(name, ()) for name in names)) for names in found]
-        return [[label for label in self.labels if label in names] for names in whole]
+        rows = [{self.labels[label] for label in row.nonzero()[0]} for row in decided]
+        parents = self.settings["parents"]
+        complete = [names.union(*(parents.get(name, ()) for name in names)) for names in rows]
+        return [[label for label in self.labels if label in names] for names in complete]
+
+
+class Ngrams:
+    """Fitted n-grams of words and characters, from the value of "ngrams" in vocabulary.json.
+
+    words   of two or more letters or digits, in lower case, and sequences of them joined by a space
+    chars   sequences of 3 or more characters within a word, which has a space before and after it
+
+    The value of an n-gram t in a text is (1 + ln tf) * idf(t). The values of the words are scaled to length 1, and so
+    are those of the chars. With both kinds, each is then divided by sqrt(2), so that the whole text has length 1.
+    """
+
+    def __init__(self, value: dict[str, Any]) -> None:
+        self.longest, self.hashed = value["longest"], value["hashed"]
+        self.idf = {kind: np.asarray(weights, dtype=np.float32) for kind, weights in value["idf"].items()}
+        self.columns = {kind: {term: at for at, term in enumerate(terms)} for kind, terms in value["terms"].items()}
+
+    def rows(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return (B, K) columns and values; a row with fewer than K n-grams ends in column 0 with value 0."""
+        rows = [self._row(text) for text in texts]
+        width = max([1, *(len(columns) for columns, _ in rows)])
+        columns, values = np.zeros((len(texts), width), np.int64), np.zeros((len(texts), width), np.float32)
+        for row, (own_columns, own_values) in enumerate(rows):
+            columns[row, : len(own_columns)], values[row, : len(own_values)] = own_columns, own_values
+        return columns, values
+
+    def _row(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        pairs, start = [], 0
+        for kind, idf in self.idf.items():
+            columns, values = self._row_of_kind(kind, text)
+            pairs.append((columns + start, values * np.float32(len(self.idf) ** -0.5)))
+            start += len(idf)
+        columns, values = (np.concatenate(each) for each in zip(*pairs, strict=True))
+        return columns, values
+
+    def _row_of_kind(self, kind: str, text: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        split = words if kind == "words" else chars
+        terms, size = split(text.lower(), self.longest[kind]), len(self.idf[kind])
+        if self.hashed:
+            counts = Counter(abs(murmur3(term.encode())) % size for term in terms)
+        else:
+            known = self.columns[kind]
+            counts = Counter(known[term] for term in terms if term in known)
+        columns = np.fromiter(counts.keys(), np.int64, len(counts))
+        values = (1 + np.log(np.fromiter(counts.values(), np.float32, len(counts)))) * self.idf[kind][columns]
+        return columns, values / max(np.float32(np.sqrt((values**2).sum())), np.float32(1e-30))
+
+
+def words(text: str, longest: int) -> Iterator[str]:
+    """Yield every sequence of 1 to `longest` words, joined by a space."""
+    tokens = WORD.findall(text)
+    for size in range(1, longest + 1):
+        yield from (" ".join(tokens[start : start + size]) for start in range(len(tokens) - size + 1))
+
+
+def chars(text: str, longest: int) -> Iterator[str]:
+    """Yield every sequence of 3 to `longest` characters of each word; a shorter word is yielded whole, once."""
+    for word in text.split():
+        padded = f" {word} "
+        for size in range(SHORTEST_CHARS, longest + 1):
+            yield padded[:size]
+            if size >= len(padded):
+                break
+            yield from (padded[start : start + size] for start in range(1, len(padded) - size + 1))
+
+
+def murmur3(content: bytes) -> int:
+    """Return the signed 32-bit MurmurHash3 with seed 0 (Austin Appleby, public domain)."""
+    state, whole = 0, len(content) - len(content) % 4
+    for start in range(0, whole, 4):
+        state ^= _mixed(int.from_bytes(content[start : start + 4], "little"))
+        state = (_rotated(state, 13) * 5 + 0xE6546B64) & 0xFFFFFFFF
+    state ^= _mixed(int.from_bytes(content[whole:], "little")) ^ len(content)
+    state = ((state ^ state >> 16) * 0x85EBCA6B) & 0xFFFFFFFF
+    state = ((state ^ state >> 13) * 0xC2B2AE35) & 0xFFFFFFFF
+    state ^= state >> 16
+    return state - (1 << 32) if state >> 31 else state
+
+
+def _mixed(word: int) -> int:
+    return _rotated(word * 0xCC9E2D51 & 0xFFFFFFFF, 15) * 0x1B873593 & 0xFFFFFFFF
+
+
+def _rotated(word: int, by: int) -> int:
+    return (word << by | word >> 32 - by) & 0xFFFFFFFF

@@ -1,4 +1,4 @@
-"""Recommend the next items with onnxruntime and numpy alone. `hyperfocal export` writes this file as recommender.py."""
+"""Recommend the next items with onnxruntime and numpy alone. `hyperfocal export` writes this file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from hyperfocal.export.standalone.counting import Counted
-
 
 class Recommender:
-    """What `hyperfocal export` wrote to a folder: a network, something that counts, or a blend of both."""
+    """The model of a folder that `hyperfocal export` wrote: a network, a model of counts, or a blend of both."""
 
     def __init__(self, folder: Path, options: Any = None) -> None:
         self.settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
@@ -28,7 +26,13 @@ class Recommender:
     def rank(
         self, histories: Sequence[Sequence[str]], k: int, *, repeats: bool = False
     ) -> list[tuple[list[str], list[float]]]:
-        """Return for each history the best k items and their scores; fewer where none is left."""
+        """Return the best k items of each history and their scores; fewer if fewer are left.
+
+        Args:
+            histories: item ids of each user, oldest first; unknown ids are ignored.
+            k: number of items.
+            repeats: whether items of the history may be recommended.
+        """
         if not 1 <= k <= len(self.items):
             raise ValueError(f"k = {k} is not allowed. Expected 1 to {len(self.items):,}, the number of items")
         if not histories:
@@ -39,12 +43,19 @@ class Recommender:
             row[[] if repeats else seen] = -np.inf
         best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
         best = np.take_along_axis(best, np.argsort(-np.take_along_axis(scores, best, 1), axis=1, kind="stable"), 1)
-        ranked = zip(scores, best, strict=True)
-        kept = [(row, [int(item) for item in items if row[item] > -np.inf]) for row, items in ranked]
-        return [([self.items[item] for item in items], [float(row[item]) for item in items]) for row, items in kept]
+        allowed = [
+            [int(item) for item in items if row[item] > -np.inf] for row, items in zip(scores, best, strict=True)
+        ]
+        return [
+            ([self.items[item] for item in items], [float(row[item]) for item in items])
+            for row, items in zip(scores, allowed, strict=True)
+        ]
 
     def scores(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
-        """Return (B, L) scores of item numbers: (1 - w) softmax(network) + w counted / its sum, or one of them."""
+        """Return (B, L) scores of histories of item numbers.
+
+        scores = (1 - w) * softmax(network) + w * counted / sum of counted, or one of the two alone.
+        """
         weight = self.settings["weight"]
         counted = self.counted.scores(rows) if self.counted else np.zeros((len(rows), 1))
         if self.network is None and not self.settings["blend"]:
@@ -52,18 +63,47 @@ class Recommender:
         counted = counted / np.maximum(counted.sum(1, keepdims=True), 1e-300)
         if self.network is None:
             return np.asarray(counted)
-        logits = self.network.run(["scores"], {"items": self._filled(rows)})[0].astype(np.float64)
+        logits = self.network.run(["scores"], {"items": self._padded(rows)})[0].astype(np.float64)
         if not self.settings["blend"]:
             return np.asarray(logits)
         shares = np.exp(logits - logits.max(1, keepdims=True))
         return np.asarray((1 - weight) * shares / shares.sum(1, keepdims=True) + weight * counted)
 
-    def _filled(self, rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:
-        """Return (B, T) the newest items, newest last, filled up on the left with L, which is no item."""
+    def _padded(self, rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+        """Return (B, T) the newest items, newest last, padded on the left with L, which is no item."""
         most = self.settings["history"]
         width = most if self.settings["fixed"] else max(min(max(map(len, rows), default=1), most), 1)
-        filled = np.full((len(rows), width), len(self.items), dtype=np.int64)
+        padded = np.full((len(rows), width), len(self.items), dtype=np.int64)
         for place, row in enumerate(rows):
             newest = row[-width:]
-            filled[place, width - len(newest) :] = newest
-        return filled
+            padded[place, width - len(newest) :] = newest
+        return padded
+
+
+class Counted:
+    """A model of counts: the popularity of the items and a sparse item-to-item matrix.
+
+    score(user, b) = sum over the user's last `window` items a_1 (newest), a_2, ... of decay^(j - 1) * matrix[a_j, b]
+                     + popularity[b]
+
+    Row a of the matrix is data[indptr[a]:indptr[a + 1]] in the columns indices[indptr[a]:indptr[a + 1]].
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        with np.load(path, allow_pickle=False) as arrays:
+            self.arrays = {name: arrays[name] for name in arrays.files}
+        self.window, self.decay = settings["window"], settings["decay"]
+
+    def scores(self, histories: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+        """Return (B, L) scores of histories of item numbers, oldest first; an item that occurs twice counts twice."""
+        popularity = self.arrays["popularity"]
+        scores = np.zeros((len(histories), len(popularity)), dtype=np.float32)
+        for row, history in zip(scores, histories, strict=True):
+            for age, item in enumerate(reversed(history[-self.window :] if self.window else history)):
+                self._add(row, item, self.decay**age)
+        return np.asarray(scores + popularity)
+
+    def _add(self, row: NDArray[np.float32], item: int, weight: float) -> None:
+        if "indptr" in self.arrays and weight > 1e-30:
+            start, end = self.arrays["indptr"][item : item + 2]
+            row[self.arrays["indices"][start:end]] += np.float32(weight) * self.arrays["data"][start:end]

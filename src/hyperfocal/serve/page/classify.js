@@ -1,4 +1,4 @@
-// A text, its labels with scores and thresholds, and the words that mattered most, live.
+// Classifies the text as it is typed: labels with scores and thresholds, and the words that mattered most.
 import { ask, bar, byId, lively, make, say } from "./common.js";
 
 const TOP = 12;
@@ -37,7 +37,7 @@ function draw(text, answer) {
   drawWords(text, answer);
 }
 
-/** Return the name of a label: the end of its path where it has one. */
+/** Return the name of a label: the end of its path, if it has one. */
 const nameOf = (one) => (one?.path ? one.path.split(" > ").pop() : one?.label);
 
 function drawDecided(answer) {
@@ -47,7 +47,7 @@ function drawDecided(answer) {
     chip.append(make("bdi", "", nameOf(answer.scores.find((one) => one.label === label)) ?? label));
     return chip;
   });
-  const none = answer.note ? "Labels appear as you type." : "No label passes its threshold.";
+  const none = answer.note ? "Labels appear as you type." : "No label exceeds its threshold.";
   byId("decided").replaceChildren(...(chips.length ? chips : [none]));
   say(answer.note ? "" : `${labels.length} ${labels.length === 1 ? "label" : "labels"} decided`);
 }
@@ -61,16 +61,16 @@ function drawScore(one) {
   return item;
 }
 
-/** Show the text with the words that spoke for its best label shaded, and those against it underlined. */
+/** Show the text, with words that support its best label shaded and words against it underlined. */
 function drawWords(text, answer) {
   const words = answer.words ?? [];
   byId("words").hidden = byId("words-title").hidden = words.length === 0;
   if (!words.length) return;
-  byId("words-title").replaceChildren("What spoke for ", make("bdi", "", nameOf(answer.scores[0])));
+  byId("words-title").replaceChildren("Words for and against ", make("bdi", "", nameOf(answer.scores[0])));
   const largest = Math.max(...words.map((word) => Math.abs(word.effect)));
   const spans = words.flatMap((word) => word.places.map(([start, end]) => ({ start, end, effect: word.effect })));
   spans.sort((one, other) => one.start - other.start);
-  const letters = Array.from(text); // places count characters as Python does
+  const letters = Array.from(text); // places count code points, as Python does
   const parts = [];
   let done = 0;
   for (const { start, end, effect } of spans) {

@@ -1,4 +1,4 @@
-// What both halves of the page need. Texts of users only ever go into textContent.
+// Functions of both parts of the page. Text from users is only ever set as textContent.
 let key = "";
 
 export class Refused extends Error {
@@ -14,20 +14,20 @@ export function useKey(given) {
   key = given;
 }
 
-/** Return what the service answers; a body makes it a POST. */
+/** Return the answer of the service; with a body, the request is a POST. */
 export async function ask(address, body) {
   const headers = key ? { Authorization: `Bearer ${key}` } : {};
   if (body) headers["Content-Type"] = "application/json";
   const options = body ? { method: "POST", headers, body: JSON.stringify(body) } : { headers };
   const response = await fetch(address, options).catch(() => {
-    throw new Refused(0, "The service does not answer.");
+    throw new Refused(0, "The service does not respond.");
   });
-  const found = await response.json();
-  if (!response.ok) throw new Refused(response.status, found.error.message);
-  return found;
+  const answer = await response.json();
+  if (!response.ok) throw new Refused(response.status, answer.error.message);
+  return answer;
 }
 
-/** Return a function that runs `task` a little after its last call, and drops all answers but the newest. */
+/** Return a debounced `task` that also drops every answer except the newest. */
 export function lively(task, wait = 120) {
   let timer = 0;
   let newest = 0;
@@ -45,7 +45,7 @@ export function lively(task, wait = 120) {
   };
 }
 
-/** Make an element; text is text, whatever stands in it. */
+/** Make an element; its text is never parsed as HTML. */
 export function make(tag, classes = "", text = "", attributes = {}) {
   const element = document.createElement(tag);
   element.className = classes;
@@ -63,7 +63,7 @@ export function say(message, wrong = false) {
   byId("status").classList.toggle("wrong", wrong && message !== "");
 }
 
-/** Return a name with a bar under it: `share` of the width is filled, a tick stands at `tick`. */
+/** Return a name with a bar under it: `share` of the width is filled, and a tick marks `tick`. */
 export function bar(name, score, share, { tick = null, note = "", mark = "", extra = null } = {}) {
   const item = make("li");
   const row = make("div", "row");

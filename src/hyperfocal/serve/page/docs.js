@@ -1,4 +1,4 @@
-// Draws /openapi.json: every route, what it reads and answers, and a line for curl.
+// Draws /openapi.json: every route with its parameters, answers and a curl command.
 import { ask, byId, make, say } from "./common.js";
 
 let schemas = {};
@@ -43,7 +43,7 @@ function drawSchema([name, schema]) {
   const section = make("section");
   section.append(make("h1", "", name), make("p", "muted", (schema.description ?? "").split("\n\n")[0]));
   const rows = Object.entries(schema.properties ?? {}).map(([field, type]) =>
-    [field, words(type) + (schema.required?.includes(field) ? "" : `, else ${JSON.stringify(type.default)}`)]);
+    [field, words(type) + (schema.required?.includes(field) ? "" : `, default ${JSON.stringify(type.default)}`)]);
   section.append(table(rows));
   return section;
 }
@@ -57,9 +57,9 @@ function words(type) {
 }
 
 function limits(type) {
-  const names = { minimum: "from", maximum: "to", minItems: "at least", maxItems: "at most", maxLength: "characters up to" };
-  const found = Object.entries(names).filter(([name]) => name in type).map(([name, word]) => `${word} ${type[name]}`);
-  return found.length ? ` (${found.join(", ")})` : "";
+  const names = { minimum: "at least", maximum: "at most", minItems: "at least", maxItems: "at most", maxLength: "length at most" };
+  const given = Object.entries(names).filter(([name]) => name in type).map(([name, word]) => `${word} ${type[name]}`);
+  return given.length ? ` (${given.join(", ")})` : "";
 }
 
 const nameOf = (schema) => (schema?.$ref ?? "").split("/").pop();
@@ -71,13 +71,13 @@ function example(schema) {
 }
 
 function table(rows) {
-  const found = make("table");
+  const drawn = make("table");
   for (const [name, text] of rows) {
     const row = make("tr");
     row.append(make("th", "", name, { scope: "row" }), make("td", "", text));
-    found.append(row);
+    drawn.append(row);
   }
-  return found;
+  return drawn;
 }
 
 start();

@@ -1,4 +1,4 @@
-// Starts the page: asks what is served, and shows the half that fits. Nothing is remembered, the key neither.
+// Starts the page: asks which job is served and shows its part of the page. Nothing is stored, not even the key.
 import { showClassify } from "./classify.js";
 import { showRecommend } from "./recommend.js";
 import { ask, byId, Refused, say, show, useKey } from "./common.js";
@@ -33,7 +33,7 @@ function askForKey() {
     event.preventDefault();
     useKey(byId("key").value);
     say("");
-    start().then(() => byId("key") && say("That is not the key.", true));
+    start().then(() => byId("key") && say("This key is wrong.", true));
   });
 }
 

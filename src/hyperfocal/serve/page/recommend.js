@@ -1,4 +1,4 @@
-// A history that can be built and reordered, and what comes next, live.
+// Builds and reorders a history, and shows the next items as it changes.
 import { ask, bar, byId, lively, make, say } from "./common.js";
 
 const FOUND = 50;
@@ -30,7 +30,7 @@ async function find() {
     byId("found").hidden = names.length === 0;
     byId("search").setAttribute("aria-expanded", String(names.length > 0));
     if (wanted) mark(0);
-    say(names.length ? "" : "No item has that in its name.");
+    say(names.length ? "" : "No item has this text in its name.");
   };
 }
 
@@ -126,10 +126,10 @@ function entry(name, place) {
 }
 
 function button(sign, label, disabled, act) {
-  const found = make("button", "", sign, { type: "button", "aria-label": label });
-  found.disabled = disabled;
-  found.addEventListener("click", act);
-  return found;
+  const element = make("button", "", sign, { type: "button", "aria-label": label });
+  element.disabled = disabled;
+  element.addEventListener("click", act);
+  return element;
 }
 
 async function recommend() {
@@ -142,7 +142,7 @@ async function recommend() {
   };
 }
 
-/** Draw an item; scores below 0 are logits, of which the bar shows the odds beside the best one's. */
+/** Draw an item. Scores below 0 are logits: the bar then shows the odds relative to the best item. */
 function drawItem(one, best, positive) {
   const share = positive ? one.score / (best || 1) : Math.exp(one.score - best);
   const extra = make("button", "add", "+", { type: "button", "aria-label": `Add ${one.item} to the history` });

@@ -1,0 +1,93 @@
+"""The command `serve`. Heavy imports are inside, so that --help answers at once."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hyperfocal.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hyperfocal.serve.live import Engine
+
+KEY = "HYPERFOCAL_API_KEY"
+WHOLE = click.IntRange(1)
+PACKAGES = ("starlette", "uvicorn", "prometheus_client")
+INSTALL = "the service needs {}, which is not installed. Install it with `pip install 'hyperfocal[serve]'`"
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind to; 0.0.0.0 binds to all.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=8_000, show_default=True, help="0 takes a free one.")
+@click.option("--workers", type=WHOLE, default=1, show_default=True, help="Processes, each on a separate core.")
+@click.option("--engine", default="torch", show_default=True, help="torch, or onnx: faster for single requests.")
+@click.option("--batch", type=WHOLE, default=64, show_default=True, help="Histories or texts computed at once.")
+@click.option("--queue", type=WHOLE, default=2_000, show_default=True, help="Histories or texts that may wait.")
+@click.option("--seconds", type=click.FloatRange(0.001), default=10.0, show_default=True, help="How long one may wait.")
+def serve(run: Path, host: str, port: int, workers: int, engine: str, batch: int, queue: int, seconds: float) -> None:
+    """Serve RUN, of either job, over HTTP, with a page at / to try it by hand.
+
+    \b
+    hyperfocal serve run                    # then open http://127.0.0.1:8000
+    curl --json '{"histories": [["a", "b"]], "k": 5}' http://127.0.0.1:8000/v1/recommend
+    curl --json '{"texts": ["a glass of wine"], "explain": true}' http://127.0.0.1:8000/v1/classify
+    curl http://127.0.0.1:8000/v1/model     # the model card; also /health /ready /metrics /docs
+    curl --json '{"run": "new_run"}' http://127.0.0.1:8000/v1/reload    # kill -HUP loads the same folder again
+
+    If the variable HYPERFOCAL_API_KEY is set, clients must send `Authorization: Bearer KEY`. A request that does
+    not fit into the queue gets 429, and one that waits too long 503. SIGTERM and Ctrl-C finish the requests in flight.
+    docs/serve.md and /docs describe every request and answer.
+    """
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(INSTALL.format(", ".join(missing)))
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch starts its threads: a worker is one core
+    from hyperfocal.machine import count_cores
+    from hyperfocal.serve.app import Limits
+    from hyperfocal.serve.server import Service, bind
+    from hyperfocal.serve.server import serve as serve_alone
+    from hyperfocal.serve.workers import serve_with_workers
+
+    if workers > count_cores():
+        raise ConfigError(f"--workers {workers}: each takes a core, and there are {count_cores()}. Give fewer")
+    key, limits = os.environ.get(KEY, ""), Limits(batch=batch, queue=queue, seconds=seconds)
+    service = Service(run, engine_by_name(engine), host, key, limits)
+    with bind(host, port) as listening:
+        address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+        if not service.local and not key:
+            click.echo(f"warning: other machines can reach {host}, and there is no key. Set {KEY}", err=True)
+
+        def announce() -> None:
+            click.echo(f"Serving {run} at {address} (Ctrl-C ends it)")
+            sys.stdout.flush()
+
+        if workers == 1:
+            serve_alone(service, listening, announce)
+            return
+        sys.exit(serve_with_workers(service, listening, workers, announce))
+
+
+def engine_by_name(name: str) -> Engine:
+    """Return the engine that `--engine` names: how each job's runs are loaded.
+
+    Raises:
+        ConfigError: there is no such engine.
+    """
+    from hyperfocal.classify.service import load_classify
+    from hyperfocal.export.engine import classify_by_onnx, recommend_by_onnx
+    from hyperfocal.recommend.service import load_recommend
+    from hyperfocal.serve.live import Engine
+
+    engines = {
+        "torch": Engine("torch", {"recommend": load_recommend, "classify": load_classify}),
+        "onnx": Engine("onnx", {"recommend": recommend_by_onnx, "classify": classify_by_onnx}),
+    }
+    if name not in engines:
+        raise ConfigError(f"--engine {name!r} is unknown. Allowed: {', '.join(engines)}")
+    return engines[name]

@@ -1,0 +1,19 @@
+"""Classify texts: echo '"a glass of red wine"' | python predict.py
+
+Reads one text per line, a JSON string. Writes {"labels": [...], "scores": {label: probability}} per line, with the
+labels decided and the ten best scores. Needs numpy and onnxruntime.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from classifier import Classifier
+
+classifier = Classifier(Path(__file__).parent)
+for line in sys.stdin:
+    logits = classifier.scores([json.loads(line)])
+    probabilities = 1 / (1 + np.exp(-logits[0].astype(float)))
+    best = {classifier.labels[label]: round(probabilities[label], 6) for label in np.argsort(-probabilities)[:10]}
+    print(json.dumps({"labels": classifier.decide(logits)[0], "scores": best}, ensure_ascii=False))
