@@ -136,11 +136,11 @@ def test_the_head_that_was_scored_and_the_one_that_predicts_are_told_apart(tmp_p
     [training] = [section for section in page.sections if section.title == "Training"]
     said = [block.text for block in training.blocks if isinstance(block, Paragraph)]
     best = max(classifier.history_, key=lambda row: row["macro_ap"])
-    fate = "were scored" if refit else "are kept"
+    fate = "were scored" if refit else "were saved"
     assert f"The weights after epoch {best['epoch']} {fate}, the best by validation macro_ap" in said[0]
     assert len(said) == 1 + refit
     if refit:
-        assert "trained anew on all 240 documents, those of training and of validation, for 4 epochs" in said[1]
+        assert "trained from scratch on all 240 training and validation documents for 4 epochs" in said[1]
 
 
 def test_a_counting_model_has_no_learning_curve(tmp_path):
@@ -156,10 +156,10 @@ def test_a_counting_model_has_no_learning_curve(tmp_path):
     [
         ("metrics.json", "{", "metrics.json is damaged"),
         ("config.toml", "seed = " + "9" * 5_000, "config.toml is damaged"),
-        ("metrics.json", "[]", "metrics.json is damaged (it is no table of names and values)"),
+        ("metrics.json", "[]", "metrics.json is damaged (it holds no JSON object)"),
         ("metrics.json", '{"data": 3}', "metrics.json is damaged"),
         ("evidence.json", '{"job": "classify"}', "evidence.json is damaged ('thresholds')"),
-        ("evidence.json", '{"job": "recommend"}', "evidence.json is damaged (it is of the job 'recommend'"),
+        ("evidence.json", '{"job": "recommend"}', "evidence.json is damaged (its job is 'recommend'"),
         ("labels.csv", "label\n", "labels.csv is damaged"),
         ("labels.csv", 'a,b\n"', "labels.csv is damaged"),
         ("labels.csv", ("true_documents", ""), "labels.csv is damaged"),

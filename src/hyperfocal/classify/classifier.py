@@ -61,7 +61,7 @@ from hyperfocal.machine import set_threads
 from hyperfocal.models.text_features import Made, TextFeatures, check_training
 from hyperfocal.models.text_features import Watch as EncodingWatch
 from hyperfocal.models.text_head import Features
-from hyperfocal.report.evidence import EVIDENCE, evidence_of
+from hyperfocal.report.run import EVIDENCE, evidence_of
 from hyperfocal.storage.cache import default_cache
 from hyperfocal.storage.run_folder import CONFIG, RunFolder
 from hyperfocal.thresholds import Decisions, tune_decisions

@@ -19,11 +19,13 @@ from hyperfocal.metrics.buckets import BUCKETS, HEAD, TAIL
 from hyperfocal.report import charts
 from hyperfocal.report.blocks import DASH, Block, Cell, Chart, Folded, Page, Paragraph, Quote, Section, Table
 from hyperfocal.report.charts import end_of_axis, reliability_chart, tail_counts, tail_scores
-from hyperfocal.report.evidence import EVIDENCE, SHOWN, cut
-from hyperfocal.report.run_sections import (
+from hyperfocal.report.run import (
+    EVIDENCE,
     MISSING,
-    RunMaterial,
+    SHOWN,
+    FinishedRun,
     count_cell,
+    cut,
     details,
     interval_cell,
     number,
@@ -57,13 +59,13 @@ RANKING = {
 BY_SIZE = f"head: {HEAD} training documents or more; medium: {TAIL} to {HEAD - 1}; tail: fewer than {TAIL}"
 
 
-def classify_page(material: RunMaterial) -> Page:
+def classify_page(material: FinishedRun) -> Page:
     """Return the page.
 
     Raises:
         RunError: a file is missing or damaged.
     """
-    run, metrics = material.run, material.metrics
+    run, metrics = material.folder, material.metrics
     with run.guard("labels.csv"):
         labels = read_labels(material)
     with run.guard("metrics.json"):
@@ -174,9 +176,9 @@ LARGE = "The larger a mark, the more true documents it was scored on."
 SCORES = {"f1": "F1, tuned", "average_precision": "average precision"}
 
 
-def read_labels(material: RunMaterial) -> list[dict[str, Any]]:
+def read_labels(material: FinishedRun) -> list[dict[str, Any]]:
     """Return the rows of labels.csv with bucket, threshold and, from the tree, the name."""
-    text, run = material.run.read_text("labels.csv"), material.run
+    text, run = material.folder.read_text("labels.csv"), material.folder
     try:
         rows = pl.read_csv(StringIO(text), schema_overrides={"label": pl.String}, infer_schema_length=None).to_dicts()
     except pl.exceptions.PolarsError as error:
@@ -304,7 +306,7 @@ DECIDED = {
 }
 
 
-def threshold_section(material: RunMaterial) -> Section:
+def threshold_section(material: FinishedRun) -> Section:
     """Return the threshold curve and the reliability diagram, or what is missing."""
     evidence, values = material.evidence, material.metrics["values"]
     if not evidence:
@@ -347,7 +349,7 @@ def _reliability(bins: Sequence[dict[str, Any]]) -> list[Block]:
     return [Chart("Reliability", reliability_chart(bins, about), about)]
 
 
-def confusion_section(material: RunMaterial) -> Section:
+def confusion_section(material: FinishedRun) -> Section:
     """Return the worst confusions, each with documents."""
     found = material.evidence.get("confusions", [])
     if not found:

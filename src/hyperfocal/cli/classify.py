@@ -122,7 +122,7 @@ def _fit(classifier: MultiLabelClassifier, train: Path, options: dict[str, Any],
             EncodingProgress() as encoding,
             FitProgress(lambda: classifier.settings_.train, lambda: trainings(classifier.settings_.train)) as progress,
         ):
-            watch = tracking.beside(progress.watch)
+            watch = tracking.wrap(progress.watch)
             classifier.fit(train, watch=watch, watch_encoding=encoding.watch, **options)
             tracking.end(classifier.metrics_)
     except KeyboardInterrupt:

@@ -9,21 +9,20 @@ from pathlib import Path
 from rich.console import Console
 
 from hyperfocal.classify.grid import TextSource
+from hyperfocal.classify.grid_layout import LABEL_LAYOUT
 from hyperfocal.classify.terminal import data_lines, test_report
+from hyperfocal.cli.report import write_report
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import resolve
 from hyperfocal.data.synthetic_documents import make_corpus, write_corpus
 from hyperfocal.grid.axes import caps_and_gammas
 from hyperfocal.grid.local import check_workers
 from hyperfocal.grid.points import baseline_name
-from hyperfocal.grid.reading import read_grid
-from hyperfocal.grid.search import GridJob, run_grid
+from hyperfocal.grid.search import WINNER_BY, GridJob, run_grid
 from hyperfocal.grid.winner import score_test
 from hyperfocal.machine import count_cores
 from hyperfocal.report.format import print_commands, print_lines
-from hyperfocal.report.grid_files import write_table
-from hyperfocal.report.grid_page import write_grid_report
-from hyperfocal.report.grid_table import grid_report, grid_rows
+from hyperfocal.report.grid_table import grid_table, printed_table, write_table
 from hyperfocal.report.page import line_of
 from hyperfocal.report.progress import GridProgress
 from hyperfocal.storage.run_folder import claim_demo
@@ -43,14 +42,14 @@ def run_demo(out: Path, *, documents: int, workers: int | None, seed: int) -> No
     print_lines(console, [f"Making {documents:,} documents with 698 labels in a tree of four tiers ..."])
     write_corpus(make_corpus(documents, seed=seed), folder)
     shutil.rmtree(out / "grid", ignore_errors=True)
-    with GridProgress(len(points), workers) as progress:
-        source = TextSource(folder / "train.jsonl", folder / "valid.jsonl", out / "cache")
+    source = TextSource(folder / "train.jsonl", folder / "valid.jsonl", out / "cache")
+    with GridProgress(len(points), workers, by=WINNER_BY, layout=LABEL_LAYOUT) as progress:
         job = GridJob(source, base, out / "grid", progress, workers, threads)
         result = run_grid(job, points, baseline_name(points))
-    rows = grid_rows(result.results, result.failed, result.verdicts, result.baseline, result.winner, by=result.by)
+    table = grid_table(result, LABEL_LAYOUT)
     print_lines(console, [*data_lines(result.material.data.counts()), ""])
-    console.print(grid_report(rows, by=result.by))
-    write_table(rows, out / "grid", by=result.by)
+    console.print(printed_table(table))
+    write_table(table, out / "grid")
     console.print(test_report(score_test(result, out / "grid", folder / "test.jsonl")))
     _say_where(console, out)
 
@@ -63,7 +62,7 @@ def _say_where(console: Console, out: Path) -> None:
         f"Data:   {data}",
         f"Table:  {out / 'grid' / 'table.md'}",
         f"Winner: {out / 'grid' / 'winner'}",
-        line_of(lambda: write_grid_report(read_grid(out / "grid")), f"{program} report {out / 'grid'}"),
+        line_of(lambda: write_report(out / "grid"), f"{program} report {out / 'grid'}"),
         f"Try it in a browser: {program} serve {out / 'grid' / 'winner'}",
         "",
         "The same with commands, on these files or on yours:",

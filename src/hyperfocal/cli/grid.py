@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 
 from hyperfocal.classify.grid import TextSource
+from hyperfocal.classify.grid_layout import LABEL_LAYOUT
 from hyperfocal.classify.terminal import data_lines, test_report
 from hyperfocal.cli.options import NO_ENCODER, TrackedGrid, Where, data_settings, trained_where
 from hyperfocal.cli.report import report_line
@@ -27,8 +28,7 @@ from hyperfocal.grid.points import Point, baseline_name
 from hyperfocal.grid.search import GridJob, GridResult, run_grid, run_search
 from hyperfocal.grid.winner import keep_winner, score_test
 from hyperfocal.report.format import print_commands, print_lines
-from hyperfocal.report.grid_files import write_table
-from hyperfocal.report.grid_table import LABELS, Layout, grid_report, grid_rows
+from hyperfocal.report.grid_table import Layout, grid_table, printed_table, write_table
 from hyperfocal.report.progress import EncodingProgress, GridProgress
 from hyperfocal.report.tracking import Tracking
 from hyperfocal.storage.cache import default_cache
@@ -54,7 +54,7 @@ def run_grid_command(options: dict[str, Any]) -> None:
     print_lines(console, [*data_lines(result.material.data.counts()), ""])
     if base.features.kind == "auto" and not result.material.encoder:
         print_lines(console, [NO_ENCODER, ""])
-    show_table(console, result, out, LABELS)
+    show_table(console, result, out, LABEL_LAYOUT)
     with ended_by_ctrl_c(out):
         if test is None:
             keep_winner(result, out)
@@ -75,9 +75,9 @@ def ended_by_ctrl_c(out: Path) -> Iterator[None]:
 
 def show_table(console: Console, result: GridResult, out: Path, layout: Layout) -> None:
     """Print the table of a grid, and keep it in `out`."""
-    rows = grid_rows(result.results, result.failed, result.verdicts, result.baseline, result.winner, by=result.by)
-    console.print(grid_report(rows, by=result.by, layout=layout))
-    write_table(rows, out, by=result.by, layout=layout)
+    table = grid_table(result, layout)
+    console.print(printed_table(table))
+    write_table(table, out)
 
 
 def closing_lines(out: Path, following: str) -> list[str]:
@@ -153,7 +153,8 @@ def _watched(
     options: dict[str, Any], base: ClassifySettings, points: int, test: Documents | None, where: Where
 ) -> Iterator[GridJob]:
     """Show progress while the job is worked on."""
-    with EncodingProgress() as encoding, GridProgress(points, where.workers, by=options["by"]) as progress:
+    progress_table = GridProgress(points, where.workers, by=options["by"], layout=LABEL_LAYOUT)
+    with EncodingProgress() as encoding, progress_table as progress:
         source = TextSource(options["train"], options["valid"], default_cache(), test, encoding.watch)
         yield GridJob(
             source,

@@ -135,7 +135,7 @@ def _fit(recommender: Recommender, train: Path, options: dict[str, Any], track: 
     tracking = Tracking(track if is_first() else (), out, "recommend", lambda: recommender.settings_, resume=resume)
     try:
         with tracking, FitProgress(lambda: recommender.settings_.train) as progress:
-            recommender.fit(train, watch=tracking.beside(progress.watch), **options)
+            recommender.fit(train, watch=tracking.wrap(progress.watch), **options)
             tracking.end(recommender.metrics_)
     except KeyboardInterrupt:
         if is_first():

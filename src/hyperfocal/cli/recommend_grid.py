@@ -20,9 +20,9 @@ from hyperfocal.grid.points import Point, baseline_name
 from hyperfocal.grid.search import GridJob, GridResult, run_grid, run_search
 from hyperfocal.grid.winner import keep_winner, score_test
 from hyperfocal.recommend.grid import LogSource
+from hyperfocal.recommend.grid_layout import ranking_layout
 from hyperfocal.recommend.terminal import grid_data_lines, test_report
 from hyperfocal.report.format import print_commands, print_lines
-from hyperfocal.report.grid_table import ranking_layout
 from hyperfocal.report.progress import GridProgress
 from hyperfocal.report.tracking import Tracking
 
