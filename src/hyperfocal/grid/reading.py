@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import torch
@@ -68,18 +68,10 @@ class GridReading:
     planned: bool
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The trainings of the last command; all fields are empty in a grid of an earlier version.
+class Plan(NamedTuple):
+    """The plan of the last command, with the fields of GridReading; all are empty in a grid of an earlier version."""
 
-    Attributes:
-        trainings: key in the store -> training, in the order of the plan.
-        baseline: the point that the others are compared with.
-        by: the metric that chooses the winner.
-        unproposed: trials of a search whose points are not known yet.
-    """
-
-    trainings: dict[str, Training]
+    trainings: dict[str, Training]  # by their keys in the store, in the order of the plan
     baseline: str
     by: str
     unproposed: int

@@ -67,11 +67,6 @@ class Row:
         return self.verdict.differences.get(metric, Difference()) if self.verdict else Difference()
 
 
-def no_remarks(rows: Sequence[Row]) -> list[str]:
-    """Return no remarks."""
-    return []
-
-
 @dataclass(frozen=True)
 class Layout:
     """The metrics that one job shows of its grids, and their names.
@@ -98,7 +93,7 @@ class Layout:
     meaning: str
     progress: Mapping[str, str]
     test_scores: Callable[[Mapping[str, Any]], Scores]
-    remarks: Callable[[Sequence[Row]], list[str]] = no_remarks
+    remarks: Callable[[Sequence[Row]], list[str]] = lambda _: []
 
     @property
     def changed(self) -> str:

@@ -37,11 +37,11 @@ def verdict_sentence(grid: GridReading, rows: Sequence[Row]) -> str:
 def lead(grid: GridReading, table: GridTable) -> list[str]:
     """Return the sentences below the headline: the question, the winner's gain, and the remarks of the job."""
     layout = table.layout
+    baseline, trainings = grid.baseline or "a baseline", quantity(most_seeds(table.rows), "training")
     data = ", ".join(f"{value:,} {key}" for key, value in grid.about.items() if isinstance(value, int))
     question = (
-        f"Question: which settings are best by {layout.name_of(grid.by)}, compared with "
-        f"{grid.baseline or 'a baseline'} on the same validation {layout.scored}, with {quantity(most_seeds(table.rows), 'training')} per point? "
-        f"Data: {data}."
+        f"Question: which settings are best by {layout.name_of(grid.by)}, compared with {baseline} on the same "
+        f"validation {layout.scored}, with {trainings} per point? Data: {data}."
     )
     gains = [_gain(row, table) for row in table.rows if row.winner and row.verdict]
     return [question, *gains, *layout.remarks(table.rows)]

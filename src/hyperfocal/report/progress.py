@@ -9,6 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
+from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -34,35 +35,48 @@ LISTED = 8  # running points that the table names
 REFRESHES = 2  # per second
 
 
-def _line(*columns: ProgressColumn, left: str = "left") -> Progress:
-    """Return a line of these columns, the time spent and the time left; it disappears at the end."""
-    console = Console(stderr=True)
-    return Progress(
-        *columns,
-        TimeElapsedColumn(),
-        TextColumn(left),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not (console.is_terminal and is_first()),
-        transient=True,
-    )
+class ProgressLine:
+    """A context manager that shows a line: some columns, the time spent and the time left. It disappears at the end.
 
+    Args:
+        columns: of the line.
+        left: word after the time spent, before the time left.
+    """
 
-class EncodingProgress:
-    """A context manager that shows how many texts are encoded, from the first one on."""
+    def __init__(self, *columns: ProgressColumn, left: str = "left") -> None:
+        console = Console(stderr=True)
+        self._bar = Progress(
+            *columns,
+            TimeElapsedColumn(),
+            TextColumn(left),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not (console.is_terminal and is_first()),
+            transient=True,
+        )
 
-    def __init__(self) -> None:
-        done = TextColumn("{task.completed:,}/{task.total:,}")
-        self._bar = _line(TextColumn("encoding texts"), BarColumn(bar_width=24), done)
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> EncodingProgress:
-        """Show nothing yet: there may be nothing to encode."""
+    def __enter__(self) -> Self:
+        """Start the line."""
+        self._bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         """Remove the line."""
         self._bar.stop()
+
+
+class EncodingProgress(ProgressLine):
+    """A context manager that shows how many texts are encoded, from the first one on."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            TextColumn("encoding texts"), BarColumn(bar_width=24), TextColumn("{task.completed:,}/{task.total:,}")
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        """Show nothing yet: there may be nothing to encode."""
+        return self
 
     def watch(self, done: int, total: int) -> None:
         """Show that `done` of `total` texts are encoded; the line disappears when all are."""
@@ -76,7 +90,7 @@ class EncodingProgress:
             self._bar.stop()
 
 
-class FitProgress:
+class FitProgress(ProgressLine):
     """A context manager that shows epoch, loss, metric, epoch time and time left.
 
     Args:
@@ -85,20 +99,11 @@ class FitProgress:
     """
 
     def __init__(self, settings: Callable[[], TrainSettings], trainings: Callable[[], int] = lambda: 1) -> None:
+        super().__init__(TextColumn("{task.description}"), BarColumn(bar_width=16), left="left at most")
         self._settings, self._trainings = settings, trainings
         self._training = 0
         self._latest: TrainProgress | None = None
-        self._bar = _line(TextColumn("{task.description}"), BarColumn(bar_width=16), left="left at most")
         self._task = self._bar.add_task("training", total=None)
-
-    def __enter__(self) -> FitProgress:
-        """Start the line."""
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Remove the line."""
-        self._bar.stop()
 
     def watch(self, progress: TrainProgress, steps: int) -> None:
         """Show the state of a training with `steps` steps per epoch."""
@@ -121,21 +126,12 @@ class FitProgress:
         return "  ".join(words)
 
 
-class PredictProgress:
+class PredictProgress(ProgressLine):
     """A context manager that shows the share of the file that is read, and the number of part files written."""
 
     def __init__(self) -> None:
-        self._bar = _line(TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn())
+        super().__init__(TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn())
         self._task = self._bar.add_task("predicting", total=1.0)
-
-    def __enter__(self) -> PredictProgress:
-        """Start the line."""
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Remove the line."""
-        self._bar.stop()
 
     def watch(self, parts: int, done: float) -> None:
         """Show the number of part files written, and the share of the file that is read, from 0 to 1."""
@@ -171,10 +167,9 @@ class GridProgress:
         self._layout = layout
         self._lock = threading.RLock()  # a separate thread draws the table
         self._running: dict[tuple[str, int], float] = {}  # name and seed -> start
-        self._values: dict[str, list[float]] = {}  # name -> `by` of its seeds
+        self._values: dict[str, list[float]] = {}  # name -> `by` of its seeds, without nan
         self._seconds: list[float] = []
         self._skipped = self._failed = self._waiting = 0
-        self._best = ("", math.nan)  # name and mean of `by`
         self._live: Live | None = None
 
     def __enter__(self) -> GridProgress:
@@ -197,9 +192,8 @@ class GridProgress:
     def waiting(self, count: int) -> None:
         """Say once that only trainings of other processes are left."""
         if self._waiting != count:
-            self._say(
-                f"[{self._total - count}/{self._total}] waiting for {quantity(count, 'training')} of other processes"
-            )
+            trainings = quantity(count, "training")
+            self._say(f"[{self._total - count}/{self._total}] waiting for {trainings} of other processes")
         self._waiting = count
 
     def started(self, name: str, seed: int) -> None:
@@ -209,11 +203,12 @@ class GridProgress:
         self._show()
 
     def finished(self, name: str, seed: int, values: Mapping[str, float], seconds: float) -> None:
-        """Count a training as done, and update the best point."""
+        """Count a training as done, with the metrics that it reached."""
         with self._lock:
             self._running.pop((name, seed), None)
             self._seconds.append(seconds)
-            self._update_best(name, values)
+            if not math.isnan(value := values.get(self._by, math.nan)):
+                self._values.setdefault(name, []).append(value)
         self._say(f"[{self._ended}/{self._total}] {name} seed {seed}: {self._scores(values)}, {duration(seconds)}")
 
     def failed(self, name: str, seed: int, error: str) -> None:
@@ -231,16 +226,6 @@ class GridProgress:
     @property
     def _to_start(self) -> int:
         return max(self._total - self._ended - len(self._running), 0)
-
-    def _update_best(self, name: str, values: Mapping[str, float]) -> None:
-        """Compare the means over the seeds so far, without nan."""
-        value = values.get(self._by, math.nan)
-        if math.isnan(value):
-            return
-        self._values.setdefault(name, []).append(value)
-        means = {point: sum(scores) / len(scores) for point, scores in self._values.items()}
-        best = max(means, key=lambda point: means[point])
-        self._best = (best, means[best])
 
     def _say(self, line: str) -> None:
         if self._on_terminal:
@@ -271,9 +256,10 @@ class GridProgress:
         """Return the content of the terminal."""
         with self._lock:
             lines = [self._counted(), *self._running_lines()]
-            if self._best[0]:
-                name, mean = self._best
-                lines.append(f"best so far: {name}, {self._layout.name_of(self._by)} {self._share(mean)}")
+            means = {name: sum(values) / len(values) for name, values in self._values.items()}
+            if means:
+                best = max(means, key=lambda name: means[name])
+                lines.append(f"best so far: {best}, {self._layout.name_of(self._by)} {self._share(means[best])}")
         return Group(*(Text(line, no_wrap=True, overflow="ellipsis") for line in lines))
 
     def _counted(self) -> str:

@@ -14,7 +14,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 
@@ -27,23 +27,7 @@ Watch = Callable[[Progress, int], None]
 PACKAGES = {"mlflow": ("mlflow", "sqlalchemy", "alembic"), "tensorboard": ("tensorboard",)}
 
 
-class Sink(Protocol):
-    """A run in a tracker."""
-
-    def settings(self, values: dict[str, str]) -> None:
-        """Log the settings."""
-
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Log metrics of an epoch, or the final ones."""
-
-    def close(self, *, failed: bool) -> None:
-        """End the run."""
-
-    def child(self, name: str) -> Sink:
-        """Begin a run within this one, for a point of a grid."""
-
-
-class MlflowSink:
+class MlflowRun:
     """A run in the store that MLFLOW_TRACKING_URI names, by default MLflow's own.
 
     Args:
@@ -78,13 +62,13 @@ class MlflowSink:
         """End the run."""
         self.client.set_terminated(self.id, "FAILED" if failed else "FINISHED")
 
-    def child(self, name: str) -> Sink:
-        """Begin a nested run."""
-        return MlflowSink(name, self.experiment, self.id)
+    def child(self, name: str) -> MlflowRun:
+        """Begin a run within this one, for a point of a grid."""
+        return MlflowRun(name, self.experiment, self.id)
 
 
-class TensorboardSink:
-    """Event files in a folder."""
+class TensorboardRun:
+    """A run as event files in a folder."""
 
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -106,9 +90,12 @@ class TensorboardSink:
         """Close the files."""
         self.writer.close()
 
-    def child(self, name: str) -> Sink:
-        """Write to a folder within this one."""
-        return TensorboardSink(self.folder / name.replace("/", "_"))
+    def child(self, name: str) -> TensorboardRun:
+        """Begin a run within this one, in a folder within its folder."""
+        return TensorboardRun(self.folder / name.replace("/", "_"))
+
+
+TrackedRun = MlflowRun | TensorboardRun
 
 
 class Tracking:
@@ -130,7 +117,7 @@ class Tracking:
     ) -> None:
         self._names, self._out, self._job = list(dict.fromkeys(names)), out, job
         self._settings, self._resume = settings, resume
-        self._sinks: dict[str, Sink] = {}
+        self._runs: dict[str, TrackedRun] = {}
         self._begun = False
         self._training, self._rows, self._epoch = 0, 0, 0  # number of the training, its rows logged, its last epoch
         self._latest: Progress | None = None
@@ -143,7 +130,7 @@ class Tracking:
 
     def __exit__(self, kind: object, *_: object) -> None:
         """End the runs, as failed if an error or Ctrl-C ended the training."""
-        self._each(lambda sink: sink.close(failed=kind is not None))
+        self._each(lambda run: run.close(failed=kind is not None))
 
     def wrap(self, watch: Watch) -> Watch:
         """Return a function that calls `watch` and logs every epoch that has ended."""
@@ -164,21 +151,21 @@ class Tracking:
         for row in progress.history[self._rows :]:
             self._epoch = int(row["epoch"])
             values = {f"{prefix}{key}": value for key, value in row.items() if key != "epoch"}
-            self._each(lambda sink, values=values: sink.metrics(trackable(values), self._epoch))  # type: ignore[misc]
+            self._each(lambda run, values=values: run.metrics(trackable(values), self._epoch))  # type: ignore[misc]
         self._rows = len(progress.history)
 
     def end(self, metrics: Mapping[str, Any]) -> None:
         """Log the numbers of a run's metrics.json."""
         self._begin()
-        self._each(lambda sink: sink.metrics(trackable(final_scores(metrics)), self._epoch))
+        self._each(lambda run: run.metrics(trackable(final_scores(metrics)), self._epoch))
 
     def point(self, name: str, seed: int, settings: Section, values: Mapping[str, float], seconds: float) -> None:
         """Log a finished point of a grid, as a separate run within the run of the grid."""
         self._begin()
         metrics = {f"final/{key}": value for key, value in values.items()} | {"seconds": seconds}
 
-        def log(sink: Sink) -> None:
-            child = sink.child(f"{name} seed {seed}")
+        def log(run: TrackedRun) -> None:
+            child = run.child(f"{name} seed {seed}")
             child.settings({"point": name, **as_texts(settings), "seed": str(seed)})
             child.metrics(trackable(metrics), 0)
             child.close(failed=False)
@@ -190,20 +177,20 @@ class Tracking:
             return
         self._begun = True
         for name in self._names:
-            self._safely(name, lambda name=name: self._sinks.__setitem__(name, self._open(name)))  # type: ignore[misc]
-        self._each(lambda sink: sink.settings(as_texts(self._settings())))
+            self._safely(name, lambda name=name: self._runs.__setitem__(name, self._open(name)))  # type: ignore[misc]
+        self._each(lambda run: run.settings(as_texts(self._settings())))
 
-    def _open(self, name: str) -> Sink:
+    def _open(self, name: str) -> TrackedRun:
         if name == "mlflow":
-            return MlflowSink(self._out.resolve().name, f"hyperfocal-{self._job}")
+            return MlflowRun(self._out.resolve().name, f"hyperfocal-{self._job}")
         folder = self._out / "tensorboard"
         if not self._resume:
             shutil.rmtree(folder, ignore_errors=True)
-        return TensorboardSink(folder)
+        return TensorboardRun(folder)
 
-    def _each(self, call: Callable[[Sink], None]) -> None:
-        for name, sink in list(self._sinks.items()):
-            self._safely(name, lambda sink=sink: call(sink))  # type: ignore[misc]
+    def _each(self, call: Callable[[TrackedRun], None]) -> None:
+        for name, run in list(self._runs.items()):
+            self._safely(name, lambda run=run: call(run))  # type: ignore[misc]
 
     def _safely(self, name: str, call: Callable[[], None]) -> None:
         try:
@@ -211,7 +198,7 @@ class Tracking:
                 warnings.simplefilter("ignore")  # from the packages of the tracker
                 call()
         except Exception as error:
-            self._sinks.pop(name, None)
+            self._runs.pop(name, None)
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             text = f"warning: --track {name} is dropped: {reason}. Training continues without it"
             Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
