@@ -3,7 +3,6 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,16 +107,6 @@ def test_what_is_no_grid_or_a_damaged_one_is_refused(finished, tmp_path):
     (tmp_path / "grid.sqlite").write_bytes(b"no database" * 100)
     with pytest.raises(RunError, match="the store is damaged"):
         read_grid(tmp_path)
-
-
-def test_a_point_that_leads_on_too_few_documents_is_no_winner(finished):
-    reading = read_grid(finished)
-    few = "too few documents (7) to tell"
-    verdicts = {name: replace(each, words=few, sentence=f"{name}: {few}.") for name, each in reading.verdicts.items()}
-    leads = next(name for name in reading.results if name != reading.baseline)
-    page = grid_page(replace(reading, verdicts=verdicts, winner=leads), LABEL_LAYOUT)
-    assert page.headline == f"{leads} leads among 4 points: too few documents (7) to tell."
-    assert f"{leads}: {few}." in page.lead
 
 
 def read_as_nobody(folder, out):

@@ -103,7 +103,7 @@ def test_the_printed_table():
     assert any("With one seed" in line for line in lines)
 
 
-def test_seeds_are_told_and_bring_a_column_of_their_spread():
+def test_several_seeds_are_mentioned_and_add_a_column_of_their_spread():
     spread = {"tuned.macro_f1": 0.00123}
     rows = [row("a", seeds=3, spreads=spread), row("b", seeds=2, spreads=spread, errors={1: "boom"})]
     text = "\n".join(rendered(printed_table(table(rows))))
@@ -138,7 +138,7 @@ def test_no_table_is_wider_than_80_and_no_number_is_broken(name, seeds):
         assert set(NUMBERS.findall("\n".join(rendered(printed_table(table(rows)))))) == set(wide)
 
 
-def test_columns_go_in_order_of_their_weight():
+def test_a_narrow_table_leaves_out_optional_columns_first():
     head = rendered(printed_table(table([row("x" * 40), row("b", baseline=True)])))[3]
     assert head.split() == ["configuration", "0.5", "in", "%", "tuned", "AP", "AP"]  # F1, change, F1, macro, tail
 

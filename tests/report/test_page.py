@@ -110,7 +110,7 @@ def made(monkeypatch):
     return calls
 
 
-def test_the_script_is_made_once_and_again_where_what_is_kept_is_not_whole(tmp_path, made):
+def test_the_script_is_made_once_and_again_if_the_cached_one_is_incomplete(tmp_path, made):
     first = vega.bundle(tmp_path)
     assert vega.bundle(tmp_path) == first
     assert len(made) == 1

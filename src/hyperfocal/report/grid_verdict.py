@@ -28,7 +28,7 @@ def verdict_sentence(grid: GridReading, rows: Sequence[Row]) -> str:
     if not best.verdict:
         return f"{so_far}{name} is the best of {number}."
     if best.words == NOTHING:
-        return f"{so_far}{name} leads, but these data show no difference from the baseline."
+        return f"{so_far}{name} leads, but this data shows no difference from the baseline."
     if best.words.startswith(TOO_FEW):
         return f"{so_far}{name} leads among {number}: {best.words}."
     return f"{so_far}{name} is the best of {number}: {best.words}."
