@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from hyperfocal.classify.terminal import data_lines, how_decided
+from hyperfocal.classify.terminal import data_lines, how_decided, how_refitted
 from hyperfocal.metrics.buckets import BUCKETS, HEAD, TAIL
 from hyperfocal.report import charts
 from hyperfocal.report.blocks import DASH, Block, Cell, Chart, Folded, Page, Paragraph, Quote, Section, Table
@@ -78,7 +78,8 @@ def classify_page(material: FinishedRun) -> Page:
     with run.guard(EVIDENCE):
         found = [threshold_section(material), confusion_section(material)]
     with run.guard("history.jsonl"):
-        learnt = training(material)
+        refitted = bool(material.settings.get("train.refit"))
+        learnt = training(material, refit=how_refitted(metrics["data"], len(material.history)) if refitted else "")
     tail, table = label_tail(labels), label_table(labels)
     sections = [fixed[0], tail, fixed[1], table, *found, learnt, details(material, lines)]
     return Page(

@@ -98,7 +98,7 @@ def _range(level: Interval, digits: int) -> str:
 
 def best_first(table: GridTable) -> Section:
     """Return the table of all points."""
-    rows, layout, several = table.rows, table.layout, table.several_seeds
+    rows, layout, several = table.rows, table.layout, table.most_seeds > 1
     if not rows:
         return Section("ranked", "Every point", [])
     metrics = [metric for metric in layout.columns if any(_finite(row.means.get(metric)) is not None for row in rows)]

@@ -125,21 +125,20 @@ class GridTable:
     layout: Layout
 
     @property
-    def several_seeds(self) -> bool:
-        """Whether a point has more than one seed, so that there is a spread to show."""
-        return any(row.seeds > 1 for row in self.rows)
+    def most_seeds(self) -> int:
+        """The largest number of finished trainings of a point; 2 or more have a spread to show."""
+        return max((row.seeds for row in self.rows), default=0)
 
     @property
     def title(self) -> str:
         """The number of points and seeds, and the order."""
-        most = most_seeds(self.rows)
-        each = f", {most} seeds each" if most > 1 else ""
+        each = f", {self.most_seeds} seeds each" if self.most_seeds > 1 else ""
         return f"{len(self.rows):,} points{each}, best first by {self.layout.name_of(self.by)}"
 
     @property
     def legend(self) -> str:
         """The meaning of the columns."""
-        spread = f" sd: of {self.layout.name_of(self.by)} over the seeds." if self.several_seeds else ""
+        spread = f" sd: of {self.layout.name_of(self.by)} over the seeds." if self.most_seeds > 1 else ""
         baseline = next((row.configuration for row in self.rows if row.baseline), "the baseline")
         return f"{self.layout.meaning.format(baseline=baseline)}; time: of one training.{spread}"
 
@@ -174,11 +173,6 @@ def _row(name: str, results: Sequence[Result], verdict: Verdict | None, *, winne
     return Row(name, winner, baseline, len(done), errors, means, spreads, seconds, verdict)
 
 
-def most_seeds(rows: Sequence[Row]) -> int:
-    """Return the largest number of finished trainings of a point."""
-    return max((row.seeds for row in rows), default=0)
-
-
 def by_words(rows: Sequence[Row]) -> dict[str, list[str]]:
     """Return verdict in a few words -> names of its points."""
     groups: dict[str, list[str]] = {}
@@ -189,7 +183,7 @@ def by_words(rows: Sequence[Row]) -> dict[str, list[str]]:
 
 def notes(table: GridTable) -> list[str]:
     """Return what limits the comparison: one seed only, and points with fewer seeds than others."""
-    most = most_seeds(table.rows)
+    most = table.most_seeds
     fewer = [f"{row.configuration} ({row.seeds} of {most} seeds)" for row in table.rows if 0 < row.seeds < most]
     lines = [_one_seed(table.layout)] if most == 1 else []
     return lines + ([f"Cannot win because seeds are missing: {', '.join(fewer)}."] if fewer else [])
@@ -221,7 +215,7 @@ def _cells(row: Row, table: GridTable, *, ends: bool = False) -> dict[str, str]:
     first, *others = scores
     cells = {first: scores[first], CHANGE: "baseline" if row.baseline else _change(row, layout.changed, ends=ends)}
     cells |= {column: scores[column] for column in others}
-    cells |= {SPREAD: share(row.spreads.get(table.by), digits=4)} if table.several_seeds else {}
+    cells |= {SPREAD: share(row.spreads.get(table.by), digits=4)} if table.most_seeds > 1 else {}
     return cells | {SECONDS: "-" if math.isnan(row.seconds) else f"{row.seconds:,.{0 if row.seconds >= 10 else 1}f}"}
 
 

@@ -13,7 +13,7 @@ from hyperfocal.metrics.intervals import TOO_FEW
 from hyperfocal.metrics.verdict import NOTHING
 from hyperfocal.report.blocks import Block, Bullets, Folded, Paragraph, Section
 from hyperfocal.report.format import capitalized, quantity
-from hyperfocal.report.grid_table import GridTable, Row, by_words, most_seeds, notes
+from hyperfocal.report.grid_table import GridTable, Row, by_words, notes
 
 
 def verdict_sentence(grid: GridReading, rows: Sequence[Row]) -> str:
@@ -37,7 +37,7 @@ def verdict_sentence(grid: GridReading, rows: Sequence[Row]) -> str:
 def lead(grid: GridReading, table: GridTable) -> list[str]:
     """Return the sentences below the headline: the question, the winner's gain, and the remarks of the job."""
     layout = table.layout
-    baseline, trainings = grid.baseline or "a baseline", quantity(most_seeds(table.rows), "training")
+    baseline, trainings = grid.baseline or "a baseline", quantity(table.most_seeds, "training")
     data = ", ".join(f"{value:,} {key}" for key, value in grid.about.items() if isinstance(value, int))
     question = (
         f"Question: which settings are best by {layout.name_of(grid.by)}, compared with {baseline} on the same "

@@ -158,16 +158,20 @@ def _read_evidence(folder: RunFolder, job: str) -> dict[str, Any]:
     return content
 
 
-def training(run: FinishedRun) -> Section:
-    """Return the section of the learning curves; it is empty for a model without epochs, which only counts."""
+def training(run: FinishedRun, *, refit: str = "") -> Section:
+    """Return the section of the learning curves; it is empty for a model without epochs, which only counts.
+
+    Args:
+        run: its content.
+        refit: note for a run whose saved model was trained again after the scores; "": the scored model was saved.
+    """
     from hyperfocal.report import charts  # altair, which `fit` itself does not need
 
     history, metric = run.history, str(run.settings["train.metric"])
     if not history:
         return Section("training", "Training", [])
-    refitted = bool(run.settings.get("train.refit"))
-    blocks: list[Block] = [Paragraph(_best_epoch(history, metric, "were scored" if refitted else "were saved"))]
-    blocks += [Paragraph(_refitted(run.metrics["data"], len(history)))] if refitted else []
+    blocks: list[Block] = [Paragraph(_best_epoch(history, metric, "were scored" if refit else "were saved"))]
+    blocks += [Paragraph(refit)] if refit else []
     for field, title, about in (
         ("loss", "Training loss by epoch", "Mean loss of the training examples in each epoch; lower is better."),
         (metric, f"Validation {metric} by epoch", "Higher is better."),
@@ -187,17 +191,6 @@ def _best_epoch(history: Sequence[dict[str, Any]], metric: str, fate: str) -> st
     best = max(scored, key=lambda row: row[metric])
     choice = f"The weights after epoch {best['epoch']:.0f} {fate}, the best by validation {metric}"
     return f"{spent} {choice} ({number(best[metric], 4)})."
-
-
-def _refitted(data: dict[str, Any], epochs: int) -> str:
-    """Return a note on the head that predicts, which is not the one that was scored."""
-    documents = data["train"]["documents"] + data["valid"]["documents"]
-    return (
-        "The head that predicts is another one, and the curves do not show it: it was trained from scratch on all "
-        f"{documents:,} training and validation documents for {epochs:,} epochs, and has the weights after the last "
-        "epoch. All scores and thresholds on this page belong to the first head, because no documents were left to "
-        "score the second one."
-    )
 
 
 def details(run: FinishedRun, lines: Sequence[str]) -> Section:
