@@ -158,7 +158,7 @@ def test_markdown_of_a_small_grid():
         "| cap_6\\|g2              |     0 |         - |                      - |        - |           - |        - "
         "|       - |       - |       - |      - | failed         |",
         "",
-        "★ the winner. F1 is macro-F1; change: of F1 at 0.5 against no_cap_no_focal, with its 95% interval; "
+        "★: the winner; F1: macro-F1; change: of F1 at 0.5 against no_cap_no_focal, with its 95% interval; "
         "AP: average precision; time: of one training.",
     ]
 

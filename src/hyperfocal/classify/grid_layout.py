@@ -56,7 +56,7 @@ LABEL_LAYOUT = Layout(
         "macro_ap": "ranking (average precision)",
     },
     buckets={"average precision": "{}_ap", "F1, tuned": "tuned.{}_f1"},
-    meaning="F1 is macro-F1; change: of F1 at 0.5 against {baseline}, with its 95% interval; AP: average precision",
+    meaning="F1: macro-F1; change: of F1 at 0.5 against {baseline}, with its 95% interval; AP: average precision",
     progress={"macro_ap": "macro AP {}", "tuned.macro_f1": "F1 {} tuned"},
     test_scores=scores_on_test,
     remarks=threshold_remark,

@@ -110,7 +110,7 @@ class Folded:
 
 @dataclass(frozen=True)
 class Chips:
-    """Rows of names under a title: (name of the row, its names, each with whether it is marked as right)."""
+    """Rows under a title: the name of a row, and its texts, each with whether it is marked as right."""
 
     title: str
     rows: Sequence[tuple[str, Sequence[tuple[str, bool]]]]

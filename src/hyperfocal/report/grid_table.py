@@ -138,9 +138,9 @@ class GridTable:
     @property
     def legend(self) -> str:
         """The meaning of the columns."""
-        spread = f" sd: of {self.layout.name_of(self.by)} over the seeds." if self.most_seeds > 1 else ""
+        spread = f"; sd: of {self.layout.name_of(self.by)} over the seeds" if self.most_seeds > 1 else ""
         baseline = next((row.configuration for row in self.rows if row.baseline), "the baseline")
-        return f"{self.layout.meaning.format(baseline=baseline)}; time: of one training.{spread}"
+        return f"{self.layout.meaning.format(baseline=baseline)}; time: of one training{spread}."
 
 
 def grid_table(grid: GridResult | GridReading, layout: Layout) -> GridTable:
@@ -246,7 +246,7 @@ def printed_table(table: GridTable, *, width: int = 80) -> Group:
         Text(table.title, style="bold"),
         Text(),
         _terminal_table(table, width),
-        Text(f"* the winner. {table.legend}", style="dim"),
+        Text(f"*: the winner; {table.legend}", style="dim"),
     ]
     for words, names in by_words(table.rows).items():
         blocks += [Text(f"{words}:"), Padding(Text(", ".join(names)), (0, 0, 0, 4))]
@@ -307,7 +307,7 @@ def markdown_table(table: GridTable) -> str:
         lines.append({"configuration": name, "seeds": str(row.seeds), **cells, "verdict": row.words})
     head = [one_line(name) for name in lines[0]] if lines else []
     aligned = _aligned([head, *(list(line.values()) for line in lines)])
-    below = [f"\n{note}" for note in (f"★ the winner. {table.legend}", *_closing_notes(table, "★"))]
+    below = [f"\n{note}" for note in (f"★: the winner; {table.legend}", *_closing_notes(table, "★"))]
     return "\n".join([f"{table.title}.", "", *aligned, *below]) + "\n"
 
 
