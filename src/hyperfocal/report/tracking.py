@@ -137,11 +137,11 @@ class Tracking:
 
         def both(progress: Progress, steps: int) -> None:
             watch(progress, steps)
-            self.epochs(progress)
+            self._log_epochs(progress)
 
         return both if self._names else watch
 
-    def epochs(self, progress: Progress) -> None:
+    def _log_epochs(self, progress: Progress) -> None:
         """Log the epochs that ended since the last call; those of a second training as `training_2/...`."""
         if progress is not self._latest:
             self._latest, self._rows = progress, 0
