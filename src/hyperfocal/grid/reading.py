@@ -179,11 +179,11 @@ def _default_baseline(results: dict[str, list[Result]]) -> str:
     return NEITHER if NEITHER in results else next(iter(results), "")
 
 
-def _verdicts(results: dict[str, list[Result]], baseline: str, families: Families, untold: str) -> dict[str, Verdict]:
+def _verdicts(results: dict[str, list[Result]], baseline: str, families: Families, too_few: str) -> dict[str, Verdict]:
     if baseline not in results:
         return {}
     done = [result for rows in results.values() for result in rows]
-    return verdicts(outcomes(done), baseline, families, too_few=untold)
+    return verdicts(outcomes(done), baseline, families, too_few=too_few)
 
 
 def _settings_read(settings: Section) -> dict[str, Any]:
