@@ -29,8 +29,9 @@ from hyperfocal.classify.grid import TextSource
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import resolve
 from hyperfocal.data.synthetic_documents import make_corpus, write_corpus
-from hyperfocal.grid.local import Train
+from hyperfocal.grid.local import LocalPool
 from hyperfocal.grid.points import Point
+from hyperfocal.grid.pool import GridWatch, Pool
 from hyperfocal.grid.ray import ray_pool
 from hyperfocal.grid.ray_cluster import Share
 from hyperfocal.grid.search import GridJob
@@ -39,18 +40,12 @@ from hyperfocal.grid.store import Store
 NODE = {"num_cpus": 1, "object_store_memory": 300 * 2**20}
 
 
-class Watch:
+class Watch(GridWatch):
     """Counts, and calls something when a point has ended."""
 
     def __init__(self, ended: Callable[[int], None] = lambda _: None) -> None:
         self.events: Counter[str] = Counter()
         self._ended = ended
-
-    def skipped(self, count: int) -> None:
-        """Nothing ended before."""
-
-    def waiting(self, count: int) -> None:
-        """Nobody else is at them."""
 
     def started(self, name: str, seed: int) -> None:
         """A point is being trained."""
@@ -79,12 +74,12 @@ def main() -> None:
         place = Path(folder)
         base = prepare(place, options)
         with ray_pool(cluster.address, Share()) as pool:
-            train(place / "warm", base, range(2), pool.train)
+            train(place / "warm", base, range(2), pool)
             half = options.points // 2
             if options.kill:
-                kill(place, base, range(half), pool.train, lambda: cluster.remove_node(node, allow_graceful=False))
+                kill(place, base, range(half), pool, lambda: cluster.remove_node(node, allow_graceful=False))
             else:
-                measure(place, base, [range(half), range(half, options.points)], pool.train)
+                measure(place, base, [range(half), range(half, options.points)], pool)
 
 
 @contextmanager
@@ -105,12 +100,12 @@ def prepare(place: Path, options: argparse.Namespace) -> ClassifySettings:
 
 
 def train(
-    out: Path, base: ClassifySettings, seeds: range, where: Train | None, watch: Watch | None = None
+    out: Path, base: ClassifySettings, seeds: range, where: Pool | None, watch: Watch | None = None
 ) -> tuple[float, Store]:
     """Return the seconds that points took, features made before, and the store."""
     files = (out.parent / "data" / "train.jsonl", out.parent / "data" / "valid.jsonl")
     source = TextSource(*files, out.parent / "cache")
-    job = GridJob(source, base, out, watch or Watch(), workers=2, threads=1, train=where)
+    job = GridJob(source, base, out, watch or Watch(), where or LocalPool(2, 1))
     points = [Point("point", seed, base) for seed in seeds]
     material, store = job.prepare(points)
     began = time.perf_counter()
@@ -118,7 +113,7 @@ def train(
     return time.perf_counter() - began, store
 
 
-def measure(place: Path, base: ClassifySettings, halves: list[range], on_ray: Train) -> None:
+def measure(place: Path, base: ClassifySettings, halves: list[range], on_ray: Pool) -> None:
     """Print the rate of each side, and their ratio."""
     seconds: Counter[str] = Counter()
     for number, seeds in enumerate(halves):
@@ -133,7 +128,7 @@ def measure(place: Path, base: ClassifySettings, halves: list[range], on_ray: Tr
     print(f"2 Ray nodes have {local / ray:.3f} times the rate of 2 local workers")
 
 
-def kill(place: Path, base: ClassifySettings, seeds: range, on_ray: Train, kill_node: Callable[[], None]) -> None:
+def kill(place: Path, base: ClassifySettings, seeds: range, on_ray: Pool, kill_node: Callable[[], None]) -> None:
     """Kill a node when half of the points have ended, and print what the store holds."""
     watch = Watch(lambda ended: kill_node() if ended == len(seeds) // 2 else None)
     took, store = train(place / "killed", base, seeds, on_ray, watch)

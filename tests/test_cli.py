@@ -140,7 +140,7 @@ class TestFit:
         assert (folder / "run" / "model.safetensors").read_bytes() == before
 
     def test_resume_and_overwrite_are_one_or_the_other(self, folder):
-        assert "give one of them" in refused(
+        assert "Give only one of them" in refused(
             "recommend", "fit", folder / "train.csv", "--out", folder / "run", "--resume", "--overwrite"
         )
 
@@ -216,7 +216,7 @@ class TestPredict:
     def test_the_history_is_not_overwritten(self, folder, tmp_path):
         log = tmp_path / "test.csv"
         log.write_bytes((folder / "test.csv").read_bytes())
-        assert "would be lost" in refused("recommend", "predict", folder / "run", log, "--out", log)
+        assert "would overwrite it" in refused("recommend", "predict", folder / "run", log, "--out", log)
         assert log.read_bytes() == (folder / "test.csv").read_bytes()
 
     def test_no_run(self, folder, tmp_path):

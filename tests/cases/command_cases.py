@@ -1,4 +1,4 @@
-"""How the commands are run, in this process or in one of their own, and small files for them to read."""
+"""Helpers that run commands, in this process or in another one, and small files for them to read."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def invoke(*arguments):
 
 
 def done(*arguments):
-    """Run a command that must end well; return what it printed on stdout."""
+    """Run a command that must succeed; return what it printed on stdout."""
     result = invoke(*arguments)
     assert result.exit_code == 0, result.output
     return result.stdout
@@ -39,7 +39,7 @@ def refused(*arguments):
 
 
 def process(*arguments, code=0, **options):
-    """Run a command in a process of its own, as a user does; return it, ended."""
+    """Run a command in a separate process, as a user does; return the finished process."""
     command = [sys.executable, "-m", "hyperfocal", *map(str, arguments)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ.copy(), **options)
     assert ended.returncode == code, ended.stdout + ended.stderr
@@ -47,7 +47,7 @@ def process(*arguments, code=0, **options):
 
 
 def rows(number=120, *, seed=0):
-    """Return documents with id, title, body and labels; a word of the title tells the first labels, the body others."""
+    """Return documents with id, title, body and labels; title words give away the first labels, body words others."""
     rng = np.random.default_rng(seed)
     chosen = rng.random((number, len(NAMES))) < 0.5 / np.arange(1, len(NAMES) + 1)
     found = []
@@ -67,5 +67,5 @@ def write(path, documents):
 
 
 def names_below(folder):
-    """Return the names of all that is in a folder, hidden files too."""
+    """Return the relative paths of everything in a folder, including hidden files."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))

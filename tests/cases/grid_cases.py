@@ -1,8 +1,8 @@
-"""A tiny grid, what happens in it, and a store that looks into the process that trains.
+"""A tiny grid, a watch that records its events, and stores that observe or disturb the process that trains.
 
-`python -m grid_cases OUT EPOCHS` trains p0, p1 and two points of so many epochs with two workers, and says so.
+`python -m grid_cases OUT EPOCHS` trains p0, p1 and two points of EPOCHS epochs with two workers, and prints events.
 
-A process that FORKS starts comes from one that has imported everything already: it is there at once.
+FORKS starts processes from one that has imported everything already, so that they start at once.
 """
 
 import multiprocessing
@@ -23,6 +23,7 @@ from hyperfocal.config.recipes import resolve
 from hyperfocal.data.documents import Documents
 from hyperfocal.errors import RunError
 from hyperfocal.grid.axes import expand
+from hyperfocal.grid.local import LocalPool
 from hyperfocal.grid.points import Point
 from hyperfocal.grid.search import GridJob, run_grid
 from hyperfocal.grid.store import Store
@@ -50,7 +51,7 @@ def settings(**changes) -> ClassifySettings:
 
 
 def documents(number=60, *, seed=0) -> Documents:
-    """Return texts with the name of each of their labels, and of one other now and then."""
+    """Return texts with the names of their labels, and sometimes of another label."""
     rng = random.Random(seed)
     labels = [rng.sample(LABELS, k=rng.choice((1, 1, 2))) for _ in range(number)]
     texts = [" ".join([*row, rng.choice(LABELS), f"word{rng.randrange(9)}"]) for row in labels]
@@ -79,7 +80,7 @@ def long(name="long", epochs=LONG) -> Point:
 
 @dataclass
 class Seen:
-    """A watch that remembers: "started p0", and who failed why."""
+    """A watch that records events, such as "started p0", and the errors of failed points."""
 
     events: list[str] = field(default_factory=list)
     errors: dict[str, str] = field(default_factory=dict)
@@ -112,7 +113,7 @@ class Seen:
 
 
 class Printed(Seen):
-    """A watch that says what happens, for another process."""
+    """A watch that prints events, for another process."""
 
     def started(self, name, seed):
         print(f"started {name}", flush=True)
@@ -134,15 +135,15 @@ def job(folder, **changes) -> GridJob:
         folder / "cache",
         changes.pop("test", None),
     )
-    given = {"source": source, "base": settings(), "watch": Seen(), "threads": 1}
+    given = {"source": source, "base": settings(), "watch": Seen(), "pool": LocalPool(1, 1)}
     return GridJob(**{**given, "out": folder / "grid", **changes})
 
 
-def filled(folder, reached, *, metric="tuned.macro_f1"):
-    """Return points with results as given: name -> a value a seed, None where it failed."""
+def filled(folder, scores, *, metric="tuned.macro_f1"):
+    """Store given results, name -> one value per seed, None: failed; return their points."""
     grid = []
     _, store = job(folder).prepare(points(1))
-    for number, (name, values) in enumerate(reached.items()):
+    for number, (name, values) in enumerate(scores.items()):
         for seed, value in enumerate(values):
             point = Point(name, seed, settings(seed=seed, loss__name="focal", loss__gamma=1 + number / 10))
             grid.append(point)
@@ -164,7 +165,7 @@ class ThreadCount(Store):
 
 
 class FullDisk(Store):
-    """A store that cannot keep the first result it is given, as on a full disk."""
+    """A store that cannot write its first result, as on a full disk."""
 
     def put(self, point, values, resamples, *, seconds):
         if not self.path.with_name("space").exists():
@@ -182,7 +183,7 @@ def wait_until(condition, seconds=30.0):
 
 
 def children(pid: int) -> set[int]:
-    """Return the processes that this one started and that still run."""
+    """Return the running processes that a process started."""
     found = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and (stat := parts(int(entry.name))) and int(stat[1]) == pid and stat[0] != "Z":
@@ -204,12 +205,12 @@ def alive(pid: int) -> bool:
 
 
 def command(folder: Path, epochs: int) -> None:
-    """Be `python -m grid_cases`."""
-    run_grid(job(folder, workers=2, watch=Printed()), command_points(epochs), "p0")
+    """Run `python -m grid_cases`."""
+    run_grid(job(folder, pool=LocalPool(2, 1), watch=Printed()), command_points(epochs), "p0")
 
 
 def forked_command(folder: Path, epochs: int) -> None:
-    """Be that command with output in the files `out` and `err`, and fork its workers too."""
+    """Run that command with output in the files `out` and `err`, and fork its workers too."""
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), number)
     plain = multiprocessing.get_context("fork")  # with one thread there is no pool of them that could hang
@@ -219,7 +220,7 @@ def forked_command(folder: Path, epochs: int) -> None:
 
 
 def keep(folder: Path, together, kept: str) -> None:
-    """End the grid of p0 and p1, which is done, with another process at the same time; write down each training."""
+    """End the finished grid of p0 and p1 at the same time as another process, and write each training to a file."""
     fit = MultiLabelClassifier.fit_prepared
 
     def noted(self, *given, **options):

@@ -1,4 +1,4 @@
-"""A tiny grid on a log: users go round a circle of items, some of them short."""
+"""A tiny grid on a log: users walk around a circle of items, some of them only for a few steps."""
 
 from dataclasses import replace
 
@@ -8,6 +8,7 @@ from grid_cases import Seen
 from hyperfocal.config.recipes import resolve
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.grid.axes import expand
+from hyperfocal.grid.local import LocalPool
 from hyperfocal.grid.search import GridJob
 from hyperfocal.recommend.grid import LogSource
 
@@ -40,7 +41,7 @@ def log(users=40, *, name="user", short=True) -> pl.DataFrame:
 
 
 class RankingSeen(Seen):
-    """A watch that remembers."""
+    """A watch that records events."""
 
     def finished(self, name, seed, values, seconds):
         assert values["map@2"] >= 0
@@ -48,7 +49,7 @@ class RankingSeen(Seen):
 
 
 class Written(RankingSeen):
-    """A watch in another process, which writes down who started."""
+    """A watch in another process, which writes the started points to a file."""
 
     def __init__(self, path):
         super().__init__()
@@ -60,9 +61,9 @@ class Written(RankingSeen):
 
 
 def train_beside(job, points, path):
-    """Run a grid in another process, and write down which points started."""
-    material, store = job.prepare(points)
-    replace(job, watch=Written(path)).run(material, points, store)
+    """Run a grid in another process, and write the started points to a file."""
+    prepared, store = job.prepare(points)
+    replace(job, watch=Written(path)).run(prepared, points, store)
 
 
 def points(*encoders, losses=("bce",), seeds=1, base=None, **axes):
@@ -75,5 +76,5 @@ def job(folder, **changes) -> GridJob:
     """Return a job over the log, with one worker."""
     names = ("train", "valid", "valid_truth", "test", "test_truth", "items")
     source = LogSource(**{"train": log(), **{name: changes.pop(name) for name in names if name in changes}})
-    given = {"source": source, "base": settings(), "watch": RankingSeen(), "threads": 1, "by": "map@2"}
+    given = {"source": source, "base": settings(), "watch": RankingSeen(), "pool": LocalPool(1, 1), "by": "map@2"}
     return GridJob(**{**given, "out": folder / "grid", **changes})

@@ -1,11 +1,11 @@
-"""A Ray cluster of two nodes with one CPU each, kept by a process of its own.
+"""A Ray cluster of two nodes with one CPU each, run by a separate process.
 
-`python ray_cases.py` makes one, prints its address, does what each line of stdin says, and ends it with the last line
+`python ray_cases.py` starts one, prints its address, obeys each line of stdin, and ends the cluster with the last line
 or when the process that started it is gone:
 
     kill node    the second node
     add node     one more
-    kill head    what every node and driver asks
+    kill head    the process that every node and driver asks
 """
 
 import os
@@ -31,7 +31,7 @@ class Nodes:
         self.address = self._read()
 
     def tell(self, line: str) -> None:
-        """Let the cluster do something, and wait until it is done."""
+        """Send a line to the cluster's process, and wait until it is done."""
         self._process.stdin.write(f"{line}\n")
         self._process.stdin.flush()
         assert self._read() == "done"
@@ -45,7 +45,7 @@ class Nodes:
 
 @contextmanager
 def two_nodes():
-    """Give a cluster, and end it."""
+    """Start a cluster, give it, and end it."""
     variables = os.environ | QUIET | {"PYTHONPATH": os.pathsep.join([*filter(None, sys.path), str(HERE)])}
     command = [sys.executable, "-u", str(HERE / "ray_cases.py")]
     with subprocess.Popen(
@@ -58,7 +58,7 @@ def two_nodes():
 
 
 def started(start: Callable[[], T]) -> T:
-    """Return what starts a node: on a busy machine Ray gives up after 15 s, and may have more luck the next time."""
+    """Return the result of `start`, retried: on a busy machine Ray gives up on a node after 15 s."""
     for left in reversed(range(TRIES)):
         try:
             return start()
@@ -66,11 +66,11 @@ def started(start: Callable[[], T]) -> T:
             print(error, flush=True)
             if not left:
                 raise
-    raise AssertionError("it was tried")
+    raise AssertionError("not reached")
 
 
 def main() -> None:
-    """Be the process of a cluster."""
+    """Run the process of a cluster."""
     from ray.cluster_utils import Cluster
 
     share = {"num_cpus": 1, "object_store_memory": STORE}

@@ -10,9 +10,10 @@ from hyperfocal.classify.grid import TextSource
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import resolve
 from hyperfocal.data.documents import Documents
-from hyperfocal.grid.axes import caps_and_gammas
-from hyperfocal.grid.local import GridWatch
+from hyperfocal.grid.axes import expand
+from hyperfocal.grid.local import LocalPool
 from hyperfocal.grid.points import Point
+from hyperfocal.grid.pool import GridWatch
 from hyperfocal.grid.search import GridJob, run_grid
 from hyperfocal.recommend.recommender import Recommender
 
@@ -81,8 +82,8 @@ def grid_job(folder: Path) -> tuple[GridJob, list[Point]]:
     """Return a grid of two caps and two gammas on the nasty labels, and its points."""
     base = resolve(ClassifySettings, overrides=FAST)
     source = TextSource(documents(), None, folder / "cache")
-    return GridJob(source, base, folder / "grid", Quiet(), threads=1), caps_and_gammas(
-        base, [None, 7.0], [None, 2.0], 2
+    return GridJob(source, base, folder / "grid", Quiet(), LocalPool(1, 1)), expand(
+        base, {"caps": [None, 7.0], "gammas": [None, 2.0]}, 2
     )
 
 

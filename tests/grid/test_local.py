@@ -33,11 +33,13 @@ from grid_cases import (
 )
 from hyperfocal.classify.grid import prepare_grid
 from hyperfocal.classify.prepare import prepare_texts
-from hyperfocal.errors import RunError
-from hyperfocal.grid.local import interrupts_held_back, run_points
+from hyperfocal.errors import ConfigError, RunError
+from hyperfocal.grid.local import LocalPool, interrupts_held_back
+from hyperfocal.grid.pool import run_points
 from hyperfocal.grid.search import run_grid
 from hyperfocal.grid.store import Store
 
+ONE = LocalPool(1, 1)
 SOON = 20.0  # seconds; a machine that does other things besides needs some
 ADDED = ("threads", "omp", "omp_at_start")  # by ThreadCount
 
@@ -73,6 +75,21 @@ def claims(store):
         return dict(db.execute("SELECT key, pid FROM claims").fetchall())
 
 
+@pytest.mark.parametrize(("workers", "cores", "threads"), [(1, 1, 1), (1, 8, 8), (2, 8, 4), (3, 8, 2), (8, 8, 1)])
+def test_workers_share_the_cores(monkeypatch, workers, cores, threads):
+    for name in ("count_cores", "allowed_threads"):
+        monkeypatch.setattr(f"hyperfocal.grid.local.{name}", lambda: cores)
+    assert LocalPool(workers).threads(0) == threads
+    assert workers * threads <= cores
+
+
+@pytest.mark.parametrize("workers", [0, -1, 3])
+def test_too_many_workers_or_none(monkeypatch, workers):
+    monkeypatch.setattr("hyperfocal.grid.local.count_cores", lambda: 2)
+    with pytest.raises(ConfigError, match=rf"--workers {workers} is not allowed. Expected 1 to 2"):
+        LocalPool(workers)
+
+
 # One process and two
 
 
@@ -87,7 +104,7 @@ def ran(tmp_path_factory, material):
         patch.setenv("OMP_NUM_THREADS", "3")
         for workers in (1, 2):
             store, seen = opened(tmp_path_factory.mktemp(f"{workers}"), material, ThreadCount), Seen()
-            run_points(material, GRID, store, seen, workers=workers)
+            run_points(material, GRID, store, seen, LocalPool(workers, 1))
             found.append((store, seen))
         assert os.environ["OMP_NUM_THREADS"] == "3"  # as it was
     return found
@@ -134,7 +151,7 @@ def test_points_of_other_processes_are_waited_for_and_taken_over(store, material
     other.start()
     assert ours.recv() is True
     seen.on_wait = other.kill
-    run_points(material, grid, store, seen)
+    run_points(material, grid, store, seen, ONE)
     assert seen.events[0] == "waiting 1"
     assert done(store) == {(grid[0].name, grid[0].seed)}
     assert claims(store) == {}
@@ -154,26 +171,26 @@ def test_a_point_that_raises_is_kept_and_stops_no_other(ran, place):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_running_again_does_nothing(ran, material, workers):
     seen = Seen()
-    run_points(material, GRID, ran[1][0], seen, workers=workers)
+    run_points(material, GRID, ran[1][0], seen, LocalPool(workers, 1))
     assert seen.events == []
 
 
 def test_a_seed_more_runs_only_that(ran, material):
     seen = Seen()
-    run_points(material, [*gammas(None, 2, seeds=3), failing()], ran[0][0], seen)
+    run_points(material, [*gammas(None, 2, seeds=3), failing()], ran[0][0], seen, ONE)
     names = ("no_cap_no_focal", "no_cap_focal_g2")
     assert seen.events == [f"{what} {name} 2" for name in names for what in ("started", "finished")]
 
 
 def test_retry_tries_what_failed(ran, material):
     seen = Seen()
-    run_points(material, GRID, ran[0][0], seen, retry=True)
+    run_points(material, GRID, ran[0][0], seen, ONE, retry=True)
     assert seen.events == ["started fails 0", "failed fails 0"]
 
 
 def test_any_error_of_a_training_is_kept(material, store):
     seen = Seen()
-    run_points(replace(material, data=None), points(2), store, seen)
+    run_points(replace(material, data=None), points(2), store, seen, ONE)
     assert seen.of("failed") == ["p0 0", "p1 0"]
     assert seen.errors["p0"].startswith("AttributeError: 'NoneType'")
 
@@ -184,10 +201,10 @@ def test_any_error_of_a_training_is_kept(material, store):
 def test_a_killed_worker_costs_its_point_alone(material, store, forks):
     """With `retry` too: else it would be killed again and again, and `fails` be tried by both workers."""
     seen, grid = Seen(), [failing(), long(), *points(3)]
-    run_points(material, [failing()], store, Seen())
+    run_points(material, [failing()], store, Seen(), ONE)
     key = long().key(store.fingerprint)
     seen.on_start["long"] = lambda: os.kill(claims(store)[key], signal.SIGKILL)
-    run_points(material, grid, store, seen, workers=2, retry=True)
+    run_points(material, grid, store, seen, LocalPool(2, 1), retry=True)
     assert seen.of("started") == ["fails 0", "long 0", "p0 0", "p1 0", "p2 0"]
     assert seen.of("finished") == ["p0 0", "p1 0", "p2 0"]
     assert seen.of("failed") == ["fails 0", "long 0"]
@@ -196,9 +213,9 @@ def test_a_killed_worker_costs_its_point_alone(material, store, forks):
     assert "Try fewer --workers" in seen.errors["long"]
     assert claims(store) == {}
     seen = Seen()
-    run_points(material, grid, store, seen)  # a failed point waits for --retry
+    run_points(material, grid, store, seen, ONE)  # a failed point waits for --retry
     assert seen.events == []
-    run_points(material, grid, store, seen, retry=True)
+    run_points(material, grid, store, seen, ONE, retry=True)
     assert seen.of("finished") == ["long 0"]
     assert store.failed().keys() == {failing().key(store.fingerprint)}
 
@@ -207,10 +224,10 @@ def test_a_killed_worker_costs_its_point_alone(material, store, forks):
 def test_a_full_disk_stops_the_grid_and_leaves_the_point_free(tmp_path, material, forks, workers):
     store, seen = opened(tmp_path, material, FullDisk), Seen()
     with pytest.raises(RunError, match="no space left"):
-        run_points(material, points(1), store, seen, workers=workers)
+        run_points(material, points(1), store, seen, LocalPool(workers, 1))
     assert seen.events == ["started p0 0"]
     assert store.failed() == {}
-    run_points(material, points(1), store, seen)  # in the same process, whose claim would count
+    run_points(material, points(1), store, seen, ONE)  # in the same process, whose claim would count
     assert done(store) == {("p0", 0)}
 
 
@@ -219,10 +236,10 @@ def test_an_interrupt_at_the_start_of_a_point_leaves_it_free(material, store):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_points(material, points(2), store, Seen(on_start={"p1": interrupt}))
+        run_points(material, points(2), store, Seen(on_start={"p1": interrupt}), ONE)
     assert done(store) == {("p0", 0)}
     seen = Seen()
-    run_points(material, points(2), store, seen)
+    run_points(material, points(2), store, seen, ONE)
     assert seen.events == ["started p1 0", "finished p1 0"]
 
 

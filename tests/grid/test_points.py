@@ -10,7 +10,7 @@ from hyperfocal.config.classify import ClassifySettings, TextLossSettings
 from hyperfocal.config.recipes import resolve
 from hyperfocal.config.rules import flatten
 from hyperfocal.errors import ConfigError
-from hyperfocal.grid.axes import caps_and_gammas, expand
+from hyperfocal.grid.axes import expand
 from hyperfocal.grid.points import Point, baseline_name, normalised
 
 BASE = ClassifySettings()
@@ -39,11 +39,11 @@ def test_the_key_is_the_checksum_of_sorted_json():
 def test_the_key_is_the_same_in_another_process():
     code = (
         "from hyperfocal.config.classify import ClassifySettings\n"
-        "from hyperfocal.grid.axes import caps_and_gammas\n"
-        "print(*[p.key('d') for p in caps_and_gammas(ClassifySettings(), [None, 7.0], [None, 3.0], 2)])"
+        "from hyperfocal.grid.axes import expand\n"
+        "print(*[p.key('d') for p in expand(ClassifySettings(), {'caps': [None, 7.0], 'gammas': [None, 3.0]}, 2)])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.split() == [p.key("d") for p in caps_and_gammas(BASE, [None, 7.0], [None, 3.0], 2)]
+    assert found.stdout.split() == [p.key("d") for p in expand(BASE, {"caps": [None, 7.0], "gammas": [None, 3.0]}, 2)]
 
 
 def test_every_setting_that_is_read_changes_the_key():
@@ -92,7 +92,7 @@ def test_normalised_leaves_what_is_read():
 
 # The baseline
 
-STORY = caps_and_gammas(BASE, [None, 7], [None, 3], seeds=2)
+STORY = expand(BASE, {"caps": [None, 7], "gammas": [None, 3]}, seeds=2)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import log_cases
 from grid_cases import FORKS, TINY, Seen, documents, failing, gammas, job, long, points
 from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.grid import ray as with_ray
+from hyperfocal.grid.local import LocalPool
 from hyperfocal.grid.ray_cluster import Share, connected
 
 pytest.importorskip("ray")
@@ -89,8 +90,8 @@ class Submit:
     def __init__(self, ray):
         self.ray = ray
 
-    def remote(self, material, point, versions):
-        self.ray.tasks.append(lambda: (*with_ray.reached(material[0], point), 1.5))
+    def remote(self, data, point, versions):
+        self.ray.tasks.append(lambda: with_ray.train_point(data[0], point)._replace(seconds=1.5))
         return len(self.ray.tasks) - 1
 
 
@@ -100,16 +101,17 @@ def prepared(tmp_path_factory):
 
 
 @pytest.fixture
-def crew(prepared, tmp_path, monkeypatch):
-    """Return a function that makes a crew over a Ray that loses some tasks."""
+def tasks(prepared, tmp_path, monkeypatch):
+    """Return a function that makes tasks on a Ray that loses some tasks."""
     import ray
 
     def make(losses=0, error=None):
         stand_in = NoRay(losses, error)
+        stand_in.seen = Seen()
         for name in ("remote", "wait", "get", "cancel"):
             monkeypatch.setattr(ray, name, getattr(stand_in, name))
         _, store = job(tmp_path).prepare(points(1))
-        return with_ray._Crew(prepared[0], Share(2, 0.5), store, Seen(), False), stand_in, store
+        return with_ray._Tasks(prepared[0], Share(2, 0.5), store, stand_in.seen, False), stand_in, store
 
     return make
 
@@ -120,40 +122,40 @@ def crashed():
     return WorkerCrashedError()
 
 
-def land_all(crew):
-    while crew.flying:
-        crew.land(0)
+def collect_all(tasks):
+    while tasks.running:
+        tasks.collect(0)
 
 
-def test_a_point_whose_node_dies_is_submitted_again(crew):
-    ours, ray, store = crew(3, crashed())
-    ours.start(points(1)[0])
-    land_all(ours)
+def test_a_point_whose_node_dies_is_submitted_again(tasks):
+    ours, ray, store = tasks(3, crashed())
+    ours.submit(points(1)[0])
+    collect_all(ours)
     assert len(ray.tasks) == with_ray.ATTEMPTS == 4
     assert [(result.name, result.error, result.seconds) for result in store.results()] == [("p0", "", 1.5)]
-    assert ours._watch.events == ["started p0 0", "finished p0 0"]
+    assert ray.seen.events == ["started p0 0", "finished p0 0"]
 
 
-def test_a_point_that_kills_its_node_again_and_again_fails(crew):
-    ours, ray, store = crew(4, crashed())
-    ours.start(points(1)[0])
-    land_all(ours)
+def test_a_point_that_kills_its_node_again_and_again_fails(tasks):
+    ours, ray, store = tasks(4, crashed())
+    ours.submit(points(1)[0])
+    collect_all(ours)
     assert len(ray.tasks) == 4
     assert "died 4 times, the last time by WorkerCrashedError" in store.results()[0].error
-    assert ours._watch.events == ["started p0 0", "failed p0 0"]
+    assert ray.seen.events == ["started p0 0", "failed p0 0"]
     assert store.held() == set()
 
 
-def test_a_point_that_fails_by_itself_is_not_tried_again(crew):
-    ours, ray, store = crew()
-    ours.start(failing())
-    land_all(ours)
+def test_a_point_that_fails_by_itself_is_not_tried_again(tasks):
+    ours, ray, store = tasks()
+    ours.submit(failing())
+    collect_all(ours)
     assert len(ray.tasks) == 1
     assert "TrainingError" in store.results()[0].error
 
 
-def test_ray_is_asked_for_what_a_point_gets(crew):
-    _, ray, _ = crew()
+def test_ray_is_asked_for_what_a_point_gets(tasks):
+    _, ray, _ = tasks()
     assert {name: ray.given[name] for name in ("num_cpus", "num_gpus", "max_retries")} == {
         "num_cpus": 2, "num_gpus": 0.5, "max_retries": 0,
     }  # fmt: skip
@@ -162,20 +164,20 @@ def test_ray_is_asked_for_what_a_point_gets(crew):
 
 def test_nodes_with_other_versions_are_refused(prepared):
     with pytest.raises(RunError, match=r"and the driver .*'torch': '0'.* Install the same versions"):
-        with_ray._train_point([prepared[0]], points(1)[0], {"torch": "0"})
+        with_ray._train([prepared[0]], points(1)[0], {"torch": "0"})
 
 
-def test_points_of_others_are_left_alone(crew, tmp_path):
-    ours, ray, store = crew()
+def test_points_of_others_are_left_alone(tasks, tmp_path):
+    ours, ray, store = tasks()
     store.put(points(1)[0], {"macro_ap": 1.0}, {}, seconds=1)
-    ours.start(points(1)[0])
-    assert (ray.tasks, ours.flying) == ([], {})
+    ours.submit(points(1)[0])
+    assert (ray.tasks, ours.running) == ([], {})
 
 
-def test_what_stops_gives_its_points_back(crew):
-    ours, ray, store = crew()
+def test_what_stops_gives_its_points_back(tasks):
+    ours, ray, store = tasks()
     for point in points(2):
-        ours.start(point)
+        ours.submit(point)
     assert len(store.held()) == 2
     ours.beat()
     ours.stop()
@@ -183,8 +185,8 @@ def test_what_stops_gives_its_points_back(crew):
     assert ray.cancelled == [0, 1]
 
 
-def test_a_point_that_is_claimed_as_ctrl_c_comes_is_given_back(crew, monkeypatch):
-    ours, ray, store = crew()
+def test_a_point_that_is_claimed_as_ctrl_c_comes_is_given_back(tasks, monkeypatch):
+    ours, ray, store = tasks()
     claim = store.claim
 
     def interrupted(point, *, retry):
@@ -193,7 +195,7 @@ def test_a_point_that_is_claimed_as_ctrl_c_comes_is_given_back(crew, monkeypatch
 
     monkeypatch.setattr(store, "claim", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        ours.start(points(1)[0])
+        ours.submit(points(1)[0])
     assert (store.held(), ray.tasks) == (set(), [])
 
 
@@ -213,7 +215,7 @@ def test_addresses_of_another_form_are_refused(address):
 
 def test_an_address_where_nothing_answers_is_refused_at_once():
     with (
-        pytest.raises(RunError, match=r"--ray 127.0.0.1:1: no Ray cluster to work with .*refused"),
+        pytest.raises(RunError, match=r"--ray 127.0.0.1:1: no Ray cluster answers .*refused"),
         connected("127.0.0.1:1"),
     ):
         pass
@@ -253,8 +255,8 @@ def assert_same(ours, theirs):
 
 def run(job, points, **options):
     """Run a grid; return its store."""
-    material, store = job.prepare(points)
-    job.run(material, points, store)
+    prepared, store = job.prepare(points)
+    job.run(prepared, points, store)
     return store
 
 
@@ -266,13 +268,13 @@ def test_a_grid_on_two_nodes_of_which_one_is_killed(nodes, tmp_path):
     seen = Seen()
     with pool(nodes) as ray:
         assert ray.size == 2
-        ours = replace(job(tmp_path / "ray", watch=seen), train=ray.train)
-        material, store = ours.prepare(grid)
+        ours = replace(job(tmp_path / "ray", watch=seen), pool=ray)
+        prepared, store = ours.prepare(grid)
         seen.on_start = {
             grid[0].name: lambda: shutil.rmtree(tmp_path / "ray" / "cache", ignore_errors=True),
             "fails": lambda: nodes.tell("kill node"),  # the last to start: a long one runs beside it
         }
-        ours.run(material, grid, store)
+        ours.run(prepared, grid, store)
     assert_same(store, local)
     assert len(store.results()) == len(grid)
     assert seen.of("started") == sorted(f"{point.name} {point.seed}" for point in grid)
@@ -290,8 +292,8 @@ def test_a_grid_of_logs_and_a_local_worker_beside_it(nodes, tmp_path):
     local = run(log_cases.job(tmp_path / "local"), grid)
     ours, theirs = log_cases.RankingSeen(), tmp_path / "theirs"
     with pool(nodes, most=1) as ray:
-        both = replace(log_cases.job(tmp_path / "both", watch=ours), train=ray.train)
-        alone = replace(both, watch=None, train=None)
+        both = replace(log_cases.job(tmp_path / "both", watch=ours), pool=ray)
+        alone = replace(both, watch=None, pool=LocalPool(1, 1))
         beside = FORKS.Process(target=log_cases.train_beside, args=(alone, grid, theirs))
         ours.on_start[grid[0].name] = lambda: (ours.on_start.clear(), beside.start())
         store = run(both, grid)

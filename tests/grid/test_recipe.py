@@ -52,7 +52,7 @@ def test_a_recipe_of_any_settings(recipe):
         ("[grid]\nseeds = 0\ncaps = [7]\ngammas = [2]", "[grid]: seeds = 0 is not allowed"),
         ("[grid]\nloss.gama = [2]", "[grid]: unknown key 'loss.gama'. Did you mean 'gamma'?"),
         ("[grid]\nsedes = [2]", "[grid]: unknown key 'sedes'. Did you mean 'seeds'?"),
-        ("[grid]\nhead.width = 8", "[grid]: head.width = 8 is no list"),
+        ("[grid]\nhead.width = 8", "[grid]: head.width = 8 is not a list"),
         ("[grid]\nhead.width = [8]\nbaseline = 'x'", "[grid]: baseline = 'x' is no point"),
         ("[grid]\nhead.width = [8]\n[trian]", ": unknown key 'trian'. Did you mean 'train'?"),
         ("[train]\nepochs = 0\n[grid]\nhead.width = [8]", ": train.epochs = 0 is not allowed"),

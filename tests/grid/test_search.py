@@ -8,6 +8,7 @@ import pytest
 from grid_cases import LABELS, documents, failing, filled, gammas, job, points, settings
 from hyperfocal.data.documents import Documents
 from hyperfocal.errors import ConfigError, DataError, LeakError, RunError
+from hyperfocal.grid.local import LocalPool
 from hyperfocal.grid.points import Point
 from hyperfocal.grid.reading import read_grid
 from hyperfocal.grid.search import check_metric, run_grid
@@ -160,8 +161,8 @@ def test_a_point_keeps_its_result_under_another_name(found, folder):
 def test_threads_of_the_settings_hold_up_to_the_share(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for asked in (1, count_cores() + 5):
-        material, _ = job(tmp_path, threads=0, base=settings(train__threads=asked)).prepare(points(1))
-        assert material.threads == min(asked, count_cores())
+        prepared, _ = job(tmp_path, pool=LocalPool(), base=settings(train__threads=asked)).prepare(points(1))
+        assert prepared.threads == min(asked, count_cores())
 
 
 def leaking():
@@ -195,17 +196,17 @@ def test_a_folder_with_a_run_is_refused(tmp_path):
     (tmp_path / "grid").mkdir()
     for name in ("config.toml", "data.json"):
         (tmp_path / "grid" / name).touch()
-    with pytest.raises(RunError, match=r"grid .*: it holds a run, as `fit` writes it"):
+    with pytest.raises(RunError, match=r"grid .*: holds a run of `fit`"):
         run_grid(job(tmp_path, train=tmp_path / "missing.jsonl"), GRID, BASELINE)
     assert len(list((tmp_path / "grid").iterdir())) == 2
 
 
 def test_threads_are_shared_unless_given(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert job(tmp_path, threads=0).prepare(points(1))[0].threads == 1
+    assert job(tmp_path, pool=LocalPool()).prepare(points(1))[0].threads == 1
     monkeypatch.delenv("OMP_NUM_THREADS")
-    assert job(tmp_path, threads=0).prepare(points(1))[0].threads == count_cores()
-    assert job(tmp_path, threads=0, workers=count_cores()).prepare(points(1))[0].threads == 1
-    assert job(tmp_path, threads=7).prepare(points(1))[0].threads == 7
+    assert job(tmp_path, pool=LocalPool()).prepare(points(1))[0].threads == count_cores()
+    assert job(tmp_path, pool=LocalPool(count_cores())).prepare(points(1))[0].threads == 1
+    assert job(tmp_path, pool=LocalPool(1, 7)).prepare(points(1))[0].threads == 7
     with pytest.raises(ConfigError, match="--workers"):
-        job(tmp_path, threads=0, workers=count_cores() + 1).prepare(points(1))
+        LocalPool(count_cores() + 1)

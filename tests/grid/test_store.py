@@ -366,7 +366,7 @@ def test_other_settings_are_refused(filled):
     assert str(caught.value) == (
         f"grid {filled}: holds a grid of other settings (there -> now):\n"
         "  train.learning_rate: 0.001 -> 0.5\n  train.epochs: 8 -> 7\n"
-        "Run the same command as before to go on with it, or choose another --out"
+        "Run the same command as before to continue it, or choose another --out"
     )
     assert filled.read_bytes() == before
     with pytest.raises(RunError, match="seed: 0 -> 1"):  # it decides the split
@@ -401,7 +401,7 @@ def test_a_truncated_file_is_refused_and_kept(filled, share):
     with pytest.raises(RunError) as caught:
         opened(filled)
     assert f"grid {filled}: the store is damaged (" in str(caught.value)
-    assert f"It is kept as {kept}. Put a copy of it back as grid.sqlite, or run again" in str(caught.value)
+    assert f"It is kept as {kept}: restore a copy of it as grid.sqlite, or run again" in str(caught.value)
     assert kept.read_bytes() == damaged
     assert names(filled) == [kept.name]
     put(opened(filled), 1)  # and anew
@@ -446,7 +446,7 @@ def test_a_flipped_bit_is_found(filled, tmp_path):
     ):
         path = tmp_path / f"at {place}"
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
-        with pytest.raises(RunError, match=r"the store is damaged \(.*not what was written"):
+        with pytest.raises(RunError, match=r"the store is damaged \(.*does not match its checksum"):
             opened(path)
 
 

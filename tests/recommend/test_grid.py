@@ -13,12 +13,13 @@ import grid_cases
 from hyperfocal.config.recommend import COUNTING, RecommendSettings
 from hyperfocal.config.rules import flatten
 from hyperfocal.errors import ConfigError, DataError, LeakError, RunError
-from hyperfocal.grid.adaptive import NEXT_ITEM_RANGES, check_ranges
+from hyperfocal.grid.adaptive import check_ranges
 from hyperfocal.grid.axes import expand
 from hyperfocal.grid.points import Point, normalised
 from hyperfocal.grid.search import run_grid, run_search
 from hyperfocal.grid.winner import keep_winner, score_test
 from hyperfocal.models.baselines import KINDS
+from hyperfocal.recommend.grid import RANGES
 from hyperfocal.recommend.recommender import Recommender
 from log_cases import ITEMS, TINY, job, log, points, settings
 
@@ -100,11 +101,11 @@ def test_names_leave_out_what_a_point_does_not_read():
         ({"model.name": ["gru"], "model.decay": [0.5, 0.6]}, "'gru model.decay=0.5' and 'gru model.decay=0.6' train"),
         ({"model.name": ["markov"], "train.epochs": [1, 2]}, "train the same"),
         ({"model.name": ["grru"]}, "grid: model.name = 'grru' is not allowed. Expected one of transformer, gru"),
-        ({"data.history": [2, 3]}, "data.history cannot vary: points are compared on the same users; for seeds"),
+        ({"data.history": [2, 3]}, "data.history cannot vary: points are compared on the same users. To vary the seed"),
         ({"items.features": [["a"], ["b"]]}, "items.features cannot vary"),
         (
             {"caps": [7], "gammas": [2]},
-            "unknown key 'caps'. Did you mean 'loss.cap'? Allowed: seeds, baseline, and settings as loss.gamma",
+            "unknown key 'caps'. Did you mean 'loss.cap'? Allowed: seeds, baseline, and settings such as loss.gamma",
         ),
         ({"head.width": [7]}, "unknown key 'head'"),
     ],
@@ -160,7 +161,7 @@ def test_settings_of_items_want_a_table(tmp_path):
 
 
 def test_a_search_over_rankers(tmp_path):
-    check_ranges(NEXT_ITEM_RANGES, RecommendSettings())
+    check_ranges(RANGES, RecommendSettings())
     ranges = {"loss.name": ["softmax", "bce"], "loss.tau": {"low": 0.0, "high": 1.0}}
     result = run_search(job(tmp_path, base=settings(model__name="mean")), ranges, 3)
     names = list(result.results)
@@ -291,6 +292,6 @@ def test_leave_one_out_compares_and_tests_all_users(tmp_path):
     whole = log(20, short=False)
     given = {"base": base, "train": whole, "test": whole}
     result = run_grid(job(tmp_path, **given), points("gru", "concat_mlp", "markov", base=base), "gru bce")
-    assert result.material.data.counts["valid"]["users"] == 20
+    assert result.prepared.data.counts["valid"]["users"] == 20
     first = score_test(result, tmp_path, (whole, None))
     assert {first[role]["users"] for role in ("winner", "baseline")} == {20}

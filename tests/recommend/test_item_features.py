@@ -169,7 +169,7 @@ class TestWhatIsRefused:
     def test_columns_without_a_table(self, tmp_path):
         result = CliRunner().invoke(recommend, ["fit", "x.csv", "--out", str(tmp_path), "--item-features", "a"])
         assert isinstance(result.exception, ConfigError)
-        assert "give --items too" in str(result.exception)
+        assert "Give --items too" in str(result.exception)
 
 
 def test_a_boost_is_added_to_new_items_alone(fitted, table):

@@ -11,7 +11,7 @@ from hyperfocal.classify.grid_layout import LABEL_LAYOUT
 from hyperfocal.errors import RunError
 from hyperfocal.grid.reading import read_grid
 from hyperfocal.grid.search import run_grid
-from hyperfocal.grid.store import PLAN, keep_plan
+from hyperfocal.grid.store import PLAN, write_plan
 from hyperfocal.report.blocks import Bullets, Chart, Folded, Table
 from hyperfocal.report.grid_page import grid_page, write_grid_report
 from hyperfocal.report.page import bundle
@@ -63,7 +63,7 @@ def test_a_grid_that_runs_says_what_remains(tmp_path):
     job, points = grid_job(tmp_path)
     run_grid(job, points[:4], "no_cap_no_focal")
     _, store = job.prepare(points)
-    keep_plan(job.out, points, "no_cap_no_focal", job.by, store.fingerprint)
+    write_plan(job.out, points, "no_cap_no_focal", job.by, store.fingerprint)
     assert store.claim(points[4])
     assert store.claim(points[5])
     store.fail(points[5], "boom <script>\nmore")
@@ -80,7 +80,7 @@ def test_a_grid_that_runs_says_what_remains(tmp_path):
 def test_a_grid_without_a_result_has_a_page(tmp_path):
     job, points = grid_job(tmp_path)
     _, store = job.prepare(points)
-    keep_plan(job.out, points, "no_cap_no_focal", job.by, store.fingerprint)
+    write_plan(job.out, points, "no_cap_no_focal", job.by, store.fingerprint)
     reading = read_grid(job.out)
     assert grid_page(reading, LABEL_LAYOUT).headline == "No point of this grid has a result yet."
     assert write_grid_report(reading, LABEL_LAYOUT).is_file()

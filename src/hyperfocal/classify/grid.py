@@ -17,6 +17,7 @@ from hyperfocal.config.rules import flat_settings
 from hyperfocal.config.sections import Section
 from hyperfocal.data.documents import Documents, as_documents
 from hyperfocal.data.stratify import check_distinct_groups
+from hyperfocal.grid.adaptive import Range
 from hyperfocal.grid.job import Reached
 from hyperfocal.grid.points import Point
 from hyperfocal.labels import SparseLabels
@@ -213,3 +214,15 @@ def train_point(material: Material, point: Point) -> Reached:
     classifier = MultiLabelClassifier(settings=settings)
     classifier.score_prepared(material.data, cache=material.cache, made=made)
     return classifier.metrics_["values"], classifier.resamples_
+
+
+RANGES: dict[str, Range] = {  # of an adaptive search
+    "loss.name": ["bce", "focal", "asymmetric", "ntr_focal", "balanced"],
+    "loss.gamma": {"low": 0.5, "high": 4.0},
+    "loss.alpha": ["none", 0.25, 0.5, 0.75],
+    "loss.cap": ["off", 2.0, 4.0, 6.0, 8.0, 12.0],
+    "train.learning_rate": {"low": 2e-4, "high": 5e-3, "log": True},
+    "train.sparse_learning_rate": {"low": 100.0, "high": 2_000.0, "log": True},
+    "head.width": [256, 512, 1_024],
+    "head.dropout": {"low": 0.0, "high": 0.7},
+}

@@ -1,29 +1,25 @@
-"""The commands of the job `classify`. Heavy imports are inside, so that --help answers at once."""
+"""The commands of the job `classify`. Heavy imports are inside functions, so that --help answers at once."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyperfocal.cli.options import (
+from hyperfocal.cli.options import BLOCKS, DOCUMENTS, GRID, PATH, RUN, TRACK, document_settings, with_options
+from hyperfocal.cli.steps import (
     NO_ENCODER,
-    block_options,
-    data_options,
-    data_settings,
-    refuse_other_commands,
-    track_option,
-    where_options,
+    follow_fit,
+    print_evaluation,
+    print_run,
+    refuse_output,
+    refuse_resume_and_overwrite,
+    refuse_several_processes,
 )
-from hyperfocal.cli.report import report_line
-from hyperfocal.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from hyperfocal.classify.classifier import MultiLabelClassifier
-
-FILE = RUN = click.Path(path_type=Path)
 
 
 @click.group()
@@ -37,67 +33,76 @@ def classify(context: click.Context) -> None:
     hyperfocal classify evaluate run test.jsonl
     hyperfocal classify grid train.jsonl --caps none,6,7,8 --gammas none,2,3 --seeds 3 --out grid --workers 2
     """
-    refuse_other_commands(context)
+    refuse_several_processes(context)
 
 
 @classify.command()
-@click.argument("train", type=FILE)
-@click.option("--valid", type=FILE, help="Validation documents. Without: a stratified split that respects groups.")
-@click.option("--out", type=RUN, required=True, help="Run folder to write: settings, model, thresholds, scores.")
-@data_options
-@click.option("--features", help="auto, ngrams, encoder or both.  [default: auto, both where an encoder is installed]")
-@click.option("--loss", help="bce, focal, asymmetric, ntr_focal, balanced or softmax.  [default: bce]")
-@click.option("--gamma", type=float, help="Focus of the focal losses, 0 to 5.  [default: 2]")
+@click.argument("train", type=PATH)
+@click.option("--valid", type=PATH, help="Validation documents.  [default: a stratified split that respects groups]")
+@click.option("--out", type=PATH, required=True, help="Run folder to write: settings, model, thresholds, scores.")
+@with_options(*DOCUMENTS)
 @click.option(
-    "--cap", help="Largest class weight, from 1; off: no class weights, none: weights without a cap.  [default: off]"
+    "--features", help="auto, ngrams, encoder or both.  [default: auto, which is both if an encoder is installed]"
 )
-@click.option("--decide", help="half, global, per_label or top_k.  [default: per_label]")
-@click.option("--finetune", is_flag=True, help="Train the encoder too, end to end. For those with a GPU.")
-@click.option("--seed", type=int, help="Of the split, the weights and the order of documents.  [default: 0]")
-@click.option("--resume", is_flag=True, help="Continue the run in --out where it stopped.")
-@click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
-@track_option
+@click.option("--loss", help="bce, focal, asymmetric, ntr_focal, balanced or softmax.  [default: bce]")
+@click.option("--gamma", type=float, help="Focusing parameter of the focal losses, 0 to 5.  [default: 2]")
+@click.option(
+    "--cap",
+    help="Largest class weight, 1 or more; off: no class weights, none: weights without a cap.  [default: off]",
+)
+@click.option("--decide", help="Decision rule: half, global, per_label or top_k.  [default: per_label]")
+@click.option("--finetune", is_flag=True, help="Train the encoder too, end to end. Needs a GPU to be practical.")
+@click.option("--seed", type=int, help="Seed of the split, the weights and the order of documents.  [default: 0]")
+@with_options(*RUN, TRACK)
 def fit(
     train: Path,
     valid: Path | None,
     out: Path,
-    recipe: Path | None,
-    features: str | None,
-    loss: str | None,
-    gamma: float | None,
     cap: str | None,
-    decide: str | None,
     finetune: bool,
-    seed: int | None,
     resume: bool,
     overwrite: bool,
     track: tuple[str, ...],
-    **data: Any,
+    **options: Any,
 ) -> None:
-    """Fit on the documents TRAIN, tune a threshold for each label, and score both on validation documents.
+    """Fit on the documents TRAIN, tune a threshold per label, and score on validation documents.
 
-    TRAIN is JSON lines, CSV, TSV or Parquet with a document a row, or text (.txt) of fastText lines:
-    __label__a __label__b the text. All but Parquet may end in .gz.
+    TRAIN is JSON lines, CSV, TSV or Parquet with one document per row, or text (.txt) in fastText format:
+    __label__a __label__b the text. All formats except Parquet may be compressed (.gz).
 
-    Several processes train together: torchrun --nproc-per-node 2 -m hyperfocal classify fit TRAIN --out RUN
+    Several processes can train together: torchrun --nproc-per-node 2 -m hyperfocal classify fit TRAIN --out RUN
     """
     from hyperfocal.classify.classifier import MultiLabelClassifier
     from hyperfocal.distributed import is_first, processes
     from hyperfocal.storage.cache import default_cache
 
-    if resume and overwrite:
-        raise ConfigError("--resume continues the run in --out and --overwrite replaces it: give one of them")
-    tuned = {"features.finetune": True, "features.kind": features or "encoder"} if finetune else {}
-    settings = tuned | data_settings(data)  # a kind that was asked for stands, and is refused where it cannot be tuned
-    largest = None if cap is None else _number_or_word(cap)
+    refuse_resume_and_overwrite(resume, overwrite)
+    tuned = {"features.finetune": True, "features.kind": options["features"] or "encoder"} if finetune else {}
     classifier = MultiLabelClassifier(
-        recipe, features=features, loss=loss, gamma=gamma, cap=largest, decide=decide, seed=seed, settings=settings
+        cap=None if cap is None else _number_or_word(cap),
+        settings=tuned | document_settings(options),  # --set features.kind wins; an unsuitable kind is refused
+        **{name: options[name] for name in ("recipe", "features", "loss", "gamma", "decide", "seed")},
     )
-    options = {"valid": valid, "out": out, "resume": resume, "overwrite": overwrite, "cache": default_cache()}
+    files = {"valid": valid, "out": out, "cache": default_cache()}
     with processes():
-        _fit(classifier, train, options, track)
+        _fit(classifier, train, track, files | {"resume": resume, "overwrite": overwrite})
         if is_first():
-            _print_fit(classifier, out)
+            _print_fit(classifier)
+            print_run(out, f"classify predict {out} DOCS --out PRED.jsonl")
+
+
+def _fit(classifier: MultiLabelClassifier, train: Path, track: tuple[str, ...], options: dict[str, Any]) -> None:
+    from hyperfocal.config.classify import trainings
+    from hyperfocal.report.progress import EncodingProgress
+
+    def count() -> int:
+        return trainings(classifier.settings_.train)
+
+    with (
+        follow_fit("classify", classifier, options["out"], track, resume=options["resume"], trainings=count) as watch,
+        EncodingProgress() as encoding,
+    ):
+        classifier.fit(train, watch=watch, watch_encoding=encoding.watch, **options)
 
 
 def _number_or_word(text: str) -> float | str:
@@ -107,35 +112,11 @@ def _number_or_word(text: str) -> float | str:
         return text
 
 
-def _fit(classifier: MultiLabelClassifier, train: Path, options: dict[str, Any], track: tuple[str, ...]) -> None:
-    """Fit under progress lines; Ctrl-C ends the program with 130 and says how to go on."""
-    from hyperfocal.config.classify import trainings
-    from hyperfocal.distributed import is_first
-    from hyperfocal.report.progress import EncodingProgress, FitProgress
-    from hyperfocal.report.tracking import Tracking
-
-    out, resume = options["out"], options["resume"]
-    tracking = Tracking(track if is_first() else (), out, "classify", lambda: classifier.settings_, resume=resume)
-    try:
-        with (
-            tracking,
-            EncodingProgress() as encoding,
-            FitProgress(lambda: classifier.settings_.train, lambda: trainings(classifier.settings_.train)) as progress,
-        ):
-            watch = tracking.wrap(progress.watch)
-            classifier.fit(train, watch=watch, watch_encoding=encoding.watch, **options)
-            tracking.end(classifier.metrics_)
-    except KeyboardInterrupt:
-        if is_first():
-            click.echo(f"stopped. The same command with --resume continues what is in {options['out']}.", err=True)
-        sys.exit(130)
-
-
-def _print_fit(classifier: MultiLabelClassifier, out: Path) -> None:
+def _print_fit(classifier: MultiLabelClassifier) -> None:
     from rich.console import Console
 
     from hyperfocal.classify.terminal import data_lines, how_decided, scores_report
-    from hyperfocal.report.format import print_commands, print_lines
+    from hyperfocal.report.format import print_lines
 
     console, metrics = Console(), classifier.metrics_
     print_lines(console, [*data_lines(metrics["data"]), ""])
@@ -145,80 +126,63 @@ def _print_fit(classifier: MultiLabelClassifier, out: Path) -> None:
     console.print(scores_report(metrics, title="Out of fold" if out_of_fold else "Validation"))
     if classifier.settings_.decide.rule in ("global", "per_label"):
         print_lines(console, [how_decided(out_of_fold), ""])
-    lines = [f"Run folder: {out}", report_line(out), f"Next: hyperfocal classify predict {out} DOCS --out PRED.jsonl"]
-    print_commands(console, lines)
 
 
 @classify.command()
-@click.argument("run", type=RUN)
-@click.argument("docs", type=FILE)
-@click.option("--out", type=FILE, required=True, help="File to write: .jsonl, .csv, .tsv (also .gz) or .parquet.")
-@block_options
+@click.argument("run", type=PATH)
+@click.argument("docs", type=PATH)
+@click.option("--out", type=PATH, required=True, help="File to write: .jsonl, .csv, .tsv (also .gz) or .parquet.")
+@with_options(*BLOCKS)
 def predict(run: Path, docs: Path, out: Path, block: int | None, resume: bool) -> None:
-    """Write a line a document of DOCS: id, labels (decided) and scores (the best 10 with their probability).
+    """Predict the labels of each document in DOCS.
 
-    In .csv and .tsv labels and scores are JSON in a field; in .parquet they are lists, of texts and of pairs. A large
-    DOCS is read block by block.
+    The output has one row per document: id, labels (those decided) and scores (the 10 best labels with their
+    probabilities). In .csv and .tsv, labels and scores are JSON in a field; in .parquet they are lists.
+    A large DOCS is read block by block.
     """
+    refuse_output(out, docs, "DOCS")
     from hyperfocal.classify.classifier import MultiLabelClassifier
-    from hyperfocal.cli.predict_classify import predict_texts
-    from hyperfocal.data.files import File
+    from hyperfocal.cli.predict import DocumentPredictor, predict_file
 
-    File(out).check_writable()
-    if out.resolve() == docs.resolve():
-        raise DataError(f"--out {out} is DOCS itself, which would be lost. Choose another name")
-    options = {"run": run, "block": block, "resume": resume}
-    counts = predict_texts(MultiLabelClassifier.load(run), docs, out, options)
+    predictor = DocumentPredictor(MultiLabelClassifier.load(run))
+    counts = predict_file(predictor, run, docs, out, block=block, resume=resume)
     each = counts["labels"] / max(counts["documents"], 1)
     click.echo(f"{counts['documents']:,} documents, {each:.2f} labels each, written to {out}")
 
 
 @classify.command()
-@click.argument("run", type=RUN)
-@click.argument("docs", type=FILE)
-@click.option("--json", "as_json", is_flag=True, help="Print all metrics, and those of each label, as JSON.")
+@click.argument("run", type=PATH)
+@click.argument("docs", type=PATH)
+@click.option("--json", "as_json", is_flag=True, help="Print all metrics, also those of each label, as JSON.")
 def evaluate(run: Path, docs: Path, as_json: bool) -> None:
-    """Score the run on the documents DOCS."""
-    import json
-
-    from rich.console import Console
-
+    """Score RUN on the documents DOCS."""
     from hyperfocal.classify.classifier import MultiLabelClassifier
     from hyperfocal.classify.terminal import holdout_lines, scores_report
-    from hyperfocal.report.format import print_lines
-    from hyperfocal.storage.run_folder import without_nan
 
     metrics = MultiLabelClassifier.load(run).evaluate(docs)
-    if as_json:
-        click.echo(json.dumps(without_nan(metrics), indent=2))
-        return
-    console = Console()
-    console.print(scores_report(metrics, title="Test"))
-    print_lines(console, holdout_lines(metrics["data"], "test"))
+    print_evaluation(metrics, scores_report, holdout_lines, as_json=as_json)
 
 
 @classify.command()
-@click.argument("train", type=FILE)
-@click.option("--valid", type=FILE, help="Validation documents, on which points are compared. Without: a split.")
-@click.option("--test", type=FILE, help="Test documents, scored once, for the winner and the baseline.")
-@click.option("--out", type=RUN, required=True, help="Folder of the grid: results, table, winner.")
-@data_options
-@click.option("--caps", help="Largest class weights, as none,6,7,8; none or off: no class weights, --cap off of fit.")
-@click.option("--gammas", help="Focal gammas, as none,2,3; none is binary cross-entropy.")
-@click.option("--seeds", type=int, help="Trainings a point.  [default: the recipe's, or 1]")
-@where_options
-@click.option("--baseline", help="Point to compare with.  [default: no_cap_no_focal, or the first]")
+@click.argument("train", type=PATH)
+@click.option("--valid", type=PATH, help="Validation documents, on which points are compared.  [default: a split]")
+@click.option("--test", type=PATH, help="Test documents, scored once, for the winner and the baseline.")
+@click.option("--out", type=PATH, required=True, help="Folder of the grid: results, table, winner.")
+@with_options(*DOCUMENTS)
+@click.option(
+    "--caps",
+    help="Largest class weights, such as none,6,7,8; none or off: no class weights, --cap off of fit.",
+)
+@click.option("--gammas", help="Focal gammas, such as none,2,3; none: binary cross-entropy.")
+@click.option("--baseline", help="Point to compare the others with.  [default: no_cap_no_focal, or the first]")
 @click.option("--by", default="tuned.macro_f1", show_default=True, help="Metric that chooses the winner.")
-@click.option("--search", type=click.Choice(["full", "optuna"]), default="full", show_default=True)
-@click.option("--trials", type=int, default=30, show_default=True, help="optuna: points to try.")
-@click.option("--retry", is_flag=True, help="Try points again that failed before.")
-@track_option
+@with_options(*GRID)
 def grid(**options: Any) -> None:
-    """Train a grid of settings on TRAIN, and say which differ from the baseline beyond chance, and how.
+    """Train a grid of settings on TRAIN, and report which differ significantly from the baseline.
 
-    Every result is stored the moment it is there; the same command again does only what is missing. The winner
-    is chosen on validation documents. --recipe FILE may hold the grid in a section [grid].
+    Each result is stored as soon as its point ends; the same command again trains only what is missing. The winner
+    is chosen on validation documents. --recipe FILE may define the grid in a section [grid].
     """
-    from hyperfocal.cli.grid import run_grid_command
+    from hyperfocal.cli.grid import CLASSIFY, run_grid_command
 
-    run_grid_command(options)
+    run_grid_command(CLASSIFY, options)

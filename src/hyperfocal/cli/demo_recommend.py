@@ -1,15 +1,14 @@
-"""The demo: data made up, a model trained beside baselines, its predictions shown."""
+"""The demo of the job `recommend`: a generated log, a model next to baselines, its predictions for three users."""
 
 from __future__ import annotations
 
-import shutil
-import sys
 from pathlib import Path
 
 import polars as pl
 from rich.console import Console
 
 from hyperfocal.cli.report import write_run_report
+from hyperfocal.cli.steps import program_name
 from hyperfocal.config.recipes import resolve
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data.files import write_frame
@@ -22,18 +21,16 @@ from hyperfocal.report.progress import FitProgress
 from hyperfocal.storage.run_folder import claim_demo, whole_file
 
 EXAMPLE_USERS = 3
-LEARNING_RATE = 0.003  # few users are few steps
+LEARNING_RATE = 0.003  # higher than the default, because few users mean few steps
 
 
 def run_demo(out: Path, *, users: int, challenges: int, epochs: int, seed: int) -> None:
-    """Write data, run and predictions to the folder `out`, and print what came of it."""
+    """Write data, run and predictions to the folder `out`, and print the scores and some predictions."""
     console = Console()
     recommender = Recommender(seed=seed, settings={"train.epochs": epochs, "train.learning_rate": LEARNING_RATE})
-    resolve(
-        RecommendSettings, overrides={"seed": seed, "train.epochs": epochs}
-    )  # a wrong one is an error before anything is written
+    resolve(RecommendSettings, overrides={"seed": seed, "train.epochs": epochs})  # refuses them before writing
     claim_demo(out)
-    print_lines(console, [f"Making {users:,} users who solve 13 of {challenges:,} challenges each ..."])
+    print_lines(console, [f"Generating {users:,} users who solve 13 of {challenges:,} challenges each ..."])
     data = make_challenges(users, challenges, seed=seed)
     folder, run = out / "data", out / "run"
     write_challenges(data, folder)
@@ -49,13 +46,13 @@ def run_demo(out: Path, *, users: int, challenges: int, epochs: int, seed: int) 
     predictions = recommender.predict(folder / "test.csv").frame
     with whole_file(out / "predictions.csv") as aside:
         write_frame(predictions, aside)
-    console.print("Three users, what they solved (last 5), what came next, and what was predicted:")
+    console.print("Three users: what they solved (last 5), what came next, and what was predicted:")
     console.print(examples_table(_examples(data, predictions)))
-    _say_where(console, out)
+    print_commands(console, _closing_lines(out, program_name()))
 
 
 def _examples(data: ChallengeData, predictions: pl.DataFrame) -> list[tuple[str, list[str], list[str], list[str]]]:
-    """Return history, truth and prediction of users; the first for whom something was hit."""
+    """Return user, history, truth and prediction of the first users with a hit."""
     predicted, true = _by_user(predictions), _by_user(data.test_truth)
     solved = _by_user(data.test.select("user_sequence", "challenge"))
     hit = [user for user in true if set(true[user]) & set(predicted[user])]
@@ -69,9 +66,8 @@ def _by_user(frame: pl.DataFrame) -> dict[str, list[str]]:
     return rows
 
 
-def _say_where(console: Console, out: Path) -> None:
-    program = "hyperfocal" if shutil.which("hyperfocal") else sys.argv[0]
-    lines = [
+def _closing_lines(out: Path, program: str) -> list[str]:
+    return [
         "",
         f"Data:        {out / 'data'}",
         f"Run folder:  {out / 'run'}",
@@ -84,4 +80,3 @@ def _say_where(console: Console, out: Path) -> None:
         f"  {program} recommend predict run {out / 'data' / 'test.csv'} --out predictions.csv",
         f"  {program} recommend evaluate run {out / 'data' / 'test.csv'} --truth {out / 'data' / 'test_truth.csv'}",
     ]
-    print_commands(console, lines)

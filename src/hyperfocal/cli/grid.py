@@ -1,169 +1,291 @@
-"""What `classify grid` does, from its options to the table; and what `recommend grid` does as well."""
+"""The `grid` commands: from the options of either job to the table, the winner and its test scores."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
-import click
-from rich.console import Console
+from rich.console import Console, RenderableType
 
-from hyperfocal.classify.grid import TextSource
+from hyperfocal.classify import grid as classify_grid
+from hyperfocal.classify import terminal as classify_terminal
 from hyperfocal.classify.grid_layout import LABEL_LAYOUT
-from hyperfocal.classify.terminal import data_lines, test_report
-from hyperfocal.cli.options import NO_ENCODER, TrackedGrid, Where, data_settings, trained_where
+from hyperfocal.cli.options import document_settings, log_settings
 from hyperfocal.cli.report import report_line
+from hyperfocal.cli.steps import NO_ENCODER, exit_on_ctrl_c
 from hyperfocal.config.classify import ClassifySettings
-from hyperfocal.config.recipes import resolve
+from hyperfocal.config.recipes import parse_override, resolve
+from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.config.sections import Section
-from hyperfocal.data.documents import Documents, as_documents
+from hyperfocal.data.documents import as_documents
+from hyperfocal.data.logs import as_log
 from hyperfocal.errors import ConfigError
-from hyperfocal.grid.adaptive import RANGES
-from hyperfocal.grid.axes import caps_and_gammas, expand, parse_values, read_grid_recipe
+from hyperfocal.grid.adaptive import Range
+from hyperfocal.grid.axes import Axes, expand, parse_values, read_grid_recipe
+from hyperfocal.grid.local import LocalPool
 from hyperfocal.grid.points import Point, baseline_name
+from hyperfocal.grid.pool import Pool
 from hyperfocal.grid.search import GridJob, GridResult, run_grid, run_search
 from hyperfocal.grid.winner import keep_winner, score_test
+from hyperfocal.recommend import grid as recommend_grid
+from hyperfocal.recommend import terminal as recommend_terminal
+from hyperfocal.recommend.grid_layout import ranking_layout
 from hyperfocal.report.format import print_commands, print_lines
 from hyperfocal.report.grid_table import Layout, grid_table, printed_table, write_table
 from hyperfocal.report.progress import EncodingProgress, GridProgress
 from hyperfocal.report.tracking import Tracking
 from hyperfocal.storage.cache import default_cache
 
-Job = TypeVar("Job", bound=Section)
+Options = dict[str, Any]
+WatchEncoding = Callable[[int, int], None]
 
 
-def run_grid_command(options: dict[str, Any]) -> None:
-    """Run the grid under a live table, print and keep its table, keep the winner, and score test once."""
-    base, points, size, run = _plan(options)
-    test = None if options["test"] is None else as_documents(options["test"], base.data)  # not after hours of training
-    out, console = options["out"], Console()
-    tracking = Tracking(options["track"], out, "classify", lambda: base, resume=True)
-    with (
-        ended_by_ctrl_c(out),
-        trained_where(options) as where,
-        tracking,
-        _watched(options, base, size, test, where) as job,
-    ):
-        watch = TrackedGrid(job.watch, tracking, points)
-        result = run(replace(job, watch=watch))
-        watch.rest(result.points)
-    print_lines(console, [*data_lines(result.material.data.counts()), ""])
-    if base.features.kind == "auto" and not result.material.encoder:
-        print_lines(console, [NO_ENCODER, ""])
-    show_table(console, result, out, LABEL_LAYOUT)
-    with ended_by_ctrl_c(out):
+@dataclass(frozen=True)
+class GridCommand:
+    """What differs between the grid commands of the two jobs."""
+
+    job: str  # "classify" or "recommend"
+    settings: type[Section]
+    overrides: Callable[[Options], dict[str, Any]]  # dotted settings that the options stand for
+    axes: Callable[[Options], Axes]  # those that the options define; {}: none
+    axis_options: dict[str, str]  # option that defines axes -> its key in Options
+    ranges: Mapping[str, Range]  # of a search
+    open: Callable[[Options, Any, WatchEncoding], tuple[Any, Any]]  # -> source of the data, test data or None
+    layout: Callable[[Any], Layout]  # base settings -> layout of the table
+    notes: Callable[[Any, GridResult], list[str]]  # base settings, result -> lines above the table
+    test_report: Callable[[Any], RenderableType]  # scores on test data -> what is printed
+    following: str  # the command that follows, with {} for the winner
+
+
+def run_grid_command(command: GridCommand, options: Options) -> None:
+    """Run the grid under a live table, print and write its table, keep the winner, and score test data once."""
+    plan = _plan(command, options)
+    layout, out, console = command.layout(plan.base), options["out"], Console()
+    by = options["by"] or layout.changed
+    encoding = EncodingProgress()
+    source, test = command.open(options, plan.base, encoding.watch)  # test data are read before hours of training
+    tracking = Tracking(options["track"], out, command.job, lambda: plan.base, resume=True)
+    with exit_on_ctrl_c(f"What is done is kept. The same command continues the grid in {out}."):
+        with _open_pool(options) as pool:
+            progress = TrackedProgress(plan, tracking, pool.size, by=by, layout=layout)
+            with tracking, encoding, progress:
+                result = plan.run(GridJob(source, plan.base, out, progress, pool, by=by, retry=options["retry"]))
+                progress.add(result.points)
+        print_lines(console, command.notes(plan.base, result))
+        print_table(console, result, out, layout)
         if test is None:
             keep_winner(result, out)
         else:
-            console.print(test_report(score_test(result, out, test)))
-    print_commands(console, closing_lines(out, "classify predict {} DOCS --out PRED.jsonl"))
+            console.print(command.test_report(score_test(result, out, test)))
+    print_commands(console, _closing_lines(out, command.following))
+
+
+class Plan(NamedTuple):
+    """The grid that a command asks for."""
+
+    base: Section  # settings that the points share
+    points: list[Point]  # known before the grid runs
+    size: int  # number of points in the end
+    run: Callable[[GridJob], GridResult]
+
+
+def _plan(command: GridCommand, options: Options) -> Plan:
+    """Return the plan of a grid or a search; ConfigError for what is not allowed."""
+    if options["search"] == "full":
+        base, points, baseline = _read_points(command, options)
+        return Plan(base, points, len(points), lambda job: run_grid(job, points, baseline))
+    own = {**command.axis_options, "--seeds": "seeds", "--baseline": "baseline"}
+    if any(options[name] not in (None, ()) for name in own.values()):
+        *names, last = own
+        raise ConfigError(
+            "--search optuna proposes its own points, and its baseline is the base settings. "
+            f"Leave {', '.join(names)} and {last} out"
+        )
+    base, trials = resolve(command.settings, options["recipe"], command.overrides(options)), options["trials"]
+    return Plan(base, [], trials + 1, lambda job: run_search(job, command.ranges, trials))
+
+
+def _read_points(command: GridCommand, options: Options) -> tuple[Section, list[Point], str]:
+    """Return the base settings, the points and the name of the baseline that options or recipe define."""
+    axes, overrides = command.axes(options), command.overrides(options)
+    recipe, seeds = options["recipe"], options["seeds"]
+    if axes:
+        base = resolve(command.settings, recipe, overrides)
+        points = expand(base, axes, 1 if seeds is None else seeds)
+        return base, points, baseline_name(points, options["baseline"])
+    if recipe is None:
+        *names, last = command.axis_options
+        raise ConfigError(f"an empty grid. Give {', '.join(names)} or {last}, or --recipe FILE with a section [grid]")
+    grid = read_grid_recipe(recipe, overrides, command.settings)
+    points = expand(grid.base, grid.axes, grid.seeds if seeds is None else seeds)
+    return grid.base, points, baseline_name(points, options["baseline"] or grid.baseline)
 
 
 @contextmanager
-def ended_by_ctrl_c(out: Path) -> Iterator[None]:
-    """End the program with 130 on Ctrl-C, and say how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo(f"stopped. What is done is kept; the same command goes on in {out}.", err=True)
-        sys.exit(130)
+def _open_pool(options: Options) -> Iterator[Pool]:
+    """Give the pool that trains points: processes of this machine, or a Ray cluster, connected meanwhile.
+
+    Raises:
+        ConfigError: --cpus or --gpus without --ray; or as in `LocalPool` and `ray_pool`.
+        RunError: as in `ray_pool`.
+    """
+    if options["ray"] is None:
+        given = [f"--{name}" for name in ("cpus", "gpus") if options[name] is not None]
+        if given:
+            raise ConfigError(f"{' and '.join(given)}: for points on a Ray cluster. Give --ray ADDRESS too")
+        yield LocalPool(1 if options["workers"] is None else options["workers"])
+        return
+    from hyperfocal.grid.ray import ray_pool
+    from hyperfocal.grid.ray_cluster import Share
+
+    share = Share(1 if options["cpus"] is None else options["cpus"], options["gpus"] or 0.0)
+    with ray_pool(options["ray"], share, options["workers"]) as pool:
+        yield pool
 
 
-def show_table(console: Console, result: GridResult, out: Path, layout: Layout) -> None:
-    """Print the table of a grid, and keep it in `out`."""
+class TrackedProgress(GridProgress):
+    """The live table of a grid, which also reports finished points to trackers.
+
+    Points that optuna proposes are not known when they finish: they are reported once `add` names their settings.
+    """
+
+    def __init__(self, plan: Plan, tracking: Tracking, workers: int, *, by: str, layout: Layout) -> None:
+        super().__init__(plan.size, workers, by=by, layout=layout)
+        self._tracking = tracking
+        self._settings: dict[tuple[str, int], Section] = {}
+        self._unreported: list[tuple[str, int, Mapping[str, float], float]] = []
+        self.add(plan.points)
+
+    def finished(self, name: str, seed: int, values: Mapping[str, float], seconds: float) -> None:
+        """Show and report a point."""
+        super().finished(name, seed, values, seconds)
+        self._unreported.append((name, seed, values, seconds))
+        self._report()
+
+    def add(self, points: Iterable[Point]) -> None:
+        """Add the settings of points, and report those that waited for them."""
+        self._settings |= {(point.name, point.seed): point.settings for point in points}
+        self._report()
+
+    def _report(self) -> None:
+        unreported, self._unreported = self._unreported, []
+        for name, seed, values, seconds in unreported:
+            if (name, seed) in self._settings:
+                self._tracking.point(name, seed, self._settings[name, seed], values, seconds)
+            else:
+                self._unreported.append((name, seed, values, seconds))
+
+
+def print_table(console: Console, result: GridResult, out: Path, layout: Layout) -> None:
+    """Print the table of a grid, and write it to `out`."""
     table = grid_table(result, layout)
     console.print(printed_table(table))
     write_table(table, out)
 
 
-def closing_lines(out: Path, following: str) -> list[str]:
-    """Return where everything is, and the command that follows, with {} for the winner."""
+def _closing_lines(out: Path, following: str) -> list[str]:
     return [
         "",
         f"Table: {out / 'table.md'}, .csv and .json",
         report_line(out),
-        f"Winner: {out / 'winner'}, a run as those of `fit`; baseline: {out / 'baseline'}",
+        f"Winner: {out / 'winner'}, a run like those of `fit`; baseline: {out / 'baseline'}",
         report_line(out / "winner"),
         f"Next: hyperfocal {following.format(out / 'winner')}",
     ]
 
 
-def overrides_of(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings that flags give."""
-    return {key: value for key, value in data_settings(options).items() if value is not None}
+def _open_documents(
+    options: Options, base: ClassifySettings, watch: WatchEncoding
+) -> tuple[classify_grid.TextSource, Any]:
+    test = None if options["test"] is None else as_documents(options["test"], base.data)
+    return classify_grid.TextSource(options["train"], options["valid"], default_cache(), test, watch), test
 
 
-def read_points(options: dict[str, Any]) -> tuple[ClassifySettings, list[Point], str]:
-    """Return the base settings, the points and the baseline that flags and recipe ask for.
+def _open_logs(options: Options, base: RecommendSettings, _: WatchEncoding) -> tuple[recommend_grid.LogSource, Any]:
+    files = {name: options[name] for name in ("train", "valid", "valid_truth", "test", "test_truth")}
+    source = recommend_grid.LogSource(
+        **{name: None if file is None else as_log(file, base.data) for name, file in files.items()},
+        items=options["items"],
+    )
+    return source, None if source.test is None else (source.test, source.test_truth)
 
-    Raises:
-        ConfigError: neither or both say what the grid is; what is not allowed in them.
+
+def _caps_and_gammas(options: Options) -> Axes:
+    """Return the axes of --caps and --gammas; if only one is given, the other one is none."""
+    if options["caps"] is None and options["gammas"] is None:
+        return {}
+    caps, gammas = ("none" if options[kind] is None else options[kind] for kind in ("caps", "gammas"))
+    return {"caps": parse_values(caps, "caps"), "gammas": parse_values(gammas, "gammas")}
+
+
+def _setting_axes(options: Options) -> Axes:
+    """Return the axes of --encoders, --losses and every --axis."""
+    named = {"model.name": options["encoders"], "loss.name": options["losses"]}
+    axes: Axes = {key: _words(text) for key, text in named.items() if text is not None}
+    for text in options["axes"]:
+        key, sign, values = (word.strip() for word in text.partition("="))
+        if not sign or not key:
+            raise ConfigError(f"--axis {text!r}: expected SECTION.KEY=V1,V2, for example loss.gamma=0,2,3")
+        if key in axes:
+            raise ConfigError(f"--axis {text!r}: {key} has its values already. Give them all in one option")
+        axes[key] = parse_axis(values)
+    return axes
+
+
+def _words(text: str) -> list[Any]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def parse_axis(text: str) -> list[Any]:
+    """Return the values of an axis, read as a TOML list; if it is none, each value by itself, as TOML or as text.
+
+    >>> parse_axis("0,2.5"), parse_axis("none,0.25"), parse_axis("[100, 50],[50]")
+    ([0, 2.5], ['none', 0.25], [[100, 50], [50]])
     """
-    overrides = overrides_of(options)
-    flags = options["caps"] is not None or options["gammas"] is not None
-    recipe, seeds = options["recipe"], options["seeds"]
-    if flags:
-        base = resolve(ClassifySettings, recipe, overrides)
-        caps, gammas = (
-            parse_values("none" if options[kind] is None else options[kind], kind) for kind in ("caps", "gammas")
-        )
-        points = caps_and_gammas(base, caps, gammas, 1 if seeds is None else seeds)
-        return base, points, baseline_name(points, options["baseline"])
-    return recipe_points(options, overrides, ClassifySettings, "--caps and --gammas")
+    try:
+        values: list[Any] = tomllib.loads(f"values = [{text}]")["values"]
+        return values
+    except tomllib.TOMLDecodeError:
+        return [parse_override(f"value={word}")[1] for word in _words(text)]
 
 
-def recipe_points(
-    options: dict[str, Any], overrides: dict[str, Any], kind: type[Job], flags: str
-) -> tuple[Job, list[Point], str]:
-    """Return the base settings, the points and the baseline of a recipe with a grid.
-
-    Args:
-        options: "recipe", its path or None; "seeds" and "baseline", on top of what it says.
-        overrides: dotted settings on top of its base.
-        kind: the settings of the job.
-        flags: what to give where there is no recipe.
-    """
-    if options["recipe"] is None:
-        raise ConfigError(f"an empty grid. Give {flags}, or --recipe FILE with a section [grid]")
-    found = read_grid_recipe(options["recipe"], overrides, kind)
-    points = expand(found.base, found.axes, found.seeds if options["seeds"] is None else options["seeds"])
-    return found.base, points, baseline_name(points, options["baseline"] or found.baseline)
+def _document_notes(base: ClassifySettings, result: GridResult) -> list[str]:
+    lines = [*classify_terminal.data_lines(result.prepared.data.counts()), ""]
+    missing = base.features.kind == "auto" and not result.prepared.encoder
+    return [*lines, NO_ENCODER, ""] if missing else lines
 
 
-def _plan(options: dict[str, Any]) -> tuple[ClassifySettings, list[Point], int, Callable[[GridJob], GridResult]]:
-    """Return the base settings, the points that are known, how many there will be, and what runs them."""
-    if options["search"] == "full":
-        base, points, baseline = read_points(options)
-        return base, points, len(points), lambda job: run_grid(job, points, baseline)
-    if any(options[key] is not None for key in ("caps", "gammas", "seeds", "baseline")):
-        raise ConfigError(
-            "--search optuna draws its own points, beside the base settings as baseline: "
-            "leave --caps, --gammas, --seeds and --baseline out"
-        )
-    base, trials = resolve(ClassifySettings, options["recipe"], overrides_of(options)), options["trials"]
-    return base, [], trials + 1, lambda job: run_search(job, RANGES, trials)
+def _log_notes(_: RecommendSettings, result: GridResult) -> list[str]:
+    return [*recommend_terminal.grid_data_lines(result.prepared.data.counts), ""]
 
 
-@contextmanager
-def _watched(
-    options: dict[str, Any], base: ClassifySettings, points: int, test: Documents | None, where: Where
-) -> Iterator[GridJob]:
-    """Show progress while the job is worked on."""
-    progress_table = GridProgress(points, where.workers, by=options["by"], layout=LABEL_LAYOUT)
-    with EncodingProgress() as encoding, progress_table as progress:
-        source = TextSource(options["train"], options["valid"], default_cache(), test, encoding.watch)
-        yield GridJob(
-            source,
-            base,
-            options["out"],
-            progress,
-            where.workers,
-            where.threads,
-            options["by"],
-            options["retry"],
-            where.train,
-        )
+CLASSIFY = GridCommand(
+    job="classify",
+    settings=ClassifySettings,
+    overrides=document_settings,
+    axes=_caps_and_gammas,
+    axis_options={"--caps": "caps", "--gammas": "gammas"},
+    ranges=classify_grid.RANGES,
+    open=_open_documents,
+    layout=lambda base: LABEL_LAYOUT,
+    notes=_document_notes,
+    test_report=classify_terminal.test_report,
+    following="classify predict {} DOCS --out PRED.jsonl",
+)
+RECOMMEND = GridCommand(
+    job="recommend",
+    settings=RecommendSettings,
+    overrides=log_settings,
+    axes=_setting_axes,
+    axis_options={"--encoders": "encoders", "--losses": "losses", "--axis": "axes"},
+    ranges=recommend_grid.RANGES,
+    open=_open_logs,
+    layout=lambda base: ranking_layout(base.data.next),
+    notes=_log_notes,
+    test_report=recommend_terminal.test_report,
+    following="recommend predict {} HISTORY --out PRED.csv",
+)

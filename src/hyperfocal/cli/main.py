@@ -1,11 +1,4 @@
-"""The command line. Heavy imports are inside the commands, so that --help answers at once.
-
-The command `verify`. Heavy imports are inside.
-
-The command `export`. Heavy imports are inside, so that --help answers at once.
-
-The command `serve`. Heavy imports are inside, so that --help answers at once.
-"""
+"""The command line. Heavy imports are inside the commands, so that --help answers at once."""
 
 from __future__ import annotations
 
@@ -19,18 +12,18 @@ import click
 
 from hyperfocal.cli.classify import classify
 from hyperfocal.cli.demo import demo
-from hyperfocal.cli.options import refuse_other_commands
 from hyperfocal.cli.recommend import recommend
 from hyperfocal.cli.report import report
+from hyperfocal.cli.steps import refuse_several_processes
 from hyperfocal.errors import ConfigError, HyperfocalError
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 def verify(run: Path) -> None:
-    """Check every file of a run against the checksums that `fit` wrote down, and its checkpoints.
+    """Check the files of RUN against the checksums that `fit` recorded, and its checkpoints.
 
-    Ends with 0 where all are as they were written, else with 2 and a line for each that is not.
+    The exit code is 0 if every file is unchanged, else 2, with a line for each file that is not.
     """
     from hyperfocal.errors import RunError
     from hyperfocal.storage.run_folder import MANIFEST, RunFolder
@@ -147,7 +140,7 @@ def serve(run: Path, host: str, port: int, workers: int, engine: str, batch: int
 
 
 class Commands(click.Group):
-    """A group whose commands end with a plain message and exit code 2 on the errors we raise."""
+    """A group whose commands end with a plain message and exit code 2 on the project's own errors."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -162,11 +155,11 @@ class Commands(click.Group):
 @click.version_option(package_name="hyperfocal")
 @click.pass_context
 def main(context: click.Context) -> None:
-    """Learn from extremely unbalanced labels: hundreds to millions of them, a handful right for each example.
+    """Learn from extremely unbalanced labels: hundreds to millions of labels, a handful right for each example.
 
     Start with `hyperfocal demo`.
     """
-    refuse_other_commands(context)
+    refuse_several_processes(context)
 
 
 main.add_command(recommend)

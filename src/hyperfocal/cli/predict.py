@@ -1,185 +1,189 @@
-"""What both `predict` commands do with a file larger than memory: blocks in, part files out, one whole file at the end.
-
-The options are here, and what runs; heavy imports are inside, so that --help answers at once.
-
-Part files: an output that is written block by block, goes on after a crash, and ends as one whole file.
-
-    predictions.csv.parts/  plan.json  part-00000.csv  part-00000.json  part-00001.csv ...
-
-A part is done when its .json, which counts what is in it, is there: it is written last.
-"""
+"""The `predict` commands: a small file in one go, a large one block by block into part files."""
 
 from __future__ import annotations
 
-import gzip
 import json
-import shutil
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import Any
 
-import click
 import polars as pl
 
-from hyperfocal.data.files import File
-from hyperfocal.errors import RunError
-from hyperfocal.storage.run_folder import whole_file
+from hyperfocal.classify.classifier import MultiLabelClassifier
+from hyperfocal.cli.part_files import PartFiles, stamp
+from hyperfocal.cli.steps import exit_on_ctrl_c
+from hyperfocal.data.blocks import Block, Seen, read_blocks, whole_users
+from hyperfocal.data.documents import TEXT_READERS, Documents, documents_from_frame
+from hyperfocal.data.files import File, write_frame, write_lines, write_rows
+from hyperfocal.data.logs import log_from_frame, row_users
+from hyperfocal.errors import DataError
+from hyperfocal.recommend.recommender import Recommender, with_pairs
+from hyperfocal.report.progress import PredictProgress
+from hyperfocal.storage.run_folder import MODEL, whole_file
 
-if TYPE_CHECKING:
-    import polars as pl
-
-    from hyperfocal.data.blocks import Block
-
-LARGE_BYTES = 64 * 2**20  # files from here on are read block by block
-LARGE_PACKED_BYTES = 16 * 2**20  # .gz and .parquet, which grow when they are unpacked
-
-
-def in_blocks(path: Path, out: Path, options: dict[str, Any]) -> bool:
-    """Return whether a file is read block by block: it is large, or somebody asked for it."""
-    if options["block"] is not None or (options["resume"] and out.with_name(f"{out.name}.parts").exists()):
-        return True
-    limit = LARGE_PACKED_BYTES if path.suffix in (".gz", ".parquet") else LARGE_BYTES
-    return path.is_file() and path.stat().st_size >= limit
+LARGE_BYTES = 64 * 2**20  # files of at least this size are read block by block
+LARGE_PACKED_BYTES = 16 * 2**20  # the same for .gz and .parquet, which grow in memory
+LOG_ROWS = 200_000  # rows of a log in a block
+DOCUMENTS = 10_000  # documents in a block, with few labels
+SCORES = 2**24  # documents x labels in a block at most: 64 MiB
+Predicted = tuple[pl.DataFrame, Counter[str]]  # predictions, and counts to print
 
 
-def write_parts(
-    blocks: Iterator[Block],
-    predict: Callable[[Block], tuple[pl.DataFrame, Counter[str]]],
-    write: Write,
-    parts: Parts,
-    *,
-    resume: bool,
+def predict_file(
+    predictor: DocumentPredictor | LogPredictor, run: Path, file: Path, out: Path, *, block: int | None, resume: bool
 ) -> Counter[str]:
-    """Predict every block that is not done yet, under a progress bar, and join the parts; return what was counted.
+    """Write the predictions for a file, and return the predictor's counts.
 
-    Ctrl-C ends the program with 130 and says how to go on.
+    Args:
+        predictor: does what differs between the jobs.
+        run: folder of the run that predicts.
+        file: to predict.
+        out: to write.
+        block: rows to read at a time; None: all, or `predictor.rows` of a large file.
+        resume: whether parts of an earlier call are continued.
+
+    Raises:
+        DataError: the file cannot be read.
+        RunError: parts of other predictions are in the way; the output cannot be written.
     """
-    from hyperfocal.report.progress import PredictProgress
+    rows = block or predictor.rows
+    parts = PartFiles(out, _plan(predictor, run, file, rows))
+    if block is None and not (resume and parts.folder.exists()) and not _is_large(file):
+        frame, counts = predictor.predict(file)
+        with whole_file(out) as aside:
+            predictor.write(frame, aside, True)
+        return counts
+    with exit_on_ctrl_c(f"The same command with --resume continues with the parts in {parts.folder}."):
+        return _write_parts(predictor, predictor.blocks(file, rows), parts, resume=resume)
 
+
+def _plan(predictor: DocumentPredictor | LogPredictor, run: Path, file: Path, rows: int) -> dict[str, Any]:
+    """Return what the parts depend on; {} if there is no file, which reading it reports."""
+    if not file.is_file():
+        return {}
+    return {predictor.argument: stamp(file), "RUN": stamp(run / MODEL), "--block": rows, **predictor.choices()}
+
+
+def _is_large(file: Path) -> bool:
+    limit = LARGE_PACKED_BYTES if file.suffix in (".gz", ".parquet") else LARGE_BYTES
+    return file.is_file() and file.stat().st_size >= limit
+
+
+def _write_parts(
+    predictor: DocumentPredictor | LogPredictor, blocks: Iterator[Block], parts: PartFiles, *, resume: bool
+) -> Counter[str]:
+    """Predict every block that has no complete part yet, under a progress bar, and join the parts."""
     total: Counter[str] = Counter()
     number = 0
-    try:
-        with PredictProgress() as progress:
-            for number, block in enumerate(blocks, 1):
-                if number == 1:  # only now: a file that cannot be read leaves no folder
-                    parts.begin(resume=resume)
-                counts = parts.done(number - 1)
-                if counts is None:
-                    frame, counts = predict(block)
-                    parts.put(number - 1, frame, counts, write)
-                total += counts
-                progress.watch(number, block.share)
-            parts.join(number)
-    except KeyboardInterrupt:
-        click.echo(f"stopped. The same command with --resume goes on with what is in {parts.folder}.", err=True)
-        sys.exit(130)
+    with PredictProgress() as progress:
+        for number, block in enumerate(blocks, 1):
+            if number == 1:  # only now: a file that cannot be read leaves no folder
+                parts.check(resume=resume)
+            counts = parts.counts(number - 1)
+            if counts is None:
+                frame, counts = predictor.predict(block)
+                parts.put(number - 1, frame, counts, predictor.write)
+            total += counts
+            progress.watch(number, block.share)
+        parts.join(number)
     return total
 
 
-PLAN = "plan.json"
-ROW_GROUP = 100_000  # rows of a Parquet file that are held in memory while parts are joined
-Write = Callable[[pl.DataFrame, Path, bool], None]  # rows, where to, whether they are the first
-
-
-class Parts:
-    """The part files of one output.
+class DocumentPredictor:
+    """Predicts documents: id, labels and scores of each. Counts documents and the labels decided for them.
 
     Args:
-        out: the whole file, in the end.
-        plan: JSON-able, all that decides what the parts hold.
+        classifier: of the run.
     """
 
-    def __init__(self, out: Path, plan: dict[str, Any]) -> None:
-        self.out, self.plan = out, plan
-        self.folder = out.with_name(f"{out.name}.parts")
+    argument = "DOCS"
 
-    def begin(self, *, resume: bool) -> None:
-        """Make sure that parts that are here already belong to this plan; none are made yet.
+    def __init__(self, classifier: MultiLabelClassifier) -> None:
+        self.classifier = classifier
+        self.rows = max(min(DOCUMENTS, SCORES // max(len(classifier.vocabulary_), 1)), 1)
 
-        Raises:
-            RunError: there are parts, but not of this plan, or nobody asked to go on.
-        """
-        if self.folder.exists():
-            self._refuse_other(resume)
+    def choices(self) -> dict[str, Any]:
+        """Return the options that decide the predictions: none."""
+        return {}
 
-    def _refuse_other(self, resume: bool) -> None:
-        if not resume:
-            raise RunError(
-                f"{self.folder}: holds parts of predictions that were cut short. Go on with --resume, or remove the "
-                "folder to start anew"
-            )
-        before = self._read_json(self.folder / PLAN)
-        changed = [key for key in self.plan if not isinstance(before, dict) or before.get(key) != self.plan[key]]
-        if changed:
-            raise RunError(
-                f"{self.folder}: cannot go on, for its parts were made with another {', '.join(changed)}. Give the "
-                "first command again, or remove the folder to start anew"
-            )
+    def predict(self, data: Path | Block) -> Predicted:
+        """Return the predictions for a file or a block."""
+        frame = self.classifier.predict_documents(self._documents(data) if isinstance(data, Block) else data)
+        return frame, Counter(documents=len(frame), labels=int(frame["labels"].list.len().sum()))
 
-    def done(self, number: int) -> Counter[str] | None:
-        """Return the counts of a part that is done, or None."""
-        path = self._part(number).with_suffix(".json")
-        return Counter(self._read_json(path)) if path.is_file() and self._part(number).is_file() else None
+    def blocks(self, file: Path, rows: int) -> Iterator[Block]:
+        """Yield blocks of documents; DataError if an id is in two of them."""
+        seen = Seen()
+        for block in read_blocks(file, rows, readers=TEXT_READERS, row="document"):
+            documents = self._documents(block)
+            again = None if documents.numbered else seen.again(documents.ids)
+            if again is not None:
+                raise DataError(
+                    f"{block.file.place(again)}: id {documents.ids[again]!r} is also on an earlier line. Give each "
+                    "document its own id, or name another column with --id"
+                )
+            yield block
 
-    def put(self, number: int, frame: pl.DataFrame, counts: Counter[str], write: Write) -> None:
-        """Write a part, whole or not at all; before the first one, the plan.
+    def _documents(self, block: Block) -> Documents:
+        return documents_from_frame(block.frame, self.classifier.settings_.data, block.file, need_labels=False)
 
-        Raises:
-            RunError: it cannot be written.
-        """
-        if not (self.folder / PLAN).is_file():
-            self._write_json(self.folder / PLAN, self.plan)
-        with whole_file(self._part(number)) as aside:
-            write(frame, aside, number == 0)
-        self._write_json(self._part(number).with_suffix(".json"), dict(counts))
-
-    def join(self, count: int) -> None:
-        """Write the whole file from `count` parts, and remove them.
-
-        Raises:
-            RunError: it cannot be written.
-        """
-        paths = [self._part(number) for number in range(count)]
-        with whole_file(self.out) as aside:
-            (_append_tables if File(self.out).kind == "parquet" else _append)(paths, aside)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _part(self, number: int) -> Path:
-        return self.folder / f"part-{number:05}{File(self.out).suffix}"
-
-    def _write_json(self, path: Path, value: Any) -> None:
-        with whole_file(path) as aside:
-            aside.write_text(json.dumps(value) + "\n", encoding="utf-8")
-
-    def _read_json(self, path: Path) -> Any:
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise RunError(f"{path}: is damaged ({error}). Remove the folder to start anew") from None
+    def write(self, frame: pl.DataFrame, path: Path, first: bool) -> None:
+        """Write lists and pairs where the format has them, else JSON in a field."""
+        kind = File(path).kind
+        if kind == "jsonl":
+            write_lines(frame.to_dicts(), path)
+        elif kind == "parquet":
+            write_frame(with_pairs(frame), path)
+        else:
+            write_rows(frame.with_columns(_as_json(frame[name]) for name in ("labels", "scores")), path, header=first)
 
 
-def _append(paths: list[Path], whole: Path) -> None:
-    """Write files one after the other; packed, the same content gives the same bytes."""
-    with whole.open("wb") as raw:
-        packed = whole.suffix == ".gz"
-        out = cast(IO[bytes], gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if packed else raw)
-        for path in paths:
-            with path.open("rb") as part:
-                shutil.copyfileobj(part, out, 2**20)
-        if packed:
-            out.close()
+def _as_json(column: pl.Series) -> pl.Series:
+    texts = [json.dumps(value, ensure_ascii=False) for value in column.to_list()]
+    return pl.Series(column.name, texts, dtype=pl.String)
 
 
-def _append_tables(paths: list[Path], whole: Path) -> None:
-    try:
-        pl.scan_parquet(paths, glob=False).sink_parquet(whole, row_group_size=ROW_GROUP, maintain_order=True)
-    except pl.exceptions.PolarsError as error:  # a full disk
-        raise OSError(str(error)) from error
+class LogPredictor:
+    """Predicts a log: the best items of each user. Counts rows, users and events of unknown items.
 
+    Args:
+        recommender: of the run.
+        k: items per user; None: as many as the run was trained for.
+        repeats: whether items of the history are allowed.
+        new_items: the table of new items that the recommender knows.
+        new_boost: what is added to their scores.
+    """
 
-def stamp(path: Path) -> list[int]:
-    """Return size and time of a file, by which it is known again."""
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns]
+    argument, rows = "HISTORY", LOG_ROWS
+
+    def __init__(
+        self, recommender: Recommender, *, k: int | None, repeats: bool, new_items: Path | None, new_boost: float | None
+    ) -> None:
+        self.recommender, self.k, self.repeats = recommender, k, repeats
+        self.new_items, self.new_boost = new_items, new_boost
+
+    def choices(self) -> dict[str, Any]:
+        """Return the options that decide the predictions, JSON-able."""
+        new_items = None if self.new_items is None else stamp(self.new_items)
+        chosen = {"--k": self.k, "--repeats": self.repeats}
+        return chosen | {"--new-items": new_items, "--new-boost": self.new_boost}
+
+    def predict(self, data: Path | Block) -> Predicted:
+        """Return the predictions for a file or a block."""
+        columns = self.recommender.settings_.data
+        log = log_from_frame(data.frame, columns, data.file) if isinstance(data, Block) else data
+        found = self.recommender.predict(log, self.k, repeats=self.repeats)
+        return found.frame, Counter(rows=len(found.frame), users=found.users, unknown_events=found.unknown_events)
+
+    def blocks(self, file: Path, rows: int) -> Iterator[Block]:
+        """Yield blocks of whole users; DataError if the rows of a user are not consecutive."""
+        columns = self.recommender.settings_.data
+        return whole_users(read_blocks(file, rows), lambda frame, part: row_users(frame, columns, part))
+
+    def write(self, frame: pl.DataFrame, path: Path, first: bool) -> None:
+        """Write rows, with their header if they are the first."""
+        if File(path).kind == "csv":
+            write_rows(frame, path, header=first)
+        else:
+            write_frame(frame, path)

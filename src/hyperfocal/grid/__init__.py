@@ -1,1 +1,1 @@
-"""Grids: many settings of one job on the same data, each point once, every result kept."""
+"""Grids: train many settings of one job on the same data, each once, and store every result."""

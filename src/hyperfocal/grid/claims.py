@@ -1,8 +1,8 @@
-"""Which process is at a point: a claim, void once that process is gone.
+"""Claims: which process works on a point. A claim is void once its process is gone.
 
-A process on this machine can be looked at. One on another machine says every quarter of a minute that it lives, and is
-taken for gone when it has been silent for three minutes; so the clocks of machines that share a grid may differ by a
-minute or two.
+Whether a process on this machine is alive can be checked. A process on another machine renews its claim every 15
+seconds, and counts as gone after three minutes without a renewal; so the clocks of machines that share a grid may
+differ by a minute or two.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from socket import gethostname
 
 BEAT_SECONDS = 15.0
 SILENT_SECONDS = 180.0
-Claim = tuple[str, int, str, float]  # host, number and birth of the process, and its last beat, in seconds of 1970
+Claim = tuple[str, int, str, float]  # host, process id, start of the process, and last renewal in seconds since 1970
 
 
 def own_claim(now: float) -> Claim:
@@ -25,7 +25,7 @@ def own_claim(now: float) -> Claim:
 
 
 def holds(claim: Claim, now: float) -> bool:
-    """Return whether the process that claimed is still at it."""
+    """Return whether the process of a claim is alive."""
     host, pid, birth, beat = claim
     if host == gethostname() and birth:
         return _birth(pid) == birth
@@ -34,7 +34,7 @@ def holds(claim: Claim, now: float) -> bool:
 
 @contextmanager
 def beating(beat: Callable[[], None], seconds: float = BEAT_SECONDS) -> Iterator[None]:
-    """Call `beat` every so many seconds while something is done inside."""
+    """Call `beat` every `seconds` in a thread, until the end."""
     ended = threading.Event()
 
     def go() -> None:
@@ -51,9 +51,9 @@ def beating(beat: Callable[[], None], seconds: float = BEAT_SECONDS) -> Iterator
 
 
 def _birth(pid: int) -> str | None:
-    """Return what tells this process from others of its number; "" where the system cannot say, None if gone.
+    """Return what distinguishes a process from others with its id: on Linux, the boot and the tick of its start.
 
-    The boot and the tick at which it started, of Linux; a process that ended and was not collected is gone.
+    "": the system does not say. None: the process is gone, or a zombie.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

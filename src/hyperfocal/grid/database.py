@@ -1,9 +1,9 @@
-"""The SQLite file of a store: made whole or not at all, used in short transactions, put aside where it is damaged."""
+"""The SQLite file of a store: created whole or not at all, used in short transactions, renamed if it is damaged."""
 
 # SQLite's rollback journal, not its write-ahead log: the log needs memory that all processes share, which a network
-# folder cannot give, and keeps results in a second file that is lost when only the first is copied. A grid writes once
-# in seconds, so nothing is gained by the log. Every call opens the file for one transaction and closes it: no
-# connection is carried over a fork, and a process that is stopped holds no lock.
+# folder cannot give, and keeps results in a second file that is lost if only the first one is copied. A grid writes
+# once in some seconds, so the log would save nothing. Every call opens the file for one transaction and closes it: no
+# connection survives a fork, and a process that is stopped holds no lock.
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from pathlib import Path
 
 from hyperfocal.errors import RunError
 
-BUSY_SECONDS = 60  # how long to wait for other processes that write
-SMALLEST = 512  # bytes of any SQLite file
+BUSY_SECONDS = 60  # to wait for other processes that write
+SMALLEST = 512  # bytes of a SQLite file
 
 
 class Database:
-    """A file that several processes may use at once, any of which may be killed at any time."""
+    """A file that several processes may use at once, and any of them may be killed at any time."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
-        self.read_only = read_only  # then nothing in the folder changes, whatever is found there
+        self.read_only = read_only  # nothing in the folder changes, not even if the file is damaged
 
     def create(self, schema: str, meta: dict[str, str]) -> None:
-        """Make the file aside and link it into place, so that it is never seen half made, nor made twice.
+        """Create the file under another name and link it into place: it is never seen incomplete, nor created twice.
 
         Raises:
             RunError: it cannot be written.
@@ -36,7 +36,9 @@ class Database:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             aside.unlink(missing_ok=True)
-            if self._journal.exists() and not self.path.exists():  # its file was removed: it would spoil the new one
+            if (
+                self._journal.exists() and not self.path.exists()
+            ):  # of a file that was removed: it would spoil the new one
                 with suppress(FileNotFoundError):  # another process was faster
                     self._journal.rename(self._free_name())
             with closing(sqlite3.connect(aside)) as db:
@@ -51,25 +53,25 @@ class Database:
                 aside.unlink(missing_ok=True)
 
     def refuse_damaged(self) -> None:
-        """Raise RunError for a file that is no whole database; it is then put aside, unless it is only to be read."""
-        if self.path.is_file() and self.path.stat().st_size < SMALLEST:  # SQLite would take it for a new one
+        """Raise RunError if the file is no complete database; it is then renamed, unless it is open read-only."""
+        if self.path.is_file() and self.path.stat().st_size < SMALLEST:  # SQLite would treat it as new
             raise self.aside(f"it has {self.path.stat().st_size} bytes")
         with self.transaction() as db:
-            found = [line for (line,) in db.execute("PRAGMA integrity_check(1)")]
-        if found != ["ok"]:
-            raise self.aside(found[0])
+            [(problem,)] = db.execute("PRAGMA integrity_check(1)")
+        if problem != "ok":
+            raise self.aside(problem)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Give a connection whose changes are kept on leaving, all or, after an error, none.
+        """Give a connection whose changes are committed in the end, or rolled back on an error.
 
         Raises:
-            RunError: the file cannot be used; or it is damaged, and put aside unless it is only to be read.
+            RunError: the file cannot be used; or it is damaged, and renamed unless it is open read-only.
         """
-        address = f"{self.path.absolute().as_uri()}?mode={'ro' if self.read_only else 'rw'}"  # never makes a file
+        address = f"{self.path.absolute().as_uri()}?mode={'ro' if self.read_only else 'rw'}"  # never creates a file
         try:
             with closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, isolation_level=None)) as db:
-                db.execute("PRAGMA synchronous = EXTRA")  # FULL, and the folder is flushed after each commit too
+                db.execute("PRAGMA synchronous = EXTRA")  # like FULL, and flushes the folder after each commit too
                 db.execute("BEGIN" if self.read_only else "BEGIN IMMEDIATE")
                 with db:
                     yield db
@@ -82,33 +84,33 @@ class Database:
             return self.aside(str(error))
         if self.read_only and code == sqlite3.SQLITE_READONLY:
             return RunError(
-                f"grid {self.path}: a process was cut off while it wrote. Run the command of the grid: that mends it"
+                f"grid {self.path}: a process died while it wrote. Repair the file by running the command of the grid"
             )
         return RunError(
-            f"grid {self.path}: cannot be used: {error}. See that it is a file that may be written, that there is "
-            "space and that no program holds it, then run again: what has ended is kept"
+            f"grid {self.path}: cannot be used: {error}. Make sure that the file is writable, that there is space and "
+            "that no program locks it, then run again: finished points are stored"
         )
 
     def aside(self, why: str) -> RunError:
         """Rename the damaged file, and its journal, which would spoil the next file; return the error to raise.
 
-        A file that is only to be read stays where it is.
+        A file that is open read-only is not renamed.
         """
         if self.read_only:
             return RunError(
-                f"grid {self.path}: the store is damaged ({why}). Put a copy of it back, or run the grid again, which "
+                f"grid {self.path}: the store is damaged ({why}). Restore it from a copy, or run the grid again, which "
                 "puts it aside"
             )
-        kept = self._free_name()
+        renamed = self._free_name()
         try:
-            self.path.rename(kept)
+            self.path.rename(renamed)
             if self._journal.exists():
-                self._journal.rename(kept.with_name(f"{kept.name}-journal"))
+                self._journal.rename(renamed.with_name(f"{renamed.name}-journal"))
         except OSError as error:
             return RunError(f"grid {self.path}: the store is damaged ({why}), and cannot be renamed: {error}")
         return RunError(
-            f"grid {self.path}: the store is damaged ({why}). It is kept as {kept}. Put a copy of it back as "
-            f"{self.path.name}, or run again to begin anew"
+            f"grid {self.path}: the store is damaged ({why}). It is kept as {renamed}: restore a copy of it as "
+            f"{self.path.name}, or run again to start over"
         )
 
     @property
@@ -117,13 +119,13 @@ class Database:
 
     def _free_name(self) -> Path:
         number = 1
-        while (kept := self.path.with_name(f"{self.path.name}.damaged-{number}")).exists():
+        while (path := self.path.with_name(f"{self.path.name}.damaged-{number}")).exists():
             number += 1
-        return kept
+        return path
 
 
 def _place(aside: Path, path: Path) -> None:
-    """Give a file its name unless another process was faster."""
+    """Give a file its final name, unless another process was faster."""
     try:
         os.link(aside, path)
     except FileExistsError:

@@ -1,6 +1,6 @@
-"""What a grid needs of a job: where its data come from, and what its points share once these are prepared.
+"""Protocols of a grid's job: a source of data, and the prepared data that all points share.
 
-`training.py` has both for `classify`, `ranking.py` for `recommend`; everything else of a grid is the same for all jobs.
+`classify/grid.py` and `recommend/grid.py` implement them; everything else of a grid is the same for both jobs.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from hyperfocal.grid.points import Point
 from hyperfocal.metrics.intervals import too_few
 from hyperfocal.metrics.verdict import Families
 
-Reached = tuple[dict[str, float], dict[str, Tensor]]
-COMPARED_ON = {  # key of `Material.about` -> what is resampled: the first that is there
+Reached = tuple[dict[str, float], dict[str, Tensor]]  # metric -> number, and metric -> (R,) resamples
+RESAMPLED = {  # key of `Prepared.about` -> name of the units that are resampled; the first key that is there counts
     "validation users": "users",
     "validation groups": "groups of documents",
     "validation documents": "documents",
@@ -28,14 +28,14 @@ class Source(Protocol):
     """Files or frames, as the caller named them."""
 
     def metrics(self, base: Section) -> list[str]:
-        """Return the metrics that may choose a winner: of each, more is better."""
+        """Return the metrics that may choose a winner; each grows better."""
 
-    def prepare(self, points: Sequence[Point], base: Section, threads: int) -> Material:
-        """Read, split and number, once for all points; and look at test data, before anything trains."""
+    def prepare(self, points: Sequence[Point], base: Section, threads: int) -> Prepared:
+        """Read, split and number the data once for all points, and check the test data before any training."""
 
 
-class Material(Protocol):
-    """What all points share. It goes to every worker process, so it can be pickled."""
+class Prepared(Protocol):
+    """The prepared data of a grid. They are sent to every worker process, so they can be pickled."""
 
     @property
     def threads(self) -> int:
@@ -43,31 +43,31 @@ class Material(Protocol):
 
     @property
     def families(self) -> Families:
-        """What verdicts look at."""
+        """Metrics that verdicts consider."""
 
     def fingerprint(self) -> str:
-        """Return a checksum of all that is learnt from and scored on."""
+        """Return a checksum of all data that are learnt from or scored on."""
 
     def about(self) -> dict[str, Any]:
-        """Return what is shown when a store is of other data."""
+        """Return a description of the data, shown if a store belongs to other data."""
 
-    def portable(self) -> Material:
-        """Return the same for a machine that does not see the files of this one."""
+    def portable(self) -> Prepared:
+        """Return the same data for a machine that cannot read the files of this one."""
 
     def train(self, point: Point) -> Reached:
         """Train one point; return every metric on the validation data, and the main ones in resamples."""
 
     def fit(self, settings: dict[str, Any], folder: Path) -> Fitted:
-        """Fit with dotted settings, and keep it as a run."""
+        """Fit an estimator with dotted settings, and save it as a run."""
 
     def load(self, folder: Path) -> Fitted:
-        """Return what a run holds."""
+        """Return the estimator of a run."""
 
     def knows(self, fitted: Fitted) -> bool:
-        """Return whether it was fitted on these data."""
+        """Return whether an estimator was fitted on these data."""
 
     def read_test(self, test: Any, settings: Section) -> Tested:
-        """Return test data, checked: nothing was learnt from them, and they can be scored."""
+        """Return test data, after a check that nothing was learnt from them and that they can be scored."""
 
 
 class Fitted(Protocol):
@@ -87,10 +87,12 @@ class Tested(Protocol):
 
 
 def why_untold(about: Mapping[str, Any]) -> str:
-    """Return why points cannot be compared on these data, or ""; a grid of an earlier version may not say how many.
+    """Return why points cannot be compared on these data, or "".
+
+    Grids of earlier versions may not describe how many units were resampled: their points are compared.
 
     >>> why_untold({"documents": 900, "validation documents": 100, "validation groups": 7})
     'too few groups of documents (7) to tell'
     """
-    found = next((key for key in COMPARED_ON if key in about), None)
-    return too_few(about[found], COMPARED_ON[found]) if found else ""
+    key = next((key for key in RESAMPLED if key in about), None)
+    return too_few(about[key], RESAMPLED[key]) if key else ""

@@ -1,11 +1,8 @@
-"""Train the points of a grid on this machine, in one process or in several.
+"""A pool of processes on this machine.
 
-Each worker process gets one point after the other. The store decides who trains what, so workers of another command on
-the same store need no care; points that they are at are waited for, and taken over if they die.
-
-What a worker does: claim a point, train it and store the result, one after the other.
-
-In this process, or in one of its own, which ends when whoever started it is gone.
+Each worker process asks for one point after the other, claims it, trains it and stores the result by itself, so
+that results survive the death of the process that started it. The store decides who trains what, so workers of another
+command on the same store need no care.
 """
 
 from __future__ import annotations
@@ -14,130 +11,101 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, Protocol
+from typing import Any
 
 from hyperfocal.errors import ConfigError, HyperfocalError, RunError
 from hyperfocal.grid.claims import beating
-from hyperfocal.grid.job import Material, Reached
+from hyperfocal.grid.job import Prepared
 from hyperfocal.grid.points import Point
+from hyperfocal.grid.pool import GridWatch, Report, notify, record, released_on_error, thread_variables, train_point
 from hyperfocal.grid.store import Store
+from hyperfocal.machine import allowed_threads, count_cores
 
-WAIT_SECONDS = 1.0  # between two looks at what other commands on the store have done
 PATIENCE_SECONDS = 30.0  # after Ctrl-C, for the step that a worker is in
+INTERRUPTED = 130  # exit code of a worker that Ctrl-C stopped
 
 
-class GridWatch(Protocol):
-    """Who looks on while a grid runs."""
+@dataclass(frozen=True)
+class LocalPool:
+    """Worker processes on this machine.
 
-    def skipped(self, count: int) -> None:
-        """Some points ended in an earlier run."""
-
-    def waiting(self, count: int) -> None:
-        """All points that are left are with other processes."""
-
-    def started(self, name: str, seed: int) -> None:
-        """A point is being trained."""
-
-    def finished(self, name: str, seed: int, values: dict[str, float], seconds: float) -> None:
-        """A point is done and stored."""
-
-    def failed(self, name: str, seed: int, error: str) -> None:
-        """A point failed, which is stored too."""
-
-
-Train = Callable[[Material, Sequence[Point], Store, GridWatch, bool], None]  # the last: whether failed ones again
-
-
-def run_points(
-    material: Material,
-    points: Sequence[Point],
-    store: Store,
-    watch: GridWatch,
-    *,
-    workers: int = 1,
-    retry: bool = False,
-    train: Train | None = None,
-) -> None:
-    """Train every point that is not done yet, here or by another process on the store, and store each result at once.
-
-    Args:
-        material: what the points share.
-        points: of the grid.
-        store: of the results.
-        watch: told what happens.
-        workers: processes; with 1 this one does the work.
-        retry: whether points that failed before are tried again.
-        train: claims, trains and stores points elsewhere, in place of `workers` processes here.
+    Attributes:
+        size: processes; with 1 this process trains.
+        fixed_threads: CPU threads of each; 0: its share of the cores, or fewer if settings or environment say so.
 
     Raises:
-        RunError: the store cannot be written; a worker process died at the start or between two points.
-        KeyboardInterrupt: Ctrl-C; what was done is stored.
+        ConfigError: size below 1, or above the number of cores: processes that take turns are 10-40 times slower.
     """
-    train = train or partial(_train_here, workers=workers)
-    store.drop_own()
-    ended = store.done() | (set() if retry else store.failed().keys())
-    missing = [point for point in points if point.key(store.fingerprint) not in ended]
-    watch.skipped(len(points) - len(missing))
-    while missing:
-        held = store.held()
-        free = [point for point in missing if point.key(store.fingerprint) not in held]
-        if free:
-            train(material, free, store, watch, retry)
-            retry = False  # what failed just now stays so
-        else:
-            watch.waiting(len(missing))
-            time.sleep(WAIT_SECONDS)
-        ended = store.done() | store.failed().keys()
-        missing = [point for point in missing if point.key(store.fingerprint) not in ended]
+
+    size: int = 1
+    fixed_threads: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the size."""
+        cores = count_cores()
+        if not 1 <= self.size <= cores:
+            raise ConfigError(f"--workers {self.size} is not allowed. Expected 1 to {cores}, the cores of this machine")
+
+    def threads(self, wanted: int) -> int:
+        """Return the CPU threads of each training: size x threads <= cores."""
+        share = min(count_cores() // self.size, allowed_threads())
+        return self.fixed_threads or min(wanted or share, share)
+
+    def train(
+        self, prepared: Prepared, points: Sequence[Point], store: Store, watch: GridWatch, *, retry: bool
+    ) -> None:
+        """Claim, train and store points, in this process or in several.
+
+        Raises:
+            RunError: the store cannot be written; a worker process died at its start or between two points.
+            KeyboardInterrupt: Ctrl-C; the points in training are released.
+        """
+        size = min(self.size, len(points))
+        if size == 1:
+            work(prepared, points, store, partial(notify, watch), retry=retry)
+            return
+        workers = _Workers(prepared, points, store, watch, retry)
+        try:
+            for _ in range(size):
+                workers.start()
+            while workers.processes:
+                workers.follow()
+        finally:
+            workers.stop()
 
 
-def _train_here(
-    material: Material, points: Sequence[Point], store: Store, watch: GridWatch, retry: bool, *, workers: int
-) -> None:
-    if min(workers, len(points)) == 1:
-        work(material, points, store, lambda event: _tell(watch, event), retry)
-    else:
-        _run_processes(material, points, store, watch, workers, retry)
+def work(prepared: Prepared, points: Iterable[Point], store: Store, report: Report, *, retry: bool) -> None:
+    """Claim, train and store points, one after the other, until none is left."""
+    for point in points:
+        with released_on_error(store, point):
+            if not store.claim(point, retry=retry):
+                continue
+            report("started", point.name, point.seed)
+            with beating(partial(store.beat, point)):
+                trained = train_point(prepared, point)
+            record(point, trained, store, report)
 
 
-def _tell(watch: GridWatch, event: tuple[Any, ...]) -> None:
-    kind, *rest = event
-    getattr(watch, kind)(*rest)
-
-
-def _run_processes(
-    material: Material, points: Sequence[Point], store: Store, watch: GridWatch, workers: int, retry: bool
-) -> None:
-    crew = _Crew(material, points, store, watch, retry)
-    try:
-        for _ in range(min(workers, len(points))):
-            crew.start()
-        while crew.busy():
-            crew.follow()
-    finally:
-        crew.stop()
-
-
-class _Crew:
-    """Worker processes, what each is training, and what to do when one dies."""
+class _Workers:
+    """The worker processes, the point that each trains, and what follows if one dies."""
 
     def __init__(
-        self, material: Material, points: Sequence[Point], store: Store, watch: GridWatch, retry: bool
+        self, prepared: Prepared, points: Sequence[Point], store: Store, watch: GridWatch, retry: bool
     ) -> None:
-        self.job = (material, store, retry)
+        self.job = (prepared, store, retry)
         self.left = deque(points)
-        self.store, self.watch, self.threads = store, watch, material.threads
+        self.store, self.watch, self.threads = store, watch, prepared.threads
         self.context = multiprocessing.get_context("spawn")  # a fork would inherit torch's thread pool, which hangs
-        self.processes: dict[Connection, BaseProcess] = {}  # each has a pipe: a shared queue stays locked if one dies
-        self.given: dict[Connection, Point] = {}  # what each got last
+        self.processes: dict[Connection, BaseProcess] = {}  # a pipe for each: a shared queue stays locked if one dies
+        self.given: dict[Connection, Point] = {}  # the last point that each got
         self.training: set[Connection] = set()
 
     def start(self) -> None:
@@ -149,42 +117,38 @@ class _Crew:
             self.processes[ours] = process
         theirs.close()
 
-    def busy(self) -> bool:
-        """Return whether a worker is left."""
-        return bool(self.processes)
-
     def follow(self) -> None:
-        """Wait until workers say something or end, and answer."""
-        for each in wait(list(self.processes)):
-            assert isinstance(each, Connection)
+        """Wait until workers report something or end, and answer."""
+        for worker in wait(list(self.processes)):
+            assert isinstance(worker, Connection)
             try:
-                event = each.recv()
+                event = worker.recv()
             except (EOFError, ConnectionError):
-                self._bury(each)
+                self._replace(worker)
             else:
-                self._heed(each, event)
+                self._handle(worker, *event)
 
-    def _heed(self, worker: Connection, event: tuple[Any, ...]) -> None:
-        kind, *rest = event
+    def _handle(self, worker: Connection, kind: str, *details: Any) -> None:
         if kind == "stopped":
-            raise RunError(rest[0])
-        self.training.discard(worker)
-        if kind == "ready":
-            self._give(worker)
-            return
+            raise RunError(details[0])
         if kind == "started":
             self.training.add(worker)
-        _tell(self.watch, event)
+        else:
+            self.training.discard(worker)
+        if kind == "ready":
+            self._give(worker)
+        else:
+            notify(self.watch, kind, *details)
 
     def _give(self, worker: Connection) -> None:
-        """Hand out the next point; None sends the worker home."""
+        """Send the next point; None ends the worker."""
         with suppress(ConnectionError):  # it died just now, which `follow` finds
             worker.send(self.left[0] if self.left else None)
             if self.left:
                 self.given[worker] = self.left.popleft()
 
-    def _bury(self, worker: Connection) -> None:
-        """Keep why a killed worker's point failed, and start another worker in its place."""
+    def _replace(self, worker: Connection) -> None:
+        """Store why the point of a dead worker failed, and start another worker if points are left."""
         process = self.processes.pop(worker)
         process.join()
         code = process.exitcode or 0
@@ -193,22 +157,22 @@ class _Crew:
         how = f"by signal {-code}" if code < 0 else f"with code {code}"
         if worker in self.training:
             point = self.given[worker]
-            reason = f"the worker process was ended {how}; perhaps there was not enough memory. Try fewer --workers"
-            self.store.fail(point, reason)
-            self.watch.failed(point.name, point.seed, reason)
+            error = f"the worker process ended {how}, perhaps for lack of memory. Try fewer --workers"
+            self.store.fail(point, error)
+            self.watch.failed(point.name, point.seed, error)
             if self.left:
                 self.start()
         elif code:
             raise RunError(
-                f"a worker process was ended {how} while it trained no point; perhaps there was not enough memory. "
-                "What is done is kept. Try --workers 1"
+                f"a worker process ended {how} while it trained no point, perhaps for lack of memory. "
+                "Finished points are stored: try again with --workers 1"
             )
 
     def stop(self) -> None:
-        """End all workers: each gives its point back at the end of its step."""
+        """End all workers: each releases its point at the end of its step."""
         for worker, process in self.processes.items():
             if worker not in self.given:
-                process.kill()  # it is still importing, and holds nothing
+                process.kill()  # it is still importing, and holds no claim
             elif process.is_alive() and process.pid:
                 os.kill(process.pid, signal.SIGINT)
             worker.close()  # one that was past its last step would ask for the next point
@@ -217,136 +181,67 @@ class _Crew:
             process.kill()
 
 
+def be_worker(prepared: Prepared, store: Store, retry: bool, pool: Connection) -> None:
+    """Run a worker process. It ends with code 0, or with 130 after Ctrl-C or if its parent process is gone."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        work(prepared, _points_from(pool), store, lambda *event: pool.send(event), retry=retry)
+    except (KeyboardInterrupt, EOFError, ConnectionError):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would only disturb the end
+        raise SystemExit(INTERRUPTED) from None
+    except HyperfocalError as error:
+        pool.send(("stopped", str(error)))
+        raise SystemExit(1) from None
+
+
+def _points_from(pool: Connection) -> Iterator[Point]:
+    """Ask for one point after the other, until there is none."""
+    pool.send(("ready",))
+    while (point := pool.recv()) is not None:
+        yield point
+        pool.send(("ready",))
+
+
+def _end_with_parent() -> None:
+    """Interrupt this process when its parent is gone, perhaps killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker has one"
+    wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 @contextmanager
 def interrupts_held_back() -> Iterator[None]:
     """Hold Ctrl-C back until the end, and from processes started inside until they are ready for it.
 
-    These inherit the mask. Here a thread of a library may take the signal in spite of it, so the handler waits too.
+    These inherit the signal mask. In this process a thread of a library may take the signal in spite of the mask, so
+    the handler waits too.
     """
     resource_tracker.ensure_running()  # its start lets Ctrl-C through again
     before, held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}), list[int]()
-    aside = threading.current_thread() is threading.main_thread()  # no other may have a handler
-    handler = signal.signal(signal.SIGINT, lambda number, _: held.append(number)) if aside else None
+    is_main = threading.current_thread() is threading.main_thread()  # no other thread may set a handler
+    handler = signal.signal(signal.SIGINT, lambda number, _: held.append(number)) if is_main else None
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if aside:
+        if is_main:
             signal.signal(signal.SIGINT, handler)
         if held:
             signal.raise_signal(signal.SIGINT)
-
-
-def thread_variables(threads: int) -> dict[str, str]:
-    """Return the variables that limit the thread pools of a process which starts with them."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
-    return dict.fromkeys(names, str(max(threads, 1)))
 
 
 @contextmanager
 def _threads_of_children(threads: int) -> Iterator[None]:
     """Limit the thread pools of processes started inside, which are made when torch and numpy are imported."""
     variables = thread_variables(threads)
-    before = {name: os.environ.get(name) for name in variables}
+    before = {name: os.environ[name] for name in variables if name in os.environ}
     os.environ.update(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def check_workers(workers: int, cores: int) -> int:
-    """Return the CPU threads of each of some workers: workers x threads <= cores.
-
-    Raises:
-        ConfigError: workers below 1, or more than cores: they would take turns and slow each other 10-40 times.
-    """
-    if not 1 <= workers <= cores:
-        raise ConfigError(f"--workers {workers} is not allowed. Expected 1 to {cores}, the cores of this machine")
-    return cores // workers
-
-
-INTERRUPTED = 130  # the exit code of a worker that Ctrl-C stopped
-Report = Callable[[tuple[Any, ...]], None]
-
-
-def work(material: Material, points: Iterable[Point], store: Store, report: Report, retry: bool) -> None:
-    """Claim, train and store points, one after the other, until none is left."""
-    for point in points:
-        if not store.claim(point, retry=retry):
-            continue
-        began = time.monotonic()
-        try:
-            report(("started", point.name, point.seed))
-            with beating(partial(beat, store, point)):
-                (values, resamples), reason = reached(material, point)
-            seconds = time.monotonic() - began
-            if reason:
-                store.fail(point, reason, seconds=seconds)
-            else:
-                store.put(point, values, resamples, seconds=seconds)
-        except BaseException:  # Ctrl-C, or a full disk: another may have it
-            give_back(store, point)
-            raise
-        ended = ("failed", point.name, point.seed, reason)
-        report(ended if reason else ("finished", point.name, point.seed, values, seconds))
-
-
-def beat(store: Store, point: Point) -> None:
-    """Say that this process is still at a point."""
-    with suppress(RunError):  # a disk that is away for a while: there is time until the claim is void
-        store.beat(point)
-
-
-def give_back(store: Store, point: Point) -> None:
-    """Release the point, however often Ctrl-C comes meanwhile: the terminal sends one, and the crew another."""
-    while True:
-        try:
-            with suppress(RunError):
-                store.release(point)
-            return
-        except KeyboardInterrupt:
-            continue
-
-
-def reached(material: Material, point: Point) -> tuple[Reached, str]:
-    """Return metrics and resamples of a point, or why it failed: whatever it was, the other points go on."""
-    try:
-        return material.train(point), ""
-    except Exception as error:
-        return ({}, {}), f"{type(error).__name__}: {error}"
-
-
-def be_worker(material: Material, store: Store, retry: bool, crew: Connection) -> None:
-    """Work in a process of its own, which ends with code 0; with 130 after Ctrl-C or when the crew's is gone."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        work(material, _given(crew), store, crew.send, retry)
-    except (KeyboardInterrupt, EOFError, ConnectionError):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would only spoil the end
-        raise SystemExit(INTERRUPTED) from None
-    except HyperfocalError as error:
-        crew.send(("stopped", str(error)))
-        raise SystemExit(1) from None
-
-
-def _given(crew: Connection) -> Iterator[Point]:
-    """Ask for one point after the other, until there is none."""
-    crew.send(("ready",))
-    while (point := crew.recv()) is not None:
-        yield point
-        crew.send(("ready",))
-
-
-def _end_with_parent() -> None:
-    """Interrupt this process when its parent is gone, killed perhaps: nobody is left to look on."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "a worker has one"
-    wait([parent.sentinel])
-    os.kill(os.getpid(), signal.SIGINT)
+        for name in variables:
+            del os.environ[name]
+        os.environ.update(before)

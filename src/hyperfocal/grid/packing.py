@@ -1,4 +1,4 @@
-"""Objects in two parts, so that processes of a machine can share the memory of their arrays: see `pack`."""
+"""Pack objects so that the processes of a machine can share the memory of their arrays."""
 
 from __future__ import annotations
 
@@ -12,23 +12,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-SHARED = (torch.float32, torch.float64, torch.int32, torch.int64, torch.bool)  # those that numpy has too
+SHARED = (torch.float32, torch.float64, torch.int32, torch.int64, torch.bool)  # that numpy has too
 
 
 class Packed(NamedTuple):
-    """An object as bytes, none of which is copied when they are mapped from shared memory.
+    """An object as bytes that are not copied when they are mapped from shared memory."""
 
-    Attributes:
-        content: (C,) uint8, the pickled object without its arrays and tensors.
-        buffers: (S,) uint8 each, the memory of these.
-    """
-
-    content: NDArray[np.uint8]
-    buffers: list[NDArray[np.uint8]]
+    content: NDArray[np.uint8]  # (C,), the pickled object without the memory of its arrays and tensors
+    buffers: list[NDArray[np.uint8]]  # (S,) each, the memory of one array or tensor
 
 
 def pack(value: Any) -> Packed:
-    """Return an object with the memory of its numpy arrays and dense CPU tensors apart from the rest."""
+    """Return an object with the memory of its numpy arrays and dense CPU tensors separate from the rest."""
     buffers: list[pickle.PickleBuffer] = []
     with io.BytesIO() as file:
         _Pickler(file, protocol=5, buffer_callback=buffers.append).dump(value)
@@ -37,12 +32,12 @@ def pack(value: Any) -> Packed:
 
 
 def unpack(packed: Packed) -> Any:
-    """Return the object; its arrays and tensors lie in the buffers, and may not be written to where these may not."""
+    """Return the object; its arrays and tensors use the memory of the buffers, and are read-only if that is."""
     return pickle.loads(packed.content.data, buffers=packed.buffers)
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles tensors as arrays: torch would copy theirs into the bytes."""
+    """Pickles tensors as arrays, because torch would copy their memory into the bytes."""
 
     def reducer_override(self, value: Any) -> Any:
         shared = type(value) is Tensor and value.layout is torch.strided and value.dtype in SHARED
@@ -53,5 +48,5 @@ class _Pickler(pickle.Pickler):
 
 def _as_tensor(array: NDArray[Any]) -> Tensor:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nor does anyone write to it
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes to it
         return torch.from_numpy(array)

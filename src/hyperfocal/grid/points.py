@@ -1,4 +1,4 @@
-"""The points of a grid: settings and a seed, each with a name for people and a key that never changes."""
+"""Points of a grid: settings and a seed, with a name for people and a key that never changes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from hyperfocal.config.recipes import resolve
-from hyperfocal.config.rules import flat_settings, rules_of, unread
-from hyperfocal.config.sections import Section
+from hyperfocal.config.rules import rules_of, unread
+from hyperfocal.config.sections import Section, flat_settings
 from hyperfocal.errors import ConfigError, did_you_mean
 
 NEITHER = "no_cap_no_focal"
@@ -21,10 +21,10 @@ class Point:
     """One training of a grid.
 
     Attributes:
-        name: what people call it; the same for all its seeds.
+        name: for people; the same for all seeds of the same settings.
         seed: of the training. The data are split by the seed of the base settings, so that all points are
             compared on the same documents or users.
-        settings: resolved; settings that this training does not read stand at their defaults.
+        settings: resolved; settings that this training does not read have their defaults.
     """
 
     name: str
@@ -32,12 +32,12 @@ class Point:
     settings: Section
 
     def key(self, fingerprint: str) -> str:
-        """Return a checksum of all that decides the result: the settings, the seed and the data.
+        """Return a checksum of everything that decides the result: the settings, the seed and the data.
 
-        The same in every process, on every machine and with every version of Python.
+        It is the same in every process, on every machine and with every version of Python.
 
         Args:
-            fingerprint: checksum of the data, what is predicted, and the split.
+            fingerprint: checksum of the data, their labels or truth, and the split.
         """
         left_out = rules_of(self.settings).not_in_key
         flat = flat_settings(normalised(self.settings))
@@ -47,9 +47,9 @@ class Point:
 
 
 def normalised(settings: Job) -> Job:
-    """Return the settings with everything that is not read at its default, so that equal trainings are equal.
+    """Return the settings with those that are not read at their defaults, so that equal trainings have equal settings.
 
-    As gamma for bce; focal with gamma 0 and no alpha is bce.
+    bce does not read gamma, for example; focal with gamma 0 and no alpha is bce.
     """
     flat = flat_settings(settings)
     if (flat["loss.name"], flat["loss.gamma"], flat["loss.alpha"]) == ("focal", 0, "none"):
@@ -62,7 +62,7 @@ def baseline_name(points: list[Point], wanted: str | dict[str, Any] | None = Non
 
     Args:
         points: the grid.
-        wanted: its name, or values of settings that only it has; None takes no_cap_no_focal, else the first.
+        wanted: its name, or values of settings that only it has; None: no_cap_no_focal if there is one, else the first.
         where: names the grid in errors.
 
     Raises:
@@ -76,8 +76,10 @@ def baseline_name(points: list[Point], wanted: str | dict[str, Any] | None = Non
     if not isinstance(wanted, dict):
         hint = did_you_mean(str(wanted), names)
         raise ConfigError(f"{where}: baseline = {wanted!r} is no point.{hint} There are {', '.join(names)}")
-    fit = [point.name for point in points if wanted.items() <= flat_settings(point.settings).items()]
-    if len(set(fit)) != 1:
-        what = f"fits {', '.join(dict.fromkeys(fit))}" if fit else f"fits no point. There are {', '.join(names)}"
+    matches = [point.name for point in points if wanted.items() <= flat_settings(point.settings).items()]
+    if len(set(matches)) != 1:
+        what = (
+            f"fits {', '.join(dict.fromkeys(matches))}" if matches else f"fits no point. There are {', '.join(names)}"
+        )
         raise ConfigError(f"{where}: baseline = {wanted!r} {what}. Expected values that one point has")
-    return fit[0]
+    return matches[0]

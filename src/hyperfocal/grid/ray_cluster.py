@@ -1,4 +1,4 @@
-"""A connection to a Ray cluster, what its nodes have, and what is said when it is lost. Ray is imported on use."""
+"""A connection to a Ray cluster, the resources of its nodes, and the errors of a lost one. Ray is imported on use."""
 
 from __future__ import annotations
 
@@ -7,48 +7,47 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, TypeVar
+from typing import Any
 
 from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.machine import count_cores
 
-ATTEMPTS = 3  # at reaching the head
-ANSWER_SECONDS = 5.0  # for a head that is asked whether it is there
-Found = TypeVar("Found")
-QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}  # progress is ours to show
+ATTEMPTS = 3  # to reach the head
+ANSWER_SECONDS = 5.0  # to wait for an answer of the head
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}  # we show the progress ourselves
 
 
 @dataclass(frozen=True)
 class Share:
-    """What each point gets of a node.
+    """The resources that each point gets from a node.
 
     Attributes:
-        cpus: that Ray keeps for it, and the threads that it trains with.
-        gpus: likewise; a part of one, or whole ones.
+        cpus: that Ray reserves for it, and the threads that it trains with.
+        gpus: that Ray reserves for it: a fraction of one, or a whole number.
 
     Raises:
-        ConfigError: cpus below 1, gpus below 0, or more than one and not whole.
+        ConfigError: cpus below 1; gpus below 0, or above 1 and not whole.
     """
 
     cpus: int = 1
     gpus: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check the numbers."""
         if self.cpus < 1:
             raise ConfigError(f"--cpus {self.cpus} is not allowed. Expected 1 or more, the CPUs of each point")
         if not (0 <= self.gpus <= 1 or (self.gpus > 1 and self.gpus == int(self.gpus))):
             raise ConfigError(
-                f"--gpus {self.gpus:g} is not allowed. Expected a part of one GPU from 0 to 1, or a whole number"
+                f"--gpus {self.gpus:g} is not allowed. Expected a fraction of one GPU from 0 to 1, or a whole number"
             )
 
     def __str__(self) -> str:
-        """Return it in words."""
+        """Return the share in words."""
         return f"{self.cpus} CPUs" + (f" and {self.gpus:g} GPUs" if self.gpus else "")
 
     def fits(self, resources: dict[str, float]) -> int:
@@ -66,18 +65,18 @@ class Share:
 
 @contextmanager
 def connected(address: str) -> Iterator[str]:
-    """Give the head's host:port of a cluster; leave the cluster in the end, and end one that was begun here.
+    """Connect to a cluster and give the host:port of its head; disconnect in the end, and end a cluster started here.
 
-    Meanwhile whatever is printed goes to stderr.
+    Meanwhile everything that is printed goes to stderr.
 
     Raises:
-        ConfigError: Ray is not installed; no such form of address.
+        ConfigError: Ray is not installed; the address has another form.
         RunError: no cluster answers, or it is of another version.
     """
     if find_spec("ray") is None:
         raise ConfigError("--ray needs Ray, which is not installed: pip install 'hyperfocal[ray]'")
     _check_address(address)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anyone
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
     import ray
 
     own: dict[str, Any] = {"num_cpus": count_cores(), "include_dashboard": False} if address == "local" else {}
@@ -85,7 +84,7 @@ def connected(address: str) -> Iterator[str]:
         ray.init(address=address, **own, **QUIET)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise RunError(_unreachable(address, error)) from error
-    with redirect_stdout(sys.stderr):  # Ray prints what becomes of nodes among the results
+    with redirect_stdout(sys.stderr):  # Ray would print messages about nodes among the results
         try:
             yield ray.get_runtime_context().gcs_address
         finally:
@@ -93,14 +92,14 @@ def connected(address: str) -> Iterator[str]:
 
 
 def _check_address(address: str) -> None:
-    """Raise unless an address is a word that we know, or a host and a port where something answers."""
+    """Raise unless an address is "auto", "local", or a host and a port where something answers."""
     if address in ("auto", "local"):
         return
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16 or "/" in address:
         raise ConfigError(
             f"--ray {address!r} is not allowed. Expected auto, local, or HOST:PORT of a cluster's head, as `ray start "
-            "--head` prints it. A cluster elsewhere is reached from one of its nodes: run this command there"
+            "--head` prints it. To use a cluster elsewhere, run this command on one of its nodes"
         )
     try:
         check_head(address)
@@ -111,15 +110,15 @@ def _check_address(address: str) -> None:
 def _unreachable(address: str, error: BaseException) -> str:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return (
-        f"--ray {address}: no Ray cluster to work with ({reason}). Start one with `ray start --head` here or `ray "
+        f"--ray {address}: no Ray cluster answers ({reason}). Start one with `ray start --head` here or `ray "
         "start --address HOST:PORT` to join one, or let --ray local start its own"
     )
 
 
 def check_head(address: str) -> None:
-    """Raise RunError if the head at host:port no longer answers. Ray waits for it, and then ends the whole process."""
+    """Raise RunError if the head at host:port no longer answers. Ray itself would wait, and then end the process."""
     host, _, port = address.rpartition(":")
-    for attempt in range(1, ATTEMPTS + 1):  # hours of training may be in flight
+    for attempt in range(1, ATTEMPTS + 1):  # hours of training may depend on it
         try:
             socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
             break
@@ -129,36 +128,16 @@ def check_head(address: str) -> None:
             time.sleep(attempt)
 
 
-def answer_of(call: Callable[[], Found], head: str) -> Found:
-    """Return what a call to the cluster gives, which waits for the head.
-
-    Raises:
-        RunError: the head at host:port no longer answers. Left alone, Ray would end the process after a minute.
-    """
-    answer: Future[Found] = Future()
-
-    def ask() -> None:
-        try:
-            answer.set_result(call())
-        except BaseException as error:  # raised where it is waited for
-            answer.set_exception(error)
-
-    threading.Thread(target=ask, daemon=True).start()
-    while not wait([answer], timeout=ANSWER_SECONDS).done:
-        check_head(head)
-    return answer.result()
-
-
 @contextmanager
 def connection_errors() -> Iterator[None]:
-    """Turn what Ray raises into RunError, which says that finished points are kept."""
+    """Turn the errors of Ray into RunError, which says that finished points are stored."""
     from ray import exceptions
 
     try:
         yield
     except exceptions.RayTaskError as error:
         raise RunError(
-            f"a node of the Ray cluster cannot train: {error.cause or error}. What is done is kept"
+            f"a node of the Ray cluster cannot train: {error.cause or error}. Finished points are stored"
         ) from error
     except (exceptions.RayError, ConnectionError) as error:
         raise RunError(_lost(f"{type(error).__name__}: {error}")) from error
@@ -166,8 +145,8 @@ def connection_errors() -> Iterator[None]:
 
 def _lost(why: str) -> str:
     return (
-        f"the Ray cluster is lost: {why}. What is done is kept: bring the cluster back and give the same command "
-        "again, or go on without --ray"
+        f"the Ray cluster is lost: {why}. Finished points are stored: restart the cluster and repeat the command, or "
+        "continue without --ray"
     )
 
 
@@ -177,13 +156,28 @@ def count_room(share: Share) -> int:
 
 
 def describe_nodes() -> str:
-    """Return what the living nodes have, in words."""
+    """Return the resources of the living nodes in words."""
     each = [f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs" for resources in _nodes()]
     return "; ".join(f"{each.count(words)} with {words}" for words in dict.fromkeys(each)) or "none"
 
 
 def _nodes() -> list[dict[str, Any]]:
+    """Return the resources of the living nodes.
+
+    Raises:
+        RunError: the head no longer answers. Ray itself would end the process after a minute.
+    """
     import ray
 
-    known = answer_of(ray.nodes, ray.get_runtime_context().gcs_address)
-    return [node["Resources"] for node in known if node["Alive"]]
+    head, answer = ray.get_runtime_context().gcs_address, Future[list[dict[str, Any]]]()
+
+    def ask() -> None:
+        try:
+            answer.set_result(ray.nodes())  # type: ignore[no-untyped-call]
+        except BaseException as error:  # raised below
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    while not wait([answer], timeout=ANSWER_SECONDS).done:
+        check_head(head)
+    return [node["Resources"] for node in answer.result() if node["Alive"]]

@@ -1,4 +1,4 @@
-"""A grid from the data to the winner: points run, and compared on validation data."""
+"""A grid from the data to the winner: train its points, and compare them on validation data."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hyperfocal.config.rules import flat_settings
-from hyperfocal.config.sections import Section
+from hyperfocal.config.sections import Section, flat_settings
 from hyperfocal.errors import ConfigError, RunError, did_you_mean
 from hyperfocal.grid.adaptive import BASELINE, Range, check_ranges, search_points
-from hyperfocal.grid.job import Material, Source, why_untold
-from hyperfocal.grid.local import GridWatch, Train, check_workers, run_points
+from hyperfocal.grid.job import Prepared, Source, why_untold
 from hyperfocal.grid.points import Point, baseline_name
-from hyperfocal.grid.store import Result, Store, keep_plan, outcomes
-from hyperfocal.machine import allowed_threads, count_cores
+from hyperfocal.grid.pool import GridWatch, Pool, run_points
+from hyperfocal.grid.store import Result, Store, outcomes, write_plan
 from hyperfocal.metrics.verdict import Verdict, verdicts
 from hyperfocal.storage.run_folder import CONFIG, DATA
 
@@ -26,99 +24,69 @@ WINNER_BY = "tuned.macro_f1"
 
 @dataclass(frozen=True, eq=False)
 class GridResult:
-    """What a grid found on the validation data.
+    """The results of a grid on the validation data."""
 
-    Attributes:
-        results: name -> what its seeds reached, in the order of the seeds; failed ones apart.
-        failed: points that failed.
-        verdicts: name -> how it differs from the baseline.
-        baseline: the point that the others are compared with.
-        winner: the best by the mean over seeds of `by`, among those with as many seeds as any other.
-        by: the metric that chose it.
-        material: what the points share; Any, for each job has its own.
-        points: of the grid.
-        store: of the results.
-    """
-
-    results: dict[str, list[Result]]
+    results: dict[str, list[Result]]  # name -> results of its seeds that are done, by seed
     failed: list[Result]
-    verdicts: dict[str, Verdict]
-    baseline: str
-    winner: str
-    by: str
-    material: Any
-    points: Sequence[Point]
+    verdicts: dict[str, Verdict]  # name -> how it differs from the baseline
+    baseline: str  # name of the point that the others are compared with
+    winner: str  # the best by the mean of `by` over seeds, among the points that have the most seeds
+    by: str  # the metric that chose it
+    prepared: Any  # what the points share; each job has its own
+    points: Sequence[Point]  # of the grid
     store: Store
 
 
 @dataclass(frozen=True, eq=False)
 class GridJob:
-    """What a grid or a search works on, and how.
+    """The task of a grid or a search."""
 
-    Attributes:
-        source: of the data.
-        base: settings that the points share; its seed splits.
-        out: folder of the store.
-        watch: told what happens.
-        workers: processes.
-        threads: CPU threads of each; 0 takes those of the base settings, but no more than its share of the cores.
-        by: metric that chooses the winner.
-        retry: whether points that failed before are tried again.
-        train: trains points elsewhere, in place of `workers` processes here; then `threads` have to be given.
-    """
+    source: Source  # of the data
+    base: Section  # settings that the points share; its seed splits the data
+    out: Path  # folder of the store
+    watch: GridWatch  # called as the grid proceeds
+    pool: Pool  # trains the points
+    by: str = WINNER_BY  # metric that chooses the winner
+    retry: bool = False  # whether points that failed before are trained again
 
-    source: Source
-    base: Section
-    out: Path
-    watch: GridWatch
-    workers: int = 1
-    threads: int = 0
-    by: str = WINNER_BY
-    retry: bool = False
-    train: Train | None = None
-
-    def run(self, material: Material, points: Sequence[Point], store: Store) -> None:
-        """Train what is missing of the points; errors as in `run_points`."""
-        workers, retry = min(self.workers, len(points) or 1), self.retry
-        run_points(material, points, store, self.watch, workers=workers, retry=retry, train=self.train)
-
-    def prepare(self, points: Sequence[Point]) -> tuple[Material, Store]:
+    def prepare(self, points: Sequence[Point]) -> tuple[Prepared, Store]:
         """Return what the points share, and the store.
 
         Raises:
-            ConfigError: `by` is no metric that grows better; or as in `check_workers` and in `prepare` of the source.
+            ConfigError: `by` is no metric that may choose a winner; or as in `prepare` of the source.
             DataError, LeakError: as in `prepare` of the source.
             RunError: `out` holds a run of `fit`; or as in `Store.open`.
         """
         check_metric(self.by, self.source.metrics(self.base))
         _refuse_run(self.out)
-        material = self.source.prepare(points, self.base, self.threads or self._share())
-        path, about = self.out / STORE, material.about()
-        return material, Store.open(path, fingerprint=material.fingerprint(), settings=self.base, about=about)
+        threads = self.pool.threads(flat_settings(self.base)["train.threads"])
+        prepared = self.source.prepare(points, self.base, threads)
+        path, about = self.out / STORE, prepared.about()
+        return prepared, Store.open(path, fingerprint=prepared.fingerprint(), settings=self.base, about=about)
 
-    def _share(self) -> int:
-        share = min(check_workers(self.workers, count_cores()), allowed_threads())
-        return min(flat_settings(self.base)["train.threads"] or share, share)
+    def run(self, prepared: Prepared, points: Sequence[Point], store: Store) -> None:
+        """Train the points that are not done; errors as in `run_points`."""
+        run_points(prepared, points, store, self.watch, self.pool, retry=self.retry)
 
 
 def _refuse_run(out: Path) -> None:
-    """Raise RunError if the folder holds a run: its files and those of the grid would mix."""
+    """Raise RunError if the folder holds a run, whose files would mix with those of the grid."""
     if (out / CONFIG).is_file() and (out / DATA).is_file():
-        raise RunError(f"grid {out}: it holds a run, as `fit` writes it ({CONFIG}, {DATA}). Choose another --out")
+        raise RunError(f"grid {out}: holds a run of `fit` ({CONFIG}, {DATA}). Choose another --out")
 
 
 def check_metric(by: str, allowed: Sequence[str]) -> None:
-    """Raise ConfigError unless a metric is one of those that may choose."""
+    """Raise ConfigError unless a metric is one of those that may choose a winner."""
     if by not in allowed:
         hint = did_you_mean(by, list(allowed))
         raise ConfigError(f"--by {by}: no metric that chooses a winner.{hint} Allowed: {', '.join(allowed)}")
 
 
 def run_grid(job: GridJob, points: Sequence[Point], baseline: str) -> GridResult:
-    """Train what is missing of a grid, and compare all of it on the validation data.
+    """Train the points of a grid that are not done, and compare all of them on the validation data.
 
     Args:
-        job: data, store, workers.
+        job: data, store, pool.
         points: of the grid.
         baseline: name of a point.
 
@@ -126,39 +94,38 @@ def run_grid(job: GridJob, points: Sequence[Point], baseline: str) -> GridResult
         DataError, LeakError, ConfigError: as in `GridJob.prepare`; `baseline` is no point.
         RunError: `out` holds a grid of other data or settings; a damaged store; no result for any point, for the
             baseline, or in the metric that chooses.
-        KeyboardInterrupt: Ctrl-C; the same call goes on from there.
+        KeyboardInterrupt: Ctrl-C; the same call continues the grid.
     """
     baseline_name(list(points), baseline)
-    material, store = job.prepare(points)
-    keep_plan(job.out, points, baseline, job.by, store.fingerprint)
-    job.run(material, points, store)
-    return _compare(material, points, store, baseline, job.by)
+    prepared, store = job.prepare(points)
+    write_plan(job.out, points, baseline, job.by, store.fingerprint)
+    job.run(prepared, points, store)
+    return _compare(prepared, points, store, baseline, job.by)
 
 
 def run_search(job: GridJob, ranges: Mapping[str, Range], trials: int) -> GridResult:
-    """Let optuna propose points, the base settings being the baseline; else as `run_grid`."""
+    """Train points that optuna proposes, and compare them with the base settings; otherwise like `run_grid`."""
     check_ranges(ranges, job.base)
     if trials < 1:
         raise ConfigError(f"--trials {trials} is not allowed. Expected 1 or more")
-    material, store = job.prepare([Point(BASELINE, flat_settings(job.base)["seed"], job.base)])
-
+    prepared, store = job.prepare([Point(BASELINE, flat_settings(job.base)["seed"], job.base)])
     planned: list[Point] = []
 
     def run(points: list[Point], unproposed: int) -> Store:
         planned.extend(points)
-        keep_plan(job.out, planned, BASELINE, job.by, store.fingerprint, unproposed=unproposed)
-        job.run(material, points, store)
+        write_plan(job.out, planned, BASELINE, job.by, store.fingerprint, unproposed=unproposed)
+        job.run(prepared, points, store)
         return store
 
     points = search_points(job.base, ranges, trials, run, job.by)
-    return _compare(material, points, store, BASELINE, job.by)
+    return _compare(prepared, points, store, BASELINE, job.by)
 
 
-def _compare(material: Material, points: Sequence[Point], store: Store, baseline: str, by: str) -> GridResult:
+def _compare(prepared: Prepared, points: Sequence[Point], store: Store, baseline: str, by: str) -> GridResult:
     names = {point.key(store.fingerprint): point.name for point in points}  # another grid may have named it otherwise
-    found = [replace(result, name=names[result.key]) for result in store.results() if result.key in names]
-    done = sorted((result for result in found if result.done), key=lambda result: result.seed)
-    failed = [result for result in found if not result.done]
+    ended = [replace(result, name=names[result.key]) for result in store.results() if result.key in names]
+    done = sorted((result for result in ended if result.done), key=lambda result: result.seed)
+    failed = [result for result in ended if not result.done]
     if not done:
         reason = f": {failed[0].error}" if failed else ", or another process is still at them"
         raise RunError(f"grid {store.path.parent}: no point has a result; all {len(failed)} failed{reason}")
@@ -166,17 +133,15 @@ def _compare(material: Material, points: Sequence[Point], store: Store, baseline
     results = {name: rows for name, rows in results.items() if rows}
     if baseline not in results:
         raise RunError(
-            f"grid {store.path.parent}: the baseline {baseline} has no result, so nothing can be compared. "
+            f"grid {store.path.parent}: the baseline {baseline} has no result to compare with. "
             "Run it again with --retry, or choose another with --baseline"
         )
-    untold = why_untold(material.about())
-    found_verdicts = verdicts(outcomes(done), baseline, material.families, too_few=untold)
-    winner = choose_winner(results, by)
-    return GridResult(results, failed, found_verdicts, baseline, winner, by, material, points, store)
+    compared = verdicts(outcomes(done), baseline, prepared.families, too_few=why_untold(prepared.about()))
+    return GridResult(results, failed, compared, baseline, choose_winner(results, by), by, prepared, points, store)
 
 
 def choose_winner(results: dict[str, list[Result]], by: str) -> str:
-    """Return the first of the best; a point that lost a seed does not compete, for it could win by that."""
+    """Return the name with the best mean; a point that lost a seed does not compete, because that could help it."""
     most = max(map(len, results.values()))
     means = {
         name: sum(row.values.get(by, math.nan) for row in rows) / most
@@ -185,5 +150,5 @@ def choose_winner(results: dict[str, list[Result]], by: str) -> str:
     }
     known = {name: mean for name, mean in means.items() if not math.isnan(mean)}
     if not known:
-        raise RunError(f"--by {by}: no point has a value on these validation data. Choose by another metric")
+        raise RunError(f"--by {by}: no point has a value on these validation data. Choose another metric")
     return max(known, key=lambda name: known[name])

@@ -1,4 +1,4 @@
-"""The end of a grid: winner and baseline kept as runs, and scored on test once."""
+"""The end of a grid: fit winner and baseline as runs, and score them on test data once."""
 
 from __future__ import annotations
 
@@ -6,59 +6,62 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from hyperfocal.config.rules import flat_settings
+from hyperfocal.config.sections import flat_settings
 from hyperfocal.errors import RunError
 from hyperfocal.grid.points import Point
 from hyperfocal.grid.search import GridResult
 from hyperfocal.storage.run_folder import CONFIG, DATA, MODEL, RunFolder, whole_file
 
 TEST = "test.json"
-KEEPING = "keeping the winner"
-COPIED_FIRST = (DATA, CONFIG)  # what makes a folder a run, as in `fit`; MODEL, which makes it a finished one, is last
+KEEPING = "keeping the winner"  # a task that one process at a time may do
+COPIED_FIRST = (
+    DATA,
+    CONFIG,
+)  # they make a folder a run, as in `fit`; MODEL, which makes it a finished one, is copied last
 
 
 def keep_winner(result: GridResult, out: Path) -> dict[str, Any]:
-    """Return the classifiers, or recommenders, of winner and baseline, fitted with the first seed and kept in `out`.
+    """Fit winner and baseline with their first seeds, save them as runs in `out`, and return {"winner", "baseline"}.
 
-    Their folders, `winner` and `baseline`, are runs for `predict` and `evaluate` as those of `fit`. A baseline that
-    wins is trained once and copied: both are then the same. Of several processes that end the same grid at once one
-    does this; the others wait for it and read what it kept.
+    The folders `winner` and `baseline` are runs like those of `fit`. A baseline that wins is fitted once and copied:
+    both estimators are then the same object. If several processes end the same grid at once, one of them does this;
+    the others wait for it and load its runs.
     """
     with result.store.alone(KEEPING):
         return _keep(result, out)
 
 
 def _keep(result: GridResult, out: Path) -> dict[str, Any]:
-    baseline = _kept(result, result.baseline, out / "baseline") or _fitted(result, result.baseline, out / "baseline")
-    winner = _kept(result, result.winner, out / "winner")
+    baseline = _load(result, result.baseline, out / "baseline") or _fit(result, result.baseline, out / "baseline")
+    winner = _load(result, result.winner, out / "winner")
     if result.winner == result.baseline:
         if winner is None:
             _copy_run(out / "baseline", out / "winner")
         winner = baseline
-    return {"winner": winner or _fitted(result, result.winner, out / "winner"), "baseline": baseline}
+    return {"winner": winner or _fit(result, result.winner, out / "winner"), "baseline": baseline}
 
 
-def _kept(result: GridResult, name: str, folder: Path) -> Any:
-    """Return what a folder holds if it is that of the point, else None."""
+def _load(result: GridResult, name: str, folder: Path) -> Any:
+    """Return the estimator in a folder if it is that of the point, else None."""
     if not (folder / MODEL).is_file():
         return None
-    kept = result.material.load(folder)
-    threads = {"train.threads": result.material.threads}
-    same = flat_settings(kept.settings_) | threads == _settings(result, name)
-    return kept if same and result.material.knows(kept) else None
+    fitted = result.prepared.load(folder)
+    threads = {"train.threads": result.prepared.threads}
+    same = flat_settings(fitted.settings_) | threads == _settings(result, name)
+    return fitted if same and result.prepared.knows(fitted) else None
 
 
-def _fitted(result: GridResult, name: str, folder: Path) -> Any:
-    return result.material.fit(_settings(result, name), folder)
+def _fit(result: GridResult, name: str, folder: Path) -> Any:
+    return result.prepared.fit(_settings(result, name), folder)
 
 
 def _settings(result: GridResult, name: str) -> dict[str, Any]:
-    """Return the settings of a point, with the threads of the grid: they may change the last digits."""
-    return flat_settings(_first(result, name).settings) | {"train.threads": result.material.threads}
+    """Return the settings of a point, with the threads of the grid because these may change the last digits."""
+    return flat_settings(_first(result, name).settings) | {"train.threads": result.prepared.threads}
 
 
 def _copy_run(source: Path, target: Path) -> None:
-    """Put a copy of a run in place of the one that is there, each file whole or not at all."""
+    """Replace a run by a copy of another one, each file whole or not at all."""
     run = RunFolder(target)
     run.refuse_taken(overwrite=True)
     run.clear()
@@ -70,23 +73,23 @@ def _copy_run(source: Path, target: Path) -> None:
 
 
 def _first(result: GridResult, name: str) -> Point:
-    """Return the point with the first seed that is done."""
+    """Return the point with the first of its seeds that is done."""
     seed = result.results[name][0].seed
     return next(point for point in result.points if (point.name, point.seed) == (name, seed))
 
 
 def score_test(result: GridResult, out: Path, test: Any) -> dict[str, Any]:
-    """Return the scores on test data of winner and baseline, once: later calls give what was kept.
+    """Return the scores of winner and baseline on test data. They are computed once; later calls read them from `out`.
 
     Raises:
-        RunError: `out` has kept scores of another winner, or on other data: test is not for choosing; or what
-            it has kept is damaged. The runs of winner and baseline stay as they are.
-        DataError: the data cannot be read or scored.
-        LeakError: something was learnt from them.
+        RunError: `out` has the scores of another winner or of other data, because test data are not for choosing; or
+            a damaged file. The runs of winner and baseline are not changed then.
+        DataError: the test data cannot be read or scored.
+        LeakError: something was learnt from the test data.
     """
     points = [_first(result, name) for name in (result.winner, result.baseline)]
-    tested = result.material.read_test(test, points[0].settings)
-    keys = [point.key(result.material.fingerprint()) for point in points]
+    tested = result.prepared.read_test(test, points[0].settings)
+    keys = [point.key(result.prepared.fingerprint()) for point in points]
     identity = {"winner": result.winner, "baseline": result.baseline, "data": tested.checksum(keys)}
     folder = RunFolder(out)
     with result.store.alone(KEEPING):
@@ -96,17 +99,17 @@ def score_test(result: GridResult, out: Path, test: Any) -> dict[str, Any]:
         if not folder.has(TEST):
             evaluated = {each: tested.evaluate(each) for each in set(fitted.values())}
             folder.write_json(TEST, {"of": identity, **{role: evaluated[each] for role, each in fitted.items()}})
-    found: dict[str, Any] = folder.read_json(TEST)
-    return found
+    scores: dict[str, Any] = folder.read_json(TEST)
+    return scores
 
 
 def _refuse_second_look(folder: RunFolder, identity: dict[str, str]) -> None:
-    kept = folder.read_json(TEST)
+    scores = folder.read_json(TEST)
     with folder.guard(TEST):
-        before = kept["of"]
+        before = scores["of"]
         earlier = f"{before['winner']} against {before['baseline']}"
     if before != identity:
         raise RunError(
-            f"{folder.path / TEST}: test was scored already, for {earlier}. Scoring it again for {identity['winner']}, "
-            "or on other data, would choose on test. Remove this file if that is what you want"
+            f"{folder.path / TEST}: test was scored already, for {earlier}. Scoring {identity['winner']}, or other "
+            "data, would choose on test data: remove this file if that is what you want"
         )

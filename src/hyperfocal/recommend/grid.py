@@ -17,6 +17,7 @@ from hyperfocal.config.sections import Section
 from hyperfocal.data.examples import Holdout, hold_out_last, hold_out_truth
 from hyperfocal.data.logs import Log, as_log
 from hyperfocal.errors import ConfigError, LeakError
+from hyperfocal.grid.adaptive import Range
 from hyperfocal.grid.job import Reached
 from hyperfocal.grid.points import Point
 from hyperfocal.machine import set_threads
@@ -210,3 +211,17 @@ class LogTest:
     def evaluate(self, fitted: Recommender) -> dict[str, Any]:
         """Return the scores beside the counting baselines."""
         return fitted.evaluate_holdout(self.holdout)
+
+
+RANGES: dict[str, Range] = {  # of an adaptive search
+    "loss.name": ["softmax", "sampled_softmax", "gbce", "bce", "focal"],
+    "loss.gamma": {"low": 0.5, "high": 4.0},
+    "loss.alpha": ["none", 0.25, 0.5, 0.75],
+    "loss.cap": ["off", 2.0, 7.0],
+    "loss.tau": {"low": 0.0, "high": 1.0},
+    "loss.negatives": {"low": 64, "high": 1_024, "log": True},
+    "train.learning_rate": {"low": 2e-4, "high": 5e-3, "log": True},
+    "model.embedding_width": [32, 64, 128],
+    "model.dropout": {"low": 0.0, "high": 0.6},
+    "model.layers": [1, 2, 3],
+}

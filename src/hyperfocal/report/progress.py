@@ -27,6 +27,7 @@ from rich.text import Text
 
 from hyperfocal.config.sections import TrainSettings
 from hyperfocal.distributed import is_first
+from hyperfocal.grid.pool import GridWatch
 from hyperfocal.report.format import duration, quantity, share
 from hyperfocal.report.grid_table import Layout
 from hyperfocal.training.trainer import Progress as TrainProgress
@@ -138,7 +139,7 @@ class PredictProgress(ProgressLine):
         self._bar.update(self._task, completed=done, description=f"predicting, {quantity(parts, 'part')} written")
 
 
-class GridProgress:
+class GridProgress(GridWatch):
     """A context manager that shows finished and running trainings, the best point so far and the time left.
 
     Nothing is shown before the first training starts, so that the progress line of earlier work stays intact.

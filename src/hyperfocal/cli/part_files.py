@@ -1,0 +1,126 @@
+"""Part files: an output that is written block by block, resumed after a crash, and joined into one file.
+
+    predictions.csv.parts/  plan.json  part-00000.csv  part-00000.json  part-00001.csv ...
+
+A part is complete when its .json file, which holds its counts, exists: that file is written last.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, cast
+
+import polars as pl
+
+from hyperfocal.data.files import File
+from hyperfocal.errors import RunError
+from hyperfocal.storage.run_folder import whole_file
+
+PLAN = "plan.json"
+ROW_GROUP = 100_000  # rows of a Parquet file that are in memory while parts are joined
+Write = Callable[[pl.DataFrame, Path, bool], None]  # rows, file, whether these are its first rows
+
+
+class PartFiles:
+    """The part files of one output.
+
+    Args:
+        out: the file that the parts are joined into.
+        plan: JSON-able, everything that decides what the parts hold.
+    """
+
+    def __init__(self, out: Path, plan: dict[str, Any]) -> None:
+        self.out, self.plan = out, plan
+        self.folder = out.with_name(f"{out.name}.parts")
+
+    def check(self, *, resume: bool) -> None:
+        """Check that existing parts may be continued; write nothing.
+
+        Raises:
+            RunError: there are parts and `resume` is False, or they were made by another plan.
+        """
+        if not self.folder.exists():
+            return
+        if not resume:
+            raise RunError(
+                f"{self.folder}: holds parts of unfinished predictions. Continue them with --resume, or remove the "
+                "folder to start over"
+            )
+        before = self._read_json(self.folder / PLAN)
+        changed = [key for key in self.plan if not isinstance(before, dict) or before.get(key) != self.plan[key]]
+        if changed:
+            raise RunError(
+                f"{self.folder}: holds parts made with another {', '.join(changed)}. Repeat the first command with "
+                "--resume, or remove the folder to start over"
+            )
+
+    def counts(self, number: int) -> Counter[str] | None:
+        """Return the counts of a complete part; None: it is not complete."""
+        path = self._path(number).with_suffix(".json")
+        return Counter(self._read_json(path)) if path.is_file() and self._path(number).is_file() else None
+
+    def put(self, number: int, frame: pl.DataFrame, counts: Counter[str], write: Write) -> None:
+        """Write a part, whole or not at all; before the first one, the plan.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        if not (self.folder / PLAN).is_file():
+            self._write_json(self.folder / PLAN, self.plan)
+        with whole_file(self._path(number)) as aside:
+            write(frame, aside, number == 0)
+        self._write_json(self._path(number).with_suffix(".json"), dict(counts))
+
+    def join(self, count: int) -> None:
+        """Write the output from `count` parts, and remove the parts.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        paths = [self._path(number) for number in range(count)]
+        with whole_file(self.out) as aside:
+            (_join_tables if File(self.out).kind == "parquet" else _join_bytes)(paths, aside)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"part-{number:05}{File(self.out).suffix}"
+
+    def _write_json(self, path: Path, value: Any) -> None:
+        with whole_file(path) as aside:
+            aside.write_text(json.dumps(value) + "\n", encoding="utf-8")
+
+    def _read_json(self, path: Path) -> Any:
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise RunError(f"{path}: is damaged ({error}). Remove the folder to start over") from None
+
+
+def _join_bytes(paths: list[Path], joined: Path) -> None:
+    """Concatenate files; a .gz gets no time stamp, so that the same content gives the same bytes."""
+    with joined.open("wb") as raw:
+        packed = joined.suffix == ".gz"
+        out = cast(IO[bytes], gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if packed else raw)
+        for path in paths:
+            with path.open("rb") as file:
+                shutil.copyfileobj(file, out, 2**20)
+        if packed:
+            out.close()
+
+
+def _join_tables(paths: list[Path], joined: Path) -> None:
+    try:
+        pl.scan_parquet(paths, glob=False).sink_parquet(joined, row_group_size=ROW_GROUP, maintain_order=True)
+    except pl.exceptions.PolarsError as error:  # a full disk
+        raise OSError(str(error)) from error
+
+
+def stamp(path: Path) -> list[int]:
+    """Return the size and modification time of a file, which change if its content does."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]

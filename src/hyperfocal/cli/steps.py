@@ -1,0 +1,127 @@
+"""Steps that the commands of both jobs share. Heavy imports are inside functions, so that --help answers at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hyperfocal.cli.report import report_line
+from hyperfocal.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from hyperfocal.report.tracking import Watch
+
+NO_ENCODER = "No sentence encoder is installed: n-grams only. Install one with `pip install 'hyperfocal[encoder]'`."
+DISTRIBUTED = ("fit", "recommend", "classify")  # the last two are groups, which check their own subcommand
+
+
+def refuse_several_processes(context: click.Context) -> None:
+    """Raise ConfigError if torchrun started several processes and the command cannot share its work among them."""
+    if os.environ.get("WORLD_SIZE", "1") != "1" and context.invoked_subcommand not in DISTRIBUTED:
+        from hyperfocal.distributed import refuse_several
+
+        group = context.info_name if context.parent is not None else ""
+        refuse_several(f"{group} {context.invoked_subcommand}".strip())
+
+
+@contextmanager
+def exit_on_ctrl_c(how_to_continue: str) -> Iterator[None]:
+    """End the program with exit code 130 on Ctrl-C; the first process says how to continue."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from hyperfocal.distributed import is_first
+
+        if is_first():
+            click.echo(f"stopped. {how_to_continue}", err=True)
+        sys.exit(130)
+
+
+def refuse_resume_and_overwrite(resume: bool, overwrite: bool) -> None:
+    """Raise ConfigError if both are given."""
+    if resume and overwrite:
+        raise ConfigError("--resume continues the run in --out and --overwrite replaces it. Give only one of them")
+
+
+@contextmanager
+def follow_fit(
+    job: str, estimator: Any, out: Path, track: tuple[str, ...], *, resume: bool, trainings: Callable[[], int]
+) -> Iterator[Watch]:
+    """Give the `watch` of a fit, which shows a progress line and reports to trackers; Ctrl-C exits with 130.
+
+    Args:
+        job: "recommend" or "classify".
+        estimator: being fitted inside; its settings and metrics are reported.
+        out: the run folder.
+        track: names of trackers.
+        resume: whether the fit continues an earlier one.
+        trainings: returns how many trainings the fit consists of, once it has begun.
+    """
+    from hyperfocal.distributed import is_first
+    from hyperfocal.report.progress import FitProgress
+    from hyperfocal.report.tracking import Tracking
+
+    tracking = Tracking(track if is_first() else (), out, job, lambda: estimator.settings_, resume=resume)
+    with (
+        exit_on_ctrl_c(f"The same command with --resume continues the run in {out}."),
+        tracking,
+        FitProgress(lambda: estimator.settings_.train, trainings) as progress,
+    ):
+        yield tracking.wrap(progress.watch)
+        tracking.end(estimator.metrics_)
+
+
+def print_run(out: Path, following: str = "") -> None:
+    """Write the report of a run that was just written; print where both are, and the command that follows."""
+    from rich.console import Console
+
+    from hyperfocal.report.format import print_commands
+
+    lines = [f"Run folder: {out}", report_line(out)]
+    print_commands(Console(), [*lines, f"Next: hyperfocal {following}"] if following else lines)
+
+
+def print_evaluation(
+    metrics: Mapping[str, Any],
+    scores_report: Callable[..., RenderableType],
+    holdout_lines: Callable[[Any, str], list[str]],
+    *,
+    as_json: bool,
+) -> None:
+    """Print the scores on test data as a table with notes, made by the job's two functions, or as JSON."""
+    import json
+
+    from rich.console import Console
+
+    from hyperfocal.report.format import print_lines
+    from hyperfocal.storage.run_folder import without_nan
+
+    if as_json:
+        click.echo(json.dumps(without_nan(metrics), indent=2))
+        return
+    console = Console()
+    console.print(scores_report(metrics, title="Test"))
+    print_lines(console, holdout_lines(metrics["data"], "test"))
+
+
+def program_name() -> str:
+    """Return how a user starts this program."""
+    return "hyperfocal" if shutil.which("hyperfocal") else sys.argv[0]
+
+
+def refuse_output(out: Path, read: Path, argument: str) -> None:
+    """Raise DataError if predictions cannot be written to `out`: a wrong format, a folder, or the file being read."""
+    from hyperfocal.data.files import File
+
+    File(out).check_writable()
+    if out.resolve() == read.resolve():
+        raise DataError(f"--out {out} is {argument} itself and would overwrite it. Choose another name")
