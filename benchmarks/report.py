@@ -1,10 +1,11 @@
-"""The HTML report of a run of `classify`: how long it takes to write, and how large it is.
+"""Measure the time to write the HTML report of a `classify` run, and its size.
 
     python benchmarks/report.py [--labels 600] [--documents 5000] [--repeats 5] [--profile]
 
-A classifier of n-grams is fitted for two epochs on made-up texts, which is not timed, and scored on so many validation
-documents. Then its report is written several times, as `hyperfocal report` does; the first time apart, for it may have
-to bundle the charts' script. The target: 5 seconds of CPU and 3 MB. Run it with nothing else running.
+A classifier of n-grams is fitted for two epochs on made-up texts and scored on as many validation documents, which is
+not timed. Then its report is written several times, as `hyperfocal report` does. The first time is reported separately,
+because it may have to bundle the script of the charts. The target is 5 seconds of CPU and 3 MB. Run it on an idle
+machine.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from hyperfocal.classify.classifier import MultiLabelClassifier
 from hyperfocal.cli.report import write_run_report
 from hyperfocal.data.documents import Documents
 
-WORDS = 40  # a text
+WORDS = 40  # per text
 SETTINGS = {"features.kind": "ngrams", "features.word_ngrams": 1, "head.name": "linear", "train.epochs": 2}
 MOST_SECONDS, MOST_MEGABYTES = 5.0, 3.0
 
@@ -31,9 +32,9 @@ def main() -> None:
     """Fit, write the report, and print seconds and megabytes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--labels", type=int, default=600)
-    parser.add_argument("--documents", type=int, default=5_000, help="for training, and as many for validation")
+    parser.add_argument("--documents", type=int, default=5_000, help="for training, and the same number for validation")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--profile", action="store_true", help="print where the time of one report goes")
+    parser.add_argument("--profile", action="store_true", help="profile one report")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
@@ -41,7 +42,7 @@ def main() -> None:
         MultiLabelClassifier(settings=SETTINGS).fit(train, valid=valid, out=run)
         print(f"{options.labels:,} labels, {options.documents:,} validation documents")
         wall, cpu = timed(run)
-        print(f"first report   {wall:6.2f} s, {cpu:6.2f} s of CPU, the charts' script perhaps included")
+        print(f"first report   {wall:6.2f} s, {cpu:6.2f} s of CPU, perhaps with the script of the charts")
         rest = [timed(run) for _ in range(options.repeats)]
         wall, cpu = (float(np.median(column)) for column in zip(*rest, strict=True))
         size = (run / "report.html").stat().st_size / 1e6
@@ -52,7 +53,7 @@ def main() -> None:
 
 
 def make_documents(number: int, labels: int, seed: int) -> Documents:
-    """Return texts of 1 to 4 labels, the first ones most often, with words of them and words of none."""
+    """Return texts with 1 to 4 labels, the first labels most often; some words belong to a label, others to none."""
     rng = np.random.default_rng(seed)
     weights = 1 / np.arange(1, labels + 1)
     drawn = [
@@ -74,7 +75,7 @@ def timed(run: Path) -> tuple[float, float]:
 
 
 def profile(run: Path) -> None:
-    """Print the functions in which one report spends most."""
+    """Print the functions in which one report spends the most time."""
     profiler = cProfile.Profile()
     profiler.runcall(write_run_report, run)
     pstats.Stats(profiler).sort_stats("cumulative").print_stats(30)

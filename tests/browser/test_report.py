@@ -1,6 +1,6 @@
 """The report in a real browser: nothing leaves the page, nothing in a name runs, and everything works by keyboard.
 
-With HYPERFOCAL_SCREENSHOTS=FOLDER the pages are kept there as pictures, at three widths, light and dark.
+With HYPERFOCAL_SCREENSHOTS=FOLDER, pictures of the pages go there, at three widths, light and dark.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from report_cases import BELL, IMAGE, LABELS, SCRIPT, classify_run, grid, recomm
 
 WIDTHS = (390, 820, 1280)
 NAMES = ("classify", "recommend", "grid")
-COLOURS = ("ink", "muted", "accent", "head", "medium", "tail", "right", "better", "worse")
+COLORS = ("ink", "muted", "accent", "head", "medium", "tail", "right", "better", "worse")
 FITTED = """() => {
     const charts = [...document.querySelectorAll(".vega")];
     const shares = charts.map((each) => each.querySelector("svg").clientWidth / each.clientWidth);
@@ -41,7 +41,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def opened(watched, pages):
-    """Return a function that opens a page and waits for its charts; what went wrong is told at the end."""
+    """Return a function that opens a page and waits for its charts; at the end, check that nothing went wrong."""
 
     def show(name: str, *, width: int = 820, scheme: str = "light") -> object:
         watched.page.set_viewport_size({"width": width, "height": 900})
@@ -74,7 +74,7 @@ def values(page: object, section: str, column: str) -> list[float]:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_page_draws_every_chart_within_its_width(opened, name, scheme) -> None:
     page = opened(name, width=WIDTHS[0], scheme=scheme)
-    for width in WIDTHS:  # a window that grows draws them anew
+    for width in WIDTHS:  # a window that grows redraws them
         page.set_viewport_size({"width": width, "height": 900})
         page.wait_for_function(FITTED)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -83,11 +83,11 @@ def test_a_page_draws_every_chart_within_its_width(opened, name, scheme) -> None
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_colours_can_be_told_from_the_paper_and_follow_the_scheme(opened, scheme) -> None:
+def test_colors_contrast_with_the_paper_and_follow_the_scheme(opened, scheme) -> None:
     page = opened("classify", scheme=scheme)
     paper = page.evaluate(LUMINANCE, "paper")
     assert (paper > 0.9) == (scheme == "light")
-    for name in COLOURS:
+    for name in COLORS:
         dark, light = sorted((page.evaluate(LUMINANCE, name), paper))
         assert (light + 0.05) / (dark + 0.05) >= 4.5, name
     fills = page.locator(".vega svg text").evaluate_all("all => all.map(each => getComputedStyle(each).fill)")
@@ -121,7 +121,7 @@ def test_documents_and_users_are_shown_as_text(opened) -> None:
     assert "User <i>" in opened("recommend").locator("#examples .card h3").first.inner_text()
 
 
-def test_a_mark_tells_its_name_as_text(opened) -> None:
+def test_a_mark_shows_its_name_as_text(opened) -> None:
     page = opened("classify")
     marks = page.locator("#tail .vega").nth(1).locator("path[aria-roledescription=point]")
     mark = next(each for each in marks.all() if SCRIPT in each.get_attribute("aria-label"))
@@ -182,7 +182,7 @@ def test_the_heat_map_switches_between_metrics(opened, by) -> None:
     page.wait_for_function(changed, arg=",".join(before))
 
 
-def test_charts_speak_to_those_who_do_not_see_them(opened) -> None:
+def test_charts_have_descriptions_for_screen_readers(opened) -> None:
     page = opened("grid")
     for svg in page.locator(".vega svg").all():
         assert svg.get_attribute("role") == "graphics-document" or svg.locator("[role^=graphics]").count()

@@ -1,4 +1,4 @@
-"""Runs and a grid to make pages of, with the worst names that a file can bring."""
+"""Runs and a grid for tests of pages, with the worst names that a file can contain."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ FAST = {
 
 
 def documents(number: int = 240, *, seed: int = 0) -> Documents:
-    """Return texts in which every label has a word, two labels each, the first ones most often."""
+    """Return texts with two labels each, the first labels most often; every label has a word."""
     rng = np.random.default_rng(seed)
     weights = 1 / np.arange(1, len(LABELS) + 1)
     drawn = [rng.choice(len(LABELS), 2, replace=False, p=weights / weights.sum()) for _ in range(number)]
@@ -44,13 +44,13 @@ def documents(number: int = 240, *, seed: int = 0) -> Documents:
 
 
 def classify_run(folder: Path) -> Path:
-    """Return the folder of a classifier of the nasty labels."""
+    """Fit a classifier of the nasty labels, and return its folder."""
     MultiLabelClassifier(settings=FAST).fit(documents(), out=folder)
     return folder
 
 
 def log(users: int = 60) -> pl.DataFrame:
-    """Return users that go round a circle of items, the nasty names among them."""
+    """Return a log of users who go around a circle of items, some with nasty names."""
     rows = [
         (f"<i>{user}</i>", LABELS[(user * 5 + step + (user * step) % 3) % 20])
         for user in range(users)
@@ -60,14 +60,14 @@ def log(users: int = 60) -> pl.DataFrame:
 
 
 def recommend_run(folder: Path) -> Path:
-    """Return the folder of a recommender of the nasty items."""
+    """Fit a recommender of the nasty items, and return its folder."""
     settings = {"model.embedding_width": 8, "train.epochs": 2, "train.threads": 1, "data.valid_fraction": 0.4}
     Recommender(history=4, next_items=3, settings=settings).fit(log(), out=folder)
     return folder
 
 
 class Quiet(GridWatch):
-    """A watch that says nothing."""
+    """A watch without output."""
 
     def skipped(self, count: int) -> None: ...
 
@@ -88,7 +88,7 @@ def grid_job(folder: Path) -> tuple[GridJob, list[Point]]:
 
 
 def grid(folder: Path) -> Path:
-    """Return the folder of that grid, finished."""
+    """Run that grid, and return its folder."""
     job, points = grid_job(folder)
     run_grid(job, points, "no_cap_no_focal")
     return job.out

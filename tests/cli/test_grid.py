@@ -224,7 +224,7 @@ class TestProcesses:
         assert plan["unproposed"] == 5  # of nine trials, after a batch of four
         said = done("report", out, "--out", tmp_path / "page.html")
         page = (tmp_path / "page.html").read_text(encoding="utf-8")
-        assert "5 more trials are to be proposed. The same command goes on." in page, said
+        assert "Trials that the search has not proposed yet: 5. Run the same command again to continue." in page, said
         assert "So far, " in page
 
 

@@ -72,7 +72,7 @@ class TestGrid:
         assert max(map(len, shown.splitlines())) <= 80
         assert "all points are compared on 4 validation users." in " ".join(shown.split())
         assert "2 points, best first by map@2" in shown
-        assert "With one seed the intervals hold the chance of the users" in " ".join(shown.split())
+        assert "With one seed, the intervals cover the random choice of users" in " ".join(shown.split())
         assert "Test, 20 users" in shown
         assert f"hyperfocal recommend predict {out / 'winner'} HISTORY" in " ".join(after.split())
 

@@ -34,7 +34,7 @@ def test_a_report_that_fails_loses_no_run(folder, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(run_page, "run_page", fail)
         said = done("classify", "fit", folder / "train.jsonl", "--out", tmp_path / "run", *texts, *TINY)
-    assert "warning: no report was written (ZeroDivisionError: a bug of ours). All else is kept" in said
+    assert "warning: no report was written (ZeroDivisionError: a bug of ours). All else is saved" in said
     assert not (tmp_path / "run" / "report.html").exists()
     assert done("report", tmp_path / "run") == f"Report: {tmp_path / 'run' / 'report.html'}\n"
 

@@ -155,7 +155,7 @@ class TestWhatGoesWrong:
         monkeypatch.setattr("mlflow.MlflowClient.log_metric", fail)
         result = invoke("recommend", "fit", log, "--out", tmp_path / "run", "--model", "gru", *SMALL, *BOTH)
         assert result.exit_code == 0
-        warning = "warning: --track mlflow is left out from here on: no space left. The training goes on"
+        warning = "warning: --track mlflow is dropped: no space left. Training continues without it"
         assert result.stderr.count("warning") == 1
         assert warning in " ".join(result.stderr.split())
         assert [step for step, _ in scalars(tmp_path / "run" / "tensorboard")["loss"]] == [1, 2, 3]
@@ -166,7 +166,7 @@ class TestWhatGoesWrong:
         monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
         result = invoke("recommend", "fit", log, "--out", tmp_path / "run", "--model", "markov", "--track", "mlflow")
         assert result.exit_code == 0
-        assert result.stderr.count("--track mlflow is left out") == 1
+        assert result.stderr.count("--track mlflow is dropped") == 1
 
     @pytest.mark.parametrize("name", ["mlflow", "tensorboard"])
     def test_a_missing_extra_is_named_before_anything_trains(self, name, log, tmp_path, monkeypatch):

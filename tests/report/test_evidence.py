@@ -16,7 +16,7 @@ from hyperfocal.labels import SparseLabels
 from hyperfocal.recommend import evidence as evidence_items
 from hyperfocal.recommend.evidence import item_evidence
 from hyperfocal.recommend.recommender import Recommender
-from hyperfocal.report.evidence import cut
+from hyperfocal.report.run import cut
 from hyperfocal.sequences import Sequences
 from text_cases import FAST, corpus
 

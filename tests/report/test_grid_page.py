@@ -3,20 +3,17 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hyperfocal.classify.grid_layout import LABEL_LAYOUT
 from hyperfocal.errors import RunError
 from hyperfocal.grid.reading import read_grid
 from hyperfocal.grid.search import run_grid
 from hyperfocal.grid.store import PLAN, write_plan
-from hyperfocal.metrics.differences import Difference
-from hyperfocal.metrics.verdict import Verdict
 from hyperfocal.report.blocks import Bullets, Chart, Folded, Table
-from hyperfocal.report.grid_page import _illusion, grid_page, write_grid_report
-from hyperfocal.report.grid_table import LABELS, Row
+from hyperfocal.report.grid_page import grid_page, write_grid_report
 from hyperfocal.report.page import bundle
 from report_cases import grid, grid_job
 
@@ -38,7 +35,7 @@ def lines(page, anchor):
 
 def test_the_page_of_a_finished_grid(finished):
     reading = read_grid(finished)
-    page = grid_page(reading)
+    page = grid_page(reading, LABEL_LAYOUT)
     assert reading.winner in page.headline
     charts = [block for block in section(page, "map").blocks if isinstance(block, Chart)]
     assert [chart.title for chart in charts] == ["Class-weight cap by focal gamma", "Differences from the baseline"]
@@ -47,11 +44,11 @@ def test_the_page_of_a_finished_grid(finished):
     assert {row[0].text for row in table.rows} == set(reading.results)
     assert len(table.rows) == 4
     assert section(page, "remaining").blocks[0].text == "Nothing: every planned training has ended."
-    assert write_grid_report(reading).stat().st_size < 3e6
+    assert write_grid_report(reading, LABEL_LAYOUT).stat().st_size < 3e6
 
 
 def test_the_heat_map_has_a_cell_for_each_point_and_metric(finished):
-    page = grid_page(read_grid(finished))
+    page = grid_page(read_grid(finished), LABEL_LAYOUT)
     spec = section(page, "map").blocks[0].spec
     [rows] = spec["datasets"].values()
     assert len(rows) == 4 * 3
@@ -73,7 +70,7 @@ def test_a_grid_that_runs_says_what_remains(tmp_path):
     reading = read_grid(job.out)
     assert reading.running == [(points[4].name, points[4].seed)]
     assert len(reading.missing) == len(points) - 5
-    page = grid_page(reading)
+    page = grid_page(reading, LABEL_LAYOUT)
     assert page.headline.startswith("So far, ")
     said = lines(page, "remaining")
     assert f"{points[4].name}, seed {points[4].seed} (running)" in said
@@ -85,15 +82,15 @@ def test_a_grid_without_a_result_has_a_page(tmp_path):
     _, store = job.prepare(points)
     write_plan(job.out, points, "no_cap_no_focal", job.by, store.fingerprint)
     reading = read_grid(job.out)
-    assert grid_page(reading).headline == "No point of this grid has a result yet."
-    assert write_grid_report(reading).is_file()
+    assert grid_page(reading, LABEL_LAYOUT).headline == "No point of this grid has a result yet."
+    assert write_grid_report(reading, LABEL_LAYOUT).is_file()
 
 
 def test_a_grid_of_an_earlier_version_has_no_plan(finished, tmp_path):
     (tmp_path / "grid.sqlite").write_bytes((finished / "grid.sqlite").read_bytes())
     old, new = read_grid(tmp_path), read_grid(finished)
     assert (old.winner, old.baseline, old.planned) == (new.winner, "no_cap_no_focal", False)
-    assert "of an earlier version" in section(grid_page(old), "remaining").blocks[0].text
+    assert "an earlier version wrote" in section(grid_page(old, LABEL_LAYOUT), "remaining").blocks[0].text
 
 
 def test_what_is_no_grid_or_a_damaged_one_is_refused(finished, tmp_path):
@@ -106,44 +103,10 @@ def test_what_is_no_grid_or_a_damaged_one_is_refused(finished, tmp_path):
     (tmp_path / PLAN).unlink()
     (tmp_path / "test.json").write_text("{}")
     with pytest.raises(RunError, match=r"test\.json is damaged"):
-        grid_page(read_grid(tmp_path))
+        grid_page(read_grid(tmp_path), LABEL_LAYOUT)
     (tmp_path / "grid.sqlite").write_bytes(b"no database" * 100)
     with pytest.raises(RunError, match="the store is damaged"):
         read_grid(tmp_path)
-
-
-def compared(name, **percents):
-    """Return a point that differs from the baseline's 0.5 by so many percent, beyond chance."""
-    differences = {
-        metric.replace("__", "."): Difference(
-            0.5, 0.5, value / 200, 0, 0, p=0.5, adjusted=0.5 if abs(value) < 3 else 0.01, seeds=1
-        )
-        for metric, value in percents.items()
-    }
-    return Row(name, False, False, 1, {}, {}, {}, 1.0, Verdict("words", "sentence", differences))
-
-
-def test_what_is_left_of_the_largest_gain_at_one_half_is_said():
-    rows = [
-        compared("a", half__macro_f1=20, tuned__macro_f1=5, macro_ap=1),
-        compared("b", half__macro_f1=60, tuned__macro_f1=-10, macro_ap=1),
-        compared("c", half__macro_f1=2, tuned__macro_f1=1, macro_ap=1),
-    ]
-    assert _illusion(rows, LABELS) == [
-        "Decided at 0.5, b looks 60% better than the baseline; with tuned thresholds it is 10.0% worse, and its "
-        "ranking is not shown to differ (+1.0%)."
-    ]
-    assert _illusion(rows[2:], LABELS) == []
-
-
-def test_a_point_that_leads_on_too_few_documents_is_no_winner(finished):
-    reading = read_grid(finished)
-    few = "too few documents (7) to tell"
-    told = {name: replace(each, words=few, sentence=f"{name}: {few}.") for name, each in reading.verdicts.items()}
-    leads = next(name for name in reading.results if name != reading.baseline)
-    page = grid_page(replace(reading, verdicts=told, winner=leads))
-    assert page.headline == f"{leads} leads, of 4 points: too few documents (7) to tell."
-    assert f"{leads}: {few}." in page.lead
 
 
 def read_as_nobody(folder, out):
@@ -154,8 +117,8 @@ def read_as_nobody(folder, out):
     with pytest.raises(PermissionError):
         (folder / "grid" / "mine").touch()
     with pytest.raises(RunError, match=r"cannot write .*report\.html: .*Permission denied"):
-        write_grid_report(read_grid(folder / "grid"))
-    write_grid_report(read_grid(folder / "grid"), out / "page.html")
+        write_grid_report(read_grid(folder / "grid"), LABEL_LAYOUT)
+    write_grid_report(read_grid(folder / "grid"), LABEL_LAYOUT, out / "page.html")
 
 
 def test_a_grid_that_may_only_be_read_has_a_report_elsewhere(finished):

@@ -4,6 +4,7 @@ import math
 import pytest
 from rich.console import Console
 
+from hyperfocal.classify.grid_layout import LABEL_LAYOUT
 from hyperfocal.report.progress import GridProgress
 
 VALUES = {"macro_ap": 0.4523, "tuned.macro_f1": 0.3931}
@@ -23,6 +24,7 @@ def clock():
 
 def grid(clock: Clock, total: int = 12, workers: int = 1, *, terminal: bool = False, **options: str) -> GridProgress:
     console = Console(file=io.StringIO(), width=80, force_terminal=terminal)
+    options = {"by": "tuned.macro_f1", "layout": LABEL_LAYOUT} | options
     return GridProgress(total, workers, console=console, clock=clock, **options)
 
 

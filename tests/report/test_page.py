@@ -48,7 +48,7 @@ def test_text_of_users_is_escaped_in_every_place():
     assert html.count("<script") == html.count("</script>") == 3
 
 
-def test_the_json_of_charts_is_read_back_unchanged_but_for_nan():
+def test_the_json_of_charts_is_read_back_unchanged_except_for_nan():
     html = render(page(chart(SCRIPT)))
     found = json.loads(re.search(r'(?s)id="charts">(.*?)</script>', html)[1])
     assert found[0]["description"] == SCRIPT
@@ -92,7 +92,7 @@ def test_a_report_that_fails_is_a_warning():
         raise KeyError("a bug of ours")
 
     assert line_of(fail, "hyperfocal report run") == (
-        "warning: no report was written (KeyError: 'a bug of ours'). All else is kept; try `hyperfocal report run`"
+        "warning: no report was written (KeyError: 'a bug of ours'). All else is saved; try `hyperfocal report run`"
     )
 
 
@@ -106,11 +106,11 @@ def test_a_page_that_cannot_be_written(tmp_path):
 def made(monkeypatch):
     """Count how often the script of charts is made, without making it."""
     calls = []
-    monkeypatch.setattr(vega, "_made", lambda: calls.append(1) or "x" * (vega.LEAST + 1))
+    monkeypatch.setattr(vega, "make_bundle", lambda: calls.append(1) or "x" * (vega.LEAST + 1))
     return calls
 
 
-def test_the_script_is_made_once_and_again_where_what_is_kept_is_not_whole(tmp_path, made):
+def test_the_script_is_made_once_and_again_if_the_cached_one_is_incomplete(tmp_path, made):
     first = vega.bundle(tmp_path)
     assert vega.bundle(tmp_path) == first
     assert len(made) == 1
@@ -122,13 +122,13 @@ def test_the_script_is_made_once_and_again_where_what_is_kept_is_not_whole(tmp_p
 
 def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path, made, caplog):
     (tmp_path / "file").write_text("")
-    with caplog.at_level(logging.INFO, vega.log.name):
+    with caplog.at_level(logging.INFO, vega.logger.name):
         vega.bundle(tmp_path / "file")
-    assert "is not kept" in caplog.text
+    assert "is not cached" in caplog.text
 
 
 def test_a_script_that_cannot_be_made_says_why(tmp_path, monkeypatch):
-    monkeypatch.setattr(vega, "MAKE", "raise SystemExit('no memory')")
-    vega._made.cache_clear()
-    with pytest.raises(RunError, match="cannot be made by vl-convert: no memory"):
+    monkeypatch.setattr(vega, "PRINT_BUNDLE", "raise SystemExit('no memory')")
+    vega.make_bundle.cache_clear()
+    with pytest.raises(RunError, match="vl-convert cannot make the script of the charts: no memory"):
         vega.bundle(tmp_path)

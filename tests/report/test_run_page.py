@@ -23,7 +23,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture
 def copy(runs, tmp_path):
-    """Return a function that copies a run, whose files may then be spoilt."""
+    """Return a function that copies a run, whose files a test may damage."""
 
     def made(job):
         shutil.copytree(runs[job], tmp_path / job)
@@ -67,7 +67,7 @@ def test_a_classifier_has_a_row_for_each_label(runs):
     ]
 
 
-def test_a_recommender_stands_beside_its_baselines(runs):
+def test_a_recommender_is_listed_with_its_baselines(runs):
     page = run_page(runs["recommend"])
     metrics = json.loads((runs["recommend"] / "metrics.json").read_text())
     table = next(each for each in flat(page, Table) if each.title == "All metrics")
@@ -112,7 +112,7 @@ def test_a_run_without_evidence_says_what_is_missing(copy, job):
     assert write_run_report(folder).stat().st_size < 3e6
 
 
-def test_documents_that_were_not_looked_at_are_said(copy):
+def test_the_page_says_how_many_documents_were_looked_at(copy):
     folder = copy("classify")
     assert "were looked at" not in texts(run_page(folder))
     evidence = json.loads((folder / "evidence.json").read_text())
@@ -121,26 +121,27 @@ def test_documents_that_were_not_looked_at_are_said(copy):
     assert f"only the first 5 of {number} validation documents were looked at for this." in texts(run_page(folder))
 
 
-def test_a_setting_that_an_earlier_version_lacked_stands_at_its_default(copy):
+def test_a_setting_that_an_earlier_version_lacked_has_its_default(copy):
     folder = copy("recommend")
     config = (folder / "config.toml").read_text()
     (folder / "config.toml").write_text(config.replace("dropout = 0.2\n", ""))
-    assert run_page(folder).headline == run_page(folder).headline
+    [everything] = [block for block in flat(run_page(folder), Folded) if block.title == "All settings"]
+    assert dict(everything.blocks[0].pairs)["model.dropout"] == "0.2"
 
 
 @pytest.mark.parametrize("refit", [False, True])
-def test_the_head_that_was_scored_and_the_one_that_predicts_are_told_apart(tmp_path, refit):
+def test_the_page_distinguishes_the_head_that_was_scored_from_the_one_that_predicts(tmp_path, refit):
     classifier = MultiLabelClassifier(settings=FAST | {"train.epochs": 4, "train.refit": refit})
     classifier.fit(documents(), out=tmp_path / "run")
     page = run_page(tmp_path / "run")
     [training] = [section for section in page.sections if section.title == "Training"]
     said = [block.text for block in training.blocks if isinstance(block, Paragraph)]
     best = max(classifier.history_, key=lambda row: row["macro_ap"])
-    fate = "were scored" if refit else "are kept"
+    fate = "were scored" if refit else "were saved"
     assert f"The weights after epoch {best['epoch']} {fate}, the best by validation macro_ap" in said[0]
     assert len(said) == 1 + refit
     if refit:
-        assert "trained anew on all 240 documents, those of training and of validation, for 4 epochs" in said[1]
+        assert "trained from scratch on all 240 training and validation documents for 4 epochs" in said[1]
 
 
 def test_a_counting_model_has_no_learning_curve(tmp_path):
@@ -156,10 +157,10 @@ def test_a_counting_model_has_no_learning_curve(tmp_path):
     [
         ("metrics.json", "{", "metrics.json is damaged"),
         ("config.toml", "seed = " + "9" * 5_000, "config.toml is damaged"),
-        ("metrics.json", "[]", "metrics.json is damaged (it is no table of names and values)"),
+        ("metrics.json", "[]", "metrics.json is damaged (it holds no JSON object)"),
         ("metrics.json", '{"data": 3}', "metrics.json is damaged"),
         ("evidence.json", '{"job": "classify"}', "evidence.json is damaged ('thresholds')"),
-        ("evidence.json", '{"job": "recommend"}', "evidence.json is damaged (it is of the job 'recommend'"),
+        ("evidence.json", '{"job": "recommend"}', "evidence.json is damaged (its job is 'recommend'"),
         ("labels.csv", "label\n", "labels.csv is damaged"),
         ("labels.csv", 'a,b\n"', "labels.csv is damaged"),
         ("labels.csv", ("true_documents", ""), "labels.csv is damaged"),

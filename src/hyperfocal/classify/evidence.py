@@ -13,7 +13,7 @@ from torch import Tensor
 from hyperfocal.classify.prepare import Labelled
 from hyperfocal.labels import SparseLabels
 from hyperfocal.metrics.calibration import decision_curve, reliability
-from hyperfocal.report.evidence import LISTED, LONGEST, cut
+from hyperfocal.report.run import LISTED, LONGEST, cut
 
 THRESHOLDS = (0.001, 0.002, 0.003, 0.005, 0.0075, *(step / 100 for step in range(1, 100)))
 EDGES = (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)

@@ -14,12 +14,14 @@ from hyperfocal.metrics.buckets import BUCKETS, HEAD, TAIL
 from hyperfocal.report import charts
 from hyperfocal.report.blocks import DASH, Block, Cell, Chart, Folded, Page, Paragraph, Quote, Section, Table
 from hyperfocal.report.charts import end_of_axis, reliability_chart, tail_counts, tail_scores
-from hyperfocal.report.evidence import EVIDENCE, SHOWN, cut
 from hyperfocal.report.format import quantity
-from hyperfocal.report.run_sections import (
+from hyperfocal.report.run import (
+    EVIDENCE,
     MISSING,
-    RunMaterial,
+    SHOWN,
+    FinishedRun,
     count_cell,
+    cut,
     details,
     interval_cell,
     number,
@@ -72,13 +74,13 @@ HOW_MANY = "The number of labels by their number of training documents."
 LARGE = "The larger a mark, the more true documents its score comes from."
 
 
-def classify_page(material: RunMaterial) -> Page:
+def classify_page(material: FinishedRun) -> Page:
     """Return the page.
 
     Raises:
         RunError: a file is missing or damaged.
     """
-    run, metrics = material.run, material.metrics
+    run, metrics = material.folder, material.metrics
     with run.guard("labels.csv"):
         labels = read_labels(material)
     with run.guard("metrics.json"):
@@ -89,7 +91,9 @@ def classify_page(material: RunMaterial) -> Page:
     with run.guard(EVIDENCE):
         evidence = [threshold_section(material), confusion_section(material, labels)]
     with run.guard("history.jsonl"):
-        losses = training(material)
+        refitted = bool(material.settings.get("train.refit"))
+        refit = how_refitted(metrics["data"], len(material.history)) if refitted else ""
+        losses = training(material, refit=refit)
     title = f"Run of classify · {material.name} · {material.finished:%d %B %Y}"
     sections = [scores, label_tail(labels), groups, label_table(labels), *evidence, losses, details(material, lines)]
     return Page(f"{material.name} · classify", title, line, lead, sections)
@@ -168,9 +172,9 @@ def _buckets(metrics: dict[str, Any]) -> Section:
     return Section("groups", "Head, medium, tail", [chart] if rows else [])
 
 
-def read_labels(material: RunMaterial) -> list[dict[str, Any]]:
+def read_labels(material: FinishedRun) -> list[dict[str, Any]]:
     """Return the rows of labels.csv with bucket, threshold and the name in the tree."""
-    text, run = material.run.read_text("labels.csv"), material.run
+    text, run = material.folder.read_text("labels.csv"), material.folder
     try:
         rows = pl.read_csv(StringIO(text), schema_overrides={"label": pl.String}, infer_schema_length=None).to_dicts()
     except pl.exceptions.PolarsError as error:
@@ -265,7 +269,7 @@ def label_table(labels: Sequence[dict[str, Any]]) -> Section:
     return Section("labels", "Every label", [Paragraph(words, quiet=True), table])
 
 
-def threshold_section(material: RunMaterial) -> Section:
+def threshold_section(material: FinishedRun) -> Section:
     """Return the threshold curve and the reliability diagram; without evidence, a sentence on what is missing."""
     evidence, values = material.evidence, material.metrics["values"]
     if not evidence:
@@ -302,7 +306,7 @@ def _reliability(bins: Sequence[dict[str, Any]]) -> Chart:
     return Chart("Reliability", reliability_chart(bins, about), about)
 
 
-def confusion_section(material: RunMaterial, labels: Sequence[dict[str, Any]]) -> Section:
+def confusion_section(material: FinishedRun, labels: Sequence[dict[str, Any]]) -> Section:
     """Return the most frequent confusions, each with documents."""
     evidence, blocks = material.evidence, list[Block]()
     confusions, names = evidence.get("confusions", []), {str(row["label"]): str(row["name"]) for row in labels}

@@ -201,3 +201,14 @@ def holdout_lines(counts: Mapping[str, Any], name: str) -> list[str]:
 def _named(names: Sequence[str]) -> str:
     more = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def how_refitted(data: Mapping[str, Any], epochs: int) -> str:
+    """Return a note on the head that predicts if it is not the one that was scored; `data` is metrics_["data"]."""
+    documents = data["train"]["documents"] + data["valid"]["documents"]
+    return (
+        "The head that predicts is another one, and the curves do not show it: it was trained from scratch on all "
+        f"{documents:,} training and validation documents for {epochs:,} epochs, and has the weights after the last "
+        "epoch. All scores and thresholds on this page belong to the first head, because no documents were left to "
+        "score the second one."
+    )

@@ -29,7 +29,7 @@ from hyperfocal.machine import set_threads
 from hyperfocal.models.text_features import TextFeatures
 from hyperfocal.models.text_features import Watch as EncodingWatch
 from hyperfocal.models.text_head import Features, TextHead, join
-from hyperfocal.report.evidence import EVIDENCE, evidence_of
+from hyperfocal.report.run import EVIDENCE, evidence_of
 from hyperfocal.storage.run_folder import RunFolder
 from hyperfocal.training.run import begin_run
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from rich.console import Console
 
 from hyperfocal.classify.grid import TextSource
+from hyperfocal.classify.grid_layout import LABEL_LAYOUT
 from hyperfocal.classify.terminal import data_lines, test_report
 from hyperfocal.cli.grid import print_table
+from hyperfocal.cli.report import write_report
 from hyperfocal.cli.steps import program_name
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import resolve
@@ -17,13 +19,10 @@ from hyperfocal.data.synthetic_documents import make_corpus, write_corpus
 from hyperfocal.grid.axes import expand
 from hyperfocal.grid.local import LocalPool
 from hyperfocal.grid.points import baseline_name
-from hyperfocal.grid.reading import read_grid
-from hyperfocal.grid.search import GridJob, run_grid
+from hyperfocal.grid.search import WINNER_BY, GridJob, run_grid
 from hyperfocal.grid.winner import score_test
 from hyperfocal.machine import count_cores
 from hyperfocal.report.format import print_commands, print_lines
-from hyperfocal.report.grid_page import write_grid_report
-from hyperfocal.report.grid_table import LABELS
 from hyperfocal.report.page import line_of
 from hyperfocal.report.progress import GridProgress
 from hyperfocal.storage.run_folder import claim_demo
@@ -42,12 +41,12 @@ def run_demo(out: Path, *, documents: int, workers: int | None, seed: int) -> No
     print_lines(console, [f"Generating {documents:,} documents with 698 labels in a tree of four tiers ..."])
     write_corpus(make_corpus(documents, seed=seed), folder)
     shutil.rmtree(out / "grid", ignore_errors=True)
-    with GridProgress(len(points), pool.size) as progress:
+    with GridProgress(len(points), pool.size, by=WINNER_BY, layout=LABEL_LAYOUT) as progress:
         source = TextSource(folder / "train.jsonl", folder / "valid.jsonl", out / "cache")
         job = GridJob(source, base, out / "grid", progress, pool)
         result = run_grid(job, points, baseline_name(points))
     print_lines(console, [*data_lines(result.prepared.data.counts()), ""])
-    print_table(console, result, out / "grid", LABELS)
+    print_table(console, result, out / "grid", LABEL_LAYOUT)
     console.print(test_report(score_test(result, out / "grid", folder / "test.jsonl")))
     print_commands(console, _closing_lines(out, program_name()))
 
@@ -59,7 +58,7 @@ def _closing_lines(out: Path, program: str) -> list[str]:
         f"Data:   {data}",
         f"Table:  {out / 'grid' / 'table.md'}",
         f"Winner: {out / 'grid' / 'winner'}",
-        line_of(lambda: write_grid_report(read_grid(out / "grid")), f"{program} report {out / 'grid'}"),
+        line_of(lambda: write_report(out / "grid"), f"{program} report {out / 'grid'}"),
         f"Try it in a browser: {program} serve {out / 'grid' / 'winner'}",
         "",
         "The same with commands, on these files or on yours:",

@@ -13,6 +13,7 @@ from rich.console import Console, RenderableType
 
 from hyperfocal.classify import grid as classify_grid
 from hyperfocal.classify import terminal as classify_terminal
+from hyperfocal.classify.grid_layout import LABEL_LAYOUT
 from hyperfocal.cli.options import document_settings, log_settings
 from hyperfocal.cli.report import report_line
 from hyperfocal.cli.steps import NO_ENCODER, exit_on_ctrl_c
@@ -32,9 +33,9 @@ from hyperfocal.grid.search import GridJob, GridResult, run_grid, run_search
 from hyperfocal.grid.winner import keep_winner, score_test
 from hyperfocal.recommend import grid as recommend_grid
 from hyperfocal.recommend import terminal as recommend_terminal
+from hyperfocal.recommend.grid_layout import ranking_layout
 from hyperfocal.report.format import print_commands, print_lines
-from hyperfocal.report.grid_files import write_table
-from hyperfocal.report.grid_table import LABELS, Layout, grid_report, grid_rows, ranking_layout
+from hyperfocal.report.grid_table import Layout, grid_table, printed_table, write_table
 from hyperfocal.report.progress import EncodingProgress, GridProgress
 from hyperfocal.report.tracking import Tracking
 from hyperfocal.storage.cache import default_cache
@@ -181,9 +182,9 @@ class TrackedProgress(GridProgress):
 
 def print_table(console: Console, result: GridResult, out: Path, layout: Layout) -> None:
     """Print the table of a grid, and write it to `out`."""
-    rows = grid_rows(result.results, result.failed, result.verdicts, result.baseline, result.winner, by=result.by)
-    console.print(grid_report(rows, by=result.by, layout=layout))
-    write_table(rows, out, by=result.by, layout=layout)
+    table = grid_table(result, layout)
+    console.print(printed_table(table))
+    write_table(table, out)
 
 
 def _closing_lines(out: Path, following: str) -> list[str]:
@@ -270,7 +271,7 @@ CLASSIFY = GridCommand(
     axis_options={"--caps": "caps", "--gammas": "gammas"},
     ranges=classify_grid.RANGES,
     open=_open_documents,
-    layout=lambda base: LABELS,
+    layout=lambda base: LABEL_LAYOUT,
     notes=_document_notes,
     test_report=classify_terminal.test_report,
     following="classify predict {} DOCS --out PRED.jsonl",

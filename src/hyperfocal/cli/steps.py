@@ -84,7 +84,7 @@ def follow_fit(
         tracking,
         FitProgress(lambda: settings().train, trainings) as progress,
     ):
-        yield tracking.beside(progress.watch)
+        yield tracking.wrap(progress.watch)
         tracking.end(estimator.metrics_)
 
 

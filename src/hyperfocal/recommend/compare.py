@@ -30,7 +30,7 @@ from hyperfocal.models.baselines import EASE_BESIDE, EASE_ITEMS, KINDS, Baseline
 from hyperfocal.recommend.blend import PARTNER, best_weight
 from hyperfocal.recommend.evidence import item_evidence
 from hyperfocal.recommend.prepare import TRAIN_USERS_SCORED, Prepared
-from hyperfocal.report.evidence import evidence_of
+from hyperfocal.report.run import evidence_of
 
 if TYPE_CHECKING:
     from hyperfocal.recommend.recommender import Recommender

@@ -12,7 +12,7 @@ from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.labels import SparseLabels
 from hyperfocal.metrics.buckets import TAIL
 from hyperfocal.metrics.ranking import NO_ITEM, Scorer, find_hits, rank_items
-from hyperfocal.report.evidence import LISTED, SHOWN, cut
+from hyperfocal.report.run import LISTED, SHOWN, cut
 
 MOST_USERS = 10_000  # that are ranked once more for this
 EXAMPLES = 6  # users with a hit, and as many without

@@ -16,7 +16,7 @@ from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.models.baselines import KINDS, Baseline
 from hyperfocal.models.item_vectors import ItemFeatures
 from hyperfocal.recommend.network import make_network
-from hyperfocal.report.evidence import EVIDENCE
+from hyperfocal.report.run import EVIDENCE
 from hyperfocal.sequences import Sequences
 from hyperfocal.storage.run_folder import DATA, MODEL, RunFolder, describe_environment
 from hyperfocal.training.run import read_settings

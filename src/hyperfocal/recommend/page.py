@@ -14,10 +14,10 @@ from hyperfocal.recommend.terminal import blend_lines, data_lines
 from hyperfocal.report import charts
 from hyperfocal.report.blocks import Block, Cell, Chart, Chips, Page, Paragraph, Section, Table
 from hyperfocal.report.charts import end_of_axis, tail_counts, tail_scores
-from hyperfocal.report.evidence import EVIDENCE
-from hyperfocal.report.run_sections import (
+from hyperfocal.report.run import (
+    EVIDENCE,
     MISSING,
-    RunMaterial,
+    FinishedRun,
     count_cell,
     details,
     interval_cell,
@@ -31,13 +31,13 @@ SERIES = 3  # models in the chart of buckets
 CALLED = {"blend": "The blend", "gru": "The GRU", "concat_mlp": "The original network", "mean": "The mean encoder"}
 
 
-def recommend_page(material: RunMaterial) -> Page:
+def recommend_page(material: FinishedRun) -> Page:
     """Return the page.
 
     Raises:
         RunError: a file is damaged.
     """
-    run, metrics = material.run, material.metrics
+    run, metrics = material.folder, material.metrics
     with run.guard("metrics.json"):
         lines = data_lines(metrics["data"])
         headline, lead = _headline(metrics), [_asked(material), *_answer(metrics)]
@@ -70,7 +70,7 @@ def _headline(metrics: dict[str, Any]) -> str:
     return f"{_called(model)} {VERBS[shown_sign(Interval(**verdict['difference']), metrics['users'])]} {best}."
 
 
-def _asked(material: RunMaterial) -> str:
+def _asked(material: FinishedRun) -> str:
     counts, metrics = material.metrics["data"], material.metrics
     scored = f"on {metrics['users']:,} other users"
     if material.settings["data.protocol"] == "leave-one-out":
@@ -164,7 +164,7 @@ def _buckets(metrics: dict[str, Any]) -> Section:
 ENOUGH = 3  # users with an item as truth, for a mark of its own
 
 
-def item_tail(material: RunMaterial) -> Section:
+def item_tail(material: FinishedRun) -> Section:
     """Return how many items are how rare, and how well they do; or what is missing."""
     evidence = material.evidence
     if not evidence:
@@ -221,7 +221,7 @@ def _concentration(evidence: dict[str, Any]) -> str:
     return words + (f" {never:,} items were recommended to nobody." if listed else "")
 
 
-def item_table(material: RunMaterial) -> Section:
+def item_table(material: FinishedRun) -> Section:
     """Return a row an item."""
     evidence = material.evidence
     if not evidence:
@@ -251,7 +251,7 @@ def item_table(material: RunMaterial) -> Section:
     )
 
 
-def user_examples(material: RunMaterial) -> Section:
+def user_examples(material: FinishedRun) -> Section:
     """Return users with history, truth and prediction."""
     found = material.evidence.get("examples", [])
     lucky = sum(any(item["hit"] for item in example["predicted"]) for example in found)

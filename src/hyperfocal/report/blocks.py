@@ -1,4 +1,4 @@
-"""What a page is made of: sections of paragraphs, charts, tables and lists, without a word of HTML.
+"""The content of a page without HTML: sections of paragraphs, charts, tables and lists.
 
 Every text may come from users: it is plain text, and `page.render` escapes all of it.
 """
@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-DASH = "\u2013"  # in place of what is not known
+DASH = "\u2013"  # in place of an unknown value
 
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A paragraph; `quiet` ones explain, the others tell."""
+    """A paragraph; a `quiet` one explains, the others report results."""
 
     text: str
     quiet: bool = False
@@ -26,11 +26,11 @@ class Chart:
     """A Vega-Lite chart.
 
     Attributes:
-        title: what it shows.
-        spec: from `charts.finished`.
-        about: the same in words, for those who do not see it, and what to look for.
-        switch: name of the chart's parameter that a choice sets, or "".
-        choices: its values -> what they are called.
+        title: above the chart.
+        spec: from `charts.spec_of`.
+        about: description below the chart, also for readers who do not see it.
+        switch: the parameter of the chart that a choice sets; "": no choice.
+        choices: value of the parameter -> its name.
     """
 
     title: str
@@ -43,10 +43,12 @@ class Chart:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table: its text, what it sorts by (a number or None), and how it looks.
+    """A cell of a table.
 
     Attributes:
-        look: "", "strong", or a bucket's name, which gets the bucket's mark.
+        text: in the cell.
+        value: number to sort by; None: the text.
+        look: "", "strong", or a bucket's name, for the bucket's mark.
     """
 
     text: str
@@ -56,17 +58,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; with more rows than `first` it can be filtered and opened.
+    """A table; one with more rows than `first` has a filter and a button that shows all rows.
 
     Attributes:
-        title: what it shows.
-        columns: their names; the first column is of names, those in `texts` too, the others of numbers.
-        rows: a cell a column.
-        texts: the columns of text.
-        notes: column -> what it means.
-        first: rows shown at first.
+        title: above the table.
+        columns: their names; the first column and those in `texts` hold text, the others numbers.
+        rows: one cell per column.
+        texts: the other columns of text.
+        notes: column -> its meaning.
+        first: number of rows shown at first.
         sortable: whether a click on a column sorts by it.
-        marked: the rows that stand out.
+        marked: numbers of the highlighted rows.
     """
 
     title: str
@@ -82,7 +84,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Facts:
-    """Names and values, a line each."""
+    """Names and values, one line per pair."""
 
     pairs: Sequence[tuple[str, str]]
     kind: Literal["facts"] = "facts"
@@ -90,7 +92,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Bullets:
-    """A list of sentences; `warn` is for what a reader must not miss."""
+    """A list of sentences; `warn` highlights it."""
 
     lines: Sequence[str]
     warn: bool = False
@@ -99,7 +101,7 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Folded:
-    """Blocks that are opened by a click."""
+    """Blocks that a click unfolds."""
 
     title: str
     blocks: Sequence[Any]
@@ -108,7 +110,7 @@ class Folded:
 
 @dataclass(frozen=True)
 class Chips:
-    """Rows of names, some of them marked as right; `note` follows the name of a row."""
+    """Rows under a title: the name of a row, and its texts, each with whether it is marked as right."""
 
     title: str
     rows: Sequence[tuple[str, Sequence[tuple[str, bool]]]]
@@ -130,7 +132,7 @@ Block = Paragraph | Chart | Table | Facts | Bullets | Folded | Chips | Quote
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page; `anchor` is its place in the address."""
+    """A section of a page; `anchor` is its place in the address."""
 
     anchor: str
     title: str
@@ -139,14 +141,14 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A page.
+    """A page. Its headline is the verdict: `grid_verdict.py` writes a grid's, `page.py` of the job a run's.
 
     Attributes:
-        name: of the tab.
-        above: a few words over the headline: what this is.
-        headline: the answer, in a sentence.
-        lead: sentences below it: what was asked, and the numbers of the answer.
-        sections: in reading order; those without blocks are left out.
+        name: title of the browser tab.
+        above: a few words above the headline: the kind of page, its folder and its date.
+        headline: the verdict in one sentence.
+        lead: sentences below the headline: the question, and the numbers of the answer.
+        sections: in reading order; a section without blocks is left out.
     """
 
     name: str

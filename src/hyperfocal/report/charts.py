@@ -1,9 +1,4 @@
-"""The charts that both jobs share, drawn by Altair in the colours of the page, which change with light and dark.
-
-The two charts of the long tail, one above the other: how many have so many training events, and their scores.
-
-The reliability diagram.
-"""
+"""Draw the charts that both jobs share, with Altair, in the colors of the page, which follow light and dark."""
 
 from __future__ import annotations
 
@@ -20,7 +15,10 @@ Rows = Sequence[dict[str, Any]]
 NAMES = ("ink", "muted", "rule", "accent", "others", "faint")
 INK, MUTED, RULE, ACCENT, OTHERS, FAINT = (f"var(--{name})" for name in NAMES)
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif"
+OF_BUCKETS = [f"var(--{bucket})" for bucket in BUCKETS]
 LABEL = 150  # pixels of a name on an axis
+LEFT = 44  # pixels left of the two charts of the long tail, so that they line up
+PROBABILITIES = [0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1]  # ticks of the reliability diagram
 CONFIG: dict[str, Any] = {
     "background": None,
     "font": FONT,
@@ -49,13 +47,13 @@ def data(rows: Rows) -> alt.InlineData:
     return alt.InlineData(values=list(rows))
 
 
-def finished(chart: Any, description: str, *, height: int | None = None) -> dict[str, Any]:
-    """Return the specification of a chart, as wide as the page has room.
+def spec_of(chart: Any, description: str, *, height: int | None = None) -> dict[str, Any]:
+    """Return the specification of a chart that fills the width of the page.
 
     Args:
-        chart: of Altair.
+        chart: from Altair.
         description: for screen readers.
-        height: in pixels; None is what the steps of its axis make.
+        height: pixels; None: as the steps of its axis make it.
     """
     sized = chart.properties(width="container", description=description)
     if height is not None:
@@ -65,50 +63,47 @@ def finished(chart: Any, description: str, *, height: int | None = None) -> dict
     return spec | {"config": CONFIG, "autosize": {"type": "fit-x", "contains": "padding"}}
 
 
-def few(title: str, **options: Any) -> alt.Axis:
+def few_ticks(title: str, **options: Any) -> alt.Axis:
     """Return an axis with few ticks."""
     return alt.Axis(title=title, tickCount=5, **options)
 
 
 def of_series(names: Sequence[str], ours: str) -> alt.Color:
-    """Return the colours of named series: ours stands out, the others are grey."""
-    greys = itertools.cycle([OTHERS, FAINT])
-    colours = [ACCENT if name == ours else next(greys) for name in names]
-    return alt.Color("series:N", scale=alt.Scale(domain=list(names), range=colours))
+    """Return the colors of named series: ours is highlighted, the others are gray."""
+    grays = itertools.cycle([OTHERS, FAINT])
+    colors = [ACCENT if name == ours else next(grays) for name in names]
+    return alt.Color("series:N", scale=alt.Scale(domain=list(names), range=colors))
 
 
-def dots(
-    rows: Rows, order: Sequence[str], ours: str, axis: str, description: str, *, zero: bool = True
-) -> dict[str, Any]:
-    """Return a dot with its interval for each row.
+def dots(rows: Rows, order: Sequence[str], ours: str, axis: str, description: str) -> dict[str, Any]:
+    """Return a dot with its interval per row.
 
     Args:
-        rows: name, mean, low and high (None without an interval).
-        order: names from the top down.
-        ours: the one that stands out.
-        axis: what is measured.
+        rows: name, mean, low and high; None without an interval.
+        order: names from top to bottom.
+        ours: the highlighted name.
+        axis: title of the x axis.
         description: for screen readers.
-        zero: whether the axis begins at 0.
     """
     base = alt.Chart(data(rows)).encode(
         y=alt.Y("name:N", sort=list(order), title=None),
         color=alt.condition(alt.datum.name == ours, alt.value(ACCENT), alt.value(OTHERS)),
         tooltip=_interval_tooltip("name", axis),
     )
-    scale = alt.Scale(zero=zero, nice=True)
-    reach = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", scale=scale, axis=few(axis)), x2="high:Q")
-    point = base.mark_point(size=90).encode(x=alt.X("mean:Q", scale=scale, axis=few(axis)))
-    return finished(alt.layer(reach, point), description, height=max(26 * len(order), 60))
+    scale = alt.Scale(zero=True, nice=True)
+    reach = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", scale=scale, axis=few_ticks(axis)), x2="high:Q")
+    point = base.mark_point(size=90).encode(x=alt.X("mean:Q", scale=scale, axis=few_ticks(axis)))
+    return spec_of(alt.layer(reach, point), description, height=max(26 * len(order), 60))
 
 
 def buckets(rows: Rows, series: Sequence[str], ours: str, axis: str, description: str) -> dict[str, Any]:
-    """Return bars for head, medium and tail, one for each series, with intervals.
+    """Return a bar with its interval per bucket (head, medium, tail) and series.
 
     Args:
         rows: bucket, series, mean, low and high.
-        series: in order.
-        ours: the one that stands out.
-        axis: what is measured.
+        series: their names in order.
+        ours: the highlighted series.
+        axis: title of the x axis.
         description: for screen readers.
     """
     base = alt.Chart(data(rows)).encode(
@@ -117,11 +112,11 @@ def buckets(rows: Rows, series: Sequence[str], ours: str, axis: str, description
         tooltip=_interval_tooltip("series", axis, "bucket"),
     )
     bars = base.mark_bar(cornerRadiusEnd=2, opacity=0.75).encode(
-        x=alt.X("mean:Q", title=axis, axis=few(axis)),
+        x=alt.X("mean:Q", title=axis, axis=few_ticks(axis)),
         color=of_series(series, ours),
     )
     reach = base.mark_rule(color=INK, strokeWidth=1.5).encode(x="low:Q", x2="high:Q")
-    return finished(alt.layer(bars, reach), description, height=max(3 * (18 * len(series) + 12), 120))
+    return spec_of(alt.layer(bars, reach), description, height=max(3 * (18 * len(series) + 12), 120))
 
 
 def _interval_tooltip(name: str, axis: str, *others: str) -> list[alt.Tooltip]:
@@ -134,23 +129,23 @@ def _interval_tooltip(name: str, axis: str, *others: str) -> list[alt.Tooltip]:
 def curves(
     rows: Rows, x: str, y: str, description: str, *, names: Sequence[str], marks: Rows = (), height: int = 220
 ) -> dict[str, Any]:
-    """Return lines over x.
+    """Return one line per series.
 
     Args:
         rows: x, y and series.
-        x: title of the axis.
-        y: likewise.
+        x: title of the x axis.
+        y: title of the y axis.
         description: for screen readers.
-        names: of the series, the first of which stands out.
-        marks: rows of x and label: vertical lines.
-        height: in pixels.
+        names: of the series; the first one is highlighted.
+        marks: rows of x and label, drawn as vertical lines.
+        height: pixels.
     """
     whole = all(float(row["x"]).is_integer() for row in rows)
-    ticks = alt.Axis(title=x, format="d", tickMinStep=1, tickCount=8) if whole else few(x)
+    ticks = alt.Axis(title=x, format="d", tickMinStep=1, tickCount=8) if whole else few_ticks(x)
     across = alt.X("x:Q", axis=ticks, scale=alt.Scale(nice=False))
     base = alt.Chart(data(rows)).encode(
         x=across,
-        y=alt.Y("y:Q", axis=few(y), scale=alt.Scale(zero=False)),
+        y=alt.Y("y:Q", axis=few_ticks(y), scale=alt.Scale(zero=False)),
         color=of_series(names, names[0]) if len(names) > 1 else alt.value(ACCENT),
     )
     tips = [alt.Tooltip("series:N", title=" "), alt.Tooltip("x:Q", title=x), alt.Tooltip("y:Q", title=y, format=".4f")]
@@ -167,20 +162,16 @@ def curves(
                 y=alt.value(0), text="label:N"
             )
         )
-    return finished(alt.layer(*layers), description, height=height)
+    return spec_of(alt.layer(*layers), description, height=height)
 
 
-OF_BUCKETS = [f"var(--{bucket})" for bucket in BUCKETS]
-LEFT = 44  # pixels beside both plots, so that they line up
-
-
-def tail_counts(rows: Rows, events: str, what: str, largest: float, description: str) -> dict[str, Any]:
-    """Return how many labels or items have so many training events; lines up with `tail_scores`.
+def tail_counts(rows: Rows, events: str, counted: str, largest: float, description: str) -> dict[str, Any]:
+    """Return the histogram of labels or items over their training events; it lines up with `tail_scores`.
 
     Args:
         rows: from, to (bounds of training events) and number.
         events: title of the x axis.
-        what: title of the y axis, as "labels".
+        counted: title of the y axis, for example "labels".
         largest: end of the x axis.
         description: for screen readers.
     """
@@ -191,31 +182,31 @@ def tail_counts(rows: Rows, events: str, what: str, largest: float, description:
         .encode(
             x=_frequency("from", events, largest, labels=False),
             x2="end:Q",
-            y=alt.Y("number:Q", axis=_left(title=what, tickCount=3, format="~s")),
+            y=alt.Y("number:Q", axis=_left(title=counted, tickCount=3, format="~s")),
             y2="zero:Q",
             tooltip=[
                 alt.Tooltip("from:Q", title=f"{events}, from", format=","),
                 alt.Tooltip("to:Q", title="to", format=","),
-                alt.Tooltip("number:Q", title=what, format=","),
+                alt.Tooltip("number:Q", title=counted, format=","),
             ],
         )
     )
-    return finished(bars, description, height=90)
+    return spec_of(bars, description, height=90)
 
 
 def tail_scores(
     points: Rows, means: Rows, events: str, scores: dict[str, str], largest: float, description: str, *, counted: str
 ) -> dict[str, Any]:
-    """Return a mark for each label or item: its score over how often training shows it, and the mean along the axis.
+    """Return a mark per label or item, its score over its training events, and the line of mean scores.
 
     Args:
         points: name, events, bucket, size (true documents or users) and the scores.
         means: x (events) and the scores.
         events: title of the x axis.
-        scores: field -> title; a parameter `score` chooses where there are several.
+        scores: field -> title; the chart's parameter `score` chooses one of several.
         largest: end of the x axis.
         description: for screen readers.
-        counted: what size counts.
+        counted: title of the size.
     """
     score = alt.param(name="score", value=next(iter(scores)))
     across = _frequency("events", events, largest)
@@ -225,9 +216,7 @@ def tail_scores(
     tips += [alt.Tooltip("size:Q", title=counted, format=",")]
     tips += [alt.Tooltip(f"{field}:Q", title=title, format=".3f") for field, title in scores.items()]
     marks = (
-        alt.Chart(data(points))
-        .transform_calculate(shown="datum[score]")
-        .transform_filter("isValid(datum.shown)")
+        _chosen(points)
         .mark_point(opacity=0.55)
         .encode(
             x=across,
@@ -238,18 +227,19 @@ def tail_scores(
             tooltip=tips,
         )
     )
-    line = (
-        alt.Chart(data(means))
-        .transform_calculate(shown="datum[score]")
-        .transform_filter("isValid(datum.shown)")
-        .mark_line(color=INK, strokeWidth=2, point={"filled": True, "color": INK, "size": 22})
-        .encode(x=across, y=up)
-    )
-    return finished(alt.layer(marks, line).add_params(score), description, height=280)
+    dots = {"filled": True, "color": INK, "size": 22}
+    line = _chosen(means).mark_line(color=INK, strokeWidth=2, point=dots).encode(x=across, y=up)
+    return spec_of(alt.layer(marks, line).add_params(score), description, height=280)
+
+
+def _chosen(rows: Rows) -> alt.Chart:
+    """Return a chart of the rows that have the chosen score, which is their field `shown`."""
+    chosen = alt.Chart(data(rows)).transform_calculate(shown="datum[score]")
+    return chosen.transform_filter("isValid(datum.shown)")
 
 
 def end_of_axis(events: Iterable[int]) -> float:
-    """Return where the axis of frequencies ends: the power of two after the most frequent."""
+    """Return the end of an axis of training events: the power of two above the largest number."""
     return float(1 << max(events, default=1).bit_length())
 
 
@@ -271,25 +261,24 @@ def _left(**options: Any) -> alt.Axis:
     return alt.Axis(minExtent=LEFT, maxExtent=LEFT, **options)
 
 
-TICKS = [0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1]
-
-
 def reliability_chart(bins: Sequence[dict[str, Any]], description: str) -> dict[str, Any]:
-    """Return the share of true pairs over the mean probability of bins, which are from `metrics.curves.reliability`."""
+    """Return the reliability diagram: the share of true pairs over the mean probability of each bin.
+
+    Args:
+        bins: from `metrics.calibration.reliability`.
+        description: for screen readers.
+    """
     scale = alt.Scale(type="sqrt", domain=[0, 1])
-    across = alt.X(
-        "mean:Q", title="probability given", scale=scale, axis=alt.Axis(values=TICKS, labelExpr="datum.value")
-    )
-    up = alt.Y(
-        "frequency:Q", title="share that is true", scale=scale, axis=alt.Axis(values=TICKS, labelExpr="datum.value")
-    )
+    axis = alt.Axis(values=PROBABILITIES, labelExpr="datum.value")
+    across = alt.X("mean:Q", title="predicted probability", scale=scale, axis=axis)
+    up = alt.Y("frequency:Q", title="share that is true", scale=scale, axis=axis)
     perfect = alt.Chart(data([{"mean": end, "frequency": end} for end in (0, 1)]))
     ideal = perfect.mark_line(color=OTHERS, strokeDash=[4, 3], strokeWidth=1.5).encode(x=across, y=up)
     base = alt.Chart(data(bins)).encode(x=across, y=up)
     tips = [
-        alt.Tooltip("mean:Q", title="probability given", format=".4f"),
+        alt.Tooltip("mean:Q", title="predicted probability", format=".4f"),
         alt.Tooltip("frequency:Q", title="share that is true", format=".4f"),
         alt.Tooltip("pairs:Q", title="pairs", format=","),
     ]
-    found = alt.layer(ideal, base.mark_line(color=ACCENT), base.mark_point(color=ACCENT, size=60).encode(tooltip=tips))
-    return finished(found, description, height=320)
+    line, points = base.mark_line(color=ACCENT), base.mark_point(color=ACCENT, size=60).encode(tooltip=tips)
+    return spec_of(alt.layer(ideal, line, points), description, height=320)

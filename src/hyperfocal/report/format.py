@@ -1,4 +1,4 @@
-"""Format numbers and lines for the terminal and the page."""
+"""Format numbers, texts and lines for the terminal and the page."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from hyperfocal.report.blocks import DASH
+
 
 def share(value: float | None, *, digits: int = 3) -> str:
-    """Return ".074" for 0.0738, "-" for nothing.
+    """Return ".074" for 0.0738, "-" for None and nan.
 
     >>> share(0.0738), share(1.0), share(None)
     ('.074', '1.000', '-')
@@ -20,7 +22,7 @@ def share(value: float | None, *, digits: int = 3) -> str:
 
 
 def half_width(metrics: Mapping[str, Any], name: str) -> str:
-    """Return "±" and half the width of a metric's interval; "" if it has none."""
+    """Return "±" and half the width of a metric's interval; "" for a metric without one."""
     ends = metrics["intervals"].get(name)
     if ends is None or ends["low"] is None or math.isnan(ends["low"]):
         return ""
@@ -36,13 +38,47 @@ def quantity(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
+def duration(seconds: float) -> str:
+    """Return a time in its two largest units.
+
+    >>> duration(4.2), duration(75), duration(7260)
+    ('4.2 s', '1 min 15 s', '2 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def plain(value: Any) -> str:
+    r"""Return a setting as text.
+
+    >>> plain(True), plain([100, 50]), plain(""), plain(0.002)
+    ('yes', '100, 50', '\u2013', '0.002')
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(plain, value)) or DASH
+    return DASH if value in ("", None) else str(value)
+
+
+def capitalized(text: str) -> str:
+    """Return a text with its first letter in upper case and the others unchanged.
+
+    >>> capitalized("micro-F1")
+    'Micro-F1'
+    """
+    return text[:1].upper() + text[1:]
+
+
 def print_lines(console: Console, lines: Sequence[str]) -> None:
-    """Print plain sentences, without reading markup into them."""
+    """Print plain sentences, without interpreting markup in them."""
     for line in lines:
         console.print(Text(line))
 
 
 def print_commands(console: Console, lines: Sequence[str]) -> None:
-    """Print lines that a person copies: never broken by us."""
+    """Print lines that a person copies, without breaking them."""
     for line in lines:
         console.print(Text(line), soft_wrap=True)

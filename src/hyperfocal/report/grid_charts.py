@@ -1,7 +1,4 @@
-"""The charts of a grid: its heat-map, the forest of differences, and the time of each point.
-
-The two axes of a grid's heat-map, told from the settings of its points.
-"""
+"""Draw the charts of a grid: its heat map and the settings on its axes, the differences, and the times."""
 
 from __future__ import annotations
 
@@ -11,21 +8,39 @@ from typing import Any
 
 import altair as alt
 
-from hyperfocal.report.charts import FAINT, INK, MUTED, OTHERS, RULE, Rows, data, few, finished
+from hyperfocal.report.charts import FAINT, INK, MUTED, OTHERS, RULE, Rows, data, few_ticks, spec_of
 
 BETTER, WORSE = "var(--better)", "var(--worse)"
 SIGNS = {"better": BETTER, "worse": WORSE, "no difference shown": OTHERS}
 CELL, ROW = 64, 24  # pixels of height
+NOT_AXES = ("seed", "train.threads", "train.checkpoint_seconds")  # they change no result that is compared
+TITLES = {"loss.cap": "class-weight cap", "loss.gamma": "focal gamma", "loss.name": "loss", "model.name": "model"}
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A setting that varies.
+
+    Attributes:
+        title: its name on the page.
+        labels: name of a point -> its value as text.
+        order: the values in order.
+    """
+
+    title: str
+    labels: dict[str, str]
+    order: list[str]
 
 
 def heat_map(rows: Rows, down: Axis, across: Axis | None, metric: str, description: str) -> dict[str, Any]:
-    """Return a cell for each point: its score, its change as colour, on one scale for all metrics.
+    """Return a cell per point: its score, with its change as color, on one scale for all metrics.
 
     Args:
-        rows: of all metrics: name, metric, down, across, score, change, percent, low, high, verdict, baseline.
-        down: the axis of the rows.
-        across: of the columns, None for one column.
-        metric: shown at first; the parameter `metric` changes it.
+        rows: name, metric, down, across, score, level, percent, change, reach and verdict, for all metrics.
+        down: the setting of the rows.
+        across: the setting of the columns; None: one column.
+        metric: the one shown at first; the chart's parameter `metric` changes it.
         description: for screen readers.
     """
     chosen = alt.param(name="metric", value=metric)
@@ -40,7 +55,7 @@ def heat_map(rows: Rows, down: Axis, across: Axis | None, metric: str, descripti
         )
     )  # fmt: skip
     largest = max((abs(row["percent"]) for row in rows if row["percent"] is not None), default=0) or 1
-    depth = alt.Scale(type="sqrt", domain=[0, largest], range=[0.03, 0.62])  # ink can be read on all of it
+    depth = alt.Scale(type="sqrt", domain=[0, largest], range=[0.03, 0.62])  # text is readable on all of it
     cells = base.mark_rect(stroke="var(--paper)", strokeWidth=3, cornerRadius=6).encode(
         fill=alt.condition("datum.percent >= 0", alt.value(BETTER), alt.value(WORSE)),
         fillOpacity=alt.FillOpacity("size:Q", scale=depth, legend=None),
@@ -49,7 +64,7 @@ def heat_map(rows: Rows, down: Axis, across: Axis | None, metric: str, descripti
     text = base.mark_text(fontSize=15, fontWeight=600, dy=-8, color=INK).encode(text="score:N")
     change = base.mark_text(fontSize=11.5, dy=10, color=INK).encode(text="change:N")
     chart = alt.layer(cells, text, change).add_params(chosen)
-    return finished(chart, description, height=CELL * len(down.order))
+    return spec_of(chart, description, height=CELL * len(down.order))
 
 
 def _tips() -> list[alt.Tooltip]:
@@ -64,12 +79,12 @@ def _tips() -> list[alt.Tooltip]:
 
 
 def forest(rows: Rows, order: Sequence[str], metric: str, description: str) -> dict[str, Any]:
-    """Return the change of each point from the baseline with its interval.
+    """Return the change of each point from the baseline, with its interval.
 
     Args:
-        rows: of all metrics: as in `heat_map`, and sign, one of SIGNS.
-        order: names from the top down.
-        metric: shown at first; the parameter `metric` changes it.
+        rows: as in `heat_map`, and low, high and sign, one of SIGNS; without down and across.
+        order: names from top to bottom.
+        metric: the one shown at first; the chart's parameter `metric` changes it.
         description: for screen readers.
     """
     chosen = alt.param(name="metric", value=metric)
@@ -83,54 +98,34 @@ def forest(rows: Rows, order: Sequence[str], metric: str, description: str) -> d
         )
     )
     title = "change from the baseline in %"
-    reach = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", axis=few(title, format="+~r")), x2="high:Q")
+    reach = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", axis=few_ticks(title, format="+~r")), x2="high:Q")
     point = base.mark_point(size=80).encode(x="percent:Q")
     zero = alt.Chart(data([{"percent": 0}])).mark_rule(color=MUTED, strokeDash=[4, 3]).encode(x="percent:Q")
-    return finished(alt.layer(zero, reach, point).add_params(chosen), description, height=max(ROW * len(order), 60))
+    return spec_of(alt.layer(zero, reach, point).add_params(chosen), description, height=max(ROW * len(order), 60))
 
 
-def times(rows: Rows, order: Sequence[str], description: str) -> dict[str, Any]:
-    """Return the seconds of a training of each point.
+def time_bars(rows: Rows, order: Sequence[str], description: str) -> dict[str, Any]:
+    """Return the seconds of one training of each point.
 
     Args:
-        rows: name, seconds and said, as text.
-        order: names from the top down.
+        rows: name, seconds and text.
+        order: names from top to bottom.
         description: for screen readers.
     """
     base = alt.Chart(data(rows)).encode(
         y=alt.Y("name:N", sort=list(order), title=None),
-        x=alt.X("seconds:Q", axis=few("seconds a training", gridColor=RULE)),
-        tooltip=[alt.Tooltip("name:N", title="point"), alt.Tooltip("said:N", title="time")],
+        x=alt.X("seconds:Q", axis=few_ticks("seconds per training", gridColor=RULE)),
+        tooltip=[alt.Tooltip("name:N", title="point"), alt.Tooltip("text:N", title="time")],
     )
     bars = base.mark_bar(color=FAINT, cornerRadiusEnd=2, height={"band": 0.6})
-    text = base.mark_text(align="left", dx=5, color=MUTED, fontSize=11).encode(text="said:N")
-    return finished(alt.layer(bars, text), description, height=max(ROW * len(order), 60))
-
-
-NOT_AXES = ("seed", "train.threads", "train.checkpoint_seconds")
-TITLES = {"loss.cap": "class-weight cap", "loss.gamma": "focal gamma", "loss.name": "loss", "model.name": "model"}
-NONE = "none"
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A setting that varies.
-
-    Attributes:
-        title: what it is called.
-        labels: name of a point -> its value, as text.
-        order: the values in order.
-    """
-
-    title: str
-    labels: dict[str, str]
-    order: list[str]
+    text = base.mark_text(align="left", dx=5, color=MUTED, fontSize=11).encode(text="text:N")
+    return spec_of(alt.layer(bars, text), description, height=max(ROW * len(order), 60))
 
 
 def axes_of(settings: Mapping[str, Mapping[str, Any]]) -> list[Axis]:
-    """Return the settings that vary and do not follow from another, those with most values first.
+    """Return the settings that vary and do not follow from another one, those with the most values first.
 
-    A setting that a training does not read, None, is `none`, as is `off`: so gamma tells of bce and focal.
+    `off` and None, for a setting that a training does not read, become `none`: gamma covers both bce and focal.
 
     Args:
         settings: name of a point -> dotted settings.
@@ -141,23 +136,20 @@ def axes_of(settings: Mapping[str, Mapping[str, Any]]) -> list[Axis]:
     keys = dict.fromkeys(key for each in settings.values() for key in each if key not in NOT_AXES)
     columns = {key: {name: each.get(key) for name, each in settings.items()} for key in keys}
     varying = {key: column for key, column in columns.items() if len(_distinct(column)) > 1}
-    named = [*TITLES]
-    ordered = sorted(
-        varying, key=lambda key: (-len(_distinct(varying[key])), named.index(key) if key in named else len(named))
-    )
-    kept: list[str] = []
-    for key in ordered:
-        if not any(_decides(varying[other], varying[key]) for other in kept):
-            kept.append(key)
-    return [_axis(key, varying[key]) for key in kept]
+    rank = {key: place for place, key in enumerate(TITLES)}
+    axes: list[str] = []
+    for key in sorted(varying, key=lambda key: (-len(_distinct(varying[key])), rank.get(key, len(rank)))):
+        if not any(_determines(varying[other], varying[key]) for other in axes):
+            axes.append(key)
+    return [_axis(key, varying[key]) for key in axes]
 
 
 def _distinct(column: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(_label(value) for value in column.values()))
 
 
-def _decides(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Return whether the value of one tells that of the other."""
+def _determines(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether the value of `other` follows from that of `one`."""
     pairs = {(_label(one[name]), _label(other[name])) for name in one}
     return len(pairs) == len(_distinct(one))
 
@@ -169,7 +161,7 @@ def _axis(key: str, column: Mapping[str, Any]) -> Axis:
 
 
 def _place(value: Any) -> tuple[int, float]:
-    """Return what puts values in order: none, then numbers, then words as they come."""
+    """Return the key that sorts values: none, then numbers, then words in their given order."""
     if value is None or value == "off":
         return 0, 0.0
     if isinstance(value, int | float):

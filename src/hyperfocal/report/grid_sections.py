@@ -1,4 +1,4 @@
-"""The sections of a grid's page that compare its points."""
+"""The sections of a grid's page that compare its points: heat map, differences, table, buckets and time."""
 
 from __future__ import annotations
 
@@ -6,86 +6,76 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hyperfocal.grid.reading import GridReading
 from hyperfocal.metrics.buckets import BUCKETS
 from hyperfocal.metrics.intervals import Interval
 from hyperfocal.metrics.verdict import NOT_COMPARED
 from hyperfocal.report import charts
 from hyperfocal.report.blocks import DASH, Block, Cell, Chart, Paragraph, Section, Table
-from hyperfocal.report.format import share
-from hyperfocal.report.grid_charts import Axis, axes_of, forest, heat_map, times
-from hyperfocal.report.grid_table import LABELS, Layout, Row, legend, several_seeds
-from hyperfocal.report.run_sections import duration, score_cell
+from hyperfocal.report.format import capitalized, duration, share
+from hyperfocal.report.grid_charts import Axis, axes_of, forest, heat_map, time_bars
+from hyperfocal.report.grid_table import GridTable, Layout, Row, one_line
+from hyperfocal.report.run import score_cell
 
-Levels = Mapping[str, Mapping[str, Interval]]
-SWITCHED = {
-    "half.macro_f1": "F1 at 0.5",
-    "tuned.macro_f1": "F1, tuned thresholds",
-    "macro_ap": "ranking (average precision)",
-}
+Levels = Mapping[str, Mapping[str, Interval]]  # point -> metric -> mean over its seeds, with its interval
 WORDS = {1: "better", -1: "worse", 0: "no difference shown", None: "no difference shown"}
-MOST_VALUES, MOST_POINTS = 14, 40  # of an axis that a heat-map shows; in a chart with a line a point
+MOST_VALUES, MOST_POINTS = 14, 40  # of an axis of the heat map; of a chart with one line per point
 
 
-def compared(
-    rows: Sequence[Row], settings: Mapping[str, Mapping[str, Any]], levels: Levels, layout: Layout, by: str
-) -> Section:
-    """Return the heat-map and the forest, each switchable between metrics."""
-    done = [row for row in rows if row.seeds]
-    metrics = SWITCHED if layout is LABELS else {metric: layout.name_of(metric) for metric in layout.all_changed}
-    if len(done) < 2 or not any(row.verdict for row in done):
-        return Section("map", "The grid at a glance", [])
-    first = next(iter(metrics))
+def comparison(table: GridTable, grid: GridReading) -> Section:
+    """Return the heat map and the differences from the baseline, each with a switch between metrics."""
+    done = [row for row in table.rows if row.seeds]
     blocks: list[Block] = []
-    axes = [axis for axis in axes_of(settings) if len(axis.order) <= MOST_VALUES][:2]
-    if axes:
-        blocks += _heat_map(done, axes, levels, metrics, layout, by)
-    shown = [row for row in done if not row.baseline and row.words != NOT_COMPARED][:MOST_POINTS]
-    entries = [
-        entry
-        for row in shown
-        for metric in metrics
-        if (entry := _entry(row, metric, levels, layout))["percent"] is not None
-    ]
-    about = (
-        "The change of each point from the baseline with its 95% interval, which holds the chance of documents and "
-        "seeds; coloured where a difference stands after Holm's correction for the number of points."
-    ).replace("documents", layout.scored)
-    left = f" The best {MOST_POINTS} are drawn." if len(done) - 1 > MOST_POINTS else ""
-    if entries:
-        spec = forest(entries, [row.configuration for row in shown], first, about)
-        blocks.append(Chart("Differences from the baseline", spec, about + left, "metric", dict(metrics)))
+    if len(done) > 1 and any(row.verdict for row in done):
+        axes = [axis for axis in axes_of(grid.settings) if len(axis.order) <= MOST_VALUES][:2]
+        blocks += [_heat_map(table, done, axes, grid.levels)] if axes else []
+        blocks += _differences(table.layout, done, grid.levels)
     return Section("map", "The grid at a glance", blocks)
 
 
-def _heat_map(
-    done: Sequence[Row], axes: Sequence[Axis], levels: Levels, metrics: Mapping[str, str], layout: Layout, by: str
-) -> list[Block]:
+def _heat_map(table: GridTable, done: Sequence[Row], axes: Sequence[Axis], levels: Levels) -> Chart:
     down, across = axes[0], axes[1] if len(axes) > 1 else None
+    metrics = table.layout.compared
     cells: dict[tuple[str, str], Row] = {}
-    for row in done:  # best first: of several points in a cell the best is shown
+    for row in done:  # best first, so a cell with several points shows the best one
         place = (down.labels[row.configuration], across.labels[row.configuration] if across else "")
         cells.setdefault(place, row)
     entries = [
-        _entry(row, metric, levels, layout) | {"down": place[0], "across": place[1]}
+        _entry(row, metric, levels, table.layout) | {"down": place[0], "across": place[1]}
         for place, row in cells.items()
         for metric in metrics
     ]
     about = (
-        "Each cell is a point: its score, and how far it is from the baseline. Blue is better, orange worse, on one "
-        "scale for all metrics: switch between them to see what is left of a gain."
+        "Each cell is a point: its score and its change from the baseline. Blue is better and orange is worse, on the "
+        "same scale for all metrics. Switch between the metrics to see whether a gain remains."
     )
-    crowded = (
-        f" Of several points in a cell the best by {layout.name_of(by)} is shown." if len(cells) < len(done) else ""
-    )
+    best = f" A cell with several points shows the best by {table.layout.name_of(table.by)}."
     spec = heat_map(entries, down, across, next(iter(metrics)), about)
-    title = f"{down.title.capitalize()} by {across.title}" if across else down.title.capitalize()
-    return [Chart(title, spec, about + crowded, "metric", dict(metrics))]
+    title = capitalized(f"{down.title} by {across.title}" if across else down.title)
+    return Chart(title, spec, about + (best if len(cells) < len(done) else ""), "metric", dict(metrics))
+
+
+def _differences(layout: Layout, done: Sequence[Row], levels: Levels) -> list[Block]:
+    metrics = layout.compared
+    rows = [row for row in done if not row.baseline and row.words != NOT_COMPARED][:MOST_POINTS]
+    entries = [_entry(row, metric, levels, layout) for row in rows for metric in metrics]
+    entries = [entry for entry in entries if entry["percent"] is not None]
+    if not entries:
+        return []
+    about = (
+        "The change of each point from the baseline with its 95% interval, which covers the random choice of "
+        f"{layout.scored} and seeds. A colored point differs significantly after Holm's correction for the number of "
+        "points."
+    )
+    left_out = f" Only the best {MOST_POINTS} points are drawn." if len(done) - 1 > MOST_POINTS else ""
+    spec = forest(entries, [row.configuration for row in rows], next(iter(metrics)), about)
+    return [Chart("Differences from the baseline", spec, about + left_out, "metric", dict(metrics))]
 
 
 def _entry(row: Row, metric: str, levels: Levels, layout: Layout) -> dict[str, Any]:
     """Return a point in one metric, as the charts read it."""
     change = row.change(metric)
-    mean, low, high = (None if math.isnan(part) else round(part, 2) for part in change.percent)
+    mean, low, high = (None if math.isnan(end) else round(end, 2) for end in change.percent)
     level = levels.get(row.configuration, {}).get(metric)
     return {
         "name": row.configuration,
@@ -99,44 +89,41 @@ def _entry(row: Row, metric: str, levels: Levels, layout: Layout) -> dict[str, A
         "level": DASH if level is None else _range(level, layout.digits),
         "sign": WORDS[change.sign],
         "verdict": row.words,
-    }  # fmt: skip
+    }
 
 
 def _range(level: Interval, digits: int) -> str:
     return DASH if math.isnan(level.low) else f"{share(level.low, digits=digits)} to {share(level.high, digits=digits)}"
 
 
-def ranked(rows: Sequence[Row], layout: Layout, by: str) -> Section:
-    """Return the ranked table."""
-    known = [metric for metric in layout.columns if any(_finite(row.means.get(metric)) is not None for row in rows)]
-    names = {metric: _one_line(layout.columns[metric]) for metric in known}
-    several = several_seeds(rows)
-    columns = ["point", *names.values(), "change", *(["sd"] if several else []), "time", "verdict"]
+def best_first(table: GridTable) -> Section:
+    """Return the table of all points."""
+    rows, layout, several = table.rows, table.layout, table.most_seeds > 1
+    if not rows:
+        return Section("ranked", "Every point", [])
+    metrics = [metric for metric in layout.columns if any(_finite(row.means.get(metric)) is not None for row in rows)]
+    names = [one_line(layout.columns[metric]) for metric in metrics]
+    columns = ["point", *names, "change", *(["sd"] if several else []), "time", "verdict"]
     cells = [
         [
             Cell(row.configuration),
-            *(_score(row, metric, layout.digits, strong=metric == by) for metric in names),
+            *(_score(row, metric, table) for metric in metrics),
             _change(row, layout),
-            *([score_cell(_finite(row.spreads.get(by)), 4)] if several else []),
+            *([score_cell(_finite(row.spreads.get(table.by)), 4)] if several else []),
             Cell(DASH) if math.isnan(row.seconds) else Cell(duration(row.seconds), row.seconds),
             Cell("the winner; " + row.words if row.winner else row.words),
         ]
         for row in rows
-    ]  # fmt: skip
-    words = legend(rows, by, layout, star="").strip().removeprefix("the winner. ")
+    ]
     marked = [place for place, row in enumerate(rows) if row.winner]
-    table = Table(f"Best first by {layout.name_of(by)}", columns, cells, texts=["verdict"], marked=marked, first=20)
-    return Section(
-        "ranked", "Every point", [table, Paragraph(f"{words[:1].upper()}{words[1:]}", quiet=True)] if rows else []
-    )
+    title = f"Best first by {layout.name_of(table.by)}"
+    ranked = Table(title, columns, cells, texts=["verdict"], marked=marked, first=20)
+    return Section("ranked", "Every point", [ranked, Paragraph(capitalized(table.legend), quiet=True)])
 
 
-def _score(row: Row, metric: str, digits: int, *, strong: bool) -> Cell:
-    return score_cell(_finite(row.means.get(metric)), digits, look="strong" if strong else "")
-
-
-def _one_line(column: str) -> str:
-    return column.replace("\n@", "@").replace("\n", " ")
+def _score(row: Row, metric: str, table: GridTable) -> Cell:
+    look = "strong" if metric == table.by else ""
+    return score_cell(_finite(row.means.get(metric)), table.layout.digits, look=look)
 
 
 def _finite(value: float | None) -> float | None:
@@ -150,55 +137,51 @@ def _change(row: Row, layout: Layout) -> Cell:
     return Cell(DASH) if math.isnan(mean) else Cell(f"{mean:+.1f}% ±{(high - low) / 2:.1f}", mean)
 
 
-def groups(rows: Sequence[Row], levels: Levels, layout: Layout, k: int) -> Section:
-    """Return bars for head, medium and tail: winner, baseline, and the point that is best in the tail."""
-    done = [row for row in rows if row.seeds]
-    kinds = {f"map@{k}": f"{{}}.map@{k}"} if k else {"average precision": "{}_ap", "F1, tuned": "tuned.{}_f1"}
+def buckets(table: GridTable, levels: Levels) -> Section:
+    """Return the scores in head, medium and tail of the winner, the baseline, and the best point in the tail."""
+    done = [row for row in table.rows if row.seeds]
     blocks: list[Block] = []
-    for axis, pattern in kinds.items():
-        series = _series(done, pattern.format("tail"))
+    for score, pattern in table.layout.buckets.items():
+        points = _contrasted(done, pattern.format("tail"))
         bars = [
-            {"bucket": bucket, "series": name, **_plain(levels[name][pattern.format(bucket)])}
+            {"bucket": bucket, "series": name, **_ends(level)}
             for bucket in BUCKETS
-            for name in series
-            if pattern.format(bucket) in levels.get(name, {})
-            and not math.isnan(levels[name][pattern.format(bucket)].mean)
+            for name in points
+            if (level := levels.get(name, {}).get(pattern.format(bucket))) and not math.isnan(level.mean)
         ]
         if bars:
             about = (
-                f"{axis[:1].upper()}{axis[1:]} of frequent and rare ones for {', '.join(series)}; the lines are 95% "
-                f"intervals over {layout.scored}."
+                f"{capitalized(score)} by training frequency, for {', '.join(points)}. The lines are 95% intervals "
+                f"over {table.layout.scored}."
             )
-            blocks.append(
-                Chart(f"{axis[:1].upper()}{axis[1:]}", charts.buckets(bars, series, series[0], axis, about), about)
-            )
+            spec = charts.buckets(bars, points, points[0], score, about)
+            blocks.append(Chart(capitalized(score), spec, about))
     return Section("groups", "Head, medium, tail", blocks)
 
 
-def _series(done: Sequence[Row], tail: str) -> list[str]:
-    """Return the winner, the baseline, and what is best in the tail, without repeats."""
+def _contrasted(done: Sequence[Row], tail: str) -> list[str]:
+    """Return the winner, the baseline, and the best point in the tail, without repeats."""
     known = [row for row in done if _finite(row.means.get(tail)) is not None]
     best = [max(known, key=lambda row: row.means[tail]).configuration] if known else []
     chosen = [row.configuration for row in done if row.winner] + [row.configuration for row in done if row.baseline]
     return list(dict.fromkeys(chosen + best))
 
 
-def _plain(level: Interval) -> dict[str, float | None]:
-    return {part: None if math.isnan(value) else value for part, value in level._asdict().items()}
+def _ends(level: Interval) -> dict[str, float | None]:
+    return {name: _finite(value) for name, value in level._asdict().items()}
 
 
-def seconds(rows: Sequence[Row]) -> Section:
+def times(rows: Sequence[Row]) -> Section:
     """Return the time of each point."""
     known = [row for row in rows if not math.isnan(row.seconds)]
+    if not known:
+        return Section("time", "Time", [])
     bars = [
-        {"name": row.configuration, "seconds": row.seconds, "said": duration(row.seconds)}
+        {"name": row.configuration, "seconds": row.seconds, "text": duration(row.seconds)}
         for row in known[:MOST_POINTS]
     ]
-    about = "Mean time of a training of each point, validation included."
-    total = sum(row.seconds * row.seeds for row in known)
-    chart = Chart("Time of a training", times(bars, [row.configuration for row in known[:MOST_POINTS]], about), about)
-    return Section(
-        "time",
-        "Time",
-        [Paragraph(f"All trainings together took {duration(total)} of one worker's time."), chart] if bars else [],
-    )
+    about = "Mean time of one training of each point, including validation."
+    spec = time_bars(bars, [row.configuration for row in known[:MOST_POINTS]], about)
+    total = duration(sum(row.seconds * row.seeds for row in known))
+    words = Paragraph(f"All trainings together took {total} of worker time.")
+    return Section("time", "Time", [words, Chart("Time of one training", spec, about)])

@@ -1,16 +1,15 @@
-"""The printed table of a grid: every point beside the baseline, best first, and the verdicts in words.
-
-A row a point of a grid, over its seeds: what the printed table and the files show.
-"""
+"""The table of a grid, one row per point, best first: printed, and written as Markdown, CSV and JSON."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -18,113 +17,18 @@ from rich.table import Table
 from rich.text import Text
 
 from hyperfocal.metrics.differences import Difference
-from hyperfocal.metrics.verdict import ALWAYS_SHOWN, FAMILIES, WIDE, Verdict, rankings
+from hyperfocal.metrics.verdict import Families, Verdict
 from hyperfocal.report.format import share
+from hyperfocal.storage.run_folder import RunFolder
 
-NARROWEST, UNBROKEN = 16, 28  # columns at least for the name of a point; a longer one than that may be broken
+if TYPE_CHECKING:
+    from hyperfocal.grid.reading import GridReading
+    from hyperfocal.grid.search import GridResult
+    from hyperfocal.grid.store import Result
+
+NARROWEST, UNBROKEN = 16, 28  # characters of a point's name: the least room for it; a longer name may be broken
 CHANGE, SECONDS, SPREAD = "change\nin %", "time\ns", "sd of\nseeds"
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The table of one job.
-
-    Attributes:
-        scored: what points are scored on, as "documents".
-        called: metric -> what it is called in a sentence.
-        columns: metric -> its column, in two lines; the change stands after the first.
-        changed: the metric whose change the table shows.
-        all_changed: metrics whose change the files hold.
-        dispensable: columns that a narrow table leaves out, the first of them first.
-        meaning: what the columns mean; {baseline} stands for the baseline's name.
-        progress: metric -> how a line of progress says it.
-        digits: of a score, after the point.
-    """
-
-    scored: str
-    called: Mapping[str, str]
-    columns: Mapping[str, str]
-    changed: str
-    all_changed: tuple[str, ...]
-    dispensable: tuple[str, ...]
-    meaning: str
-    progress: Mapping[str, str]
-    digits: int = 3
-
-    def name_of(self, metric: str) -> str:
-        """Return what a metric is called."""
-        return self.called.get(metric, metric)
-
-
-LABELS = Layout(
-    scored="documents",
-    called=FAMILIES,
-    columns={
-        "half.macro_f1": "F1 at\n0.5",
-        "tuned.macro_f1": "F1\ntuned",
-        "tuned.micro_f1": "micro\ntuned",
-        "macro_ap": "macro\nAP",
-        "head_ap": "head\nAP",
-        "medium_ap": "med.\nAP",
-        "tail_ap": "tail\nAP",
-    },
-    changed="half.macro_f1",
-    all_changed=ALWAYS_SHOWN,
-    dispensable=("micro\ntuned", "med.\nAP", "head\nAP", SECONDS, SPREAD),
-    meaning="F1 is macro-F1; change: of F1 at 0.5 against {baseline}, with its 95% interval; AP: average precision",
-    progress={"macro_ap": "macro AP {}", "tuned.macro_f1": "F1 {} tuned"},
-)
-
-
-def ranking_layout(k: int) -> Layout:
-    """Return the table of a grid on rankings of k items."""
-    ranking = f"map@{k}"
-    buckets = {"head": "head", "medium": "med.", "tail": "tail"}
-    return Layout(
-        scored="users",
-        called=rankings(k).called,
-        columns={
-            ranking: f"map\n@{k}",
-            WIDE: "recall\n@10",
-            **{f"{bucket}.{ranking}": f"{short}\nmap" for bucket, short in buckets.items()},
-        },
-        changed=ranking,
-        all_changed=tuple(rankings(k).called),
-        dispensable=("med.\nmap", "head\nmap", SECONDS, SPREAD),
-        meaning=(
-            f"change: of {ranking} against {{baseline}}, with its 95% interval; head, medium, tail: {ranking} of the "
-            "true items with >= 200, 20-199, < 20 training events"
-        ),
-        progress={ranking: ranking + " {}", WIDE: WIDE + " {}"},
-        digits=4,
-    )
-
-
-BY = "tuned.macro_f1"
-
-
-class Ended(Protocol):
-    """What the table reads of a `grid.store.Result`."""
-
-    @property
-    def name(self) -> str:
-        """Of the point."""
-
-    @property
-    def seed(self) -> int:
-        """Of the training."""
-
-    @property
-    def error(self) -> str:
-        """Why it failed, or ""."""
-
-    @property
-    def values(self) -> dict[str, float]:
-        """Metric -> number."""
-
-    @property
-    def seconds(self) -> float:
-        """That it took."""
+Scores = dict[str, dict[str, float | None]]  # name -> "mean", and "low" and "high" if the score has an interval
 
 
 @dataclass(frozen=True)
@@ -132,15 +36,15 @@ class Row:
     """One point of a grid, over its seeds.
 
     Attributes:
-        configuration: the point's name.
-        winner: whether it is the one that was chosen.
-        baseline: whether it is the one that the others are compared with.
-        seeds: how many of its trainings are done.
-        errors: seed -> why that training failed.
-        means: metric -> mean over the done seeds; nan where a seed has none.
-        spreads: metric -> standard deviation over the done seeds; nan with fewer than two.
-        seconds: mean of a done training; nan without one.
-        verdict: against the baseline; None where there is none, as for a point that failed.
+        configuration: name of the point.
+        winner: whether it is the chosen point.
+        baseline: whether the others are compared with it.
+        seeds: number of finished trainings.
+        errors: seed -> error of a failed training.
+        means: metric -> mean over the finished trainings; nan if one of them has no value.
+        spreads: metric -> standard deviation over the finished trainings; nan for fewer than two.
+        seconds: mean time of a finished training; nan without one.
+        verdict: against the baseline; None: not compared, or failed.
     """
 
     configuration: str
@@ -159,37 +63,96 @@ class Row:
         return self.verdict.words if self.verdict else "not compared" if self.seeds else "failed"
 
     def change(self, metric: str) -> Difference:
-        """Return the difference from the baseline; all nan where it is not known."""
+        """Return the difference from the baseline; all nan if it is unknown."""
         return self.verdict.differences.get(metric, Difference()) if self.verdict else Difference()
 
 
-def grid_rows(
-    results: Mapping[str, Sequence[Ended]],
-    failed: Sequence[Ended],
-    verdicts: Mapping[str, Verdict],
-    baseline: str,
-    winner: str,
-    *,
-    by: str = BY,
-) -> list[Row]:
-    """Return a row a point: best first, then those without a value, those of which nothing is done last.
+@dataclass(frozen=True)
+class Layout:
+    """The metrics that one job shows of its grids, and their names.
 
-    Args:
-        results: name -> what is done, one a seed.
-        failed: what failed, of the same points or of others.
-        verdicts: from `metrics.verdict.verdicts`.
-        baseline: name of the point that the others are compared with.
-        winner: name of the point that was chosen.
-        by: the metric that puts them in order.
+    Attributes:
+        scored: what points are scored on, "documents" or "users".
+        families: metrics of the verdicts, their names in a sentence, and the digits of a score.
+        columns: metric -> its column, in two lines; the first one is followed by its change from the baseline.
+        optional: metrics whose columns a narrow table leaves out, the first one first.
+        compared: metric -> its name in the charts of the page; files hold the changes of these metrics.
+        buckets: name of a score -> its metric of a bucket, with {} in place of head, medium or tail.
+        meaning: of the columns; {baseline} is the baseline's name.
+        progress: metric -> its words in a line of progress.
+        test_scores: returns the scores of an evaluation on test data that the page shows.
+        remarks: returns further sentences for the top of the page.
     """
-    ended = {name: list(done) for name, done in results.items()}
-    for each in failed:
-        ended.setdefault(each.name, []).append(each)
+
+    scored: str
+    families: Families
+    columns: Mapping[str, str]
+    optional: tuple[str, ...]
+    compared: Mapping[str, str]
+    buckets: Mapping[str, str]
+    meaning: str
+    progress: Mapping[str, str]
+    test_scores: Callable[[Mapping[str, Any]], Scores]
+    remarks: Callable[[Sequence[Row]], list[str]] = lambda _: []
+
+    @property
+    def changed(self) -> str:
+        """The metric whose change the table shows."""
+        return next(iter(self.columns))
+
+    @property
+    def digits(self) -> int:
+        """Digits of a score after the point."""
+        return self.families.digits
+
+    def name_of(self, metric: str) -> str:
+        """Return the name of a metric in a sentence."""
+        return self.families.called.get(metric, metric)
+
+
+@dataclass(frozen=True)
+class GridTable:
+    """The table of a grid.
+
+    Attributes:
+        rows: best first, then points without a value, then points without a finished training.
+        by: the metric that orders them.
+        layout: of the job.
+    """
+
+    rows: Sequence[Row]
+    by: str
+    layout: Layout
+
+    @property
+    def most_seeds(self) -> int:
+        """The largest number of finished trainings of a point; 2 or more have a spread to show."""
+        return max((row.seeds for row in self.rows), default=0)
+
+    @property
+    def title(self) -> str:
+        """The number of points and seeds, and the order."""
+        each = f", {self.most_seeds} seeds each" if self.most_seeds > 1 else ""
+        return f"{len(self.rows):,} points{each}, best first by {self.layout.name_of(self.by)}"
+
+    @property
+    def legend(self) -> str:
+        """The meaning of the columns."""
+        spread = f"; sd: of {self.layout.name_of(self.by)} over the seeds" if self.most_seeds > 1 else ""
+        baseline = next((row.configuration for row in self.rows if row.baseline), "the baseline")
+        return f"{self.layout.meaning.format(baseline=baseline)}; time: of one training{spread}."
+
+
+def grid_table(grid: GridResult | GridReading, layout: Layout) -> GridTable:
+    """Return the table of a grid that has ended, or of one that was read from its folder."""
+    ended: dict[str, list[Result]] = {name: list(done) for name, done in grid.results.items()}
+    for failed in grid.failed:
+        ended.setdefault(failed.name, []).append(failed)
     rows = [
-        _row(name, found, verdicts.get(name), winner=name == winner, baseline=name == baseline)
-        for name, found in ended.items()
+        _row(name, results, grid.verdicts.get(name), winner=name == grid.winner, baseline=name == grid.baseline)
+        for name, results in ended.items()
     ]
-    return sorted(rows, key=lambda row: _place(row, by))
+    return GridTable(sorted(rows, key=lambda row: _place(row, grid.by)), grid.by, layout)
 
 
 def _place(row: Row, by: str) -> tuple[bool, bool, float]:
@@ -197,136 +160,62 @@ def _place(row: Row, by: str) -> tuple[bool, bool, float]:
     return not row.seeds, math.isnan(mean), 0.0 if math.isnan(mean) else -mean
 
 
-def _row(name: str, ended: Sequence[Ended], verdict: Verdict | None, *, winner: bool, baseline: bool) -> Row:
-    done = _done(ended)
-    metrics = list(done[0].values) if done else []
-    errors = {each.seed: each.error for each in ended if each.error}
-    means = {metric: _mean(done, metric) for metric in metrics}
-    several = len(done) > 1
-    spreads = {metric: float(np.std(_values(done, metric), ddof=1)) if several else math.nan for metric in metrics}
-    seconds = sum(each.seconds for each in done) / len(done) if done else math.nan
+def _row(name: str, results: Sequence[Result], verdict: Verdict | None, *, winner: bool, baseline: bool) -> Row:
+    done = [result for result in results if not result.error]
+    errors = {result.seed: result.error for result in results if result.error}
+    metrics = done[0].values if done else ()
+    values = {metric: [result.values.get(metric, math.nan) for result in done] for metric in metrics}
+    means = {metric: sum(numbers) / len(done) for metric, numbers in values.items()}
+    spreads = {
+        metric: float(np.std(numbers, ddof=1)) if len(done) > 1 else math.nan for metric, numbers in values.items()
+    }
+    seconds = sum(result.seconds for result in done) / len(done) if done else math.nan
     return Row(name, winner, baseline, len(done), errors, means, spreads, seconds, verdict)
 
 
-def _done(ended: Sequence[Ended]) -> list[Ended]:
-    return [each for each in ended if not each.error]
-
-
-def _values(done: Sequence[Ended], metric: str) -> list[float]:
-    return [each.values.get(metric, math.nan) for each in done]
-
-
-def _mean(done: Sequence[Ended], metric: str) -> float:
-    return sum(_values(done, metric)) / len(done)
-
-
-def grid_report(rows: Sequence[Row], *, by: str = BY, layout: Layout = LABELS, width: int = 80) -> Group:
-    """Return the table, what its columns mean, and the verdicts in words; columns that do not fit are left out.
-
-    Args:
-        rows: from `grid_rows`.
-        by: the metric that put them in order.
-        layout: of the job.
-        width: of the terminal, in characters.
-    """
-    parts: list[RenderableType] = [
-        Text(title(rows, by, layout), style="bold"),
-        Text(),
-        _table(rows, by, layout, width),
-        Text(legend(rows, by, layout), style="dim"),
-    ]
-    for words, names in _by_words(rows).items():
-        parts += [Text(f"{words}:"), Padding(Text(", ".join(names)), (0, 0, 0, 4))]
-    return Group(*parts, Text(), *(Text(line) for line in notes(rows, layout)))
-
-
-def title(rows: Sequence[Row], by: str, layout: Layout) -> str:
-    """Return how many points and seeds there are, and what puts them in order."""
-    most = max((row.seeds for row in rows), default=0)
-    each = f", {most} seeds each" if most > 1 else ""
-    return f"{len(rows):,} points{each}, best first by {layout.name_of(by)}"
-
-
-def legend(rows: Sequence[Row], by: str, layout: Layout, *, star: str = "*") -> str:
-    """Return what the columns mean; `star` is the winner's mark."""
-    several = f" sd: of {layout.name_of(by)} over the seeds." if several_seeds(rows) else ""
-    baseline = next((row.configuration for row in rows if row.baseline), "the baseline")
-    return f"{star} the winner. {layout.meaning.format(baseline=baseline)}; time: of one training.{several}"
-
-
-def several_seeds(rows: Sequence[Row]) -> bool:
-    """Return whether a point has more than one seed, so that there is a spread to show."""
-    return any(row.seeds > 1 for row in rows)
-
-
-def _by_words(rows: Sequence[Row]) -> dict[str, list[str]]:
+def by_words(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Return verdict in a few words -> names of its points."""
     groups: dict[str, list[str]] = {}
     for row in rows:
         groups.setdefault(row.words, []).append(row.configuration)
     return groups
 
 
-def notes(rows: Sequence[Row], layout: Layout, *, star: str = "*") -> list[str]:
-    """Return the winner's verdict with its numbers, what it lacks, and what went wrong."""
-    most = max((row.seeds for row in rows), default=0)
-    fewer = [f"{row.configuration} ({row.seeds} of {most} seeds)" for row in rows if 0 < row.seeds < most]
-    lines = [f"{star} {row.verdict.sentence}" for row in rows if row.winner and row.verdict]
-    lines += [_one_seed(layout)] if most == 1 else []
-    lines += [f"Cannot win, for seeds are missing: {', '.join(fewer)}."] if fewer else []
-    return lines + [f"Failed: {row.configuration} {error}" for row in rows for error in errors_of(row)]
+def notes(table: GridTable) -> list[str]:
+    """Return what limits the comparison: one seed only, and points with fewer seeds than others."""
+    most = table.most_seeds
+    fewer = [f"{row.configuration} ({row.seeds} of {most} seeds)" for row in table.rows if 0 < row.seeds < most]
+    lines = [_one_seed(table.layout)] if most == 1 else []
+    return lines + ([f"Cannot win because seeds are missing: {', '.join(fewer)}."] if fewer else [])
 
 
 def _one_seed(layout: Layout) -> str:
     return (
-        f"With one seed the intervals hold the chance of the {layout.scored}, not that of training: a second run of "
-        "the same point differs too. Give --seeds 3 to count it in."
+        f"With one seed, the intervals cover the random choice of {layout.scored} but not the randomness of training: "
+        "a second run of the same point differs too. Give --seeds 3 to include it."
     )
 
 
-def errors_of(row: Row) -> list[str]:
-    """Return a line for each training that failed."""
+def _closing_notes(table: GridTable, star: str) -> list[str]:
+    """Return the winner's verdict with its numbers, the limits of the comparison, and the errors."""
+    winner = [f"{star} {row.verdict.sentence}" for row in table.rows if row.winner and row.verdict]
+    errors = [f"Failed: {row.configuration} {error}" for row in table.rows for error in _errors(row)]
+    return [*winner, *notes(table), *errors]
+
+
+def _errors(row: Row) -> list[str]:
+    """Return one line per failed training."""
     return [f"seed {seed}: {error.strip().splitlines()[0]}" for seed, error in row.errors.items()]
 
 
-def _table(rows: Sequence[Row], by: str, layout: Layout, width: int) -> Table:
-    cells = [cells_of(row, by, layout, several=several_seeds(rows)) for row in rows]
-    widths = {
-        name: max(map(cell_len, [*name.split("\n"), *(row[name] for row in cells)])) for name in columns_of(cells)
-    }
-    wanted = max((_wanted(row.configuration) for row in rows), default=0)
-    for name in layout.dispensable:
-        if 2 + wanted + sum(widths.values()) + len(widths) > width:
-            widths.pop(name, None)
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    table.add_column("", no_wrap=True)
-    left = width - 2 - sum(widths.values()) - len(widths)
-    table.add_column("configuration", vertical="bottom", max_width=max(NARROWEST, left), overflow="fold")
-    for name in widths:
-        table.add_column(name, justify="right", no_wrap=True)
-    for row, cell in zip(rows, cells, strict=True):
-        style = "bold green" if row.winner else "" if row.seeds else "dim"
-        table.add_row("*" if row.winner else "", Text(row.configuration), *(cell[n] for n in widths), style=style)
-    return table
-
-
-def _wanted(name: str) -> int:
-    """Return the columns for a name: all of it where it is short, else it may be broken between its settings."""
-    return min(cell_len(name), max(UNBROKEN, *map(cell_len, name.split())))
-
-
-def columns_of(cells: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return the names of the columns."""
-    return list(cells[0]) if cells else []
-
-
-def cells_of(row: Row, by: str, layout: Layout, *, several: bool, ends: bool = False) -> dict[str, str]:
-    """Return column -> text; `ends`: whether the interval of the change is given by its ends."""
-    digits = layout.digits
-    scores = {column: share(row.means.get(metric), digits=digits) for metric, column in layout.columns.items()}
+def _cells(row: Row, table: GridTable, *, ends: bool = False) -> dict[str, str]:
+    """Return column -> text; `ends`: give the interval of the change by its ends, not by its half width."""
+    layout = table.layout
+    scores = {column: share(row.means.get(metric), digits=layout.digits) for metric, column in layout.columns.items()}
     first, *others = scores
     cells = {first: scores[first], CHANGE: "baseline" if row.baseline else _change(row, layout.changed, ends=ends)}
     cells |= {column: scores[column] for column in others}
-    cells |= {SPREAD: share(row.spreads.get(by), digits=4)} if several else {}
+    cells |= {SPREAD: share(row.spreads.get(table.by), digits=4)} if table.most_seeds > 1 else {}
     return cells | {SECONDS: "-" if math.isnan(row.seconds) else f"{row.seconds:,.{0 if row.seconds >= 10 else 1}f}"}
 
 
@@ -335,3 +224,125 @@ def _change(row: Row, metric: str, *, ends: bool) -> str:
     if math.isnan(mean):
         return "-"
     return f"{mean:+.1f}" + (f" ({low:+.1f} to {high:+.1f})" if ends else f" ±{(high - low) / 2:.1f}")
+
+
+def one_line(column: str) -> str:
+    """Return the name of a column in one line.
+
+    >>> one_line("map\\n@3"), one_line("F1 at\\n0.5")
+    ('map@3', 'F1 at 0.5')
+    """
+    return column.replace("\n@", "@").replace("\n", " ")
+
+
+def printed_table(table: GridTable, *, width: int = 80) -> Group:
+    """Return the table for a terminal, its legend and the verdicts in words; columns that do not fit are left out.
+
+    Args:
+        table: of the grid.
+        width: of the terminal, in characters.
+    """
+    blocks: list[RenderableType] = [
+        Text(table.title, style="bold"),
+        Text(),
+        _terminal_table(table, width),
+        Text(f"*: the winner; {table.legend}", style="dim"),
+    ]
+    for words, names in by_words(table.rows).items():
+        blocks += [Text(f"{words}:"), Padding(Text(", ".join(names)), (0, 0, 0, 4))]
+    return Group(*blocks, Text(), *(Text(line) for line in _closing_notes(table, "*")))
+
+
+def _terminal_table(table: GridTable, width: int) -> Table:
+    cells = [_cells(row, table) for row in table.rows]
+    widths = _widths(table, cells, width)
+    drawn = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    drawn.add_column("", no_wrap=True)
+    left = width - 2 - sum(widths.values()) - len(widths)
+    drawn.add_column("configuration", vertical="bottom", max_width=max(NARROWEST, left), overflow="fold")
+    for column in widths:
+        drawn.add_column(column, justify="right", no_wrap=True)
+    for row, texts in zip(table.rows, cells, strict=True):
+        style = "bold green" if row.winner else "" if row.seeds else "dim"
+        star = "*" if row.winner else ""
+        drawn.add_row(star, Text(row.configuration), *(texts[column] for column in widths), style=style)
+    return drawn
+
+
+def _widths(table: GridTable, cells: Sequence[Mapping[str, str]], width: int) -> dict[str, int]:
+    """Return column -> its width, without the columns for which there is no room."""
+    columns = cells[0] if cells else ()
+    widths = {name: max(map(cell_len, [*name.split("\n"), *(row[name] for row in cells)])) for name in columns}
+    wanted = max((_wanted(row.configuration) for row in table.rows), default=0)
+    for name in [*(table.layout.columns[metric] for metric in table.layout.optional), SECONDS, SPREAD]:
+        if 2 + wanted + sum(widths.values()) + len(widths) > width:
+            widths.pop(name, None)
+    return widths
+
+
+def _wanted(name: str) -> int:
+    """Return the characters for a name: a short one as a whole, a long one may be broken between its settings."""
+    return min(cell_len(name), max(UNBROKEN, *map(cell_len, name.split())))
+
+
+def write_table(table: GridTable, folder: str | Path) -> None:
+    """Write table.md for people, and table.csv and table.json with every metric in full precision.
+
+    Raises:
+        RunError: a file cannot be written.
+    """
+    records = _records(table)
+    files = RunFolder(folder)
+    files.write_text("table.md", markdown_table(table))
+    files.write_text("table.csv", pl.DataFrame(records, infer_schema_length=None).write_csv())
+    files.write_json("table.json", records)
+
+
+def markdown_table(table: GridTable) -> str:
+    """Return the table in GitHub's Markdown, its columns aligned in the source too, with the notes below it."""
+    lines = []
+    for row in table.rows:
+        name = f"**{row.configuration}** ★" if row.winner else row.configuration
+        cells = _cells(row, table, ends=True)
+        lines.append({"configuration": name, "seeds": str(row.seeds), **cells, "verdict": row.words})
+    head = [one_line(name) for name in lines[0]] if lines else []
+    aligned = _aligned([head, *(list(line.values()) for line in lines)])
+    below = [f"\n{note}" for note in (f"★: the winner; {table.legend}", *_closing_notes(table, "★"))]
+    return "\n".join([f"{table.title}.", "", *aligned, *below]) + "\n"
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table; all columns except the first and the last are numbers."""
+    safe = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    widths = [max(3, *map(len, column)) for column in zip(*safe, strict=True)]
+    last = len(widths) - 1
+    texts = [[_pad(cell, widths[n], left=n in (0, last)) for n, cell in enumerate(line)] for line in safe]
+    rule = [f":{'-' * (width - 1)}" if n in (0, last) else f"{'-' * (width - 1)}:" for n, width in enumerate(widths)]
+    return [f"| {' | '.join(line)} |" for line in (texts[0], rule, *texts[1:])]
+
+
+def _pad(cell: str, width: int, *, left: bool) -> str:
+    return cell.ljust(width) if left else cell.rjust(width)
+
+
+def _records(table: GridTable) -> list[dict[str, Any]]:
+    """Return one record per point, all with the same keys; None for an unknown value."""
+    others = sorted({metric for row in table.rows for metric in row.means} - set(table.layout.columns))
+    return [{key: _finite(value) for key, value in _record(row, others, table.layout).items()} for row in table.rows]
+
+
+def _record(row: Row, others: Sequence[str], layout: Layout) -> dict[str, Any]:
+    record: dict[str, Any] = {"configuration": row.configuration, "winner": row.winner, "baseline": row.baseline}
+    record |= {"seeds": row.seeds, "failed_seeds": len(row.errors)}
+    for metric in layout.columns:
+        record |= {metric: row.means.get(metric), f"{metric}.sd": row.spreads.get(metric)}
+    for metric in layout.compared:
+        change = row.change(metric)
+        ends = dict(zip(("change_percent", "change_low", "change_high"), change.percent, strict=True))
+        record |= {f"{metric}.{name}": value for name, value in (ends | {"adjusted_p": change.adjusted}).items()}
+    record |= {"seconds": row.seconds, "verdict": row.words, "sentence": row.verdict.sentence if row.verdict else ""}
+    return record | {"errors": "; ".join(_errors(row))} | {metric: row.means.get(metric) for metric in others}
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,9 +1,8 @@
-"""From the blocks of a page to one HTML file: everything inside, nothing loaded, all text of users escaped.
+"""Render the blocks of a page as one HTML file that loads nothing and escapes all text of users.
 
-The page carries a content security policy that allows its own two scripts, by their checksum, and no request at all:
-what stands in a label can neither run nor call home, even if it were not escaped.
-
-The JavaScript that draws charts: Vega, Vega-Lite and Vega-Embed, bundled by vl-convert without a network.
+The page carries a content security policy that allows its two scripts, by their checksums, and no request at all: text
+in a label can neither run nor send anything, even if it were not escaped. One script is page.js; the other draws the
+charts: Vega, Vega-Lite and Vega-Embed, which vl-convert bundles without a network.
 """
 
 from __future__ import annotations
@@ -30,13 +29,17 @@ from hyperfocal.report.blocks import Page
 from hyperfocal.storage.cache import default_cache
 from hyperfocal.storage.run_folder import whole_file
 
+logger = logging.getLogger(__name__)
 REPORT = "report.html"
 REST_OF_POLICY = "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+PRINT_BUNDLE = "import sys, vl_convert; sys.stdout.buffer.write(vl_convert.javascript_bundle().encode())"
+LEAST = 100_000  # characters of a complete bundle
+TIMEOUT = 120  # seconds to wait for it
 
 
 def write_page(page: Page, path: Path) -> Path:
-    """Write the page, whole or not at all, and return its path.
+    """Write a page as a whole or not at all, and return its path.
 
     Raises:
         RunError: it cannot be written.
@@ -47,21 +50,38 @@ def write_page(page: Page, path: Path) -> Path:
     return path
 
 
+def line_of(write: Callable[[], Path], again: str) -> str:
+    """Write a report at the end of a command, and return a line with its path, or a warning if that fails.
+
+    The trained model is already saved by then, and an error in a report must not look like one in training: no
+    exception leaves this function.
+
+    Args:
+        write: writes the report.
+        again: command that tries once more.
+    """
+    try:
+        return f"Report: {write()}"
+    except Exception as error:
+        cause = f"{type(error).__name__}: {error}"
+        return f"warning: no report was written ({cause}). All else is saved; try `{again}`"
+
+
 def render(page: Page) -> str:
-    """Return the page as HTML."""
+    """Return a page as HTML."""
     charts: list[dict[str, Any]] = []
     scripts = [Markup(bundle(default_cache())), Markup(_asset("page.js"))]
-    blocks = Environment(
-        autoescape=True, undefined=StrictUndefined, finalize=_shown, trim_blocks=True, lstrip_blocks=True
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, finalize=_visible_text, trim_blocks=True, lstrip_blocks=True
     )
 
-    def keep(spec: dict[str, Any]) -> int:
+    def add_chart(spec: dict[str, Any]) -> int:
         charts.append(visible(spec))
         return len(charts) - 1
 
-    return blocks.from_string(_asset("page.html")).render(
+    return environment.from_string(_asset("page.html")).render(
         page=asdict(page),
-        keep=keep,
+        add_chart=add_chart,
         charts=charts,
         scripts=scripts,
         style=Markup(_asset("page.css")),
@@ -79,84 +99,67 @@ def _policy(scripts: list[Markup]) -> str:
     return f"default-src 'none'; script-src {allowed}; {REST_OF_POLICY}"
 
 
-def _shown(value: Any) -> Any:
-    """Return what the template writes for a value: text in which every character can be seen."""
+def _visible_text(value: Any) -> Any:
+    """Return the text that the template writes for a value, with every character visible."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def visible(value: Any) -> Any:
-    """Return texts, also inside lists and dicts, with a sign in place of each control character.
+    """Replace each control character by a sign, in a text and in the texts of lists and dicts.
 
     >>> visible({"a": ["\\x00b"]})
     {'a': ['\u2400b']}
     """
     if isinstance(value, str):
-        return CONTROLS.sub(lambda found: _sign(ord(found[0])), value)
+        return CONTROLS.sub(lambda match: _sign(ord(match[0])), value)
     if isinstance(value, dict):
-        return {visible(key): visible(part) for key, part in value.items()}
+        return {visible(key): visible(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [visible(part) for part in value]
+        return [visible(each) for each in value]
     return value
 
 
 def _sign(code: int) -> str:
-    """Return the picture of a control character that Unicode has, or the replacement character."""
+    """Return Unicode's picture of a control character, or the replacement character."""
     return chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else "\ufffd"
 
 
-def line_of(write: Callable[[], Path], again: str) -> str:
-    """Write a report at the end of a command; return a line that says where it is, or, as a warning, why it is not.
-
-    What was trained is kept by then, and a mistake in a report must not look like one in a run: no error leaves.
-
-    Args:
-        write: writes it.
-        again: the command that tries once more.
-    """
-    try:
-        return f"Report: {write()}"
-    except Exception as error:
-        return f"warning: no report was written ({type(error).__name__}: {error}). All else is kept; try `{again}`"
-
-
-log = logging.getLogger(__name__)
-LEAST = 100_000  # characters of a bundle that is whole
-MAKE = "import sys, vl_convert; sys.stdout.buffer.write(vl_convert.javascript_bundle().encode())"
-LONGEST = 120  # seconds to wait for it
-
-
 def bundle(folder: Path) -> str:
-    """Return the script, which defines `vegaEmbed`; made once for each version of vl-convert, which takes seconds.
+    """Return the script that defines `vegaEmbed`; it is made once per version of vl-convert, which takes seconds.
 
     Args:
-        folder: keeps it. Where it cannot be written, the script is made by each process.
+        folder: where the script is cached. If it cannot be written, each process makes the script.
 
     Raises:
         RunError: it cannot be made.
     """
     path = folder / f"vega-{version('vl-convert-python')}.js"
     if path.is_file():
-        kept = path.read_text(encoding="utf-8", errors="replace")
-        if len(kept) > LEAST:
-            return kept
-    made = _made()
+        cached = path.read_text(encoding="utf-8", errors="replace")
+        if len(cached) > LEAST:
+            return cached
+    script = make_bundle()
     try:
         with whole_file(path) as aside:
-            aside.write_text(made, encoding="utf-8")
+            aside.write_text(script, encoding="utf-8")
     except RunError as error:
-        log.info("the charts' script is not kept: %s", error)
-    return made
+        logger.info("the script of the charts is not cached: %s", error)
+    return script
 
 
 @cache
-def _made() -> str:
-    """Make the script in a process of its own: an engine that takes much memory, or fails, harms no other."""
+def make_bundle() -> str:
+    """Make the script in a separate process, because its engine takes much memory and may crash.
+
+    Raises:
+        RunError: it cannot be made.
+    """
     try:
-        made = subprocess.run([sys.executable, "-c", MAKE], capture_output=True, timeout=LONGEST, check=True)
+        result = subprocess.run([sys.executable, "-c", PRINT_BUNDLE], capture_output=True, timeout=TIMEOUT, check=True)
     except (OSError, subprocess.SubprocessError) as error:
-        said = (getattr(error, "stderr", b"") or b"").decode(errors="replace").strip().splitlines()
+        lines = (getattr(error, "stderr", b"") or b"").decode(errors="replace").strip().splitlines()
         raise RunError(
-            f"the charts' script cannot be made by vl-convert: {said[-1] if said else error}. "
+            f"vl-convert cannot make the script of the charts: {lines[-1] if lines else error}. "
             "Reinstall it: pip install --force-reinstall vl-convert-python"
         ) from error
-    return made.stdout.decode()
+    return result.stdout.decode()

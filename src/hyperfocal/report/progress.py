@@ -1,8 +1,6 @@
-"""A live line while texts are encoded, a model is trained or a file is predicted.
+"""Show progress in the terminal: a line for encoding, training and prediction, a table for a grid.
 
-Silent when the output is not a terminal, or this not the first process.
-
-A live table while a grid runs; plain lines, one a point, when the output is not a terminal.
+A line is shown only on a terminal and by the first process. Without a terminal, a grid prints a plain line per point.
 """
 
 from __future__ import annotations
@@ -11,6 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
+from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -29,43 +28,59 @@ from rich.text import Text
 from hyperfocal.config.sections import TrainSettings
 from hyperfocal.distributed import is_first
 from hyperfocal.grid.pool import GridWatch
-from hyperfocal.report.format import share
-from hyperfocal.report.grid_table import BY, LABELS, Layout
+from hyperfocal.report.format import duration, quantity, share
+from hyperfocal.report.grid_table import Layout
 from hyperfocal.training.trainer import Progress as TrainProgress
 
-
-def _line(*columns: ProgressColumn, left: str = "left") -> Progress:
-    """Return a line of these columns with the time spent and the time left; it is removed at the end."""
-    console = Console(stderr=True)
-    return Progress(
-        *columns,
-        TimeElapsedColumn(),
-        TextColumn(left),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not (console.is_terminal and is_first()),
-        transient=True,
-    )
+LISTED = 8  # running points that the table names
+REFRESHES = 2  # per second
 
 
-class EncodingProgress:
-    """A context manager that shows how many texts are encoded; no line before the first is."""
+class ProgressLine:
+    """A context manager that shows a line: some columns, the time spent and the time left. It disappears at the end.
 
-    def __init__(self) -> None:
-        done = TextColumn("{task.completed:,}/{task.total:,}")
-        self._bar = _line(TextColumn("encoding texts"), BarColumn(bar_width=24), done)
-        self._task: TaskID | None = None
+    Args:
+        columns: of the line.
+        left: word after the time spent, before the time left.
+    """
 
-    def __enter__(self) -> EncodingProgress:
-        """Do nothing yet: there may be nothing to encode."""
+    def __init__(self, *columns: ProgressColumn, left: str = "left") -> None:
+        console = Console(stderr=True)
+        self._bar = Progress(
+            *columns,
+            TimeElapsedColumn(),
+            TextColumn(left),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not (console.is_terminal and is_first()),
+            transient=True,
+        )
+
+    def __enter__(self) -> Self:
+        """Start the line."""
+        self._bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         """Remove the line."""
         self._bar.stop()
 
+
+class EncodingProgress(ProgressLine):
+    """A context manager that shows how many texts are encoded, from the first one on."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            TextColumn("encoding texts"), BarColumn(bar_width=24), TextColumn("{task.completed:,}/{task.total:,}")
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        """Show nothing yet: there may be nothing to encode."""
+        return self
+
     def watch(self, done: int, total: int) -> None:
-        """Show that `done` of `total` texts are encoded; the line goes when all are."""
+        """Show that `done` of `total` texts are encoded; the line disappears when all are."""
         if self._task is None:
             self._bar.start()
             self._task = self._bar.add_task("encoding", total=total)
@@ -76,34 +91,25 @@ class EncodingProgress:
             self._bar.stop()
 
 
-class FitProgress:
+class FitProgress(ProgressLine):
     """A context manager that shows epoch, loss, metric, epoch time and time left.
 
     Args:
-        settings: asked for when training has begun, for then they are resolved.
-        trainings: the same; how many trainings there will be, one after the other.
+        settings: returns the settings; called after training has begun, when they are resolved.
+        trainings: returns the number of trainings, one after another; called at the same time.
     """
 
     def __init__(self, settings: Callable[[], TrainSettings], trainings: Callable[[], int] = lambda: 1) -> None:
+        super().__init__(TextColumn("{task.description}"), BarColumn(bar_width=16), left="left at most")
         self._settings, self._trainings = settings, trainings
         self._training = 0
         self._latest: TrainProgress | None = None
-        self._bar = _line(TextColumn("{task.description}"), BarColumn(bar_width=16), left="left at most")
         self._task = self._bar.add_task("training", total=None)
 
-    def __enter__(self) -> FitProgress:
-        """Start the line."""
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Remove the line."""
-        self._bar.stop()
-
     def watch(self, progress: TrainProgress, steps: int) -> None:
-        """Show how far training is; `steps` an epoch."""
+        """Show the state of a training with `steps` steps per epoch."""
         done, total = progress.epoch * steps + progress.step, self._settings().epochs * steps
-        self._training += progress is not self._latest  # another one has begun
+        self._training += progress is not self._latest  # another training has begun
         self._latest, before = progress, (self._training - 1) * total
         total *= max(self._trainings(), self._training)
         self._bar.update(self._task, completed=before + done, total=total, description=self._describe(progress))
@@ -121,43 +127,30 @@ class FitProgress:
         return "  ".join(words)
 
 
-class PredictProgress:
-    """A context manager that shows what share of the file is read, and how many parts are written."""
+class PredictProgress(ProgressLine):
+    """A context manager that shows the share of the file that is read, and the number of part files written."""
 
     def __init__(self) -> None:
-        self._bar = _line(TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn())
+        super().__init__(TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn())
         self._task = self._bar.add_task("predicting", total=1.0)
 
-    def __enter__(self) -> PredictProgress:
-        """Start the line."""
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Remove the line."""
-        self._bar.stop()
-
-    def watch(self, parts: int, share: float) -> None:
-        """Show that `parts` are written and a share of the file, 0 to 1, is done."""
-        self._bar.update(self._task, completed=share, description=f"predicting, {parts:,} parts written")
-
-
-LISTED = 8  # running points that the table names
-REFRESHES = 2  # a second
+    def watch(self, parts: int, done: float) -> None:
+        """Show the number of part files written, and the share of the file that is read, from 0 to 1."""
+        self._bar.update(self._task, completed=done, description=f"predicting, {quantity(parts, 'part')} written")
 
 
 class GridProgress(GridWatch):
-    """A context manager that shows how many points ended, which run, the best so far and the time left.
+    """A context manager that shows finished and running trainings, the best point so far and the time left.
 
-    Nothing is shown before the first point starts, so that a progress line of what comes before is left alone.
+    Nothing is shown before the first training starts, so that the progress line of earlier work stays intact.
 
     Args:
-        total: points times seeds, those that an earlier run ended among them.
+        total: trainings, points times seeds, including those that ended in an earlier run.
         workers: processes that share the work.
-        by: the metric that says which point is best.
+        by: the metric that orders the points.
         layout: of the job.
-        console: to write to; stderr where None.
-        clock: gives seconds.
+        console: to write to; None: stderr.
+        clock: returns seconds.
     """
 
     def __init__(
@@ -165,24 +158,23 @@ class GridProgress(GridWatch):
         total: int,
         workers: int = 1,
         *,
-        by: str = BY,
-        layout: Layout = LABELS,
+        by: str,
+        layout: Layout,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._total, self._workers, self._by, self._clock = total, max(workers, 1), by, clock
         self._console = console or Console(stderr=True)
         self._layout = layout
-        self._lock = threading.RLock()  # the table is drawn in a thread of its own
-        self._running: dict[tuple[str, int], float] = {}  # when each began
-        self._values: dict[str, list[float]] = {}  # name -> `by` of its seeds
+        self._lock = threading.RLock()  # a separate thread draws the table
+        self._running: dict[tuple[str, int], float] = {}  # name and seed -> start
+        self._values: dict[str, list[float]] = {}  # name -> `by` of its seeds, without nan
         self._seconds: list[float] = []
         self._skipped = self._failed = self._waiting = 0
-        self._best = ("", math.nan)  # name and mean of `by`
         self._live: Live | None = None
 
     def __enter__(self) -> GridProgress:
-        """Do nothing yet: the documents come first."""
+        """Show nothing yet: the data are read first."""
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -192,34 +184,36 @@ class GridProgress(GridWatch):
             self._live = None
 
     def skipped(self, count: int) -> None:
-        """Count points that an earlier run ended."""
+        """Count the trainings that ended in an earlier run."""
         with self._lock:
             self._skipped += count
         if count:
             self._say(f"[{self._ended}/{self._total}] {count:,} ended in an earlier run and are kept")
 
     def waiting(self, count: int) -> None:
-        """Say once that what is left is with other processes."""
+        """Say once that only trainings of other processes are left."""
         if self._waiting != count:
-            self._say(f"[{self._total - count}/{self._total}] waiting for {count:,} points of other processes")
+            trainings = quantity(count, "training")
+            self._say(f"[{self._total - count}/{self._total}] waiting for {trainings} of other processes")
         self._waiting = count
 
     def started(self, name: str, seed: int) -> None:
-        """Show a point as running."""
+        """Show a training as running."""
         with self._lock:
             self._running[name, seed] = self._clock()
         self._show()
 
     def finished(self, name: str, seed: int, values: Mapping[str, float], seconds: float) -> None:
-        """Count a point as done, and show it where it is the best so far."""
+        """Count a training as done, with the metrics that it reached."""
         with self._lock:
             self._running.pop((name, seed), None)
             self._seconds.append(seconds)
-            self._keep_best(name, values)
-        self._say(f"[{self._ended}/{self._total}] {name} seed {seed}: {self._scores(values)}, {_seconds(seconds)}")
+            if not math.isnan(value := values.get(self._by, math.nan)):
+                self._values.setdefault(name, []).append(value)
+        self._say(f"[{self._ended}/{self._total}] {name} seed {seed}: {self._scores(values)}, {duration(seconds)}")
 
     def failed(self, name: str, seed: int, error: str) -> None:
-        """Count a point as failed."""
+        """Count a training as failed."""
         with self._lock:
             self._running.pop((name, seed), None)
             self._failed += 1
@@ -230,15 +224,9 @@ class GridProgress(GridWatch):
     def _ended(self) -> int:
         return self._skipped + len(self._seconds) + self._failed
 
-    def _keep_best(self, name: str, values: Mapping[str, float]) -> None:
-        """Compare the means over the seeds so far; nan is never the best."""
-        reached = values.get(self._by, math.nan)
-        if math.isnan(reached):
-            return
-        self._values.setdefault(name, []).append(reached)
-        means = {each: sum(found) / len(found) for each, found in self._values.items()}
-        best = max(means, key=lambda each: means[each])
-        self._best = (best, means[best])
+    @property
+    def _to_start(self) -> int:
+        return max(self._total - self._ended - len(self._running), 0)
 
     def _say(self, line: str) -> None:
         if self._on_terminal:
@@ -251,7 +239,7 @@ class GridProgress(GridWatch):
         return self._console.is_terminal and not self._console.is_dumb_terminal
 
     def _show(self) -> None:
-        """Draw the table; the first time it begins to redraw itself."""
+        """Draw the table; from the first time on it redraws itself."""
         if not self._on_terminal:
             return
         if self._live is None:
@@ -266,27 +254,27 @@ class GridProgress(GridWatch):
         self._live.refresh()
 
     def table(self) -> RenderableType:
-        """Return what the terminal shows now."""
+        """Return the content of the terminal."""
         with self._lock:
             lines = [self._counted(), *self._running_lines()]
-            if self._best[0]:
-                name, mean = self._best
-                lines.append(f"best so far: {name}, {self._layout.name_of(self._by)} {self._share(mean)}")
+            means = {name: sum(values) / len(values) for name, values in self._values.items()}
+            if means:
+                best = max(means, key=lambda name: means[name])
+                lines.append(f"best so far: {best}, {self._layout.name_of(self._by)} {self._share(means[best])}")
         return Group(*(Text(line, no_wrap=True, overflow="ellipsis") for line in lines))
 
     def _counted(self) -> str:
-        missing = max(self._total - self._ended - len(self._running), 0)
         words = [f"{self._skipped + len(self._seconds):,} of {self._total:,} done"]
         words += [f"{self._failed:,} failed"] if self._failed else []
-        words += [f"{len(self._running):,} running", f"{missing:,} to go"]
+        words += [f"{len(self._running):,} running", f"{self._to_start:,} to go"]
         left = self._seconds_left()
         return ", ".join(words) + ("" if left is None else f"; about {_clock_time(left)} left")
 
     def _running_lines(self) -> list[str]:
         now = self._clock()
-        oldest = list(self._running.items())
-        lines = [f"  {_clock_time(now - began):>7}  {name} seed {seed}" for (name, seed), began in oldest[:LISTED]]
-        return lines + ([f"           and {len(oldest) - LISTED:,} more"] if len(oldest) > LISTED else [])
+        running = list(self._running.items())  # the oldest first
+        lines = [f"  {_clock_time(now - began):>7}  {name} seed {seed}" for (name, seed), began in running[:LISTED]]
+        return lines + ([f"           and {len(running) - LISTED:,} more"] if len(running) > LISTED else [])
 
     def _scores(self, values: Mapping[str, float]) -> str:
         return ", ".join(words.format(self._share(values.get(m))) for m, words in self._layout.progress.items())
@@ -295,25 +283,20 @@ class GridProgress(GridWatch):
         return share(value, digits=self._layout.digits)
 
     def _seconds_left(self) -> float | None:
-        """Return the seconds until all is done, None before the first point is.
+        """Return the seconds until all trainings are done; None before the first one is done.
 
-        (mean seconds of a point x points not ended - seconds spent on running ones) / workers, and at least what
-        the youngest running point lacks.
+        (mean x trainings not started + sum over the running ones of the rest) / workers, and at least each rest, where
+        mean is the mean time of a training and rest = max(mean - time since its start, 0).
         """
         if not self._seconds:
             return None
         mean, now = sum(self._seconds) / len(self._seconds), self._clock()
-        lacking = [max(mean - (now - began), 0) for began in self._running.values()]
-        waiting = max(self._total - self._ended - len(self._running), 0)
-        return max([(mean * waiting + sum(lacking)) / self._workers, *lacking])
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+        rests = [max(mean - (now - began), 0) for began in self._running.values()]
+        return max([(mean * self._to_start + sum(rests)) / self._workers, *rests])
 
 
 def _clock_time(seconds: float) -> str:
-    """Return "1:02:03", "2:03" where it is under an hour."""
+    """Return "1:02:03", or "2:03" if it is less than an hour."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

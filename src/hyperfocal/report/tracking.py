@@ -1,8 +1,8 @@
-"""Trainings told to MLflow or TensorBoard: settings once, metrics epoch by epoch, scores at the end.
+"""Log trainings to MLflow or TensorBoard: settings once, metrics after each epoch, scores at the end.
 
-The same names in both: `loss`, the validation metric and the seconds of each epoch; `final/NAME` for what stands in
-metrics.json. "@" is no letter of a name in MLflow, so map@3 is map_at_3. A tracker that breaks is left out from then
-on, with one warning: training goes on.
+Both trackers use the same names: `loss`, the validation metric and the seconds of each epoch; `final/NAME` for the
+numbers of metrics.json. MLflow does not allow "@" in a name, so map@3 becomes map_at_3. A tracker that fails is dropped
+with one warning, and training continues.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import msgspec
 from rich.console import Console
 
+from hyperfocal.config.rules import flat_settings
 from hyperfocal.config.sections import Section
 from hyperfocal.errors import ConfigError
 from hyperfocal.training.trainer import Progress
@@ -27,40 +27,24 @@ Watch = Callable[[Progress, int], None]
 PACKAGES = {"mlflow": ("mlflow", "sqlalchemy", "alembic"), "tensorboard": ("tensorboard",)}
 
 
-class Sink(Protocol):
-    """One run of one tracker."""
-
-    def settings(self, values: dict[str, str]) -> None:
-        """Keep the settings."""
-
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Keep metrics of an epoch, or the last ones."""
-
-    def close(self, *, failed: bool) -> None:
-        """End the run."""
-
-    def child(self, name: str) -> Sink:
-        """Begin a run within this one, that of a point of a grid."""
-
-
-class MlflowSink:
-    """A run in the store that MLFLOW_TRACKING_URI names; without it, where mlflow keeps its runs.
+class MlflowRun:
+    """A run in the store that MLFLOW_TRACKING_URI names, by default MLflow's own.
 
     Args:
         name: of the run.
-        experiment: its name; made where there is none.
-        parent: id of the run that this one belongs to.
+        experiment: its name; a missing experiment is created.
+        parent: id of the run that contains this one.
     """
 
     def __init__(self, name: str, experiment: str, parent: str | None = None) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing leaves this machine unasked
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # send nothing from this machine without consent
         for noisy in ("mlflow", "alembic"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         from mlflow import MlflowClient
 
         self.client, self.experiment = MlflowClient(), experiment
-        found = self.client.get_experiment_by_name(experiment)
-        number = found.experiment_id if found else self.client.create_experiment(experiment)
+        existing = self.client.get_experiment_by_name(experiment)
+        number = existing.experiment_id if existing else self.client.create_experiment(experiment)
         tags = {"mlflow.parentRunId": parent} if parent else {}
         self.id = self.client.create_run(number, run_name=name, tags=tags).info.run_id
 
@@ -78,13 +62,13 @@ class MlflowSink:
         """End the run."""
         self.client.set_terminated(self.id, "FAILED" if failed else "FINISHED")
 
-    def child(self, name: str) -> Sink:
-        """Begin a nested run."""
-        return MlflowSink(name, self.experiment, self.id)
+    def child(self, name: str) -> MlflowRun:
+        """Begin a run within this one, for a point of a grid."""
+        return MlflowRun(name, self.experiment, self.id)
 
 
-class TensorboardSink:
-    """Event files in a folder."""
+class TensorboardRun:
+    """A run as event files in a folder."""
 
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -106,20 +90,23 @@ class TensorboardSink:
         """Close the files."""
         self.writer.close()
 
-    def child(self, name: str) -> Sink:
-        """Write to a folder within this one."""
-        return TensorboardSink(self.folder / name.replace("/", "_"))
+    def child(self, name: str) -> TensorboardRun:
+        """Begin a run within this one, in a folder within its folder."""
+        return TensorboardRun(self.folder / name.replace("/", "_"))
+
+
+TrackedRun = MlflowRun | TensorboardRun
 
 
 class Tracking:
-    """A context manager that tells trackers of one training, or of a grid.
+    """A context manager that logs one training, or a grid, to trackers.
 
     Args:
-        names: "mlflow", "tensorboard"; none tracks nothing.
-        out: the run folder, or that of the grid; TensorBoard's files go to `tensorboard` in it.
-        job: names the experiment: "recommend" or "classify".
-        settings: asked for when training has begun, for then they are resolved.
-        resume: whether what TensorBoard has of an earlier run in `out` stays.
+        names: "mlflow", "tensorboard"; empty: log nothing.
+        out: folder of the run or the grid; TensorBoard's files go to `tensorboard` in it.
+        job: "recommend" or "classify", for the name of the experiment.
+        settings: returns the settings; called after training has begun, when they are resolved.
+        resume: whether to keep TensorBoard's files of an earlier run in `out`.
 
     Raises:
         ConfigError: an extra is not installed.
@@ -130,115 +117,109 @@ class Tracking:
     ) -> None:
         self._names, self._out, self._job = list(dict.fromkeys(names)), out, job
         self._settings, self._resume = settings, resume
-        self._sinks: dict[str, Sink] = {}
+        self._runs: dict[str, TrackedRun] = {}
         self._begun = False
-        self._training, self._rows, self._epochs = 0, 0, 0
+        self._training, self._rows, self._epoch = 0, 0, 0  # number of the training, its rows logged, its last epoch
         self._latest: Progress | None = None
         for name in self._names:
-            _refuse_missing(name)
+            _check_installed(name)
 
     def __enter__(self) -> Tracking:
-        """Begin nothing yet: settings may be wrong, and the run folder taken."""
+        """Begin nothing yet: settings may be invalid, and the run folder may be taken."""
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        """End the runs, as failed where an error or Ctrl-C ended the training."""
-        self._each(lambda sink: sink.close(failed=kind is not None))
+        """End the runs, as failed if an error or Ctrl-C ended the training."""
+        self._each(lambda run: run.close(failed=kind is not None))
 
-    def beside(self, watch: Watch) -> Watch:
-        """Return a function that calls `watch`, and tells the trackers of every epoch that ended."""
+    def wrap(self, watch: Watch) -> Watch:
+        """Return a function that calls `watch` and logs every epoch that has ended."""
 
         def both(progress: Progress, steps: int) -> None:
             watch(progress, steps)
-            self.epochs(progress)
+            self._log_epochs(progress)
 
         return both if self._names else watch
 
-    def epochs(self, progress: Progress) -> None:
-        """Tell of the epochs that ended since the last call; those of a second training as `training_2/...`."""
+    def _log_epochs(self, progress: Progress) -> None:
+        """Log the epochs that ended since the last call; those of a second training as `training_2/...`."""
         if progress is not self._latest:
             self._latest, self._rows = progress, 0
             self._training += 1
         self._begin()
         prefix = f"training_{self._training}/" if self._training > 1 else ""
         for row in progress.history[self._rows :]:
-            self._epochs = int(row["epoch"])
+            self._epoch = int(row["epoch"])
             values = {f"{prefix}{key}": value for key, value in row.items() if key != "epoch"}
-            self._each(lambda sink, values=values: sink.metrics(named(values), self._epochs))  # type: ignore[misc]
+            self._each(lambda run, values=values: run.metrics(trackable(values), self._epoch))  # type: ignore[misc]
         self._rows = len(progress.history)
 
     def end(self, metrics: Mapping[str, Any]) -> None:
-        """Tell of what a run has in its metrics.json."""
+        """Log the numbers of a run's metrics.json."""
         self._begin()
-        self._each(lambda sink: sink.metrics(named(final_scores(metrics)), self._epochs))
+        self._each(lambda run: run.metrics(trackable(final_scores(metrics)), self._epoch))
 
     def point(self, name: str, seed: int, settings: Section, values: Mapping[str, float], seconds: float) -> None:
-        """Tell of a point of a grid that ended, as a run of its own within that of the grid."""
+        """Log a finished point of a grid, as a separate run within the run of the grid."""
         self._begin()
-        reached = {f"final/{key}": value for key, value in values.items()} | {"seconds": seconds}
+        metrics = {f"final/{key}": value for key, value in values.items()} | {"seconds": seconds}
 
-        def tell(sink: Sink) -> None:
-            child = sink.child(f"{name} seed {seed}")
-            child.settings({"point": name, **flat(settings), "seed": str(seed)})
-            child.metrics(named(reached), 0)
+        def log(run: TrackedRun) -> None:
+            child = run.child(f"{name} seed {seed}")
+            child.settings({"point": name, **as_texts(settings), "seed": str(seed)})
+            child.metrics(trackable(metrics), 0)
             child.close(failed=False)
 
-        self._each(tell)
+        self._each(log)
 
     def _begin(self) -> None:
         if self._begun:
             return
         self._begun = True
         for name in self._names:
-            self._safely(name, lambda name=name: self._sinks.__setitem__(name, self._open(name)))  # type: ignore[misc]
-        self._each(lambda sink: sink.settings(flat(self._settings())))
+            self._safely(name, lambda name=name: self._runs.__setitem__(name, self._open(name)))  # type: ignore[misc]
+        self._each(lambda run: run.settings(as_texts(self._settings())))
 
-    def _open(self, name: str) -> Sink:
+    def _open(self, name: str) -> TrackedRun:
         if name == "mlflow":
-            return MlflowSink(self._out.resolve().name, f"hyperfocal-{self._job}")
+            return MlflowRun(self._out.resolve().name, f"hyperfocal-{self._job}")
         folder = self._out / "tensorboard"
         if not self._resume:
             shutil.rmtree(folder, ignore_errors=True)
-        return TensorboardSink(folder)
+        return TensorboardRun(folder)
 
-    def _each(self, call: Callable[[Sink], None]) -> None:
-        for name, sink in list(self._sinks.items()):
-            self._safely(name, lambda sink=sink: call(sink))  # type: ignore[misc]
+    def _each(self, call: Callable[[TrackedRun], None]) -> None:
+        for name, run in list(self._runs.items()):
+            self._safely(name, lambda run=run: call(run))  # type: ignore[misc]
 
     def _safely(self, name: str, call: Callable[[], None]) -> None:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of the tracker's own packages
+                warnings.simplefilter("ignore")  # from the packages of the tracker
                 call()
         except Exception as error:
-            self._sinks.pop(name, None)
+            self._runs.pop(name, None)
             reason = next(iter(str(error).splitlines()), type(error).__name__)
-            text = f"warning: --track {name} is left out from here on: {reason}. The training goes on"
+            text = f"warning: --track {name} is dropped: {reason}. Training continues without it"
             Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def named(values: Mapping[str, float]) -> dict[str, float]:
+def trackable(values: Mapping[str, float]) -> dict[str, float]:
     """Return the metrics under names that every tracker allows.
 
-    >>> named({"map@3": 0.5})
+    >>> trackable({"map@3": 0.5})
     {'map_at_3': 0.5}
     """
     return {key.replace("@", "_at_"): float(value) for key, value in values.items()}
 
 
-def flat(settings: Section) -> dict[str, str]:
-    """Return dotted key -> value of all settings, as text."""
-    found: dict[str, str] = {}
-    for section, value in msgspec.to_builtins(settings).items():
-        parts = (
-            {f"{section}.{key}": part for key, part in value.items()} if isinstance(value, dict) else {section: value}
-        )
-        found |= {key: str(part) for key, part in parts.items()}
-    return found
+def as_texts(settings: Section) -> dict[str, str]:
+    """Return dotted key -> value of all settings, as texts."""
+    return {key: str(value) for key, value in flat_settings(settings).items()}
 
 
 def final_scores(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers of a metrics.json: of `classify` all values, of `recommend` the means, also of the buckets.
+    """Return the numbers of a metrics.json: all values of `classify`; the means of `recommend`, also of the buckets.
 
     >>> final_scores({"metric": "map@3", "model": "gru", "scores": {"gru": {"map@3": {"mean": 0.5}}}})
     {'final/map@3': 0.5}
@@ -246,24 +227,24 @@ def final_scores(metrics: Mapping[str, Any]) -> dict[str, float]:
     if "values" in metrics:
         return {f"final/{key}": value for key, value in metrics["values"].items() if value is not None}
     model, metric = metrics["model"], metrics["metric"]
-    found = {f"final/{key}": value for key, value in _means(metrics["scores"][model]).items()}
-    others = {name: scores for name, scores in metrics["scores"].items() if name != model}
-    return found | {f"final/{name}.{metric}": scores[metric]["mean"] for name, scores in others.items()}
+    ours = {f"final/{key}": value for key, value in _means(metrics["scores"][model]).items()}
+    baselines = {name: scores for name, scores in metrics["scores"].items() if name != model}
+    return ours | {f"final/{name}.{metric}": scores[metric]["mean"] for name, scores in baselines.items()}
 
 
 def _means(scores: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    found: dict[str, float] = {}
+    means: dict[str, float] = {}
     for key, value in scores.items():
         if isinstance(value, dict) and "mean" in value:
-            found[prefix + key] = value["mean"]
+            means[prefix + key] = value["mean"]
         elif isinstance(value, dict):
-            found |= _means(value, f"{prefix}{key}.")
+            means |= _means(value, f"{prefix}{key}.")
         elif isinstance(value, int | float):
-            found[prefix + key] = value
-    return {key: value for key, value in found.items() if value is not None}
+            means[prefix + key] = value
+    return {key: value for key, value in means.items() if value is not None}
 
 
-def _refuse_missing(name: str) -> None:
+def _check_installed(name: str) -> None:
     missing = [package for package in PACKAGES[name] if importlib.util.find_spec(package) is None]
     if missing:
         raise ConfigError(

@@ -35,7 +35,7 @@
     const byColumn = (column, sign) => (a, b) => {
       const [x, y] = [valueOf(a, column), valueOf(b, column)];
       if (typeof x === "number" && typeof y === "number") return sign * (x - y);
-      if (typeof x === "number") return -1; // what has no number comes last
+      if (typeof x === "number") return -1; // rows without a number come last
       if (typeof y === "number") return 1;
       return sign * x.localeCompare(y, undefined, { numeric: true });
     };
@@ -63,7 +63,7 @@
     show();
   }
 
-  // Charts: drawn as SVG whose colours are the page's own, so that they follow light and dark.
+  // Charts: drawn as SVG whose colors are the page's own, so that they follow light and dark.
   const specs = JSON.parse(document.getElementById("charts").textContent);
   const options = { renderer: "svg", actions: false, ast: true, tooltip: { theme: "custom" } };
   const draw = async (place) => {
