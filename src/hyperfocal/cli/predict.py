@@ -18,7 +18,8 @@ from hyperfocal.data.documents import TEXT_READERS, Documents, documents_from_fr
 from hyperfocal.data.files import File, write_frame, write_lines, write_rows
 from hyperfocal.data.logs import log_from_frame, row_users
 from hyperfocal.errors import DataError
-from hyperfocal.recommend.recommender import Recommender, with_pairs
+from hyperfocal.export.ray_data import with_pairs
+from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.report.progress import PredictProgress
 from hyperfocal.storage.run_folder import MODEL, whole_file
 

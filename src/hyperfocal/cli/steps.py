@@ -54,13 +54,21 @@ def refuse_resume_and_overwrite(resume: bool, overwrite: bool) -> None:
 
 @contextmanager
 def follow_fit(
-    job: str, estimator: Any, out: Path, track: tuple[str, ...], *, resume: bool, trainings: Callable[[], int]
+    job: str,
+    estimator: Any,
+    settings: Callable[[], Any],
+    out: Path,
+    track: tuple[str, ...],
+    *,
+    resume: bool,
+    trainings: Callable[[], int],
 ) -> Iterator[Watch]:
     """Give the `watch` of a fit, which shows a progress line and reports to trackers; Ctrl-C exits with 130.
 
     Args:
         job: "recommend" or "classify".
-        estimator: being fitted inside; its settings and metrics are reported.
+        estimator: being fitted inside; its metrics are reported.
+        settings: returns the settings of the fit, once it has begun.
         out: the run folder.
         track: names of trackers.
         resume: whether the fit continues an earlier one.
@@ -70,11 +78,11 @@ def follow_fit(
     from hyperfocal.report.progress import FitProgress
     from hyperfocal.report.tracking import Tracking
 
-    tracking = Tracking(track if is_first() else (), out, job, lambda: estimator.settings_, resume=resume)
+    tracking = Tracking(track if is_first() else (), out, job, settings, resume=resume)
     with (
         exit_on_ctrl_c(f"The same command with --resume continues the run in {out}."),
         tracking,
-        FitProgress(lambda: estimator.settings_.train, trainings) as progress,
+        FitProgress(lambda: settings().train, trainings) as progress,
     ):
         yield tracking.beside(progress.watch)
         tracking.end(estimator.metrics_)

@@ -21,12 +21,14 @@ from hyperfocal.classify.classifier import MultiLabelClassifier
 from hyperfocal.data.documents import as_documents
 from hyperfocal.data.logs import as_log
 from hyperfocal.errors import DataError
-from hyperfocal.recommend.recommender import Recommender, with_pairs
+from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.serve.live import job_of
 from hyperfocal.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+PAIRS = pl.List(pl.Struct({"label": pl.String, "probability": pl.Float64}))
 
 
 class BatchPredictor:
@@ -64,6 +66,12 @@ class BatchPredictor:
         if not isinstance(frame, pl.DataFrame):
             raise DataError(f"a batch is a {type(batch).__name__}. Give map_batches batch_format='pyarrow'")
         return self._predict(frame).to_arrow()
+
+
+def with_pairs(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return predictions of documents with their scores as lists of (label, probability), which a table can hold."""
+    pairs = [[{"label": label, "probability": score} for label, score in row.items()] for row in frame["scores"]]
+    return frame.with_columns(pl.Series("scores", pairs, dtype=PAIRS))
 
 
 def _classified(classifier: MultiLabelClassifier, frame: pl.DataFrame) -> pl.DataFrame:

@@ -26,7 +26,7 @@ def recommend_by_onnx(path: Path, version: str) -> RecommendPredictor:
             session.scores([row.tolist() for row in histories.items.split(histories.lengths.tolist())])
         )
 
-    return RecommendPredictor(recommender, version, scores)
+    return RecommendPredictor(recommender.fit_, version, scores)
 
 
 def classify_by_onnx(path: Path, version: str) -> ClassifyPredictor:
