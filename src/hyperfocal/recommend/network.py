@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from hyperfocal.losses import (
     prior_bias,
 )
 from hyperfocal.losses.base import FusedLoss
-from hyperfocal.losses.options import LossOptions, divisor
+from hyperfocal.losses.options import divisor
 from hyperfocal.machine import training_device
 from hyperfocal.metrics.ranking import rank_items, score_ranking
 from hyperfocal.models.baselines import KINDS, Baseline, default_baselines, fit_baseline
@@ -167,6 +168,13 @@ def widened_network(network: Network, settings: RecommendSettings, data: Prepare
     return wider.eval()
 
 
+class Weights(TypedDict, total=False):
+    """The options that every loss takes here."""
+
+    reduction: str
+    positive_weight: Tensor
+
+
 def make_loss(settings: LossSettings, counts: Tensor) -> FusedLoss:
     """Return the loss that the settings name: called with (hidden, weight, bias, labels).
 
@@ -174,24 +182,24 @@ def make_loss(settings: LossSettings, counts: Tensor) -> FusedLoss:
         settings: name and slopes of the loss, and the weights of the positives.
         counts: (L,) training events of each item.
     """
-    options: LossOptions = {"reduction": settings.reduction}
+    options: Weights = {"reduction": settings.reduction}
     if settings.cap != "off":
         cap = None if settings.cap == "none" else settings.cap
         options["positive_weight"] = capped_weights(counts, settings.weights, cap=cap)
     return LOSSES[settings.name](settings, counts, options)
 
 
-def _focal(settings: LossSettings, counts: Tensor, options: LossOptions) -> FocalLoss:
+def _focal(settings: LossSettings, counts: Tensor, options: Weights) -> FocalLoss:
     return FocalLoss(settings.gamma, None if settings.alpha == "none" else settings.alpha, **options)
 
 
-def _softmax(settings: LossSettings, counts: Tensor, options: LossOptions) -> SoftmaxLoss:
+def _softmax(settings: LossSettings, counts: Tensor, options: Weights) -> SoftmaxLoss:
     if settings.tau == 0:
         return SoftmaxLoss(**options)
     return SoftmaxLoss(log_prior=((counts + 1) / (counts + 1).sum()).log(), tau=settings.tau, **options)
 
 
-LOSSES: dict[str, Callable[[LossSettings, Tensor, LossOptions], FusedLoss]] = {
+LOSSES: dict[str, Callable[[LossSettings, Tensor, Weights], FusedLoss]] = {
     "bce": lambda settings, counts, options: BCELoss(**options),
     "focal": _focal,
     "asymmetric": lambda settings, counts, options: AsymmetricLoss(gamma_negative=settings.gamma, **options),
