@@ -99,7 +99,15 @@ def _fit(classifier: MultiLabelClassifier, train: Path, track: tuple[str, ...], 
         return trainings(classifier.settings_.train)
 
     with (
-        follow_fit("classify", classifier, options["out"], track, resume=options["resume"], trainings=count) as watch,
+        follow_fit(
+            "classify",
+            classifier,
+            lambda: classifier.settings_,
+            options["out"],
+            track,
+            resume=options["resume"],
+            trainings=count,
+        ) as watch,
         EncodingProgress() as encoding,
     ):
         classifier.fit(train, watch=watch, watch_encoding=encoding.watch, **options)
