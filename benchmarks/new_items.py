@@ -66,7 +66,7 @@ def main() -> None:
     holdout = users_of(histories, read[f"{options.users}_truth"], held_out, wider)
     print(f"{len(held_out):,} of {len(wider.vocabulary_):,} courses are new; {len(holdout):,} {options.users} users.\n")
     print("| ranker | recall@10 of new courses | 95% interval | of seen courses |\n|---|---|---|---|")
-    print(row("transformer, no boost", plain.scorer(), holdout, wider), flush=True)
+    print(row("transformer, no boost", plain.ranker_.scorer(), holdout, wider), flush=True)
     for name, scorer in rankers(recommender, wider, table, options.seed).items():
         print(row(name, scorer, holdout, wider), flush=True)
 
@@ -98,7 +98,7 @@ def rankers(recommender: Recommender, wider: Recommender, table: pl.DataFrame, s
     counts = wider.baselines_["popularity"].counts.double()
     generator = torch.Generator().manual_seed(seed)
     return {
-        wider.settings_.model.name: wider.scorer(),
+        wider.settings_.model.name: wider.ranker_.scorer(),
         "random": lambda histories: torch.rand(len(histories), len(values), generator=generator),
         "popularity": lambda histories: popularity(values, counts, wider.new_items_).repeat(len(histories), 1),
         "neighbours": lambda histories: neighbours(values, histories),

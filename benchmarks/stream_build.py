@@ -29,9 +29,9 @@ import torch
 from hyperfocal.config.recommend import DataSettings, LossSettings, ModelSettings, RecommendSettings
 from hyperfocal.data.examples import batches_by_length
 from hyperfocal.machine import set_threads
-from hyperfocal.models.baselines import baselines_beside, fit_baseline
+from hyperfocal.models.baselines import default_baselines, fit_baseline
 from hyperfocal.recommend.network import make_loss, make_network, read_batch
-from hyperfocal.recommend.prepare import prepare_streamed
+from hyperfocal.recommend.prepare import prepare
 from hyperfocal.training.optimizers import make_optimizer
 
 EVENTS_A_USER = 20
@@ -61,9 +61,11 @@ def build(path: Path, steps: int) -> dict[str, float]:
     )
     set_threads(0)
     times = [time.perf_counter()]
-    data = prepare_streamed(path, None, None, settings, None)
+    data = prepare(path, None, None, settings)
     times.append(time.perf_counter())
-    baselines = {name: fit_baseline(name, data.train) for name in baselines_beside(data.train.num_items, streamed=True)}
+    baselines = {
+        name: fit_baseline(name, data.train) for name in default_baselines(data.train.num_items, streamed=True)
+    }
     times.append(time.perf_counter())
     network, loss = (
         make_network(settings, len(data.vocabulary)),

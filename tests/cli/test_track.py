@@ -176,7 +176,7 @@ class TestWhatGoesWrong:
         assert not (tmp_path / "run").exists()
 
     def test_a_training_that_fails_is_a_failed_run(self, store, log, tmp_path, monkeypatch):
-        def fail(*_):
+        def fail(*_, **__):
             raise DataError("nobody to score")
 
         monkeypatch.setattr("hyperfocal.recommend.recommender.score_validation", fail)

@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -29,6 +30,7 @@ from hyperfocal.recommend.recommender import Recommender
 
 ALONE = """
 import sys
+from dataclasses import replace
 for name in ("torch", "sklearn", "scipy", "polars", "safetensors", "transformers", "hyperfocal"):
     sys.modules[name] = None  # an import of it fails
 """
@@ -107,7 +109,7 @@ def same_ranking(found, recommender, histories, k, *, repeats=False):
     log = Log.from_lists(histories)
     frame = recommender.predict(log, k, repeats=repeats).frame
     names = recommender.vocabulary_.names
-    every = recommender.scorer()(recommender.vocabulary_.encode_lists(histories)).detach().numpy()
+    every = recommender.ranker_.scorer()(recommender.vocabulary_.encode_lists(histories)).detach().numpy()
     for user, (items, scores) in enumerate(found):
         expected = frame.filter(pl.col("user") == str(user))["score"].to_list() if histories[user] else None
         if expected is not None:
@@ -153,7 +155,7 @@ class TestRanking:
     @pytest.mark.parametrize("weight", [pytest.param(0.0, marks=slow), 1.0])
     def test_a_blend_of_one_part_alone(self, weight, tmp_path):
         recommender = fit("concat_mlp", **{"model.blend": True})
-        recommender.blend_weight_ = weight
+        recommender.fit_ = replace(recommender.fit_, ranker=replace(recommender.ranker_, blend_weight=weight))
         recommender.metrics_["blend"]["weight"] = weight
         recommender.save(tmp_path / "run")
         engine = open_engine(tmp_path / "run")
@@ -420,7 +422,9 @@ class TestPlainWeights:
         assert not re.search(r"\b(ROTATION|HEADS|LAYERS|WINDOW|DECAY)\b", readme)
         for history in HISTORIES[:3]:
             numbers = [items["items"].index(item) for item in history]
-            expected = recommender.scorer_alone()(recommender.vocabulary_.encode_lists([history])).detach().numpy()[0]
+            expected = (
+                recommender.ranker_.scorer_alone()(recommender.vocabulary_.encode_lists([history])).detach().numpy()[0]
+            )
             np.testing.assert_allclose(logits_by_readme(weights, settings, numbers), expected, atol=1e-4)
 
     def test_the_formulas_of_labels(self, tmp_path):

@@ -12,14 +12,14 @@ from safetensors.torch import load, save
 from hyperfocal.errors import ConfigError
 from hyperfocal.models import baselines
 from hyperfocal.models.baselines import (
-    EASE_BESIDE,
+    EASE_DEFAULT,
     EASE_ITEMS,
     KINDS,
     POPULARITY_WEIGHT,
     REGULARISATION,
     SHRINK,
     Baseline,
-    baselines_beside,
+    default_baselines,
     fit_baseline,
 )
 from hyperfocal.sequences import Sequences
@@ -221,8 +221,8 @@ def test_ease_in_double_precision_where_the_counts_ask_for_it(monkeypatch):
 
 
 def test_ease_is_left_out_and_refused_by_size():
-    assert baselines_beside(EASE_BESIDE) == list(KINDS)
-    assert baselines_beside(EASE_BESIDE + 1) == [name for name in KINDS if name != "ease"]
+    assert default_baselines(EASE_DEFAULT) == list(KINDS)
+    assert default_baselines(EASE_DEFAULT + 1) == [name for name in KINDS if name != "ease"]
     with pytest.raises(ConfigError, match=r"ease over 20,001 items .* Expected at most 20,000 items\. Choose item_knn"):
         fit_baseline("ease", build([[0, 1]], num_items=EASE_ITEMS + 1))
 

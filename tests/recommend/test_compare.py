@@ -4,7 +4,7 @@ import torch
 
 from hyperfocal.data.examples import Holdout
 from hyperfocal.labels import SparseLabels
-from hyperfocal.recommend.compare import report, score_ranker, score_users
+from hyperfocal.recommend.compare import score_point, score_ranker, summarize
 from hyperfocal.sequences import Sequences
 
 ITEMS = 12
@@ -32,7 +32,7 @@ def verdict(users, ours, theirs):
     counts = torch.ones(ITEMS, dtype=torch.int64)
     scorers = {"gru": prefers(ours), "markov": prefers(theirs)}
     scores = {name: score_ranker(scorer, holdout(users), counts, k=1) for name, scorer in scorers.items()}
-    return report("gru", scores, metric="map@1", users=users)["verdict"]["words"]
+    return summarize("gru", scores, metric="map@1", users=users)["verdict"]["words"]
 
 
 @pytest.mark.parametrize("users", [1, 5, 19])
@@ -55,7 +55,7 @@ def test_a_difference_without_any_spread_is_no_proof():
     always = SparseLabels.from_lists([[1]] * users, num_labels=ITEMS + 1)
     data = Holdout(data.users, data.histories, always)
     scores = {name: score_ranker(prefers(item), data, counts, k=1) for name, item in (("gru", 1), ("markov", 5))}
-    said = report("gru", scores, metric="map@1", users=users)["verdict"]["words"]
+    said = summarize("gru", scores, metric="map@1", users=users)["verdict"]["words"]
     assert said == (
         "gru is not shown to differ from markov, the best baseline: map@1 1.0000 against 0.0000, a difference of "
         "+1.0000 (the same for every user, which says nothing about chance)."
@@ -66,7 +66,7 @@ def test_of_a_tail_that_few_users_meet_a_grid_is_told_no_difference():
     counts = torch.full((ITEMS,), 100)
     counts[2] = 1  # the next item of every third user
     for users, known in ((57, False), (60, True)):  # 19 and 20 of them
-        values, resamples = score_users(prefers(2), holdout(users), counts, k=1)
+        values, resamples = score_point(prefers(2), holdout(users), counts, k=1)
         assert values["tail.map@1"] == 1
         assert bool(resamples["tail.map@1"].isfinite().all()) is known
         assert resamples["map@1"].isfinite().all()

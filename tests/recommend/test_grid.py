@@ -205,6 +205,7 @@ def test_the_log_is_the_fingerprint(tmp_path):
         ({"valid": log(3)}, LeakError, "3 of its 3 users are in training too"),
         ({"test": "no.csv"}, DataError, "no.csv"),
         ({"test": log(4, name="t").filter(log(4)["user"] == "user0")[:1]}, DataError, "no user can be scored"),
+        ({"base": settings(data__stream="on")}, ConfigError, "data.stream = 'on' is not allowed in a grid"),
         ({"by": "tail.map@3"}, ConfigError, "Did you mean 'tail.map@2'?"),
         ({"by": "coverage"}, ConfigError, "no metric that chooses a winner"),
     ],

@@ -118,7 +118,7 @@ def test_the_commands(fitted, table, log, tmp_path):
     options += ["--model", "mean", "--history", "4", "--next", "1", "--item-features", "group:list"]
     command = ["fit", str(tmp_path / "log.csv"), "--out", run, "--items", str(tmp_path / "items.csv"), *options]
     result = CliRunner().invoke(recommend, command, catch_exceptions=False)
-    assert "The network reads of each item: group (list)." in result.output
+    assert "The network reads these columns of each item: group (list)." in result.output
     more = ["--new-items", str(tmp_path / "items.csv"), "--k", "8"]
     CliRunner().invoke(
         recommend, ["predict", run, str(tmp_path / "log.csv"), "--out", str(predictions), *more], catch_exceptions=False
@@ -139,12 +139,12 @@ def test_before_training_new_items_stand_no_higher_than_seen_ones(log, table):
 class TestWhatIsRefused:
     @pytest.mark.parametrize("call", [lambda r, log: r.update(log), lambda r, _: r.save("x")], ids=["update", "save"])
     def test_what_is_for_the_fitted_one(self, fitted, table, log, call):
-        with pytest.raises(RunError, match="is for the recommender that was fitted"):
+        with pytest.raises(RunError, match="Call it on the recommender that was fitted"):
             call(fitted[0].with_new_items(table), log)
 
     def test_a_run_without_features(self, log, table):
         recommender = Recommender(model="markov", history=2, next_items=1).fit(log)
-        with pytest.raises(ConfigError, match=r"this run has learnt none\. Fit again with --items FILE"):
+        with pytest.raises(ConfigError, match=r"this run was fitted without features\. Fit again with --items FILE"):
             recommender.with_new_items(table)
 
     def test_a_model_that_reads_none(self, log, table):
@@ -175,7 +175,7 @@ class TestWhatIsRefused:
 def test_a_boost_is_added_to_new_items_alone(fitted, table):
     boosted, plain = (fitted[0].with_new_items(table, boost=boost) for boost in (2.0, None))
     histories = plain.vocabulary_.encode_lists([[item(0, 1)], [item(3, 2), item(1, 1)]])
-    raised = boosted.scorer()(histories) - plain.scorer()(histories)
+    raised = boosted.ranker_.scorer()(histories) - plain.ranker_.scorer()(histories)
     expected = torch.zeros(len(plain.vocabulary_))
     expected[-GROUPS:] = 2.0
     torch.testing.assert_close(raised, expected.expand_as(raised), atol=1e-5, rtol=0)

@@ -1,6 +1,7 @@
 """The job from a log to recommendations: what is learnt, kept, resumed, scored and refused."""
 
 import json
+from dataclasses import replace
 from io import StringIO
 
 import polars as pl
@@ -9,6 +10,8 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
 
 from hyperfocal.data.logs import Log
 from hyperfocal.data.synthetic_logs import make_challenges
@@ -17,6 +20,7 @@ from hyperfocal.models import baselines
 from hyperfocal.models.baselines import KINDS
 from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.recommend.terminal import scores_report
+from hyperfocal.storage.run_folder import RunFolder
 
 FAST = {"train.epochs": 2, "train.patience": 0, "train.threads": 1, "train.learning_rate": 0.002}
 
@@ -92,7 +96,7 @@ class TestLearning:
         assert recommender.metrics_["verdict"]["words"].startswith(model)
 
     def test_ease_over_a_large_catalogue_is_fitted_only_by_name(self, data, monkeypatch):
-        monkeypatch.setattr(baselines, "EASE_BESIDE", 14)
+        monkeypatch.setattr(baselines, "EASE_DEFAULT", 14)
         metrics = Recommender(model="markov").fit(data.train).metrics_
         assert "ease" not in metrics["scores"]
         assert len(metrics["not_compared"]) == 1
@@ -120,9 +124,10 @@ class TestLearning:
     def test_users_too_short_for_an_example_are_counted_and_still_teach_baselines(self):
         log = Log.from_lists([["a", "b", "c"]] * 10 + [["a", "z"]] * 90)
         recommender = Recommender(model="concat_mlp", history=2, next_items=1, settings=FAST).fit(log)
-        recommender.model_ = recommender.baselines_["markov"]
         assert recommender.metrics_["data"]["skipped_users"] == 90
-        assert recommender.recommend([["a"]], k=1) == [["z"]]
+        markov = replace(recommender.ranker_, model=recommender.baselines_["markov"])
+        ranking = markov.rank(recommender.vocabulary_.encode_lists([["a"]]), 1)
+        assert ranking.names(recommender.vocabulary_) == [["z"]]
 
     def test_a_diverging_training_says_what_to_do(self, data):
         settings = FAST | {"train.optimizer": "sgd", "train.learning_rate": 1e30}
@@ -162,7 +167,7 @@ class TestLeaveOneOut:
             Recommender(model="concat_mlp", history=5, settings=self.SETTINGS).fit(log)
 
     def test_nothing_is_left_to_learn_from(self):
-        with pytest.raises(DataError, match="no user has 2 items to learn from, beside those that are held out"):
+        with pytest.raises(DataError, match="no user has 2 items to learn from besides the held-out ones"):
             Recommender(settings=self.SETTINGS).fit(Log.from_lists([[first, "y", "z"] for first in "abcdef"]))
 
     def test_a_validation_file_is_refused(self, log):
@@ -230,7 +235,7 @@ class TestRecommending:
             recommender.predict(log)
 
     def test_before_fitting(self):
-        with pytest.raises(RunError, match="call fit"):
+        with pytest.raises(RunError, match="Call fit"):
             Recommender().recommend([["C1"]])
 
     def test_anything_else_is_refused(self):
@@ -425,8 +430,33 @@ class TestHabits:
         copy = clone(recommender)
         assert copy.get_params() == recommender.get_params()
         assert copy.set_params(seed=5).seed == 5
-        with pytest.raises(ConfigError, match="Allowed: recipe, model"):
+        with pytest.raises(ValueError, match="Invalid parameter 'sed'"):
             copy.set_params(sed=5)
+
+    def test_scikit_learn_knows_when_it_is_fitted(self, data):
+        recommender = Recommender(model="markov")
+        with pytest.raises(NotFittedError):
+            check_is_fitted(recommender)
+        assert not hasattr(recommender, "settings_")
+        check_is_fitted(recommender.fit(data.train))
+        assert repr(recommender) == "Recommender(model='markov')"
+
+    def test_a_fit_that_fails_leaves_the_earlier_one(self, data):
+        recommender = Recommender(model="markov").fit(data.train)
+        before = recommender.fit_
+        diverging = FAST | {"train.optimizer": "sgd", "train.learning_rate": 1e30}
+        with pytest.raises(TrainingError):
+            recommender.set_params(model="concat_mlp", history=10, settings=diverging).fit(data.train)
+        assert recommender.fit_ is before
+
+    def test_fitted_attributes_are_read_only(self, fitted):
+        with pytest.raises(AttributeError):
+            fitted[0].blend_weight_ = 1.0
+
+    def test_the_settings_of_a_fit_are_known_before_it(self, fitted):
+        recommender, out = fitted
+        assert recommender.resolve() == recommender.settings_
+        assert Recommender().resolve(RunFolder(out)) == recommender.settings_
 
     def test_fitting_leaves_the_caller_random_numbers_alone(self, data):
         torch.manual_seed(0)

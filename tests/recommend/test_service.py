@@ -120,7 +120,7 @@ def test_the_message_for_many_rows_of_many_items_says_what_is_allowed(recommendi
     error = recommending.post("/v1/recommend", json={"histories": [[]] * 1_000, "k": 200}).json()["error"]
     assert error["message"] == (
         "1,000 histories x k = 200 are 200,000 items, and 100,000 are allowed. "
-        "Send fewer histories a request, or a smaller k"
+        "Send fewer histories per request, or a smaller k"
     )
 
 

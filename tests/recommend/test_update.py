@@ -44,7 +44,7 @@ class TestMerging:
     def test_written_out(self):
         fitted = recommender("markov", **{"data.valid_fraction": 0.4}).fit(circle(4, 6), circle(2, 6, first="v"))
         log = Log(pl.Series(["u1", "z"]), pl.Series(["i9", "i0", "i9"]), torch.tensor([0, 1, 3]).numpy())
-        merged = merge(fitted, log)
+        merged = merge(fitted.fit_, log)
         assert merged.users.to_list() == ["u0", "u1", "u2", "u3", "z"]
         assert merged.vocabulary.ids.to_list() == ["i0", "i1", "i2", "i3", "i4", "i5", "i9"]
         rows = [merged.events.block(user, user + 1).items.tolist() for user in range(5)]
@@ -193,11 +193,11 @@ class TestWhatIsRefused:
             found.update(circle(9, NEW, first="n"))
 
     def test_a_table_that_nothing_reads(self):
-        with pytest.raises(ConfigError, match="this run has learnt no features of items"):
+        with pytest.raises(ConfigError, match="this run was fitted without item features"):
             recommender("markov").fit(circle(30, OLD)).update(circle(9, NEW, first="n"), items="none.csv")
 
     def test_too_few_users(self):
-        with pytest.raises(DataError, match="the new log has 1 users with 2 items or more; it takes 2"):
+        with pytest.raises(DataError, match="the new log has 1 users with 2 items or more; an update needs 2"):
             recommender("markov").fit(circle(30, OLD)).update(circle(1, NEW, first="n"))
 
     def test_a_run_without_events(self, tmp_path):
@@ -207,5 +207,5 @@ class TestWhatIsRefused:
             Recommender.load(tmp_path / "run").update(circle(9, NEW, first="n"))
 
     def test_before_fitting(self):
-        with pytest.raises(RunError, match="has not learnt anything yet"):
+        with pytest.raises(RunError, match="is not fitted"):
             recommender().update(circle(9, NEW))

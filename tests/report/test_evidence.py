@@ -15,6 +15,7 @@ from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.labels import SparseLabels
 from hyperfocal.recommend import evidence as evidence_items
 from hyperfocal.recommend.evidence import item_evidence
+from hyperfocal.recommend.ranker import rank
 from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.report.run import cut
 from hyperfocal.sequences import Sequences
@@ -96,7 +97,7 @@ def test_items_are_counted_over_users():
     vocabulary = Vocabulary(pl.Series("item", [f"i{n}" for n in range(5)]))
     counts = torch.tensor([9, 4, 3, 1, 0])
     valid = holdout([[4], [0, 4], [1]], [[0, 2], [1, 5], [0]], 5)  # item 5 was never seen
-    found = item_evidence(best_first, valid, counts, vocabulary, k=2)
+    found = item_evidence(rank(best_first, valid.histories, 2), valid, counts, vocabulary, k=2)
     table = {row["item"]: (row["events"], row["true"], row["hits"], row["shown"]) for row in found["table"]}
     assert table == {"i0": (9, 2, 2, 2), "i1": (4, 1, 1, 2), "i2": (3, 1, 0, 2), "i3": (1, 0, 0, 0), "i4": (0, 0, 0, 0)}
     assert found["by_frequency"] == [
@@ -120,14 +121,18 @@ def test_examples_are_with_a_hit_and_without(monkeypatch):
     monkeypatch.setattr(evidence_items, "EXAMPLES", 1)
     vocabulary = Vocabulary(pl.Series("item", ["x", "y", "z"]))
     valid = holdout([[2], [2], [2], [2]], [[0], [1], [0], [1]], 3)
-    found = item_evidence(best_first, valid, torch.tensor([3, 2, 1]), vocabulary, k=1)["examples"]
+    found = item_evidence(rank(best_first, valid.histories, 1), valid, torch.tensor([3, 2, 1]), vocabulary, k=1)[
+        "examples"
+    ]
     assert [row["predicted"][0]["hit"] for row in found] == [True, False]
 
 
 def test_long_histories_and_names_are_cut():
     vocabulary = Vocabulary(pl.Series("item", ["x" * 500, *(f"i{n}" for n in range(30))]))
     valid = holdout([[*range(1, 31), 0]], [[0]], 31)
-    [example] = item_evidence(best_first, valid, torch.ones(31, dtype=torch.int64), vocabulary, k=1)["examples"]
+    [example] = item_evidence(
+        rank(best_first, valid.histories, 1), valid, torch.ones(31, dtype=torch.int64), vocabulary, k=1
+    )["examples"]
     assert (len(example["history"]), example["earlier"]) == (12, 19)
     assert example["history"][-1] == cut("x" * 500)
     assert len(cut("x" * 500)) == 80

@@ -1,4 +1,4 @@
-"""The files of a classifier's run folder: write a fit, and read it back."""
+"""The files of a classifier: a run folder, written and read back, and predictions as a table."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from hyperfocal.models.text_features import TextFeatures
 from hyperfocal.storage.run_folder import DATA, MODEL, RunFolder, describe_environment
 from hyperfocal.thresholds import Decisions
 from hyperfocal.training.run import read_settings
+
+PAIRS = pl.List(pl.Struct({"label": pl.String, "probability": pl.Float64}))
 
 
 def write_fit(run: RunFolder, fit: Fit) -> None:
@@ -107,3 +109,9 @@ def read_label_table(run: RunFolder, names: list[str]) -> list[dict[str, Any]]:
     if sorted(row["label"] for row in rows) != sorted(names):
         raise ValueError("it does not have one row for each label")
     return rows
+
+
+def with_pairs(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return predictions of documents with their scores as lists of (label, probability), which a table can hold."""
+    pairs = [[{"label": label, "probability": score} for label, score in row.items()] for row in frame["scores"]]
+    return frame.with_columns(pl.Series("scores", pairs, dtype=PAIRS))

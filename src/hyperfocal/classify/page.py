@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from hyperfocal.classify.terminal import data_lines, how_decided
+from hyperfocal.classify.terminal import data_lines, how_decided, how_refitted
 from hyperfocal.metrics.buckets import BUCKETS, HEAD, TAIL
 from hyperfocal.report import charts
 from hyperfocal.report.blocks import DASH, Block, Cell, Chart, Folded, Page, Paragraph, Quote, Section, Table

@@ -9,8 +9,6 @@ from rich.console import Console
 
 from hyperfocal.cli.report import write_run_report
 from hyperfocal.cli.steps import program_name
-from hyperfocal.config.recipes import resolve
-from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data.files import write_frame
 from hyperfocal.data.synthetic_logs import ChallengeData, make_challenges, write_challenges
 from hyperfocal.recommend.recommender import Recommender
@@ -28,14 +26,14 @@ def run_demo(out: Path, *, users: int, challenges: int, epochs: int, seed: int) 
     """Write data, run and predictions to the folder `out`, and print the scores and some predictions."""
     console = Console()
     recommender = Recommender(seed=seed, settings={"train.epochs": epochs, "train.learning_rate": LEARNING_RATE})
-    resolve(RecommendSettings, overrides={"seed": seed, "train.epochs": epochs})  # refuses them before writing
+    settings = recommender.resolve()  # a wrong one is an error before anything is written
     claim_demo(out)
     print_lines(console, [f"Generating {users:,} users who solve 13 of {challenges:,} challenges each ..."])
     data = make_challenges(users, challenges, seed=seed)
     folder, run = out / "data", out / "run"
     write_challenges(data, folder)
 
-    with FitProgress(lambda: recommender.settings_.train) as progress:
+    with FitProgress(lambda: settings.train) as progress:
         recommender.fit(folder / "train.csv", out=run, overwrite=True, watch=progress.watch)
     print_lines(console, [*data_lines(recommender.metrics_["data"]), ""])
 

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from hyperfocal.classify.classifier import MultiLabelClassifier
+from hyperfocal.classify.files import with_pairs
 from hyperfocal.cli.part_files import PartFiles, stamp
 from hyperfocal.cli.steps import exit_on_ctrl_c
 from hyperfocal.data.blocks import Block, Seen, read_blocks, whole_users
@@ -18,7 +19,7 @@ from hyperfocal.data.documents import TEXT_READERS, Documents, documents_from_fr
 from hyperfocal.data.files import File, write_frame, write_lines, write_rows
 from hyperfocal.data.logs import log_from_frame, row_users
 from hyperfocal.errors import DataError
-from hyperfocal.recommend.recommender import Recommender, with_pairs
+from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.report.progress import PredictProgress
 from hyperfocal.storage.run_folder import MODEL, whole_file
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +106,7 @@ def fit(
     """
     from hyperfocal.distributed import is_first, processes
     from hyperfocal.recommend.recommender import Recommender
+    from hyperfocal.storage.run_folder import RunFolder
 
     refuse_resume_and_overwrite(resume, overwrite)
     chosen = {"data.protocol": protocol, "train.minutes": minutes, "items.features": item_features or None}
@@ -113,9 +115,8 @@ def fit(
         raise ConfigError("--item-features names columns of --items. Give --items too")
     files: dict[str, Any] = {"valid": valid, "valid_truth": valid_truth, "items": items, "out": out}
     with processes():
-        with follow_fit(
-            "recommend", recommender, lambda: recommender.settings_, out, track, resume=resume, trainings=lambda: 1
-        ) as watch:
+        settings = cache(lambda: recommender.resolve(RunFolder(out) if resume and is_first() else None))
+        with follow_fit("recommend", recommender, settings, out, track, resume=resume, trainings=lambda: 1) as watch:
             recommender.fit(train, **files, resume=resume, overwrite=overwrite, watch=watch)
         if is_first():
             _print_fit(recommender)
@@ -203,7 +204,7 @@ def update(run: Path, new_log: Path, out: Path | None, items: Path | None, epoch
     the new run is complete.
     """
     from hyperfocal.recommend.recommender import Recommender
-    from hyperfocal.recommend.update import gentler
+    from hyperfocal.recommend.update import settings_of_update
     from hyperfocal.report.progress import FitProgress
     from hyperfocal.storage.run_folder import RunFolder
 
@@ -212,7 +213,7 @@ def update(run: Path, new_log: Path, out: Path | None, items: Path | None, epoch
     target = RunFolder(out if out is not None and elsewhere else run)
     if elsewhere:
         target.refuse_taken()
-    with FitProgress(lambda: gentler(recommender.settings_, epochs).train) as progress:
+    with FitProgress(lambda: settings_of_update(recommender.settings_, epochs).train) as progress:
         recommender.update(new_log, items=items, epochs=epochs, watch=progress.watch)
     if elsewhere:
         recommender.save(target.path)

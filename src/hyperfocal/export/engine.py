@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hyperfocal.classify.files import read_fit
+from hyperfocal.classify.files import read_fit as read_classifier
 from hyperfocal.classify.service import ClassifyPredictor
 from hyperfocal.errors import RunError
 from hyperfocal.export.export import SETTINGS, export_onnx
 from hyperfocal.export.graphs import need
-from hyperfocal.recommend.recommender import Recommender
+from hyperfocal.recommend.files import read_fit as read_recommender
 from hyperfocal.recommend.service import RecommendPredictor
 from hyperfocal.sequences import Sequences
 from hyperfocal.storage.run_folder import RunFolder
@@ -68,17 +68,17 @@ def _open(folder: Path, threads: int) -> Any:
 
 
 def recommend_by_onnx(path: Path, version: str) -> RecommendPredictor:
-    """Return the predictor of a run of `recommend`; errors as in `Recommender.load` and `open_engine`."""
-    recommender, engine = Recommender.load(path), open_engine(path, threads=1)
+    """Return the predictor of a run of `recommend`; errors as in `read_fit` and `open_engine`."""
+    fit, engine = read_recommender(RunFolder.open(path)), open_engine(path, threads=1)
 
     def scores(histories: Sequences) -> Tensor:
         rows = [row.tolist() for row in histories.items.split(histories.lengths.tolist())]
         return torch.from_numpy(engine.scores(rows))
 
-    return RecommendPredictor(recommender, version, scores)
+    return RecommendPredictor(fit, version, scores)
 
 
 def classify_by_onnx(path: Path, version: str) -> ClassifyPredictor:
     """Return the predictor of a run of `classify`; errors as in `read_fit` and `open_engine`."""
-    fit, engine = read_fit(RunFolder.open(path)), open_engine(path, threads=1)
+    fit, engine = read_classifier(RunFolder.open(path)), open_engine(path, threads=1)
     return ClassifyPredictor(fit, version, lambda texts: torch.from_numpy(engine.scores(texts)))

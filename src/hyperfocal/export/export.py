@@ -28,7 +28,7 @@ from hyperfocal.export.graphs import need, write_encoder, write_head, write_rank
 from hyperfocal.export.readme import readme
 from hyperfocal.models.baselines import Baseline
 from hyperfocal.models.sentence_encoder import load_encoder
-from hyperfocal.recommend.blend import PARTNER
+from hyperfocal.recommend.ranker import PARTNER
 from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.serve.live import job_of
 from hyperfocal.storage.run_folder import ENCODER, RunFolder

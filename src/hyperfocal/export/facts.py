@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hyperfocal.classify.classifier import MultiLabelClassifier
 from hyperfocal.models.baselines import POPULARITY_WEIGHT, Baseline
 from hyperfocal.models.sequence_networks import CausalNetwork
-from hyperfocal.recommend.blend import PARTNER
+from hyperfocal.recommend.ranker import PARTNER
 from hyperfocal.recommend.recommender import Recommender
 
 Arrays = dict[str, NDArray[Any]]

@@ -18,11 +18,12 @@ import msgspec
 import polars as pl
 
 from hyperfocal.classify.classifier import MultiLabelClassifier
+from hyperfocal.classify.files import with_pairs
 from hyperfocal.data.documents import as_documents
 from hyperfocal.data.logs import as_log
 from hyperfocal.errors import DataError
 from hyperfocal.export.export import load_run
-from hyperfocal.recommend.recommender import Recommender, with_pairs
+from hyperfocal.recommend.recommender import Recommender
 
 if TYPE_CHECKING:
     import pyarrow as pa

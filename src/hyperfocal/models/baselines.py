@@ -1,4 +1,4 @@
-"""Baselines: what counting alone achieves. Each is a popularity and, but for the first, an item-to-item matrix.
+"""Baselines that count: each is a popularity and, except the first, an item-to-item matrix.
 
     score(user, b) = sum over the user's last `window` items a_1 (newest), a_2, ... of
                      decay^(j - 1) * matrix[a_j, b]      + 1e-6 * share of all events that are on b
@@ -14,13 +14,13 @@ ease              matrix[a, b] = -P[a, b] / P[b, b], P = inverse(X'X + REGULARIS
                   matrix: the linear model that predicts each item from all others. Weights may be negative. The
                   history counts as for item_knn. Steck 2019 (EASE^R), there without decay
 
-`ease` inverts a dense L x L matrix: about L^3 multiplications and 13 L^2 bytes, twice that where float64 is needed.
-It stands beside other models up to EASE_BESIDE items, and is fitted up to EASE_ITEMS when asked for by name.
+`ease` inverts a dense L x L matrix: about L^3 multiplications and 13 L^2 bytes, twice as many if float64 is needed.
+Up to EASE_DEFAULT items it is fitted with every model, up to EASE_ITEMS if it is asked for by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -33,21 +33,21 @@ from torch import Tensor
 from hyperfocal.errors import ConfigError
 from hyperfocal.sequences import Sequences, user_blocks
 
-POPULARITY_WEIGHT = 1e-6  # breaks ties, and ranks for a user without a known item
-NEIGHBOURS = 500  # strongest entries of a row that are kept, so that memory is O(L)
+POPULARITY_WEIGHT = 1e-6  # breaks ties, and ranks the items of a user without a known item
+NEIGHBOURS = 500  # strongest entries per row; the others are dropped, so that memory is O(L)
 BLOCK_EVENTS = 2**23  # events whose transitions are counted at once
 BLOCK_NUMBERS = 2**23  # entries of the co-occurrence matrix that exist before the weak ones are dropped
 SHRINK = 50.0  # item_knn: pulls the similarity of items with few users to 0
 REGULARISATION = 200.0  # ease: lambda, in users
-EASE_BESIDE = 8_000  # items: its fit takes about ten seconds on one core
+EASE_DEFAULT = 8_000  # items: its fit takes about ten seconds on one core
 EASE_ITEMS = 20_000  # items: about 6 GB and three minutes on one core, estimated from 12,068 items
 FLOAT32_CONDITION = 1e5  # ease: largest condition number for which float32 is exact to about 1%
 
 
 class Kind(NamedTuple):
-    """How a baseline reads a history."""
+    """Weights of a history's items in a baseline."""
 
-    window: int | None  # newest items that count; None is all
+    window: int | None  # newest items that count; None: all
     decay: float  # weight of an item against the next newer one
 
 
@@ -59,9 +59,7 @@ KINDS = {
     "item_knn": Kind(None, 0.5),
     "ease": Kind(None, 0.5),
 }
-
-
-STREAMED = ("popularity", "markov", "decayed_markov")  # those that count events in blocks
+STREAMED = ("popularity", "markov", "decayed_markov")  # baselines that count events in blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +69,7 @@ class Baseline:
     Attributes:
         kind: window and decay.
         counts: (L,) int64, training events of each item.
-        matrix: (L, L) float32 CSR, or None.
+        matrix: (L, L) float32 CSR. None: popularity alone.
     """
 
     kind: Kind
@@ -88,52 +86,52 @@ class Baseline:
         return torch.from_numpy((weights @ self.matrix).toarray()).double().add_(popularity)
 
     def widened(self, num_items: int) -> Baseline:
-        """Return the baseline over more items: of the last ones, which are new, nothing was counted."""
+        """Return the baseline over more items, the last of which are new and have no count."""
         more = num_items - len(self.counts)
         counts = torch.cat([self.counts, self.counts.new_zeros(more)])
         if self.matrix is None:
             return Baseline(self.kind, counts, None)
         matrix = self.matrix
-        parts = (matrix.data, matrix.indices, np.pad(matrix.indptr, (0, more), mode="edge"))
-        return Baseline(self.kind, counts, sparse.csr_array(parts, shape=(num_items, num_items)))
+        arrays = (matrix.data, matrix.indices, np.pad(matrix.indptr, (0, more), mode="edge"))
+        return Baseline(self.kind, counts, sparse.csr_array(arrays, shape=(num_items, num_items)))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what `from_tensors` needs, ready for safetensors."""
+        """Return the tensors of a file, from which `from_tensors` builds the baseline."""
         if self.matrix is None:
             return {"counts": self.counts}
-        parts = {"indptr": self.matrix.indptr, "indices": self.matrix.indices, "data": self.matrix.data}
-        return {"counts": self.counts} | {name: torch.from_numpy(part) for name, part in parts.items()}
+        arrays = {"indptr": self.matrix.indptr, "indices": self.matrix.indices, "data": self.matrix.data}
+        return {"counts": self.counts} | {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     @classmethod
     def from_tensors(cls, name: str, tensors: dict[str, Tensor]) -> Baseline:
-        """Build from `tensors()`; `name` is a key of KINDS.
+        """Return the baseline with the results of `tensors()`; `name` is a key of KINDS.
 
         Raises:
-            ValueError: they are no such matrix.
+            ValueError: the tensors are not a valid CSR matrix.
         """
         size = len(tensors["counts"])
         matrix = None
         if "data" in tensors:
-            parts = tuple(tensors[part].numpy() for part in ("data", "indices", "indptr"))
-            matrix = sparse.csr_array(parts, shape=(size, size))
-            matrix.check_format(full_check=True)  # the products read wherever the indices say
+            arrays = tuple(tensors[key].numpy() for key in ("data", "indices", "indptr"))
+            matrix = sparse.csr_array(arrays, shape=(size, size))
+            matrix.check_format(full_check=True)  # products would read memory at any wrong index
         return cls(KINDS[name], tensors["counts"].long(), matrix)
 
 
-def baselines_beside(num_items: int, *, streamed: bool = False) -> list[str]:
-    """Return the names of the baselines that are quick enough to stand beside any model of `num_items` items.
+def default_baselines(num_items: int, *, streamed: bool = False) -> list[str]:
+    """Return the names of the baselines that are quick enough to fit with every model.
 
     Args:
         num_items: L.
-        streamed: whether the log is one of those that need not fit into memory: then only one with a matrix.
+        streamed: whether the log may be larger than memory; then only one baseline has a matrix.
     """
     if streamed:
         return ["popularity", "decayed_markov"]
-    return [name for name in KINDS if name != "ease" or num_items <= EASE_BESIDE]
+    return [name for name in KINDS if name != "ease" or num_items <= EASE_DEFAULT]
 
 
-def refuse_size(name: str, num_items: int) -> None:
-    """Raise ConfigError where the named model is `ease` and the catalogue has more than EASE_ITEMS items."""
+def check_size(name: str, num_items: int) -> None:
+    """Raise ConfigError if the model is `ease` and the catalogue has more than EASE_ITEMS items."""
     if name == "ease" and num_items > EASE_ITEMS:
         raise ConfigError(
             f"model ease over {num_items:,} items is not allowed: it inverts a dense matrix of items x items. "
@@ -147,7 +145,7 @@ def fit_baseline(name: str, sequences: Sequences) -> Baseline:
     Raises:
         ConfigError: `ease` over more than EASE_ITEMS items.
     """
-    refuse_size(name, sequences.num_items)
+    check_size(name, sequences.num_items)
     counts = torch.bincount(sequences.items, minlength=sequences.num_items)
     matrices = {
         "cooccurrence": _cooccurrence,
@@ -174,20 +172,23 @@ def _transitions(sequences: Sequences) -> sparse.csr_array:
 def _cooccurrence(sequences: Sequences) -> sparse.csr_array:
     """Return P(b in a user's items | a in them) as an (L, L) matrix without a diagonal."""
     users = sequences.as_labels().counts().numpy()
-    blocks = [
-        _strongest(_scaled(together, np.repeat(users[start : start + together.shape[0]], np.diff(together.indptr))))
-        for start, together in _together(sequences)
-    ]
-    return _stacked(blocks)
+    return _divide_together(sequences, lambda rows, columns: users[rows])
 
 
 def _cosines(sequences: Sequences) -> sparse.csr_array:
     """Return n_ab / (sqrt(n_a n_b) + SHRINK) as an (L, L) matrix without a diagonal."""
     roots = np.sqrt(sequences.as_labels().counts().numpy())
+    return _divide_together(sequences, lambda rows, columns: roots[rows] * roots[columns] + SHRINK)
+
+
+def _divide_together(
+    sequences: Sequences, divisors: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> sparse.csr_array:
+    """Return the strongest n_ab / divisors(a, b) of each row."""
     blocks = []
     for start, together in _together(sequences):
-        own = np.repeat(roots[start : start + together.shape[0]], np.diff(together.indptr))
-        blocks.append(_strongest(_scaled(together, own * roots[together.indices] + SHRINK)))
+        rows = np.repeat(np.arange(start, start + together.shape[0]), np.diff(together.indptr))
+        blocks.append(_strongest(_scaled(together, divisors(rows, together.indices))))
     return _stacked(blocks)
 
 
@@ -206,7 +207,7 @@ def _ease(sequences: Sequences) -> sparse.csr_array:
 
 
 def _inverse(gram: np.ndarray) -> np.ndarray:
-    """Return the inverse of a symmetric matrix of eigenvalues >= REGULARISATION; spends the matrix to save memory."""
+    """Return the inverse of a symmetric matrix with eigenvalues >= REGULARISATION; its memory is overwritten."""
     condition = gram.sum(1).max(initial=0) / REGULARISATION  # the largest row sum is at least the largest eigenvalue
     if condition > FLOAT32_CONDITION:
         gram = gram.astype(np.float64)
@@ -222,7 +223,7 @@ def _inverse(gram: np.ndarray) -> np.ndarray:
 
 
 def _together(sequences: Sequences) -> Iterator[tuple[int, sparse.csr_array]]:
-    """Yield (first row, rows) of the (L, L) numbers of users who have both items, without a diagonal."""
+    """Yield (first row, rows) of the (L, L) matrix that counts users with both items, without a diagonal."""
     labels = sequences.as_labels()
     shape = (len(sequences), sequences.num_items)
     ones = np.ones(labels.num_positives, dtype=np.float32)
@@ -241,17 +242,17 @@ def _counted(rows: np.ndarray, columns: np.ndarray, size: int) -> sparse.csr_arr
 
 
 def _scaled(counts: sparse.csr_array, divisors: np.ndarray) -> sparse.csr_array:
-    """Divide every stored entry by its divisor."""
+    """Return the matrix with every stored entry divided by its divisor."""
     return sparse.csr_array((counts.data / divisors, counts.indices, counts.indptr), shape=counts.shape)
 
 
 def _strongest(matrix: sparse.csr_array) -> sparse.csr_array:
-    """Return float32 with the NEIGHBOURS entries of each row that are farthest from 0; of equals the first."""
+    """Return float32 with the NEIGHBOURS entries per row that are farthest from 0; of equal ones the first."""
     matrix.sort_indices()
     for row in np.flatnonzero(np.diff(matrix.indptr) > NEIGHBOURS):
         entries = matrix.data[matrix.indptr[row] : matrix.indptr[row + 1]]  # a view
         strength = np.abs(entries)
-        weakest = np.partition(strength, -NEIGHBOURS)[-NEIGHBOURS]  # that is kept
+        weakest = np.partition(strength, -NEIGHBOURS)[-NEIGHBOURS]  # of the entries to keep
         equals = np.flatnonzero(strength == weakest)
         entries[equals[NEIGHBOURS - np.count_nonzero(strength > weakest) :]] = 0
         entries[strength < weakest] = 0
@@ -265,7 +266,7 @@ def _stacked(blocks: list[sparse.csr_array]) -> sparse.csr_array:
 
 
 def _history_weights(histories: Sequences, kind: Kind) -> sparse.csr_array:
-    """Return decay^(age) at each item that counts, as a (U, L) matrix; repeats add up."""
+    """Return decay^age at each item that counts, as a (U, L) matrix; the weights of repeated items add up."""
     ages = histories.offsets[1:].repeat_interleave(histories.lengths) - 1 - torch.arange(len(histories.items))
     counts = ages < (len(ages) if kind.window is None else kind.window)
     values = torch.tensor(kind.decay).pow(ages[counts]).numpy()

@@ -1,15 +1,14 @@
 """Causal encoders: (B, T, D) embedded items in, oldest first, (B, T, D) hidden vectors out.
 
-The hidden vector at place t has read the items at places 0 to t and no later one, so that one pass trains on every
-position. Rows are filled up on the right, after their own items, where nothing of theirs reads. To score, one place of
-each row is enough: called with (B,) places, an encoder returns (B, D), and the transformer's last block computes no
-other.
+The hidden vector at position t depends on the items at positions 0 to t only, so that one pass trains on every
+position. Rows are padded on the right, which no item's vector depends on. Scoring needs one position per row: called
+with (B,) positions, an encoder returns (B, D), and the transformer's last block computes only these.
 
     mean         h_t = sum over s <= t of decay^(t - s) x_s / sum over s <= t of decay^(t - s)
     gru          gated recurrent units (Cho et al. 2014)
-    transformer  blocks of h <- h + attention(norm(h)), then h <- h + feed_forward(norm(h)), where each place attends to
-                 itself and those before it (Kang and McAuley 2018, SASRec; norms first, as Xiong et al. 2020); with
-                 `model.filter` a causal filter stands beside the attention (after Shin et al. 2024, BSARec)
+    transformer  blocks of h <- h + attention(norm(h)), then h <- h + feed_forward(norm(h)), where each position
+                 attends to itself and earlier ones (Kang and McAuley 2018, SASRec; norms first, as Xiong et al. 2020);
+                 with `model.filter` mixed with a causal filter (after Shin et al. 2024, BSARec)
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ from torch.nn import functional
 from hyperfocal.config.recommend import ModelSettings
 
 ROTATION_BASE = 10_000.0
-FILTER_PLACES = 5  # that the low pass reads: this one and those before it
+FILTER_WIDTH = 5  # positions that the low-pass filter reads: the current one and four before
 
 
 class Mean(nn.Module):
-    """The decayed mean of the items so far."""
+    """Decayed mean of the items so far."""
 
     def __init__(self, settings: ModelSettings, history: int) -> None:
         super().__init__()
         self.decay = settings.decay
 
     def forward(self, items: Tensor, places: Tensor | None = None) -> Tensor:
-        """Return (B, T, D) of (B, T, D), or (B, D) at (B,) places."""
+        """Return (B, T, D) hidden vectors of (B, T, D) items, or (B, D) of them at (B,) places."""
         steps = torch.arange(items.shape[1], device=items.device)
         age = steps[:, None] - steps
         weights = torch.where(age >= 0, self.decay ** age.clamp(min=0), 0.0)
@@ -51,7 +50,7 @@ class GRU(nn.Module):
         self.layers = nn.GRU(width, width, settings.layers, batch_first=True, dropout=dropout)
 
     def forward(self, items: Tensor, places: Tensor | None = None) -> Tensor:
-        """Return (B, T, D) of (B, T, D), or (B, D) at (B,) places."""
+        """Return (B, T, D) hidden vectors of (B, T, D) items, or (B, D) of them at (B,) places."""
         hidden: Tensor = self.layers(items)[0]
         return hidden if places is None else at(hidden, places)
 
@@ -68,7 +67,7 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, items: Tensor, places: Tensor | None = None) -> Tensor:
-        """Return (B, T, D) of (B, T, D), or (B, D) at (B,) places."""
+        """Return (B, T, D) hidden vectors of (B, T, D) items, or (B, D) of them at (B,) places."""
         if self.positions is not None:
             items = items + self.positions[: items.shape[1]]
         hidden = self.dropout(items)
@@ -79,7 +78,7 @@ class Transformer(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then a feed-forward layer, each added to what it read."""
+    """Attention, then a feed-forward layer, each with a residual connection."""
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
@@ -93,56 +92,56 @@ class Block(nn.Module):
         self.share, self.filter = settings.filter, CausalFilter(width) if settings.filter else None
 
     def forward(self, hidden: Tensor, places: Tensor | None = None) -> Tensor:
-        """Return (B, T, D) of (B, T, D), or (B, D) at (B,) places."""
+        """Return (B, T, D) hidden vectors of (B, T, D) items, or (B, D) of them at (B,) places."""
         normed = self.norms[0](hidden)
-        found = self.attend(normed, places)
+        mixed = self.attend(normed, places)
         if self.filter is not None:
-            found = torch.lerp(found, self.filter(normed, places), self.share)
-        hidden = (hidden if places is None else at(hidden, places)) + self.dropout(found)
+            mixed = torch.lerp(mixed, self.filter(normed, places), self.share)
+        hidden = (hidden if places is None else at(hidden, places)) + self.dropout(mixed)
         wide = self.dropout(functional.gelu(self.widen(self.norms[1](hidden))))
         result: Tensor = hidden + self.dropout(self.narrow(wide))
         return result
 
     def attend(self, hidden: Tensor, places: Tensor | None = None) -> Tensor:
-        """Return (B, T, D), or (B, D) at (B,) places: what each takes from itself and those before it."""
-        parts = self.project(hidden).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        queries, keys, values = parts.unbind(0)  # (B, heads, T, D / heads) each
+        """Return the attention of each place to itself and earlier ones, (B, T, D), or (B, D) at (B,) places."""
+        projected = self.project(hidden).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        queries, keys, values = projected.unbind(0)  # (B, heads, T, D / heads) each
         if self.rotary:
             queries, keys = rotated(queries), rotated(keys)
         if places is None:
-            found = functional.scaled_dot_product_attention(queries, keys, values, is_causal=True)
-            found = found.transpose(1, 2).flatten(2)
+            attended = functional.scaled_dot_product_attention(queries, keys, values, is_causal=True)
+            attended = attended.transpose(1, 2).flatten(2)
         else:
             queries = at(queries.transpose(1, 2), places)[:, :, None]  # (B, heads, 1, D / heads)
             seen = torch.arange(hidden.shape[1], device=hidden.device) <= places[:, None]
-            found = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=seen[:, None, None])
-            found = found[:, :, 0].flatten(1)
-        combined: Tensor = self.combine(found)
+            attended = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=seen[:, None, None])
+            attended = attended[:, :, 0].flatten(1)
+        combined: Tensor = self.combine(attended)
         return combined
 
 
 class CausalFilter(nn.Module):
-    """What stays over the last places, and what is new at this one, each feature weighed by itself.
+    """Weighted sum of the slow part of the sequence and its change at the current position, per feature.
 
         low_t = sum over s < 5 of a_s * x_{t - s},    y_t = low_t + b^2 * (x_t - low_t)
 
-    a (5, D) starts as a mean, b (D,) at random. BSARec and FMLP-Rec filter the Fourier transform of the whole sequence,
-    where each place reads those after it too; this one can be trained on every position.
+    a (5, D) starts as a mean, b (D,) is drawn at random. BSARec and FMLP-Rec filter the Fourier transform of the whole
+    sequence, where each position depends on later ones too; this filter can be trained on every position.
     Source: after Shin et al. 2024, An Attentive Inductive Bias for Sequential Recommendation beyond the Self-Attention.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.taps = nn.Parameter(torch.full((FILTER_PLACES, width), 1 / FILTER_PLACES))
+        self.taps = nn.Parameter(torch.full((FILTER_WIDTH, width), 1 / FILTER_WIDTH))
         self.high = nn.Parameter(torch.randn(width))
 
     def forward(self, items: Tensor, places: Tensor | None = None) -> Tensor:
-        """Return (B, T, D) of (B, T, D), or (B, D) at (B,) places."""
-        before = functional.pad(items, (0, 0, FILTER_PLACES - 1, 0))
+        """Return (B, T, D) hidden vectors of (B, T, D) items, or (B, D) of them at (B,) places."""
+        before = functional.pad(items, (0, 0, FILTER_WIDTH - 1, 0))
         length = items.shape[1]
         low = self.taps[0] * items
-        for age in range(1, FILTER_PLACES):
-            low = low + self.taps[age] * before[:, FILTER_PLACES - 1 - age :][:, :length]
+        for age in range(1, FILTER_WIDTH):
+            low = low + self.taps[age] * before[:, FILTER_WIDTH - 1 - age :][:, :length]
         filtered: Tensor = low + self.high.square() * (items - low)
         return filtered if places is None else at(filtered, places)
 
@@ -153,7 +152,7 @@ def at(vectors: Tensor, places: Tensor) -> Tensor:
 
 
 def rotated(vectors: Tensor) -> Tensor:
-    """Return (..., T, E) vectors turned by an angle that grows with their place, so that products see the distance.
+    """Return (..., T, E) vectors rotated by an angle that grows with their position; products depend on the distance.
 
     Pairs (x_i, x_{i + E/2}) turn by t * 10000^(-2i/E) at place t. Source: Su et al. 2021, RoFormer.
     """

@@ -1,18 +1,18 @@
-"""Item vectors: each item's own, and what its features say.
+"""Item vectors: the sum of a learned vector per item and a vector computed from the item's features.
 
     v_i = keep_i * own_i + bag_i @ T + numbers_i @ N + c    (D + 1 numbers: the vector, and the output bias)
 
-c is what all items share, bag_i are the weights of the values that the item has, T (V, D + 1) a row a value,
-N (F, D + 1) a row a number. In training keep_i is 0 for a random share of the items in each step, as inputs and as
-targets, and 1 for the others: so the features learn to stand alone, and an item that nobody has touched yet is scored
-from them by the same model.
+own_i is the learned vector. bag_i holds the weights of the item's values, T (V, D + 1) a row per value, N (F, D + 1) a
+row per number, c is shared by all items. In training, keep_i is 0 for a random fraction of the items in each step, as
+inputs and as targets, and 1 for the others. So the features learn to do without own_i, and the same model scores an
+item without any event by its features.
 Source: the dropout of the preference vectors in Volkovs et al. 2017, DropoutNet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,14 +22,14 @@ FEATURE_STD = 0.02
 
 
 class ItemFeatures(NamedTuple):
-    """What is known of L items.
+    """The features of L items.
 
     Attributes:
-        offsets: (L + 1,) int64, where each item's values begin.
+        offsets: (L + 1,) int64, where the values of each item begin.
         values: (nnz,) int64 in [0, num_values).
-        weights: (nnz,) float32, of each value.
+        weights: (nnz,) float32, of the values.
         numbers: (L, F) float32.
-        popularity: (L,) float32, standardised ln(1 + training events); it counts as part of the item's own vector.
+        popularity: (L,) float32, standardised ln(1 + training events); dropped together with the learned vector.
         num_values: V.
     """
 
@@ -41,18 +41,12 @@ class ItemFeatures(NamedTuple):
     num_values: int
 
     def each(self, change: Callable[[Tensor], Tensor]) -> ItemFeatures:
-        """Return the features with every tensor changed, as by a move to another device."""
-        return ItemFeatures(
-            change(self.offsets),
-            change(self.values),
-            change(self.weights),
-            change(self.numbers),
-            change(self.popularity),
-            self.num_values,
-        )
+        """Return the features with a function applied to every tensor, as to move them to another device."""
+        changed: Any = {name: change(value) for name, value in self._asdict().items() if isinstance(value, Tensor)}
+        return self._replace(**changed)
 
     def followed_by(self, others: ItemFeatures) -> ItemFeatures:
-        """Return the features of these items and then of others, which have the same values and numbers."""
+        """Return the features of these items, then of others with the same values and numbers."""
         return ItemFeatures(
             torch.cat([self.offsets, others.offsets[1:] + self.offsets[-1]]),
             torch.cat([self.values, others.values]),
@@ -64,13 +58,13 @@ class ItemFeatures(NamedTuple):
 
 
 class FeatureVectors(nn.Module):
-    """The part of the item vectors that comes from features.
+    """Adds the vectors of the features to the learned item vectors.
 
     Args:
         features: of the training items.
         width: D.
-        drop: share of the items whose own vector is left out in each training step.
-        bias: where every output bias starts.
+        drop: fraction of the items whose learned vector is dropped in each training step.
+        bias: initial output bias of every item.
     """
 
     def __init__(self, features: ItemFeatures, width: int, drop: float, *, bias: float) -> None:
@@ -82,13 +76,13 @@ class FeatureVectors(nn.Module):
         self.shared = nn.Parameter(functional.pad(torch.zeros(width), (0, 1), value=bias))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FeatureVectors:
-        """Take the features along, where the parameters are moved to another device."""
+        """Apply a function, as a move to another device, to the parameters and the features."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.features = self.features.each(fn)
         return self
 
     def forward(self, own: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the (L, D) vectors and (L,) biases of the training items, of (L, D) and (L,) own ones."""
+        """Return the (L, D) vectors and (L,) biases of the training items from their (L, D) and (L,) learned ones."""
         own = torch.cat([own, bias[:, None]], 1) + self.features.popularity[:, None] * self.popularity
         if self.training and self.drop:
             own = own * (torch.rand(len(own), 1, device=own.device) >= self.drop)
@@ -96,7 +90,7 @@ class FeatureVectors(nn.Module):
         return whole[:, :-1], whole[:, -1]
 
     def of(self, features: ItemFeatures) -> Tensor:
-        """Return (L, D + 1) of any items, new ones too: what their features say."""
+        """Return the (L, D + 1) vectors and biases of any items by their features alone."""
         bags: Tensor = functional.embedding_bag(
             features.values, self.table, features.offsets[:-1], per_sample_weights=features.weights, mode="sum"
         )

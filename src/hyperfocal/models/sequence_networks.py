@@ -1,4 +1,4 @@
-"""Networks over sequences: (B, T) item numbers in, hidden vectors out, and a matrix with a row an item."""
+"""Networks over sequences: (B, T) item numbers in, hidden vectors out, and a matrix with a row per item."""
 
 from __future__ import annotations
 
@@ -9,28 +9,26 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hyperfocal.config.recommend import ModelSettings
-from hyperfocal.errors import ConfigError
 from hyperfocal.metrics.ranking import Scorer
 from hyperfocal.models.causal_layers import ENCODERS
 from hyperfocal.models.item_vectors import FeatureVectors, ItemFeatures
 from hyperfocal.sequences import Sequences
 
 EMBEDDING_STD = 0.02
-OUTPUT_STD = 0.01  # small, so that every label really starts at its prior: Lin et al. 2017, section 4.1
+OUTPUT_STD = 0.01  # small, so that every item's score starts near its prior: Lin et al. 2017, section 4.1
 
 
 class ConcatMLP(nn.Module):
-    """The original challenge's network: embeddings in a row, then fully connected layers with ReLU.
+    """Concatenated item embeddings, then fully connected layers with ReLU.
 
-    The T embeddings of width E are concatenated, oldest first, and pass the hidden layers; the last
-    one's output is the hidden vector. `weight` (L, D) and `bias` (L,) are the output layer, which the
-    fused losses take as they are.
+    The T embeddings of width E are concatenated, oldest first, and pass the hidden layers; the output of the last one
+    is the hidden vector. `weight` (L, D) and `bias` (L,) are the output layer.
 
     Args:
-        num_items: L; the padding id is L itself, embedded as zeros.
-        history: T, items read.
+        num_items: L; the padding id is L, embedded as zeros.
+        history: T, number of items that the network reads.
         settings: widths and dropout.
-        bias: where every output bias starts.
+        bias: initial output bias of every item.
     """
 
     def __init__(self, num_items: int, history: int, settings: ModelSettings, *, bias: float) -> None:
@@ -46,7 +44,7 @@ class ConcatMLP(nn.Module):
         self.bias = nn.Parameter(torch.full((num_items,), bias))
 
     def output(self) -> tuple[Tensor, Tensor]:
-        """Return the (L, D) weight and (L,) bias of the output layer, what the fused losses take."""
+        """Return the (L, D) weight and (L,) bias of the output layer, for the fused losses."""
         return self.weight, self.bias
 
     def forward(self, histories: Tensor) -> Tensor:
@@ -60,18 +58,18 @@ class ConcatMLP(nn.Module):
 
 
 class CausalNetwork(nn.Module):
-    """Item vectors, a causal encoder, and the item vectors again as output layer.
+    """Item vectors, a causal encoder, and the same item vectors as output layer.
 
         hidden = encoder(sqrt(D) * vectors[items]),    logits = hidden @ vectors.T + biases
 
-    `vectors` are a row an item of its own; with features, what they say is added (`models/items.py`).
+    `vectors` has a learned row per item; vectors of the features are added to it (`item_vectors.py`).
 
     Args:
-        num_items: L; the padding id is L itself, embedded as zeros.
-        history: the longest history that is read.
-        settings: which encoder, its width, layers and dropout.
-        bias: where every output bias starts.
-        features: of the items; None is none.
+        num_items: L; the padding id is L, embedded as zeros.
+        history: the longest history that the network reads.
+        settings: encoder, width, layers and dropout.
+        bias: initial output bias of every item.
+        features: of the items. None: learned vectors only.
         drop: as in `FeatureVectors`.
     """
 
@@ -96,17 +94,17 @@ class CausalNetwork(nn.Module):
         self.bias = nn.Parameter(torch.full((num_items,), bias if features is None else 0.0))
 
     def output(self) -> tuple[Tensor, Tensor]:
-        """Return the (L, D) vectors and (L,) biases, what the fused losses take; in training one draw of `drop`."""
+        """Return the (L, D) vectors and (L,) biases, for the fused losses; in training with one draw of `drop`."""
         own = self.embedding.weight[: self.num_items]
         return (own, self.bias) if self.features is None else self.features(own, self.bias)
 
     def forward(self, items: Tensor, vectors: Tensor | None = None, places: Tensor | None = None) -> Tensor:
-        """Return (B, T, D) hidden vectors of (B, T) items, oldest first, filled up on the right.
+        """Return (B, T, D) hidden vectors, or (B, D) of them at one place per row.
 
         Args:
-            items: item numbers.
-            vectors: those of `output`, where it was called; None calls it.
-            places: (B,) of each row, where the hidden vectors are wanted, (B, D); None is everywhere.
+            items: (B, T) item numbers, oldest first, padded on the right.
+            vectors: (L, D) from `output`, so that it is not called twice. None: it is called.
+            places: (B,) place of the hidden vector of each row. None: all places.
         """
         if self.features is None:
             embedded = self.embedding(items)
@@ -117,7 +115,7 @@ class CausalNetwork(nn.Module):
         return hidden
 
     def scores(self, histories: Tensor) -> Tensor:
-        """Return (B, L) logits of what follows (B, T) histories, newest last, filled up on the left."""
+        """Return (B, L) logits of the next item after (B, T) histories, newest last, padded on the left."""
         lengths = (histories != self.num_items).sum(1)
         places = (
             torch.arange(int(lengths.max().clamp(min=1)), device=lengths.device)
@@ -131,32 +129,29 @@ class CausalNetwork(nn.Module):
 
     @torch.no_grad()
     def with_items(self, new: ItemFeatures | None = None, boost: float = 0.0) -> CausalNetwork:
-        """Return the network for use alone: with the vectors as they are, and those of new items after them.
+        """Return the network for inference, its vectors computed once and followed by those of new items.
 
         Args:
-            new: features of the new items; None is none.
-            boost: added to their biases.
-
-        Raises:
-            ConfigError: new items, but the network knows no features.
+            new: features of the new items. None: no new items.
+            boost: added to the biases of new items.
         """
         vectors, biases = self.output()
         if new is not None:
-            if self.features is None:
-                raise ConfigError("new items are scored by their features, and this run has learnt none")
+            assert self.features is not None, "new items are scored by their features"
             added = self.features.of(new)
             vectors, biases = torch.cat([vectors, added[:, :-1]]), torch.cat([biases, added[:, -1] + boost])
-        found = CausalNetwork(len(vectors), self.history, self.settings, bias=0.0)
-        found.encoder, found.bias = self.encoder, nn.Parameter(biases)
-        found.embedding = nn.Embedding.from_pretrained(functional.pad(vectors, (0, 0, 0, 1)), padding_idx=len(vectors))
-        return found.eval()
+        network = CausalNetwork(len(vectors), self.history, self.settings, bias=0.0)
+        network.encoder, network.bias = self.encoder, nn.Parameter(biases)
+        table = functional.pad(vectors, (0, 0, 0, 1))
+        network.embedding = nn.Embedding.from_pretrained(table, padding_idx=len(vectors))
+        return network.eval()
 
 
 Network = ConcatMLP | CausalNetwork
 
 
 def network_scorer(network: Network, history: int) -> Scorer:
-    """Return the function from histories to (U, L) scores."""
+    """Return the network's function from histories to (U, L) scores; `history` is the most items that it reads."""
 
     def score(histories: Sequences) -> Tensor:
         longest = max(int(histories.lengths.max()), 1) if len(histories) else 1

@@ -1,14 +1,11 @@
-"""Score rankers beside one another on the same users, and say in words which is better.
-
-A recommender beside its baselines on the same users: the table, and what it lacks.
-"""
+"""Compare a ranker with its baselines on the same users: scores with intervals, and a verdict in words."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,31 +22,142 @@ from hyperfocal.metrics.intervals import (
     shown_sign,
     too_few,
 )
-from hyperfocal.metrics.ranking import Scorer, check_depth, coverage, only, rank_items, score_ranking
-from hyperfocal.models.baselines import EASE_BESIDE, EASE_ITEMS, KINDS, Baseline, baselines_beside
-from hyperfocal.recommend.blend import PARTNER, best_weight
+from hyperfocal.metrics.ranking import Scorer, check_depth, coverage, only, score_ranking
+from hyperfocal.models.baselines import EASE_DEFAULT, EASE_ITEMS, KINDS, default_baselines
 from hyperfocal.recommend.evidence import item_evidence
 from hyperfocal.recommend.prepare import TRAIN_USERS_SCORED, Prepared
+from hyperfocal.recommend.ranker import BLEND, PARTNER, Ranker, Ranking, rank
 from hyperfocal.report.run import evidence_of
 
-if TYPE_CHECKING:
-    from hyperfocal.recommend.recommender import Recommender
-
-
-BLEND = "blend"  # what a blend is called beside the others
 VERBS = {1: "beats", -1: "loses to", 0: "is not shown to differ from"}
+
+
+def compare(ranker: Ranker, holdout: Holdout, *, k: int | None = None, repeats: bool = False) -> dict[str, Any]:
+    """Return scores and verdict of the ranker and of every baseline on the same users, and the counts of these users.
+
+    Args:
+        ranker: fitted.
+        holdout: users that training never saw.
+        k: length of the ranking. None: `data.next`.
+        repeats: whether items of the history may be recommended.
+
+    Raises:
+        ConfigError: k is outside 1 to the number of items.
+    """
+    k = ranker.settings.data.next if k is None else k
+    check_depth(k, len(ranker.vocabulary))
+    scores, _ = _score_all(ranker, holdout, k, repeats=repeats)
+    network = ranker.settings.model.name if ranker.blend_weight > 0 else None
+    return _compare(ranker, scores, k, len(holdout), network) | {"data": holdout.describe()}
+
+
+def score_validation(ranker: Ranker, data: Prepared, *, began: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the metrics and the evidence of a run; the validation users are ranked once for both.
+
+    Args:
+        ranker: trained on these data, its blend weight chosen on their validation users.
+        data: training and validation users. The scores of the first training users show overfitting.
+        began: `time.perf_counter()` at the start of the fit.
+    """
+    k, users = ranker.settings.data.next, min(TRAIN_USERS_SCORED, len(data.train_holdout))
+    scores, ranking = _score_all(ranker, data.valid, k)
+    metrics = _compare(ranker, scores, k, len(data.valid))  # not the blend, which was tuned on these users
+    on_train = score_ranker(ranker.scorer(), data.train_holdout.first(users), ranker.counts, k=k)
+    metrics |= {"train": {"users": users, **on_train.to_dict()}, "data": data.counts}
+    evidence = item_evidence(ranking, data.valid, ranker.counts, ranker.vocabulary, k=k)
+    return metrics, evidence_of("recommend", evidence, began=began)
+
+
+def _score_all(ranker: Ranker, holdout: Holdout, k: int, *, repeats: bool = False) -> tuple[dict[str, Scores], Ranking]:
+    """Return the scores of every scorer, and the ranking of the one that ranks; the other rankings are not kept."""
+    depth, scores = _depth(k, len(ranker.vocabulary)), dict[str, Scores]()
+    for name, scorer in ranker.scorers().items():
+        ranking = rank(scorer, holdout.histories, depth, repeats=repeats)
+        scores[name] = score_users(ranking, holdout, ranker.counts, k=k, new=ranker.new_items)
+        if name == ranker.name:
+            main = ranking
+    return scores, main
+
+
+def _compare(
+    ranker: Ranker, scores: Mapping[str, Scores], k: int, users: int, network: str | None = None
+) -> dict[str, Any]:
+    """Return the comparison with its blend and the missing baselines; `network` as in `summarize`."""
+    blend = {"blend": {"with": PARTNER, "weight": ranker.blend_weight}} if BLEND in scores else {}
+    missing = [_why_missing(name, len(ranker.vocabulary), ranker.streamed) for name in KINDS if name not in scores]
+    summary = summarize(ranker.name, scores, metric=f"map@{k}", users=users, network=network)
+    return {**summary, **blend, "not_compared": missing}
+
+
+def _why_missing(baseline: str, num_items: int, streamed: bool) -> str:
+    """Return why a baseline is not in the table."""
+    if streamed:
+        return f"{baseline} is not in the table: the log was streamed, and memory is kept for one matrix of items."
+    reason = f"{num_items:,} items are more than the {EASE_DEFAULT:,} up to which it is fitted with every model"
+    if baseline in default_baselines(num_items):
+        reason = "the run was fitted before hyperfocal had it"
+    hint = f" `--model {baseline}` fits it." if num_items <= EASE_ITEMS else ""
+    return f"{baseline} is not in the table: {reason}.{hint}"
+
+
+def summarize(
+    model: str, scores: Mapping[str, Scores], *, metric: str, users: int, network: str | None = None
+) -> dict[str, Any]:
+    """Return the JSON-able comparison of a ranker with the baselines.
+
+    Args:
+        model: name of the ranker.
+        scores: name -> scores.
+        metric: of the verdict.
+        users: number of scored users.
+        network: name of the network with which the verdict compares the blend. None: they are not compared.
+    """
+    baselines = [name for name in scores if name in KINDS and name != model]
+    best = max(baselines, key=lambda name: scores[name].overall[metric].mean, default=None)
+    verdict = _verdict(model, best, scores, metric, called=", the best baseline") if best else {}
+    if network and verdict:
+        verdict["words"] += f" {_verdict(BLEND, network, scores, metric)['words']}"
+    return {
+        "users": users,
+        "metric": metric,
+        "model": model,
+        "scores": {name: each.to_dict() for name, each in scores.items()},
+        "verdict": verdict,
+    }
+
+
+def _verdict(model: str, other: str, scores: Mapping[str, Scores], metric: str, called: str = "") -> dict[str, Any]:
+    """Say whether the model beats another, loses to it, or that the difference is not significant."""
+    ours, theirs = (scores[name].per_user[metric] for name in (model, other))
+    difference = paired_difference(ours, theirs)
+    values = (
+        f"{metric} {scores[model].overall[metric].mean:.4f} against {scores[other].overall[metric].mean:.4f}, "
+        f"a difference of {difference.mean:+.4f}"
+    )
+    if reason := too_few(len(ours)):
+        words = f"{model} against {other}{called}: {reason}. {values[:1].upper()}{values[1:]}."
+    else:
+        verb = VERBS[shown_sign(difference, len(ours))]
+        words = f"{model} {verb} {other}{called}: {values} ({_interval_words(difference)})."
+    return {"baseline": other, "difference": difference._asdict(), "words": words}
+
+
+def _interval_words(difference: Interval) -> str:
+    if abs(difference.mean) > ROUNDING >= difference.high - difference.low:
+        return "the same for every user, which says nothing about chance"
+    return f"95% interval {difference.low:+.4f} to {difference.high:+.4f}"
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What one ranker achieves on a holdout.
+    """The scores of one ranker on V users with a true item.
 
     Attributes:
         overall: metric -> mean over users with its interval.
-        buckets: "head", "medium", "tail", with new items "seen" and "new" -> the same, counting only true items of
-            that bucket.
-        coverage: share of the catalogue recommended to anyone.
-        per_user: metric -> (V,) values, to compare rankers pair by pair.
+        buckets: "head", "medium", "tail", with new items "seen" and "new" -> metric -> mean over users with a true item
+            of that bucket, counting only the bucket's true items.
+        coverage: share of the catalogue that is recommended to anyone.
+        per_user: metric -> (V,) values, to compare rankers user by user.
     """
 
     overall: dict[str, Interval]
@@ -58,28 +166,22 @@ class Scores:
     per_user: dict[str, Tensor]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-able means and intervals; None where there is nothing to average."""
-        buckets = {bucket: _plain(metrics) for bucket, metrics in self.buckets.items()}
-        return {**_plain(self.overall), "coverage": self.coverage, **buckets}
+        """Return JSON-able means and intervals; None if there is no user to average over."""
+        buckets = {bucket: _without_nan(metrics) for bucket, metrics in self.buckets.items()}
+        return {**_without_nan(self.overall), "coverage": self.coverage, **buckets}
 
 
-def _plain(metrics: dict[str, Interval]) -> dict[str, dict[str, float | None]]:
+def _without_nan(metrics: dict[str, Interval]) -> dict[str, dict[str, float | None]]:
     return {
-        name: {part: None if math.isnan(value) else value for part, value in interval._asdict().items()}
+        name: {field: None if math.isnan(value) else value for field, value in interval._asdict().items()}
         for name, interval in metrics.items()
     }
-
-
-def metric_names(k: int, num_items: int) -> list[str]:
-    """Return the metrics of every table: all at k, and recall at 10 where the catalogue has 10 items."""
-    names = [f"{kind}@{k}" for kind in ("map", "recall", "ndcg", "hit", "mrr")]
-    return names + (["recall@10"] if k != 10 and num_items >= 10 else [])
 
 
 def score_ranker(
     score: Scorer, holdout: Holdout, counts: Tensor, *, k: int, repeats: bool = False, new: int = 0
 ) -> Scores:
-    """Return the metrics of one ranker.
+    """Rank the users of a holdout and return the scores.
 
     Args:
         score: scores of a block of users.
@@ -87,204 +189,77 @@ def score_ranker(
         counts: (L,) training events of each item, for the buckets.
         k: length of the ranking.
         repeats: whether items of the history may be recommended.
-        new: how many of the last items training never saw; where there are any, "seen" and "new" are buckets too.
+        new: number of items, the last ones, that training never saw; if there are any, "seen" and "new" are buckets.
     """
-    names = metric_names(k, len(counts))
-    ranked, _ = rank_items(score, holdout.histories, _depth(names), repeats=repeats)
-    overall = score_ranking(ranked, holdout.truth, names)
+    ranking = rank(score, holdout.histories, _depth(k, len(counts)), repeats=repeats)
+    return score_users(ranking, holdout, counts, k=k, new=new)
+
+
+def score_users(ranking: Ranking, holdout: Holdout, counts: Tensor, *, k: int, new: int = 0) -> Scores:
+    """Return the scores of a ranking that is as deep as `metric_names` needs; arguments as in `score_ranker`."""
+    names, items = metric_names(k, len(counts)), ranking.items
+    overall = score_ranking(items, holdout.truth, names)
     buckets = {
-        bucket: _intervals(score_ranking(ranked, truth, names))
+        bucket: _intervals(score_ranking(items, truth, names))
         for bucket, truth in _truth_by_bucket(holdout, counts, new).items()
     }
-    return Scores(_intervals(overall), buckets, coverage(ranked[:, :k], len(counts)), overall)
+    return Scores(_intervals(overall), buckets, coverage(items[:, :k], len(counts)), overall)
 
 
-def score_users(
+def score_point(
     score: Scorer, holdout: Holdout, counts: Tensor, *, k: int
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
-    """Return the metrics of one ranker as a grid keeps them: every mean, and the main ones in resamples of the users.
+    """Return the metrics of one grid point: every mean, and the main ones in bootstrap resamples of the users.
 
     Args:
-        score: as in `score_ranker`, like the other arguments.
-        holdout: U users. Rankers that are scored on the same ones share their resamples.
+        score: scores of a block of users.
+        holdout: U users. Points that are scored on the same users share their resamples.
         counts: (L,) training events of each item.
         k: length of the ranking.
 
     Returns:
-        metric -> mean, nan where there is nothing to average; "map@3" counts all true items, "tail.map@3" those of the
-        tail. And metric -> (1,000,) float64 for recall@10 and all kinds of map@k; nan, so that no difference is told,
-        in a bucket of which fewer users than `too_few` asks for have an item.
+        metric -> mean, nan if there is no user to average over; "map@3" counts all true items, "tail.map@3" those of
+        the tail. And metric -> (1,000,) float64 for recall@10 and every map@k; nan for a bucket with fewer users than
+        `too_few` asks for, so that no difference is significant there.
     """
     names = metric_names(k, len(counts))
-    ranked, _ = rank_items(score, holdout.histories, _depth(names))
+    items = rank(score, holdout.histories, _depth(k, len(counts))).items
     truths = {"": holdout.truth} | {f"{name}.": each for name, each in _truth_by_bucket(holdout, counts).items()}
     columns: dict[str, Tensor] = {}
     for prefix, truth in truths.items():
-        known = truth.indptr.diff() > 0
-        for name, values in score_ranking(ranked, truth, names).items():
-            columns[prefix + name] = torch.full((len(known),), math.nan, dtype=torch.float64)
-            columns[prefix + name][known] = values
+        has_truth = truth.indptr.diff() > 0
+        for name, values in score_ranking(items, truth, names).items():
+            columns[prefix + name] = torch.full((len(has_truth),), math.nan, dtype=torch.float64)
+            columns[prefix + name][has_truth] = values
     main = [name for name in columns if name.endswith(f"map@{k}") or name == "recall@10"]
     resampled = resampled_means(torch.stack([columns[name] for name in main], 1))
-    few = ["." in name and bool(too_few(int(columns[name].isfinite().sum()))) for name in main]  # in a bucket
+    few = ["." in name and bool(too_few(int(columns[name].isfinite().sum()))) for name in main]
     resampled[:, few] = math.nan
     means = {name: float(column.nanmean()) for name, column in columns.items()}
     return means, dict(zip(main, resampled.T, strict=True))
 
 
-def _depth(names: list[str]) -> int:
-    return max(int(name.partition("@")[2]) for name in names)
+def metric_names(k: int, num_items: int) -> list[str]:
+    """Return the metrics of every table: all at k, and recall@10 if the catalogue has 10 items."""
+    names = [f"{kind}@{k}" for kind in ("map", "recall", "ndcg", "hit", "mrr")]
+    return names + (["recall@10"] if k != 10 and num_items >= 10 else [])
+
+
+def _depth(k: int, num_items: int) -> int:
+    """Return the length of the rankings that `metric_names` needs."""
+    return max(k, 10) if num_items >= 10 else k
 
 
 def _truth_by_bucket(holdout: Holdout, counts: Tensor, new: int = 0) -> dict[str, SparseLabels]:
-    """Return the true items of each bucket; those that training never saw are of the tail."""
+    """Return the true items of each bucket; items outside the vocabulary belong to the tail."""
     unseen = counts.new_zeros(holdout.truth.num_labels - len(counts))
-    masks = _buckets(torch.cat([counts, unseen]), len(counts), new)
+    masks = dict(bucket_masks(torch.cat([counts, unseen])))
+    if new:
+        number = torch.arange(holdout.truth.num_labels)
+        first = len(counts) - new
+        masks |= {"seen": number < first, "new": (number >= first) & (number < len(counts))}
     return {bucket: only(holdout.truth, mask) for bucket, mask in masks.items()}
-
-
-def _buckets(counts: Tensor, num_items: int, new: int) -> dict[str, Tensor]:
-    """Return bucket -> (M,) which items are in it."""
-    masks = dict(bucket_masks(counts))
-    if not new:
-        return masks
-    number = torch.arange(len(counts))
-    return masks | {"seen": number < num_items - new, "new": (number >= num_items - new) & (number < num_items)}
 
 
 def _intervals(per_user: dict[str, Tensor]) -> dict[str, Interval]:
     return dict(zip(per_user, mean_intervals(torch.stack(list(per_user.values()), 1)), strict=True))
-
-
-def report(
-    model: str,
-    scores: Mapping[str, Scores],
-    *,
-    metric: str,
-    users: int,
-    network: str | None = None,
-    told: bool = True,
-) -> dict[str, Any]:
-    """Return the JSON-able comparison of what ranks with the baselines: scores, and a verdict in words.
-
-    Args:
-        model: name of what ranks.
-        scores: name -> its scores.
-        metric: that the verdict is about.
-        users: how many were scored.
-        network: name of the network where there is a blend with it too.
-        told: whether the verdict compares the two.
-    """
-    baselines = [name for name in scores if name not in (model, network, BLEND)]
-    best = max(baselines, key=lambda name: scores[name].overall[metric].mean, default=None)
-    verdict = _verdict(model, best, scores, metric, called=", the best baseline") if best else {}
-    if network and told and verdict:
-        verdict["words"] += f" {_verdict(BLEND, network, scores, metric)['words']}"
-    return {
-        "users": users,
-        "metric": metric,
-        "model": model,
-        "scores": {name: part.to_dict() for name, part in scores.items()},
-        "verdict": verdict,
-    }
-
-
-def _verdict(model: str, other: str, scores: Mapping[str, Scores], metric: str, called: str = "") -> dict[str, Any]:
-    """Say whether the model wins or loses against another, whether chance explains it, or that nobody can tell."""
-    ours, theirs = (scores[name].per_user[metric] for name in (model, other))
-    difference = paired_difference(ours, theirs)
-    values = (
-        f"{metric} {scores[model].overall[metric].mean:.4f} against {scores[other].overall[metric].mean:.4f}, "
-        f"a difference of {difference.mean:+.4f}"
-    )
-    if untold := too_few(len(ours)):
-        words = f"{model} against {other}{called}: {untold}. {values[:1].upper()}{values[1:]}."
-    else:
-        verb = VERBS[shown_sign(difference, len(ours))]
-        words = f"{model} {verb} {other}{called}: {values} ({_sureness(difference)})."
-    return {"baseline": other, "difference": difference._asdict(), "words": words}
-
-
-def _sureness(difference: Interval) -> str:
-    if abs(difference.mean) > ROUNDING >= difference.high - difference.low:
-        return "the same for every user, which says nothing about chance"
-    return f"95% interval {difference.low:+.4f} to {difference.high:+.4f}"
-
-
-def compare(
-    recommender: Recommender,
-    holdout: Holdout,
-    *,
-    k: int | None = None,
-    repeats: bool = False,
-    tuned: bool = False,
-) -> dict[str, Any]:
-    """Return scores and verdict of the model and of every baseline on the same users.
-
-    Args:
-        recommender: fitted.
-        holdout: users.
-        k: length of the ranking; None is what the recommender was trained for.
-        repeats: whether items of the history may be recommended.
-        tuned: whether these users chose the weight of the blend: then it is not compared.
-
-    Raises:
-        ConfigError: k outside 1 to the number of items.
-    """
-    settings, baselines = recommender.settings_, recommender.baselines_
-    k = settings.data.next if k is None else k
-    check_depth(k, len(recommender.vocabulary_))
-    scorers: dict[str, Scorer] = {settings.model.name: recommender.scorer_alone()}
-    if not isinstance(recommender.model_, Baseline):
-        scorers[BLEND] = recommender.scorer_blended()
-    scorers |= {name: baseline.scores for name, baseline in baselines.items()}
-    counts, new = baselines["popularity"].counts, recommender.new_items_
-    scores = {
-        name: score_ranker(scorer, holdout, counts, k=k, repeats=repeats, new=new) for name, scorer in scorers.items()
-    }
-    network, weight = settings.model.name if BLEND in scores else None, recommender.blend_weight_
-    told = not tuned and weight > 0
-    found = report(recommender.ranker_, scores, metric=f"map@{k}", users=len(holdout), network=network, told=told)
-    found |= {"blend": {"with": PARTNER, "weight": weight}} if BLEND in scores else {}
-    absent = [
-        _why_absent(name, len(recommender.vocabulary_), recommender.streamed_) for name in KINDS if name not in scores
-    ]
-    return found | {"not_compared": absent}
-
-
-@torch.inference_mode()
-def score_validation(recommender: Recommender, data: Prepared) -> dict[str, Any]:
-    """Return `metrics_` of a model that was just trained; where it is a network, choose the weight of its blend first.
-
-    Args:
-        recommender: trained on these data.
-        data: whose validation users score it, and whose first training users show what it learnt by heart.
-    """
-    settings, counts = recommender.settings_, recommender.baselines_["popularity"].counts
-    if not isinstance(recommender.model_, Baseline):
-        partner, metric = recommender.baselines_[PARTNER].scores, settings.train.metric
-        recommender.blend_weight_ = best_weight(recommender.scorer_alone(), partner, data.valid, metric)
-    metrics = compare(recommender, data.valid, tuned=True)
-    users = min(TRAIN_USERS_SCORED, len(data.train_holdout))
-    on_train = score_ranker(recommender.scorer(), data.train_holdout.first(users), counts, k=settings.data.next)
-    return {**metrics, "train": {"users": users, **on_train.to_dict()}, "data": data.counts}
-
-
-@torch.inference_mode()
-def evidence_on(recommender: Recommender, valid: Holdout, *, began: float) -> dict[str, Any]:
-    """Return what the report shows of validation users; `began` as in `evidence_of`."""
-    counts, k = recommender.baselines_["popularity"].counts, recommender.settings_.data.next
-    return evidence_of(
-        "recommend", item_evidence(recommender.scorer(), valid, counts, recommender.vocabulary_, k=k), began=began
-    )
-
-
-def _why_absent(baseline: str, items: int, streamed: bool) -> str:
-    """Say why a baseline is not in the table."""
-    if streamed:
-        return f"{baseline} is not in the table: the log was streamed, and memory is kept for one matrix of items."
-    reason = f"{items:,} items are more than the {EASE_BESIDE:,} up to which it is fitted beside other models"
-    if baseline in baselines_beside(items):
-        reason = "the run was fitted before hyperfocal had it"
-    hint = f" `--model {baseline}` fits it." if items <= EASE_ITEMS else ""
-    return f"{baseline} is not in the table: {reason}.{hint}"

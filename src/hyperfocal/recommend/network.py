@@ -1,4 +1,4 @@
-"""The network of the job `recommend`: made, trained through a fused loss, and turned into a scorer."""
+"""Train the job's model: make the network and its fused loss, run the trainer, fit the baselines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypedDict
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hyperfocal.config.recommend import CAUSAL, LossSettings, RecommendSettings
 from hyperfocal.data.examples import Examples, Windows, batches_by_length
@@ -18,76 +18,124 @@ from hyperfocal.losses import (
     FocalLoss,
     GBCELoss,
     SampledSoftmaxLoss,
-    SeparableLoss,
     SoftmaxLoss,
     capped_weights,
     prior_bias,
 )
+from hyperfocal.losses.base import FusedLoss
 from hyperfocal.losses.options import divisor
-from hyperfocal.losses.sampled import SampledLoss
 from hyperfocal.machine import training_device
-from hyperfocal.metrics.ranking import Scorer, rank_items, score_ranking
+from hyperfocal.metrics.ranking import rank_items, score_ranking
+from hyperfocal.models.baselines import KINDS, Baseline, default_baselines, fit_baseline
 from hyperfocal.models.item_vectors import ItemFeatures
 from hyperfocal.models.sequence_networks import CausalNetwork, ConcatMLP, Network, network_scorer
 from hyperfocal.recommend.prepare import Prepared
+from hyperfocal.recommend.ranker import Ranker
 from hyperfocal.storage.run_folder import RunFolder
 from hyperfocal.training.run import checkpoint_keeper, restore
 from hyperfocal.training.trainer import Job, Portion, Progress, Trainer, seed_process
 
-
-class Weights(TypedDict, total=False):
-    """What every loss is given."""
-
-    reduction: str
-    positive_weight: Tensor
+Watch = Callable[[Progress, int], None]
 
 
-def _focal(settings: LossSettings, counts: Tensor, options: Weights) -> FocalLoss:
-    return FocalLoss(settings.gamma, None if settings.alpha == "none" else settings.alpha, **options)
+def train(
+    data: Prepared,
+    settings: RecommendSettings,
+    run: RunFolder | None = None,
+    *,
+    resume: bool = False,
+    watch: Watch = lambda *_: None,
+    network: Network | None = None,
+) -> tuple[Ranker, list[dict[str, float]]]:
+    """Fit the baselines and train the model of the settings; return the ranker, and a row per epoch.
+
+    Arguments and errors as in `train_network`; the history of a baseline is empty.
+    """
+    name, num_items = settings.model.name, len(data.vocabulary)
+    fitted = (*default_baselines(num_items, streamed=data.streamed), name)
+    baselines = {each: fit_baseline(each, data.train) for each in KINDS if each in fitted}
+    if name in KINDS:
+        model: Network | Baseline = baselines[name]
+        history: list[dict[str, float]] = []
+    else:
+        model, history = train_network(data, settings, run, resume=resume, watch=watch, network=network)
+    columns = list(data.columns)
+    ranker = Ranker(settings, data.vocabulary, model, baselines, data.features, columns, streamed=data.streamed)
+    return ranker, history
 
 
-def _softmax(settings: LossSettings, counts: Tensor, options: Weights) -> SoftmaxLoss:
-    if settings.tau == 0:
-        return SoftmaxLoss(**options)
-    return SoftmaxLoss(log_prior=((counts + 1) / (counts + 1).sum()).log(), tau=settings.tau, **options)
-
-
-def _negatives(settings: LossSettings, counts: Tensor) -> int:
-    return min(settings.negatives, len(counts))
-
-
-Loss = SeparableLoss | SoftmaxLoss | SampledLoss
-LOSSES: dict[str, Callable[[LossSettings, Tensor, Weights], Loss]] = {
-    "bce": lambda settings, counts, options: BCELoss(**options),
-    "focal": _focal,
-    "asymmetric": lambda settings, counts, options: AsymmetricLoss(gamma_negative=settings.gamma, **options),
-    "softmax": _softmax,
-    "gbce": lambda settings, counts, options: GBCELoss(_negatives(settings, counts), shared_draws=True, **options),
-    "sampled_softmax": lambda settings, counts, options: SampledSoftmaxLoss(
-        _negatives(settings, counts), shared_draws=True, **options
-    ),
-}
-
-
-def make_loss(settings: LossSettings, counts: Tensor) -> Loss:
-    """Return the loss that the settings name: called with (hidden, weight, bias, labels).
+def train_network(
+    data: Prepared,
+    settings: RecommendSettings,
+    run: RunFolder | None = None,
+    *,
+    resume: bool = False,
+    watch: Watch = lambda *_: None,
+    network: Network | None = None,
+) -> tuple[Network, list[dict[str, float]]]:
+    """Train a network; return it on the CPU with its best weights, and a row per epoch.
 
     Args:
-        settings: which loss, and how much the positives of rare items weigh.
-        counts: (L,) training events of each item.
+        data: examples to learn from, and users to validate on.
+        settings: of network, loss and training, the device included.
+        run: folder for checkpoints. None: no checkpoints.
+        resume: whether to continue from the newest checkpoint of the run.
+        watch: called with (progress, steps per epoch) during training.
+        network: to continue from. None: a new one.
+
+    Raises:
+        ConfigError: the device does not exist.
+        RunError: the checkpoint to resume from is damaged.
+        TrainingError: the loss is no longer a number; in training with several processes, another one is gone.
+        KeyboardInterrupt: Ctrl-C, after a checkpoint.
     """
-    options: Weights = {"reduction": settings.reduction}
-    if settings.cap != "off":
-        cap = None if settings.cap == "none" else settings.cap
-        options["positive_weight"] = capped_weights(counts, settings.weights, cap=cap)
-    return LOSSES[settings.name](settings, counts, options)
+    device = training_device(settings.train.device)
+    network = (network or make_network(settings, len(data.vocabulary), data.features)).to(device)
+    job = _training_job(network, data, settings, device)
+    trainer = Trainer(job, save=checkpoint_keeper(run), watch=watch)
+    with torch.random.fork_rng(devices=[device] if device == "cuda" else []):
+        seed_process(settings.seed + 1)
+        if resume:
+            restore(trainer, run)
+        if not trainer.run():
+            raise KeyboardInterrupt
+    return network.cpu().eval(), trainer.progress.history
+
+
+def _training_job(network: Network, data: Prepared, settings: RecommendSettings, device: str) -> Job:
+    """Return what the trainer runs: the loss of a batch, the validation, the order of the examples."""
+    loss = make_loss(settings.loss, torch.bincount(data.train.items, minlength=len(data.vocabulary))).to(device)
+    scorer, metric = network_scorer(network, settings.data.history), settings.train.metric
+
+    def step_loss(index: Tensor) -> Portion:
+        batch = read_batch(network, data.examples, index)
+        return Portion(loss(*batch), divisor(batch[-1], loss.options))
+
+    def validate() -> dict[str, float]:
+        items, _ = rank_items(scorer, data.valid.histories, int(metric.partition("@")[2]))
+        return {metric: float(score_ranking(items, data.valid.truth, [metric])[metric].mean())}
+
+    def batches(generator: torch.Generator) -> Sequence[Tensor]:
+        assert isinstance(data.examples, Windows)
+        return batches_by_length(data.examples.lengths, settings.train.batch_size, generator, seed=settings.seed)
+
+    return Job(
+        network,
+        step_loss,
+        len(data.examples),
+        validate,
+        settings.train,
+        settings.seed,
+        batches=batches if isinstance(data.examples, Windows) else None,
+        minutes=settings.train.minutes,
+    )
 
 
 def make_network(settings: RecommendSettings, num_items: int, features: ItemFeatures | None = None) -> Network:
     """Return the untrained network, its weights drawn by the seed.
 
     Raises:
-        ConfigError: the width is no multiple of the heads; features, but the network cannot read them.
+        ConfigError: the width is not a multiple of twice the heads.
     """
     model = settings.model
     if model.name == "transformer" and model.embedding_width % (2 * model.heads):
@@ -104,79 +152,73 @@ def make_network(settings: RecommendSettings, num_items: int, features: ItemFeat
 
 
 def widened_network(network: Network, settings: RecommendSettings, data: Prepared) -> Network:
-    """Return a network over the items of `data`, the first of which are those of `network`, with what that has learnt.
+    """Return a network over the items of `data`, the first of which are the items of `network`, with its weights.
 
-    New items start as those of an untrained network, their biases at the mean of the others.
+    New items start with the vectors of an untrained network, their biases at the mean of the others.
     """
-    found, before = make_network(settings, len(data.vocabulary), data.features), network.state_dict()
-    rows = len(before["bias"])
+    wider, trained = make_network(settings, len(data.vocabulary), data.features), network.state_dict()
+    rows = len(trained["bias"])
     with torch.no_grad():
-        found.bias.fill_(float(before["bias"].mean()))
-        for name, tensor in found.state_dict().items():
-            if tensor.shape == before[name].shape:
-                tensor.copy_(before[name])
+        wider.bias.fill_(float(trained["bias"].mean()))
+        for name, tensor in wider.state_dict().items():
+            if tensor.shape == trained[name].shape:
+                tensor.copy_(trained[name])
             else:
-                tensor[:rows] = before[name][:rows]
-    return found.eval()
+                tensor[:rows] = trained[name][:rows]
+    return wider.eval()
 
 
-def train_network(
-    data: Prepared,
-    settings: RecommendSettings,
-    run: RunFolder | None,
-    *,
-    resume: bool,
-    watch: Callable[[Progress, int], None],
-    network: Network | None = None,
-) -> tuple[nn.Module, list[dict[str, float]]]:
-    """Train a network, None a new one, that of the settings; return it with its best weights, and a row an epoch.
+class Weights(TypedDict, total=False):
+    """The options that every loss takes here."""
 
-    It learns on the device of the settings, and comes back on the CPU.
+    reduction: str
+    positive_weight: Tensor
 
-    Raises:
-        ConfigError: there is no such device.
-        RunError: the checkpoint to resume from is damaged.
-        TrainingError: the loss is no longer a number; another one of several processes is gone.
-        KeyboardInterrupt: Ctrl-C, after a checkpoint.
+
+def make_loss(settings: LossSettings, counts: Tensor) -> FusedLoss:
+    """Return the loss that the settings name: called with (hidden, weight, bias, labels).
+
+    Args:
+        settings: name and slopes of the loss, and the weights of the positives.
+        counts: (L,) training events of each item.
     """
-    device = training_device(settings.train.device)
-    network = (network or make_network(settings, len(data.vocabulary), data.features)).to(device)
-    loss = make_loss(settings.loss, torch.bincount(data.train.items, minlength=len(data.vocabulary))).to(device)
-    scorer = network_scorer(network, settings.data.history)
+    options: Weights = {"reduction": settings.reduction}
+    if settings.cap != "off":
+        cap = None if settings.cap == "none" else settings.cap
+        options["positive_weight"] = capped_weights(counts, settings.weights, cap=cap)
+    return LOSSES[settings.name](settings, counts, options)
 
-    def step_loss(index: Tensor) -> Portion:
-        batch = read_batch(network, data.examples, index)
-        return Portion(loss(*batch), divisor(batch[-1], loss.options))
 
-    def validate() -> dict[str, float]:
-        return mean_scores(scorer, data, [settings.train.metric])
+def _focal(settings: LossSettings, counts: Tensor, options: Weights) -> FocalLoss:
+    return FocalLoss(settings.gamma, None if settings.alpha == "none" else settings.alpha, **options)
 
-    job = Job(
-        network,
-        step_loss,
-        len(data.examples),
-        validate,
-        settings.train,
-        settings.seed,
-        batches=_batches(data.examples, settings.train.batch_size, settings.seed),
-        minutes=settings.train.minutes,
-    )
-    trainer = Trainer(job, save=checkpoint_keeper(run), watch=watch)
-    with torch.random.fork_rng(devices=[device] if device == "cuda" else []):
-        seed_process(settings.seed + 1)
-        if resume:
-            restore(trainer, run)
-        if not trainer.run():
-            raise KeyboardInterrupt
-    return network.cpu().eval(), trainer.progress.history
+
+def _softmax(settings: LossSettings, counts: Tensor, options: Weights) -> SoftmaxLoss:
+    if settings.tau == 0:
+        return SoftmaxLoss(**options)
+    return SoftmaxLoss(log_prior=((counts + 1) / (counts + 1).sum()).log(), tau=settings.tau, **options)
+
+
+LOSSES: dict[str, Callable[[LossSettings, Tensor, Weights], FusedLoss]] = {
+    "bce": lambda settings, counts, options: BCELoss(**options),
+    "focal": _focal,
+    "asymmetric": lambda settings, counts, options: AsymmetricLoss(gamma_negative=settings.gamma, **options),
+    "softmax": _softmax,
+    "gbce": lambda settings, counts, options: GBCELoss(
+        min(settings.negatives, len(counts)), shared_draws=True, **options
+    ),
+    "sampled_softmax": lambda settings, counts, options: SampledSoftmaxLoss(
+        min(settings.negatives, len(counts)), shared_draws=True, **options
+    ),
+}
 
 
 def read_batch(
     network: Network, examples: Examples | Windows, index: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, SparseLabels]:
-    """Return what the losses take: (P, D) hidden vectors, (L, D) weight, (L,) bias, and P rows of targets.
+    """Return the arguments of the losses: (P, D) hidden vectors, (L, D) weight, (L,) bias, and P rows of targets.
 
-    P is one an example, or one a position of the windows.
+    P is the number of examples, or the number of positions in the windows.
     """
     weight, bias = network.output()
     device = bias.device
@@ -188,19 +230,3 @@ def read_batch(
     assert isinstance(examples, Examples)
     histories, labels = examples.batch(index)
     return network(histories.to(device)), weight, bias, labels.to(device)
-
-
-def _batches(
-    examples: Examples | Windows, batch_size: int, seed: int
-) -> Callable[[torch.Generator], Sequence[Tensor]] | None:
-    if not isinstance(examples, Windows):
-        return None
-    lengths = examples.lengths
-    return lambda generator: batches_by_length(lengths, batch_size, generator, seed=seed)
-
-
-def mean_scores(scorer: Scorer, data: Prepared, names: list[str]) -> dict[str, float]:
-    """Return the mean of each metric over the validation users."""
-    depth = max(int(name.partition("@")[2]) for name in names)
-    ranked, _ = rank_items(scorer, data.valid.histories, depth)
-    return {name: float(values.mean()) for name, values in score_ranking(ranked, data.valid.truth, names).items()}

@@ -1,7 +1,4 @@
-"""The page of a run of `recommend`.
-
-The sections of a recommender's page on its evidence: the long tail, a row an item, and users to look at.
-"""
+"""The report page of a run: comparison with the baselines, the long tail, groups of items, example users."""
 
 from __future__ import annotations
 
@@ -13,7 +10,6 @@ from hyperfocal.recommend.compare import VERBS
 from hyperfocal.recommend.terminal import blend_lines, data_lines
 from hyperfocal.report import charts
 from hyperfocal.report.blocks import Block, Cell, Chart, Chips, Page, Paragraph, Section, Table
-from hyperfocal.report.charts import end_of_axis, tail_counts, tail_scores
 from hyperfocal.report.run import (
     EVIDENCE,
     MISSING,
@@ -27,12 +23,13 @@ from hyperfocal.report.run import (
 )
 
 DIGITS = 4
-SERIES = 3  # models in the chart of buckets
-CALLED = {"blend": "The blend", "gru": "The GRU", "concat_mlp": "The original network", "mean": "The mean encoder"}
+SERIES = 3  # models in the chart of groups
+ENOUGH = 3  # users with an item as truth, for a mark of that item
+NAMES = {"blend": "The blend", "gru": "The GRU", "concat_mlp": "The original network", "mean": "The mean encoder"}
 
 
 def recommend_page(material: FinishedRun) -> Page:
-    """Return the page.
+    """Return the page of a run.
 
     Raises:
         RunError: a file is damaged.
@@ -40,13 +37,13 @@ def recommend_page(material: FinishedRun) -> Page:
     run, metrics = material.folder, material.metrics
     with run.guard("metrics.json"):
         lines = data_lines(metrics["data"])
-        headline, lead = _headline(metrics), [_asked(material), *_answer(metrics)]
-        scores, groups = _scores(metrics), _buckets(metrics)
+        headline, lead = _headline(metrics), [_question(material), *_answer(metrics)]
+        scores, groups = _scores(metrics), _groups(metrics)
     with run.guard(EVIDENCE):
-        tail, table, examples = item_tail(material), item_table(material), user_examples(material)
+        tail, table, examples = _long_tail(material), _item_table(material), _example_users(material)
     with run.guard("history.jsonl"):
-        learnt = training(material)
-    sections = [scores, tail, groups, examples, table, learnt, details(material, lines)]
+        curves = training(material)
+    sections = [scores, tail, groups, examples, table, curves, details(material, lines)]
     return Page(
         f"{material.name} · recommend",
         f"Run of recommend · {material.name} · {material.finished:%d %B %Y}",
@@ -56,29 +53,29 @@ def recommend_page(material: FinishedRun) -> Page:
     )
 
 
-def _called(model: str) -> str:
-    return CALLED.get(model, f"The {model.replace('_', ' ')}")
+def _name(model: str) -> str:
+    return NAMES.get(model, f"The {model.replace('_', ' ')}")
 
 
 def _headline(metrics: dict[str, Any]) -> str:
     metric, model, verdict = metrics["metric"], metrics["model"], metrics.get("verdict")
     if not verdict:
-        return f"{_called(model)} reaches {metric} {number(metrics['scores'][model][metric]['mean'], DIGITS)}."
+        return f"{_name(model)} reaches {metric} {number(metrics['scores'][model][metric]['mean'], DIGITS)}."
     best = f"the best baseline, {verdict['baseline'].replace('_', ' ')}"
-    if untold := too_few(metrics["users"]):
-        return f"{_called(model)} against {best}: {untold}."
-    return f"{_called(model)} {VERBS[shown_sign(Interval(**verdict['difference']), metrics['users'])]} {best}."
+    if reason := too_few(metrics["users"]):
+        return f"{_name(model)} against {best}: {reason}."
+    return f"{_name(model)} {VERBS[shown_sign(Interval(**verdict['difference']), metrics['users'])]} {best}."
 
 
-def _asked(material: FinishedRun) -> str:
+def _question(material: FinishedRun) -> str:
     counts, metrics = material.metrics["data"], material.metrics
     scored = f"on {metrics['users']:,} other users"
     if material.settings["data.protocol"] == "leave-one-out":
-        scored = f"on the item that follows for {metrics['users']:,} of them"
+        scored = f"on the next item of {metrics['users']:,} of them"
     k = metrics["metric"].partition("@")[2]
     return (
-        f"Asked: what are the next {k} of {counts['items']:,} items, after what a user did so far? "
-        f"Learnt from {counts['users']:,} users with {counts['events']:,} events; scored {scored}."
+        f"Question: after a user's history, what are the next {k} of {counts['items']:,} items? "
+        f"Trained on {counts['users']:,} users with {counts['events']:,} events; scored {scored}."
     )
 
 
@@ -89,11 +86,11 @@ def _answer(metrics: dict[str, Any]) -> list[str]:
 
 def _scores(metrics: dict[str, Any]) -> Section:
     metric, scores, model = metrics["metric"], metrics["scores"], metrics["model"]
-    order = _ranked(metrics)
+    order = sorted(scores, key=lambda name: -(scores[name][metric]["mean"] or 0))
     dots = [{"name": name, **scores[name][metric]} for name in order]
     about = f"{metric} of every ranker on the same users, with 95% intervals."
     chart = Chart(f"{metric}, with 95% intervals", charts.dots(dots, order, model, metric, about), about)
-    means = [name for name, found in scores[model].items() if isinstance(found, dict) and "mean" in found]
+    means = [name for name, score in scores[model].items() if isinstance(score, dict) and "mean" in score]
     columns = ["model", *means, "coverage"]
     rows = [
         [
@@ -104,45 +101,37 @@ def _scores(metrics: dict[str, Any]) -> Section:
         for name in order
     ]
     lines = [*blend_lines(metrics), *metrics.get("not_compared", []), *_before(metrics)]
-    words = "± is half a 95% interval over users; coverage is the share of the items that anyone gets."
+    words = "± is half a 95% interval over users; coverage is the share of the items recommended to anyone."
     table = Table("All metrics", columns, rows, marked=[order.index(model)])
-    said = [Paragraph(text, quiet=True) for text in (" ".join([words, *lines]), _on_train(metrics))]
-    return Section("scores", "Beside the baselines", [chart, table, *said])
+    notes = [Paragraph(text, quiet=True) for text in (" ".join([words, *lines]), _on_train(metrics))]
+    return Section("scores", "Comparison with the baselines", [chart, table, *notes])
 
 
-def _cell(found: dict[str, Any], name: str, metric: str) -> Cell:
-    """Return a mean, of the metric that counts with its interval."""
-    return (
-        interval_cell(found.get(name), DIGITS)
-        if name == metric
-        else score_cell((found.get(name) or {}).get("mean"), DIGITS)
-    )
-
-
-def _ranked(metrics: dict[str, Any]) -> list[str]:
-    """Return the names of the rankers, best first."""
-    metric, scores = metrics["metric"], metrics["scores"]
-    return sorted(scores, key=lambda name: -(scores[name][metric]["mean"] or 0))
+def _cell(scores: dict[str, Any], name: str, metric: str) -> Cell:
+    """Return a cell with the mean; for the main metric also with its interval."""
+    if name == metric:
+        return interval_cell(scores.get(name), DIGITS)
+    return score_cell((scores.get(name) or {}).get("mean"), DIGITS)
 
 
 def _before(metrics: dict[str, Any]) -> list[str]:
     if "before" not in metrics:
         return []
     metric = metrics["metric"]
-    return [f"Before the update {metric} on these users was {number(metrics['before'][metric]['mean'], DIGITS)}."]
+    return [f"Before the update, {metric} on these users was {number(metrics['before'][metric]['mean'], DIGITS)}."]
 
 
 def _on_train(metrics: dict[str, Any]) -> str:
     metric = metrics["metric"]
     ours = number(metrics["scores"][metrics["model"]][metric]["mean"], DIGITS)
-    learnt = number(metrics["train"][metric]["mean"], DIGITS)
+    on_train = number(metrics["train"][metric]["mean"], DIGITS)
     return (
-        f"On {metrics['train']['users']:,} training users {metric} is {learnt}, on validation users {ours}; "
-        "what is more was perhaps learnt by heart."
+        f"On {metrics['train']['users']:,} training users {metric} is {on_train}, on validation users {ours}; "
+        "a large gap is a sign of overfitting."
     )
 
 
-def _buckets(metrics: dict[str, Any]) -> Section:
+def _groups(metrics: dict[str, Any]) -> Section:
     metric, model = metrics["metric"], metrics["model"]
     best = metrics["verdict"].get("baseline") if metrics.get("verdict") else None
     series = [str(name) for name in (model, best, "popularity") if name in metrics["scores"]]
@@ -161,18 +150,15 @@ def _buckets(metrics: dict[str, Any]) -> Section:
     return Section("groups", "Head, medium, tail", [chart] if rows else [])
 
 
-ENOUGH = 3  # users with an item as truth, for a mark of its own
-
-
-def item_tail(material: FinishedRun) -> Section:
-    """Return how many items are how rare, and how well they do; or what is missing."""
+def _long_tail(material: FinishedRun) -> Section:
+    """Return the number of items and their recall by training events; without the file, a note that it is missing."""
     evidence = material.evidence
     if not evidence:
         return Section(
-            "tail", "The long tail", [Paragraph(MISSING.format("the long tail, the items and users to look at"))]
+            "tail", "The long tail", [Paragraph(MISSING.format("the long tail, the items and the example users"))]
         )
     bins, k = evidence["by_frequency"], evidence["k"]
-    largest = end_of_axis(row["to"] for row in bins)
+    largest = charts.end_of_axis(row["to"] for row in bins)
     counts = [{"from": row["from"], "to": row["to"], "number": row["items"]} for row in bins]
     means = [
         {"events": (row["from"] * row["to"]) ** 0.5, "recall": row["hits"] / row["true"]} for row in bins if row["true"]
@@ -191,16 +177,16 @@ def item_tail(material: FinishedRun) -> Section:
     events, scores = "training events", {"recall": f"recall@{k}"}
     about = (
         f"Each mark is an item that {ENOUGH} users or more took next: the share of them who got it among their {k}. "
-        "The line is of all items of like frequency together."
+        "The line is the recall of all items of similar frequency."
     )
-    how_many = "How many items have so many training events."
-    marks = tail_scores(points, means, events, scores, largest, about, counted="users who took it")
+    how_many = "Number of items by training events."
+    marks = charts.tail_scores(points, means, events, scores, largest, about, counted="users who took it")
     return Section(
         "tail",
         "The long tail",
         [
-            Paragraph(_concentration(evidence)),
-            Chart("Items by training events", tail_counts(counts, events, "items", largest, how_many), how_many),
+            Paragraph(_rare_items(evidence)),
+            Chart("Items by training events", charts.tail_counts(counts, events, "items", largest, how_many), how_many),
             Chart(f"Their recall@{k}, on the same axis", marks, about),
         ],
     )  # fmt: skip
@@ -214,18 +200,18 @@ def _bucket_cell(bucket: str) -> Cell:
     return Cell(bucket, BUCKETS.index(bucket), bucket)
 
 
-def _concentration(evidence: dict[str, Any]) -> str:
+def _rare_items(evidence: dict[str, Any]) -> str:
     never = evidence["items"] - sum(row["shown"] > 0 for row in evidence["table"])
     listed = len(evidence["table"]) == evidence["items"]
     words = f"{evidence['rare']:,} of {evidence['items']:,} items have fewer than {TAIL} training events."
     return words + (f" {never:,} items were recommended to nobody." if listed else "")
 
 
-def item_table(material: FinishedRun) -> Section:
-    """Return a row an item."""
+def _item_table(material: FinishedRun) -> Section:
+    """Return a table with a row per item."""
     evidence = material.evidence
     if not evidence:
-        return Section("items", "Every item", [])
+        return Section("items", "All items", [])
     k = evidence["k"]
     columns = ["item", "group", "events", "true", "hits", f"recall@{k}", "shown"]
     rows = [
@@ -239,26 +225,26 @@ def item_table(material: FinishedRun) -> Section:
     notes = {
         "events": "in training",
         "true": "users who took it next",
-        "hits": f"of them, those who got it among their {k}",
+        "hits": f"of these users, those who got it among their {k}",
         "shown": "users who got it",
     }
     left_out = f"; the {len(rows):,} taken most often of {evidence['items']:,}" if len(rows) < evidence["items"] else ""
-    words = f"A row an item{left_out}, on {evidence['users']:,} validation users. A click on a column sorts by it."
+    words = f"A row per item{left_out}, on {evidence['users']:,} validation users. Click a column to sort by it."
     return Section(
         "items",
-        "Every item",
+        "All items",
         [Paragraph(words, quiet=True), Table("Items", columns, rows, texts=["group"], notes=notes)],
     )
 
 
-def user_examples(material: FinishedRun) -> Section:
+def _example_users(material: FinishedRun) -> Section:
     """Return users with history, truth and prediction."""
-    found = material.evidence.get("examples", [])
-    lucky = sum(any(item["hit"] for item in example["predicted"]) for example in found)
-    drawn = f"Drawn at random: {lucky:,} users with a hit and {len(found) - lucky:,} without."
+    examples = material.evidence.get("examples", [])
+    with_hit = sum(any(item["hit"] for item in example["predicted"]) for example in examples)
+    drawn = f"Drawn at random: {with_hit:,} users with a hit and {len(examples) - with_hit:,} without."
     words = f"{drawn} The newest item of a history is the last."
-    blocks: list[Block] = [Paragraph(words, quiet=True), *(_user(example) for example in found)]
-    return Section("examples", "Users to look at", blocks if found else [])
+    blocks: list[Block] = [Paragraph(words, quiet=True), *(_user(example) for example in examples)]
+    return Section("examples", "Example users", blocks if examples else [])
 
 
 def _user(example: dict[str, Any]) -> Chips:

@@ -1,4 +1,4 @@
-"""Tables and sentences for the terminal, 80 columns wide."""
+"""Tables and sentences of scores and data for the terminal, 80 columns wide."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-BUCKETS = ("head", "medium", "tail")
-AGE = ("seen", "new")  # the buckets that are shown where there are new items
+from hyperfocal.metrics.buckets import BUCKETS
+
+AGES = ("seen", "new")  # the buckets that are shown if there are new items
 
 
 def scores_table(metrics: dict[str, Any]) -> Table:
-    """Return the model beside the baselines, best first; `metrics` is what `Recommender.metrics_` holds."""
+    """Return the table of model and baselines, best first; `metrics` is `Recommender.metrics_`."""
     metric, scores = metrics["metric"], metrics["scores"]
-    others = [name for name in ("recall@10",) if name in scores[metrics["model"]]]
+    others = ["recall@10"] if "recall@10" in scores[metrics["model"]] else []
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     table.add_column("model", no_wrap=True)
-    buckets = AGE if "new" in scores[metrics["model"]] else BUCKETS
+    buckets = AGES if "new" in scores[metrics["model"]] else BUCKETS
     for name in (metric, "95% interval", *others, *buckets, "coverage"):
         table.add_column(name, justify="right", no_wrap=True)
     for name in sorted(scores, key=lambda name: -scores[name][metric]["mean"]):
@@ -34,16 +35,16 @@ def scores_table(metrics: dict[str, Any]) -> Table:
 
 
 def _share(value: float | None) -> str:
-    """Return ".0738" for 0.0738, "-" for nothing."""
+    """Return ".0738" for 0.0738, "-" for None."""
     return "-" if value is None else f"{value:.4f}".removeprefix("0")
 
 
 def scores_report(metrics: dict[str, Any], *, title: str) -> Group:
-    """Return the table under a title, what its columns mean, and the verdict in words."""
+    """Return the table with a title, a legend of its columns, and the verdict in words."""
     lines: list[RenderableType] = [
         Text(f"{title}, {metrics['users']:,} users", style="bold"),
         scores_table(metrics),
-        Text(f"{_meaning(metrics)}; coverage: share of the items that anyone gets.", style="dim"),
+        Text(f"{_legend(metrics)}; coverage: share of the items recommended to anyone.", style="dim"),
         *(Text(line, style="dim") for line in [*blend_lines(metrics), *metrics.get("not_compared", [])]),
         Text(),
     ]
@@ -52,7 +53,7 @@ def scores_report(metrics: dict[str, Any], *, title: str) -> Group:
     return Group(*lines)
 
 
-def _meaning(metrics: dict[str, Any]) -> str:
+def _legend(metrics: dict[str, Any]) -> str:
     metric = metrics["metric"]
     if "new" in metrics["scores"][metrics["model"]]:
         return f"seen, new: {metric} of the true items that were in training, and of those that were not"
@@ -60,25 +61,23 @@ def _meaning(metrics: dict[str, Any]) -> str:
 
 
 def blend_lines(metrics: dict[str, Any]) -> list[str]:
-    """Return what the blend is made of, where there is one."""
+    """Return a line with the weights of the blend, if there is one."""
     if "blend" not in metrics:
         return []
     weight, partner = metrics["blend"]["weight"], metrics["blend"]["with"]
-    return [f"blend: {1 - weight:.0%} network, {weight:.0%} {partner}, as validation users chose."]
+    return [f"blend: {1 - weight:.0%} network, {weight:.0%} {partner}, the best on validation users."]
 
 
 def data_lines(counts: dict[str, Any]) -> list[str]:
-    """Return what training read, and a line for everything it left out."""
+    """Return a line with the counts of the training data, and a line for each kind of data left out."""
     lines = [f"{_read(counts)}; {counts['examples']:,} examples for a network."]
-    if counts["skipped_users"]:
-        lines.append(f"{counts['skipped_users']:,} training users are too short for an example; baselines count them.")
-    if "item_table" in counts:
-        lines += _item_lines(counts["item_table"])
-    return lines + _oddities(counts)
+    short = {"skipped_users": "training users have too few items for an example; baselines count them."}
+    items = _item_lines(counts["item_table"]) if "item_table" in counts else []
+    return [*lines, *_counted_lines(counts, short), *items, *_oddities(counts)]
 
 
 def grid_data_lines(counts: dict[str, Any]) -> list[str]:
-    """Return what all points of a grid read and are compared on; each cuts its own examples."""
+    """Return a line with the counts of the data that all points of a grid share, and a line for each oddity."""
     users = counts["valid"]["users"]
     return [f"{_read(counts)}; all points are compared on {users:,} validation users.", *_oddities(counts)]
 
@@ -88,58 +87,55 @@ def _read(counts: dict[str, Any]) -> str:
 
 
 def _oddities(counts: dict[str, Any]) -> list[str]:
-    ties = f"{counts['ties']:,} events share their time with the one before; they keep the file's order."
-    return ([ties] if counts["ties"] else []) + holdout_lines(counts["valid"], "validation")
+    ties = {"ties": "events have the same time as the event before; they keep the order of the file."}
+    return _counted_lines(counts, ties) + holdout_lines(counts["valid"], "validation")
 
 
 def _item_lines(table: dict[str, Any]) -> list[str]:
-    """Return what the table of items gave, and a line for everything in it that was left out."""
+    """Return the features that come from the item table, and a line for each kind of row left out."""
     kinds = ", ".join(f"{name} ({kind})" for name, kind in table["columns"].items())
-    lines = [f"The network reads of each item: {kinds}."]
+    lines = [f"The network reads these columns of each item: {kinds}."]
     if table["constant"]:
-        lines.append(f"One value, or none, for all items, left out: {', '.join(table['constant'])}.")
-    if table["duplicates"]:
-        lines.append(f"{table['duplicates']:,} rows have an item that came before; they filled what it lacked.")
-    if table["without_row"]:
-        lines.append(f"{table['without_row']:,} items of the log have no row in the table: nothing is known of them.")
-    if table["without_log"]:
-        lines.append(f"{table['without_log']:,} items of the table are not in the training log.")
-    return lines
+        lines.append(f"Left out, because all items have the same value or none: {', '.join(table['constant'])}.")
+    words = {
+        "duplicates": "rows repeat an earlier item; their values filled its empty cells.",
+        "without_row": "items of the log have no row in the table, and so no features.",
+        "without_log": "items of the table are not in the training log.",
+    }
+    return lines + _counted_lines(table, words)
 
 
 def holdout_lines(counts: dict[str, int], name: str) -> list[str]:
-    """Return a line for everything that scoring left out or cannot hit."""
-    lines = []
-    if counts["skipped_users"]:
-        lines.append(f"{counts['skipped_users']:,} {name} users are not scored: too short, or without a true item.")
-    if counts["users_without_history"]:
-        lines.append(f"{counts['users_without_history']:,} {name} users have a truth but no history: scored on none.")
-    if counts["unknown_events"]:
-        lines.append(
-            f"{counts['unknown_events']:,} events in {name} histories are on items that training never saw; left out."
-        )
-    if counts["unseen_true_items"]:
-        lines.append(
-            f"{counts['unseen_true_items']:,} of {counts['true_items']:,} true items were never seen in training: "
-            "nothing can hit them, and they count."
-        )
-    return lines
+    """Return a line for each kind of user or item that scoring left out or cannot hit."""
+    words = {
+        "skipped_users": f"{name} users are not scored: too short, or without a true item.",
+        "users_without_history": f"{name} users have a truth, but an empty history.",
+        "unknown_events": f"events in {name} histories are on items that training never saw; they are left out.",
+        "unseen_true_items": f"of {counts['true_items']:,} true items were never seen in training: no model can hit "
+        "them, but they count.",
+    }
+    return _counted_lines(counts, words)
+
+
+def _counted_lines(counts: dict[str, Any], words: dict[str, str]) -> list[str]:
+    """Return the count and the words for each count above 0."""
+    return [f"{counts[key]:,} {text}" for key, text in words.items() if counts[key]]
 
 
 def test_report(scores: dict[str, Any]) -> Group:
-    """Return winner and baseline of a grid beside one another on test users, and the winner's verdict in words.
+    """Return a table of a grid's winner and baseline on test users, and the winner's verdict in words.
 
     Args:
-        scores: "of", the names of "winner" and "baseline"; and under these two words what `evaluate` returns.
+        scores: "of" -> names of "winner" and "baseline"; "winner" and "baseline" -> results of `evaluate`.
     """
     same = scores["of"]["winner"] == scores["of"]["baseline"]
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     table.add_column("", no_wrap=True)
     columns = []
     for role in ("winner",) if same else ("winner", "baseline"):
-        found = scores[role]
+        metrics = scores[role]
         table.add_column(Text(f"{role}\n{scores['of'][role]}"), max_width=30, overflow="fold")
-        columns.append(_test_cells(found["scores"][found["model"]], found["metric"]))
+        columns.append(_test_cells(metrics["scores"][metrics["model"]], metrics["metric"]))
     for name in columns[0]:
         table.add_row(name, *(cells[name] for cells in columns))
     winner = scores["winner"]
@@ -151,10 +147,10 @@ def test_report(scores: dict[str, Any]) -> Group:
 def _test_cells(row: dict[str, Any], metric: str) -> dict[str, str]:
     named = {metric: row[metric]} | ({"recall@10": row["recall@10"]} if "recall@10" in row else {})
     named |= {f"  {metric}, {bucket}": row[bucket][metric] for bucket in BUCKETS}
-    return {name: _with_reach(score) for name, score in named.items()} | {"coverage": f"{row['coverage']:.1%}"}
+    return {name: _with_half_width(score) for name, score in named.items()} | {"coverage": f"{row['coverage']:.1%}"}
 
 
-def _with_reach(score: dict[str, float | None]) -> str:
+def _with_half_width(score: dict[str, float | None]) -> str:
     low, high = score["low"], score["high"]
     return _share(score["mean"]) + ("" if low is None or high is None else f" ±{_share((high - low) / 2)}")
 

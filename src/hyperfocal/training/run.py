@@ -1,4 +1,4 @@
-"""What both jobs do with a run folder before they train: find the settings, and make sure that the folder fits."""
+"""Open a run folder for training: resolve the settings, check that the folder fits, read and write checkpoints."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
+
+from sklearn.exceptions import NotFittedError
 
 from hyperfocal.config.recipes import differences, from_toml, resolve, to_toml
 from hyperfocal.config.sections import Section
@@ -18,13 +20,17 @@ Job = TypeVar("Job", bound=Section)
 NAMES = {"RecommendSettings": "recommend", "ClassifySettings": "classify"}
 
 
+class UnfittedError(RunError, NotFittedError):
+    """An estimator is used before it is fitted; scikit-learn knows this error too."""
+
+
 def resolve_settings(
     kind: type[Job], recipe: str | Path | None, asked: dict[str, Any], resumed: RunFolder | None
 ) -> Job:
-    """Return the settings of a new run, or those of the run to resume.
+    """Return the settings of a new run, or the settings of the run to resume.
 
     Raises:
-        ConfigError: a setting is wrong, or differs from what the run to resume has.
+        ConfigError: a setting is wrong, or differs from the run to resume.
     """
     if resumed is None:
         return resolve(kind, recipe, asked)
@@ -33,7 +39,7 @@ def resolve_settings(
     if changed := differences(before, now):
         raise ConfigError(
             f"run {resumed.path}: cannot resume with other settings ({'; '.join(changed)}). "
-            "Give the first command's settings or none at all, or start anew with --overwrite"
+            "Give the settings of the first command or none, or start again with --overwrite"
         )
     return before
 
@@ -41,19 +47,19 @@ def resolve_settings(
 def open_run(
     out: str | Path | None, resolve: Callable[[RunFolder | None], Job], *, resume: bool, overwrite: bool
 ) -> tuple[RunFolder | None, bool, Job]:
-    """Return the folder to write to, whether a run in it is to be resumed, and the settings.
+    """Return the folder to write to, whether to resume the run in it, and the settings.
 
-    Of several processes the first decides, and only it has a folder.
+    Of several processes the first decides, and only it gets a folder.
 
     Args:
-        out: path of the folder, or None.
-        resolve: from the run to resume, or None, to the settings.
-        resume: whether to continue a run that is there.
-        overwrite: whether to replace it.
+        out: path of the folder. None: no run is written.
+        resolve: returns the settings, given the run to resume or None.
+        resume: whether to continue an existing run.
+        overwrite: whether to replace an existing run.
 
     Raises:
         RunError: the folder holds another run.
-        ConfigError: a setting is wrong, or differs from what the run to resume has.
+        ConfigError: a setting is wrong, or differs from the run to resume.
     """
     run = None if out is None else RunFolder(out)
 
@@ -71,30 +77,30 @@ def read_settings(kind: type[Job], run: RunFolder) -> Job:
     """Return the settings of a run.
 
     Raises:
-        RunError: the run is of the other job, or does not say of which.
+        RunError: the run is of the other job, or its file of the data is damaged.
         ConfigError: its settings cannot be read.
     """
-    asked, identity = NAMES[kind.__name__], run.read_json(DATA)
+    name, identity = NAMES[kind.__name__], run.read_json(DATA)
     if not isinstance(identity, dict) or "fingerprint" not in identity:
         raise run.damaged(DATA, ValueError("it has no fingerprint"))
-    job = identity.get("job", "recommend")  # the only one there was at first
-    if job != asked:
-        raise RunError(f"run {run.path}: is one of `{job}`, not of `{asked}`. Use `hyperfocal {job}` for it")
+    job = identity.get("job", "recommend")  # the first versions had only this job
+    if job != name:
+        raise RunError(f"run {run.path}: is one of `{job}`, not of `{name}`. Use `hyperfocal {job}` for it")
     return from_toml(kind, run.read_text(CONFIG), str(run.path / CONFIG), whole=run.is_as_written(CONFIG))
 
 
 def begin_run(run: RunFolder, settings: Section, fingerprint: str, features: str = "", *, resume: bool) -> None:
-    """Write what makes the folder a run, or make sure that the run to resume is of the same data.
+    """Write settings and checksums of a new run, or check that the run to resume is of the same data.
 
     Args:
         run: the folder.
         settings: of the run.
         fingerprint: checksum of the data and the split.
-        features: checksum of what texts are turned into: of n-grams and encoder; "" without texts.
-        resume: whether the run is to be there already.
+        features: checksum of the n-grams and the encoder of texts. "": no texts.
+        resume: whether to resume the run in the folder.
 
     Raises:
-        RunError: it is of other data, or was begun with other features; it cannot be written.
+        RunError: the run to resume has other data or features; the folder cannot be written.
     """
     identity = {"job": NAMES[type(settings).__name__], "fingerprint": fingerprint}
     identity |= {"features": features} if features else {}
@@ -105,26 +111,26 @@ def begin_run(run: RunFolder, settings: Section, fingerprint: str, features: str
     elif run.read_json(DATA) != identity:
         raise RunError(
             f"run {run.path}: was trained on other data, with another split, other n-grams or another encoder, "
-            "or by an earlier version. Give the same files to resume, or start anew with --overwrite"
+            "or by an earlier version. Give the same files to resume, or start again with --overwrite"
         )
 
 
 def checkpoint_keeper(run: RunFolder | None) -> Callable[[Checkpoint], None]:
-    """Return what a trainer calls with each checkpoint: it is kept in the run, if there is one."""
+    """Return the function that a trainer calls with each checkpoint; without a run it does nothing."""
     if run is None:
         return lambda checkpoint: None
     return lambda checkpoint: run.write_checkpoint(checkpoint.tensors, checkpoint.state)
 
 
 def restore(trainer: Trainer, run: RunFolder | None) -> None:
-    """Set a trainer back to the newest checkpoint of the run that is whole; without one it starts anew.
+    """Restore a trainer from the newest undamaged checkpoint of the run; without a checkpoint it starts from scratch.
 
-    Of several processes only the first has a run, and gives the others what it reads.
+    Of several processes only the first has a run, and sends the checkpoint to the others.
 
     Raises:
-        RunError: no checkpoint is whole, or they are of another model.
+        RunError: every checkpoint is damaged, or is of another model.
     """
-    found = on_first(lambda: None if run is None else run.read_checkpoint())
-    if found is not None:
+    checkpoint = on_first(lambda: None if run is None else run.read_checkpoint())
+    if checkpoint is not None:
         with nullcontext() if run is None else run.guard(CHECKPOINT):
-            trainer.restore(Checkpoint(*found))
+            trainer.restore(Checkpoint(*checkpoint))

@@ -1,4 +1,4 @@
-"""A recommender that learns from a streamed log learns what it learns from the log in memory."""
+"""A log is prepared the same way in memory and streamed, and a recommender learns the same from both."""
 
 import os
 import resource
@@ -12,7 +12,7 @@ from hyperfocal.data.logs import as_log
 from hyperfocal.data.synthetic_logs import make_challenges
 from hyperfocal.errors import ConfigError, DataError, LeakError, RunError
 from hyperfocal.recommend import prepare as streaming
-from hyperfocal.recommend.prepare import prepare, prepare_streamed, streams
+from hyperfocal.recommend.prepare import prepare
 from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.storage import cache as streamed_files
 
@@ -40,6 +40,9 @@ def settings(**data):
     return RecommendSettings(model=ModelSettings(name="mean"), data=DataSettings(**data))
 
 
+STREAMED = settings(stream="on")
+
+
 @pytest.mark.parametrize("given", [False, True], ids=["split", "validation file"])
 def test_it_is_prepared_as_in_memory(path, tmp_path, given):
     valid = None
@@ -47,7 +50,7 @@ def test_it_is_prepared_as_in_memory(path, tmp_path, given):
         valid = tmp_path / "valid.csv"
         pl.read_csv(path).with_columns(pl.col("user_id") + 1000).head(400).write_csv(valid)
     items = None if given else make_challenges(users=2, challenges=60, seed=1).challenges.select("challenge", "series")
-    found, expected = (read(path, valid, None, settings(), items) for read in (prepare_streamed, prepare))
+    found, expected = (prepare(path, valid, None, settings(stream=stream), items) for stream in ("on", "off"))
     assert found.fingerprint() == expected.fingerprint()
     assert found.train.items.dtype == torch.int32
     assert found.counts == expected.counts | {"streamed": True}
@@ -71,7 +74,7 @@ def test_it_learns_the_same(path, tmp_path, model):
     log = as_log(path)
     loaded = Recommender.load(tmp_path / "on")
     assert loaded.predict(log).frame.equals(expected.predict(log).frame)
-    with pytest.raises(RunError, match="learnt from a streamed log"):
+    with pytest.raises(RunError, match="fitted on a streamed log"):
         loaded.update(log)
 
 
@@ -80,20 +83,20 @@ def _timeless(row):
 
 
 def test_a_second_run_reads_no_file_again(path, cache, monkeypatch):
-    first = prepare_streamed(path, None, None, settings(), None)
+    first = prepare(path, None, None, STREAMED)
     assert len(list(cache.iterdir())) == 2  # the log, and its training part
     monkeypatch.setattr(streaming, "stream_log", None)
-    assert prepare_streamed(path, None, None, settings(), None).fingerprint() == first.fingerprint()
+    assert prepare(path, None, None, STREAMED).fingerprint() == first.fingerprint()
 
 
 def test_a_file_that_changes_is_read_again(path, tmp_path):
     copy = tmp_path / "log.csv"
     copy.write_bytes(path.read_bytes())
-    first = prepare_streamed(copy, None, None, settings(), None)
+    first = prepare(copy, None, None, STREAMED)
     state = copy.stat()
     copy.write_bytes(path.read_bytes().replace(b",x,", b",y,"))
     os.utime(copy, ns=(state.st_atime_ns, state.st_mtime_ns))  # size and time stay
-    assert prepare_streamed(copy, None, None, settings(), None).fingerprint() != first.fingerprint()
+    assert prepare(copy, None, None, STREAMED).fingerprint() != first.fingerprint()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, DataError])
@@ -105,9 +108,9 @@ def test_a_build_that_is_cut_short_leaves_nothing(path, cache, monkeypatch, erro
     with monkeypatch.context() as patched:
         patched.setattr(streaming, "stream_log", cut_short)
         with pytest.raises(error):
-            prepare_streamed(path, None, None, settings(), None)
+            prepare(path, None, None, STREAMED)
     assert list(cache.iterdir()) == []
-    prepare_streamed(path, None, None, settings(), None)
+    prepare(path, None, None, STREAMED)
 
 
 def test_a_disk_without_room(path, cache):
@@ -116,7 +119,7 @@ def test_a_disk_without_room(path, cache):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
         with pytest.raises(RunError, match=r"cannot be written .* Free some space"):
-            prepare_streamed(path, None, None, settings(), None)
+            prepare(path, None, None, STREAMED)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(cache.iterdir()) == []
@@ -124,13 +127,12 @@ def test_a_disk_without_room(path, cache):
 
 class TestWhen:
     def test_a_file_too_large_for_memory(self, path, monkeypatch):
-        assert not streams(path, settings())
+        assert not prepare(path, None, None, settings()).streamed
         monkeypatch.setattr(streamed_files, "memory_bytes", lambda: 1000)
-        assert streams(path, settings())
-        assert not streams(path, settings(stream="off"))
-        assert not streams(path, settings(protocol="leave-one-out"))  # which reads into memory, as ever
-        assert not streams(as_log(path), settings())
-        assert not streams(path.with_name("absent.csv"), settings())
+        assert prepare(path, None, None, settings()).streamed
+        assert not prepare(path, None, None, settings(stream="off")).streamed
+        assert not prepare(path, None, None, settings(protocol="leave-one-out")).streamed  # which reads into memory
+        assert not prepare(as_log(path), None, None, settings()).streamed
 
     @pytest.mark.parametrize(
         ("log", "wanted", "message"),
@@ -146,16 +148,12 @@ class TestWhen:
     )
     def test_what_is_not_possible_is_refused(self, log, wanted, message):
         with pytest.raises(ConfigError, match=rf"^data\.stream = 'on' is not allowed {message}"):
-            streams(log, wanted)
-
-    def test_a_grid_shares_a_log_in_memory(self, path):
-        with pytest.raises(ConfigError, match="in a grid"):
-            prepare(as_log(path), None, None, settings(stream="on"))
+            prepare(log, None, None, wanted)
 
     def test_a_user_in_both_files(self, path):
         with pytest.raises(LeakError, match=r"log\.csv: \d+ of its \d+ users are in training too"):
-            prepare_streamed(path, path, None, settings(), None)
+            prepare(path, path, None, STREAMED)
 
     def test_no_such_file(self, tmp_path, cache):
         with pytest.raises(DataError, match="no such file"):
-            prepare_streamed(tmp_path / "absent.csv", None, None, settings(), None)
+            prepare(tmp_path / "absent.csv", None, None, STREAMED)

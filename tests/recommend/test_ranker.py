@@ -1,4 +1,4 @@
-"""The blend of a network and a baseline: its scores written out, its weight the best there is."""
+"""The blend of a network and a baseline: its scores written out, and its weight the best of all."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from hyperfocal.data.logs import Log
 from hyperfocal.labels import SparseLabels
 from hyperfocal.metrics.ranking import rank_items, score_ranking
-from hyperfocal.recommend.blend import WEIGHTS, best_weight, blended
+from hyperfocal.recommend.ranker import WEIGHTS, best_weight, blended
 from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.sequences import Sequences
 

@@ -1,0 +1,238 @@
+"""The fitted values of the job: `Ranker` ranks items, `Ranking` holds the best ones, `Fit` is the content of a run.
+
+A network can be blended with a counting baseline. The blend is often better than either because the two err on
+different users:
+
+    score(user, item) = (1 - w) * softmax(network's logits)[item]  +  w * baseline's score[item] / its sum over items
+
+w is the best of 0, 0.05, ..., 1 on the validation users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from hyperfocal.config.recommend import RecommendSettings
+from hyperfocal.data.examples import Holdout
+from hyperfocal.data.item_table import ItemColumn
+from hyperfocal.data.logs import Log
+from hyperfocal.data.vocabulary import Vocabulary, encode_log
+from hyperfocal.errors import ConfigError
+from hyperfocal.metrics.ranking import BLOCK_NUMBERS, NO_ITEM, Scorer, rank_items, score_ranking, top_k
+from hyperfocal.models.baselines import Baseline
+from hyperfocal.models.item_vectors import ItemFeatures
+from hyperfocal.models.sequence_networks import CausalNetwork, Network, network_scorer
+from hyperfocal.recommend.item_features import new_features
+from hyperfocal.sequences import Sequences
+
+BLEND = "blend"  # name of the blend in tables
+PARTNER = "decayed_markov"  # the baseline in the blend
+WEIGHTS = tuple(step / 20 for step in range(21))
+
+
+@dataclass(frozen=True, eq=False)
+class Ranker:
+    """Everything that ranking needs.
+
+    Attributes:
+        settings: all of the run, resolved.
+        vocabulary: the L items.
+        model: the trained network, or the fitted baseline.
+        baselines: name -> fitted baseline.
+        features: of the training items. None: the network reads no features.
+        columns: of the item table that the features come from.
+        blend_weight: w, of the baseline in the blend.
+        new_items: number of items, the last of the vocabulary, that training never saw.
+        streamed: whether the log was streamed, so that fewer baselines were fitted.
+    """
+
+    settings: RecommendSettings
+    vocabulary: Vocabulary
+    model: Network | Baseline
+    baselines: dict[str, Baseline]
+    features: ItemFeatures | None = None
+    columns: Sequence[ItemColumn] = ()
+    blend_weight: float = 0.0
+    new_items: int = 0
+    streamed: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name, in the tables, of the scorer that ranks."""
+        blends = self.settings.model.blend and not isinstance(self.model, Baseline)
+        return BLEND if blends else self.settings.model.name
+
+    @property
+    def counts(self) -> Tensor:
+        """(L,) int64, training events of each item."""
+        return self.baselines["popularity"].counts
+
+    def scorer(self) -> Scorer:
+        """Return the function from histories to (U, L) scores that ranks."""
+        return self.scorers()[self.name]
+
+    def scorers(self) -> dict[str, Scorer]:
+        """Return every scorer by its name in the tables: the model, its blend, the baselines."""
+        scorers: dict[str, Scorer] = {self.settings.model.name: self.scorer_alone()}
+        if not isinstance(self.model, Baseline):
+            scorers[BLEND] = blended(self.scorer_alone(), self.baselines[PARTNER].scores, self.blend_weight)
+        return scorers | {name: baseline.scores for name, baseline in self.baselines.items()}
+
+    def scorer_alone(self) -> Scorer:
+        """Return the model's scorer without the blend."""
+        if isinstance(self.model, Baseline):
+            return self.model.scores
+        return network_scorer(self.model, self.settings.data.history)
+
+    def rank(self, histories: Sequences, k: int | None = None, *, repeats: bool = False) -> Ranking:
+        """Return the best k items of each user; None: `data.next`. Arguments and errors as in `rank_items`."""
+        return rank(self.scorer(), histories, self.settings.data.next if k is None else k, repeats=repeats)
+
+    def predict(self, log: Log, k: int | None = None, *, repeats: bool = False) -> Predictions:
+        """Return the best k items of every user of a log as rows; arguments and errors as in `rank`."""
+        histories, unknown = encode_log(log, self.vocabulary)
+        ranking = self.rank(histories, k, repeats=repeats)
+        return Predictions(ranking.rows(log, self.vocabulary), len(log), unknown)
+
+    def with_items(self, items: Any, boost: float | None = None) -> Ranker:
+        """Return a ranker that also ranks new items; arguments and errors as in `Recommender.with_new_items`."""
+        if not isinstance(self.model, CausalNetwork) or self.features is None:
+            raise ConfigError(
+                "new items are scored by their features, and this run was fitted without features. "
+                "Fit again with --items FILE, the table of the items in the log"
+            )
+        ids, features = new_features(self.columns, items, self.vocabulary, self.settings.data.item)
+        vocabulary = self.vocabulary.extended(ids)
+        return replace(
+            self,
+            vocabulary=vocabulary,
+            model=self.model.with_items(features, self.settings.items.boost if boost is None else boost),
+            baselines={name: baseline.widened(len(vocabulary)) for name, baseline in self.baselines.items()},
+            new_items=len(ids),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """The content of a run folder.
+
+    Attributes:
+        ranker: all that ranks.
+        users: ids of the training users.
+        events: their events, to which an update adds. Of a streamed log `users` and `events` are empty.
+        fingerprint: checksum of the data and the split; resuming a run compares it.
+        metrics: scores on validation users, the verdict, and the counts of the data.
+        history: one row per epoch; empty for baselines.
+        evidence: tables and examples for the report. None: the run is of a version that wrote none.
+    """
+
+    ranker: Ranker
+    users: pl.Series
+    events: Sequences
+    fingerprint: str
+    metrics: dict[str, Any]
+    history: list[dict[str, float]]
+    evidence: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """The best k items of U users, best first.
+
+    Attributes:
+        items: (U, k) int64, NO_ITEM (-1) where no item is left.
+        scores: (U, k) float32, -inf where no item is left.
+    """
+
+    items: Tensor
+    scores: Tensor
+
+    def first(self, users: int, k: int) -> Ranking:
+        """Return the best k items of the first users."""
+        return Ranking(self.items[:users, :k], self.scores[:users, :k])
+
+    def names(self, vocabulary: Vocabulary) -> list[list[str]]:
+        """Return the ids of each user's items."""
+        ids = vocabulary.names
+        return [[ids[item] for item in row if item != NO_ITEM] for row in self.items.tolist()]
+
+    def rows(self, log: Log, vocabulary: Vocabulary) -> pl.DataFrame:
+        """Return the items of a log's users as rows in the form of the log.
+
+        Raises:
+            ConfigError: the log has a column called rank or score.
+        """
+        users, ranks = (self.items != NO_ITEM).nonzero().unbind(1)
+        chosen = vocabulary.decode(self.items[users, ranks])
+        owners = log.users.gather(pl.Series(users.numpy(), dtype=pl.UInt32))
+        if log.form == "challenge":
+            position = pl.Series(log.lengths[users.numpy()] + ranks.numpy() + 1).cast(pl.String)
+            return pl.DataFrame({"user_sequence": owners + "_" + position, "challenge": chosen})
+        columns = {log.user_column: owners, log.item_column: chosen}
+        if columns.keys() & {"rank", "score"}:
+            raise ConfigError(f"columns {', '.join(columns)}: predictions have a rank and a score too. Rename yours")
+        return pl.DataFrame(columns | {"rank": ranks.numpy() + 1, "score": self.scores[users, ranks].numpy()})
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """The best items of a log's users.
+
+    Attributes:
+        frame: the input's user and item columns, `rank` (1 is best) and `score`; or, for a log in the
+            challenge format, `user_sequence` ("<user>_11" is the best after 10) and `challenge`.
+        users: number of users in the log.
+        unknown_events: number of events on items that training never saw, left out of the histories.
+    """
+
+    frame: pl.DataFrame
+    users: int
+    unknown_events: int
+
+
+@torch.inference_mode()
+def rank(score: Scorer, histories: Sequences, k: int, *, repeats: bool = False) -> Ranking:
+    """Return the best k items of each user by a scorer. Arguments and errors as in `rank_items`."""
+    return Ranking(*rank_items(score, histories, k, repeats=repeats))
+
+
+@torch.inference_mode()
+def choose_blend(ranker: Ranker, holdout: Holdout) -> Ranker:
+    """Return the ranker with the blend weight that is best on validation users; a baseline stays as it is."""
+    if isinstance(ranker.model, Baseline):
+        return ranker
+    partner, metric = ranker.baselines[PARTNER].scores, ranker.settings.train.metric
+    return replace(ranker, blend_weight=best_weight(ranker.scorer_alone(), partner, holdout, metric))
+
+
+def best_weight(network: Scorer, baseline: Scorer, holdout: Holdout, metric: str) -> float:
+    """Return the weight with the best mean of a metric, as "map@3"; of equal ones the smallest."""
+    depth = int(metric.partition("@")[2])
+    size = max(BLOCK_NUMBERS // holdout.histories.num_items, 16)
+    ranked: list[list[Tensor]] = [[] for _ in WEIGHTS]
+    for start in range(0, len(holdout), size):
+        block = holdout.histories.block(start, start + size)
+        network_shares, baseline_shares = _shares(network, baseline, block)
+        for weight, blocks in zip(WEIGHTS, ranked, strict=True):
+            scores = torch.lerp(network_shares, baseline_shares, weight)
+            scores[block.users, block.items] = -torch.inf
+            blocks.append(top_k(scores, depth)[1])
+    means = [float(score_ranking(torch.cat(blocks), holdout.truth, [metric])[metric].mean()) for blocks in ranked]
+    return WEIGHTS[means.index(max(means))]
+
+
+def blended(network: Scorer, baseline: Scorer, weight: float) -> Scorer:
+    """Return the scorer of the blend; `weight` is w, in [0, 1]."""
+    return lambda histories: torch.lerp(*_shares(network, baseline, histories), weight)
+
+
+def _shares(network: Scorer, baseline: Scorer, histories: Sequences) -> tuple[Tensor, Tensor]:
+    """Return the (U, L) scores of both as shares of their sum over the items."""
+    counted = baseline(histories)
+    return network(histories).double().softmax(1), counted / counted.sum(1, keepdim=True).clamp(min=1e-300)
