@@ -144,7 +144,6 @@ def is_logic(node: ast.stmt) -> bool:
 
 
 class TestSource:
-    @pytest.mark.xfail(reason="the house is being rebuilt")
     def test_no_import_goes_up(self):
         assert violations(SOURCE) == []
 
@@ -154,11 +153,9 @@ class TestSource:
         found = {module for node in ast.walk(tree) for module in imported(node, place, SOURCE)}
         assert {("labels",), ("losses", "torch_walks"), ("losses", "base")} <= found
 
-    @pytest.mark.xfail(reason="the house is being rebuilt")
     def test_no_files_import_each_other_in_a_circle(self):
         assert circles(SOURCE) == []
 
-    @pytest.mark.xfail(reason="the house is being rebuilt")
     def test_no_file_is_too_long(self):
         lengths = {str(path.relative_to(SOURCE)): path.read_text("utf-8").count("\n") for path in sources(SOURCE)}
         assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES} == {}
@@ -174,7 +171,6 @@ class TestSource:
         ]
         assert logic == []
 
-    @pytest.mark.xfail(reason="the house is being rebuilt")
     def test_no_module_begins_with_a_question_word(self):
         first = {
             str(path.relative_to(SOURCE)): (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").split(" ")[0]

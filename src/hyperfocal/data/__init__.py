@@ -1,1 +1,1 @@
-"""Read, split and number logs, documents and tables of items; make synthetic ones."""
+"""Read, number, cut and split logs and documents; made-up data for the demos."""

@@ -1,1 +1,1 @@
-"""What people see: tables and progress in the terminal."""
+"""Tables and progress in the terminal, the HTML pages of runs and grids, and trackers."""
