@@ -46,9 +46,7 @@ from hyperfocal.data.logs import as_log, log_from_frame, row_users
 from hyperfocal.data.taxonomy import read_taxonomy
 from hyperfocal.errors import HyperfocalError
 from hyperfocal.grid.axes import read_grid_recipe
-from hyperfocal.grid.reading import read_grid
 from hyperfocal.recommend.recommender import Recommender
-from hyperfocal.report.grid_page import write_grid_report
 from hyperfocal.serve.app import create_app
 from hyperfocal.serve.live import Live, load_predictor
 from hyperfocal.storage.run_folder import RunFolder
@@ -211,7 +209,7 @@ def _classify(folder: Path) -> None:
 
 def _grid(folder: Path) -> None:
     try:
-        write_grid_report(read_grid(folder), folder / "out.html")
+        write_report(folder, folder / "out.html")
     finally:  # a damaged store is put aside
         for aside in folder.glob("grid.sqlite.*"):
             aside.unlink()
