@@ -33,7 +33,7 @@ from hypothesis import strategies as st
 from polars.testing.parametric import column, dataframes
 
 from hyperfocal.classify.classifier import MultiLabelClassifier
-from hyperfocal.cli.report import write_run_report
+from hyperfocal.cli.report import write_report, write_run_report
 from hyperfocal.cli.serve import engine_by_name
 from hyperfocal.config.classify import ClassifySettings, TextDataSettings
 from hyperfocal.config.recipes import parse_override, resolve
