@@ -26,17 +26,11 @@ POOL = 150  # validation positives of the labels of similar frequency that share
 
 @dataclass(frozen=True, eq=False)
 class Decisions:
-    """Turns scores into labels.
+    """Turns scores into labels."""
 
-    Attributes:
-        thresholds: (L,) float32; a label is decided if its score is above its threshold.
-        top_k: number of best labels per document, in place of thresholds. 0: off.
-        minimum_one: whether a document without a decided label gets its best label.
-    """
-
-    thresholds: Tensor
-    top_k: int = 0
-    minimum_one: bool = False
+    thresholds: Tensor  # (L,) float32; a label is decided if its score is above its threshold
+    top_k: int = 0  # number of best labels per document, in place of thresholds. 0: off
+    minimum_one: bool = False  # whether a document without a decided label gets its best label
 
     def decide(self, scores: Tensor) -> SparseLabels:
         """Return the labels decided from (N, L) scores."""

@@ -12,35 +12,25 @@ from hyperfocal.config.sections import LARGEST, Section
 from hyperfocal.config.sections import flat_settings as flat_settings
 from hyperfocal.config.sections import flatten as flatten
 
-Unread = tuple[str, str, Container[Any]]
+Unread = tuple[str, str, Container[Any]]  # a setting or section is not read if the second has one of the values
 SOME = range(1, LARGEST + 1)
 UNSAMPLED = ("focal", "bce", "asymmetric", "softmax")
 
 
 @dataclass(frozen=True)
 class Rules:
-    """The rules of one job's settings.
+    """The rules of one job's settings."""
 
-    Attributes:
-        job: its name on the command line.
-        settings: the class of its settings.
-        unread: (a setting or section, the deciding setting, the values of that for which the first is not read).
-        fixed: settings and sections that cannot vary in a grid, because all points share the data split.
-        not_in_key: settings that are not in a point's key because they change no result: threads change only the last
-            digits. The seed is a separate part of the key.
-        caps_and_gammas: whether `caps` and `gammas` are axes of a grid.
-        bare: settings whose value alone names a point, as `gru` instead of `model.name=gru`.
-        compared_on: what all points are scored on.
-    """
-
-    job: str
+    job: str  # its name on the command line
     settings: type[Section]
     unread: tuple[Unread, ...]
-    fixed: tuple[str, ...]
-    not_in_key: tuple[str, ...]
-    caps_and_gammas: bool
-    bare: tuple[str, ...]
-    compared_on: str
+    fixed: tuple[str, ...]  # settings and sections that cannot vary in a grid, because all points share the data split
+    not_in_key: tuple[
+        str, ...
+    ]  # they change no result, threads only the last digits; the seed is in the key separately
+    caps_and_gammas: bool  # whether `caps` and `gammas` are axes of a grid
+    bare: tuple[str, ...]  # settings whose value alone names a point, as `gru` instead of `model.name=gru`
+    compared_on: str  # what all points are scored on
 
 
 CLASSIFY = Rules(

@@ -23,17 +23,11 @@ LINES_AT_ONCE = 1_000  # read between two checks of the size
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Some rows of a file.
+    """Some rows of a file."""
 
-    Attributes:
-        frame: the rows.
-        file: the file, with the row number of the first row.
-        share: fraction of the file read so far, in [0, 1].
-    """
-
-    frame: pl.DataFrame
-    file: File
-    share: float
+    frame: pl.DataFrame  # the rows
+    file: File  # the file, with the row number of the first row
+    share: float  # fraction of the file read so far, in [0, 1]
 
 
 def read_blocks(

@@ -29,24 +29,14 @@ LINE_LABELS = r"^\s*(?:__label__\S*(?:\s+|$))*"  # the labels at the start of a 
 
 @dataclass(frozen=True, eq=False)
 class Documents:
-    """N documents.
+    """N documents."""
 
-    Attributes:
-        ids: (N,) String, distinct.
-        texts: (N,) String, "" for none; or StoredTexts, which need not fit into memory.
-        labels: (N,) List(String) or List(Enum): each document's labels, stripped, distinct, not empty; [] for none.
-        groups: (N,) String, the same for documents that a split must keep together, null for a document without a
-            group; None: no groups.
-        id_column: name of the id column, for predictions.
-        numbered: whether the ids are row numbers because the file has no ids; they mean nothing in other files.
-    """
-
-    ids: pl.Series
-    texts: Texts
-    labels: pl.Series
-    groups: pl.Series | None
-    id_column: str = "id"
-    numbered: bool = False
+    ids: pl.Series  # (N,) String, distinct
+    texts: Texts  # (N,) String, "" for none; or StoredTexts, which need not fit into memory
+    labels: pl.Series  # (N,) List(String) or List(Enum): stripped, distinct, not empty; [] for none
+    groups: pl.Series | None  # (N,) String: a split keeps equal ones together; null is no group. None: no groups
+    id_column: str = "id"  # name of the id column, for predictions
+    numbered: bool = False  # whether ids are row numbers because the file has none; they mean nothing in other files
 
     def __len__(self) -> int:
         """Return N."""

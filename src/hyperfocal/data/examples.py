@@ -27,23 +27,14 @@ STRETCH = 2**12  # consecutive examples that stay in one buffer
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """N cuts in the sequences of U users; a batch is gathered by index, without a Python loop.
+    """N cuts in the sequences of U users; a batch is gathered by index, without a Python loop."""
 
-    Attributes:
-        sequences: the users' items.
-        starts: (N,) int64, the place in `sequences.items` where each example's user begins.
-        cuts: (N,) int64, the place in `sequences.items` of the first target.
-        stops: (N,) int64, the place after the last target.
-        history: T, items that the model reads.
-        skipped: users too short for an example.
-    """
-
-    sequences: Sequences
-    starts: Tensor
-    cuts: Tensor
-    stops: Tensor
-    history: int
-    skipped: int
+    sequences: Sequences  # the users' items
+    starts: Tensor  # (N,) int64, the place in `sequences.items` where each example's user begins
+    cuts: Tensor  # (N,) int64, the place in `sequences.items` of the first target
+    stops: Tensor  # (N,) int64, the place after the last target
+    history: int  # T, items that the model reads
+    skipped: int  # users too short for an example
 
     def __len__(self) -> int:
         """Return N."""
@@ -90,23 +81,14 @@ def cut_examples(sequences: Sequences, *, history: int, next_items: int, every: 
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """W windows; a batch is gathered by index, without a Python loop.
+    """W windows; a batch is gathered by index, without a Python loop."""
 
-    Attributes:
-        sequences: the users' items.
-        starts: (W,) int64, the place in `sequences.items` of each window's first item.
-        stops: (W,) int64, the place after its last item.
-        ends: (W,) int64, the place after its user's last item.
-        ahead: number of items after a position that are its targets.
-        skipped: users with fewer than two items.
-    """
-
-    sequences: Sequences
-    starts: Tensor
-    stops: Tensor
-    ends: Tensor
-    ahead: int
-    skipped: int
+    sequences: Sequences  # the users' items
+    starts: Tensor  # (W,) int64, the place in `sequences.items` of each window's first item
+    stops: Tensor  # (W,) int64, the place after its last item
+    ends: Tensor  # (W,) int64, the place after its user's last item
+    ahead: int  # number of items after a position that are its targets
+    skipped: int  # users with fewer than two items
 
     def __len__(self) -> int:
         """Return W."""
@@ -157,24 +139,14 @@ def cut_windows(sequences: Sequences, *, history: int, ahead: int = 1) -> Window
 
 @dataclass(frozen=True, eq=False)
 class Holdout:
-    """Histories whose next items are known, to score a model on.
+    """Histories whose next items are known, to score a model on."""
 
-    Attributes:
-        users: (U,) text.
-        histories: U users, the items that the model may see.
-        truth: the true next items. Items that are not in training have ids from `num_items` on: they count, but cannot
-            be predicted.
-        unknown: events of unknown items in the histories, left out.
-        skipped: users that cannot be scored: too short, or without a truth.
-        without_history: users with a truth but no row in the log of histories; scored on an empty history.
-    """
-
-    users: pl.Series
-    histories: Sequences
-    truth: SparseLabels
-    unknown: int = 0
-    skipped: int = 0
-    without_history: int = 0
+    users: pl.Series  # (U,) text
+    histories: Sequences  # U users, the items that the model may see
+    truth: SparseLabels  # the true next items; ids from `num_items` on are not in training: they count as misses
+    unknown: int = 0  # events of unknown items in the histories, left out
+    skipped: int = 0  # users that cannot be scored: too short, or without a truth
+    without_history: int = 0  # users with a truth but no row in the log of histories; scored on an empty history
 
     def __len__(self) -> int:
         """Return U."""

@@ -30,17 +30,11 @@ DELIMITERS = ",;|"  # of a CSV header without a tab
 
 @dataclass(frozen=True)
 class File:
-    """A file of rows, or MEMORY; prints as its path.
+    """A file of rows, or MEMORY; prints as its path."""
 
-    Attributes:
-        path: of the file.
-        raw: bytes of a block of the file; None: the whole file.
-        first: row number of the block's first row.
-    """
-
-    path: Path
-    raw: bytes | None = None
-    first: int = 0
+    path: Path  # of the file
+    raw: bytes | None = None  # bytes of a block of the file; None: the whole file
+    first: int = 0  # row number of the block's first row
 
     def __str__(self) -> str:
         """Return the path."""

@@ -43,42 +43,25 @@ MOST_VALUES = 20_000  # per column; the most frequent are used
 
 
 class ItemColumn(msgspec.Struct, frozen=True):
-    """A column, fitted on the training items.
+    """A column, fitted on the training items."""
 
-    Attributes:
-        name: of the column.
-        kind: of its values.
-        values: of a bag: value -> number of training items that have it, the most frequent first.
-        items: number of training items that have any value; words are weighted by it.
-        mean: of a number; of a bag, the mean of ln(1 + n).
-        deviation: standard deviation of the same.
-        checksum: of the encoder's files.
-    """
-
-    name: str
-    kind: Kind
-    values: dict[str, int] = {}
-    items: int = 0
-    mean: float = 0.0
-    deviation: float = 1.0
-    checksum: str = ""
+    name: str  # of the column
+    kind: Kind  # of its values
+    values: dict[str, int] = {}  # of a bag: value -> number of training items that have it, the most frequent first
+    items: int = 0  # number of training items that have any value; words are weighted by it
+    mean: float = 0.0  # of a number; of a bag, the mean of ln(1 + n)
+    deviation: float = 1.0  # standard deviation of the same
+    checksum: str = ""  # of the encoder's files
 
 
 @dataclass(frozen=True, eq=False)
 class ItemTable:
-    """One row per item.
+    """One row per item."""
 
-    Attributes:
-        ids: (N,) text, distinct.
-        frame: the other columns, N rows.
-        duplicates: number of rows merged into an earlier row of the same item, where they fill missing values.
-        name: of the file, for messages.
-    """
-
-    ids: pl.Series
-    frame: pl.DataFrame
-    duplicates: int
-    name: str
+    ids: pl.Series  # (N,) text, distinct
+    frame: pl.DataFrame  # the other columns, N rows
+    duplicates: int  # number of rows merged into an earlier row of the same item, where they fill missing values
+    name: str  # of the file, for messages
 
     def rows_of(self, ids: pl.Series) -> pl.DataFrame:
         """Return the columns of the given items, null for items that the table lacks."""

@@ -37,20 +37,13 @@ OrderKind = Literal["auto", "position", "time"]
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a log.
+    """The columns of a log."""
 
-    Attributes:
-        user, item: their names.
-        order: its name; None: rows are in the order of the file.
-        form: of the log.
-        order_kind: whether the order is a position or a time; "auto" depends on its values.
-    """
-
-    user: str
-    item: str
-    order: str | None
-    form: Form = "long"
-    order_kind: OrderKind = "auto"
+    user: str  # name of the column
+    item: str  # name of the column
+    order: str | None  # its name; None: rows are in the order of the file
+    form: Form = "long"  # of the log
+    order_kind: OrderKind = "auto"  # whether the order is a position or a time; "auto" depends on its values
 
 
 def find_columns(header: list[str], settings: DataSettings, file: File) -> Columns:
@@ -147,15 +140,10 @@ def _times(text: pl.Series) -> pl.Series:
 
 @dataclass
 class OrderReader:
-    """Read the order column of a file block by block, as if the file were read at once.
+    """Read the order column of a file block by block, as if the file were read at once."""
 
-    Attributes:
-        dtype: type in which the values of all blocks so far can be compared; None before the first.
-        largest: the largest integer so far.
-    """
-
-    dtype: pl.DataType | None = None
-    largest: int = 0
+    dtype: pl.DataType | None = None  # type in which all values so far can be compared; None before the first block
+    largest: int = 0  # the largest integer so far
 
     def read(self, column: pl.Series, file: File) -> pl.Series:
         """Return the order of a block's rows.

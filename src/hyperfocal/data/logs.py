@@ -29,24 +29,15 @@ class Log:
     """The events of U users, oldest first, with raw ids.
 
     The items of user u are `items[offsets[u]:offsets[u + 1]]`.
-
-    Attributes:
-        users: (U,) text, in order of first appearance.
-        items: (N,) text.
-        offsets: (U + 1,) int64.
-        user_column: name of the user column, for predictions.
-        item_column: name of the item column.
-        form: "challenge", "long" or "lines".
-        ties: events with the same user and time stamp as the event before; they keep the order of the file.
     """
 
-    users: pl.Series
-    items: pl.Series
-    offsets: NDArray[np.int64]
-    user_column: str = "user"
-    item_column: str = "item"
-    form: Form = "long"
-    ties: int = 0
+    users: pl.Series  # (U,) text, in order of first appearance
+    items: pl.Series  # (N,) text
+    offsets: NDArray[np.int64]  # (U + 1,) int64
+    user_column: str = "user"  # name of the user column, for predictions
+    item_column: str = "item"  # name of the item column
+    form: Form = "long"  # "challenge", "long" or "lines"
+    ties: int = 0  # events with the same user and time stamp as the event before; they keep the order of the file
 
     def __len__(self) -> int:
         """Return U, the number of users."""

@@ -43,20 +43,13 @@ class MappedLog:
     """A log whose events are item numbers in a file; only ids and offsets are in memory.
 
     The items of user u are `ids[items[offsets[u]:offsets[u + 1]]]`.
-
-    Attributes:
-        users: (U,) text, in order of first appearance.
-        ids: (L,) text, all items of the log, ascending.
-        items: (N,) int32, mapped.
-        offsets: (U + 1,) int64.
-        user_column, item_column, form, ties: as in `Log`.
     """
 
-    users: pl.Series
-    ids: pl.Series
-    items: NDArray[np.int32]
-    offsets: NDArray[np.int64]
-    user_column: str
+    users: pl.Series  # (U,) text, in order of first appearance
+    ids: pl.Series  # (L,) text, all items of the log, ascending
+    items: NDArray[np.int32]  # (N,) int32, mapped
+    offsets: NDArray[np.int64]  # (U + 1,) int64
+    user_column: str  # this and the following as in `Log`
     item_column: str
     form: Form
     ties: int

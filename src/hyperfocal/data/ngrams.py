@@ -31,16 +31,11 @@ class Ngrams:
 
     The value of an n-gram t in a document is (1 + ln tf) * idf(t), with idf(t) = ln((1 + n) / (1 + df)) + 1. The
     values of an analyzer are scaled to length 1 per document; with two analyzers, so is the whole.
-
-    Attributes:
-        settings: n-gram lengths and limits.
-        terms: analyzer -> its n-grams, in the order of their columns; empty lists if they are hashed.
-        weights: analyzer -> (V,) idf.
     """
 
-    settings: FeatureSettings
-    terms: dict[str, list[str]]
-    weights: dict[str, NDArray[np.float32]]
+    settings: FeatureSettings  # n-gram lengths and limits
+    terms: dict[str, list[str]]  # analyzer -> n-grams, in the order of their columns; empty lists if they are hashed
+    weights: dict[str, NDArray[np.float32]]  # analyzer -> (V,) idf
 
     @classmethod
     def fit(cls, texts: Texts, settings: FeatureSettings, work: Path | None = None) -> Ngrams:

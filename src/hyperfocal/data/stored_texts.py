@@ -20,19 +20,12 @@ BLOCK_BYTES = 2**24
 
 @dataclass(frozen=True, eq=False)
 class StoredTexts:
-    """N texts in a file, with the methods of a polars series that `Documents` uses.
+    """N texts in a file, with the methods of a polars series that `Documents` uses."""
 
-    Attributes:
-        raw: bytes of the file's texts, mapped. Texts are read with file reads, so that no page stays in memory.
-        starts: (N,) int64, the place in `raw` of each text's first byte.
-        lengths: (N,) int64, in bytes.
-        hashes: (N,) uint64, equal for equal texts.
-    """
-
-    raw: np.memmap[Any, np.dtype[np.uint8]]
-    starts: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    hashes: NDArray[np.uint64]
+    raw: np.memmap[Any, np.dtype[np.uint8]]  # mapped, but read by file reads, so that no page stays in memory
+    starts: NDArray[np.int64]  # (N,) int64, the place in `raw` of each text's first byte
+    lengths: NDArray[np.int64]  # (N,) int64, in bytes
+    hashes: NDArray[np.uint64]  # (N,) uint64, equal for equal texts
 
     def __len__(self) -> int:
         """Return N."""

@@ -53,18 +53,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Documents for training, validation and test, and the tree of their labels.
+    """Documents for training, validation and test, and the tree of their labels."""
 
-    Attributes:
-        train: id, text, labels (1 to 5 ids of the taxonomy, the main one first).
-        valid, test: columns as in `train`.
-        taxonomy: one row per label, parents before children: id, parent (null for a root), name (distinct).
-    """
-
-    train: pl.DataFrame
-    valid: pl.DataFrame
-    test: pl.DataFrame
-    taxonomy: pl.DataFrame
+    train: pl.DataFrame  # id, text, labels (1 to 5 ids of the taxonomy, the main one first)
+    valid: pl.DataFrame  # columns as in `train`
+    test: pl.DataFrame  # columns as in `train`
+    taxonomy: pl.DataFrame  # one row per label, parents before children: id, parent (null for a root), name (distinct)
 
 
 @dataclass(frozen=True, eq=False)

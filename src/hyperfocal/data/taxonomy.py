@@ -29,17 +29,11 @@ Row = dict[str, str]
 
 @dataclass(frozen=True, eq=False)
 class Taxonomy:
-    """K categories.
+    """K categories."""
 
-    Attributes:
-        ids: K distinct texts.
-        names: K texts, not necessarily distinct.
-        parents: K category numbers, or ROOT (-1).
-    """
-
-    ids: list[str]
-    names: list[str]
-    parents: list[int]
+    ids: list[str]  # K distinct texts
+    names: list[str]  # K texts, not necessarily distinct
+    parents: list[int]  # K category numbers, or ROOT (-1)
 
     def __len__(self) -> int:
         """Return K."""

@@ -22,13 +22,9 @@ UNKNOWN = -1
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """The ids of L items; item number n is `ids[n]`.
+    """The ids of L items; item number n is `ids[n]`."""
 
-    Attributes:
-        ids: (L,) text, distinct.
-    """
-
-    ids: pl.Series
+    ids: pl.Series  # (L,) text, distinct
 
     @classmethod
     def of(cls, items: pl.Series) -> Vocabulary:

@@ -53,13 +53,7 @@ class FusedLoss(nn.Module):
         check_finite: bool = False,
     ) -> None:
         super().__init__()
-        self.options = Options(
-            reduction=reduction,
-            ignore_empty=ignore_empty,
-            backend=backend,
-            chunk_labels=chunk_labels,
-            check_finite=check_finite,
-        )
+        self.options = Options(reduction, ignore_empty, backend, chunk_labels, check_finite)
         self.register_buffer("positive_weight", weight_vector(positive_weight), persistent=False)
         self.register_buffer("logit_shift", None, persistent=False)
         self.number = register(self)

@@ -41,14 +41,6 @@ def fused_loss(
 ) -> Tensor:
     """Return the loss of `hidden @ weight.T + bias`, differentiable by autograd, from checked arguments.
 
-    Args:
-        loss: registered under its number.
-        hidden: (B, D) float.
-        weight: (L, D) float.
-        bias: (L,) float or None.
-        labels: B rows over L labels.
-        mask: pairs that do not count, or None.
-
     Raises:
         DataError: with check_finite, NaN or infinity.
     """
@@ -64,18 +56,10 @@ def fused_loss(
 
 class _FusedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        number: int,
-        dtype: torch.dtype,
-        needs: list[bool],
-        each_row: bool,
-        *pairs: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        hidden, weight, bias, number, dtype, needs, each_row, *pairs = inputs
         now = [False, False, False] if each_row else needs
-        return call_walk(hidden, weight, bias, list(pairs), None, number, dtype, now)
+        return call_walk(hidden, weight, bias, pairs, None, number, dtype, now)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -146,12 +130,9 @@ def _walk(
     """Return the value and the gradients of hidden, weight and bias; an empty tensor if a gradient is not needed.
 
     Args:
-        hidden, weight, bias: (B, D), (L, D), and (L,) or None.
         pairs: row pointers and ids of the labels, and of the mask if there is one.
         grad: the incoming gradient of the value, () or (B,), or None for 1.
-        number: of the loss.
-        dtype: of the matrix products.
-        needs: whether hidden, weight and bias need a gradient.
+        number, dtype, needs: of the loss; of the matrix products; whether hidden, weight and bias need a gradient.
     """
     loss: Walkable = LOSSES[number]
     options = loss.options
@@ -172,16 +153,8 @@ _walk_op = torch.library.custom_op("hyperfocal::walk", _walk, mutates_args=())
 
 
 @_walk_op.register_fake
-def _(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    pairs: list[Tensor],
-    grad: Tensor | None,
-    number: int,
-    dtype: torch.dtype,
-    needs: list[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    hidden, weight, bias, _, _, number, dtype, needs = arguments
     loss: Walkable = LOSSES[number]
     exact, none = _exact(dtype), [hidden.new_empty(0) for _ in needs]
     value = hidden.new_empty((len(hidden),) if loss.options.reduction == "none" else (), dtype=exact)
@@ -198,15 +171,7 @@ def problem_of(
     dtype: torch.dtype,
     needs: Sequence[bool],
 ) -> Problem:
-    """Return the problem of one call, its labels on the device of hidden and without masked pairs.
-
-    Args:
-        options: of the loss.
-        tensors: hidden, weight and bias.
-        labels, mask: as in the call.
-        dtype: of the matrix products.
-        needs: whether hidden, weight and bias need a gradient.
-    """
+    """Return the problem of one call over hidden, weight and bias, with its labels without masked pairs."""
     labels = labels.to(tensors[0].device)
     if mask is not None:
         mask = mask.to(tensors[0].device)

@@ -15,14 +15,19 @@ REDUCTIONS = ("positives", "batch", "mean", "sum", "none")
 BACKENDS = ("auto", "reference", "chunked", "native", "triton")
 
 
-class WalkOptions(TypedDict, total=False):
-    """The options of LossOptions except `reduction`."""
+class RowOptions(TypedDict, total=False):
+    """The options of LossOptions that a sampled loss takes too."""
 
     positive_weight: Tensor | Sequence[float] | None
     ignore_empty: bool
+    check_finite: bool
+
+
+class WalkOptions(RowOptions, total=False):
+    """The options of LossOptions except `reduction`."""
+
     backend: str
     chunk_labels: int | None
-    check_finite: bool
 
 
 class LossOptions(WalkOptions, total=False):
@@ -46,7 +51,7 @@ class LossOptions(WalkOptions, total=False):
     reduction: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Options:
     """The checked options of a loss, except its weights; see LossOptions.
 

@@ -8,7 +8,7 @@ gradient of `weight` is dense, with zeros in the rows that were not scored.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -19,40 +19,28 @@ from hyperfocal.errors import ConfigError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses.base import FusedLoss
 from hyperfocal.losses.fused import LOSSES
-from hyperfocal.losses.options import check_finite, check_range, check_vector, label_vector, scale_of
+from hyperfocal.losses.options import RowOptions, check_finite, check_range, check_vector, label_vector, scale_of
 
 
-class SampledOptions(TypedDict, total=False):
+class SampledOptions(RowOptions, total=False):
     """The keyword options that every sampled loss takes; see SampledLoss."""
 
     distribution: Tensor | Sequence[float] | None
     generator: torch.Generator | None
     shared_draws: bool
     reduction: str
-    positive_weight: Tensor | Sequence[float] | None
-    ignore_empty: bool
-    check_finite: bool
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False)
 class Scores:
-    """The logits of one batch: of the positives and of the drawn labels.
+    """The logits of one batch: of the positives and of the drawn labels."""
 
-    Attributes:
-        positive: (P,) logits of the positives.
-        rows: (P,) int64, the example of each positive.
-        share: (P,) weight of each positive / number of positives of its example; 0 for a masked positive.
-        drawn: (B, N) logits of the drawn labels, -inf for one that does not count.
-        ids: (N,) int64, the drawn labels.
-        num_labels: L.
-    """
-
-    positive: Tensor
-    rows: Tensor
-    share: Tensor
-    drawn: Tensor
-    ids: Tensor
-    num_labels: int
+    positive: Tensor  # (P,) logits of the positives
+    rows: Tensor  # (P,) int64, the example of each positive
+    share: Tensor  # (P,) weight of each positive / number of positives of its example; 0 for a masked positive
+    drawn: Tensor  # (B, N) logits of the drawn labels, -inf for one that does not count
+    ids: Tensor  # (N,) int64, the drawn labels
+    num_labels: int  # L
 
 
 class SampledLoss(FusedLoss):
@@ -65,7 +53,7 @@ class SampledLoss(FusedLoss):
         shared_draws: whether several processes (`hyperfocal.distributed`) use the draws of the first, because they
             hold parts of one batch.
         reduction: see LossOptions; here the sum over *examples* is divided, and the default is "batch".
-        positive_weight, ignore_empty, check_finite: see LossOptions.
+        options: positive_weight, ignore_empty, check_finite; see LossOptions.
 
     Raises:
         ConfigError: a number out of range; an option that is not allowed.
@@ -81,16 +69,9 @@ class SampledLoss(FusedLoss):
         generator: torch.Generator | None = None,
         shared_draws: bool = False,
         reduction: str = "batch",
-        positive_weight: Tensor | Sequence[float] | None = None,
-        ignore_empty: bool = False,
-        check_finite: bool = False,
+        **options: Unpack[RowOptions],
     ) -> None:
-        super().__init__(
-            reduction=reduction,
-            positive_weight=positive_weight,
-            ignore_empty=ignore_empty,
-            check_finite=check_finite,
-        )
+        super().__init__(reduction=reduction, **options)
         if num_negatives < 1:
             raise ConfigError(f"num_negatives = {num_negatives!r} is not allowed. Expected 1 or more")
         self.num_negatives = num_negatives
@@ -158,8 +139,7 @@ class SampledLoss(FusedLoss):
         if self.positive_weight is not None:
             share = share * self.positive_weight.to(share)[labels.indices]
         drawn = drawn.masked_fill(hits | (counts == 0)[:, None], -torch.inf)
-        scores = {"positive": positive, "rows": labels.rows, "share": share, "drawn": drawn, "ids": ids}
-        rows = self.row_losses(Scores(**scores, num_labels=labels.num_labels))
+        rows = self.row_losses(Scores(positive, labels.rows, share, drawn, ids, labels.num_labels))
         rows = rows * scale_of(counts, terms, self.options, exact)
         return rows if self.reduction == "none" else rows.sum()
 

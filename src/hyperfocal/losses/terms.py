@@ -38,22 +38,14 @@ class FocalTerms(NamedTuple):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SeparableTerms:
-    """The functions and numbers of a separable loss; the formula is in SeparableLoss.
+    """The functions and numbers of a separable loss; the formula is in SeparableLoss."""
 
-    Attributes:
-        positive, negative: return value and slope of pos(z) and neg(z), in memory that the walk may overwrite.
-        focal: pos and neg in the form that compiled kernels compute, or None if they have no such form.
-        term_weights: r, or None for 1.
-        positive_weight: (L,) w, or None for 1.
-        shift: (L,), added to the logits, or None.
-    """
-
-    positive: Callable[[Tensor], ValueAndSlope]
-    negative: Callable[[Tensor], ValueAndSlope]
-    focal: FocalTerms | None
-    term_weights: TermWeights | None
-    positive_weight: Tensor | None
-    shift: Tensor | None
+    positive: Callable[[Tensor], ValueAndSlope]  # value and slope of pos(z), in memory that the walk may overwrite
+    negative: Callable[[Tensor], ValueAndSlope]  # value and slope of neg(z), in memory that the walk may overwrite
+    focal: FocalTerms | None  # pos and neg in the form that compiled kernels compute, or None if they have no such form
+    term_weights: TermWeights | None  # r, or None for 1
+    positive_weight: Tensor | None  # (L,) w, or None for 1
+    shift: Tensor | None  # (L,), added to the logits, or None
 
     def of(self, span: slice) -> SeparableTerms:
         """Return the terms for the labels of a span, numbered from its first."""
@@ -64,21 +56,13 @@ class SeparableTerms:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SoftmaxTerms:
-    """The functions and numbers of a softmax loss; the formula is in SoftmaxLoss.
+    """The functions and numbers of a softmax loss; the formula is in SoftmaxLoss."""
 
-    Attributes:
-        focal: returns (1 - p)^gamma * -log(p) and its slope from log(p).
-        temperature: above 0.
-        label_smoothing: e, in [0, 1).
-        positive_weight: (L,) w, or None for 1.
-        shift: (L,), added to the logits before they are divided by the temperature, or None.
-    """
-
-    focal: Callable[[Tensor], ValueAndSlope]
-    temperature: float
-    label_smoothing: float
-    positive_weight: Tensor | None
-    shift: Tensor | None
+    focal: Callable[[Tensor], ValueAndSlope]  # returns (1 - p)^gamma * -log(p) and its slope from log(p)
+    temperature: float  # above 0
+    label_smoothing: float  # e, in [0, 1)
+    positive_weight: Tensor | None  # (L,) w, or None for 1
+    shift: Tensor | None  # (L,), added to the logits before they are divided by the temperature, or None
 
     def of(self, span: slice) -> SoftmaxTerms:
         """Return the terms for the labels of a span, numbered from its first."""

@@ -47,9 +47,6 @@ def _value_and_slope(
     """Return the loss of each row in one chunk, (B,), and the slope at every logit, (B, C).
 
     Args:
-        terms: value and slope of both scalar functions.
-        logits: (B, C) float32 or float64.
-        chunk: the positives among these logits, and the masked pairs.
         weights: a weight for each positive of the chunk, or None.
         factors: (B, C), a weight for each term, or None.
     """

@@ -99,12 +99,7 @@ def _second_walk(terms: SoftmaxTerms, chunks: Chunks, normaliser: Normaliser, sl
 
 
 class Chunks:
-    """The walk of one problem, with the numbers that its kernels share.
-
-    Args:
-        problem: the call to compute, in float32 maths.
-        shift: (L,), added to the logits, or None.
-    """
+    """The walk of one problem in float32 maths, with the numbers that its kernels share."""
 
     def __init__(self, problem: Problem, *, shift: Tensor | None = None) -> None:
         self.walk = Walk(problem, shift=shift)

@@ -39,27 +39,17 @@ def log_once(topic: str, message: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """One call of a fused loss.
+    """One call of a fused loss."""
 
-    Attributes:
-        hidden, weight, bias: (B, D), (L, D) and (L,) or None, in their own dtypes.
-        labels: the positives, without masked ones.
-        mask: the pairs that do not count, or None.
-        scale: (B,) float32 or float64, the factor of each row's loss.
-        dtype: of the matrix products.
-        needs: whether hidden, weight and bias need a gradient.
-        chunk_labels: labels per chunk, or None for `chunk_size`.
-    """
-
-    hidden: Tensor
-    weight: Tensor
-    bias: Tensor | None
-    labels: SparseLabels
-    mask: SparseLabels | None
-    scale: Tensor
-    dtype: torch.dtype
-    needs: Sequence[bool]
-    chunk_labels: int | None
+    hidden: Tensor  # (B, D), in its own dtype, as weight and bias
+    weight: Tensor  # (L, D)
+    bias: Tensor | None  # (L,)
+    labels: SparseLabels  # the positives, without masked ones
+    mask: SparseLabels | None  # the pairs that do not count, or None
+    scale: Tensor  # (B,) float32 or float64, the factor of each row's loss
+    dtype: torch.dtype  # of the matrix products
+    needs: Sequence[bool]  # whether hidden, weight and bias need a gradient
+    chunk_labels: int | None  # labels per chunk, or None for `chunk_size`
 
 
 @dataclass(frozen=True, eq=False)

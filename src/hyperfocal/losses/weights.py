@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from hyperfocal.errors import ConfigError, DataError, did_you_mean
+from hyperfocal.errors import ConfigError, DataError
+from hyperfocal.losses.options import check_choice
 
 Counts = Tensor | Sequence[float]
 
@@ -55,7 +55,13 @@ def capped_weights(
     >>> capped_weights([1000, 250, 100, 0], cap=7.0).tolist()
     [1.0, 4.0, 7.0, 7.0]
     """
-    _check_options(scheme, cap, beta, num_examples)
+    check_choice("scheme", scheme, list(SCHEMES))
+    if cap is not None and not 1 <= cap < math.inf:
+        raise ConfigError(f"cap = {cap!r} is not allowed. Expected a number of 1 or more, or None")
+    if not 0 <= beta < 1:
+        raise ConfigError(f"beta = {beta!r} is not allowed. Expected a number from 0 and below 1")
+    if num_examples is not None and not num_examples >= 1:
+        raise ConfigError(f"num_examples = {num_examples!r} is not allowed. Expected 1 or more, or None")
     counts = as_counts(counts)
     number = float(counts.sum()) if num_examples is None else float(num_examples)
     weights = SCHEMES[scheme](counts.clamp(min=1), beta, number)
@@ -66,30 +72,18 @@ def capped_weights(
     return weights.float()
 
 
-def _inverse(counts: Tensor, beta: float, number: float) -> Tensor:
-    return counts.max() / counts
-
-
-def _sqrt_inverse(counts: Tensor, beta: float, number: float) -> Tensor:
-    return (counts.max() / counts).sqrt()
-
-
-def _effective_number(counts: Tensor, beta: float, number: float) -> Tensor:
+def _effective_number(counts: Tensor, beta: float) -> Tensor:
     if beta == 0:
         return torch.ones_like(counts)
     effective = -torch.expm1(counts * math.log(beta))  # 1 - beta^c, exact for beta near 1
     return effective.max() / effective
 
 
-def _balanced(counts: Tensor, beta: float, number: float) -> Tensor:
-    return number / (len(counts) * counts)
-
-
 SCHEMES: dict[str, Callable[[Tensor, float, float], Tensor]] = {
-    "inverse": _inverse,
-    "sqrt_inverse": _sqrt_inverse,
-    "effective_number": _effective_number,
-    "balanced": _balanced,
+    "inverse": lambda counts, beta, number: counts.max() / counts,
+    "sqrt_inverse": lambda counts, beta, number: (counts.max() / counts).sqrt(),
+    "effective_number": lambda counts, beta, number: _effective_number(counts, beta),
+    "balanced": lambda counts, beta, number: number / (len(counts) * counts),
 }
 
 
@@ -156,15 +150,3 @@ def as_counts(counts: Counts, *, at_most: float = math.inf) -> Tensor:
         most = "finite and not negative" if at_most == math.inf else f"from 0 to {at_most}, the number of examples"
         raise DataError(f"counts: label {label} has {numbers[label].item()} examples. Expected a number {most}")
     return numbers
-
-
-def _check_options(scheme: str, cap: float | None, beta: float, num_examples: Any) -> None:
-    if scheme not in SCHEMES:
-        hint = did_you_mean(scheme, list(SCHEMES))
-        raise ConfigError(f"scheme = {scheme!r} is not allowed.{hint} Expected one of {', '.join(SCHEMES)}")
-    if cap is not None and not 1 <= cap < math.inf:
-        raise ConfigError(f"cap = {cap!r} is not allowed. Expected a number of 1 or more, or None")
-    if not 0 <= beta < 1:
-        raise ConfigError(f"beta = {beta!r} is not allowed. Expected a number from 0 and below 1")
-    if num_examples is not None and not num_examples >= 1:
-        raise ConfigError(f"num_examples = {num_examples!r} is not allowed. Expected 1 or more, or None")

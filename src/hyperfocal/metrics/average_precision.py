@@ -21,23 +21,14 @@ BLOCK_NUMBERS = 2**20  # scores per block: sorting them takes about 30 MiB
 
 
 class Steps(NamedTuple):
-    """The P positives of M labels: label by label, each in falling order of score.
+    """The P positives of M labels: label by label, each in falling order of score."""
 
-    Attributes:
-        order: (M, N) int64, all documents for each label, in falling order of score.
-        labels: (P,) int64 in [0, M), the label of each positive.
-        documents: (P,) int64 in [0, N), the document of each positive.
-        ends: (P,) int64 in [1, N], how many documents score at least as high for the positive's label.
-        firsts: (P,) int64 in [0, P), the first positive of the same label.
-        lasts: (P,) int64 in [0, P), the last positive of the same label with the same score.
-    """
-
-    order: Tensor
-    labels: Tensor
-    documents: Tensor
-    ends: Tensor
-    firsts: Tensor
-    lasts: Tensor
+    order: Tensor  # (M, N) int64, all documents for each label, in falling order of score
+    labels: Tensor  # (P,) int64 in [0, M), the label of each positive
+    documents: Tensor  # (P,) int64 in [0, N), the document of each positive
+    ends: Tensor  # (P,) int64 in [1, N], how many documents score at least as high for the positive's label
+    firsts: Tensor  # (P,) int64 in [0, P), the first positive of the same label
+    lasts: Tensor  # (P,) int64 in [0, P), the last positive of the same label with the same score
 
 
 def average_precision(scores: Tensor, truth: SparseLabels) -> Tensor:

@@ -21,41 +21,26 @@ LEVEL = 0.05  # a difference is significant if its corrected p is below
 class Outcome:
     """The metrics of one point with one seed.
 
-    Attributes:
-        seed: pairs the outcome with one of the baseline.
-        values: metric -> its value on all validation documents; nan if it is undefined.
-        resamples: metric -> (R,) float, its value in each bootstrap resample of the documents. All outcomes of a
-            grid share the resamples, so subtracting two outcomes pairs them by document.
+    All outcomes of a grid share the resamples, so subtracting two outcomes pairs them by document.
     """
 
-    seed: int
-    values: dict[str, float]
-    resamples: dict[str, Tensor]
+    seed: int  # pairs the outcome with one of the baseline
+    values: dict[str, float]  # metric -> its value on all validation documents; nan if it is undefined
+    resamples: dict[str, Tensor]  # metric -> (R,) float, its value in each bootstrap resample of the documents
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference between a point and the baseline in one metric, over the seeds that both have.
+    """The difference between a point and the baseline in one metric, over the seeds that both have."""
 
-    Attributes:
-        ours: mean of the point's values.
-        theirs: mean of the baseline's values.
-        mean: ours - theirs.
-        low: lower end of its 95% interval.
-        high: upper end.
-        p: two-sided p-value for no difference.
-        adjusted: p corrected for the number of points; `verdicts` sets it.
-        seeds: number of pairs.
-    """
-
-    ours: float = math.nan
-    theirs: float = math.nan
-    mean: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
-    p: float = math.nan
-    adjusted: float = math.nan
-    seeds: int = 0
+    ours: float = math.nan  # mean of the point's values
+    theirs: float = math.nan  # mean of the baseline's values
+    mean: float = math.nan  # ours - theirs
+    low: float = math.nan  # lower end of its 95% interval
+    high: float = math.nan  # upper end
+    p: float = math.nan  # two-sided p-value for no difference
+    adjusted: float = math.nan  # p corrected for the number of points; `verdicts` sets it
+    seeds: int = 0  # number of pairs
 
     @property
     def percent(self) -> Interval:

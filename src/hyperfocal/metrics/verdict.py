@@ -35,34 +35,21 @@ Signs = Mapping[str, int | None]
 
 @dataclass(frozen=True)
 class Families:
-    """The metrics of a verdict.
+    """The metrics of a verdict."""
 
-    Attributes:
-        called: metric -> its name in sentences. Each metric is a separate family of tests.
-        always: metrics whose numbers every sentence has; other metrics appear only if they differ.
-        words: returns the verdict in a few words from the signs of all metrics.
-        digits: after the decimal point.
-    """
-
-    called: Mapping[str, str]
-    always: tuple[str, ...]
-    words: Callable[[Signs], str]
-    digits: int = 3
+    called: Mapping[str, str]  # metric -> its name in sentences. Each metric is a separate family of tests
+    always: tuple[str, ...]  # metrics whose numbers every sentence has; other metrics appear only if they differ
+    words: Callable[[Signs], str]  # returns the verdict in a few words from the signs of all metrics
+    digits: int = 3  # after the decimal point
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The comparison of one point with the baseline.
+    """The comparison of one point with the baseline."""
 
-    Attributes:
-        words: the verdict in a few words, for a table.
-        sentence: the verdict with its numbers, for the report.
-        differences: metric -> Difference, for each metric of the families.
-    """
-
-    words: str
-    sentence: str
-    differences: dict[str, Difference]
+    words: str  # the verdict in a few words, for a table
+    sentence: str  # the verdict with its numbers, for the report
+    differences: dict[str, Difference]  # metric -> Difference, for each metric of the families
 
 
 def verdicts(

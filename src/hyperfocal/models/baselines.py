@@ -64,17 +64,11 @@ STREAMED = ("popularity", "markov", "decayed_markov")  # baselines that count ev
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
-    """A fitted baseline.
+    """A fitted baseline."""
 
-    Attributes:
-        kind: window and decay.
-        counts: (L,) int64, training events of each item.
-        matrix: (L, L) float32 CSR. None: popularity alone.
-    """
-
-    kind: Kind
-    counts: Tensor
-    matrix: sparse.csr_array | None
+    kind: Kind  # window and decay
+    counts: Tensor  # (L,) int64, training events of each item
+    matrix: sparse.csr_array | None  # (L, L) float32 CSR. None: popularity alone
 
     def scores(self, histories: Sequences) -> Tensor:
         """Return (U, L) float64 scores: float32 would round the popularity of all but the commonest items away."""

@@ -22,23 +22,14 @@ FEATURE_STD = 0.02
 
 
 class ItemFeatures(NamedTuple):
-    """The features of L items.
+    """The features of L items."""
 
-    Attributes:
-        offsets: (L + 1,) int64, where the values of each item begin.
-        values: (nnz,) int64 in [0, num_values).
-        weights: (nnz,) float32, of the values.
-        numbers: (L, F) float32.
-        popularity: (L,) float32, standardised ln(1 + training events); dropped together with the learned vector.
-        num_values: V.
-    """
-
-    offsets: Tensor
-    values: Tensor
-    weights: Tensor
-    numbers: Tensor
-    popularity: Tensor
-    num_values: int
+    offsets: Tensor  # (L + 1,) int64, where the values of each item begin
+    values: Tensor  # (nnz,) int64 in [0, num_values)
+    weights: Tensor  # (nnz,) float32, of the values
+    numbers: Tensor  # (L, F) float32
+    popularity: Tensor  # (L,) float32, standardised ln(1 + training events); dropped together with the learned vector
+    num_values: int  # V
 
     def each(self, change: Callable[[Tensor], Tensor]) -> ItemFeatures:
         """Return the features with a function applied to every tensor, as to move them to another device."""

@@ -21,17 +21,11 @@ from hyperfocal.config.classify import HeadSettings
 
 @dataclass(frozen=True, eq=False)
 class SparseRows:
-    """B rows of sparse features (CSR).
+    """B rows of sparse features (CSR)."""
 
-    Attributes:
-        indptr: (B + 1,) int64.
-        columns: (N,) int64 features; int32 in a file, which `select` converts to int64.
-        values: (N,) float32.
-    """
-
-    indptr: Tensor
-    columns: Tensor
-    values: Tensor
+    indptr: Tensor  # (B + 1,) int64
+    columns: Tensor  # (N,) int64 features; int32 in a file, which `select` converts to int64
+    values: Tensor  # (N,) float32
 
     def __len__(self) -> int:
         """Return B."""
