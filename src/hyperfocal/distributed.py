@@ -242,16 +242,13 @@ def _buckets(gradients: Iterable[Tensor]) -> Iterator[list[Tensor]]:
     bucket: list[Tensor] = []
     for gradient in gradients:
         size = sum(map(Tensor.numel, bucket)) + gradient.numel()
-        if bucket and (size > BUCKET_NUMBERS or _kind(gradient) != _kind(bucket[0])):
+        kinds = {(each.dtype, each.device) for each in (*bucket[:1], gradient)}
+        if bucket and (size > BUCKET_NUMBERS or len(kinds) > 1):
             yield bucket
             bucket = []
         bucket.append(gradient)
     if bucket:
         yield bucket
-
-
-def _kind(tensor: Tensor) -> tuple[torch.dtype, torch.device]:
-    return tensor.dtype, tensor.device
 
 
 def _sum_bucket(bucket: list[Tensor]) -> None:

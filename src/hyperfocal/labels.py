@@ -130,7 +130,12 @@ class SparseLabels:
         Raises:
             DataError: examples that are not integers, or are outside [0, B).
         """
-        examples = self._checked(examples)
+        if examples.ndim != 1 or not _is_integer(examples):
+            raise DataError(f"examples: expected (N,) integers, got {tuple(examples.shape)} {examples.dtype}")
+        outside = examples[(examples < 0) | (examples >= len(self))]
+        if len(outside):
+            raise DataError(f"examples: {int(outside[0])} is not allowed. Expected 0 or more and below {len(self)}")
+        examples = examples.long()
         starts = self.indptr[examples]
         lengths = self.indptr[examples + 1] - starts
         indptr = row_pointers(lengths)
@@ -170,14 +175,6 @@ class SparseLabels:
         dense[self.rows, self.indices] = 1
         return dense
 
-    def _checked(self, examples: Tensor) -> Tensor:
-        if examples.ndim != 1 or not _is_integer(examples):
-            raise DataError(f"examples: expected (N,) integers, got {tuple(examples.shape)} {examples.dtype}")
-        outside = examples[(examples < 0) | (examples >= len(self))]
-        if len(outside):
-            raise DataError(f"examples: {int(outside[0])} is not allowed. Expected 0 or more and below {len(self)}")
-        return examples.long()
-
 
 def _is_integer(tensor: Tensor) -> bool:
     return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
@@ -199,7 +196,7 @@ def _rows(indptr: Tensor, num_ids: int) -> Tensor:
 
 
 def row_pointers(lengths: Tensor) -> Tensor:
-    """Return the (B + 1,) row pointers of rows with the given lengths, (B,) int64."""
+    """Return the (B + 1,) int64 row pointers of rows with the given lengths, (B,) int64 or bool."""
     return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
 
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperfocal.data.logs import Log
-from hyperfocal.data.splits import check_distinct_users, leave_last_out, split_users
+from hyperfocal.data.splits import check_leak, leave_last_out, split_users
 from hyperfocal.errors import DataError, LeakError
 
 quick = settings(deadline=None, max_examples=60)
@@ -60,9 +60,9 @@ def test_too_few_users(lists, eligible):
 
 def test_a_user_in_two_parts_is_a_leak():
     train, held_out = Log.from_lists([["x"]] * 3), Log.from_lists([["x"]] * 5)
-    check_distinct_users(train.users, held_out.select(np.array([3, 4])), name="valid.csv")
+    check_leak(train.users, held_out.select(np.array([3, 4])).users, units="users", name="valid.csv")
     with pytest.raises(LeakError) as caught:
-        check_distinct_users(train.users, held_out.select(np.array([4, 1, 0])), name="valid.csv")
+        check_leak(train.users, held_out.select(np.array([4, 1, 0])).users, units="users", name="valid.csv")
     assert str(caught.value) == (
         "valid.csv: 2 of its 3 users are in training too, first '1'. Remove these users from one of the files"
     )

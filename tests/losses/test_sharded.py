@@ -128,7 +128,7 @@ def test_it_goes_back_once():
     weight = torch.zeros(4, 2, requires_grad=True)
     value = ShardedLoss(FocalLoss(), 4)(torch.ones(1, 2), weight, None, SparseLabels.from_lists([[1]], num_labels=4))
     value.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="a ShardedLoss goes back once"):
+    with pytest.raises(RuntimeError, match="a ShardedLoss allows one backward pass"):
         value.backward()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, cast
@@ -77,12 +76,8 @@ def _parquet_pieces(file: File, rows: int) -> Iterator[tuple[File, float, dict[s
     lazy = pl.scan_parquet(file.path, glob=False)
     height = int(lazy.select(pl.len()).collect().item())
     for start in range(0, max(height, 1), rows):
-        reader = partial(_collect, lazy.slice(start, rows))
-        yield file, min((start + rows) / max(height, 1), 1.0), {"parquet": reader}
-
-
-def _collect(lazy: pl.LazyFrame, _: File) -> pl.DataFrame:
-    return lazy.collect()
+        part = lazy.slice(start, rows)
+        yield file, min((start + rows) / max(height, 1), 1.0), {"parquet": lambda _, part=part: part.collect()}
 
 
 def _text_pieces(file: File, rows: int) -> Iterator[tuple[File, float, dict[str, Reader]]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from typing import Any
 
 import polars as pl
 from polars.datatypes import DataTypeClass
@@ -24,6 +26,14 @@ def text_of(values: pl.Expr, dtype: DType) -> pl.Expr:
     if dtype.is_float():
         return values.fill_nan(None).cast(pl.String).str.strip_suffix(".0")
     return values.cast(pl.String)
+
+
+def json_text(value: Any) -> str | None:
+    """Return a JSON value as text, numbers as `text_of` writes them."""
+    if value is None or isinstance(value, str):
+        return value
+    text = json.dumps(value, ensure_ascii=False)
+    return text.removesuffix(".0") if isinstance(value, float) else text
 
 
 def read_text(column: pl.Series, file: File) -> pl.Series:

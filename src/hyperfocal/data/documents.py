@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hyperfocal.config.classify import TextDataSettings
-from hyperfocal.data.columns import check_column, check_unique, read_ids, read_text
+from hyperfocal.data.columns import check_column, check_unique, json_text, read_ids, read_text
 from hyperfocal.data.files import MEMORY, READERS, File, Reader, check_rows, find_fault, read_source
 from hyperfocal.data.label_columns import read_labels
 from hyperfocal.data.stored_texts import Texts, count_texts
@@ -259,15 +259,9 @@ def _read_jsonl(file: File) -> pl.DataFrame:
     with file.open() as text:
         rows = [json.loads(line) for line in text if line.strip()]
     names = dict.fromkeys(name for row in rows for name in row)
-    return pl.DataFrame({name: pl.Series([_as_text(row.get(name)) for row in rows], dtype=pl.String) for name in names})
-
-
-def _as_text(value: Any) -> str | None:
-    """Return a JSON value as text, numbers as `text_of` writes them."""
-    if value is None or isinstance(value, str):
-        return value
-    text = json.dumps(value, ensure_ascii=False)
-    return text.removesuffix(".0") if isinstance(value, float) else text
+    return pl.DataFrame(
+        {name: pl.Series([json_text(row.get(name)) for row in rows], dtype=pl.String) for name in names}
+    )
 
 
 def _read_lines(file: File) -> pl.DataFrame:

@@ -242,10 +242,6 @@ def _read_csv(file: File) -> pl.DataFrame:
     return frame if filled.all() else frame.filter(filled)  # blank lines are not rows
 
 
-def _read_parquet(file: File) -> pl.DataFrame:
-    return pl.read_parquet(file.path, glob=False)
-
-
 def _read_jsonl(file: File) -> pl.DataFrame:
     with file.open_bytes() as unpacked:
         raw = unpacked.read().removeprefix(BOM_UTF8 if file.at_start else b"")
@@ -268,7 +264,7 @@ def _read_lines(file: File) -> pl.DataFrame:
 
 READERS: dict[str, Reader] = {
     "csv": _read_csv,
-    "parquet": _read_parquet,
+    "parquet": lambda file: pl.read_parquet(file.path, glob=False),
     "jsonl": _read_jsonl,
     "lines": _read_lines,
 }

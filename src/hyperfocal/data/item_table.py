@@ -64,7 +64,7 @@ class ItemTable:
     name: str  # of the file, for messages
 
     def rows_of(self, ids: pl.Series) -> pl.DataFrame:
-        """Return the columns of the given items, null for items that the table lacks."""
+        """Return the columns of the given items, null for items that are not in the table."""
         known = self.frame.with_columns(self.ids.alias(KEY))
         return pl.DataFrame({KEY: ids}).join(known, on=KEY, how="left", maintain_order="left").drop(KEY)
 

@@ -6,7 +6,7 @@ import json
 
 import polars as pl
 
-from hyperfocal.data.columns import is_plain, read_text, text_of
+from hyperfocal.data.columns import is_plain, json_text, read_text, text_of
 from hyperfocal.data.files import File
 from hyperfocal.errors import DataError
 
@@ -87,14 +87,7 @@ def _read_list(value: str | None, column: pl.Series, row: int, file: File) -> li
         return None
     if any(isinstance(item, list | dict) for item in items):
         raise _nested(column, row, file)
-    return [_label(item) for item in items]
-
-
-def _label(item: str | float | bool | None) -> str:
-    """Return a JSON value as a label."""
-    if isinstance(item, str):
-        return item
-    return "" if item is None else json.dumps(item).removesuffix(".0")
+    return [json_text(item) or "" for item in items]
 
 
 def _check_flat(column: pl.Series, nested: pl.Series, file: File) -> None:

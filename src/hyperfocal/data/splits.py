@@ -68,11 +68,12 @@ def _shorten(log: Log, by: NDArray[np.int64] | int) -> Log:
     return replace(log, items=log.items.filter(remaining), offsets=offsets_of(lengths))
 
 
-def check_distinct_users(train: pl.Series, held_out: Log, *, name: str) -> None:
-    """Raise LeakError if a user of `held_out`, called `name` in the message, is in training too."""
-    shared = held_out.users.filter(held_out.users.is_in(train.implode()))
+def check_leak(train: pl.Series, held_out: pl.Series, *, units: str, name: str) -> None:
+    """Raise LeakError if a value of `held_out` is in training too; the message calls the file `name`."""
+    names = held_out.drop_nulls().unique(maintain_order=True)
+    shared = names.filter(names.is_in(train.drop_nulls().unique().implode()))
     if len(shared):
         raise LeakError(
-            f"{name}: {len(shared):,} of its {len(held_out):,} users are in training too, first {shared[0]!r}. "
-            "Remove these users from one of the files"
+            f"{name}: {len(shared):,} of its {len(names):,} {units} are in training too, first {shared[0]!r}. "
+            f"Remove these {units} from one of the files"
         )

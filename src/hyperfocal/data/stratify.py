@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 
 from hyperfocal.data.documents import Documents
-from hyperfocal.errors import DataError, LeakError
+from hyperfocal.data.splits import check_leak
+from hyperfocal.errors import DataError
 from hyperfocal.labels import SparseLabels
 
 UNASSIGNED = -1
@@ -102,20 +103,10 @@ def check_distinct_groups(train: Documents, held_out: Documents, *, name: str) -
     """
     ids, other_ids = train.ids, held_out.ids
     if train.groups is not None and held_out.groups is not None:
-        _check_distinct(train.groups, held_out.groups, "groups", name)
+        check_leak(train.groups, held_out.groups, units="groups", name=name)
         ids, other_ids = ids.filter(train.groups.is_null()), other_ids.filter(held_out.groups.is_null())
     if not (train.numbered or held_out.numbered):
-        _check_distinct(ids, other_ids, "documents", name)
-
-
-def _check_distinct(train: pl.Series, held_out: pl.Series, units: str, name: str) -> None:
-    names = held_out.drop_nulls().unique(maintain_order=True)
-    shared = names.filter(names.is_in(train.drop_nulls().unique().implode()))
-    if len(shared):
-        raise LeakError(
-            f"{name}: {len(shared):,} of its {len(names):,} {units} are in training too, first {shared[0]!r}. "
-            f"Remove these {units} from one of the files"
-        )
+        check_leak(ids, other_ids, units="documents", name=name)
 
 
 class _Assignment:

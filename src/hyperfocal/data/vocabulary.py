@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hyperfocal.data.logs import Log
 from hyperfocal.errors import DataError
+from hyperfocal.labels import row_pointers
 from hyperfocal.sequences import Sequences
 
 UNKNOWN = -1
@@ -99,6 +100,5 @@ def encode_log(log: Log, vocabulary: Vocabulary) -> tuple[Sequences, int]:
     """Return the log as item numbers, and how many of its events have unknown items and are left out."""
     numbers = vocabulary.encode(log.items)
     known = numbers != UNKNOWN
-    before = torch.cat([torch.zeros(1, dtype=torch.int64), known.cumsum(0)])
-    offsets = before[torch.from_numpy(np.ascontiguousarray(log.offsets))]
+    offsets = row_pointers(known)[torch.from_numpy(np.ascontiguousarray(log.offsets))]
     return Sequences(numbers[known], offsets, len(vocabulary)), int((~known).sum())

@@ -48,7 +48,7 @@ class SampledLoss(FusedLoss):
 
     Args:
         num_negatives: N, labels drawn per batch, with replacement; at least 1.
-        distribution: (L,) not negative, the relative frequency with which each label is drawn; None: all alike.
+        distribution: (L,) not negative, the relative frequency with which each label is drawn; None: uniform.
         generator: of the draws, to repeat them; None: torch's default generator.
         shared_draws: whether several processes (`hyperfocal.distributed`) use the draws of the first, because they
             hold parts of one batch.

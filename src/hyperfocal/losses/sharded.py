@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from hyperfocal.distributed import all_reduce, rank, world_size
 from hyperfocal.errors import ConfigError, DataError
-from hyperfocal.labels import SparseLabels
+from hyperfocal.labels import SparseLabels, row_pointers
 from hyperfocal.losses.fused import problem_of, product_dtype, scaled
 from hyperfocal.losses.options import check_finite, check_float, check_labels
 from hyperfocal.losses.separable import SeparableLoss
@@ -150,8 +150,7 @@ class _Sharded(torch.autograd.Function):
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
             raise RuntimeError(
-                "a ShardedLoss goes back once: the first backward returned its gradients without a copy. "
-                "Call the loss again"
+                "a ShardedLoss allows one backward pass: it returned its gradients without a copy. Call the loss again"
             )
         returned = (None if gradient is None else scaled(gradient, grad) for gradient in gradients)
         return (*returned, None, None, None, None, None)
@@ -197,5 +196,5 @@ def _local(whole: Problem, part: slice) -> tuple[Problem, Tensor]:
 def _cut(labels: SparseLabels, part: slice) -> tuple[SparseLabels, Tensor]:
     """Return the pairs of a slice of the labels, numbered from its first, and whether each pair is one, (P,) bool."""
     held = (labels.indices >= part.start) & (labels.indices < part.stop)
-    before = torch.cat([held.new_zeros(1, dtype=torch.int64), held.cumsum(0)])
-    return SparseLabels(before[labels.indptr], labels.indices[held] - part.start, part.stop - part.start), held
+    indptr = row_pointers(held)[labels.indptr]
+    return SparseLabels(indptr, labels.indices[held] - part.start, part.stop - part.start), held

@@ -59,12 +59,14 @@ def decision_scores(decided: SparseLabels, truth: SparseLabels, counts: Tensor) 
     """
     check_counts(counts, truth)
     totals, known = count_decisions(decided, truth), truth.counts() > 0
+    right = torch.bincount(decided.rows[decided.among(truth)], minlength=len(truth))  # of each document
+    by_document = _rates(right, decided.lengths - right, truth.lengths - right)
     by_label = {name: values.where(known, torch.nan) for name, values in _rates(*totals).items()}
     by_bucket = bucket_means(by_label["f1"], counts)
     return {
         **_prefixed("micro", _rates(*(total.sum() for total in totals))),
         **_prefixed("macro", {name: values.nanmean() for name, values in by_label.items()}),
-        **_prefixed("document", {name: values.mean() for name, values in _document_rates(decided, truth).items()}),
+        **_prefixed("document", {name: values.mean() for name, values in by_document.items()}),
         **{f"{name}_f1": by_bucket[name].item() for name in BUCKETS},
         "labels_per_document": decided.num_positives / max(len(decided), 1),
         "labels_without_truth": float((~known).sum()),
@@ -76,9 +78,7 @@ def label_table(scores: Tensor, decided: SparseLabels, truth: SparseLabels, coun
 
     Args:
         scores: (N, L) float, any real numbers.
-        decided: see `decision_scores`.
-        truth: see `decision_scores`.
-        counts: see `decision_scores`.
+        decided, truth, counts: as in `decision_scores`.
 
     Returns:
         train_documents, true_documents and decided_documents, (L,) int64, and precision, recall, f1 and
@@ -113,11 +113,6 @@ def check_decisions(decided: SparseLabels, truth: SparseLabels) -> None:
 
 def _rates(tp: Tensor, fp: Tensor, fn: Tensor) -> dict[str, Tensor]:
     return {"f1": f1(tp, tp + fp, tp + fn), "precision": _ratio(tp, tp + fp), "recall": _ratio(tp, tp + fn)}
-
-
-def _document_rates(decided: SparseLabels, truth: SparseLabels) -> dict[str, Tensor]:
-    tp = torch.bincount(decided.rows[decided.among(truth)], minlength=len(truth))
-    return _rates(tp, decided.lengths - tp, truth.lengths - tp)
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

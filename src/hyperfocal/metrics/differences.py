@@ -102,7 +102,8 @@ def compare_outcomes(
     own = Spread(apart.var().item() if count > 1 else 0.0, count - 1)
     seeds = Spread(max(own.variance, spread.variance), spread.freedom) if spread else own
     of_seeds = seeds.variance / count
-    of_documents = _variance(resampled)
+    known = resampled[resampled.isfinite()]  # the metric is defined there
+    of_documents = known.var().item() if len(known) > 1 else math.nan
     error = math.sqrt(of_documents + of_seeds)
     freedom = error**4 / (of_seeds**2 / seeds.freedom) if of_seeds > 0 else math.inf
     ours_mean, their_mean = values.mean(0).tolist()
@@ -143,12 +144,6 @@ def _subtract(ours: Outcome, theirs: Outcome, metric: str) -> Tensor:
         shapes = f"{tuple(left.shape)} and {tuple(right.shape)}"
         raise DataError(f"'{metric}', seed {ours.seed}: resamples of {shapes}. Expected the same (R,)")
     return left.double() - right.double()
-
-
-def _variance(resampled: Tensor) -> float:
-    """Return the variance over the resamples in which the metric is defined."""
-    known = resampled[resampled.isfinite()]
-    return known.var().item() if len(known) > 1 else math.nan
 
 
 def _student(mean: float, error: float, freedom: float) -> tuple[float, float, float, float]:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from hyperfocal.distributed import all_gather
 from hyperfocal.errors import ConfigError
-from hyperfocal.labels import SparseLabels
+from hyperfocal.labels import SparseLabels, row_pointers
 from hyperfocal.sequences import Sequences
 
 NO_ITEM = -1  # fills the ranks for which no item is left
@@ -83,7 +83,8 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     rows, width = scores.shape
     groups = width // GROUPS
     if groups < 64 * k:  # sorting the row itself is as fast
-        return _pair(scores.topk(k))
+        values, indices = scores.topk(k)
+        return values, indices
     whole = scores[:, : groups * GROUPS].unflatten(1, (GROUPS, groups))  # group g holds columns g, g + groups, ...
     _, best_groups = whole.amax(1).topk(k, sorted=False)
     columns = (best_groups[:, :, None] + groups * torch.arange(GROUPS, device=scores.device)).flatten(1)
@@ -91,11 +92,6 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     columns = torch.cat([columns, rest], 1)
     best, places = scores.gather(1, columns).topk(k)
     return best, columns.gather(1, places)
-
-
-def _pair(values_and_indices: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    values, indices = values_and_indices
-    return values, indices
 
 
 def find_hits(ranked: Tensor, truth: SparseLabels) -> Tensor:
@@ -148,22 +144,10 @@ def _map(hits: Tensor, sizes: Tensor) -> Tensor:
     return (hits * precisions).sum(1) / sizes.clamp(max=hits.shape[1])
 
 
-def _recall(hits: Tensor, sizes: Tensor) -> Tensor:
-    return hits.sum(1) / sizes
-
-
 def _ndcg(hits: Tensor, sizes: Tensor) -> Tensor:
     gains = 1 / torch.log2(_ranks(hits) + 1)
     ideal = gains.cumsum(0)[sizes.clamp(max=hits.shape[1]).long() - 1]
     return (hits * gains).sum(1) / ideal
-
-
-def _hit(hits: Tensor, sizes: Tensor) -> Tensor:
-    return hits.amax(1)
-
-
-def _mrr(hits: Tensor, sizes: Tensor) -> Tensor:
-    return (hits / _ranks(hits)).amax(1)
 
 
 def _ranks(hits: Tensor) -> Tensor:
@@ -172,10 +156,10 @@ def _ranks(hits: Tensor) -> Tensor:
 
 METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "map": _map,
-    "recall": _recall,
+    "recall": lambda hits, sizes: hits.sum(1) / sizes,
     "ndcg": _ndcg,
-    "hit": _hit,
-    "mrr": _mrr,
+    "hit": lambda hits, sizes: hits.amax(1),
+    "mrr": lambda hits, sizes: (hits / _ranks(hits)).amax(1),
 }
 
 
@@ -187,8 +171,7 @@ def coverage(ranked: Tensor, num_items: int) -> float:
 def only(truth: SparseLabels, mask: Tensor) -> SparseLabels:
     """Return the truth with only the items whose (L,) bool mask is True."""
     selected = mask[truth.indices]
-    before = torch.cat([torch.zeros(1, dtype=torch.int64), selected.cumsum(0)])
-    return SparseLabels(before[truth.indptr], truth.indices[selected], truth.num_labels)
+    return SparseLabels(row_pointers(selected)[truth.indptr], truth.indices[selected], truth.num_labels)
 
 
 def sharded_top_k(scores: Tensor, k: int, *, first: int, num_labels: int) -> tuple[Tensor, Tensor]:
@@ -208,7 +191,7 @@ def sharded_top_k(scores: Tensor, k: int, *, first: int, num_labels: int) -> tup
 
     Raises:
         ConfigError: k is outside 1 to L.
-        TrainingError: another process is gone.
+        TrainingError: another process has ended.
     """
     check_depth(k, num_labels)
     values, columns = stable_top_k(scores, min(k, scores.shape[1]))

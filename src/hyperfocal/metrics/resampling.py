@@ -92,12 +92,7 @@ def resampled_ap(scores: Tensor, truth: SparseLabels, counts: Tensor, weights: T
 
     Args:
         scores: (N, L) float, any real numbers.
-        truth: see `resampled_f1`.
-        counts: see `resampled_f1`.
-        weights: see `resampled_f1`.
-
-    Returns:
-        See `resampled_f1`.
+        truth, counts, weights, and the returned values: as in `resampled_f1`.
 
     Raises:
         DataError: from `resampled_f1`; scores hold nan.

@@ -159,7 +159,9 @@ def _transitions(sequences: Sequences) -> sparse.csr_array:
         block = sequences.block(users.start, users.stop)
         same_user = (block.users.diff() == 0).numpy()
         items = block.items.numpy()
-        counts = counts + _counted(items[:-1][same_user], items[1:][same_user], size)
+        pairs = (items[:-1][same_user], items[1:][same_user])
+        ones = np.ones(len(pairs[0]), dtype=np.float32)
+        counts = counts + sparse.coo_array((ones, pairs), shape=(size, size)).tocsr()
     return _strongest(_scaled(counts, np.repeat(counts.sum(1), np.diff(counts.indptr))))
 
 
@@ -229,10 +231,6 @@ def _together(sequences: Sequences) -> Iterator[tuple[int, sparse.csr_array]]:
         together.setdiag(0, k=start)
         together.eliminate_zeros()
         yield start, together
-
-
-def _counted(rows: np.ndarray, columns: np.ndarray, size: int) -> sparse.csr_array:
-    return sparse.coo_array((np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=(size, size)).tocsr()
 
 
 def _scaled(counts: sparse.csr_array, divisors: np.ndarray) -> sparse.csr_array:

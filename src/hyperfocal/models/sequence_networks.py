@@ -117,10 +117,8 @@ class CausalNetwork(nn.Module):
     def scores(self, histories: Tensor) -> Tensor:
         """Return (B, L) logits of the next item after (B, T) histories, newest last, padded on the left."""
         lengths = (histories != self.num_items).sum(1)
-        places = (
-            torch.arange(int(lengths.max().clamp(min=1)), device=lengths.device)
-            + (histories.shape[1] - lengths)[:, None]
-        )
+        steps = torch.arange(int(lengths.max().clamp(min=1)), device=lengths.device)
+        places = steps + (histories.shape[1] - lengths)[:, None]
         last = histories.shape[1] - 1
         items = torch.where(places <= last, histories.gather(1, places.clamp(max=last)), self.num_items)
         vectors, biases = self.output()

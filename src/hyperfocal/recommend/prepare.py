@@ -31,7 +31,7 @@ from hyperfocal.data.examples import (
 from hyperfocal.data.item_table import ItemColumn
 from hyperfocal.data.logs import Log, as_log
 from hyperfocal.data.mapped_logs import MappedLog, as_sequences, count_items, keep_users, stream_log
-from hyperfocal.data.splits import SHORTEST_LEFT_OUT, check_distinct_users, draw_users, leave_last_out, split_users
+from hyperfocal.data.splits import SHORTEST_LEFT_OUT, check_leak, draw_users, leave_last_out, split_users
 from hyperfocal.data.vocabulary import Vocabulary, encode_log
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.models.baselines import STREAMED
@@ -189,7 +189,7 @@ def _split_streamed(log: Any, valid: Any, settings: RecommendSettings) -> Split:
 
 def _read_valid(valid: Any, users: pl.Series, settings: RecommendSettings) -> Log:
     log = as_log(valid, settings.data)
-    check_distinct_users(users, log, name=name_of(valid, "validation log"))
+    check_leak(users, log.users, units="users", name=name_of(valid, "validation log"))
     return log
 
 

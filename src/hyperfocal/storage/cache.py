@@ -57,7 +57,8 @@ def cached(folder: Path | None, key: str, make: Callable[[], Arrays]) -> Arrays:
         return make()
     entry = folder / key
     if not (entry / NAMES).is_file():
-        _remove_leftover(entry)
+        if entry.is_dir() and not (entry / NAMES).is_file():  # in this order: another process may write a whole one now
+            shutil.rmtree(entry, ignore_errors=True)  # left by an interrupted removal
         _write(entry, make())
     return _read(entry)
 
@@ -66,8 +67,7 @@ def cached_streamed(folder: Path, key: str, make: Callable[[Path], Arrays]) -> A
     """Return the arrays cached under `key`, mapped; make them through files if they are not there.
 
     Args:
-        folder: of the cache.
-        key: checksum of everything that they depend on.
+        folder, key: as in `cached`.
         make: gets a temporary folder on the same disk for its files, and returns name -> array.
 
     Raises:
@@ -137,12 +137,6 @@ def _read(entry: Path) -> Arrays:
         return {name: np.load(entry / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in names}
     except (OSError, ValueError, EOFError) as error:
         raise RunError(f"cache {entry}: is damaged ({error}). Remove this folder; it will be made again") from None
-
-
-def _remove_leftover(entry: Path) -> None:
-    """Remove what an interrupted removal left of an entry."""
-    if entry.is_dir() and not (entry / NAMES).is_file():  # in this order: another process may write a whole one now
-        shutil.rmtree(entry, ignore_errors=True)
 
 
 def _write(entry: Path, arrays: Arrays) -> None:

@@ -382,7 +382,7 @@ def describe_environment() -> dict[str, Any]:
 
 
 def claim_demo(out: Path) -> None:
-    """Make and mark a folder for a demo; an empty folder and an earlier demo's are taken.
+    """Make and mark a folder for a demo; an empty folder or that of an earlier demo is reused.
 
     Raises:
         RunError: the folder holds something else.
