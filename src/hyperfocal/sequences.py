@@ -85,11 +85,7 @@ class Sequences:
 
 
 def user_blocks(offsets: NDArray[np.int64], events: int) -> Iterator[slice]:
-    """Yield blocks of users with about `events` events each; no user is in two blocks.
-
-    Args:
-        offsets: (U + 1,), as in `Sequences`.
-        events: 1 or more.
+    """Yield blocks of users, from their (U + 1,) offsets, with about `events` events each; no user is in two blocks.
 
     >>> list(user_blocks(np.array([0, 3, 4, 9, 10]), 4))
     [slice(0, 2, None), slice(2, 3, None), slice(3, 4, None)]

@@ -71,14 +71,10 @@ def to_toml(settings: Section) -> str:
 
 
 def from_toml(kind: type[Job], text: str, where: str, *, whole: bool = False) -> Job:
-    """Return the settings written by `to_toml`.
+    """Return the settings written by `to_toml`; errors begin with `where`.
 
-    Args:
-        kind: the settings of the job.
-        text: the TOML to read.
-        where: names the file in errors.
-        whole: whether the text is known to be complete. A missing setting then gets its default, because the version
-            that wrote the text did not have it.
+    If the text is known to be `whole`, a missing setting gets its default, because the version that wrote the text did
+    not have it.
 
     Raises:
         ConfigError: the text is not settings in TOML; or a key is missing and the text may be truncated.

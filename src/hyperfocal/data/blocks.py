@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, cast
@@ -76,8 +77,12 @@ def _parquet_pieces(file: File, rows: int) -> Iterator[tuple[File, float, dict[s
     lazy = pl.scan_parquet(file.path, glob=False)
     height = int(lazy.select(pl.len()).collect().item())
     for start in range(0, max(height, 1), rows):
-        part = lazy.slice(start, rows)
-        yield file, min((start + rows) / max(height, 1), 1.0), {"parquet": lambda _, part=part: part.collect()}
+        reader = partial(_collect, lazy.slice(start, rows))
+        yield file, min((start + rows) / max(height, 1), 1.0), {"parquet": reader}
+
+
+def _collect(lazy: pl.LazyFrame, _: File) -> pl.DataFrame:
+    return lazy.collect()
 
 
 def _text_pieces(file: File, rows: int) -> Iterator[tuple[File, float, dict[str, Reader]]]:
@@ -121,9 +126,7 @@ def _close_quotes(lines: IO[bytes], quotes: int) -> bytes:
 def whole_users(blocks: Iterator[Block], users_of: Callable[[pl.DataFrame, File], pl.Series]) -> Iterator[Block]:
     """Yield blocks that end where a user ends: the rows of the last user move to the next block.
 
-    Args:
-        blocks: of a log.
-        users_of: rows -> (N,) the user of each.
+    `users_of` returns the user of each row.
 
     Raises:
         DataError: the rows of a user are not consecutive.

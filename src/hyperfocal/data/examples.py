@@ -58,7 +58,6 @@ def cut_examples(sequences: Sequences, *, history: int, next_items: int, every: 
     """Return the training examples of users with at least history + 1 items.
 
     Args:
-        sequences: the users' items.
         history: T, items that the model reads.
         next_items: items in the target, fewer at a sequence's end.
         every: False: cut each user once, `next_items` before the end but not before `history`. True: also cut before
@@ -122,7 +121,6 @@ def cut_windows(sequences: Sequences, *, history: int, ahead: int = 1) -> Window
     """Return the windows of users with at least two items, counted back from the last item that has a successor.
 
     Args:
-        sequences: the users' items.
         history: length of the longest window.
         ahead: number of items after a position that are its targets, fewer at a sequence's end.
     """
@@ -219,12 +217,7 @@ def batches_at_random(count: int, batch_size: int, generator: torch.Generator, *
     """Return all numbers from 0 to `count` - 1 in random batches of `batch_size`; the last may be smaller.
 
     More than BUFFER numbers are shuffled buffer by buffer, see `buffers`.
-
-    Args:
-        count: number of examples.
-        batch_size: examples per batch.
-        generator: draws the order.
-        seed: of the buffers, the same in each epoch.
+    The generator draws the order; `seed` fixes the buffers, the same in each epoch.
     """
     shuffled = [block[torch.randperm(len(block), generator=generator)] for block in buffers(count, generator, seed)]
     batches: Sequence[Tensor] = torch.cat(shuffled).split(batch_size)
@@ -242,7 +235,7 @@ def batches_by_length(lengths: Tensor, batch_size: int, generator: torch.Generat
         lengths: (W,) int64, 1 or more.
         batch_size: windows of average length per batch.
         generator: draws the order within equal lengths, and the order of the batches.
-        seed: of the buffers, the same in each epoch.
+        seed: as in `batches_at_random`.
     """
     batches = []
     for windows in buffers(len(lengths), generator, seed):

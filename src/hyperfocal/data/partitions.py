@@ -10,13 +10,9 @@ PARTITIONS = 64  # of 100 million rows each has 1.6 million
 
 
 def write_partitions(block: pl.DataFrame, key: str, work: Path, number: int) -> None:
-    """Write each row of a block to the partition of its key, a folder `partition-*` in `work`.
+    """Write each row of a block to the partition of its `key` column, a folder `partition-*` in `work`.
 
-    Args:
-        block: some rows of the table.
-        key: column with the key.
-        work: folder of all partitions.
-        number: of the block; files of a partition sort by it.
+    The files of a partition sort by the block's number.
 
     Raises:
         OSError: the folder cannot be written.

@@ -221,13 +221,9 @@ def draw_zipf(count: int, draws: int, rng: Generator) -> Ints:
 
 
 def write_sentences(vocabulary: list[str], words: Ints, lengths: Ints, rng: Generator) -> list[str]:
-    """Return texts of sentences, each with a capital at its beginning and a period at its end.
+    """Return N texts of sentences, each with a capital at its beginning and a period at its end.
 
-    Args:
-        vocabulary: V words.
-        words: (T,) numbers in [0, V), text after text.
-        lengths: (N,) number of words of each text, 1 or more; they sum to T.
-        rng: draws the ends of sentences.
+    The (T,) words are numbers in the vocabulary, text after text, and the (N,) lengths sum to T.
     """
     stops = np.cumsum(lengths)
     place = np.arange(len(words)) - np.repeat(stops - lengths, lengths)  # in its text

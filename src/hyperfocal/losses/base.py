@@ -154,11 +154,7 @@ class FusedLoss(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define dense_rows(logits, labels, mask)")
 
     def terms(self, labels: SparseLabels) -> Any:
-        """Return the functions and numbers that the walks ask for.
-
-        Args:
-            labels: the positives of the batch, without masked ones.
-        """
+        """Return the functions and numbers that the walks ask for, for a batch's positives without masked ones."""
         raise NotImplementedError(f"{type(self).__name__} must define terms(labels)")
 
     def walk(self, problem: Problem) -> RowsAndGradients:

@@ -196,11 +196,7 @@ def check_finite(**tensors: Tensor | None) -> None:
 def row_scale(labels: SparseLabels, mask: SparseLabels | None, options: Options, dtype: torch.dtype) -> Tensor:
     """Return the factor of each row's loss, (B,): 1 / divisor, or 0 for a row that is ignored.
 
-    Args:
-        labels: the positives, without masked ones.
-        mask: the pairs that do not count, or None.
-        options: `reduction` and `ignore_empty`.
-        dtype: of the result.
+    The labels are the positives without masked ones.
     """
     terms = torch.full_like(labels.lengths, labels.num_labels)
     return scale_of(labels.lengths, terms if mask is None else terms - mask.lengths, options, dtype)

@@ -65,11 +65,7 @@ class SeparableLoss(FusedLoss):
         return None
 
     def term_weights(self, labels: SparseLabels) -> TermWeights | None:
-        """Return a function from a slice of C labels to the weights r of their terms, (B, C), or None for r = 1.
-
-        Args:
-            labels: the positives of the batch, without masked ones.
-        """
+        """Return a function from a slice of C labels to the weights r of their terms, (B, C), or None for r = 1."""
         return None
 
     def covers(self, backend: str) -> bool:

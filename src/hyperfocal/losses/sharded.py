@@ -174,9 +174,7 @@ def _softmax_walk(loss: SoftmaxLoss, whole: Problem, part: slice) -> RowsAndGrad
 def _merged(own: Normaliser, held: Tensor) -> Normaliser:
     """Return the normaliser over the labels of all processes, with the logits of all positives.
 
-    Args:
-        own: the normaliser over this process's labels.
-        held: (P,) bool, whether each of all positives is among this process's labels.
+    `own` is that of this process's labels, which are those of the positives that (P,) `held` selects.
     """
     peak = all_reduce(own.peak.clone(), largest=True)
     positives = own.positives.new_zeros(len(held))

@@ -63,12 +63,7 @@ class Chunk:
 
 
 class Walk:
-    """The chunks of one problem, their logits, and the gradients summed so far.
-
-    Args:
-        problem: the call to compute.
-        shift: (L,), added to the logits, or None.
-    """
+    """The chunks of one problem, their logits plus a shift, (L,) or None, and the gradients summed so far."""
 
     def __init__(self, problem: Problem, *, shift: Tensor | None = None) -> None:
         hidden, weight, bias, scale = problem.hidden, problem.weight, problem.bias, problem.scale
@@ -119,12 +114,9 @@ class Walk:
         return self.buffer[: shape[0] * shape[1]].view(shape)
 
     def add(self, span: slice, slope: Tensor, *, bias: Tensor | None = None) -> None:
-        """Add the gradients of C labels.
+        """Add the gradients of the C labels of a span from their (B, C) slopes, d loss / d logit.
 
-        Args:
-            span: the C labels.
-            slope: (B, C), d loss / d logit.
-            bias: (C,), the gradient of the bias, scale @ slope; None computes it.
+        `bias` (C,) is the gradient of the bias, scale @ slope; None computes it.
         """
         if self.grad_bias is not None:
             self.grad_bias[span] = self.problem.scale @ slope if bias is None else bias

@@ -11,12 +11,9 @@ BUCKETS = ("head", "medium", "tail")
 
 
 def bucket_masks(counts: Tensor) -> dict[str, Tensor]:
-    """Return a (L,) bool mask for each bucket.
+    """Return a (L,) bool mask for each bucket of labels, by their (L,) integer numbers of training examples.
 
     head: count >= 200, medium: 20 <= count < 200, tail: count < 20.
-
-    Args:
-        counts: (L,) integer, training examples of each label.
 
     >>> {name: mask.tolist() for name, mask in bucket_masks(torch.tensor([500, 20, 0])).items()}
     {'head': [True, False, False], 'medium': [False, True, False], 'tail': [False, False, True]}

@@ -93,10 +93,6 @@ def shown_sign(difference: Interval, number: int) -> int:
 
     It is not significant if the interval holds 0, with fewer than 20 users, and if all users differ by the same
     amount: the interval then has no width.
-
-    Args:
-        difference: from `paired_difference`.
-        number: of users.
     """
     if too_few(number) or difference.high - difference.low <= ROUNDING:
         return 0

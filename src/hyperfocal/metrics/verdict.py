@@ -136,9 +136,6 @@ def in_words(signs: Signs) -> str:
     which reads "only the threshold moved" if the first two are known not to differ. Other metrics that agree or
     disagree with the lead follow, so that no loss hides behind a gain: "ranking better, but worse in the tail".
 
-    Args:
-        signs: for the metrics of FAMILIES.
-
     >>> in_words({"macro_ap": 0, "half.macro_f1": 1, "tuned.macro_f1": 0})
     'only the threshold moved'
     """
@@ -198,13 +195,7 @@ def _ranking_in_words(ranking: str, tail: str, signs: Signs) -> str:
 
 
 def _phrase(lead: str, direction: int, asides: Mapping[str, int]) -> str:
-    """Return "ranking better, and better here, but worse there".
-
-    Args:
-        lead: the words that come first, or "".
-        direction: of the lead: 1, -1, or 0 for none.
-        asides: place, for example "in the tail" -> 1 or -1.
-    """
+    """Return the lead and then the asides: "ranking better, and better here, but worse there"."""
     places = {sign: " and ".join(place for place, other in asides.items() if other == sign) for sign in (1, -1)}
     agreeing = f"and {BETTER[direction]} {places[direction]}" if places.get(direction) else ""
     contrary = " and ".join(f"{BETTER[sign]} {names}" for sign, names in places.items() if names and sign != direction)

@@ -115,9 +115,7 @@ class Baseline:
 def default_baselines(num_items: int, *, streamed: bool = False) -> list[str]:
     """Return the names of the baselines that are quick enough to fit with every model.
 
-    Args:
-        num_items: L.
-        streamed: whether the log may be larger than memory; then only one baseline has a matrix.
+    If the log is streamed, because it may be larger than memory, only one baseline has a matrix.
     """
     if streamed:
         return ["popularity", "decayed_markov"]
