@@ -98,7 +98,13 @@ def tune_decisions(
 
     Source: Dinkelbach 1967, On Nonlinear Fractional Programming, for the maximum of a ratio.
     """
-    _refuse_infinite(scores)
+    wrong = (~scores.isfinite()).nonzero()
+    if len(wrong):
+        row, label = wrong[0].tolist()
+        raise DataError(
+            f"scores: {float(scores[row, label])} for document {row} and label {label}; expected finite numbers. "
+            "Train again with a smaller train.learning_rate"
+        )
     fixed = torch.zeros(scores.shape[1])
     if settings.rule == "top_k":
         return Decisions(fixed, settings.k, settings.minimum_one)
@@ -112,16 +118,6 @@ def tune_decisions(
     own, weight = curves.cross_fitted(worth, seed), curves.positives / (curves.positives + settings.shrinkage)
     thresholds = torch.where(weight > 0, weight * own + (1 - weight) * thresholds, thresholds)
     return Decisions(thresholds.float(), 0, settings.minimum_one)
-
-
-def _refuse_infinite(scores: Tensor) -> None:
-    wrong = (~scores.isfinite()).nonzero()
-    if len(wrong):
-        row, label = wrong[0].tolist()
-        raise DataError(
-            f"scores: {float(scores[row, label])} for document {row} and label {label}; expected finite numbers. "
-            "Train again with a smaller train.learning_rate"
-        )
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,8 @@ def encode_items(
         if column.kind in BAGS:
             bag = _bag(column, _bag_values(rows[column.name], column.kind))
             bags.append(bag)
-            numbers.append(_popularity(column, bag))
+            empty = np.zeros((len(ids), 2), np.float32)
+            numbers.append(_standardize(column, _log_popularity(column, bag)) if column.values else empty)
         elif column.kind != "encoder":
             numbers.append(_standardize(column, _as_numbers(rows[column.name], column.kind, table)))
     return sparse.hstack(bags, format="csr", dtype=np.float32), np.hstack(numbers)
@@ -238,12 +239,6 @@ def _log_popularity(column: ItemColumn, bag: sparse.csr_matrix) -> NDArray[np.fl
     weights = np.asarray(bag.sum(1)).ravel()
     with np.errstate(invalid="ignore", divide="ignore"):
         return cast(NDArray[np.float32], np.asarray(bag @ logs).ravel() / weights)
-
-
-def _popularity(column: ItemColumn, bag: sparse.csr_matrix) -> NDArray[np.float32]:
-    if not column.values:
-        return np.zeros((bag.shape[0], 2), np.float32)
-    return _standardize(column, _log_popularity(column, bag))
 
 
 def _as_numbers(values: pl.Series, kind: Kind, table: ItemTable) -> NDArray[np.float64]:

@@ -113,11 +113,6 @@ class _Assignment:
     """The assignment of U units (groups of documents) to F folds.
 
     After the L labels comes one that every document has, so that its share is the share of documents.
-
-    Attributes:
-        folds: (U,) int64, the fold of each unit, or UNASSIGNED.
-        counts: (F, L + 1) int64, documents of each label in each fold.
-        wanted: (F, L + 1) float, documents of each label that each fold should have.
     """
 
     def __init__(self, labels: SparseLabels, units: AnyInts, shares: NDArray[np.float64], *, seed: int) -> None:
@@ -133,9 +128,9 @@ class _Assignment:
         self._random = np.random.default_rng(seed)
         self._order = self._random.permutation(shape[0])
         self._left = np.diff(by_label.indptr).astype(np.int64)  # unassigned units of each label
-        self.folds = np.full(shape[0], UNASSIGNED)
-        self.counts = np.zeros((len(shares), shape[1]), dtype=np.int64)
-        self.wanted = shares[:, None] * np.bincount(columns, minlength=shape[1])
+        self.folds = np.full(shape[0], UNASSIGNED)  # (U,) the fold of each unit
+        self.counts = np.zeros((len(shares), shape[1]), dtype=np.int64)  # documents of each label in each fold
+        self.wanted = shares[:, None] * np.bincount(columns, minlength=shape[1])  # as many as there should be
 
     def run(self) -> None:
         """Assign every unit: first those of the label with the fewest units left, last those without labels."""

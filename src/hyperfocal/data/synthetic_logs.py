@@ -46,20 +46,14 @@ Bools = NDArray[np.bool_]
 class ChallengeData:
     """Logs, an item table and the truth behind them.
 
-    Attributes:
-        train: 13 rows per user: user_sequence "<user>_<place>", user_id, challenge_sequence (1-13), challenge.
-        test: 10 rows per user, columns as in `train`.
-        test_truth: 3 rows per user of `test`: user_sequence "<user>_11" to "<user>_13", challenge.
-        challenges: one row per challenge: challenge, language, series, author, category, date (ISO), all text.
-        planted: one row per challenge, in the order of `challenges`: challenge, successor (the next of its series,
-            null for the last), difficulty, popularity (sums to 1 without new challenges), new.
+    The successor of a challenge is the next of its series, null for the last; popularity sums to 1 without new ones.
     """
 
-    train: pl.DataFrame
-    test: pl.DataFrame
-    test_truth: pl.DataFrame
-    challenges: pl.DataFrame
-    planted: pl.DataFrame
+    train: pl.DataFrame  # 13 rows per user: user_sequence "<user>_<place>", user_id, challenge_sequence, challenge
+    test: pl.DataFrame  # 10 rows per user, columns as in `train`
+    test_truth: pl.DataFrame  # 3 rows per user of `test`: user_sequence "<user>_11" to "<user>_13", challenge
+    challenges: pl.DataFrame  # a row per challenge: challenge, language, series, author, category, date (ISO), all text
+    planted: pl.DataFrame  # a row per row of `challenges`: challenge, successor, difficulty, popularity, new
 
 
 @dataclass(frozen=True)

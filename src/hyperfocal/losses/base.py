@@ -29,13 +29,7 @@ class FusedLoss(nn.Module):
     """The base of every loss: fused with the last linear layer, so that the logits never exist as a whole.
 
     A subclass defines its `walks`, the `terms` that they ask for, and `dense_rows`; or else `compute` and
-    `compute_dense`.
-
-    Args:
-        reduction, positive_weight, ignore_empty, backend, chunk_labels, check_finite: see LossOptions.
-
-    Raises:
-        ConfigError: an option that is not allowed.
+    `compute_dense`. Options: see LossOptions.
     """
 
     walks: ClassVar[Mapping[str, Callable[[Any, Problem], RowsAndGradients]]] = {}  # by backend

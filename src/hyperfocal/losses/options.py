@@ -31,7 +31,7 @@ class WalkOptions(RowOptions, total=False):
 
 
 class LossOptions(WalkOptions, total=False):
-    """The keyword options that every fused loss takes.
+    """The keyword options that every fused loss takes; one that is not allowed raises ConfigError.
 
     Keys:
         reduction: the divisor of the sum over examples and labels: "positives", the number of positives

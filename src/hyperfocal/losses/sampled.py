@@ -220,11 +220,7 @@ class GBCELoss(SampledLoss):
 
 
 def _probabilities(distribution: Tensor | Sequence[float] | None) -> Tensor | None:
-    """Return the distribution divided by its sum, (L,), or None.
-
-    Raises:
-        ConfigError: another shape; numbers below 0, not finite, or all 0.
-    """
+    """Return the distribution divided by its sum, (L,), or None; raise ConfigError if it is not a distribution."""
     vector = label_vector("distribution", distribution)
     if vector is None:
         return None

@@ -28,11 +28,7 @@ class SeparableLoss(FusedLoss):
     where z are the logits, w the `positive_weight`, s the `logit_shift` and r the `term_weights`; without
     them w = 1, s = 0 and r = 1. Pairs in the mask are left out of the sum.
 
-    Args:
-        reduction, positive_weight, ignore_empty, backend, chunk_labels, check_finite: see LossOptions.
-
-    Raises:
-        ConfigError: an option that is not allowed.
+    Options: see LossOptions.
 
     >>> class Squared(SeparableLoss):
     ...     def positive(self, logits):

@@ -38,14 +38,9 @@ class ItemFeatures(NamedTuple):
 
     def followed_by(self, others: ItemFeatures) -> ItemFeatures:
         """Return the features of these items, then of others with the same values and numbers."""
-        return ItemFeatures(
-            torch.cat([self.offsets, others.offsets[1:] + self.offsets[-1]]),
-            torch.cat([self.values, others.values]),
-            torch.cat([self.weights, others.weights]),
-            torch.cat([self.numbers, others.numbers]),
-            torch.cat([self.popularity, others.popularity]),
-            self.num_values,
-        )
+        shifted = others._replace(offsets=others.offsets[1:] + self.offsets[-1])
+        joined = [torch.cat(pair) for pair in zip(self[:5], shifted[:5], strict=True)]
+        return self._make([*joined, self.num_values])
 
 
 class FeatureVectors(nn.Module):

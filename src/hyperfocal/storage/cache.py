@@ -101,7 +101,7 @@ def cached_vectors(
     Raises:
         RunError: the folder cannot be written; an array of exactly these digests is damaged or missing.
     """
-    key = hashlib.sha256(digests.tobytes()).hexdigest()
+    key = hash_array(digests)
     return cached(folder, key, lambda: {"digests": digests, "vectors": _gather(folder, digests, make)})["vectors"]
 
 
