@@ -40,7 +40,7 @@ class ItemFeatures(NamedTuple):
         """Return the features of these items, then of others with the same values and numbers."""
         shifted = others._replace(offsets=others.offsets[1:] + self.offsets[-1])
         joined = [torch.cat(pair) for pair in zip(self[:5], shifted[:5], strict=True)]
-        return self._make([*joined, self.num_values])
+        return ItemFeatures._make([*joined, self.num_values])
 
 
 class FeatureVectors(nn.Module):
