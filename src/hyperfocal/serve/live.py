@@ -147,11 +147,7 @@ def _scores(answer: Recommendations | Classifications) -> list[float]:
 
 
 def job_of(run: RunFolder) -> str:
-    """Return the job of a run.
-
-    Raises:
-        RunError: its data.json is missing or damaged.
-    """
+    """Return the job of a run; raise RunError if its data.json is missing or damaged."""
     with run.guard(DATA):
         return str(run.read_json(DATA).get("job", "recommend"))
 
