@@ -57,10 +57,9 @@ def readme(settings: dict[str, Any], shapes: Mapping[str, tuple[int, ...]] | Non
     """
     ranks = settings["job"] == "recommend"
     title = "A recommender of next items" if ranks else "A classifier of texts"
-    sections = [f"# {title}\n\nWritten by `hyperfocal export`."]
-    sections.append(_onnx_section(settings) if shapes is None else _plain_section(shapes))
-    sections.append(_ranking_formulas(settings) if ranks else _label_formulas(settings))
-    return "\n\n".join(sections) + "\n"
+    files = _onnx_section(settings) if shapes is None else _plain_section(shapes)
+    formulas = _ranking_formulas(settings) if ranks else _label_formulas(settings)
+    return f"# {title}\n\nWritten by `hyperfocal export`.\n\n{files}\n\n{formulas}\n"
 
 
 def _onnx_section(settings: dict[str, Any]) -> str:
