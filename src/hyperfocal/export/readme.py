@@ -49,11 +49,9 @@ divided by sqrt(2)."""
 
 
 def readme(settings: dict[str, Any], shapes: Mapping[str, tuple[int, ...]] | None = None) -> str:
-    """Return README.md of an exported folder.
+    """Return README.md of an exported folder, from the content of its settings.json.
 
-    Args:
-        settings: content of settings.json.
-        shapes: shapes of the plain weights by name; None: the folder has model.onnx instead.
+    `shapes` are those of the plain weights, by name; None: the folder has model.onnx instead.
     """
     ranks = settings["job"] == "recommend"
     title = "A recommender of next items" if ranks else "A classifier of texts"

@@ -21,6 +21,7 @@ from hyperfocal.grid.job import Reached
 from hyperfocal.grid.points import Point
 from hyperfocal.machine import set_threads
 from hyperfocal.metrics.buckets import BUCKETS
+from hyperfocal.metrics.ranking import Scorer
 from hyperfocal.metrics.verdict import Families, rankings
 from hyperfocal.models.baselines import fit_baseline
 from hyperfocal.models.sequence_networks import network_scorer
@@ -146,7 +147,7 @@ class PreparedLog:
         set_threads(self.threads)
         counts, name = fit_baseline("popularity", self.data.train).counts, settings.model.name
         if name in COUNTING:
-            scorer = fit_baseline(name, self.data.train).scores
+            scorer: Scorer = fit_baseline(name, self.data.train).scores
         else:
             scorer = network_scorer(train_network(recut(self.data, settings), settings)[0], settings.data.history)
         return score_point(scorer, self.data.valid, counts, k=self.k)

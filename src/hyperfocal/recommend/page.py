@@ -114,7 +114,7 @@ def _on_train(metrics: dict[str, Any]) -> str:
 def _groups(metrics: dict[str, Any]) -> Section:
     metric, model = metrics["metric"], metrics["model"]
     best = metrics["verdict"].get("baseline") if metrics.get("verdict") else None
-    series = list(dict.fromkeys(name for name in (model, best, "popularity") if name in metrics["scores"]))
+    series = list(dict.fromkeys(str(name) for name in (model, best, "popularity") if name in metrics["scores"]))
     rows = [
         {"bucket": bucket, "series": name, **metrics["scores"][name][bucket][metric]}
         for bucket in BUCKETS

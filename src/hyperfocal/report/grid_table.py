@@ -113,17 +113,11 @@ class Layout:
 
 @dataclass(frozen=True)
 class GridTable:
-    """The table of a grid.
+    """The table of a grid."""
 
-    Attributes:
-        rows: best first, then points without a value, then points without a finished training.
-        by: the metric that orders them.
-        layout: of the job.
-    """
-
-    rows: Sequence[Row]
-    by: str
-    layout: Layout
+    rows: Sequence[Row]  # best first, then points without a value, then points without a finished training
+    by: str  # the metric that orders them
+    layout: Layout  # of the job
 
     @property
     def most_seeds(self) -> int:

@@ -62,19 +62,12 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one process.
+    """Limits of one process."""
 
-    Attributes:
-        batch: histories or texts computed at once.
-        queue: histories or texts that may wait.
-        seconds: that a request may wait, and that its body may take to arrive.
-        bytes: of a body.
-    """
-
-    batch: int = 64
-    queue: int = 2_000
-    seconds: float = 10.0
-    bytes: int = 2 * 2**20
+    batch: int = 64  # histories or texts computed at once
+    queue: int = 2_000  # histories or texts that may wait
+    seconds: float = 10.0  # that a request may wait, and that its body may take to arrive
+    bytes: int = 2 * 2**20  # of a body
 
 
 def create_app(live: Live, *, key: str = "", limits: Limits = Limits(), broadcast: Broadcast | None = None) -> ASGIApp:
