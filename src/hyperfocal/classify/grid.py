@@ -140,10 +140,10 @@ class SharedTexts:
     def train(self, point: Point) -> Reached:
         """Train one point; return every metric on the validation documents, and the main ones in resamples.
 
-        The documents are split by the base settings, whatever the point's seed.
+        The documents are split by the base settings, whatever the point's seed. Only the winner is refitted.
         """
         settings = _settings(point.settings)
-        train = msgspec.structs.replace(settings.train, threads=self.threads, refit=False)  # the winner is refitted
+        train = msgspec.structs.replace(settings.train, threads=self.threads, refit=False)
         settings = msgspec.structs.replace(settings, train=train)
         check_training(settings)  # a search makes points that `prepare_grid` has not seen
         inputs = self.inputs.get(settings.features)

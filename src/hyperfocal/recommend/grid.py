@@ -178,7 +178,7 @@ class PreparedLog:
         if len(shared) and columns.protocol == "users":
             raise LeakError(
                 f"test log: {len(shared):,} of its {len(log):,} users are in training or validation too, first "
-                f"{shared[0]!r}. A user belongs to one part: remove these users from one of the files"
+                f"{shared[0]!r}. A user may be in one file only: remove these users from the others"
             )
         return LogTest(hold_out(log, truth, self.data.vocabulary, columns, cut=self.cut, name="test log"))
 

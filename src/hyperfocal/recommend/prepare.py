@@ -193,7 +193,7 @@ def _read_valid(valid: Any, users: pl.Series, settings: RecommendSettings) -> Lo
 
 
 def _map_training(log: MappedLog, trains: NDArray[np.bool_], key: str) -> tuple[Vocabulary, Sequences]:
-    """Return the items and the events of the users that train, (U,), mapped from a separate file by the log's key."""
+    """Return the items and events of the users who train, (U,) bool, mapped from a file named after the log's key."""
     in_training = count_items(log, trains) > 0
     vocabulary = Vocabulary(log.ids.filter(pl.Series(in_training)))
     numbers = (np.cumsum(in_training) - 1).astype(np.int32)
