@@ -30,11 +30,11 @@ LABELS = LabelSpace(Vocabulary(pl.Series(["a", "b", "c", "d"])), None, COUNTS, 4
 class TestCrossDecisions:
     def test_no_document_sees_its_own_truth(self):
         """Whatever the truth of one half becomes, the decisions of that half stay."""
-        before = cross_decided(SCORES, TRUTH, COUNTS, PER_LABEL, None).to_dense()
+        before = cross_decided(SCORES, TRUTH, COUNTS, PER_LABEL, None, seed=0).to_dense()
         half = torch.randperm(N, generator=torch.Generator().manual_seed(0)) % 2
         other = HITS.clone()
         other[half == 0] = ~other[half == 0]
-        after = cross_decided(SCORES, SparseLabels.from_dense(other), COUNTS, PER_LABEL, None).to_dense()
+        after = cross_decided(SCORES, SparseLabels.from_dense(other), COUNTS, PER_LABEL, None, seed=0).to_dense()
         assert torch.equal(before[half == 0], after[half == 0])
         assert not torch.equal(before[half == 1], after[half == 1])
 
@@ -43,7 +43,7 @@ class TestCrossDecisions:
         groups = torch.full((N,), 7)
         groups[0] = 1_000
         found = [
-            cross_decided(SCORES, SparseLabels.from_dense(hits), COUNTS, PER_LABEL, groups).to_dense()[1:]
+            cross_decided(SCORES, SparseLabels.from_dense(hits), COUNTS, PER_LABEL, groups, seed=0).to_dense()[1:]
             for hits in (HITS, torch.cat([HITS[:1], ~HITS[1:]]))
         ]
         assert torch.equal(*found)
@@ -52,19 +52,19 @@ class TestCrossDecisions:
         """Numbers far apart, as `group_numbers` gives them, are as good as 0 and 1: no half is empty."""
         rule = DecisionSettings(rule="global")
         near = torch.arange(N) % 2
-        expected = cross_decided(SCORES, TRUTH, COUNTS, rule, near).to_dense()
+        expected = cross_decided(SCORES, TRUTH, COUNTS, rule, near, seed=0).to_dense()
         assert not torch.equal(expected, (SCORES > 0).float())
         for distance in range(2, 10):
-            decided = cross_decided(SCORES, TRUTH, COUNTS, rule, distance * near).to_dense()
+            decided = cross_decided(SCORES, TRUTH, COUNTS, rule, distance * near, seed=0).to_dense()
             assert torch.equal(decided, expected)
 
     @pytest.mark.parametrize("number", [0, 1])
     def test_too_few_to_tune_are_decided_at_one_half(self, number):
-        decided = cross_decided(SCORES[:number], TRUTH.select(torch.arange(number)), COUNTS, PER_LABEL, None)
+        decided = cross_decided(SCORES[:number], TRUTH.select(torch.arange(number)), COUNTS, PER_LABEL, None, seed=0)
         assert torch.equal(decided.to_dense(), (SCORES[:number] > 0).float())
 
     def test_one_group_alone_too(self):
-        decided = cross_decided(SCORES, TRUTH, COUNTS, PER_LABEL, torch.zeros(N, dtype=torch.int64))
+        decided = cross_decided(SCORES, TRUTH, COUNTS, PER_LABEL, torch.zeros(N, dtype=torch.int64), seed=0)
         assert torch.equal(decided.to_dense(), (SCORES > 0).float())
 
 

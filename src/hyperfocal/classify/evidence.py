@@ -40,11 +40,10 @@ def label_evidence(scores: Tensor, decided: SparseLabels, valid: Labelled, names
 
 
 def confusions(decided: SparseLabels, valid: Labelled, names: list[str]) -> dict[str, Any]:
-    """Return "confusions" and "confused_documents".
+    """Return "confusions", the most frequent first, and "confused_documents", the number of documents looked at.
 
-    A confusion is a true label that was missed and a wrong label that was decided in the same document; the most
-    frequent comes first. "confused_documents" is the number of documents that were looked at: if there are too many
-    errors, only the first ones.
+    A confusion is a true label that was missed and a wrong label that was decided in the same document. If there are
+    too many errors, only the first documents are looked at.
     """
     missed, wrong = _errors(decided, valid.labels)
     together = (missed.T @ wrong).tocoo()
@@ -56,10 +55,11 @@ def confusions(decided: SparseLabels, valid: Labelled, names: list[str]) -> dict
             "decided": cut(names[column]),
             "documents": int(together.data[place]),
             "true_documents": int(true[row]),
-            "examples": [_example(at, decided, valid, names) for at in _both(missed, wrong, row, column)],
+            "examples": [_example(int(at), decided, valid, names) for at in both[:EXAMPLES]],
         }
         for place in order
         for row, column in [(int(together.row[place]), int(together.col[place]))]
+        for both in [np.intersect1d(missed[:, [row]].nonzero()[0], wrong[:, [column]].nonzero()[0])]
     ]
     return {"confusions": rows, "confused_documents": missed.shape[0]}
 
@@ -78,12 +78,6 @@ def _without(labels: SparseLabels, others: SparseLabels) -> csr_matrix:
     rows, columns = labels.rows[only].numpy(), labels.indices[only].numpy()
     ones: NDArray[np.int64] = np.ones(len(rows), dtype=np.int64)
     return csr_matrix((ones, (rows, columns)), shape=(len(labels), labels.num_labels))
-
-
-def _both(missed: csr_matrix, wrong: csr_matrix, row: int, column: int) -> list[int]:
-    """Return the first documents of a confusion."""
-    documents = np.intersect1d(missed[:, [row]].nonzero()[0], wrong[:, [column]].nonzero()[0])
-    return [int(at) for at in documents[:EXAMPLES]]
 
 
 def _example(at: int, decided: SparseLabels, valid: Labelled, names: list[str]) -> dict[str, Any]:

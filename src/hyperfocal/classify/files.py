@@ -25,11 +25,7 @@ PAIRS = pl.List(pl.Struct({"label": pl.String, "probability": pl.Float64}))
 
 
 def write_fit(run: RunFolder, fit: Fit) -> None:
-    """Write everything that `read_fit` reads, the weights last, into a run that has begun.
-
-    Raises:
-        RunError: it cannot be written.
-    """
+    """Write everything that `read_fit` reads, the weights last, into a run that has begun; RunError if it fails."""
     model, labels = fit.model, fit.model.labels
     names = labels.vocabulary.names
     facts = {
@@ -96,16 +92,9 @@ def _read_labels(run: RunFolder, settings: ClassifySettings) -> tuple[LabelSpace
 
 
 def read_label_table(run: RunFolder, names: list[str]) -> list[dict[str, Any]]:
-    """Return the rows of labels.csv.
-
-    Raises:
-        ValueError: it does not have one row for each of the labels called `names`.
-    """
-    text = run.read_text("labels.csv")
-    try:
-        rows = pl.read_csv(StringIO(text), schema_overrides={"label": pl.String}, infer_schema_length=None).to_dicts()
-    except pl.exceptions.PolarsError as error:
-        raise ValueError(str(error)) from None
+    """Return the rows of labels.csv; raise ValueError if it does not have one for each of the labels `names`."""
+    text = StringIO(run.read_text("labels.csv"))
+    rows = pl.read_csv(text, schema_overrides={"label": pl.String}, infer_schema_length=None).to_dicts()
     if sorted(row["label"] for row in rows) != sorted(names):
         raise ValueError("it does not have one row for each label")
     return rows

@@ -11,13 +11,7 @@ import msgspec
 import torch
 
 from hyperfocal.classify.classifier import MultiLabelClassifier
-from hyperfocal.classify.prepare import (
-    PreparedTexts,
-    check_training,
-    number,
-    prepare,
-    with_tree_labels,
-)
+from hyperfocal.classify.prepare import PreparedTexts, check_training, number, prepare, with_tree_labels
 from hyperfocal.classify.scores import score_labels
 from hyperfocal.classify.training import Inputs, make_inputs, score_prepared
 from hyperfocal.config.classify import ClassifySettings, FeatureSettings, TextDataSettings
@@ -139,21 +133,17 @@ class SharedTexts:
 
     def portable(self) -> SharedTexts:
         """Return this value with all features in memory, except those of an encoder that is fine-tuned."""
-        return replace(self, inputs={kind: self._from_cache(kind) for kind in self.kinds if not kind.finetune})
-
-    def _from_cache(self, kind: FeatureSettings) -> Inputs:
-        features = TextFeatures.fit(self.data.train.documents.texts, kind, self.cache)
-        return make_inputs(self.data, features, self.cache)
+        texts, kinds = self.data.train.documents.texts, [kind for kind in self.kinds if not kind.finetune]
+        features = {kind: TextFeatures.fit(texts, kind, self.cache) for kind in kinds}
+        return replace(self, inputs={kind: make_inputs(self.data, features[kind], self.cache) for kind in kinds})
 
     def train(self, point: Point) -> Reached:
         """Train one point; return every metric on the validation documents, and the main ones in resamples.
 
-        The documents are split by the base settings, whatever the point's seed.
+        The documents are split by the base settings, whatever the point's seed. Only the winner is refitted.
         """
         settings = _settings(point.settings)
-        train = msgspec.structs.replace(
-            settings.train, threads=self.threads, refit=False
-        )  # only the winner is refitted
+        train = msgspec.structs.replace(settings.train, threads=self.threads, refit=False)
         settings = msgspec.structs.replace(settings, train=train)
         check_training(settings)  # a search makes points that `prepare_grid` has not seen
         inputs = self.inputs.get(settings.features)
@@ -162,8 +152,8 @@ class SharedTexts:
 
     def fit(self, settings: dict[str, Any], folder: Path) -> MultiLabelClassifier:
         """Return a classifier with these settings, saved as a run."""
-        classifier = MultiLabelClassifier(settings=settings)
-        return classifier.fit_prepared(self.data, out=folder, overwrite=True, cache=self.cache)
+        untrained = MultiLabelClassifier(settings=settings)
+        return untrained.fit_prepared(self.data, out=folder, overwrite=True, cache=self.cache)
 
     def load(self, folder: Path) -> MultiLabelClassifier:
         """Return the classifier of a run."""
@@ -233,6 +223,6 @@ def check_test(data: PreparedTexts, test: Documents, settings: TextDataSettings)
         DataError: a label is not in the taxonomy; no label that training has.
         LeakError: a group, or an id, is in test and in training or validation.
     """
-    for part in (data.train, data.valid):
-        check_distinct_groups(part.documents, test, name="test")
+    for labelled in (data.train, data.valid):
+        check_distinct_groups(labelled.documents, test, name="test")
     number(with_tree_labels(test, data.taxonomy, settings), data.vocabulary).refuse_unlabelled("test documents")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,9 @@ class Indicator:
     """The indicator matrix that `fit` got; `predict` returns one of the same width.
 
     The labels are named by the numbers of its columns.
-
-    Attributes:
-        width: number of columns.
     """
 
-    width: int
+    width: int  # number of columns
 
     @classmethod
     def of(cls, labels: Any) -> Indicator | None:
@@ -92,10 +90,7 @@ def as_label_lists(labels: Any) -> Sequence[Sequence[str]]:
         )
     ones = csr_matrix(matrix, copy=True)  # eliminate_zeros writes into it
     ones.eliminate_zeros()
-    return [
-        [str(column) for column in ones.indices[start:end]]
-        for start, end in zip(ones.indptr[:-1], ones.indptr[1:], strict=True)
-    ]  # fmt: skip
+    return [[str(column) for column in ones.indices[start:end]] for start, end in pairwise(ones.indptr)]
 
 
 def _label_list(row: Any) -> list[Any]:

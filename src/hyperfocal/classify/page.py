@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from io import StringIO
 from typing import Any
 
-import polars as pl
-
+from hyperfocal.classify.files import read_label_table
 from hyperfocal.classify.terminal import data_lines, how_decided, how_refitted
 from hyperfocal.metrics.buckets import BUCKETS, HEAD, TAIL
 from hyperfocal.report import charts
@@ -75,11 +73,7 @@ LARGE = "The larger a mark, the more true documents its score comes from."
 
 
 def classify_page(material: FinishedRun) -> Page:
-    """Return the page.
-
-    Raises:
-        RunError: a file is missing or damaged.
-    """
+    """Return the page; raise RunError if a file is missing or damaged."""
     run, metrics = material.folder, material.metrics
     with run.guard("labels.csv"):
         labels = read_labels(material)
@@ -87,7 +81,7 @@ def classify_page(material: FinishedRun) -> Page:
         lines = data_lines(metrics["data"])
         scores, groups = _scores(metrics), _buckets(metrics)
         line = headline(metrics, DECIDED[str(material.settings["decide.rule"])])
-        lead = [_asked(metrics), _ranked(metrics)]
+        lead = [_question(metrics), _ranked(metrics)]
     with run.guard(EVIDENCE):
         evidence = [threshold_section(material), confusion_section(material, labels)]
     with run.guard("history.jsonl"):
@@ -106,7 +100,7 @@ def headline(metrics: dict[str, Any], decided: str) -> str:
     return f"Macro{HYPHEN}F1 is {number(tuned)} by {decided}{at_half}."
 
 
-def _asked(metrics: dict[str, Any]) -> str:
+def _question(metrics: dict[str, Any]) -> str:
     counts = metrics["data"]
     train = counts["train"]
     each = train["positives"] / max(train["documents"], 1)
@@ -116,7 +110,7 @@ def _asked(metrics: dict[str, Any]) -> str:
         else f"scored on {metrics['documents']:,} others"
     )
     return (
-        f"Asked: which of {counts['labels']:,} labels does a text have? "
+        f"Question: which of {counts['labels']:,} labels does a text have? "
         f"Trained on {train['documents']:,} documents with {each:.1f} labels each; {scored}."
     )
 
@@ -136,15 +130,10 @@ def _scores(metrics: dict[str, Any]) -> Section:
         for title, name in DECISIONS.items()
     ]
     ranked = [[Cell(title), _scored(metrics, name)] for title, name in RANKING.items()]
-    return Section(
-        "scores",
-        "Scores",
-        [
-            Paragraph(f"{how_decided(metrics['data']['out_of_fold'])} Each ± is half a 95% interval.", quiet=True),
-            Table("Decisions", ["", *BOTH], rows, sortable=False, marked=[0]),
-            Table("Ranking, without a threshold", ["", "score"], ranked, sortable=False),
-        ],
-    )  # fmt: skip
+    words = Paragraph(f"{how_decided(metrics['data']['out_of_fold'])} Each ± is half a 95% interval.", quiet=True)
+    decisions = Table("Decisions", ["", *BOTH], rows, sortable=False, marked=[0])
+    ranking = Table("Ranking, without a threshold", ["", "score"], ranked, sortable=False)
+    return Section("scores", "Scores", [words, decisions, ranking])
 
 
 def _scored(metrics: dict[str, Any], name: str) -> Cell:
@@ -164,26 +153,18 @@ def _buckets(metrics: dict[str, Any]) -> Section:
         if (name := f"{prefix}.{bucket}_f1") in intervals and intervals[name]["mean"] is not None
     ]
     about = "Mean F1 of the labels of each group, at 0.5 and with tuned thresholds; the lines are 95% intervals."
-    chart = Chart(
-        "F1 of frequent and rare labels",
-        charts.buckets(rows, list(BOTH), TUNED, "macro-F1", about),
-        f"{about} {BY_SIZE}.",
-    )
+    spec = charts.buckets(rows, list(BOTH), TUNED, "macro-F1", about)
+    chart = Chart("F1 of frequent and rare labels", spec, f"{about} {BY_SIZE}.")
     return Section("groups", "Head, medium, tail", [chart] if rows else [])
 
 
 def read_labels(material: FinishedRun) -> list[dict[str, Any]]:
     """Return the rows of labels.csv with bucket, threshold and the name in the tree."""
-    text, run = material.folder.read_text("labels.csv"), material.folder
-    try:
-        rows = pl.read_csv(StringIO(text), schema_overrides={"label": pl.String}, infer_schema_length=None).to_dicts()
-    except pl.exceptions.PolarsError as error:
-        raise run.damaged("labels.csv", error) from None
+    run = material.folder
     with run.guard("thresholds.json"):
         decisions = run.read_json("thresholds.json")
-        known, cuts = set(decisions["thresholds"]), {} if decisions["top_k"] else decisions["thresholds"]
-    if {row.get("label") for row in rows} != known:
-        raise run.damaged("labels.csv", ValueError("it does not have one row for each label in thresholds.json"))
+        known, cuts = list(decisions["thresholds"]), {} if decisions["top_k"] else decisions["thresholds"]
+    rows = read_label_table(run, known)
     names: dict[str, str] = {}
     if run.has("taxonomy.json"):
         with run.guard("taxonomy.json"):
@@ -196,16 +177,13 @@ def _derived(row: dict[str, Any], cuts: dict[str, float], names: dict[str, str])
     label, counts = str(row["label"]), {each: int(row[each]) for each in COUNTS}
     trained = counts["train_documents"]
     bucket = "head" if trained >= HEAD else "medium" if trained >= TAIL else "tail"
-    named = {"name": cut(names.get(label, label)), "bucket": bucket, "threshold": _probability(cuts.get(label))}
+    threshold = 1 / (1 + math.exp(-min(max(cuts[label], -60), 60))) if label in cuts else None
+    named = {"name": cut(names.get(label, label)), "bucket": bucket, "threshold": threshold}
     return named | counts | {each: _finite(row[each]) for each in LABEL_COLUMNS}
 
 
 def _finite(value: Any) -> float | None:
     return None if value is None or not math.isfinite(float(value)) else float(value)
-
-
-def _probability(logit: float | None) -> float | None:
-    return None if logit is None else 1 / (1 + math.exp(-min(max(logit, -60), 60)))
 
 
 def label_tail(labels: Sequence[dict[str, Any]]) -> Section:
@@ -242,14 +220,10 @@ def _by_powers(labels: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], 
     for power, rows in sorted(bins.items()):
         low, high = 1 << power >> 1, (1 << power) - 1
         counts.append({"from": low, "to": high, "number": len(rows)})
-        scores = {score: _mean([row[score] for row in rows]) for score in SCORES}
+        known = {score: [row[score] for row in rows if row[score] is not None] for score in SCORES}
+        scores = {score: sum(values) / len(values) if values else None for score, values in known.items()}
         means.append({"events": math.sqrt(low * high)} | scores)
     return counts, means
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def label_table(labels: Sequence[dict[str, Any]]) -> Section:
@@ -312,25 +286,16 @@ def confusion_section(material: FinishedRun, labels: Sequence[dict[str, Any]]) -
     confusions, names = evidence.get("confusions", []), {str(row["label"]): str(row["name"]) for row in labels}
     if confusions:
         words = "A true label that was missed, a wrong label that was given in the same document; most documents first."
-        blocks.append(Paragraph(words + _left_out(evidence), quiet=True))
+        if (looked_at := evidence.get("confused_documents", evidence["documents"])) < evidence["documents"]:
+            words += f" There are so many wrong labels that only the first {looked_at:,} of {evidence['documents']:,} "
+            words += "validation documents were looked at for this."
+        blocks.append(Paragraph(words, quiet=True))
     for row in confusions:
         true, given = (names.get(row[kind], row[kind]) for kind in ("true", "decided"))
         often = f"{row['documents']:,} of {quantity(row['true_documents'], 'document')}"
         quotes = [_document(example, names) for example in row["examples"]]
         blocks.append(Folded(f"{true} missed, {given} given: {often}", quotes))
     return Section("confusions", "What is mistaken for what", blocks)
-
-
-def _left_out(evidence: dict[str, Any]) -> str:
-    """Return a sentence if there are too many errors to look at all documents."""
-    documents = evidence["documents"]
-    looked_at = evidence.get("confused_documents", documents)
-    if looked_at == documents:
-        return ""
-    return (
-        f" There are so many wrong labels that only the first {looked_at:,} of {documents:,} validation documents "
-        "were looked at for this."
-    )
 
 
 def _document(example: dict[str, Any], names: dict[str, str]) -> Quote:

@@ -86,14 +86,10 @@ class PreparedTexts:
     def fingerprint(self) -> str:
         """Return a checksum of texts, labels, groups, split and taxonomy."""
         hashes: list[Any] = [self.vocabulary.ids.to_list(), self.taxonomy and self.taxonomy.to_json()]
-        for part in (self.train, self.valid):
-            rows, groups = part.labels, part.documents.group_numbers()
-            hashes += [
-                hash_texts(part.documents.texts),
-                hash_array(rows.indptr.numpy()),
-                hash_array(rows.indices.numpy()),
-                None if groups is None else hash_array(groups),
-            ]
+        for labelled in (self.train, self.valid):
+            documents, rows, groups = labelled.documents, labelled.labels, labelled.documents.group_numbers()
+            hashes += [hash_texts(documents.texts), hash_array(rows.indptr.numpy()), hash_array(rows.indices.numpy())]
+            hashes.append(None if groups is None else hash_array(groups))
         return hash_of(*hashes)
 
 
@@ -117,12 +113,15 @@ def prepare(train: Any, valid: Any, settings: ClassifySettings) -> PreparedTexts
     documents = read_streamed(train, settings.data) if streamed else as_documents(train, settings.data)
     del train  # frees a gigabyte of 10 million documents once they are split
     others = None
-    if settings.train.folds:
-        _refuse_validation(valid)
-    elif valid is None:
+    if settings.train.folds and valid is not None:
+        raise ConfigError(
+            "train.folds: cross-validation scores every training document and has no use for validation documents. "
+            "Leave --valid out, or set train.folds = 0"
+        )
+    if valid is None and not settings.train.folds:
         rows, held_out = split_documents(documents, fraction=settings.data.valid_fraction, seed=settings.seed)
         documents, others = documents.select(rows), documents.select(held_out)
-    else:
+    elif valid is not None:
         others = as_documents(valid, settings.data)
         check_distinct_groups(documents, others, name=str(valid) if isinstance(valid, str | Path) else "valid")
     documents = with_tree_labels(documents, taxonomy, settings.data)
@@ -152,14 +151,6 @@ def check_training(settings: ClassifySettings) -> None:
         )
 
 
-def _refuse_validation(valid: Any) -> None:
-    if valid is not None:
-        raise ConfigError(
-            "train.folds: cross-validation scores every training document and has no use for validation documents. "
-            "Leave --valid out, or set train.folds = 0"
-        )
-
-
 def _no_stream(documents: Any, settings: ClassifySettings) -> str:
     """Return why documents cannot be streamed; "" if they can."""
     if not isinstance(documents, str | Path):
@@ -171,12 +162,7 @@ def _no_stream(documents: Any, settings: ClassifySettings) -> str:
 
 
 def read_streamed(path: str | Path, settings: TextDataSettings) -> Documents:
-    """Return what `as_documents` returns, with the texts in the cache and not in memory.
-
-    Raises:
-        DataError: as in `as_documents`.
-        RunError: the cache cannot be written.
-    """
+    """Return what `as_documents` returns, with its errors, but with the texts in the cache and not in memory."""
     folder = default_cache() / "documents"
     logger.info("%s: streamed through mapped files in %s", path, folder)
     columns = [getattr(settings, name) for name in ("text", "labels", "separator", "id", "group")]

@@ -88,13 +88,7 @@ def validate(
 
 
 def cross_decided(
-    scores: Tensor,
-    truth: SparseLabels,
-    counts: Tensor,
-    settings: DecisionSettings,
-    groups: Tensor | None,
-    *,
-    seed: int = 0,
+    scores: Tensor, truth: SparseLabels, counts: Tensor, settings: DecisionSettings, groups: Tensor | None, *, seed: int
 ) -> SparseLabels:
     """Return decisions for the validation documents: those of each half are tuned on the other half.
 
@@ -157,8 +151,8 @@ def score_labels(
 
 def tier_scores(tuned: SparseLabels, truth: SparseLabels, labels: list[str], taxonomy: Taxonomy) -> dict[str, Any]:
     """Return micro and macro F1 of the labels of each tier of the tree."""
-    places = {name: number for number, name in enumerate(taxonomy.ids)}
-    tiers = torch.tensor([taxonomy.tiers[places[label]] for label in labels])
+    by_label = dict(zip(taxonomy.ids, taxonomy.tiers, strict=True))
+    tiers = torch.tensor([by_label[label] for label in labels])
     rows: dict[str, Any] = {}
     for tier in sorted(set(tiers.tolist())):
         mask = tiers == tier

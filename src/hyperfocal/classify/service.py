@@ -18,14 +18,7 @@ from torch import Tensor
 from hyperfocal.classify.files import read_fit
 from hyperfocal.classify.label_model import Fit
 from hyperfocal.data.vocabulary import frequent_first
-from hyperfocal.serve.messages import (
-    MOST_WORDS,
-    Classifications,
-    ClassifyRequest,
-    LabelScore,
-    TextAnswer,
-    WordEffect,
-)
+from hyperfocal.serve.messages import MOST_WORDS, Classifications, ClassifyRequest, LabelScore, TextAnswer, WordEffect
 from hyperfocal.storage.run_folder import RunFolder
 from hyperfocal.thresholds import Decisions
 
@@ -39,13 +32,7 @@ Logits = Callable[[list[str]], Tensor]  # N texts to (N, L)
 
 
 class ClassifyPredictor:
-    """Answers with labels.
-
-    Args:
-        fit: the content of the run.
-        version: of its model.
-        logits: scores N texts, (N, L). None: the model of the run does.
-    """
+    """Answers with the labels of a run's model; `logits` of another engine, if given, score the texts in its place."""
 
     job = "classify"
     sample = ClassifyRequest(texts=["a text"])
@@ -78,19 +65,14 @@ class ClassifyPredictor:
         texts = [text for request in requests for text in request.texts if text.strip()]
         with torch.inference_mode():
             rows = iter(self._logits(texts).split(1)) if texts else iter(())
-            answers = [
-                Classifications(self.version, [self._text_answer(request, text, rows) for text in request.texts])
-                for request in requests
-            ]
-            to_explain = [
-                (text, answer)
-                for request, response in zip(requests, answers, strict=True)
-                if request.explain
-                for text, answer in zip(request.texts, response.answers, strict=True)
-                if answer.scores
-            ]
+            responses, to_explain = list[Classifications](), list[tuple[str, TextAnswer]]()
+            for request in requests:
+                answers = [self._text_answer(request, text, rows) for text in request.texts]
+                responses.append(Classifications(self.version, answers))
+                if request.explain:
+                    to_explain += [pair for pair in zip(request.texts, answers, strict=True) if pair[1].scores]
             explain(to_explain, self._logits, self._model.labels.vocabulary.numbers)
-        return answers
+        return responses
 
     def _text_answer(self, request: ClassifyRequest, text: str, rows: Iterator[Tensor]) -> TextAnswer:
         """Return the labels and best scores of one text; `rows` yields (1, L) logits for each text that has words."""
@@ -100,14 +82,12 @@ class ClassifyPredictor:
         decided = self._model.decide(scores, decisions).indices.tolist()
         chosen, depth = set(decided), max(request.top, int(request.explain))
         values, best = scores[0].topk(min(depth, scores.shape[1]))
-        needed = None if decisions.top_k else decisions.thresholds[best].sigmoid().tolist()
+        needed = [None] * len(best) if decisions.top_k else decisions.thresholds[best].sigmoid().tolist()
+        columns = best.tolist(), values.sigmoid().tolist(), needed
         ranked = [
-            LabelScore(
-                self._labels[label], score, None if needed is None else needed[rank], label in chosen,
-                self._paths[label],
-            )
-            for rank, (label, score) in enumerate(zip(best.tolist(), values.sigmoid().tolist(), strict=True))
-        ]  # fmt: skip
+            LabelScore(self._labels[label], score, threshold, label in chosen, self._paths[label])
+            for label, score, threshold in zip(*columns, strict=True)
+        ]
         return TextAnswer([self._labels[label] for label in decided], ranked)
 
     def _decisions(self, threshold: str | float) -> Decisions:
@@ -129,17 +109,11 @@ def _logit(probability: float) -> float:
 
 
 def explain(answered: Sequence[tuple[str, TextAnswer]], logits: Logits, numbers: Mapping[str, int]) -> None:
-    """Add to each answer the words with the largest effect on its best label, the largest first.
+    """Add to each answer, which has scores, the words with the largest effect on its best label, the largest first.
 
-    effect(word) = logit(text) - logit(text without the word, wherever it occurs)
-
-    Args:
-        answered: texts with their answers, which have scores.
-        logits: N texts to (N, L).
-        numbers: label -> its column.
+    effect(word) = logit(text) - logit(text without the word, wherever it occurs); `numbers` are the labels' columns.
     """
-    occluded: list[str] = []
-    tried = []
+    occluded, tried = list[str](), []
     for text, answer in answered:
         places = words_of(text)
         tried.append((answer, places, len(occluded)))

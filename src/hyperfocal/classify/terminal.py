@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -11,6 +11,7 @@ from rich.text import Text
 
 from hyperfocal.metrics.buckets import BUCKETS, HEAD, TAIL
 from hyperfocal.report.format import half_width, quantity, share
+from hyperfocal.report.terminal import numbers_table, test_table
 
 RANKING = {
     "macro AP": "macro_ap",
@@ -73,7 +74,7 @@ def scores_table(metrics: Mapping[str, Any]) -> Table:
     The half width of an interval is shown, not its ends: resamples of documents shift every macro mean a little,
     because the rarest labels are not in all of them.
     """
-    table = _table("", "", "score", "95%", "precision", "recall", *BUCKETS)
+    table = numbers_table("", "", "score", "95%", "precision", "recall", *BUCKETS)
     values = metrics["values"]
     for place, (title, name) in enumerate(RANKING.items()):
         buckets = [share(values[f"{bucket}_ap"]) for bucket in BUCKETS] if name == "macro_ap" else []
@@ -98,27 +99,19 @@ def _add_decisions(table: Table, metrics: Mapping[str, Any], title: str, prefix:
 
 
 def test_report(scores: Mapping[str, Any]) -> Group:
-    """Return the test scores of a grid's winner and baseline, and a line for each oddity of the test documents.
+    """Return the test scores of a grid's winner and baseline, and a line for each oddity of the test documents."""
+    lines = holdout_lines(scores["winner"]["data"], "test")
+    return test_table(scores, "documents", _test_cells, lines, LONGEST)
 
-    Args:
-        scores: "of": the names of "winner" and "baseline"; under these two words: the results of `evaluate`.
-    """
-    roles = ("winner", "baseline") if scores["of"]["winner"] != scores["of"]["baseline"] else ("winner",)
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    table.add_column("", no_wrap=True)
-    for role in roles:
-        table.add_column(Text(f"{role}\n{scores['of'][role]}"), max_width=LONGEST, overflow="fold")
-    for title, name in TEST.items():
-        cells = [f"{share(scores[r]['values'][name]):>5} {half_width(scores[r], name)}" for r in roles]
-        table.add_row(title, *cells)
-    head = f"Test, {scores['winner']['documents']:,} documents; each ± is half a 95% interval"
-    lines = [Text(line) for line in holdout_lines(scores["winner"]["data"], "test")]
-    return Group(Text(head, style="bold"), table, *lines)
+
+def _test_cells(scores: Mapping[str, Any]) -> dict[str, str]:
+    values = scores["values"]
+    return {title: f"{share(values[name]):>5} {half_width(scores, name)}" for title, name in TEST.items()}
 
 
 def tiers_table(tiers: Mapping[str, Mapping[str, Any]]) -> Table:
     """Return the F1 of tuned decisions for the labels of each tier of the tree."""
-    table = _table("tier", "labels", "micro F1", "macro F1")
+    table = numbers_table("tier", "labels", "micro F1", "macro F1", texts=["tier"])
     for tier, row in tiers.items():
         table.add_row(tier, f"{row['labels']:,}", share(row["micro_f1"]), share(row["macro_f1"]))
     return table
@@ -126,7 +119,9 @@ def tiers_table(tiers: Mapping[str, Mapping[str, Any]]) -> Table:
 
 def labels_table(labels: Sequence[Mapping[str, Any]]) -> Table:
     """Return the most frequent labels, and the worst by F1 of the other labels with enough true documents."""
-    table = _table("label", "trained", "true", "decided", "precision", "recall", "F1", "AP")
+    columns = ("label", "trained", "true", "decided", "precision", "recall", "F1", "AP")
+    table = numbers_table(*columns, texts=["label"])
+    table.columns[0].max_width = LONGEST
     known = [row for row in labels[SHOWN:] if row["true_documents"] >= ENOUGH]
     worst = sorted(known, key=lambda row: (row["f1"], row["average_precision"]))[:SHOWN]
     for title, rows in {"most frequent": labels[:SHOWN], f"worst, {ENOUGH} true or more": worst}.items():
@@ -139,29 +134,16 @@ def labels_table(labels: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _table(*columns: str) -> Table:
-    """Return an empty table; all columns but those of names hold numbers."""
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    for name in columns:
-        justify: Literal["left", "right"] = "left" if name in ("", "label", "tier") else "right"
-        table.add_column(name, justify=justify, no_wrap=True, max_width=LONGEST if name == "label" else None)
-    return table
-
-
 def data_lines(counts: Mapping[str, Any]) -> list[str]:
     """Return a line on the training data and a line for each oddity in them; `counts` is metrics_["data"]."""
     train, valid = counts["train"], None if counts["out_of_fold"] else counts["valid"]
     each = train["positives"] / max(train["documents"], 1)
     scored = "each scored out of fold" if valid is None else quantity(valid["documents"], "validation document")
-    lines = [
-        f"{quantity(train['documents'], 'training document')}, {quantity(counts['labels'], 'label')}, "
-        f"{each:.1f} per document; {scored}."
-    ]
-    everywhere = counts["labels_in_every_document"]
-    if everywhere:
+    documents, labels = quantity(train["documents"], "training document"), quantity(counts["labels"], "label")
+    lines = [f"{documents}, {labels}, {each:.1f} per document; {scored}."]
+    if everywhere := counts["labels_in_every_document"]:
         lines.append(f"Every training document has {_named(everywhere)}: there is nothing to distinguish.")
-    lines += holdout_lines(train, "training")
-    return lines if valid is None else lines + holdout_lines(valid, "validation")
+    return lines + holdout_lines(train, "training") + (holdout_lines(valid, "validation") if valid else [])
 
 
 def how_decided(out_of_fold: bool) -> str:
@@ -175,13 +157,7 @@ def how_decided(out_of_fold: bool) -> str:
 
 
 def holdout_lines(counts: Mapping[str, Any], name: str) -> list[str]:
-    """Return a line for each oddity of documents.
-
-    Args:
-        counts: "data" in the result of `evaluate`: documents, empty_texts, without_labels, duplicate_texts, and
-            unseen_labels (label -> documents).
-        name: of the documents, as "test".
-    """
+    """Return a line for each oddity of the `name` documents; `counts` is "data" in the result of `evaluate`."""
     oddities = {
         "empty_texts": "without text; kept.",
         "without_labels": "without a label; kept as negatives of every label.",
@@ -189,8 +165,7 @@ def holdout_lines(counts: Mapping[str, Any], name: str) -> list[str]:
     }
     total = quantity(counts["documents"], f"{name} document")
     lines = [f"{counts[key]:,} of {total} {words}" for key, words in oddities.items() if counts[key]]
-    unseen = counts["unseen_labels"]
-    if unseen:
+    if unseen := counts["unseen_labels"]:
         lines.append(
             f"{quantity(len(unseen), 'label')} that training never saw, on {name} documents {sum(unseen.values()):,} "
             f"times; excluded from macro and all other scores: {_named(list(unseen))}."

@@ -31,11 +31,8 @@ from hyperfocal.storage.run_folder import RunFolder
 def open_engine(path: Path, *, threads: int = 0) -> Any:
     """Return the `Recommender` or `Classifier` of `standalone/` for a run or an exported folder.
 
-    A run is first exported to a temporary folder, which takes some seconds.
-
-    Args:
-        path: run folder or exported folder.
-        threads: CPU threads per request; 0: one per core.
+    A run is first exported to a temporary folder, which takes some seconds. A request uses `threads` CPU threads; 0:
+    one per core.
 
     Raises:
         RunError: neither a run nor an export, a damaged one, or a run whose encoder cannot be exported.

@@ -16,7 +16,6 @@ from safetensors.numpy import save_file
 from hyperfocal.classify.classifier import MultiLabelClassifier
 from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.export.facts import (
-    Arrays,
     counted_arrays,
     head_weights,
     label_settings,
@@ -35,16 +34,7 @@ from hyperfocal.storage.run_folder import ENCODER, RunFolder
 
 SETTINGS = "settings.json"
 HERE = Path(__file__).parent
-PROGRAMS = {  # job -> files copied as they are: name in an exported folder -> path
-    "recommend": {
-        "recommender.py": HERE / "standalone" / "recommender.py",
-        "predict.py": HERE / "templates" / "predict_recommend.py",
-    },
-    "classify": {
-        "classifier.py": HERE / "standalone" / "classifier.py",
-        "predict.py": HERE / "templates" / "predict_classify.py",
-    },
-}
+PROGRAMS = {"recommend": "recommender.py", "classify": "classifier.py"}  # in standalone/
 
 
 def export_onnx(run: Path, folder: Path, *, overwrite: bool = False) -> list[str]:
@@ -69,8 +59,9 @@ def export_onnx(run: Path, folder: Path, *, overwrite: bool = False) -> list[str
         else:
             settings = _write_labels(trained, aside, run, notes)
         _write_texts(settings, trained, aside)
-        for name, path in PROGRAMS[settings["job"]].items():
-            shutil.copyfile(path, aside / name)
+        program = PROGRAMS[settings["job"]]
+        shutil.copyfile(HERE / "standalone" / program, aside / program)
+        shutil.copyfile(HERE / "templates" / f"predict_{settings['job']}.py", aside / "predict.py")
         (aside / "README.md").write_text(readme(settings), encoding="utf-8")
 
     _write_whole(folder, write)
@@ -86,7 +77,10 @@ def export_plain(run: Path, folder: Path, *, overwrite: bool = False) -> None:
     trained = load_run(run)
 
     def write(aside: Path) -> None:
-        settings, arrays = _plain_facts(trained)
+        if isinstance(trained, Recommender):
+            settings, arrays = ranking_settings(trained), ranking_weights(trained)
+        else:
+            settings, arrays = label_settings(trained, "apart"), head_weights(trained)
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, aside / "model.safetensors")
         _write_texts(settings, trained, aside)
         shapes = {name: array.shape for name, array in arrays.items()}
@@ -107,25 +101,15 @@ def load_run(path: Path) -> Recommender | MultiLabelClassifier:
 
 
 def refuse_taken(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder to which no export may be written.
-
-    Raises:
-        RunError: it is a file, or holds other files than an export, or holds an export and `overwrite` is False.
-    """
+    """Raise RunError for a file, a folder with other files than an export, and an export not to be overwritten."""
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file, not a folder. Choose another")
     if not folder.is_dir() or not any(folder.iterdir()):
         return
-    if not (all((folder / name).is_file() for name in (SETTINGS, "vocabulary.json", "README.md"))):
+    if not all((folder / name).is_file() for name in (SETTINGS, "vocabulary.json", "README.md")):
         raise RunError(f"{folder} holds files that are no export. Choose another folder")
     if not overwrite:
         raise RunError(f"{folder} holds an export already. Replace it with --overwrite, or choose another folder")
-
-
-def _plain_facts(trained: Recommender | MultiLabelClassifier) -> tuple[dict[str, Any], Arrays]:
-    if isinstance(trained, Recommender):
-        return ranking_settings(trained), ranking_weights(trained)
-    return label_settings(trained, "apart"), head_weights(trained)
 
 
 def _write_ranking(recommender: Recommender, folder: Path) -> dict[str, Any]:
@@ -174,25 +158,19 @@ def _encoder_fault(model: Any, folder: Path) -> str:
 
 def _write_texts(settings: dict[str, Any], trained: Recommender | MultiLabelClassifier, folder: Path) -> None:
     """Write settings.json, vocabulary.json and, for labels, thresholds.json."""
-    _write_json(folder / SETTINGS, settings)
-    names = trained.vocabulary_.names
+    names, files = trained.vocabulary_.names, {SETTINGS: settings}
     if isinstance(trained, Recommender):
-        _write_json(folder / "vocabulary.json", {"items": names})
-        return
-    _write_json(folder / "vocabulary.json", {"labels": names, "ngrams": ngram_facts(trained)})
-    _write_json(folder / "thresholds.json", trained.decisions_.to_json(names))
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        files["vocabulary.json"] = {"items": names}
+    else:
+        files["vocabulary.json"] = {"labels": names, "ngrams": ngram_facts(trained)}
+        files["thresholds.json"] = trained.decisions_.to_json(names)
+    for name, value in files.items():
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary folder, then put it in place of `folder`.
-
-    Raises:
-        RunError: it cannot be written.
-    """
+    """Let `write` fill a temporary folder, then put it in place of `folder`; raise RunError if that fails."""
     path = folder.absolute()
     fresh, old = (path.with_name(f".{os.getpid()}.{path.name}.{age}") for age in ("new", "old"))
     note = ""

@@ -59,11 +59,10 @@ def ranking_weights(recommender: Recommender) -> Arrays:
     model = recommender.model_
     if isinstance(model, Baseline):
         return counted_arrays(model)
-    arrays: Arrays = {}
     if isinstance(model, CausalNetwork):
         baked = model.with_items()
         vectors, biases = baked.output()
-        arrays = {"items": vectors.detach().numpy(), "bias": biases.detach().numpy()}
+        arrays: Arrays = {"items": vectors.detach().numpy(), "bias": biases.detach().numpy()}
         arrays |= {f"encoder.{name}": tensor.numpy() for name, tensor in baked.encoder.state_dict().items()}
     else:
         arrays = {name.removesuffix(".weight") if name == "embedding.weight" else name: tensor.numpy()

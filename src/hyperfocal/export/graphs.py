@@ -53,14 +53,13 @@ class HeadGraph(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the logits; a row with fewer than K features has columns with value 0."""
-        logits: Any = self.head.bias
+        logits: Tensor = self.head.bias
         if self.head.wide is not None:
             columns, values = inputs[:2]
             logits = logits + torch.bmm(values[:, None], self.head.wide[columns])[:, 0]
         if self.head.weight is not None:
             logits = logits + self.head.hidden_of(inputs[-1]) @ self.head.weight.T
-        result: Tensor = logits
-        return result
+        return logits
 
 
 class EncoderGraph(nn.Module):

@@ -10,7 +10,6 @@ documents.map_batches(BatchPredictor, **options).write_parquet("predictions")
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,12 +45,7 @@ class BatchPredictor:
     """
 
     def __init__(self, run: str | Path, *, k: int | None = None, repeats: bool = False) -> None:
-        self._predict: Callable[[pl.DataFrame], pl.DataFrame]
-        trained = load_run(Path(run))
-        if isinstance(trained, Recommender):
-            self._predict = lambda frame: _recommended(trained, frame, k, repeats)
-        else:
-            self._predict = lambda frame: _classified(trained, frame)
+        self._trained, self._k, self._repeats = load_run(Path(run)), k, repeats
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the predictions for a batch.
@@ -62,7 +56,9 @@ class BatchPredictor:
         frame = pl.from_arrow(batch) if hasattr(batch, "schema") else None
         if not isinstance(frame, pl.DataFrame):
             raise DataError(f"the batch is a {type(batch).__name__}. Give map_batches batch_format='pyarrow'")
-        return self._predict(frame).to_arrow()
+        if isinstance(self._trained, Recommender):
+            return _recommended(self._trained, frame, self._k, self._repeats).to_arrow()
+        return _classified(self._trained, frame).to_arrow()
 
 
 def _classified(classifier: MultiLabelClassifier, frame: pl.DataFrame) -> pl.DataFrame:

@@ -49,18 +49,15 @@ divided by sqrt(2)."""
 
 
 def readme(settings: dict[str, Any], shapes: Mapping[str, tuple[int, ...]] | None = None) -> str:
-    """Return README.md of an exported folder.
+    """Return README.md of an exported folder, from the content of its settings.json.
 
-    Args:
-        settings: content of settings.json.
-        shapes: shapes of the plain weights by name; None: the folder has model.onnx instead.
+    `shapes` are those of the plain weights, by name; None: the folder has model.onnx instead.
     """
     ranks = settings["job"] == "recommend"
     title = "A recommender of next items" if ranks else "A classifier of texts"
-    sections = [f"# {title}\n\nWritten by `hyperfocal export`."]
-    sections.append(_onnx_section(settings) if shapes is None else _plain_section(shapes))
-    sections.append(_ranking_formulas(settings) if ranks else _label_formulas(settings))
-    return "\n\n".join(sections) + "\n"
+    files = _onnx_section(settings) if shapes is None else _plain_section(shapes)
+    formulas = _ranking_formulas(settings) if ranks else _label_formulas(settings)
+    return f"# {title}\n\nWritten by `hyperfocal export`.\n\n{files}\n\n{formulas}\n"
 
 
 def _onnx_section(settings: dict[str, Any]) -> str:

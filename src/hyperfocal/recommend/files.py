@@ -29,11 +29,7 @@ ITEMS = "items.safetensors"  # features of the training items; items.json has th
 
 
 def write_fit(run: RunFolder, fit: Fit) -> None:
-    """Write everything that `read_fit` reads; the weights come last.
-
-    Raises:
-        RunError: the folder cannot be written.
-    """
+    """Write everything that `read_fit` reads, the weights last; raise RunError if the folder cannot be written."""
     ranker = fit.ranker
     tensors = {
         f"{name}.{key}": tensor

@@ -14,7 +14,7 @@ from hyperfocal.config.recipes import resolve
 from hyperfocal.config.recommend import COUNTING, RecommendSettings
 from hyperfocal.config.sections import Section
 from hyperfocal.data.examples import Holdout
-from hyperfocal.data.logs import Log, as_log
+from hyperfocal.data.logs import as_log
 from hyperfocal.errors import ConfigError, LeakError
 from hyperfocal.grid.adaptive import Range
 from hyperfocal.grid.job import Reached
@@ -145,15 +145,12 @@ class PreparedLog:
         """Train one point; return every metric on the validation users, and resamples of the main ones."""
         settings = _ranking(point.settings)
         set_threads(self.threads)
-        scorer, counts = self._scorer(settings), fit_baseline("popularity", self.data.train).counts
-        return score_point(scorer, self.data.valid, counts, k=self.k)
-
-    def _scorer(self, settings: RecommendSettings) -> Scorer:
-        name = settings.model.name
+        counts, name = fit_baseline("popularity", self.data.train).counts, settings.model.name
         if name in COUNTING:
-            return fit_baseline(name, self.data.train).scores
-        network, _ = train_network(recut(self.data, settings), settings)
-        return network_scorer(network, settings.data.history)
+            scorer: Scorer = fit_baseline(name, self.data.train).scores
+        else:
+            scorer = network_scorer(train_network(recut(self.data, settings), settings)[0], settings.data.history)
+        return score_point(scorer, self.data.valid, counts, k=self.k)
 
     def fit(self, settings: dict[str, Any], folder: Path) -> Recommender:
         """Fit a recommender with these settings, and write its run folder."""
@@ -177,17 +174,13 @@ class PreparedLog:
         """
         columns, (histories, truth) = _ranking(settings).data, test
         log = as_log(histories, columns)
-        if columns.protocol == "users":
-            self._check_new(log)
-        return LogTest(hold_out(log, truth, self.data.vocabulary, columns, cut=self.cut, name="test log"))
-
-    def _check_new(self, log: Log) -> None:
         shared = log.users.filter(log.users.is_in(self.users.implode()))
-        if len(shared):
+        if len(shared) and columns.protocol == "users":
             raise LeakError(
                 f"test log: {len(shared):,} of its {len(log):,} users are in training or validation too, first "
-                f"{shared[0]!r}. A user belongs to one part: remove these users from one of the files"
+                f"{shared[0]!r}. A user may be in one file only: remove these users from the others"
             )
+        return LogTest(hold_out(log, truth, self.data.vocabulary, columns, cut=self.cut, name="test log"))
 
 
 @dataclass(frozen=True, eq=False)

@@ -44,7 +44,10 @@ def fit_features(
         raise ConfigError(f"--items: model {settings.model.name} reads no features. Those that do: {', '.join(CAUSAL)}")
     table = read_items(items, settings.data.item)
     columns, constant = fit_columns(table, settings.items.features or table.frame.columns, vocabulary.ids)
-    columns = [_with_checksum(column) if column.kind == ENCODER else column for column in columns]
+    columns = [
+        msgspec.structs.replace(column, checksum=_find_encoder(column).checksum) if column.kind == ENCODER else column
+        for column in columns
+    ]
     features = with_popularity(encode_features(columns, table, vocabulary.ids), counts)
     has_row = vocabulary.ids.is_in(table.ids.implode())
     described = {
@@ -101,12 +104,11 @@ def new_features(
         pl.Series(features.offsets.diff().numpy() == 0)
         & pl.select(pl.all_horizontal([pl.lit(rows[each.name].is_null()) for each in columns])).to_series()
     )
-    if empty.any():
-        listed = ", ".join(ids.filter(empty).head(LISTED_ITEMS))
+    if number := int(empty.sum()):
+        listed = ", ".join([*ids.filter(empty).head(LISTED_ITEMS), *["..."][: number > LISTED_ITEMS]])
         raise DataError(
-            f"{table.name}: of {int(empty.sum()):,} new items nothing is known in "
-            f"{', '.join(each.name for each in columns)}, so they cannot be scored: {listed}"
-            f"{', ...' if int(empty.sum()) > LISTED_ITEMS else ''}. Fill their features, or remove their rows"
+            f"{table.name}: of {number:,} new items nothing is known in {', '.join(each.name for each in columns)}, "
+            f"so they cannot be scored: {listed}. Fill their features, or remove their rows"
         )
     return ids, features
 
@@ -119,10 +121,6 @@ def _encode_texts(column: ItemColumn, table: ItemTable, ids: pl.Series) -> Tenso
     assert vectors is not None, "an encoder makes dense vectors"
     has_text = torch.from_numpy((texts != "").to_numpy().copy())[:, None]
     return functional.normalize(vectors) * has_text
-
-
-def _with_checksum(column: ItemColumn) -> ItemColumn:
-    return msgspec.structs.replace(column, checksum=_find_encoder(column).checksum)
 
 
 def _find_encoder(column: ItemColumn) -> EncoderSource:

@@ -10,6 +10,7 @@ from hyperfocal.recommend.compare import VERBS
 from hyperfocal.recommend.terminal import blend_lines, data_lines
 from hyperfocal.report import charts
 from hyperfocal.report.blocks import Block, Cell, Chart, Chips, Page, Paragraph, Section, Table
+from hyperfocal.report.format import capitalized
 from hyperfocal.report.run import (
     EVIDENCE,
     MISSING,
@@ -23,34 +24,25 @@ from hyperfocal.report.run import (
 )
 
 DIGITS = 4
-SERIES = 3  # models in the chart of groups
 ENOUGH = 3  # users with an item as truth, for a mark of that item
 NAMES = {"blend": "The blend", "gru": "The GRU", "concat_mlp": "The original network", "mean": "The mean encoder"}
 
 
 def recommend_page(material: FinishedRun) -> Page:
-    """Return the page of a run.
-
-    Raises:
-        RunError: a file is damaged.
-    """
+    """Return the page of a run; raise RunError if a file is damaged."""
     run, metrics = material.folder, material.metrics
     with run.guard("metrics.json"):
         lines = data_lines(metrics["data"])
-        headline, lead = _headline(metrics), [_question(material), *_answer(metrics)]
+        words = (metrics.get("verdict") or {}).get("words", "")
+        headline, lead = _headline(metrics), [_question(material), *([capitalized(words)] if words else [])]
         scores, groups = _scores(metrics), _groups(metrics)
     with run.guard(EVIDENCE):
         tail, table, examples = _long_tail(material), _item_table(material), _example_users(material)
     with run.guard("history.jsonl"):
         curves = training(material)
     sections = [scores, tail, groups, examples, table, curves, details(material, lines)]
-    return Page(
-        f"{material.name} · recommend",
-        f"Run of recommend · {material.name} · {material.finished:%d %B %Y}",
-        headline,
-        lead,
-        sections,
-    )
+    title = f"Run of recommend · {material.name} · {material.finished:%d %B %Y}"
+    return Page(f"{material.name} · recommend", title, headline, lead, sections)
 
 
 def _name(model: str) -> str:
@@ -79,11 +71,6 @@ def _question(material: FinishedRun) -> str:
     )
 
 
-def _answer(metrics: dict[str, Any]) -> list[str]:
-    words = str(metrics["verdict"]["words"]) if metrics.get("verdict") else ""
-    return [words[:1].upper() + words[1:]] if words else []
-
-
 def _scores(metrics: dict[str, Any]) -> Section:
     metric, scores, model = metrics["metric"], metrics["scores"], metrics["model"]
     order = sorted(scores, key=lambda name: -(scores[name][metric]["mean"] or 0))
@@ -93,14 +80,14 @@ def _scores(metrics: dict[str, Any]) -> Section:
     means = [name for name, score in scores[model].items() if isinstance(score, dict) and "mean" in score]
     columns = ["model", *means, "coverage"]
     rows = [
-        [
-            Cell(name),
-            *(_cell(scores[name], each, metric) for each in means),
-            Cell(f"{scores[name]['coverage']:.1%}", scores[name]["coverage"]),
-        ]
+        [Cell(name), *(_cell(scores[name], each, metric) for each in means), Cell(f"{share:.1%}", share)]
         for name in order
+        for share in [scores[name]["coverage"]]
     ]
-    lines = [*blend_lines(metrics), *metrics.get("not_compared", []), *_before(metrics)]
+    lines = [*blend_lines(metrics), *metrics.get("not_compared", [])]
+    if "before" in metrics:
+        before = number(metrics["before"][metric]["mean"], DIGITS)
+        lines.append(f"Before the update, {metric} on these users was {before}.")
     words = "± is half a 95% interval over users; coverage is the share of the items recommended to anyone."
     table = Table("All metrics", columns, rows, marked=[order.index(model)])
     notes = [Paragraph(text, quiet=True) for text in (" ".join([words, *lines]), _on_train(metrics))]
@@ -112,13 +99,6 @@ def _cell(scores: dict[str, Any], name: str, metric: str) -> Cell:
     if name == metric:
         return interval_cell(scores.get(name), DIGITS)
     return score_cell((scores.get(name) or {}).get("mean"), DIGITS)
-
-
-def _before(metrics: dict[str, Any]) -> list[str]:
-    if "before" not in metrics:
-        return []
-    metric = metrics["metric"]
-    return [f"Before the update, {metric} on these users was {number(metrics['before'][metric]['mean'], DIGITS)}."]
 
 
 def _on_train(metrics: dict[str, Any]) -> str:
@@ -134,8 +114,7 @@ def _on_train(metrics: dict[str, Any]) -> str:
 def _groups(metrics: dict[str, Any]) -> Section:
     metric, model = metrics["metric"], metrics["model"]
     best = metrics["verdict"].get("baseline") if metrics.get("verdict") else None
-    series = [str(name) for name in (model, best, "popularity") if name in metrics["scores"]]
-    series = list(dict.fromkeys(series))[:SERIES]
+    series = list(dict.fromkeys(str(name) for name in (model, best, "popularity") if name in metrics["scores"]))
     rows = [
         {"bucket": bucket, "series": name, **metrics["scores"][name][bucket][metric]}
         for bucket in BUCKETS
@@ -154,9 +133,8 @@ def _long_tail(material: FinishedRun) -> Section:
     """Return the number of items and their recall by training events; without the file, a note that it is missing."""
     evidence = material.evidence
     if not evidence:
-        return Section(
-            "tail", "The long tail", [Paragraph(MISSING.format("the long tail, the items and the example users"))]
-        )
+        missing = MISSING.format("the long tail, the items and the example users")
+        return Section("tail", "The long tail", [Paragraph(missing)])
     bins, k = evidence["by_frequency"], evidence["k"]
     largest = charts.end_of_axis(row["to"] for row in bins)
     counts = [{"from": row["from"], "to": row["to"], "number": row["items"]} for row in bins]
@@ -165,39 +143,29 @@ def _long_tail(material: FinishedRun) -> Section:
     ]
     points = [
         {
-            "name": row["item"],
-            "events": row["events"],
-            "bucket": _bucket(row["events"]),
-            "size": row["true"],
+            "name": row["item"], "events": row["events"], "bucket": _bucket(row["events"]), "size": row["true"],
             "recall": row["hits"] / row["true"],
         }
         for row in evidence["table"]
         if row["true"] >= ENOUGH
-    ]
+    ]  # fmt: skip
     events, scores = "training events", {"recall": f"recall@{k}"}
     about = (
         f"Each mark is an item that {ENOUGH} users or more took next: the share of them who got it among their {k}. "
         "The line is the recall of all items of similar frequency."
     )
     how_many = "Number of items by training events."
+    bars = charts.tail_counts(counts, events, "items", largest, how_many)
     marks = charts.tail_scores(points, means, events, scores, largest, about, counted="users who took it")
-    return Section(
-        "tail",
-        "The long tail",
-        [
-            Paragraph(_rare_items(evidence)),
-            Chart("Items by training events", charts.tail_counts(counts, events, "items", largest, how_many), how_many),
-            Chart(f"Their recall@{k}, on the same axis", marks, about),
-        ],
-    )  # fmt: skip
+    both = [
+        Chart("Items by training events", bars, how_many),
+        Chart(f"Their recall@{k}, on the same axis", marks, about),
+    ]
+    return Section("tail", "The long tail", [Paragraph(_rare_items(evidence)), *both])
 
 
 def _bucket(events: int) -> str:
     return "head" if events >= HEAD else "medium" if events >= TAIL else "tail"
-
-
-def _bucket_cell(bucket: str) -> Cell:
-    return Cell(bucket, BUCKETS.index(bucket), bucket)
 
 
 def _rare_items(evidence: dict[str, Any]) -> str:
@@ -216,11 +184,12 @@ def _item_table(material: FinishedRun) -> Section:
     columns = ["item", "group", "events", "true", "hits", f"recall@{k}", "shown"]
     rows = [
         [
-            Cell(row["item"]), _bucket_cell(_bucket(row["events"])),
+            Cell(row["item"]), Cell(bucket, BUCKETS.index(bucket), bucket),
             count_cell(row["events"]), count_cell(row["true"]), count_cell(row["hits"]),
             score_cell(row["hits"] / row["true"] if row["true"] else None), count_cell(row["shown"]),
         ]
         for row in evidence["table"]
+        for bucket in [_bucket(row["events"])]
     ]  # fmt: skip
     notes = {
         "events": "in training",
@@ -230,11 +199,8 @@ def _item_table(material: FinishedRun) -> Section:
     }
     left_out = f"; the {len(rows):,} taken most often of {evidence['items']:,}" if len(rows) < evidence["items"] else ""
     words = f"A row per item{left_out}, on {evidence['users']:,} validation users. Click a column to sort by it."
-    return Section(
-        "items",
-        "All items",
-        [Paragraph(words, quiet=True), Table("Items", columns, rows, texts=["group"], notes=notes)],
-    )
+    table = Table("Items", columns, rows, texts=["group"], notes=notes)
+    return Section("items", "All items", [Paragraph(words, quiet=True), table])
 
 
 def _example_users(material: FinishedRun) -> Section:
@@ -250,11 +216,9 @@ def _example_users(material: FinishedRun) -> Section:
 def _user(example: dict[str, Any]) -> Chips:
     hit = {item["item"] for item in example["predicted"] if item["hit"]}
     earlier = [(f"{example['earlier']:,} before …", False)] if example["earlier"] else []
-    return Chips(
-        f"User {example['user']}",
-        [
-            ("history", [*earlier, *((item, False) for item in example["history"])]),
-            ("truth", [(item or "(never seen in training)", item in hit) for item in example["truth"]]),
-            ("predicted", [(item["item"], item["hit"]) for item in example["predicted"]]),
-        ],
-    )
+    rows = {
+        "history": [*earlier, *((item, False) for item in example["history"])],
+        "truth": [(item or "(never seen in training)", item in hit) for item in example["truth"]],
+        "predicted": [(item["item"], item["hit"]) for item in example["predicted"]],
+    }
+    return Chips(f"User {example['user']}", list(rows.items()))

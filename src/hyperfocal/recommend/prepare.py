@@ -154,9 +154,8 @@ def _split_in_memory(log: Any, valid: Any, settings: RecommendSettings) -> Split
         train, held_out = leave_last_out(whole)
     elif valid is None:
         eligible = whole.lengths > shortest_history(settings)
-        train, held_out = split_users(
-            whole, fraction=settings.data.valid_fraction, seed=settings.seed, eligible=eligible
-        )
+        fraction, seed = settings.data.valid_fraction, settings.seed
+        train, held_out = split_users(whole, fraction=fraction, seed=seed, eligible=eligible)
     else:
         train, held_out = whole, _read_valid(valid, whole.users, settings)
     if settings.model.name == "concat_mlp":
@@ -194,13 +193,7 @@ def _read_valid(valid: Any, users: pl.Series, settings: RecommendSettings) -> Lo
 
 
 def _map_training(log: MappedLog, trains: NDArray[np.bool_], key: str) -> tuple[Vocabulary, Sequences]:
-    """Return the items and the events of the training users, mapped from a separate file.
-
-    Args:
-        log: U users.
-        trains: (U,) whether a user trains.
-        key: checksum of the log.
-    """
+    """Return the items and events of the users who train, (U,) bool, mapped from a file named after the log's key."""
     in_training = count_items(log, trains) > 0
     vocabulary = Vocabulary(log.ids.filter(pl.Series(in_training)))
     numbers = (np.cumsum(in_training) - 1).astype(np.int32)
@@ -239,11 +232,7 @@ def recut(data: Prepared, settings: RecommendSettings) -> Prepared:
 
 
 def training_examples(sequences: Sequences, settings: RecommendSettings) -> Examples | Windows:
-    """Return the examples of the settings' network.
-
-    Raises:
-        DataError: a network has no example.
-    """
+    """Return the examples of the settings' network; raise DataError if a network has none."""
     data, name = settings.data, settings.model.name
     examples: Examples | Windows
     if name in CAUSAL:
@@ -284,12 +273,8 @@ def hold_out(
 def cut_of(settings: RecommendSettings, *, test: bool = False) -> dict[str, int]:
     """Return where `hold_out_last` cuts: the shortest history, and the number of items held out.
 
-    Leave-one-out holds one item out, of users with any history. For test it leaves out users whose last item was in
-    training.
-
-    Args:
-        settings: of the run.
-        test: whether the users are test users.
+    Leave-one-out holds one item out, of users with any history. For `test` users it leaves out those whose last item
+    was in training.
     """
     if settings.data.protocol == "leave-one-out":
         return {"history": SHORTEST_LEFT_OUT - 1 if test else 1, "next_items": 1}

@@ -41,13 +41,7 @@ class Catalogue:
 
 
 class RecommendPredictor:
-    """Answers requests with the next items.
-
-    Args:
-        fit: the content of a run folder.
-        version: of its model.
-        scorer: from histories to (U, L) scores, of another engine. None: the scorer of the fit.
-    """
+    """Answers with the next items of a run's model; the `scorer` of another engine, if given, ranks in its place."""
 
     job = "recommend"
     sample = RecommendRequest(histories=[[]], k=1)
@@ -94,14 +88,13 @@ class RecommendPredictor:
         self, key: bytes, k: int, requests: list[RecommendRequest]
     ) -> Sequence[Recommendations | Refusal]:
         """Return the answers to requests over the same items for the same k."""
+        reason, place = "new_items", "$.new_items"
         try:
             catalogue = self._catalogue(key, requests[0].new_items)
-        except (HyperfocalError, pl.exceptions.PolarsError) as error:  # a list where a number is expected
-            return [Refusal(422, "new_items", str(error), "$.new_items")] * len(requests)
-        try:
+            reason, place = "too_deep", "$.k"
             check_depth(k, len(catalogue.vocabulary))
-        except ConfigError as error:
-            return [Refusal(422, "too_deep", str(error), "$.k")] * len(requests)
+        except (HyperfocalError, pl.exceptions.PolarsError) as error:  # a list where a number is expected
+            return [Refusal(422, reason, str(error), place)] * len(requests)
         return self._rank(catalogue, k, requests)
 
     def _catalogue(self, key: bytes, new_items: list[dict[str, Any]]) -> Catalogue:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -10,7 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from hyperfocal.metrics.buckets import BUCKETS
+from hyperfocal.report.format import share
+from hyperfocal.report.terminal import numbers_table, test_table
 
+_share = partial(share, digits=4)
 AGES = ("seen", "new")  # the buckets that are shown if there are new items
 
 
@@ -18,25 +22,16 @@ def scores_table(metrics: dict[str, Any]) -> Table:
     """Return the table of model and baselines, best first; `metrics` is `Recommender.metrics_`."""
     metric, scores = metrics["metric"], metrics["scores"]
     others = ["recall@10"] if "recall@10" in scores[metrics["model"]] else []
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    table.add_column("model", no_wrap=True)
     buckets = AGES if "new" in scores[metrics["model"]] else BUCKETS
-    for name in (metric, "95% interval", *others, *buckets, "coverage"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = numbers_table("model", metric, "95% interval", *others, *buckets, "coverage", texts=["model"])
     for name in sorted(scores, key=lambda name: -scores[name][metric]["mean"]):
         row, ours = scores[name], name == metrics["model"]
         cells = [_share(row[metric]["mean"]), f"{_share(row[metric]['low'])}-{_share(row[metric]['high'])}"]
         cells += [_share(row[other]["mean"]) for other in others]
         cells += [_share(row[bucket][metric]["mean"]) for bucket in buckets]
-        table.add_row(
-            ("> " if ours else "  ") + name, *cells, f"{row['coverage']:.1%}", style="bold green" if ours else ""
-        )
+        cells.append(f"{row['coverage']:.1%}")
+        table.add_row(("> " if ours else "  ") + name, *cells, style="bold green" if ours else "")
     return table
-
-
-def _share(value: float | None) -> str:
-    """Return ".0738" for 0.0738, "-" for None."""
-    return "-" if value is None else f"{value:.4f}".removeprefix("0")
 
 
 def scores_report(metrics: dict[str, Any], *, title: str) -> Group:
@@ -123,28 +118,14 @@ def _counted_lines(counts: dict[str, Any], words: dict[str, str]) -> list[str]:
 
 
 def test_report(scores: dict[str, Any]) -> Group:
-    """Return a table of a grid's winner and baseline on test users, and the winner's verdict in words.
-
-    Args:
-        scores: "of" -> names of "winner" and "baseline"; "winner" and "baseline" -> results of `evaluate`.
-    """
-    same = scores["of"]["winner"] == scores["of"]["baseline"]
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    table.add_column("", no_wrap=True)
-    columns = []
-    for role in ("winner",) if same else ("winner", "baseline"):
-        metrics = scores[role]
-        table.add_column(Text(f"{role}\n{scores['of'][role]}"), max_width=30, overflow="fold")
-        columns.append(_test_cells(metrics["scores"][metrics["model"]], metrics["metric"]))
-    for name in columns[0]:
-        table.add_row(name, *(cells[name] for cells in columns))
+    """Return a table of a grid's winner and baseline on test users, and the winner's verdict in words."""
     winner = scores["winner"]
-    head = Text(f"Test, {winner['users']:,} users; each ± is half a 95% interval", style="bold")
     lines = [winner["verdict"].get("words", ""), *holdout_lines(winner["data"], "test")]
-    return Group(head, table, *(Text(line) for line in lines if line))
+    return test_table(scores, "users", _test_cells, list(filter(None, lines)), 30)
 
 
-def _test_cells(row: dict[str, Any], metric: str) -> dict[str, str]:
+def _test_cells(metrics: dict[str, Any]) -> dict[str, str]:
+    row, metric = metrics["scores"][metrics["model"]], metrics["metric"]
     named = {metric: row[metric]} | ({"recall@10": row["recall@10"]} if "recall@10" in row else {})
     named |= {f"  {metric}, {bucket}": row[bucket][metric] for bucket in BUCKETS}
     return {name: _with_half_width(score) for name, score in named.items()} | {"coverage": f"{row['coverage']:.1%}"}

@@ -23,62 +23,37 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Chart:
-    """A Vega-Lite chart.
+    """A Vega-Lite chart."""
 
-    Attributes:
-        title: above the chart.
-        spec: from `charts.spec_of`.
-        about: description below the chart, also for readers who do not see it.
-        switch: the parameter of the chart that a choice sets; "": no choice.
-        choices: value of the parameter -> its name.
-    """
-
-    title: str
-    spec: dict[str, Any]
-    about: str
-    switch: str = ""
-    choices: dict[str, str] = field(default_factory=dict)
+    title: str  # above the chart
+    spec: dict[str, Any]  # from `charts.spec_of`
+    about: str  # below the chart, also for readers who do not see it
+    switch: str = ""  # the parameter of the chart that a choice sets; "": no choice
+    choices: dict[str, str] = field(default_factory=dict)  # value of the parameter -> its name
     kind: Literal["chart"] = "chart"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table.
-
-    Attributes:
-        text: in the cell.
-        value: number to sort by; None: the text.
-        look: "", "strong", or a bucket's name, for the bucket's mark.
-    """
+    """A cell of a table."""
 
     text: str
-    value: float | None = None
-    look: str = ""
+    value: float | None = None  # to sort by; None: the text
+    look: str = ""  # "", "strong", or a bucket's name, for the bucket's mark
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table; one with more rows than `first` has a filter and a button that shows all rows.
+    """A table; one with more rows than `first` has a filter and a button that shows all rows."""
 
-    Attributes:
-        title: above the table.
-        columns: their names; the first column and those in `texts` hold text, the others numbers.
-        rows: one cell per column.
-        texts: the other columns of text.
-        notes: column -> its meaning.
-        first: number of rows shown at first.
-        sortable: whether a click on a column sorts by it.
-        marked: numbers of the highlighted rows.
-    """
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    texts: Sequence[str] = ()
-    notes: dict[str, str] = field(default_factory=dict)
-    first: int = 15
-    sortable: bool = True
-    marked: Sequence[int] = ()
+    title: str  # above the table
+    columns: Sequence[str]  # their names; the first column and those in `texts` hold text, the others numbers
+    rows: Sequence[Sequence[Cell]]  # one cell per column
+    texts: Sequence[str] = ()  # the other columns of text
+    notes: dict[str, str] = field(default_factory=dict)  # column -> its meaning
+    first: int = 15  # number of rows shown at first
+    sortable: bool = True  # whether a click on a column sorts by it
+    marked: Sequence[int] = ()  # numbers of the highlighted rows
     kind: Literal["table"] = "table"
 
 
@@ -141,18 +116,10 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A page. Its headline is the verdict: `grid_verdict.py` writes a grid's, `page.py` of the job a run's.
+    """A page. Its headline is the verdict: `grid_verdict.py` writes a grid's, `page.py` of the job a run's."""
 
-    Attributes:
-        name: title of the browser tab.
-        above: a few words above the headline: the kind of page, its folder and its date.
-        headline: the verdict in one sentence.
-        lead: sentences below the headline: the question, and the numbers of the answer.
-        sections: in reading order; a section without blocks is left out.
-    """
-
-    name: str
-    above: str
-    headline: str
-    lead: Sequence[str]
-    sections: Sequence[Section]
+    name: str  # title of the browser tab
+    above: str  # a few words above the headline: the kind of page, its folder and its date
+    headline: str  # the verdict in one sentence
+    lead: Sequence[str]  # sentences below the headline: the question, and the numbers of the answer
+    sections: Sequence[Section]  # in reading order; a section without blocks is left out

@@ -1,9 +1,12 @@
-"""Draw the charts that both jobs share, with Altair, in the colors of the page, which follow light and dark."""
+"""Draw the charts that both jobs share, with Altair, in the colors of the page, which follow light and dark.
+
+`axis`, `events` and `counted` are titles of axes, `description` is for screen readers, and heights are in pixels.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -47,17 +50,9 @@ def data(rows: Rows) -> alt.InlineData:
     return alt.InlineData(values=list(rows))
 
 
-def spec_of(chart: Any, description: str, *, height: int | None = None) -> dict[str, Any]:
-    """Return the specification of a chart that fills the width of the page.
-
-    Args:
-        chart: from Altair.
-        description: for screen readers.
-        height: pixels; None: as the steps of its axis make it.
-    """
-    sized = chart.properties(width="container", description=description)
-    if height is not None:
-        sized = sized.properties(height=height)
+def spec_of(chart: Any, description: str, *, height: int) -> dict[str, Any]:
+    """Return the specification of an Altair chart that fills the width of the page."""
+    sized = chart.properties(width="container", description=description, height=height)
     spec: dict[str, Any] = without_nan(sized.to_dict(validate=False))
     spec.pop("$schema", None)
     return spec | {"config": CONFIG, "autosize": {"type": "fit-x", "contains": "padding"}}
@@ -76,19 +71,14 @@ def of_series(names: Sequence[str], ours: str) -> alt.Color:
 
 
 def dots(rows: Rows, order: Sequence[str], ours: str, axis: str, description: str) -> dict[str, Any]:
-    """Return a dot with its interval per row.
+    """Return a dot with its interval per row, which has name, mean, low and high (None without an interval).
 
-    Args:
-        rows: name, mean, low and high; None without an interval.
-        order: names from top to bottom.
-        ours: the highlighted name.
-        axis: title of the x axis.
-        description: for screen readers.
+    The names in `order` run from top to bottom, and `ours` is highlighted.
     """
     base = alt.Chart(data(rows)).encode(
         y=alt.Y("name:N", sort=list(order), title=None),
         color=alt.condition(alt.datum.name == ours, alt.value(ACCENT), alt.value(OTHERS)),
-        tooltip=_interval_tooltip("name", axis),
+        tooltip=_interval_tooltip(axis, "name"),
     )
     scale = alt.Scale(zero=True, nice=True)
     reach = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", scale=scale, axis=few_ticks(axis)), x2="high:Q")
@@ -97,19 +87,14 @@ def dots(rows: Rows, order: Sequence[str], ours: str, axis: str, description: st
 
 
 def buckets(rows: Rows, series: Sequence[str], ours: str, axis: str, description: str) -> dict[str, Any]:
-    """Return a bar with its interval per bucket (head, medium, tail) and series.
+    """Return a bar with its interval per bucket (head, medium, tail) and series; the series `ours` is highlighted.
 
-    Args:
-        rows: bucket, series, mean, low and high.
-        series: their names in order.
-        ours: the highlighted series.
-        axis: title of the x axis.
-        description: for screen readers.
+    Each row has bucket, series, mean, low and high.
     """
     base = alt.Chart(data(rows)).encode(
         y=alt.Y("bucket:N", sort=list(BUCKETS), title=None),
         yOffset=alt.YOffset("series:N", sort=list(series)),
-        tooltip=_interval_tooltip("series", axis, "bucket"),
+        tooltip=_interval_tooltip(axis, "bucket", "series"),
     )
     bars = base.mark_bar(cornerRadiusEnd=2, opacity=0.75).encode(
         x=alt.X("mean:Q", title=axis, axis=few_ticks(axis)),
@@ -119,26 +104,29 @@ def buckets(rows: Rows, series: Sequence[str], ours: str, axis: str, description
     return spec_of(alt.layer(bars, reach), description, height=max(3 * (18 * len(series) + 12), 120))
 
 
-def _interval_tooltip(name: str, axis: str, *others: str) -> list[alt.Tooltip]:
-    numbers = {"mean": axis, "low": "95% from", "high": "to"}
-    return [alt.Tooltip(f"{each}:N", title=each) for each in (*others, name)] + [
-        alt.Tooltip(f"{field}:Q", title=title, format=".4f") for field, title in numbers.items()
-    ]
+def _interval_tooltip(axis: str, *names: str) -> list[alt.Tooltip]:
+    return texts({name: name for name in names}) + _numbers({"mean": axis, "low": "95% from", "high": "to"}, ".4f")
+
+
+def texts(titles: Mapping[str, str]) -> list[alt.Tooltip]:
+    """Return the tooltips of text fields, by field -> title."""
+    return [alt.Tooltip(f"{field}:N", title=title) for field, title in titles.items()]
+
+
+def _numbers(titles: Mapping[str, str], form: str) -> list[alt.Tooltip]:
+    return [alt.Tooltip(f"{field}:Q", title=title, format=form) for field, title in titles.items()]
 
 
 def curves(
     rows: Rows, x: str, y: str, description: str, *, names: Sequence[str], marks: Rows = (), height: int = 220
 ) -> dict[str, Any]:
-    """Return one line per series.
+    """Return one line per series; the first one is highlighted.
 
     Args:
         rows: x, y and series.
-        x: title of the x axis.
-        y: title of the y axis.
-        description: for screen readers.
-        names: of the series; the first one is highlighted.
+        x, y: titles of the axes.
+        names: of the series.
         marks: rows of x and label, drawn as vertical lines.
-        height: pixels.
     """
     whole = all(float(row["x"]).is_integer() for row in rows)
     ticks = alt.Axis(title=x, format="d", tickMinStep=1, tickCount=8) if whole else few_ticks(x)
@@ -148,7 +136,7 @@ def curves(
         y=alt.Y("y:Q", axis=few_ticks(y), scale=alt.Scale(zero=False)),
         color=of_series(names, names[0]) if len(names) > 1 else alt.value(ACCENT),
     )
-    tips = [alt.Tooltip("series:N", title=" "), alt.Tooltip("x:Q", title=x), alt.Tooltip("y:Q", title=y, format=".4f")]
+    tips = [*texts({"series": " "}), alt.Tooltip("x:Q", title=x), *_numbers({"y": y}, ".4f")]
     dotted = len(rows) <= 40 * len(names)
     layers = [
         base.mark_line(interpolate="monotone"),
@@ -168,12 +156,7 @@ def curves(
 def tail_counts(rows: Rows, events: str, counted: str, largest: float, description: str) -> dict[str, Any]:
     """Return the histogram of labels or items over their training events; it lines up with `tail_scores`.
 
-    Args:
-        rows: from, to (bounds of training events) and number.
-        events: title of the x axis.
-        counted: title of the y axis, for example "labels".
-        largest: end of the x axis.
-        description: for screen readers.
+    Each row has from, to (bounds of training events) and number; `largest` is the end of the x axis.
     """
     ranges = [row | {"end": row["to"] + 1, "zero": 0} for row in rows]
     bars = (
@@ -184,11 +167,7 @@ def tail_counts(rows: Rows, events: str, counted: str, largest: float, descripti
             x2="end:Q",
             y=alt.Y("number:Q", axis=_left(title=counted, tickCount=3, format="~s")),
             y2="zero:Q",
-            tooltip=[
-                alt.Tooltip("from:Q", title=f"{events}, from", format=","),
-                alt.Tooltip("to:Q", title="to", format=","),
-                alt.Tooltip("number:Q", title=counted, format=","),
-            ],
+            tooltip=_numbers({"from": f"{events}, from", "to": "to", "number": counted}, ","),
         )
     )
     return spec_of(bars, description, height=90)
@@ -202,19 +181,14 @@ def tail_scores(
     Args:
         points: name, events, bucket, size (true documents or users) and the scores.
         means: x (events) and the scores.
-        events: title of the x axis.
         scores: field -> title; the chart's parameter `score` chooses one of several.
         largest: end of the x axis.
-        description: for screen readers.
-        counted: title of the size.
     """
     score = alt.param(name="score", value=next(iter(scores)))
     across = _frequency("events", events, largest)
     title = next(iter(scores.values())) if len(scores) == 1 else "score"
     up = alt.Y("shown:Q", scale=alt.Scale(domain=[0, 1]), axis=_left(title=title, tickCount=5))
-    tips = [alt.Tooltip("name:N", title="name"), alt.Tooltip("events:Q", title=events, format=",")]
-    tips += [alt.Tooltip("size:Q", title=counted, format=",")]
-    tips += [alt.Tooltip(f"{field}:Q", title=title, format=".3f") for field, title in scores.items()]
+    tips = [*texts({"name": "name"}), *_numbers({"events": events, "size": counted}, ","), *_numbers(scores, ".3f")]
     marks = (
         _chosen(points)
         .mark_point(opacity=0.55)
@@ -264,9 +238,7 @@ def _left(**options: Any) -> alt.Axis:
 def reliability_chart(bins: Sequence[dict[str, Any]], description: str) -> dict[str, Any]:
     """Return the reliability diagram: the share of true pairs over the mean probability of each bin.
 
-    Args:
-        bins: from `metrics.calibration.reliability`.
-        description: for screen readers.
+    The bins come from `metrics.calibration.reliability`.
     """
     scale = alt.Scale(type="sqrt", domain=[0, 1])
     axis = alt.Axis(values=PROBABILITIES, labelExpr="datum.value")
@@ -275,10 +247,7 @@ def reliability_chart(bins: Sequence[dict[str, Any]], description: str) -> dict[
     perfect = alt.Chart(data([{"mean": end, "frequency": end} for end in (0, 1)]))
     ideal = perfect.mark_line(color=OTHERS, strokeDash=[4, 3], strokeWidth=1.5).encode(x=across, y=up)
     base = alt.Chart(data(bins)).encode(x=across, y=up)
-    tips = [
-        alt.Tooltip("mean:Q", title="predicted probability", format=".4f"),
-        alt.Tooltip("frequency:Q", title="share that is true", format=".4f"),
-        alt.Tooltip("pairs:Q", title="pairs", format=","),
-    ]
+    tips = _numbers({"mean": "predicted probability", "frequency": "share that is true"}, ".4f")
+    tips += _numbers({"pairs": "pairs"}, ",")
     line, points = base.mark_line(color=ACCENT), base.mark_point(color=ACCENT, size=60).encode(tooltip=tips)
     return spec_of(alt.layer(ideal, line, points), description, height=320)

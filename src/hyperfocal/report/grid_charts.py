@@ -8,13 +8,17 @@ from typing import Any
 
 import altair as alt
 
-from hyperfocal.report.charts import FAINT, INK, MUTED, OTHERS, RULE, Rows, data, few_ticks, spec_of
+from hyperfocal.report.charts import FAINT, INK, MUTED, OTHERS, RULE, Rows, data, few_ticks, spec_of, texts
 
 BETTER, WORSE = "var(--better)", "var(--worse)"
 SIGNS = {"better": BETTER, "worse": WORSE, "no difference shown": OTHERS}
 CELL, ROW = 64, 24  # pixels of height
 NOT_AXES = ("seed", "train.threads", "train.checkpoint_seconds")  # they change no result that is compared
 TITLES = {"loss.cap": "class-weight cap", "loss.gamma": "focal gamma", "loss.name": "loss", "model.name": "model"}
+TIPS = {
+    "name": "point", "score": "score", "level": "its 95% interval", "change": "against the baseline",
+    "reach": "its 95% interval", "verdict": "verdict",
+}  # fmt: skip
 NONE = "none"
 
 
@@ -41,7 +45,6 @@ def heat_map(rows: Rows, down: Axis, across: Axis | None, metric: str, descripti
         down: the setting of the rows.
         across: the setting of the columns; None: one column.
         metric: the one shown at first; the chart's parameter `metric` changes it.
-        description: for screen readers.
     """
     chosen = alt.param(name="metric", value=metric)
     columns = across.order if across else [""]
@@ -59,23 +62,12 @@ def heat_map(rows: Rows, down: Axis, across: Axis | None, metric: str, descripti
     cells = base.mark_rect(stroke="var(--paper)", strokeWidth=3, cornerRadius=6).encode(
         fill=alt.condition("datum.percent >= 0", alt.value(BETTER), alt.value(WORSE)),
         fillOpacity=alt.FillOpacity("size:Q", scale=depth, legend=None),
-        tooltip=_tips(),
+        tooltip=texts(TIPS),
     ).transform_calculate(size="abs(datum.percent)")  # fmt: skip
     text = base.mark_text(fontSize=15, fontWeight=600, dy=-8, color=INK).encode(text="score:N")
     change = base.mark_text(fontSize=11.5, dy=10, color=INK).encode(text="change:N")
     chart = alt.layer(cells, text, change).add_params(chosen)
     return spec_of(chart, description, height=CELL * len(down.order))
-
-
-def _tips() -> list[alt.Tooltip]:
-    return [
-        alt.Tooltip("name:N", title="point"),
-        alt.Tooltip("score:N", title="score"),
-        alt.Tooltip("level:N", title="its 95% interval"),
-        alt.Tooltip("change:N", title="against the baseline"),
-        alt.Tooltip("reach:N", title="its 95% interval"),
-        alt.Tooltip("verdict:N", title="verdict"),
-    ]
 
 
 def forest(rows: Rows, order: Sequence[str], metric: str, description: str) -> dict[str, Any]:
@@ -85,7 +77,6 @@ def forest(rows: Rows, order: Sequence[str], metric: str, description: str) -> d
         rows: as in `heat_map`, and low, high and sign, one of SIGNS; without down and across.
         order: names from top to bottom.
         metric: the one shown at first; the chart's parameter `metric` changes it.
-        description: for screen readers.
     """
     chosen = alt.param(name="metric", value=metric)
     base = (
@@ -94,7 +85,7 @@ def forest(rows: Rows, order: Sequence[str], metric: str, description: str) -> d
         .encode(
             y=alt.Y("name:N", sort=list(order), scale=alt.Scale(domain=list(order)), title=None),
             color=alt.Color("sign:N", scale=alt.Scale(domain=list(SIGNS), range=list(SIGNS.values()))),
-            tooltip=_tips(),
+            tooltip=texts(TIPS),
         )
     )
     title = "change from the baseline in %"
@@ -105,17 +96,11 @@ def forest(rows: Rows, order: Sequence[str], metric: str, description: str) -> d
 
 
 def time_bars(rows: Rows, order: Sequence[str], description: str) -> dict[str, Any]:
-    """Return the seconds of one training of each point.
-
-    Args:
-        rows: name, seconds and text.
-        order: names from top to bottom.
-        description: for screen readers.
-    """
+    """Return the seconds of one training of each point, from rows of name, seconds and text."""
     base = alt.Chart(data(rows)).encode(
         y=alt.Y("name:N", sort=list(order), title=None),
         x=alt.X("seconds:Q", axis=few_ticks("seconds per training", gridColor=RULE)),
-        tooltip=[alt.Tooltip("name:N", title="point"), alt.Tooltip("text:N", title="time")],
+        tooltip=texts({"name": "point", "text": "time"}),
     )
     bars = base.mark_bar(color=FAINT, cornerRadiusEnd=2, height={"band": 0.6})
     text = base.mark_text(align="left", dx=5, color=MUTED, fontSize=11).encode(text="text:N")
@@ -136,16 +121,16 @@ def axes_of(settings: Mapping[str, Mapping[str, Any]]) -> list[Axis]:
     keys = dict.fromkeys(key for each in settings.values() for key in each if key not in NOT_AXES)
     columns = {key: {name: each.get(key) for name, each in settings.items()} for key in keys}
     varying = {key: column for key, column in columns.items() if len(_distinct(column)) > 1}
-    rank = {key: place for place, key in enumerate(TITLES)}
+    first = [*TITLES, *varying]
     axes: list[str] = []
-    for key in sorted(varying, key=lambda key: (-len(_distinct(varying[key])), rank.get(key, len(rank)))):
+    for key in sorted(varying, key=lambda key: (-len(_distinct(varying[key])), first.index(key))):
         if not any(_determines(varying[other], varying[key]) for other in axes):
             axes.append(key)
     return [_axis(key, varying[key]) for key in axes]
 
 
-def _distinct(column: Mapping[str, Any]) -> list[str]:
-    return list(dict.fromkeys(_label(value) for value in column.values()))
+def _distinct(column: Mapping[str, Any]) -> set[str]:
+    return {_label(value) for value in column.values()}
 
 
 def _determines(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -164,9 +149,7 @@ def _place(value: Any) -> tuple[int, float]:
     """Return the key that sorts values: none, then numbers, then words in their given order."""
     if value is None or value == "off":
         return 0, 0.0
-    if isinstance(value, int | float):
-        return 1, float(value)
-    return 2, 0.0
+    return (1, float(value)) if isinstance(value, int | float) else (2, 0.0)
 
 
 def _label(value: Any) -> str:

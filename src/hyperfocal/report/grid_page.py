@@ -80,10 +80,8 @@ def _remaining(grid: GridReading, rows: Sequence[Row]) -> Section:
     if grid.missing:
         lines = [f"{name}, seed {seed}{' (running)' if (name, seed) in running else ''}" for name, seed in grid.missing]
         words = f"Trainings that have not ended: {len(lines):,}, of which {len(running):,} are running. {resume}"
-        blocks += [
-            Paragraph(words),
-            Bullets(lines) if len(lines) <= LISTED else Folded("All of them", [Bullets(lines)]),
-        ]
+        listed = Bullets(lines)
+        blocks += [Paragraph(words), listed if len(lines) <= LISTED else Folded("All of them", [listed])]
     if grid.unproposed:
         blocks.append(Paragraph(f"Trials that the search has not proposed yet: {grid.unproposed:,}. {resume}"))
     elif not grid.planned:

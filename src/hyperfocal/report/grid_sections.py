@@ -77,6 +77,7 @@ def _entry(row: Row, metric: str, levels: Levels, layout: Layout) -> dict[str, A
     change = row.change(metric)
     mean, low, high = (None if math.isnan(end) else round(end, 2) for end in change.percent)
     level = levels.get(row.configuration, {}).get(metric)
+    ends = [share(end, digits=layout.digits) for end in (level.low, level.high)] if level else []
     return {
         "name": row.configuration,
         "metric": metric,
@@ -86,14 +87,10 @@ def _entry(row: Row, metric: str, levels: Levels, layout: Layout) -> dict[str, A
         "high": high,
         "change": "baseline" if row.baseline else "" if mean is None else f"{mean:+.1f}%",
         "reach": DASH if row.baseline or low is None else f"{low:+.1f}% to {high:+.1f}%",
-        "level": DASH if level is None else _range(level, layout.digits),
+        "level": DASH if level is None or math.isnan(level.low) else " to ".join(ends),
         "sign": WORDS[change.sign],
         "verdict": row.words,
     }
-
-
-def _range(level: Interval, digits: int) -> str:
-    return DASH if math.isnan(level.low) else f"{share(level.low, digits=digits)} to {share(level.high, digits=digits)}"
 
 
 def best_first(table: GridTable) -> Section:
@@ -103,11 +100,12 @@ def best_first(table: GridTable) -> Section:
         return Section("ranked", "Every point", [])
     metrics = [metric for metric in layout.columns if any(_finite(row.means.get(metric)) is not None for row in rows)]
     names = [one_line(layout.columns[metric]) for metric in metrics]
+    look = {metric: "strong" if metric == table.by else "" for metric in metrics}
     columns = ["point", *names, "change", *(["sd"] if several else []), "time", "verdict"]
     cells = [
         [
             Cell(row.configuration),
-            *(_score(row, metric, table) for metric in metrics),
+            *(score_cell(_finite(row.means.get(each)), layout.digits, look=look[each]) for each in metrics),
             _change(row, layout),
             *([score_cell(_finite(row.spreads.get(table.by)), 4)] if several else []),
             Cell(DASH) if math.isnan(row.seconds) else Cell(duration(row.seconds), row.seconds),
@@ -119,11 +117,6 @@ def best_first(table: GridTable) -> Section:
     title = f"Best first by {layout.name_of(table.by)}"
     ranked = Table(title, columns, cells, texts=["verdict"], marked=marked, first=20)
     return Section("ranked", "Every point", [ranked, Paragraph(capitalized(table.legend), quiet=True)])
-
-
-def _score(row: Row, metric: str, table: GridTable) -> Cell:
-    look = "strong" if metric == table.by else ""
-    return score_cell(_finite(row.means.get(metric)), table.layout.digits, look=look)
 
 
 def _finite(value: float | None) -> float | None:
@@ -144,7 +137,7 @@ def buckets(table: GridTable, levels: Levels) -> Section:
     for score, pattern in table.layout.buckets.items():
         points = _contrasted(done, pattern.format("tail"))
         bars = [
-            {"bucket": bucket, "series": name, **_ends(level)}
+            {"bucket": bucket, "series": name} | {end: _finite(value) for end, value in level._asdict().items()}
             for bucket in BUCKETS
             for name in points
             if (level := levels.get(name, {}).get(pattern.format(bucket))) and not math.isnan(level.mean)
@@ -167,21 +160,14 @@ def _contrasted(done: Sequence[Row], tail: str) -> list[str]:
     return list(dict.fromkeys(chosen + best))
 
 
-def _ends(level: Interval) -> dict[str, float | None]:
-    return {name: _finite(value) for name, value in level._asdict().items()}
-
-
 def times(rows: Sequence[Row]) -> Section:
     """Return the time of each point."""
-    known = [row for row in rows if not math.isnan(row.seconds)]
+    known = {row.configuration: row.seconds for row in rows if not math.isnan(row.seconds)}
     if not known:
         return Section("time", "Time", [])
-    bars = [
-        {"name": row.configuration, "seconds": row.seconds, "text": duration(row.seconds)}
-        for row in known[:MOST_POINTS]
-    ]
+    bars = [{"name": name, "seconds": seconds, "text": duration(seconds)} for name, seconds in known.items()]
     about = "Mean time of one training of each point, including validation."
-    spec = time_bars(bars, [row.configuration for row in known[:MOST_POINTS]], about)
-    total = duration(sum(row.seconds * row.seeds for row in known))
+    spec = time_bars(bars[:MOST_POINTS], list(known)[:MOST_POINTS], about)
+    total = duration(sum(row.seconds * row.seeds for row in rows if row.seeds))
     words = Paragraph(f"All trainings together took {total} of worker time.")
     return Section("time", "Time", [words, Chart("Time of one training", spec, about)])

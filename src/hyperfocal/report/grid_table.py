@@ -19,7 +19,8 @@ from rich.text import Text
 from hyperfocal.metrics.differences import Difference
 from hyperfocal.metrics.verdict import Families, Verdict
 from hyperfocal.report.format import share
-from hyperfocal.storage.run_folder import RunFolder
+from hyperfocal.report.terminal import numbers_table
+from hyperfocal.storage.run_folder import RunFolder, without_nan
 
 if TYPE_CHECKING:
     from hyperfocal.grid.reading import GridReading
@@ -112,17 +113,11 @@ class Layout:
 
 @dataclass(frozen=True)
 class GridTable:
-    """The table of a grid.
+    """The table of a grid."""
 
-    Attributes:
-        rows: best first, then points without a value, then points without a finished training.
-        by: the metric that orders them.
-        layout: of the job.
-    """
-
-    rows: Sequence[Row]
-    by: str
-    layout: Layout
+    rows: Sequence[Row]  # best first, then points without a value, then points without a finished training
+    by: str  # the metric that orders them
+    layout: Layout  # of the job
 
     @property
     def most_seeds(self) -> int:
@@ -185,15 +180,12 @@ def notes(table: GridTable) -> list[str]:
     """Return what limits the comparison: one seed only, and points with fewer seeds than others."""
     most = table.most_seeds
     fewer = [f"{row.configuration} ({row.seeds} of {most} seeds)" for row in table.rows if 0 < row.seeds < most]
-    lines = [_one_seed(table.layout)] if most == 1 else []
-    return lines + ([f"Cannot win because seeds are missing: {', '.join(fewer)}."] if fewer else [])
-
-
-def _one_seed(layout: Layout) -> str:
-    return (
-        f"With one seed, the intervals cover the random choice of {layout.scored} but not the randomness of training: "
-        "a second run of the same point differs too. Give --seeds 3 to include it."
+    one_seed = (
+        f"With one seed, the intervals cover the random choice of {table.layout.scored} but not the randomness of "
+        "training: a second run of the same point differs too. Give --seeds 3 to include it."
     )
+    lines = [one_seed] if most == 1 else []
+    return lines + ([f"Cannot win because seeds are missing: {', '.join(fewer)}."] if fewer else [])
 
 
 def _closing_notes(table: GridTable, star: str) -> list[str]:
@@ -236,11 +228,9 @@ def one_line(column: str) -> str:
 
 
 def printed_table(table: GridTable, *, width: int = 80) -> Group:
-    """Return the table for a terminal, its legend and the verdicts in words; columns that do not fit are left out.
+    """Return the table for a terminal of `width` characters, its legend and the verdicts in words.
 
-    Args:
-        table: of the grid.
-        width: of the terminal, in characters.
+    Columns that do not fit are left out.
     """
     blocks: list[RenderableType] = [
         Text(table.title, style="bold"),
@@ -256,8 +246,7 @@ def printed_table(table: GridTable, *, width: int = 80) -> Group:
 def _terminal_table(table: GridTable, width: int) -> Table:
     cells = [_cells(row, table) for row in table.rows]
     widths = _widths(table, cells, width)
-    drawn = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    drawn.add_column("", no_wrap=True)
+    drawn = numbers_table("")
     left = width - 2 - sum(widths.values()) - len(widths)
     drawn.add_column("configuration", vertical="bottom", max_width=max(NARROWEST, left), overflow="fold")
     for column in widths:
@@ -316,19 +305,15 @@ def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     safe = [[cell.replace("|", "\\|") for cell in line] for line in lines]
     widths = [max(3, *map(len, column)) for column in zip(*safe, strict=True)]
     last = len(widths) - 1
-    texts = [[_pad(cell, widths[n], left=n in (0, last)) for n, cell in enumerate(line)] for line in safe]
+    texts = [[f"{cell:{'<' if n in (0, last) else '>'}{widths[n]}}" for n, cell in enumerate(line)] for line in safe]
     rule = [f":{'-' * (width - 1)}" if n in (0, last) else f"{'-' * (width - 1)}:" for n, width in enumerate(widths)]
     return [f"| {' | '.join(line)} |" for line in (texts[0], rule, *texts[1:])]
-
-
-def _pad(cell: str, width: int, *, left: bool) -> str:
-    return cell.ljust(width) if left else cell.rjust(width)
 
 
 def _records(table: GridTable) -> list[dict[str, Any]]:
     """Return one record per point, all with the same keys; None for an unknown value."""
     others = sorted({metric for row in table.rows for metric in row.means} - set(table.layout.columns))
-    return [{key: _finite(value) for key, value in _record(row, others, table.layout).items()} for row in table.rows]
+    return [without_nan(_record(row, others, table.layout)) for row in table.rows]
 
 
 def _record(row: Row, others: Sequence[str], layout: Layout) -> dict[str, Any]:
@@ -342,7 +327,3 @@ def _record(row: Row, others: Sequence[str], layout: Layout) -> dict[str, Any]:
         record |= {f"{metric}.{name}": value for name, value in (ends | {"adjusted_p": change.adjusted}).items()}
     record |= {"seconds": row.seconds, "verdict": row.words, "sentence": row.verdict.sentence if row.verdict else ""}
     return record | {"errors": "; ".join(_errors(row))} | {metric: row.means.get(metric) for metric in others}
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

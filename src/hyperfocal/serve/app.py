@@ -62,34 +62,25 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one process.
+    """Limits of one process."""
 
-    Attributes:
-        batch: histories or texts computed at once.
-        queue: histories or texts that may wait.
-        seconds: that a request may wait, and that its body may take to arrive.
-        bytes: of a body.
-    """
-
-    batch: int = 64
-    queue: int = 2_000
-    seconds: float = 10.0
-    bytes: int = 2 * 2**20
+    batch: int = 64  # histories or texts computed at once
+    queue: int = 2_000  # histories or texts that may wait
+    seconds: float = 10.0  # that a request may wait, and that its body may take to arrive
+    bytes: int = 2 * 2**20  # of a body
 
 
-def create_app(
-    live: Live, *, key: str = "", limits: Limits | None = None, broadcast: Broadcast | None = None
-) -> ASGIApp:
+def create_app(live: Live, *, key: str = "", limits: Limits = Limits(), broadcast: Broadcast | None = None) -> ASGIApp:
     """Return the app that serves a run.
 
     Args:
         live: the run.
         key: API key of clients; "" lets everybody in, and then `guard.py` restricts who may load which run.
-        limits: None: the defaults.
+        limits: of this process.
         broadcast: makes the other processes of the service load the same run, and returns how many serve it; None:
             there are no others.
     """
-    limits, metrics = limits or Limits(), Metrics()
+    metrics = Metrics()
     batcher = Batcher(
         live.answer,
         most_rows=limits.batch,
@@ -156,10 +147,7 @@ def _prediction_routes(live: Live, batcher: Batcher) -> list[Route]:
         rows = len(asked.texts) * (1 + MOST_WORDS if asked.explain else 1)
         return as_json(await batcher.ask(asked, rows, light=not asked.explain and len(content) <= LIGHT))
 
-    return [
-        Route("/v1/recommend", recommend, methods=["POST"]),
-        Route("/v1/classify", classify, methods=["POST"]),
-    ]
+    return [Route(f"/v1/{predict.__name__}", predict, methods=["POST"]) for predict in (recommend, classify)]
 
 
 def _refuse_other_job(live: Live, job: str) -> None:
@@ -193,8 +181,6 @@ def _model(live: Live) -> Endpoint:
 
 def _search(names: Sequence[str], text: str, limit: int) -> list[str]:
     """Return the names that contain a text in any case: first those that begin with it, then by frequency."""
-    if not text:
-        return list(names[:limit])
     text = text.casefold()
     matches = [name for name in names if text in name.casefold()]
     return sorted(matches, key=lambda name: not name.casefold().startswith(text))[:limit]

@@ -81,12 +81,9 @@ class Batcher:
         return self._rows
 
     async def ask(self, request: Any, rows: int, *, light: bool = False) -> Any:
-        """Return the answer to a request.
+        """Return the answer to a request of `rows` histories or texts.
 
-        Args:
-            request: as `answer` takes it.
-            rows: histories or texts in it.
-            light: whether each row is little work, so that the event loop may answer a few.
+        If each row is little work (`light`), the event loop may answer a few.
 
         Raises:
             Refusal: 429 if the queue is full, 503 if the answer took too long.

@@ -43,13 +43,8 @@ DISCARDED = 64 * 2**20  # bytes of a refused body that are read and dropped, so 
 class Guard:
     """The outermost ASGI app: refuses or passes on each request, adds headers to each answer, and counts it.
 
-    Args:
-        app: answers the requests that pass.
-        live: says whether the service is shutting down: each connection is then closed after its answer.
-        metrics: count the requests.
-        key: that the header Authorization must have; "" lets everybody in.
-        most_bytes: of a body.
-        seconds: in which a body must arrive.
+    While `live` is shutting down, each connection is closed after its answer. A body may have `most_bytes` and must
+    arrive within `seconds`. The key "" lets everybody in.
     """
 
     def __init__(
@@ -93,8 +88,7 @@ class Guard:
             except Refusal as error:
                 refusal = error
         if refusal is not None:
-            await refusal.response()(scope, receive, send)
-            return
+            return await refusal.response()(scope, receive, send)
         try:
             await self._app(scope, receive, send)
         except Exception:  # a bug, which the app has answered with 500
@@ -171,11 +165,7 @@ def _is_last(message: Message) -> bool:
 
 
 def refuse_strangers(request: Request) -> None:
-    """Refuse a request from another machine, or for a host name that is not local.
-
-    Raises:
-        Refusal: 401 or 403.
-    """
+    """Raise a Refusal, 401 or 403, of a request from another machine, or for a host name that is not local."""
     if request.client is None or not is_local(request.client.host):  # a proxy may hide the client
         message = "without a key, only a client on this machine may load a run. Use a key, or SIGHUP"
         raise Refusal(401, "no_key", message)
@@ -186,11 +176,7 @@ def refuse_strangers(request: Request) -> None:
 
 
 def refuse_elsewhere(path: Path, served: Path) -> None:
-    """Refuse a run that is, with its links resolved, neither the served one nor in the same folder.
-
-    Raises:
-        Refusal: 403.
-    """
+    """Raise a Refusal, 403, of a run that is, with its links resolved, neither the served one nor in its folder."""
     allowed = Path(os.path.realpath(served)).parent  # Path.resolve raises for a loop of links
     if Path(os.path.realpath(path)).parent != allowed:
         message = f"without a key, only runs in {allowed} may be loaded. Put the run there, or serve with a key"

@@ -24,19 +24,12 @@ MODEL_FILES = (  # all that answers depend on
 
 
 class Predictor(Protocol):
-    """A loaded run of either job.
+    """A loaded run of either job."""
 
-    Attributes:
-        job: "recommend" or "classify".
-        version: checksum of the model, part of every answer.
-        names: the items or labels, the most frequent in training first.
-        sample: a request that it can answer, used to check it after loading.
-    """
-
-    job: str
-    version: str
-    names: Sequence[str]
-    sample: Any
+    job: str  # "recommend" or "classify"
+    version: str  # checksum of the model, part of every answer
+    names: Sequence[str]  # the items or labels, the most frequent in training first
+    sample: Any  # a request that it can answer, used to check it after loading
 
     def card(self) -> dict[str, Any]:
         """Return the description of the run for `/v1/model`: metrics, counts and column names."""
@@ -47,15 +40,10 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True)
 class Engine:
-    """A way to compute answers; worker processes receive it pickled.
+    """A way to compute answers; worker processes receive it pickled."""
 
-    Attributes:
-        name: for `/v1/model`.
-        loaders: job -> function of a run folder and the version of its model that returns its predictor.
-    """
-
-    name: str
-    loaders: Mapping[str, Callable[[Path, str], Predictor]]
+    name: str  # for `/v1/model`
+    loaders: Mapping[str, Callable[[Path, str], Predictor]]  # job -> function of a run folder and its model's version
 
 
 class Live:
@@ -147,11 +135,7 @@ def _scores(answer: Recommendations | Classifications) -> list[float]:
 
 
 def job_of(run: RunFolder) -> str:
-    """Return the job of a run.
-
-    Raises:
-        RunError: its data.json is missing or damaged.
-    """
+    """Return the job of a run; raise RunError if its data.json is missing or damaged."""
     with run.guard(DATA):
         return str(run.read_json(DATA).get("job", "recommend"))
 

@@ -20,6 +20,7 @@ JSON = "application/json"
 Name = Annotated[str, Meta(max_length=1_000)]
 Value = str | int | float | bool | list[str] | None
 Rank = Annotated[int, Meta(ge=1, le=1_000)]
+Headers = Mapping[str, str]
 Body = TypeVar("Body")
 Query = TypeVar("Query", bound=Struct)
 
@@ -166,21 +167,10 @@ DOCUMENTED: tuple[type[Struct], ...] = (
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not a failure of the server
-    """A request that gets an error as its answer.
-
-    Attributes:
-        status: HTTP status.
-        fault: content of the body.
-        headers: extra headers of the answer.
-    """
+    """A request that gets an error as its answer, with an HTTP status, a body of one `Fault`, and extra headers."""
 
     def __init__(
-        self,
-        status: int,
-        reason: str,
-        message: str,
-        where: str | None = None,
-        headers: Mapping[str, str] | None = None,
+        self, status: int, reason: str, message: str, where: str | None = None, headers: Headers | None = None
     ) -> None:
         super().__init__(message)
         self.status, self.fault, self.headers = status, Fault(reason, message, where), headers

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import Metric
@@ -27,16 +28,12 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
-        name = "hyperfocal_requests_total"
-        self._requests = Counter(name, "Requests answered", ["path", "status"], registry=registry)
-        name = "hyperfocal_request_seconds"
-        self._seconds = Histogram(name, "Time to answer", ["path"], buckets=SECONDS, registry=registry)
-        name = "hyperfocal_batch_rows"
-        self._rows = Histogram(name, "Histories or texts per batch", buckets=ROWS, registry=registry)
-        name = "hyperfocal_queue_rows"
-        self._queue = Gauge(name, "Histories or texts waiting", registry=registry, multiprocess_mode="livesum")
-        name = "hyperfocal_reloads_total"
-        self._reloads = Counter(name, "Requests to load a run", ["outcome"], registry=registry)
+        options: dict[str, Any] = {"namespace": "hyperfocal", "registry": registry}
+        self._requests = Counter("requests_total", "Requests answered", ["path", "status"], **options)
+        self._seconds = Histogram("request_seconds", "Time to answer", ["path"], buckets=SECONDS, **options)
+        self._rows = Histogram("batch_rows", "Histories or texts per batch", buckets=ROWS, **options)
+        self._queue = Gauge("queue_rows", "Histories or texts waiting", multiprocess_mode="livesum", **options)
+        self._reloads = Counter("reloads_total", "Requests to load a run", ["outcome"], **options)
         self._labelled: dict[tuple[str, int], tuple[Counter, Histogram]] = {}  # a look-up costs more than a count
         ProcessCollector(registry=registry)
 

@@ -32,12 +32,7 @@ PREDICTING = (400, 401, 408, 409, 413, 415, 422, 429, 503)
 
 
 def description(version: str, *, keyed: bool) -> dict[str, Any]:
-    """Return the OpenAPI description.
-
-    Args:
-        version: of this package.
-        keyed: whether clients need a key.
-    """
+    """Return the OpenAPI description for a version of this package; if `keyed`, clients need a key."""
     components: dict[str, Any] = {"schemas": schemas()}
     about: dict[str, Any] = {
         "openapi": "3.1.0",

@@ -29,21 +29,13 @@ SWITCH_SECONDS = 0.0005  # that a thread keeps the interpreter while another wai
 
 @dataclass(frozen=True)
 class Service:
-    """A service to start; worker processes receive it pickled.
-
-    Attributes:
-        run: run folder.
-        engine: computes the answers.
-        host: address to bind to.
-        key: API key of clients; "" lets everybody in.
-        limits: of each process.
-    """
+    """A service to start; worker processes receive it pickled."""
 
     run: Path
     engine: Engine
-    host: str = "127.0.0.1"
-    key: str = ""
-    limits: Limits = field(default_factory=Limits)
+    host: str = "127.0.0.1"  # address to bind to
+    key: str = ""  # API key of clients; "" lets everybody in
+    limits: Limits = field(default_factory=Limits)  # of each process
 
     @property
     def local(self) -> bool:
@@ -99,7 +91,7 @@ def serve(
     """Serve until SIGTERM or SIGINT.
 
     Args:
-        service: what to serve.
+        service: run, engine and limits.
         listening: a bound socket.
         announce: called once the service answers.
         shared: the run of a service with several processes; None: SIGHUP loads the run again.

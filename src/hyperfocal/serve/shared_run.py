@@ -19,10 +19,9 @@ TIMEOUT = 60.0  # seconds in which every living process should have loaded a req
 
 
 class SharedRun:
-    """The folder: `requested.json`, and `worker-PID.json` of each process with the last request it has handled.
+    """The folder, made by the process that starts the others.
 
-    Args:
-        folder: made by the process that starts the others.
+    It holds `requested.json`, and `worker-PID.json` of each process with the last request it has handled.
     """
 
     def __init__(self, folder: Path) -> None:

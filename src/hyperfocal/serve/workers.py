@@ -29,11 +29,7 @@ PAUSE_SECONDS = 1.0  # before a dead process is replaced
 def serve_with_workers(service: Service, listening: socket.socket, workers: int, announce: Callable[[], None]) -> int:
     """Serve with several processes until SIGTERM or SIGINT; return the exit code.
 
-    Args:
-        service: what to serve.
-        listening: a bound socket.
-        workers: number of processes.
-        announce: called once all of them answer.
+    Call `announce` once all of them answer on the bound socket.
     """
     folder = Path(tempfile.mkdtemp(prefix="hyperfocal-"))
     (folder / "metrics").mkdir()
