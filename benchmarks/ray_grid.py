@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,32 +31,33 @@ from hyperfocal.config.recipes import resolve
 from hyperfocal.data.synthetic_documents import make_corpus, write_corpus
 from hyperfocal.grid.local import LocalPool
 from hyperfocal.grid.points import Point
-from hyperfocal.grid.pool import GridWatch, Pool
+from hyperfocal.grid.pool import Pool
 from hyperfocal.grid.ray import ray_pool
 from hyperfocal.grid.ray_cluster import Share
 from hyperfocal.grid.search import GridJob
 from hyperfocal.grid.store import Store
+from hyperfocal.training.watch import Watch
 
 NODE = {"num_cpus": 1, "object_store_memory": 300 * 2**20}
 
 
-class Watch(GridWatch):
+class Counted(Watch):
     """Counts, and calls something when a point has ended."""
 
     def __init__(self, ended: Callable[[int], None] = lambda _: None) -> None:
         self.events: Counter[str] = Counter()
         self._ended = ended
 
-    def started(self, name: str, seed: int) -> None:
+    def point_started(self, name: str, seed: int) -> None:
         """A point is being trained."""
         self.events["started"] += 1
 
-    def finished(self, name: str, seed: int, values: dict[str, float], seconds: float) -> None:
+    def point_finished(self, name: str, seed: int, settings: Any, values: Mapping[str, float], seconds: float) -> None:
         """A point is done."""
         self.events["finished"] += 1
         self._ended(self.events["finished"])
 
-    def failed(self, name: str, seed: int, error: str) -> None:
+    def point_failed(self, name: str, seed: int, error: str) -> None:
         """A point failed, which spoils the comparison."""
         sys.exit(f"{name} seed {seed} failed: {error}")
 
@@ -130,7 +131,7 @@ def measure(place: Path, base: ClassifySettings, halves: list[range], on_ray: Po
 
 def kill(place: Path, base: ClassifySettings, seeds: range, on_ray: Pool, kill_node: Callable[[], None]) -> None:
     """Kill a node when half of the points have ended, and print what the store holds."""
-    watch = Watch(lambda ended: kill_node() if ended == len(seeds) // 2 else None)
+    watch = Counted(lambda ended: kill_node() if ended == len(seeds) // 2 else None)
     took, store = train(place / "killed", base, seeds, on_ray, watch)
     _, local = train(place / "local", base, seeds, None)
     ours, theirs = ({each.seed: str(each.values) for each in found.results() if each.done} for found in (store, local))

@@ -22,6 +22,7 @@ from hyperfocal.models.text_head import Features, SparseRows
 from hyperfocal.recommend.network import train_network
 from hyperfocal.recommend.prepare import prepare
 from hyperfocal.training import trainer
+from hyperfocal.training.watch import Watch
 
 STEPS = 50  # of each case, with batches of 256
 SGD = {"train.optimizer": "sgd", "train.learning_rate": 0.05}
@@ -36,13 +37,13 @@ def log(users=1_400, items=40):
     return pl.DataFrame({"user": [f"u{user}" for user, _ in rows], "item": [f"i{item}" for _, item in rows]})
 
 
-class Recorder:
+class Recorder(Watch):
     """A watcher of a training that records the loss of each step."""
 
     def __init__(self):
         self.losses, self._sum = [], 0.0
 
-    def __call__(self, progress, steps):
+    def stepped(self, progress, steps):
         if progress.step:
             self.losses.append(progress.loss_sum - (self._sum if progress.step > 1 else 0.0))
             self._sum = progress.loss_sum

@@ -28,6 +28,7 @@ from hyperfocal.grid.points import Point
 from hyperfocal.grid.search import GridJob, run_grid
 from hyperfocal.grid.store import Store
 from hyperfocal.grid.winner import keep_winner
+from hyperfocal.training.watch import Watch
 
 TINY = {
     "features.kind": "ngrams",
@@ -79,7 +80,7 @@ def long(name="long", epochs=LONG) -> Point:
 
 
 @dataclass
-class Seen:
+class Seen(Watch):
     """A watch that records events, such as "started p0", and the errors of failed points."""
 
     events: list[str] = field(default_factory=list)
@@ -88,23 +89,23 @@ class Seen:
     on_start: dict = field(default_factory=dict)  # name -> called when it starts
     on_wait: object = field(default=lambda: None)
 
-    def skipped(self, count):
+    def points_skipped(self, count):
         self.kept = count
 
-    def waiting(self, count):
+    def points_awaited(self, count):
         self.events.append(f"waiting {count}")
         self.on_wait()
 
-    def started(self, name, seed):
+    def point_started(self, name, seed):
         self.events.append(f"started {name} {seed}")
         self.on_start.get(name, lambda: None)()
 
-    def finished(self, name, seed, values, seconds):
+    def point_finished(self, name, seed, settings, values, seconds):
         assert values["macro_ap"] >= 0
         assert seconds > 0
         self.events.append(f"finished {name} {seed}")
 
-    def failed(self, name, seed, error):
+    def point_failed(self, name, seed, error):
         self.events.append(f"failed {name} {seed}")
         self.errors[name] = error
 
@@ -115,10 +116,10 @@ class Seen:
 class Printed(Seen):
     """A watch that prints events, for another process."""
 
-    def started(self, name, seed):
+    def point_started(self, name, seed):
         print(f"started {name}", flush=True)
 
-    def finished(self, name, seed, values, seconds):
+    def point_finished(self, name, seed, settings, values, seconds):
         print(f"finished {name}", flush=True)
 
 

@@ -43,7 +43,7 @@ def log(users=40, *, name="user", short=True) -> pl.DataFrame:
 class RankingSeen(Seen):
     """A watch that records events."""
 
-    def finished(self, name, seed, values, seconds):
+    def point_finished(self, name, seed, settings, values, seconds):
         assert values["map@2"] >= 0
         self.events.append(f"finished {name} {seed}")
 
@@ -55,7 +55,7 @@ class Written(RankingSeen):
         super().__init__()
         self.path = path
 
-    def started(self, name, seed):
+    def point_started(self, name, seed):
         with self.path.open("a") as file:
             file.write(f"{name} {seed}\n")
 

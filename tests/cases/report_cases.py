@@ -13,9 +13,9 @@ from hyperfocal.data.documents import Documents
 from hyperfocal.grid.axes import expand
 from hyperfocal.grid.local import LocalPool
 from hyperfocal.grid.points import Point
-from hyperfocal.grid.pool import GridWatch
 from hyperfocal.grid.search import GridJob, run_grid
 from hyperfocal.recommend.recommender import Recommender
+from hyperfocal.training.watch import Watch
 
 SCRIPT = "</script><script>window.hacked = 1</script>"
 IMAGE = "<img src=x onerror='window.hacked = 2'>"
@@ -66,23 +66,11 @@ def recommend_run(folder: Path) -> Path:
     return folder
 
 
-class Quiet(GridWatch):
-    """A watch without output."""
-
-    def skipped(self, count: int) -> None: ...
-
-    def started(self, name: str, seed: int) -> None: ...
-
-    def finished(self, name: str, seed: int, values: object, seconds: float) -> None: ...
-
-    def failed(self, name: str, seed: int, error: str) -> None: ...
-
-
 def grid_job(folder: Path) -> tuple[GridJob, list[Point]]:
     """Return a grid of two caps and two gammas on the nasty labels, and its points."""
     base = resolve(ClassifySettings, overrides=FAST)
     source = TextSource(documents(), None, folder / "cache")
-    return GridJob(source, base, folder / "grid", Quiet(), LocalPool(1, 1)), expand(
+    return GridJob(source, base, folder / "grid", Watch(), LocalPool(1, 1)), expand(
         base, {"caps": [None, 7.0], "gammas": [None, 2.0]}, 2
     )
 

@@ -32,6 +32,7 @@ from hyperfocal.models import sentence_encoder as encoder
 from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.storage.run_folder import without_nan
 from text_cases import FAST, NAMES, corpus, matrix
+from watch_cases import on_step
 
 TEXTS, LABELS = corpus()
 NEW, NEW_LABELS = corpus(60, seed=1)
@@ -71,7 +72,7 @@ class TestLearning:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            classifier.fit(TEXTS, LABELS, watch=stop)
+            classifier.fit(TEXTS, LABELS, watch=on_step(stop))
         assert not any(hasattr(classifier, name) for name in ("fit_", "vocabulary_", "features_", "classes_"))
         assert classifier.resolve().train.epochs == 3
 
@@ -549,7 +550,7 @@ class TestResuming:
                 stop()
 
         with pytest.raises(KeyboardInterrupt):
-            MultiLabelClassifier(settings=RESUMED).fit(TEXTS, LABELS, out=out, watch=watch)
+            MultiLabelClassifier(settings=RESUMED).fit(TEXTS, LABELS, out=out, watch=on_step(watch))
 
     @pytest.mark.parametrize("stop", [press_ctrl_c, die])
     @pytest.mark.parametrize("at", [1, 2, 3, 4])

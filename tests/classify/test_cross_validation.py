@@ -18,6 +18,7 @@ from hyperfocal.labels import SparseLabels
 from hyperfocal.models.text_head import Features
 from hyperfocal.storage.run_folder import MODEL, RunFolder
 from text_cases import FAST, corpus
+from watch_cases import on_step
 
 FOLDS = FAST | {"train.folds": 3}
 TEXTS, LABELS = corpus(120)
@@ -91,7 +92,7 @@ class TestFitting:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            classifier().fit(TEXTS, LABELS, out=tmp_path / "run", watch=stop)
+            classifier().fit(TEXTS, LABELS, out=tmp_path / "run", watch=on_step(stop))
         with pytest.raises(RunError, match=r"training has not finished\. Continue it"):
             MultiLabelClassifier.load(tmp_path / "run")
         assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == [

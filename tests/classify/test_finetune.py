@@ -16,6 +16,7 @@ from hyperfocal.classify.finetune import embed, encode
 from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.machine import training_device
 from hyperfocal.models.sentence_encoder import load_encoder
+from watch_cases import on_step
 
 WORDS = ["red", "white", "dark", "wine", "beer", "car"]
 # A text has the label of the word it begins with: the order decides, and a bag of words cannot know.
@@ -176,7 +177,7 @@ class TestKeeping:
 
         data = {"valid": (TEXTS, LABELS), "out": tmp_path / "run"}
         with pytest.raises(KeyboardInterrupt):
-            MultiLabelClassifier(settings=settings).fit(TEXTS, LABELS, **data, watch=stop)
+            MultiLabelClassifier(settings=settings).fit(TEXTS, LABELS, **data, watch=on_step(stop))
         MultiLabelClassifier().fit(TEXTS, LABELS, **data, resume=True)
         for name in ("model.safetensors", "encoder/model.safetensors", "metrics.json", "thresholds.json"):
             assert (tmp_path / "run" / name).read_bytes() == (fitted[1] / name).read_bytes(), name

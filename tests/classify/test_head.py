@@ -28,6 +28,7 @@ from hyperfocal.losses import frequency_bias
 from hyperfocal.models.text_features import TextFeatures
 from hyperfocal.models.text_head import Features, SparseRows
 from hyperfocal.storage.run_folder import CHECKPOINT, RunFolder
+from hyperfocal.training.watch import SILENT
 
 SETTINGS = ClassifySettings()
 COUNTS = torch.tensor([50, 20, 5])
@@ -159,7 +160,7 @@ class TestValidation:
 
 
 class TestTraining:
-    def trained(self, run=None, watch=lambda *_: None, **options):
+    def trained(self, run=None, watch=SILENT, **options):
         """Train on 60 documents, of which each label has its own direction."""
         rng = torch.Generator().manual_seed(0)
         hits = torch.rand(60, 3, generator=rng) < torch.tensor([0.5, 0.3, 0.1])

@@ -21,6 +21,7 @@ from hyperfocal.models.baselines import KINDS
 from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.recommend.terminal import scores_report
 from hyperfocal.storage.run_folder import RunFolder
+from watch_cases import on_step
 
 FAST = {"train.epochs": 2, "train.patience": 0, "train.threads": 1, "train.learning_rate": 0.002}
 
@@ -378,7 +379,7 @@ class TestResuming:
 
         settings = FAST | {"train.checkpoint_seconds": 0, "train.batch_size": 8, "model.dropout": 0.3}
         with pytest.raises(KeyboardInterrupt):
-            Recommender(model="concat_mlp", history=10, settings=settings).fit(data.train, out=out, watch=stop)
+            Recommender(model="concat_mlp", history=10, settings=settings).fit(data.train, out=out, watch=on_step(stop))
         return Recommender(model="concat_mlp", history=10, settings=settings)
 
     @pytest.mark.parametrize("at", [1, 2, 3])

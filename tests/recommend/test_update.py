@@ -15,6 +15,7 @@ from hyperfocal.errors import ConfigError, DataError, RunError
 from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.recommend.update import merge
 from hyperfocal.sequences import Sequences
+from watch_cases import on_step
 
 SETTINGS = {
     "train.epochs": 20,
@@ -111,7 +112,7 @@ class TestUpdating:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            found.update(circle(60, NEW, first="n"), watch=stop)
+            found.update(circle(60, NEW, first="n"), watch=on_step(stop))
         assert vars(found) == before
 
     def test_a_run_that_was_kept_goes_on_the_same(self, tmp_path):

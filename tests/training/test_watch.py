@@ -3,9 +3,10 @@ import inspect
 import torch
 from torch import nn
 
+from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.config.sections import TrainSettings
 from hyperfocal.training.trainer import Job, Progress, Trainer
-from hyperfocal.training.watch import Watch
+from hyperfocal.training.watch import Watch, watch_with
 
 EVENTS = {
     "stepped": (Progress(), 5),
@@ -14,7 +15,7 @@ EVENTS = {
     "points_skipped": (3,),
     "points_awaited": (2,),
     "point_started": ("gru softmax", 0),
-    "point_finished": ("gru softmax", 0, {"map@3": 0.1}, 2.5),
+    "point_finished": ("gru softmax", 0, RecommendSettings(), {"map@3": 0.1}, 2.5),
     "point_failed": ("gru softmax", 0, "RunError: no space"),
 }
 
@@ -38,3 +39,18 @@ def test_a_training_calls_its_hook():
     job = Job(model, lambda index: model(inputs[index]).mean(), 6, None, TrainSettings(batch_size=2, epochs=2), seed=0)
     assert Trainer(job, watch=record.stepped).run()
     assert record.events == [(0, 3, 3), (1, 0, 3), (1, 3, 3), (2, 0, 3)]
+
+
+def test_several_watches_get_every_event_in_their_order():
+    events = []
+
+    class Record(Watch):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def encoded(self, done: int, total: int) -> None:
+            events.append((self.name, done, total))
+
+    both = watch_with(Record("a"), Watch(), Record("b"))
+    assert [getattr(both, name)(*event) for name, event in EVENTS.items()] == [None] * len(EVENTS)
+    assert events == [("a", 32, 64), ("b", 32, 64)]

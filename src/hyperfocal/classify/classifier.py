@@ -24,7 +24,6 @@ from torch import Tensor
 
 from hyperfocal.classify.files import read_fit, write_fit
 from hyperfocal.classify.finetune import Encoder
-from hyperfocal.classify.head import Watch
 from hyperfocal.classify.indicator import Indicator, as_label_lists
 from hyperfocal.classify.label_model import Fit, LabelModel
 from hyperfocal.classify.prepare import PreparedTexts, check_texts, check_training, prepare
@@ -36,11 +35,11 @@ from hyperfocal.data.taxonomy import Taxonomy
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.models.text_features import TextFeatures
-from hyperfocal.models.text_features import Watch as EncodingWatch
 from hyperfocal.models.text_head import TextHead
 from hyperfocal.storage.run_folder import CONFIG, RunFolder
 from hyperfocal.thresholds import Decisions
 from hyperfocal.training.run import begin_run, open_run, resolve_settings
+from hyperfocal.training.watch import SILENT, Watch
 
 
 class UnfittedError(RunError, NotFittedError):
@@ -153,8 +152,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         resume: bool = False,
         overwrite: bool = False,
         cache: str | Path | None = None,
-        watch: Watch = lambda *_: None,
-        watch_encoding: EncodingWatch = lambda *_: None,
+        watch: Watch = SILENT,
     ) -> MultiLabelClassifier:
         """Fit on documents, tune the decisions on validation documents and score both there.
 
@@ -168,8 +166,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
             overwrite: replace the run in `out`.
             cache: folder in which features are cached. None: they are not cached, except those of documents that are
                 streamed (data.stream), which go to the folder of HYPERFOCAL_CACHE.
-            watch: called with (progress, steps per epoch) during training.
-            watch_encoding: called with (texts encoded, texts to encode).
+            watch: shows or tracks progress: a subclass of `Watch` whose `encoded` and `stepped` are called.
 
         Raises:
             DataError: the documents cannot be read, or none has a label.
@@ -195,7 +192,6 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
             resume=resume,
             cache=None if cache is None else Path(cache),
             watch=watch,
-            watch_encoding=watch_encoding,
         )
         return self
 

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from hyperfocal.classify.head import VALIDATION, Trained, Watch, make_head, make_loss, score_documents, train_job
+from hyperfocal.classify.head import VALIDATION, Trained, make_head, make_loss, score_documents, train_job
 from hyperfocal.classify.prepare import PreparedTexts
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.errors import RunError
@@ -30,6 +30,7 @@ from hyperfocal.models.text_features import TextFeatures
 from hyperfocal.models.text_head import Features, TextHead
 from hyperfocal.storage.run_folder import ENCODER, RunFolder
 from hyperfocal.training.trainer import Job, Portion
+from hyperfocal.training.watch import SILENT, Watch
 
 Encoder = Any  # a SentenceTransformer, whose heavy import is inside functions
 
@@ -65,7 +66,7 @@ def finetune(
     run: RunFolder | None = None,
     *,
     resume: bool = False,
-    watch: Watch = lambda *_: None,
+    watch: Watch = SILENT,
 ) -> Trained:
     """Train the encoder in place and a head over it; return the head, on the CPU, and its validation scores.
 

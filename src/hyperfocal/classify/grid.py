@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from hyperfocal.metrics.verdict import LABELS, Families
 from hyperfocal.models.sentence_encoder import find_encoder
 from hyperfocal.models.text_features import TextFeatures, resolve_kind
 from hyperfocal.storage.cache import hash_of
+from hyperfocal.training.watch import SILENT, Watch
 
 NOT_BETTER = ("calibration_error", "labels_per_document", "labels_without_truth")  # metrics of which more is not better
 RANGES: dict[str, Range] = {  # of an adaptive search
@@ -51,14 +52,12 @@ class TextSource:
         valid: documents on which points are compared. None: some training documents are held out.
         cache: folder of the features.
         test: documents that are scored at the end, and checked before the first point trains; or None.
-        watch: called with (texts encoded, texts to encode).
     """
 
     train: Any
     valid: Any
     cache: Path
     test: Any = None
-    watch: Callable[[int, int], None] = lambda *_: None
 
     def metrics(self, base: Section) -> list[str]:
         """Return the metrics of a training of which more is better."""
@@ -66,7 +65,7 @@ class TextSource:
         values, _ = score_labels(torch.zeros(3, 1), few, {"half": few, "tuned": few}, few.counts(), len(few))
         return [name for name in values if name.split(".")[-1] not in NOT_BETTER]
 
-    def prepare(self, points: Sequence[Point], base: Section, threads: int) -> SharedTexts:
+    def prepare(self, points: Sequence[Point], base: Section, threads: int, watch: Watch) -> SharedTexts:
         """Return documents and features.
 
         Raises:
@@ -77,7 +76,7 @@ class TextSource:
         data = prepare(self.train, self.valid, _in_memory(settings))
         if self.test is not None:
             check_test(data, as_documents(self.test, settings.data), settings.data)
-        return prepare_grid(data, points, settings, cache=self.cache, threads=threads, watch=self.watch)
+        return prepare_grid(data, points, settings, cache=self.cache, threads=threads, watch=watch)
 
 
 def _settings(settings: Section) -> ClassifySettings:
@@ -194,7 +193,7 @@ def prepare_grid(
     *,
     cache: Path,
     threads: int = 0,
-    watch: Callable[[int, int], None] = lambda *_: None,
+    watch: Watch = SILENT,
 ) -> SharedTexts:
     """Compute all features that the points need, so that each point reads them from the cache.
 

@@ -27,12 +27,12 @@ from hyperfocal.metrics.label_ranking import ndcg_at_k, precision_at_k
 from hyperfocal.models.text_head import Features, TextHead
 from hyperfocal.storage.run_folder import RunFolder
 from hyperfocal.training.run import checkpoint_keeper, restore
-from hyperfocal.training.trainer import Job, Portion, Progress, Trainer, seed_process
+from hyperfocal.training.trainer import Job, Portion, Trainer, seed_process
+from hyperfocal.training.watch import SILENT, Watch
 
 BLOCK = 1_024  # documents scored at once
 
 Loss = SeparableLoss | SoftmaxLoss
-Watch = Callable[[Progress, int], None]
 
 
 def _focal(settings: TextLossSettings, counts: Tensor, num_documents: int, options: LossOptions) -> FocalLoss:
@@ -91,7 +91,7 @@ def train_head(
     run: RunFolder | None = None,
     *,
     resume: bool = False,
-    watch: Watch = lambda *_: None,
+    watch: Watch = SILENT,
 ) -> tuple[TextHead, list[dict[str, float]]]:
     """Train a head; return it with its best weights, and one row per epoch.
 
@@ -102,7 +102,7 @@ def train_head(
         settings: all of them; `settings.seed` draws the weights, the order and the dropout.
         run: gets checkpoints.
         resume: whether to continue from the checkpoint in `run`.
-        watch: called with (progress, steps per epoch).
+        watch: its `stepped` is called.
 
     Raises:
         RunError: the checkpoint to resume from is damaged.
@@ -152,7 +152,7 @@ def train_job(job: Job, run: RunFolder | None, *, resume: bool, watch: Watch) ->
 
     Errors as in `train_head`.
     """
-    trainer = Trainer(job, save=checkpoint_keeper(run), watch=watch)
+    trainer = Trainer(job, save=checkpoint_keeper(run), watch=watch.stepped)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         seed_process(job.seed + 1)
         if resume:

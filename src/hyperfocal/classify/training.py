@@ -15,7 +15,7 @@ from torch import Tensor
 from hyperfocal.classify.evidence import label_evidence
 from hyperfocal.classify.files import write_fit
 from hyperfocal.classify.finetune import finetune, load_trainable
-from hyperfocal.classify.head import Trained, Watch, score_documents, train_head
+from hyperfocal.classify.head import Trained, score_documents, train_head
 from hyperfocal.classify.indicator import Indicator
 from hyperfocal.classify.label_model import Fit, LabelModel, LabelSpace
 from hyperfocal.classify.prepare import Labelled, PreparedTexts
@@ -27,11 +27,11 @@ from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.machine import set_threads
 from hyperfocal.models.text_features import TextFeatures
-from hyperfocal.models.text_features import Watch as EncodingWatch
 from hyperfocal.models.text_head import Features, TextHead, join
 from hyperfocal.report.run import EVIDENCE, evidence_of
 from hyperfocal.storage.run_folder import RunFolder
 from hyperfocal.training.run import begin_run
+from hyperfocal.training.watch import SILENT, Watch
 
 FOLD = "checkpoints/fold{}.safetensors"  # scores of a fold's documents
 Rows = tuple[Features, SparseLabels]  # of the same N documents
@@ -53,8 +53,7 @@ def fit_prepared(
     indicator: Indicator | None = None,
     resume: bool = False,
     cache: Path | None = None,
-    watch: Watch = lambda *_: None,
-    watch_encoding: EncodingWatch = lambda *_: None,
+    watch: Watch = SILENT,
 ) -> Fit:
     """Fit on documents that are read and split; other arguments and errors as in `MultiLabelClassifier.fit`.
 
@@ -72,7 +71,7 @@ def fit_prepared(
     if run is not None and resume:
         begin_run(run, settings, fingerprint, features.checksum, resume=True)
     encoder = load_trainable(features, settings)
-    inputs = None if encoder is not None else make_inputs(data, features, cache, watch_encoding)
+    inputs = None if encoder is not None else make_inputs(data, features, cache, watch)
     if run is not None and not resume:  # only now: an error up to here does not cost the run that is replaced
         begin_run(run, settings, fingerprint, features.checksum, resume=False)
     if inputs is None:
@@ -133,11 +132,11 @@ def _begin(data: PreparedTexts, settings: ClassifySettings) -> None:
 
 
 def make_inputs(
-    data: PreparedTexts, features: TextFeatures, cache: Path | None = None, watch: EncodingWatch = lambda *_: None
+    data: PreparedTexts, features: TextFeatures, cache: Path | None = None, watch: Watch = SILENT
 ) -> Inputs:
     """Return the features of the training and validation documents, made once if both are the same documents."""
-    train = features.make(data.train.documents.texts, cache, watch)
-    valid = train if data.valid is data.train else features.make(data.valid.documents.texts, cache, watch)
+    train = features.make(data.train.documents.texts, cache, watch.encoded)
+    valid = train if data.valid is data.train else features.make(data.valid.documents.texts, cache, watch.encoded)
     return Inputs(features, (train, data.train.labels), (valid, data.valid.labels))
 
 
@@ -148,7 +147,7 @@ def train_and_score(
     run: RunFolder | None = None,
     *,
     resume: bool = False,
-    watch: Watch = lambda *_: None,
+    watch: Watch = SILENT,
 ) -> Trained:
     """Return the trained head and the scores of the validation documents.
 
@@ -169,7 +168,7 @@ def cross_scores(
     num_sparse: int,
     settings: ClassifySettings,
     run: RunFolder | None = None,
-    watch: Watch = lambda *_: None,
+    watch: Watch = SILENT,
 ) -> Tensor:
     """Return (N, L) logits, those of each document from a head that was trained on the other folds.
 
@@ -181,7 +180,7 @@ def cross_scores(
         num_sparse: V, columns of the sparse features.
         settings: all of them.
         run: keeps the scores of each finished fold, which are then not computed again.
-        watch: called with (progress, steps per epoch) of each training.
+        watch: its `stepped` is called in each training.
     """
     features, labels = train
     scores = torch.empty(len(labels), labels.num_labels)
@@ -222,7 +221,7 @@ def folds_of(train: Labelled, settings: ClassifySettings) -> Tensor:
     return torch.from_numpy(np.unique(folds, return_inverse=True)[1])  # without folds that got no document
 
 
-def refit_head(inputs: Inputs, settings: ClassifySettings, epochs: int, watch: Watch = lambda *_: None) -> TextHead:
+def refit_head(inputs: Inputs, settings: ClassifySettings, epochs: int, watch: Watch = SILENT) -> TextHead:
     """Return a head trained on training and validation documents together for a number of epochs.
 
     No documents are left to choose an epoch on, so the weights after the last epoch count. Errors as in `train_head`.

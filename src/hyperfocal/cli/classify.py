@@ -95,7 +95,6 @@ def fit(
 def _fit(classifier: MultiLabelClassifier, train: Path, track: tuple[str, ...], options: dict[str, Any]) -> None:
     from hyperfocal.config.classify import trainings
     from hyperfocal.distributed import is_first
-    from hyperfocal.report.progress import EncodingProgress
     from hyperfocal.storage.run_folder import RunFolder
 
     out, resume = options["out"], options["resume"]
@@ -104,11 +103,8 @@ def _fit(classifier: MultiLabelClassifier, train: Path, track: tuple[str, ...], 
     def count() -> int:
         return trainings(settings().train)
 
-    with (
-        follow_fit("classify", classifier, settings, out, track, resume=resume, trainings=count) as watch,
-        EncodingProgress() as encoding,
-    ):
-        classifier.fit(train, watch=watch, watch_encoding=encoding.watch, **options)
+    with follow_fit("classify", classifier, settings, out, track, resume=resume, trainings=count) as watch:
+        classifier.fit(train, watch=watch, **options)
 
 
 def _number_or_word(text: str) -> float | str:

@@ -34,7 +34,7 @@ def run_demo(out: Path, *, users: int, challenges: int, epochs: int, seed: int) 
     write_challenges(data, folder)
 
     with FitProgress(lambda: settings.train) as progress:
-        recommender.fit(folder / "train.csv", out=run, overwrite=True, watch=progress.watch)
+        recommender.fit(folder / "train.csv", out=run, overwrite=True, watch=progress)
     print_lines(console, [*data_lines(recommender.metrics_["data"]), ""])
 
     metrics = recommender.evaluate(folder / "test.csv", folder / "test_truth.csv")

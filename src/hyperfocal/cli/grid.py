@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,9 +39,9 @@ from hyperfocal.report.grid_table import Layout, grid_table, printed_table, writ
 from hyperfocal.report.progress import EncodingProgress, GridProgress
 from hyperfocal.report.tracking import Tracking
 from hyperfocal.storage.cache import default_cache
+from hyperfocal.training.watch import watch_with
 
 Options = dict[str, Any]
-WatchEncoding = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class GridCommand:
     axes: Callable[[Options], Axes]  # those that the options define; {}: none
     axis_options: dict[str, str]  # option that defines axes -> its key in Options
     ranges: Mapping[str, Range]  # of a search
-    open: Callable[[Options, Any, WatchEncoding], tuple[Any, Any]]  # -> source of the data, test data or None
+    open: Callable[[Options, Any], tuple[Any, Any]]  # -> source of the data, test data or None
     layout: Callable[[Any], Layout]  # base settings -> layout of the table
     notes: Callable[[Any, GridResult], list[str]]  # base settings, result -> lines above the table
     test_report: Callable[[Any], RenderableType]  # scores on test data -> what is printed
@@ -66,15 +66,17 @@ def run_grid_command(command: GridCommand, options: Options) -> None:
     plan = _plan(command, options)
     layout, out, console = command.layout(plan.base), options["out"], Console()
     by = options["by"] or layout.changed
-    encoding = EncodingProgress()
-    source, test = command.open(options, plan.base, encoding.watch)  # test data are read before hours of training
+    source, test = command.open(options, plan.base)  # test data are read before hours of training
     tracking = Tracking(options["track"], out, command.job, lambda: plan.base, resume=True)
     with exit_on_ctrl_c(f"What is done is kept. The same command continues the grid in {out}."):
-        with _open_pool(options) as pool:
-            progress = TrackedProgress(plan, tracking, pool.size, by=by, layout=layout)
-            with tracking, encoding, progress:
-                result = plan.run(GridJob(source, plan.base, out, progress, pool, by=by, retry=options["retry"]))
-                progress.add(result.points)
+        with (
+            _open_pool(options) as pool,
+            tracking,
+            EncodingProgress() as encoding,
+            GridProgress(plan.size, pool.size, by=by, layout=layout) as progress,
+        ):
+            watch = watch_with(encoding, progress, tracking)
+            result = plan.run(GridJob(source, plan.base, out, watch, pool, by=by, retry=options["retry"]))
         print_lines(console, command.notes(plan.base, result))
         print_table(console, result, out, layout)
         if test is None:
@@ -88,7 +90,6 @@ class Plan(NamedTuple):
     """The grid that a command asks for."""
 
     base: Section  # settings that the points share
-    points: list[Point]  # known before the grid runs
     size: int  # number of points in the end
     run: Callable[[GridJob], GridResult]
 
@@ -97,7 +98,7 @@ def _plan(command: GridCommand, options: Options) -> Plan:
     """Return the plan of a grid or a search; ConfigError for what is not allowed."""
     if options["search"] == "full":
         base, points, baseline = _read_points(command, options)
-        return Plan(base, points, len(points), lambda job: run_grid(job, points, baseline))
+        return Plan(base, len(points), lambda job: run_grid(job, points, baseline))
     own = {**command.axis_options, "--seeds": "seeds", "--baseline": "baseline"}
     if any(options[name] not in (None, ()) for name in own.values()):
         *names, last = own
@@ -106,7 +107,7 @@ def _plan(command: GridCommand, options: Options) -> Plan:
             f"Leave {', '.join(names)} and {last} out"
         )
     base, trials = resolve(command.settings, options["recipe"], command.overrides(options)), options["trials"]
-    return Plan(base, [], trials + 1, lambda job: run_search(job, command.ranges, trials))
+    return Plan(base, trials + 1, lambda job: run_search(job, command.ranges, trials))
 
 
 def _read_points(command: GridCommand, options: Options) -> tuple[Section, list[Point], str]:
@@ -147,39 +148,6 @@ def _open_pool(options: Options) -> Iterator[Pool]:
         yield pool
 
 
-class TrackedProgress(GridProgress):
-    """The live table of a grid, which also reports finished points to trackers.
-
-    Points that optuna proposes are not known when they finish: they are reported once `add` names their settings.
-    """
-
-    def __init__(self, plan: Plan, tracking: Tracking, workers: int, *, by: str, layout: Layout) -> None:
-        super().__init__(plan.size, workers, by=by, layout=layout)
-        self._tracking = tracking
-        self._settings: dict[tuple[str, int], Section] = {}
-        self._unreported: list[tuple[str, int, Mapping[str, float], float]] = []
-        self.add(plan.points)
-
-    def finished(self, name: str, seed: int, values: Mapping[str, float], seconds: float) -> None:
-        """Show and report a point."""
-        super().finished(name, seed, values, seconds)
-        self._unreported.append((name, seed, values, seconds))
-        self._report()
-
-    def add(self, points: Iterable[Point]) -> None:
-        """Add the settings of points, and report those that waited for them."""
-        self._settings |= {(point.name, point.seed): point.settings for point in points}
-        self._report()
-
-    def _report(self) -> None:
-        unreported, self._unreported = self._unreported, []
-        for name, seed, values, seconds in unreported:
-            if (name, seed) in self._settings:
-                self._tracking.point(name, seed, self._settings[name, seed], values, seconds)
-            else:
-                self._unreported.append((name, seed, values, seconds))
-
-
 def print_table(console: Console, result: GridResult, out: Path, layout: Layout) -> None:
     """Print the table of a grid, and write it to `out`."""
     table = grid_table(result, layout)
@@ -198,14 +166,12 @@ def _closing_lines(out: Path, following: str) -> list[str]:
     ]
 
 
-def _open_documents(
-    options: Options, base: ClassifySettings, watch: WatchEncoding
-) -> tuple[classify_grid.TextSource, Any]:
+def _open_documents(options: Options, base: ClassifySettings) -> tuple[classify_grid.TextSource, Any]:
     test = None if options["test"] is None else as_documents(options["test"], base.data)
-    return classify_grid.TextSource(options["train"], options["valid"], default_cache(), test, watch), test
+    return classify_grid.TextSource(options["train"], options["valid"], default_cache(), test), test
 
 
-def _open_logs(options: Options, base: RecommendSettings, _: WatchEncoding) -> tuple[recommend_grid.LogSource, Any]:
+def _open_logs(options: Options, base: RecommendSettings) -> tuple[recommend_grid.LogSource, Any]:
     files = {name: options[name] for name in ("train", "valid", "valid_truth", "test", "test_truth")}
     source = recommend_grid.LogSource(
         **{name: None if file is None else as_log(file, base.data) for name, file in files.items()},

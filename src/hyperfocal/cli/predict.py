@@ -86,7 +86,7 @@ def _write_parts(
                 frame, counts = predictor.predict(block)
                 parts.put(number - 1, frame, counts, predictor.write)
             total += counts
-            progress.watch(number, block.share)
+            progress.predicted(number, block.share)
         parts.join(number)
     return total
 

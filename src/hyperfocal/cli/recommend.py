@@ -214,7 +214,7 @@ def update(run: Path, new_log: Path, out: Path | None, items: Path | None, epoch
     if elsewhere:
         target.refuse_taken()
     with FitProgress(lambda: settings_of_update(recommender.settings_, epochs).train) as progress:
-        recommender.update(new_log, items=items, epochs=epochs, watch=progress.watch)
+        recommender.update(new_log, items=items, epochs=epochs, watch=progress)
     if elsewhere:
         recommender.save(target.path)
     else:

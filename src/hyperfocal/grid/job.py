@@ -15,6 +15,7 @@ from hyperfocal.config.sections import Section
 from hyperfocal.grid.points import Point
 from hyperfocal.metrics.intervals import too_few
 from hyperfocal.metrics.verdict import Families
+from hyperfocal.training.watch import Watch
 
 Reached = tuple[dict[str, float], dict[str, Tensor]]  # metric -> number, and metric -> (R,) resamples
 RESAMPLED = {  # key of `Prepared.about` -> name of the units that are resampled; the first key that is there counts
@@ -30,8 +31,11 @@ class Source(Protocol):
     def metrics(self, base: Section) -> list[str]:
         """Return the metrics that may choose a winner; each grows better."""
 
-    def prepare(self, points: Sequence[Point], base: Section, threads: int) -> Prepared:
-        """Read, split and number the data once for all points, and check the test data before any training."""
+    def prepare(self, points: Sequence[Point], base: Section, threads: int, watch: Watch) -> Prepared:
+        """Read, split and number the data once for all points, and check the test data before any training.
+
+        `watch.encoded` is called as texts are encoded.
+        """
 
 
 class Prepared(Protocol):

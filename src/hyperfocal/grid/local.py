@@ -25,9 +25,10 @@ from hyperfocal.errors import ConfigError, HyperfocalError, RunError
 from hyperfocal.grid.claims import beating
 from hyperfocal.grid.job import Prepared
 from hyperfocal.grid.points import Point
-from hyperfocal.grid.pool import GridWatch, Report, notify, record, released_on_error, thread_variables, train_point
+from hyperfocal.grid.pool import record, released_on_error, thread_variables, train_point
 from hyperfocal.grid.store import Store
 from hyperfocal.machine import allowed_threads, count_cores
+from hyperfocal.training.watch import Forward, Watch
 
 PATIENCE_SECONDS = 30.0  # after Ctrl-C, for the step that a worker is in
 INTERRUPTED = 130  # exit code of a worker that Ctrl-C stopped
@@ -59,9 +60,7 @@ class LocalPool:
         share = min(count_cores() // self.size, allowed_threads())
         return self.fixed_threads or min(wanted or share, share)
 
-    def train(
-        self, prepared: Prepared, points: Sequence[Point], store: Store, watch: GridWatch, *, retry: bool
-    ) -> None:
+    def train(self, prepared: Prepared, points: Sequence[Point], store: Store, watch: Watch, *, retry: bool) -> None:
         """Claim, train and store points, in this process or in several.
 
         Raises:
@@ -70,7 +69,7 @@ class LocalPool:
         """
         size = min(self.size, len(points))
         if size == 1:
-            work(prepared, points, store, partial(notify, watch), retry=retry)
+            work(prepared, points, store, watch, retry=retry)
             return
         workers = _Workers(prepared, points, store, watch, retry)
         try:
@@ -82,24 +81,22 @@ class LocalPool:
             workers.stop()
 
 
-def work(prepared: Prepared, points: Iterable[Point], store: Store, report: Report, *, retry: bool) -> None:
+def work(prepared: Prepared, points: Iterable[Point], store: Store, watch: Watch, *, retry: bool) -> None:
     """Claim, train and store points, one after the other, until none is left."""
     for point in points:
         with released_on_error(store, point):
             if not store.claim(point, retry=retry):
                 continue
-            report("started", point.name, point.seed)
+            watch.point_started(point.name, point.seed)
             with beating(partial(store.beat, point)):
                 trained = train_point(prepared, point)
-            record(point, trained, store, report)
+            record(point, trained, store, watch)
 
 
 class _Workers:
     """The worker processes, the point that each trains, and what follows if one dies."""
 
-    def __init__(
-        self, prepared: Prepared, points: Sequence[Point], store: Store, watch: GridWatch, retry: bool
-    ) -> None:
+    def __init__(self, prepared: Prepared, points: Sequence[Point], store: Store, watch: Watch, retry: bool) -> None:
         self.job = (prepared, store, retry)
         self.left = deque(points)
         self.store, self.watch, self.threads = store, watch, prepared.threads
@@ -131,14 +128,14 @@ class _Workers:
     def _handle(self, worker: Connection, kind: str, *details: Any) -> None:
         if kind == "stopped":
             raise RunError(details[0])
-        if kind == "started":
+        if kind == "point_started":
             self.training.add(worker)
         else:
             self.training.discard(worker)
         if kind == "ready":
             self._give(worker)
         else:
-            notify(self.watch, kind, *details)
+            getattr(self.watch, kind)(*details)
 
     def _give(self, worker: Connection) -> None:
         """Send the next point; None ends the worker."""
@@ -159,7 +156,7 @@ class _Workers:
             point = self.given[worker]
             error = f"the worker process ended {how}, perhaps for lack of memory. Try fewer --workers"
             self.store.fail(point, error)
-            self.watch.failed(point.name, point.seed, error)
+            self.watch.point_failed(point.name, point.seed, error)
             if self.left:
                 self.start()
         elif code:
@@ -187,7 +184,7 @@ def be_worker(prepared: Prepared, store: Store, retry: bool, pool: Connection) -
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        work(prepared, _points_from(pool), store, lambda *event: pool.send(event), retry=retry)
+        work(prepared, _points_from(pool), store, Forward(lambda *event: pool.send(event)), retry=retry)
     except (KeyboardInterrupt, EOFError, ConnectionError):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would only disturb the end
         raise SystemExit(INTERRUPTED) from None

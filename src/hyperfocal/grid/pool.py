@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -13,27 +13,9 @@ from hyperfocal.errors import RunError
 from hyperfocal.grid.job import Prepared
 from hyperfocal.grid.points import Point
 from hyperfocal.grid.store import Store
+from hyperfocal.training.watch import Watch
 
 WAIT_SECONDS = 1.0  # between two looks at what other commands on the store have done
-
-
-class GridWatch:
-    """Hooks that are called while a grid runs; they do nothing unless a subclass overrides them."""
-
-    def skipped(self, count: int) -> None:
-        """Report points that ended in an earlier run."""
-
-    def waiting(self, count: int) -> None:
-        """Report that only points are left that other processes train."""
-
-    def started(self, name: str, seed: int) -> None:
-        """Report that the training of a point begins."""
-
-    def finished(self, name: str, seed: int, values: dict[str, float], seconds: float) -> None:
-        """Report a point that is done and stored."""
-
-    def failed(self, name: str, seed: int, error: str) -> None:
-        """Report a point that failed, which is stored too."""
 
 
 class Pool(Protocol):
@@ -46,9 +28,7 @@ class Pool(Protocol):
     def threads(self, wanted: int) -> int:
         """Return the CPU threads of each training, if the settings want this number; 0: as many as possible."""
 
-    def train(
-        self, prepared: Prepared, points: Sequence[Point], store: Store, watch: GridWatch, *, retry: bool
-    ) -> None:
+    def train(self, prepared: Prepared, points: Sequence[Point], store: Store, watch: Watch, *, retry: bool) -> None:
         """Claim and train points, and store each result at once; points of other processes are left to them.
 
         With `retry`, points that failed before are trained again.
@@ -56,7 +36,7 @@ class Pool(Protocol):
 
 
 def run_points(
-    prepared: Prepared, points: Sequence[Point], store: Store, watch: GridWatch, pool: Pool, *, retry: bool = False
+    prepared: Prepared, points: Sequence[Point], store: Store, watch: Watch, pool: Pool, *, retry: bool = False
 ) -> None:
     """Train every point that is not done yet, in the pool or by another process on the store.
 
@@ -69,7 +49,7 @@ def run_points(
     store.drop_own()
     ended = store.done() | (set() if retry else store.failed().keys())
     missing = [point for point in points if point.key(store.fingerprint) not in ended]
-    watch.skipped(len(points) - len(missing))
+    watch.points_skipped(len(points) - len(missing))
     while missing:
         held = store.held()
         free = [point for point in missing if point.key(store.fingerprint) not in held]
@@ -77,7 +57,7 @@ def run_points(
             pool.train(prepared, free, store, watch, retry=retry)
             retry = False  # what failed just now is not trained again
         else:
-            watch.waiting(len(missing))
+            watch.points_awaited(len(missing))
             time.sleep(WAIT_SECONDS)
         ended = store.done() | store.failed().keys()
         missing = [point for point in missing if point.key(store.fingerprint) not in ended]
@@ -102,23 +82,15 @@ def train_point(prepared: Prepared, point: Point) -> Trained:
         return Trained({}, {}, f"{type(error).__name__}: {error}", time.monotonic() - began)
 
 
-Report = Callable[..., None]  # called with the name of a hook of GridWatch, and its arguments
-
-
-def notify(watch: GridWatch, hook: str, *details: Any) -> None:
-    """Call a hook of a watch by its name."""
-    getattr(watch, hook)(*details)
-
-
-def record(point: Point, trained: Trained, store: Store, report: Report) -> None:
+def record(point: Point, trained: Trained, store: Store, watch: Watch) -> None:
     """Store the end of a training, and then report it."""
     values, resamples, error, seconds = trained
     if error:
         store.fail(point, error, seconds=seconds)
-        report("failed", point.name, point.seed, error)
+        watch.point_failed(point.name, point.seed, error)
     else:
         store.put(point, values, resamples, seconds=seconds)
-        report("finished", point.name, point.seed, values, seconds)
+        watch.point_finished(point.name, point.seed, point.settings, values, seconds)
 
 
 @contextmanager

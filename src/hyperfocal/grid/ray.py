@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
@@ -21,9 +21,7 @@ from hyperfocal.grid.job import Prepared
 from hyperfocal.grid.packing import pack, unpack
 from hyperfocal.grid.points import Point
 from hyperfocal.grid.pool import (
-    GridWatch,
     Trained,
-    notify,
     record,
     release,
     released_on_error,
@@ -32,6 +30,7 @@ from hyperfocal.grid.pool import (
 )
 from hyperfocal.grid.ray_cluster import Share, check_head, connected, connection_errors, count_room, describe_nodes
 from hyperfocal.grid.store import Store
+from hyperfocal.training.watch import Watch
 
 ATTEMPTS = 4  # at a point whose node or process dies: the first one, and as many more as Ray's own default
 LOOK_SECONDS = 1.0  # between two looks at the cluster
@@ -83,9 +82,7 @@ class RayPool:
         """Return the CPU threads of each training: the CPUs that it gets, whatever is wanted."""
         return self.share.cpus
 
-    def train(
-        self, prepared: Prepared, points: Sequence[Point], store: Store, watch: GridWatch, *, retry: bool
-    ) -> None:
+    def train(self, prepared: Prepared, points: Sequence[Point], store: Store, watch: Watch, *, retry: bool) -> None:
         """Claim, train and store points.
 
         Raises:
@@ -135,15 +132,14 @@ class RayPool:
 class _Tasks:
     """The points that are claimed and submitted, and what follows when their tasks end."""
 
-    def __init__(self, data: Any, share: Share, store: Store, watch: GridWatch, retry: bool) -> None:
+    def __init__(self, data: Any, share: Share, store: Store, watch: Watch, retry: bool) -> None:
         import ray
 
         variables = {"env_vars": thread_variables(share.cpus)}  # set before torch is imported
         self._task = ray.remote(_train).options(
             num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0, runtime_env=variables, name="hyperfocal point"
         )
-        self._data, self._store, self._retry = data, store, retry
-        self._report = partial(notify, watch)
+        self._data, self._store, self._watch, self._retry = data, store, watch, retry
         self.running: dict[Any, tuple[Point, int]] = {}  # reference of what the task will return -> point, attempt
 
     def submit(self, point: Point) -> None:
@@ -151,7 +147,7 @@ class _Tasks:
         with released_on_error(self._store, point):
             if self._store.claim(point, retry=self._retry):
                 self._start(point, 1)
-                self._report("started", point.name, point.seed)
+                self._watch.point_started(point.name, point.seed)
 
     def _start(self, point: Point, attempt: int) -> None:
         self.running[self._task.remote([self._data], point, _versions())] = point, attempt
@@ -172,12 +168,12 @@ class _Tasks:
         for reference in ended:
             point, attempt = self.running[reference]
             try:
-                record(point, ray.get(reference), self._store, self._report)
+                record(point, ray.get(reference), self._store, self._watch)
             except lost as error:
                 if attempt < ATTEMPTS:
                     self._start(point, attempt + 1)
                 else:
-                    record(point, Trained({}, {}, _why_lost(error), 0.0), self._store, self._report)
+                    record(point, Trained({}, {}, _why_lost(error), 0.0), self._store, self._watch)
             del self.running[reference]
 
     def stop(self) -> None:

@@ -13,10 +13,11 @@ from hyperfocal.errors import ConfigError, RunError, did_you_mean
 from hyperfocal.grid.adaptive import BASELINE, Range, check_ranges, search_points
 from hyperfocal.grid.job import Prepared, Source, why_untold
 from hyperfocal.grid.points import Point, baseline_name
-from hyperfocal.grid.pool import GridWatch, Pool, run_points
+from hyperfocal.grid.pool import Pool, run_points
 from hyperfocal.grid.store import Result, Store, outcomes, write_plan
 from hyperfocal.metrics.verdict import Verdict, verdicts
 from hyperfocal.storage.run_folder import CONFIG, DATA
+from hyperfocal.training.watch import Watch
 
 STORE = "grid.sqlite"
 WINNER_BY = "tuned.macro_f1"
@@ -44,7 +45,7 @@ class GridJob:
     source: Source  # of the data
     base: Section  # settings that the points share; its seed splits the data
     out: Path  # folder of the store
-    watch: GridWatch  # called as the grid proceeds
+    watch: Watch  # called as the grid proceeds
     pool: Pool  # trains the points
     by: str = WINNER_BY  # metric that chooses the winner
     retry: bool = False  # whether points that failed before are trained again
@@ -60,7 +61,7 @@ class GridJob:
         check_metric(self.by, self.source.metrics(self.base))
         _refuse_run(self.out)
         threads = self.pool.threads(flat_settings(self.base)["train.threads"])
-        prepared = self.source.prepare(points, self.base, threads)
+        prepared = self.source.prepare(points, self.base, threads, self.watch)
         path, about = self.out / STORE, prepared.about()
         return prepared, Store.open(path, fingerprint=prepared.fingerprint(), settings=self.base, about=about)
 

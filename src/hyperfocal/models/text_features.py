@@ -35,7 +35,7 @@ from hyperfocal.storage.cache import (
 
 FORMAT = 1  # of cached vectors; a change of their content needs a new number
 NGRAMS_FORMAT = 2  # of cached n-grams; a change of their content needs a new number
-Watch = Callable[[int, int], None]
+Watch = Callable[[int, int], None]  # called with (texts encoded, texts to encode)
 
 
 @dataclass(frozen=True, eq=False)

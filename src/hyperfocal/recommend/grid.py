@@ -30,6 +30,7 @@ from hyperfocal.recommend.network import train_network
 from hyperfocal.recommend.prepare import Prepared, cut_of, hold_out, prepare, recut, shortest_history
 from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.storage.cache import hash_of
+from hyperfocal.training.watch import Watch
 
 LARGE = 10  # items in the catalogue, so that recall@10 is among the metrics
 
@@ -59,7 +60,7 @@ class LogSource:
         names = metric_names(_ranking(base).data.next, LARGE)
         return [*names, *(f"{bucket}.{name}" for bucket in BUCKETS for name in names)]
 
-    def prepare(self, points: Sequence[Point], base: Section, threads: int) -> PreparedLog:
+    def prepare(self, points: Sequence[Point], base: Section, threads: int, watch: Watch) -> PreparedLog:
         """Return the log, split so that every point can be scored on all validation users.
 
         If one encoder needs full histories, no point is scored on users with shorter ones.

@@ -33,9 +33,8 @@ from hyperfocal.recommend.prepare import Prepared
 from hyperfocal.recommend.ranker import Ranker
 from hyperfocal.storage.run_folder import RunFolder
 from hyperfocal.training.run import checkpoint_keeper, restore
-from hyperfocal.training.trainer import Job, Portion, Progress, Trainer, seed_process
-
-Watch = Callable[[Progress, int], None]
+from hyperfocal.training.trainer import Job, Portion, Trainer, seed_process
+from hyperfocal.training.watch import SILENT, Watch
 
 
 def train(
@@ -44,7 +43,7 @@ def train(
     run: RunFolder | None = None,
     *,
     resume: bool = False,
-    watch: Watch = lambda *_: None,
+    watch: Watch = SILENT,
     network: Network | None = None,
 ) -> tuple[Ranker, list[dict[str, float]]]:
     """Fit the baselines and train the model of the settings; return the ranker, and a row per epoch.
@@ -70,7 +69,7 @@ def train_network(
     run: RunFolder | None = None,
     *,
     resume: bool = False,
-    watch: Watch = lambda *_: None,
+    watch: Watch = SILENT,
     network: Network | None = None,
 ) -> tuple[Network, list[dict[str, float]]]:
     """Train a network; return it on the CPU with its best weights, and a row per epoch.
@@ -80,7 +79,7 @@ def train_network(
         settings: of network, loss and training, the device included.
         run: folder for checkpoints. None: no checkpoints.
         resume: whether to continue from the newest checkpoint of the run.
-        watch: called with (progress, steps per epoch) during training.
+        watch: its `stepped` is called during training.
         network: to continue from. None: a new one.
 
     Raises:
@@ -92,7 +91,7 @@ def train_network(
     device = training_device(settings.train.device)
     network = (network or make_network(settings, len(data.vocabulary), data.features)).to(device)
     job = _training_job(network, data, settings, device)
-    trainer = Trainer(job, save=checkpoint_keeper(run), watch=watch)
+    trainer = Trainer(job, save=checkpoint_keeper(run), watch=watch.stepped)
     with torch.random.fork_rng(devices=[device] if device == "cuda" else []):
         seed_process(settings.seed + 1)
         if resume:

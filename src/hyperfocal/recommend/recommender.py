@@ -24,13 +24,14 @@ from hyperfocal.machine import set_threads
 from hyperfocal.models.baselines import check_size
 from hyperfocal.recommend.compare import compare, score_validation
 from hyperfocal.recommend.files import read_fit, write_fit
-from hyperfocal.recommend.network import Watch, train
+from hyperfocal.recommend.network import train
 from hyperfocal.recommend.prepare import Prepared, cut_of, hold_out, name_of, prepare
 from hyperfocal.recommend.ranker import Fit, Predictions, choose_blend
 from hyperfocal.recommend.update import update
 from hyperfocal.sequences import Sequences
 from hyperfocal.storage.run_folder import CONFIG, RunFolder
 from hyperfocal.training.run import UnfittedError, begin_run, open_run, resolve_settings
+from hyperfocal.training.watch import SILENT, Watch
 
 LogLike = Log | pl.DataFrame | str | Path
 
@@ -103,7 +104,7 @@ class Recommender(BaseEstimator):
         out: str | Path | None = None,
         resume: bool = False,
         overwrite: bool = False,
-        watch: Watch = lambda *_: None,
+        watch: Watch = SILENT,
     ) -> Recommender:
         """Fit on a log, and compare the result with the baselines on validation users.
 
@@ -117,7 +118,7 @@ class Recommender(BaseEstimator):
             out: run folder; training writes checkpoints there.
             resume: continue the run in `out`, or start it if there is none.
             overwrite: replace the run in `out`.
-            watch: called with (progress, steps per epoch) during training.
+            watch: shows or tracks progress: a subclass of `Watch` whose `stepped` is called during training.
 
         Raises:
             DataError: the log cannot be read or has no user long enough; the table of items is wrong.
@@ -212,9 +213,7 @@ class Recommender(BaseEstimator):
         wider.fit_ = replace(fit, ranker=fit.ranker.with_items(items, boost))
         return wider
 
-    def update(
-        self, log: LogLike, *, items: Any = None, epochs: int = 3, watch: Watch = lambda *_: None
-    ) -> Recommender:
+    def update(self, log: LogLike, *, items: Any = None, epochs: int = 3, watch: Watch = SILENT) -> Recommender:
         """Continue from what was learnt, with new events, new users and new items.
 
         New events of training users follow their old ones. The network learns from the users of the new log and as many
@@ -281,7 +280,7 @@ def _fit_ranker(
     settings: RecommendSettings,
     run: RunFolder | None,
     resume: bool = False,
-    watch: Watch = lambda *_: None,
+    watch: Watch = SILENT,
 ) -> Fit:
     """Train, blend and compare; write the run folder, if there is one."""
     check_size(settings.model.name, len(data.vocabulary))

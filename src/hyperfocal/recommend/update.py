@@ -27,13 +27,14 @@ from hyperfocal.models.baselines import Baseline, check_size
 from hyperfocal.models.item_vectors import ItemFeatures
 from hyperfocal.recommend.compare import score_ranker, score_validation
 from hyperfocal.recommend.item_features import encode_features, with_popularity
-from hyperfocal.recommend.network import Watch, train, widened_network
+from hyperfocal.recommend.network import train, widened_network
 from hyperfocal.recommend.prepare import Prepared, cut_of, training_examples
 from hyperfocal.recommend.ranker import Fit, Ranker, choose_blend
 from hyperfocal.sequences import Sequences
+from hyperfocal.training.watch import SILENT, Watch
 
 
-def update(fit: Fit, log: Any, *, items: Any = None, epochs: int = 3, watch: Watch = lambda *_: None) -> Fit:
+def update(fit: Fit, log: Any, *, items: Any = None, epochs: int = 3, watch: Watch = SILENT) -> Fit:
     """Return the fit continued with the events of a log; arguments and errors as in `Recommender.update`."""
     check_update(fit, items)
     before = fit.ranker

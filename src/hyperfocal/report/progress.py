@@ -25,18 +25,18 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from hyperfocal.config.sections import TrainSettings
+from hyperfocal.config.sections import Section, TrainSettings
 from hyperfocal.distributed import is_first
-from hyperfocal.grid.pool import GridWatch
 from hyperfocal.report.format import duration, quantity, share
 from hyperfocal.report.grid_table import Layout
 from hyperfocal.training.trainer import Progress as TrainProgress
+from hyperfocal.training.watch import Watch
 
 LISTED = 8  # running points that the table names
 REFRESHES = 2  # per second
 
 
-class ProgressLine:
+class ProgressLine(Watch):
     """A context manager that shows a line: some columns, the time spent and the time left. It disappears at the end.
 
     Args:
@@ -79,7 +79,7 @@ class EncodingProgress(ProgressLine):
         """Show nothing yet: there may be nothing to encode."""
         return self
 
-    def watch(self, done: int, total: int) -> None:
+    def encoded(self, done: int, total: int) -> None:
         """Show that `done` of `total` texts are encoded; the line disappears when all are."""
         if self._task is None:
             self._bar.start()
@@ -106,7 +106,7 @@ class FitProgress(ProgressLine):
         self._latest: TrainProgress | None = None
         self._task = self._bar.add_task("training", total=None)
 
-    def watch(self, progress: TrainProgress, steps: int) -> None:
+    def stepped(self, progress: TrainProgress, steps: int) -> None:
         """Show the state of a training with `steps` steps per epoch."""
         done, total = progress.epoch * steps + progress.step, self._settings().epochs * steps
         self._training += progress is not self._latest  # another training has begun
@@ -134,12 +134,12 @@ class PredictProgress(ProgressLine):
         super().__init__(TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn())
         self._task = self._bar.add_task("predicting", total=1.0)
 
-    def watch(self, parts: int, done: float) -> None:
-        """Show the number of part files written, and the share of the file that is read, from 0 to 1."""
-        self._bar.update(self._task, completed=done, description=f"predicting, {quantity(parts, 'part')} written")
+    def predicted(self, blocks: int, fraction: float) -> None:
+        """Show how many blocks are written, each to a part file, and the fraction of the input that is read."""
+        self._bar.update(self._task, completed=fraction, description=f"predicting, {quantity(blocks, 'part')} written")
 
 
-class GridProgress(GridWatch):
+class GridProgress(Watch):
     """A context manager that shows finished and running trainings, the best point so far and the time left.
 
     Nothing is shown before the first training starts, so that the progress line of earlier work stays intact.
@@ -183,27 +183,29 @@ class GridProgress(GridWatch):
             self._live.stop()
             self._live = None
 
-    def skipped(self, count: int) -> None:
+    def points_skipped(self, count: int) -> None:
         """Count the trainings that ended in an earlier run."""
         with self._lock:
             self._skipped += count
         if count:
             self._say(f"[{self._ended}/{self._total}] {count:,} ended in an earlier run and are kept")
 
-    def waiting(self, count: int) -> None:
+    def points_awaited(self, count: int) -> None:
         """Say once that only trainings of other processes are left."""
         if self._waiting != count:
             trainings = quantity(count, "training")
             self._say(f"[{self._total - count}/{self._total}] waiting for {trainings} of other processes")
         self._waiting = count
 
-    def started(self, name: str, seed: int) -> None:
+    def point_started(self, name: str, seed: int) -> None:
         """Show a training as running."""
         with self._lock:
             self._running[name, seed] = self._clock()
         self._show()
 
-    def finished(self, name: str, seed: int, values: Mapping[str, float], seconds: float) -> None:
+    def point_finished(
+        self, name: str, seed: int, settings: Section, values: Mapping[str, float], seconds: float
+    ) -> None:
         """Count a training as done, with the metrics that it reached."""
         with self._lock:
             self._running.pop((name, seed), None)
@@ -212,7 +214,7 @@ class GridProgress(GridWatch):
                 self._values.setdefault(name, []).append(value)
         self._say(f"[{self._ended}/{self._total}] {name} seed {seed}: {self._scores(values)}, {duration(seconds)}")
 
-    def failed(self, name: str, seed: int, error: str) -> None:
+    def point_failed(self, name: str, seed: int, error: str) -> None:
         """Count a training as failed."""
         with self._lock:
             self._running.pop((name, seed), None)

@@ -22,8 +22,8 @@ from hyperfocal.config.rules import flat_settings
 from hyperfocal.config.sections import Section
 from hyperfocal.errors import ConfigError
 from hyperfocal.training.trainer import Progress
+from hyperfocal.training.watch import Watch
 
-Watch = Callable[[Progress, int], None]
 PACKAGES = {"mlflow": ("mlflow", "sqlalchemy", "alembic"), "tensorboard": ("tensorboard",)}
 
 
@@ -98,7 +98,7 @@ class TensorboardRun:
 TrackedRun = MlflowRun | TensorboardRun
 
 
-class Tracking:
+class Tracking(Watch):
     """A context manager that logs one training, or a grid, to trackers.
 
     Args:
@@ -132,16 +132,7 @@ class Tracking:
         """End the runs, as failed if an error or Ctrl-C ended the training."""
         self._each(lambda run: run.close(failed=kind is not None))
 
-    def wrap(self, watch: Watch) -> Watch:
-        """Return a function that calls `watch` and logs every epoch that has ended."""
-
-        def both(progress: Progress, steps: int) -> None:
-            watch(progress, steps)
-            self._log_epochs(progress)
-
-        return both if self._names else watch
-
-    def _log_epochs(self, progress: Progress) -> None:
+    def stepped(self, progress: Progress, steps: int) -> None:
         """Log the epochs that ended since the last call; those of a second training as `training_2/...`."""
         if progress is not self._latest:
             self._latest, self._rows = progress, 0
@@ -159,7 +150,9 @@ class Tracking:
         self._begin()
         self._each(lambda run: run.metrics(trackable(final_scores(metrics)), self._epoch))
 
-    def point(self, name: str, seed: int, settings: Section, values: Mapping[str, float], seconds: float) -> None:
+    def point_finished(
+        self, name: str, seed: int, settings: Section, values: Mapping[str, float], seconds: float
+    ) -> None:
         """Log a finished point of a grid, as a separate run within the run of the grid."""
         self._begin()
         metrics = {f"final/{key}": value for key, value in values.items()} | {"seconds": seconds}

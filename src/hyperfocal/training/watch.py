@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
+from hyperfocal.config.sections import Section
 from hyperfocal.training.trainer import Progress
 
 
@@ -47,12 +49,15 @@ class Watch:
     def point_started(self, name: str, seed: int) -> None:
         """Training of a point began."""
 
-    def point_finished(self, name: str, seed: int, values: Mapping[str, float], seconds: float) -> None:
+    def point_finished(
+        self, name: str, seed: int, settings: Section, values: Mapping[str, float], seconds: float
+    ) -> None:
         """A point was trained and its result stored.
 
         Args:
             name: of the point.
             seed: of the point.
+            settings: of the point.
             values: metric -> its value on the validation data.
             seconds: of the training.
         """
@@ -65,3 +70,31 @@ class Watch:
             seed: of the point.
             error: the reason, one line or more.
         """
+
+
+SILENT = Watch()  # the default
+
+
+class Forward(Watch):
+    """Passes on every event.
+
+    Args:
+        send: called with the name of the hook and the arguments of the event.
+    """
+
+    def __init__(self, send: Callable[..., None]) -> None:
+        for hook in HOOKS:
+            setattr(self, hook, partial(send, hook))
+
+
+HOOKS = [name for name in vars(Watch) if not name.startswith("_")]
+
+
+def watch_with(*watches: Watch) -> Watch:
+    """Return a watch that passes every event to several, in their order."""
+
+    def send(hook: str, *event: object) -> None:
+        for watch in watches:
+            getattr(watch, hook)(*event)
+
+    return Forward(send)
