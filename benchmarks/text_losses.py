@@ -22,10 +22,10 @@ from hyperfocal.classify.head import score_documents
 from hyperfocal.classify.prepare import number
 from hyperfocal.data.documents import as_documents
 from hyperfocal.labels import SparseLabels
+from hyperfocal.machine import default_cache
 from hyperfocal.metrics.average_precision import average_precision
 from hyperfocal.metrics.decisions import decision_scores
 from hyperfocal.metrics.ranking import only
-from hyperfocal.storage.cache import default_cache
 
 ROOT = Path(__file__).parents[1]
 HEAD, TAIL = 35, 8

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from hyperfocal.cli import main
 from hyperfocal.data.files import write_lines
-from hyperfocal.storage.cache import VARIABLE
+from hyperfocal.machine import VARIABLE
 from hyperfocal.storage.run_folder import RunFolder
 
 NOBODY = 65534

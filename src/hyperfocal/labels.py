@@ -1,4 +1,4 @@
-"""SparseLabels, the positive labels of each example without a B x L matrix."""
+"""SparseLabels, the positive labels of each example without a B x L matrix; buckets of labels by their frequency."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ import torch
 from torch import Tensor
 
 from hyperfocal.errors import DataError
+
+HEAD = 200  # training examples at least
+TAIL = 20  # fewer training examples than this
+BUCKETS = ("head", "medium", "tail")
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,3 +218,28 @@ def _check_csr(indptr: Tensor, indices: Tensor, num_labels: int) -> None:
         raise DataError(f"labels: row pointers decrease at row {int(drops[0])}. Expected pointers that never decrease")
     if int(indptr[-1]) != len(indices):
         raise DataError(f"labels: the last row pointer is {int(indptr[-1])} but there are {len(indices)} label ids")
+
+
+def bucket_masks(counts: Tensor) -> dict[str, Tensor]:
+    """Return a (L,) bool mask for each bucket of labels, by their (L,) integer numbers of training examples.
+
+    head: count >= 200, medium: 20 <= count < 200, tail: count < 20.
+
+    >>> {name: mask.tolist() for name, mask in bucket_masks(torch.tensor([500, 20, 0])).items()}
+    {'head': [True, False, False], 'medium': [False, True, False], 'tail': [False, False, True]}
+    """
+    return {"head": counts >= HEAD, "medium": (counts >= TAIL) & (counts < HEAD), "tail": counts < TAIL}
+
+
+def bucket_means(values: Tensor, counts: Tensor) -> dict[str, Tensor]:
+    """Return the means over all labels ("macro") and over head, medium and tail labels, along the last axis.
+
+    Args:
+        values: (..., L) float; nan leaves a label out of the means.
+        counts: (L,) integer, training examples of each label.
+
+    Returns:
+        name -> (...) float, nan for a bucket without a value.
+    """
+    masks = {"macro": torch.ones_like(counts, dtype=torch.bool)} | bucket_masks(counts)
+    return {name: values[..., mask].nanmean(-1) for name, mask in masks.items()}

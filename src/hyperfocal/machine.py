@@ -1,17 +1,21 @@
-"""Cores, threads and the device that this process may use."""
+"""Cores, threads, memory, device and cache folder that this process may use."""
 
 from __future__ import annotations
 
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from hyperfocal.distributed import local_processes
 from hyperfocal.errors import ConfigError
 
+CACHE = "HYPERFOCAL_CACHE"
 CPU_SHARE = Path("/sys/fs/cgroup/cpu.max")  # of a container
+MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
+MEMORY_SHARE = 1 / 16  # of the memory; a larger file is streamed, because its rows and texts take ten times its size
 
 
 def training_device(asked: str = "auto") -> str:
@@ -60,3 +64,39 @@ def _quota() -> int:
         return max(int(quota) // int(period), 1)
     except (OSError, ValueError):  # not a container, or "max"
         return sys.maxsize
+
+
+def is_streamed(data: Any, asked: str, impossible: str) -> bool:
+    """Return whether data are streamed: if asked for, or if possible and the file is too large for memory.
+
+    Args:
+        data: path of a file if streaming is possible; else anything.
+        asked: `data.stream`: auto, on or off.
+        impossible: why these data cannot be streamed. "": they can.
+
+    Raises:
+        ConfigError: streaming is asked for and not possible.
+    """
+    if asked == "on" and impossible:
+        raise ConfigError(f"data.stream = 'on' is not allowed {impossible}. Leave it out to read into memory")
+    return asked != "off" and not impossible and (asked == "on" or _is_large(Path(data)))
+
+
+def _is_large(path: Path) -> bool:
+    """Compare with an equal share of the memory for each process of this machine."""
+    return path.is_file() and path.stat().st_size > MEMORY_SHARE * memory_bytes() / local_processes()
+
+
+def memory_bytes() -> int:
+    """Return the memory of the machine, or of the container if that is less."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(memory, int(MEMORY_LIMIT.read_text()))
+    except (OSError, ValueError):  # no container, or "max"
+        return memory
+
+
+def default_cache() -> Path:
+    """Return the folder that the variable HYPERFOCAL_CACHE names, else ~/.cache/hyperfocal."""
+    named = os.environ.get(CACHE, "")
+    return Path(named) if named else Path.home() / ".cache" / "hyperfocal"

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 import torch
 
+from hyperfocal import machine
 from hyperfocal.classify import prepare as streamed_texts
 from hyperfocal.classify.classifier import MultiLabelClassifier
 from hyperfocal.classify.prepare import prepare, read_streamed
@@ -21,7 +22,6 @@ from hyperfocal.data.stored_texts import StoredTexts, hash_texts
 from hyperfocal.data.synthetic_documents import make_corpus, write_corpus
 from hyperfocal.errors import ConfigError, LeakError, RunError
 from hyperfocal.models.text_features import TextFeatures
-from hyperfocal.storage import cache as streamed_files
 
 FAST = {"features.kind": "ngrams", "train.epochs": 2, "train.threads": 1}
 
@@ -119,7 +119,7 @@ def test_equally_frequent_ngrams_are_cut_in_another_way_which_a_resumed_run_is_t
     assert len(terms[0]) == len(terms[1]) == 300
     assert terms[0] != terms[1]
     (tmp_path / "auto" / "model.safetensors").unlink()
-    monkeypatch.setattr(streamed_files, "memory_bytes", lambda: 1_000)
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 1_000)
     settings = FAST | {"features.max_features": 300}
     with pytest.raises(RunError, match="other n-grams"):
         MultiLabelClassifier(settings=settings).fit(path, out=tmp_path / "auto", resume=True)
@@ -177,7 +177,7 @@ class TestWhen:
     def test_a_file_too_large_for_memory(self, folder, monkeypatch):
         path, settings = folder / "train.jsonl", ClassifySettings()
         assert not self.streams(path, settings)
-        monkeypatch.setattr(streamed_files, "memory_bytes", lambda: 1_000)
+        monkeypatch.setattr(machine, "memory_bytes", lambda: 1_000)
         assert self.streams(path, settings)
         assert not self.streams(path, ClassifySettings(data=TextDataSettings(stream="off")))
         assert not self.streams(path, ClassifySettings(train=TextTrainSettings(folds=3)))  # needs them in memory

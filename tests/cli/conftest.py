@@ -3,7 +3,7 @@ import multiprocessing
 import pytest
 
 from command_cases import TINY, done, rows, write
-from hyperfocal.storage.cache import VARIABLE
+from hyperfocal.machine import VARIABLE
 
 
 @pytest.fixture(scope="module")

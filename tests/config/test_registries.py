@@ -10,11 +10,11 @@ import pytest
 import hyperfocal
 from hyperfocal.classify import head
 from hyperfocal.config.classify import ClassifySettings, TextLossSettings, TextTrainSettings
+from hyperfocal.config.recipes import flat_settings
 from hyperfocal.config.recommend import CAUSAL, COUNTING, LossSettings, RankingTrainSettings, RecommendSettings
-from hyperfocal.config.sections import flat_settings
 from hyperfocal.metrics.ranking import METRICS
 from hyperfocal.models.baselines import KINDS
-from hyperfocal.models.causal_layers import ENCODERS
+from hyperfocal.models.sequence_networks import ENCODERS
 from hyperfocal.recommend import network
 
 SOURCE = Path(hyperfocal.__file__).parent

@@ -13,8 +13,8 @@ from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import to_toml
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data.files import write_frame, write_lines
+from hyperfocal.machine import VARIABLE
 from hyperfocal.recommend.recommender import Recommender
-from hyperfocal.storage.cache import VARIABLE
 
 QUICK = {"train.epochs": 2, "train.threads": 1, "train.checkpoint_seconds": 0.0}
 SMALL = QUICK | {"model.embedding_width": 8, "model.layers": 1, "data.history": 4}

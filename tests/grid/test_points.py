@@ -7,8 +7,7 @@ import msgspec
 import pytest
 
 from hyperfocal.config.classify import ClassifySettings, TextLossSettings
-from hyperfocal.config.recipes import resolve
-from hyperfocal.config.rules import flatten
+from hyperfocal.config.recipes import flatten, resolve
 from hyperfocal.errors import ConfigError
 from hyperfocal.grid.axes import expand
 from hyperfocal.grid.points import Point, baseline_name, normalised

@@ -11,11 +11,10 @@ from scipy.sparse import csr_matrix
 from sklearn.metrics import average_precision_score
 
 from hyperfocal.errors import ConfigError, DataError
-from hyperfocal.labels import SparseLabels
+from hyperfocal.labels import SparseLabels, bucket_means
 from hyperfocal.metrics import average_precision as ap_module
 from hyperfocal.metrics import resampling
 from hyperfocal.metrics.average_precision import average_precision
-from hyperfocal.metrics.buckets import bucket_means
 from hyperfocal.metrics.decisions import decision_scores
 from hyperfocal.metrics.resampling import resample_weights, resampled_ap, resampled_f1
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import grid_cases
+from hyperfocal.config.recipes import flatten
 from hyperfocal.config.recommend import COUNTING, RecommendSettings
-from hyperfocal.config.rules import flatten
 from hyperfocal.errors import ConfigError, DataError, LeakError, RunError
 from hyperfocal.grid.adaptive import check_ranges
 from hyperfocal.grid.axes import expand

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 import torch
 
+from hyperfocal import machine
 from hyperfocal.config.recommend import DataSettings, ModelSettings, RecommendSettings
 from hyperfocal.data.logs import as_log
 from hyperfocal.data.synthetic_logs import make_challenges
@@ -14,7 +15,6 @@ from hyperfocal.errors import ConfigError, DataError, LeakError, RunError
 from hyperfocal.recommend import prepare as streaming
 from hyperfocal.recommend.prepare import prepare
 from hyperfocal.recommend.recommender import Recommender
-from hyperfocal.storage import cache as streamed_files
 
 FAST = {"train.epochs": 2, "train.threads": 1, "model.embedding_width": 8}
 SECONDS = {"train_seconds", "valid_seconds"}
@@ -128,7 +128,7 @@ def test_a_disk_without_room(path, cache):
 class TestWhen:
     def test_a_file_too_large_for_memory(self, path, monkeypatch):
         assert not prepare(path, None, None, settings()).streamed
-        monkeypatch.setattr(streamed_files, "memory_bytes", lambda: 1000)
+        monkeypatch.setattr(machine, "memory_bytes", lambda: 1000)
         assert prepare(path, None, None, settings()).streamed
         assert not prepare(path, None, None, settings(stream="off")).streamed
         assert not prepare(path, None, None, settings(protocol="leave-one-out")).streamed  # which reads into memory

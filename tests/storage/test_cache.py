@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from hyperfocal.data.stored_texts import hash_texts
 from hyperfocal.errors import RunError
-from hyperfocal.storage.cache import NAMES, VARIABLE, cached, cached_vectors, default_cache, digest_texts, hash_of
+from hyperfocal.machine import CACHE, default_cache
+from hyperfocal.storage.cache import NAMES, cached, cached_vectors, digest_texts, hash_of
 
 quick = settings(deadline=None, max_examples=60)
 ARRAYS = {
@@ -356,11 +357,11 @@ class TestHashes:
 
 def test_the_default_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(CACHE, raising=False)
     assert default_cache() == tmp_path / ".cache" / "hyperfocal"
-    monkeypatch.setenv(VARIABLE, "")
+    monkeypatch.setenv(CACHE, "")
     assert default_cache() == tmp_path / ".cache" / "hyperfocal"
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "elsewhere"))
+    monkeypatch.setenv(CACHE, str(tmp_path / "elsewhere"))
     assert default_cache() == tmp_path / "elsewhere"
 
 

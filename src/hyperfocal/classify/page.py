@@ -8,7 +8,7 @@ from typing import Any
 
 from hyperfocal.classify.files import read_label_table
 from hyperfocal.classify.terminal import data_lines, how_decided, how_refitted
-from hyperfocal.metrics.buckets import BUCKETS, HEAD, TAIL
+from hyperfocal.labels import BUCKETS, HEAD, TAIL
 from hyperfocal.report import charts
 from hyperfocal.report.blocks import DASH, Block, Cell, Chart, Folded, Page, Paragraph, Quote, Section, Table
 from hyperfocal.report.charts import end_of_axis, reliability_chart, tail_counts, tail_scores

@@ -21,7 +21,8 @@ from hyperfocal.data.taxonomy import Taxonomy, read_taxonomy
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.labels import SparseLabels
-from hyperfocal.storage.cache import cached_streamed, default_cache, hash_array, hash_of, is_streamed, key_of
+from hyperfocal.machine import default_cache, is_streamed
+from hyperfocal.storage.cache import cached_streamed, hash_array, hash_of, key_of
 
 BLOCK = 100_000  # documents whose labels are lists at the same time
 

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hyperfocal.metrics.buckets import BUCKETS, HEAD, TAIL
+from hyperfocal.labels import BUCKETS, HEAD, TAIL
 from hyperfocal.report.format import half_width, quantity, share
 from hyperfocal.report.terminal import numbers_table, test_table
 

@@ -75,7 +75,7 @@ def fit(
     """
     from hyperfocal.classify.classifier import MultiLabelClassifier
     from hyperfocal.distributed import is_first, processes
-    from hyperfocal.storage.cache import default_cache
+    from hyperfocal.machine import default_cache
 
     refuse_resume_and_overwrite(resume, overwrite)
     tuned = {"features.finetune": True, "features.kind": options["features"] or "encoder"} if finetune else {}

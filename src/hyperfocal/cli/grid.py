@@ -31,6 +31,7 @@ from hyperfocal.grid.points import Point, baseline_name
 from hyperfocal.grid.pool import Pool
 from hyperfocal.grid.search import GridJob, GridResult, run_grid, run_search
 from hyperfocal.grid.winner import keep_winner, score_test
+from hyperfocal.machine import default_cache
 from hyperfocal.recommend import grid as recommend_grid
 from hyperfocal.recommend import terminal as recommend_terminal
 from hyperfocal.recommend.grid_layout import ranking_layout
@@ -38,7 +39,6 @@ from hyperfocal.report.format import print_commands, print_lines
 from hyperfocal.report.grid_table import Layout, grid_table, printed_table, write_table
 from hyperfocal.report.progress import EncodingProgress, GridProgress
 from hyperfocal.report.tracking import Tracking
-from hyperfocal.storage.cache import default_cache
 from hyperfocal.training.watch import watch_with
 
 Options = dict[str, Any]

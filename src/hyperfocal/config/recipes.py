@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 import msgspec
 import tomli_w
 
-from hyperfocal.config.sections import Section, flat_settings, flatten
+from hyperfocal.config.sections import Section
 from hyperfocal.errors import ConfigError, did_you_mean
 
 Job = TypeVar("Job", bound=Section)
@@ -92,6 +92,23 @@ def from_toml(kind: type[Job], text: str, where: str, *, whole: bool = False) ->
         missing_keys = ", ".join(sorted(missing)[:3])
         raise ConfigError(f"{where}: {missing_keys} is missing. The file is cut off, or from another version")
     return settings
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return dotted key -> value of nested tables; an empty table stays a value.
+
+    >>> flatten({"seed": 1, "loss": {"gamma": 2.0}})
+    {'seed': 1, 'loss.gamma': 2.0}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
+    return flat
+
+
+def flat_settings(settings: Section) -> dict[str, Any]:
+    """Return dotted key -> value of all settings, as plain values that TOML and JSON can hold."""
+    return flatten(msgspec.to_builtins(settings))
 
 
 def differences(old: Section, new: Section) -> list[str]:

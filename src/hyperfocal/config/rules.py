@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hyperfocal.config.classify import ClassifySettings
+from hyperfocal.config.recipes import flat_settings
 from hyperfocal.config.recommend import CAUSAL, COUNTING, MODEL_NAMES, RecommendSettings
 from hyperfocal.config.sections import LARGEST, Section
-from hyperfocal.config.sections import flat_settings as flat_settings
-from hyperfocal.config.sections import flatten as flatten
 
 Unread = tuple[str, str, Container[Any]]  # a setting or section is not read if the second has one of the values
 SOME = range(1, LARGEST + 1)

@@ -1,6 +1,6 @@
-"""The base of all settings: number types, the training section, and dotted keys."""
+"""The base of all settings: number types and the training section."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -39,20 +39,3 @@ class TrainSettings(Section, frozen=True, kw_only=True):
     metric: str = ""  # the validation metric that chooses the best epoch
     checkpoint_seconds: NotNegative = 30.0  # shortest time between two checkpoints
     threads: AtLeastZero = 0  # CPU threads, limited to the cores; 0 is one per core
-
-
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return dotted key -> value of nested tables; an empty table stays a value.
-
-    >>> flatten({"seed": 1, "loss": {"gamma": 2.0}})
-    {'seed': 1, 'loss.gamma': 2.0}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
-    return flat
-
-
-def flat_settings(settings: Section) -> dict[str, Any]:
-    """Return dotted key -> value of all settings, as plain values that TOML and JSON can hold."""
-    return flatten(msgspec.to_builtins(settings))

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from math import isfinite, isnan, nan
 from typing import Any
 
-from hyperfocal.config.recipes import resolve
+from hyperfocal.config.recipes import flat_settings, resolve
 from hyperfocal.config.rules import rules_of
-from hyperfocal.config.sections import Section, flat_settings
+from hyperfocal.config.sections import Section
 from hyperfocal.errors import ConfigError
 from hyperfocal.grid.points import Point, normalised
 from hyperfocal.grid.store import Store

@@ -14,9 +14,9 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 import msgspec
 
 from hyperfocal.config.classify import ClassifySettings
-from hyperfocal.config.recipes import read_toml, resolve
+from hyperfocal.config.recipes import flat_settings, flatten, read_toml, resolve
 from hyperfocal.config.rules import Rules, rules_of, unread
-from hyperfocal.config.sections import Section, flat_settings, flatten
+from hyperfocal.config.sections import Section
 from hyperfocal.errors import ConfigError, did_you_mean
 from hyperfocal.grid.points import Point, baseline_name, normalised
 

@@ -7,9 +7,9 @@ import json
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from hyperfocal.config.recipes import resolve
+from hyperfocal.config.recipes import flat_settings, resolve
 from hyperfocal.config.rules import rules_of, unread
-from hyperfocal.config.sections import Section, flat_settings
+from hyperfocal.config.sections import Section
 from hyperfocal.errors import ConfigError, did_you_mean
 
 NEITHER = "no_cap_no_focal"

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import msgspec
 import torch
 
-from hyperfocal.config.rules import RULES, flat_settings, flatten, unread
+from hyperfocal.config.recipes import flat_settings, flatten
+from hyperfocal.config.rules import RULES, unread
 from hyperfocal.config.sections import Section
 from hyperfocal.errors import RunError
 from hyperfocal.grid.claims import holds

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hyperfocal.config.sections import Section, flat_settings
+from hyperfocal.config.recipes import flat_settings
+from hyperfocal.config.sections import Section
 from hyperfocal.errors import ConfigError, RunError, did_you_mean
 from hyperfocal.grid.adaptive import BASELINE, Range, check_ranges, search_points
 from hyperfocal.grid.job import Prepared, Source, why_untold

@@ -28,9 +28,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from hyperfocal.config.recipes import differences
+from hyperfocal.config.recipes import differences, flatten
 from hyperfocal.config.rules import RULES
-from hyperfocal.config.sections import Section, flatten
+from hyperfocal.config.sections import Section
 from hyperfocal.errors import RunError
 from hyperfocal.grid.claims import beating, holds, own_claim
 from hyperfocal.grid.database import Database

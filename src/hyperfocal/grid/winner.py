@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from hyperfocal.config.sections import flat_settings
+from hyperfocal.config.recipes import flat_settings
 from hyperfocal.errors import RunError
 from hyperfocal.grid.points import Point
 from hyperfocal.grid.search import GridResult

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from hyperfocal.errors import DataError
-from hyperfocal.labels import SparseLabels
+from hyperfocal.labels import BUCKETS, SparseLabels, bucket_means
 from hyperfocal.metrics.average_precision import average_precision, check_counts
-from hyperfocal.metrics.buckets import BUCKETS, bucket_means
 
 
 def count_decisions(decided: SparseLabels, truth: SparseLabels) -> tuple[Tensor, Tensor, Tensor]:

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from hyperfocal.errors import ConfigError, DataError
-from hyperfocal.labels import SparseLabels
+from hyperfocal.labels import BUCKETS, SparseLabels, bucket_means
 from hyperfocal.metrics.average_precision import average_precision, check_counts, check_scores, micro_average_precision
-from hyperfocal.metrics.buckets import BUCKETS, bucket_means
 from hyperfocal.metrics.calibration import calibration_error
 from hyperfocal.metrics.ranking import NO_ITEM, find_hits, order_within_rows, score_ranking, stable_top_k
 

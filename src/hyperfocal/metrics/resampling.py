@@ -22,9 +22,8 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from hyperfocal.errors import ConfigError, DataError
-from hyperfocal.labels import SparseLabels
+from hyperfocal.labels import SparseLabels, bucket_means
 from hyperfocal.metrics.average_precision import Steps, check_counts, ranked_positives
-from hyperfocal.metrics.buckets import bucket_means
 from hyperfocal.metrics.decisions import check_decisions, f1
 
 RESAMPLES_PER_BLOCK = 64  # the weights of 5,000 documents in a block fit in a core's cache

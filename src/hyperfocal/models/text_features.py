@@ -20,18 +20,10 @@ from hyperfocal.config.classify import FeatureSettings
 from hyperfocal.data.ngrams import Ngrams
 from hyperfocal.data.stored_texts import StoredTexts, Texts, hash_texts, text_blocks
 from hyperfocal.errors import ConfigError, RunError
+from hyperfocal.machine import default_cache
 from hyperfocal.models.sentence_encoder import EncoderSource, encode_texts, find_encoder
 from hyperfocal.models.text_head import Features, SparseRows
-from hyperfocal.storage.cache import (
-    Arrays,
-    cached,
-    cached_streamed,
-    cached_vectors,
-    default_cache,
-    digest_texts,
-    hash_of,
-    map_blocks,
-)
+from hyperfocal.storage.cache import Arrays, cached, cached_streamed, cached_vectors, digest_texts, hash_of, map_blocks
 
 FORMAT = 1  # of cached vectors; a change of their content needs a new number
 NGRAMS_FORMAT = 2  # of cached n-grams; a change of their content needs a new number

@@ -19,8 +19,8 @@ from hyperfocal.errors import ConfigError, LeakError
 from hyperfocal.grid.adaptive import Range
 from hyperfocal.grid.job import Reached
 from hyperfocal.grid.points import Point
+from hyperfocal.labels import BUCKETS
 from hyperfocal.machine import set_threads
-from hyperfocal.metrics.buckets import BUCKETS
 from hyperfocal.metrics.ranking import Scorer
 from hyperfocal.metrics.verdict import Families, rankings
 from hyperfocal.models.baselines import fit_baseline

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hyperfocal.metrics.buckets import BUCKETS, HEAD, TAIL
+from hyperfocal.labels import BUCKETS, HEAD, TAIL
 from hyperfocal.metrics.verdict import WIDE, rankings
 from hyperfocal.report.grid_table import Layout, Scores
 

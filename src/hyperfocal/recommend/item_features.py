@@ -16,10 +16,10 @@ from hyperfocal.config.recommend import CAUSAL, RecommendSettings
 from hyperfocal.data.item_table import ItemColumn, ItemTable, encode_items, fit_columns, read_items
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.errors import ConfigError, DataError, RunError
+from hyperfocal.machine import default_cache
 from hyperfocal.models.item_vectors import ItemFeatures
 from hyperfocal.models.sentence_encoder import EncoderSource, find_encoder
 from hyperfocal.models.text_features import TextFeatures
-from hyperfocal.storage.cache import default_cache
 
 ENCODER: Literal["encoder"] = "encoder"
 LISTED_ITEMS = 5  # in an error message

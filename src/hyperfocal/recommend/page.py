@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hyperfocal.metrics.buckets import BUCKETS, HEAD, TAIL
+from hyperfocal.labels import BUCKETS, HEAD, TAIL
 from hyperfocal.metrics.intervals import Interval, shown_sign, too_few
 from hyperfocal.recommend.compare import VERBS
 from hyperfocal.recommend.terminal import blend_lines, data_lines

@@ -34,11 +34,12 @@ from hyperfocal.data.mapped_logs import MappedLog, as_sequences, count_items, ke
 from hyperfocal.data.splits import SHORTEST_LEFT_OUT, check_leak, draw_users, leave_last_out, split_users
 from hyperfocal.data.vocabulary import Vocabulary, encode_log
 from hyperfocal.errors import ConfigError, DataError
+from hyperfocal.machine import default_cache, is_streamed
 from hyperfocal.models.baselines import STREAMED
 from hyperfocal.models.item_vectors import ItemFeatures
 from hyperfocal.recommend.item_features import fit_features
 from hyperfocal.sequences import Sequences
-from hyperfocal.storage.cache import FORMAT, cached_streamed, default_cache, hash_of, is_streamed, key_of
+from hyperfocal.storage.cache import FORMAT, cached_streamed, hash_of, key_of
 
 HASHED = 2**20  # numbers that are hashed at once
 TRAIN_USERS_SCORED = 10_000  # training users, the first ones, whose scores show overfitting

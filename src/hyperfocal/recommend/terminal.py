@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hyperfocal.metrics.buckets import BUCKETS
+from hyperfocal.labels import BUCKETS
 from hyperfocal.report.format import share
 from hyperfocal.report.terminal import numbers_table, test_table
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import altair as alt
 
-from hyperfocal.metrics.buckets import BUCKETS
+from hyperfocal.labels import BUCKETS
 from hyperfocal.storage.run_folder import without_nan
 
 Rows = Sequence[dict[str, Any]]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hyperfocal.grid.reading import GridReading
-from hyperfocal.metrics.buckets import BUCKETS
+from hyperfocal.labels import BUCKETS
 from hyperfocal.metrics.intervals import Interval
 from hyperfocal.metrics.verdict import NOT_COMPARED
 from hyperfocal.report import charts

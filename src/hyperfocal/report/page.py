@@ -25,8 +25,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from hyperfocal.errors import RunError
+from hyperfocal.machine import default_cache
 from hyperfocal.report.blocks import Page
-from hyperfocal.storage.cache import default_cache
 from hyperfocal.storage.run_folder import whole_file
 
 logger = logging.getLogger(__name__)

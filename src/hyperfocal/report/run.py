@@ -18,7 +18,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from hyperfocal.config.rules import RULES, flat_settings, flatten
+from hyperfocal.config.recipes import flat_settings, flatten
+from hyperfocal.config.rules import RULES
 from hyperfocal.errors import RunError
 from hyperfocal.report.blocks import DASH, Block, Bullets, Cell, Chart, Facts, Folded, Paragraph, Section
 from hyperfocal.report.format import duration, plain, share

@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
-from hyperfocal.config.rules import flat_settings
+from hyperfocal.config.recipes import flat_settings
 from hyperfocal.config.sections import Section
 from hyperfocal.errors import ConfigError
 from hyperfocal.training.trainer import Progress

@@ -1,14 +1,13 @@
 """A cache of arrays on disk, found by a hash of everything that they depend on and mapped into memory.
 
 `cached` keeps any arrays, `cached_vectors` one vector per text, and `cached_streamed` what is made from a file that is
-too large for memory; `is_streamed` decides which files are.
+too large for memory.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
@@ -22,22 +21,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from hyperfocal.distributed import local_processes
-from hyperfocal.errors import ConfigError, RunError
+from hyperfocal.errors import RunError
 
 Arrays = dict[str, NDArray[Any]]
-VARIABLE = "HYPERFOCAL_CACHE"
 NAMES = "arrays.json"  # the names of an entry's arrays; written last, so an entry without it is incomplete
 FORMAT = 1  # of the cached arrays; increase it when their content changes
-MEMORY_SHARE = 1 / 16  # of the memory; a larger file is streamed, because its rows and texts take ten times its size
-MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 ENDS = 2**16  # bytes hashed at the start and at the end of a file
-
-
-def default_cache() -> Path:
-    """Return the folder that the variable HYPERFOCAL_CACHE names, else ~/.cache/hyperfocal."""
-    named = os.environ.get(VARIABLE, "")
-    return Path(named) if named else Path.home() / ".cache" / "hyperfocal"
 
 
 def cached(folder: Path | None, key: str, make: Callable[[], Arrays]) -> Arrays:
@@ -157,7 +146,7 @@ def _write(entry: Path, arrays: Arrays) -> None:
 
 
 def _not_writable(folder: Path, error: OSError) -> RunError:
-    fix = f"Free some space, or name another folder with the variable {VARIABLE}"
+    fix = "Free some space, or name another folder with the variable HYPERFOCAL_CACHE"
     return RunError(f"cache {folder}: cannot be written ({error}). {fix}")
 
 
@@ -188,36 +177,6 @@ def key_of(path: Path, columns: list[Any]) -> str:
     except OSError:  # reading the file reports the error
         return hash_of(FORMAT, str(path), columns)
     return hash_of(FORMAT, str(path.resolve()), state.st_size, state.st_mtime_ns, ends, columns)
-
-
-def is_streamed(data: Any, asked: str, impossible: str) -> bool:
-    """Return whether data are streamed: if asked for, or if possible and the file is too large for memory.
-
-    Args:
-        data: path of a file if streaming is possible; else anything.
-        asked: `data.stream`: auto, on or off.
-        impossible: why these data cannot be streamed. "": they can.
-
-    Raises:
-        ConfigError: streaming is asked for and not possible.
-    """
-    if asked == "on" and impossible:
-        raise ConfigError(f"data.stream = 'on' is not allowed {impossible}. Leave it out to read into memory")
-    return asked != "off" and not impossible and (asked == "on" or _is_large(Path(data)))
-
-
-def _is_large(path: Path) -> bool:
-    """Compare with an equal share of the memory for each process of this machine."""
-    return path.is_file() and path.stat().st_size > MEMORY_SHARE * memory_bytes() / local_processes()
-
-
-def memory_bytes() -> int:
-    """Return the memory of the machine, or of the container if that is less."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(memory, int(MEMORY_LIMIT.read_text()))
-    except (OSError, ValueError):  # no container, or "max"
-        return memory
 
 
 def map_blocks(blocks: Iterable[Arrays], work: Path) -> Arrays:

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from hyperfocal.config.recommend import CAUSAL, ModelSettings
-from hyperfocal.models.causal_layers import ENCODERS, CausalFilter, Mean, rotated
-from hyperfocal.models.sequence_networks import CausalNetwork
+from hyperfocal.models.sequence_networks import ENCODERS, CausalFilter, CausalNetwork, Mean, rotated
 
 SETTINGS = [
     ModelSettings(name=name, embedding_width=8, positions=positions)
