@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from hyperfocal.classify.head import VALIDATION, Trained, make_head, make_loss, score_documents, train_job
+from hyperfocal.classify.head import VALIDATION, Trained, make_head, make_loss, score_documents
 from hyperfocal.classify.prepare import PreparedTexts
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.errors import RunError
@@ -29,6 +29,7 @@ from hyperfocal.models.sentence_encoder import find_encoder, load_encoder
 from hyperfocal.models.text_features import TextFeatures
 from hyperfocal.models.text_head import Features, TextHead
 from hyperfocal.storage.run_folder import ENCODER, RunFolder
+from hyperfocal.training.run import train_job
 from hyperfocal.training.trainer import Job, Portion
 from hyperfocal.training.watch import SILENT, Watch
 

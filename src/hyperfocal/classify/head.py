@@ -26,8 +26,8 @@ from hyperfocal.metrics.average_precision import average_precision, micro_averag
 from hyperfocal.metrics.label_ranking import ndcg_at_k, precision_at_k
 from hyperfocal.models.text_head import Features, TextHead
 from hyperfocal.storage.run_folder import RunFolder
-from hyperfocal.training.run import checkpoint_keeper, restore
-from hyperfocal.training.trainer import Job, Portion, Trainer, seed_process
+from hyperfocal.training.run import train_job
+from hyperfocal.training.trainer import Job, Portion
 from hyperfocal.training.watch import SILENT, Watch
 
 BLOCK = 1_024  # documents scored at once
@@ -145,22 +145,6 @@ def head_loss(head: TextHead, loss: Loss, features: Features, labels: SparseLabe
         fused: Tensor = loss(head.hidden_of(features.dense), head.weight, head.bias, labels)
         return fused
     return loss.from_logits(head(features), labels)
-
-
-def train_job(job: Job, run: RunFolder | None, *, resume: bool, watch: Watch) -> list[dict[str, float]]:
-    """Train a job's model, from the checkpoint in the run if `resume`; return one row per epoch.
-
-    Errors as in `train_head`.
-    """
-    trainer = Trainer(job, save=checkpoint_keeper(run), watch=watch.stepped)
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        seed_process(job.seed + 1)
-        if resume:
-            restore(trainer, run)
-        if not trainer.run():
-            raise KeyboardInterrupt
-    job.model.eval()
-    return trainer.progress.history
 
 
 def score_documents(head: TextHead, features: Features) -> Tensor:

@@ -32,8 +32,8 @@ from hyperfocal.models.sequence_networks import CausalNetwork, ConcatMLP, Networ
 from hyperfocal.recommend.prepare import Prepared
 from hyperfocal.recommend.ranker import Ranker
 from hyperfocal.storage.run_folder import RunFolder
-from hyperfocal.training.run import checkpoint_keeper, restore
-from hyperfocal.training.trainer import Job, Portion, Trainer, seed_process
+from hyperfocal.training.run import train_job
+from hyperfocal.training.trainer import Job, Portion
 from hyperfocal.training.watch import SILENT, Watch
 
 
@@ -90,15 +90,8 @@ def train_network(
     """
     device = training_device(settings.train.device)
     network = (network or make_network(settings, len(data.vocabulary), data.features)).to(device)
-    job = _training_job(network, data, settings, device)
-    trainer = Trainer(job, save=checkpoint_keeper(run), watch=watch.stepped)
-    with torch.random.fork_rng(devices=[device] if device == "cuda" else []):
-        seed_process(settings.seed + 1)
-        if resume:
-            restore(trainer, run)
-        if not trainer.run():
-            raise KeyboardInterrupt
-    return network.cpu().eval(), trainer.progress.history
+    history = train_job(_training_job(network, data, settings, device), run, resume=resume, watch=watch)
+    return network.cpu(), history
 
 
 def _training_job(network: Network, data: Prepared, settings: RecommendSettings, device: str) -> Job:

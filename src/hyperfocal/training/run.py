@@ -1,4 +1,4 @@
-"""Open a run folder for training: resolve the settings, check that the folder fits, read and write checkpoints."""
+"""Open a run folder for training: resolve the settings, check that the folder fits, train with checkpoints."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from sklearn.exceptions import NotFittedError
 
 from hyperfocal.config.recipes import differences, from_toml, resolve, to_toml
@@ -14,9 +15,10 @@ from hyperfocal.config.sections import Section
 from hyperfocal.distributed import is_first, on_first
 from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.storage.run_folder import CHECKPOINT, CONFIG, DATA, RunFolder
-from hyperfocal.training.trainer import Checkpoint, Trainer
+from hyperfocal.training.trainer import Checkpoint, Job, Trainer, seed_process
+from hyperfocal.training.watch import Watch
 
-Job = TypeVar("Job", bound=Section)
+Settings = TypeVar("Settings", bound=Section)
 NAMES = {"RecommendSettings": "recommend", "ClassifySettings": "classify"}
 
 
@@ -25,8 +27,8 @@ class UnfittedError(RunError, NotFittedError):
 
 
 def resolve_settings(
-    kind: type[Job], recipe: str | Path | None, asked: dict[str, Any], resumed: RunFolder | None
-) -> Job:
+    kind: type[Settings], recipe: str | Path | None, asked: dict[str, Any], resumed: RunFolder | None
+) -> Settings:
     """Return the settings of a new run, or the settings of the run to resume.
 
     Raises:
@@ -45,8 +47,8 @@ def resolve_settings(
 
 
 def open_run(
-    out: str | Path | None, resolve: Callable[[RunFolder | None], Job], *, resume: bool, overwrite: bool
-) -> tuple[RunFolder | None, bool, Job]:
+    out: str | Path | None, resolve: Callable[[RunFolder | None], Settings], *, resume: bool, overwrite: bool
+) -> tuple[RunFolder | None, bool, Settings]:
     """Return the folder to write to, whether to resume the run in it, and the settings.
 
     Of several processes the first decides, and only it gets a folder.
@@ -63,7 +65,7 @@ def open_run(
     """
     run = None if out is None else RunFolder(out)
 
-    def decide() -> tuple[bool, Job]:
+    def decide() -> tuple[bool, Settings]:
         if run is not None:
             run.refuse_taken(resume=resume, overwrite=overwrite)
         resumed = run if resume and run is not None and run.has(CONFIG) else None
@@ -73,7 +75,7 @@ def open_run(
     return run if is_first() else None, resumed, settings
 
 
-def read_settings(kind: type[Job], run: RunFolder) -> Job:
+def read_settings(kind: type[Settings], run: RunFolder) -> Settings:
     """Return the settings of a run.
 
     Raises:
@@ -115,21 +117,38 @@ def begin_run(run: RunFolder, settings: Section, fingerprint: str, features: str
         )
 
 
-def checkpoint_keeper(run: RunFolder | None) -> Callable[[Checkpoint], None]:
-    """Return the function that a trainer calls with each checkpoint; without a run it does nothing."""
-    if run is None:
-        return lambda checkpoint: None
-    return lambda checkpoint: run.write_checkpoint(checkpoint.tensors, checkpoint.state)
+def train_job(job: Job, run: RunFolder | None, *, resume: bool, watch: Watch) -> list[dict[str, float]]:
+    """Train a job's model, with checkpoints in the run; return one row per epoch.
 
-
-def restore(trainer: Trainer, run: RunFolder | None) -> None:
-    """Restore a trainer from the newest undamaged checkpoint of the run; without a checkpoint it starts from scratch.
-
-    Of several processes only the first has a run, and sends the checkpoint to the others.
+    Args:
+        job: what to train; its seed draws the dropout too.
+        run: gets the checkpoints. None: none are written; of several processes only the first has a run.
+        resume: whether to continue from the newest undamaged checkpoint, if there is one.
+        watch: its `stepped` is called.
 
     Raises:
         RunError: every checkpoint is damaged, or is of another model.
+        TrainingError: as in `Trainer.run`.
+        KeyboardInterrupt: Ctrl-C, after a checkpoint.
     """
+
+    def save(checkpoint: Checkpoint) -> None:
+        if run is not None:
+            run.write_checkpoint(checkpoint.tensors, checkpoint.state)
+
+    trainer = Trainer(job, save=save, watch=watch.stepped)
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        seed_process(job.seed + 1)
+        if resume:
+            _restore(trainer, run)
+        if not trainer.run():
+            raise KeyboardInterrupt
+    job.model.eval()
+    return trainer.progress.history
+
+
+def _restore(trainer: Trainer, run: RunFolder | None) -> None:
+    """Restore a trainer from the newest undamaged checkpoint, if there is one; the first process reads it."""
     checkpoint = on_first(lambda: None if run is None else run.read_checkpoint())
     if checkpoint is not None:
         with nullcontext() if run is None else run.guard(CHECKPOINT):
