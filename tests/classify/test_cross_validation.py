@@ -56,7 +56,7 @@ class TestScores:
         expected = cross_scores((self.rows, self.truth), self.folds, 0, self.settings, run)
         (tmp_path / "checkpoints/fold2.safetensors").unlink()
         found = cross_scores(
-            (self.rows, self.truth), self.folds, 0, self.settings, run, lambda *_: trained.append(len(trained))
+            (self.rows, self.truth), self.folds, 0, self.settings, run, on_step(lambda *_: trained.append(len(trained)))
         )
         assert torch.equal(found, expected)
         assert 0 < len(trained) <= 2 * 2  # one training of two epochs
