@@ -10,8 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hyperfocal.labels import BUCKETS, HEAD, TAIL
-from hyperfocal.report.format import half_width, quantity, share
-from hyperfocal.report.terminal import numbers_table, test_table
+from hyperfocal.report.format import half_width, numbers_table, quantity, share, test_table
 
 RANKING = {
     "macro AP": "macro_ap",

@@ -11,8 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hyperfocal.labels import BUCKETS
-from hyperfocal.report.format import share
-from hyperfocal.report.terminal import numbers_table, test_table
+from hyperfocal.report.format import numbers_table, share, test_table
 
 _share = partial(share, digits=4)
 AGES = ("seen", "new")  # the buckets that are shown if there are new items

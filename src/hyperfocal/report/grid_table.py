@@ -18,8 +18,7 @@ from rich.text import Text
 
 from hyperfocal.metrics.differences import Difference
 from hyperfocal.metrics.verdict import Families, Verdict
-from hyperfocal.report.format import share
-from hyperfocal.report.terminal import numbers_table
+from hyperfocal.report.format import numbers_table, share
 from hyperfocal.storage.run_folder import RunFolder, without_nan
 
 if TYPE_CHECKING:
