@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperfocal.data.frames import as_frame, as_series, frame_columns, is_frame
+from hyperfocal.data.logs import as_log
 from hyperfocal.errors import DataError
 
 WORDS = ["a", None, "b", "nan"]
@@ -127,10 +128,12 @@ def test_what_is_no_frame(data):
     assert not is_frame(data)
 
 
-def test_a_name_twice_is_refused():
-    frame = pd.DataFrame([[1, 2, 3]], columns=["user", "item", "user"])
-    with pytest.raises(DataError, match="column 'user' appears 2 times"):
-        as_frame(frame)
+def test_a_name_twice_matters_only_for_a_column_in_use():
+    frame = pd.DataFrame([["a", "x", 0, 1, 2]], columns=["user", "item", "order", "price", "price"])
+    assert frame_columns(frame) == ["user", "item", "order", "price", "price_duplicated_0"]
+    assert as_log(frame).items.to_list() == ["x"]
+    with pytest.raises(DataError, match="frame: the header has column 'user' twice"):
+        as_log(pd.DataFrame([["a", "x", "b"]], columns=["user", "item", "user"]))
 
 
 def test_columns_of_different_lengths_are_refused():

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from io import StringIO
 
+import pandas as pd
 import polars as pl
 import pytest
 import torch
@@ -213,17 +214,11 @@ class TestRecommending:
         assert frame.columns == ["user_sequence", "challenge"]
         assert frame["user_sequence"].to_list() == data.test_truth["user_sequence"].to_list()
 
-    def test_a_pandas_like_frame(self, data):
-        class Frame(dict):
-            columns = ("user", "item")
-
+    def test_a_frame_of_pandas(self, data):
         rows = data.train
-        frame = Frame(user=rows["user_id"].to_numpy(), item=rows["challenge"].to_numpy())
-        assert (
-            Recommender(model="markov")
-            .fit(frame)
-            .vocabulary_.ids.equals(Recommender(model="markov").fit(rows).vocabulary_.ids)
-        )
+        frame = pd.DataFrame({"user": rows["user_id"].to_list(), "item": rows["challenge"].to_list()})
+        fitted = [Recommender(model="markov").fit(source) for source in (frame, rows)]
+        assert fitted[0].vocabulary_.ids.equals(fitted[1].vocabulary_.ids)
 
     def test_a_lazy_frame(self, data):
         assert len(Recommender(model="markov").fit(data.train.lazy()).vocabulary_) > 50

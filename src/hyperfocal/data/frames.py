@@ -26,11 +26,7 @@ def is_frame(data: Any) -> bool:
 
 
 def frame_columns(data: Any) -> list[str]:
-    """Return the names of a frame's columns, as text.
-
-    Raises:
-        DataError: two columns have the same name.
-    """
+    """Return the names of a frame's columns, as text; a name that repeats gets polars' ending "_duplicated_0"."""
     if isinstance(data, pl.LazyFrame):
         names = data.collect_schema().names()
     elif isinstance(data, Mapping):
@@ -39,10 +35,8 @@ def frame_columns(data: Any) -> list[str]:
         names = [str(name) for name in data.columns]
     else:
         names = _names_by_arrow(data)
-    repeated = next((name for name in names if names.count(name) > 1), None)
-    if repeated is not None:
-        raise DataError(f"frame: column '{repeated}' appears {names.count(repeated)} times. Rename or drop one of them")
-    return names
+    earlier = [names[:place].count(name) for place, name in enumerate(names)]
+    return [f"{name}_duplicated_{count - 1}" if count else name for name, count in zip(names, earlier, strict=True)]
 
 
 def as_frame(data: Any, columns: Sequence[str] | None = None) -> pl.DataFrame:
@@ -53,7 +47,7 @@ def as_frame(data: Any, columns: Sequence[str] | None = None) -> pl.DataFrame:
         columns: names of the columns to convert, in this order; None: all of them.
 
     Raises:
-        DataError: two columns have the same name, or columns have different lengths.
+        DataError: columns have different lengths.
     """
     names = frame_columns(data)
     chosen = names if columns is None else list(columns)
