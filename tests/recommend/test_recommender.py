@@ -257,10 +257,17 @@ class TestScoring:
 
     def test_truth_that_training_never_saw_counts_and_is_counted(self, data):
         recommender = Recommender(model="markov").fit(data.train)
-        truth = data.test_truth.with_columns(challenge=pl.lit("new"))
+        first = pl.int_range(pl.len()) == 0
+        truth = data.test_truth.with_columns(challenge=pl.when(first).then("challenge").otherwise(pl.lit("new")))
         metrics = recommender.evaluate(data.test, truth)
-        assert metrics["scores"]["markov"]["map@3"]["mean"] == 0
+        assert metrics["scores"]["markov"]["map@3"]["mean"] < 0.02
         assert metrics["data"]["unseen_true_items"] == metrics["users"] == 80
+
+    def test_a_truth_in_which_nothing_is_known_is_no_score_of_zero(self, data):
+        recommender = Recommender(model="markov").fit(data.train)
+        known = recommender.vocabulary_.names[0]
+        with pytest.raises(DataError, match=f"none of the 80 true items is known to the run.* for example '{known}'"):
+            recommender.evaluate(data.test, data.test_truth.with_columns(challenge=pl.lit("new")))
 
     def test_without_a_truth_the_last_items_are_it(self, fitted, data):
         whole = pl.concat([data.test.select("user_sequence", "challenge"), data.test_truth])
