@@ -186,7 +186,7 @@ class Holdout:
             )
         if bool((self.truth.indices >= self.histories.num_items).all()):
             raise DataError(
-                f"{name}: none of the {self.truth.num_positives:,} true items is known to the run, so every score would "
+                f"{name}: none of the {self.truth.num_positives:,} true items is known to the run, so all scores would "
                 f"be 0. Write the ids as in training, for example {known!r}"
             )
 
