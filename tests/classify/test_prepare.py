@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 import torch
@@ -49,13 +50,8 @@ class TestReading:
         path = tmp_path / "docs.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         frame = pl.DataFrame(rows)
-
-        class Frame(dict):  # as a pandas one
-            columns = ("text", "labels")
-
-        columns = {name: np.array([row[name] for row in rows], dtype=object) for name in Frame.columns}
         lists = Documents.from_lists([row["text"] for row in rows], [row["labels"] for row in rows])
-        for data in (lists, path, str(path), frame, frame.lazy(), Frame(columns)):
+        for data in (lists, path, str(path), frame, frame.lazy(), pd.DataFrame(rows), frame.to_arrow()):
             found = as_documents(data, TextDataSettings())
             assert found.texts.to_list() == ["red wine", ""]
             assert found.labels.to_list() == [["wine", "red"], ["beer"]]

@@ -4,6 +4,7 @@ import typing
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 import tomli_w
 from hypothesis import given, settings
@@ -70,6 +71,13 @@ class TestResolve:
     @pytest.mark.parametrize("metric", ["map@3", "recall@10", "ndcg@100", "hit@1", "mrr@20"])
     def test_metric_is_a_name_and_a_cutoff(self, metric):
         assert resolve(overrides={"train.metric": metric}).train.metric == metric
+
+
+def test_numbers_of_numpy_are_settings():
+    values = {"data.history": np.int64(2), "loss.gamma": np.float64(2.5), "seed": np.int32(3)}
+    resolved = recipes.resolve(RecommendSettings, overrides=values)
+    assert (resolved.data.history, resolved.loss.gamma, resolved.seed) == (2, 2.5, 3)
+    assert type(resolved.loss.gamma) is float
 
 
 class TestErrors:

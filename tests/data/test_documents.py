@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -83,7 +84,7 @@ def test_fasttext_lines(put, name, end):
         "\t__label__d __label__d",
     ]
     assert rows_of(as_documents(put(name, end.join(lines)))) == [
-        ("0", "How to  __label__c cook", ["a", "b"]),
+        ("0", "How to  cook", ["a", "b", "c"]),  # a label left in the text would be a leak
         ("1", "no label", []),
         ("2", "x", []),
         ("3", "", ["d"]),
@@ -91,9 +92,41 @@ def test_fasttext_lines(put, name, end):
 
 
 def test_lines_without_labels_are_texts(put):
-    path = put("a.txt", "one\ntwo __label__a\n")
-    assert as_documents(path, need_labels=False).texts.to_list() == ["one", "two __label__a"]
-    assert error(path) == "FILE: no line begins with __label__. Write labels like this: __label__a __label__b text"
+    path = put("a.txt", "one\ntwo x__label__a\n")
+    assert as_documents(path, need_labels=False).texts.to_list() == ["one", "two x__label__a"]
+    assert error(path) == "FILE: no word begins with __label__. Write labels like this: __label__a __label__b text"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", '{"text": "a", "labels": [0, 1, 0]}\n{"text": "b", "labels": [1, 1, 0]}\n'),
+        ("a.jsonl", '{"text": "a", "labels": [false, true]}\n{"text": "b", "labels": [true, false]}\n'),
+        ("a.csv", 'text,labels\na,"[0, 1, 0]"\nb,"[1, 0, 0]"\n'),
+    ],
+)
+def test_multi_hot_rows_are_refused(put, name, content):
+    assert "holds multi-hot rows such as" in error(put(name, content))
+
+
+def test_numbers_that_are_no_multi_hot_rows_are_labels(put):
+    lines = '{"text": "a", "labels": [0, 1]}\n{"text": "b", "labels": [1]}\n'
+    assert as_documents(put("a.jsonl", lines)).labels.to_list() == [["0", "1"], ["1"]]
+    named = '{"text": "a", "labels": ["0", "1"]}\n{"text": "b", "labels": ["1", "0"]}\n'
+    assert as_documents(put("b.jsonl", named)).labels.to_list() == [["0", "1"], ["1", "0"]]
+
+
+def test_a_prediction_needs_only_the_texts(put):
+    path = put("a.csv", "body,other\nred,1\n")
+    named = TextDataSettings(text=("body",), labels="tags", id="number", group="source")
+    documents = as_documents(path, named, need_labels=False)
+    assert (documents.texts.to_list(), documents.ids.to_list(), documents.groups) == (["red"], ["0"], None)
+    assert "no column 'tags' (--labels)" in error(path, named)
+
+
+def test_missing_labels_in_lists_are_no_labels():
+    rows = [["a", None, 1.0], [float("nan")], [pd.NA, "b"]]
+    assert Documents.from_lists(["x", "y", "z"], rows).labels.to_list() == [["a", "1"], [], ["b"]]
 
 
 def test_json_rows_may_differ_in_how_they_write_labels(put):

@@ -180,12 +180,16 @@ class TestHoldout:
         }
 
     def test_check_users(self):
-        self.HOLDOUT.check_users("valid.csv")
+        self.HOLDOUT.check_users("valid.csv", "C1")
         empty = Holdout(
             pl.Series("user", ["a"]), build([[1]]), SparseLabels.from_lists([[]], num_labels=6), skipped=1234
         )
         with pytest.raises(DataError, match=r"^valid\.csv: no user can be scored: 1,234 users are too short"):
-            empty.check_users("valid.csv")
+            empty.check_users("valid.csv", "C1")
+        truth = SparseLabels.from_lists([[7]], num_labels=8)
+        unknown = Holdout(pl.Series("user", ["a"]), build([[1]]), truth)
+        with pytest.raises(DataError, match=r"none of the 1 true items is known to the run.* for example 'C1'"):
+            unknown.check_users("valid.csv", "C1")
 
 
 USERS = st.lists(st.lists(st.integers(0, 8), max_size=12), max_size=6)

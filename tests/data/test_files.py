@@ -375,7 +375,7 @@ def test_a_path_and_a_frame_of_polars(put):
 
 
 def test_another_type_is_no_source():
-    with pytest.raises(DataError, match=r"^int is not a source of rows\. Give a path, a frame of polars .*, or Log$"):
+    with pytest.raises(DataError, match=r"^int is not a source of rows\. Give a path, a frame .*, or Log$"):
         read_source(7, Log)
 
 

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -90,3 +91,14 @@ def test_encode_log_by_hand():
         Log.from_lists([["a", "zz", "b"], ["zz"], ["b", "b"]]), Vocabulary(series(["a", "b"]))
     )
     assert (sequences.items.tolist(), sequences.offsets.tolist(), unknown) == ([0, 1, 1, 1], [0, 2, 2, 4], 2)
+
+
+def test_numbers_and_their_texts_are_one_id():
+    vocabulary = Vocabulary.of(pl.Series(["10", "x"]))
+    assert vocabulary.encode_lists([[10, 10.0, "10", np.int64(10)], ["x"], []]).items.tolist() == [0, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("histories", ["10", ["10"], [10], [["x"], "x"]])
+def test_a_text_is_not_a_list_of_ids(histories):
+    with pytest.raises(DataError, match=r"not (lists|a list) of item ids"):
+        Vocabulary.of(pl.Series(["1", "0", "x"])).encode_lists(histories)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, issparse
 
+from hyperfocal.data.frames import is_missing, plain_text
 from hyperfocal.errors import DataError
 from hyperfocal.labels import SparseLabels
 
@@ -81,7 +82,7 @@ def as_label_lists(labels: Any) -> Sequence[Sequence[str]]:
     if not is_indicator(labels):
         rows = [_label_list(row) for row in labels]
         _refuse_disguised(rows)
-        return [[str(name) for name in row] for row in rows]
+        return [[plain_text(name) for name in row if not is_missing(name)] for row in rows]
     matrix: Any = labels if issparse(labels) else np.asarray(labels)
     if matrix.dtype.kind not in "biuf" or not np.isin(csr_matrix(matrix).data, (0, 1)).all():
         raise DataError(

@@ -40,7 +40,7 @@ def resolve(kind: type[Job], recipe: str | Path | None = None, overrides: dict[s
         raise ConfigError(f"{where}: holds a grid. Give it to `{job} grid`, without options that make another grid")
     for dotted, value in (overrides or {}).items():
         if value is not None:
-            _put(values, dotted, value)
+            _put(values, dotted, _python(value))
     _refuse_unknown(values, kind, where, prefix="")
     try:
         return msgspec.convert(values, kind)
@@ -138,6 +138,13 @@ def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
         if not isinstance(values, dict):
             raise ConfigError(f"settings: '{dotted}': '{section}' is a value, not a section")
     values[key] = value
+
+
+def _python(value: Any) -> Any:
+    """Return a numpy scalar as Python's, also inside lists: searches over `np.linspace` hand them to estimators."""
+    if isinstance(value, list | tuple):
+        return [_python(each) for each in value]
+    return value.item() if type(value).__module__ == "numpy" and hasattr(value, "item") else value
 
 
 def _refuse_unknown(values: dict[str, Any], kind: type[Section], where: str, prefix: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -18,13 +19,14 @@ from numpy.typing import NDArray
 from hyperfocal.config.classify import TextDataSettings
 from hyperfocal.data.columns import check_column, check_unique, json_text, read_ids, read_text
 from hyperfocal.data.files import MEMORY, READERS, File, Reader, check_rows, find_fault, read_source
+from hyperfocal.data.frames import is_missing, plain_text
 from hyperfocal.data.label_columns import read_labels
 from hyperfocal.data.stored_texts import Texts, count_texts
 from hyperfocal.errors import DataError, did_you_mean
 
 KNOWN_TEXTS = (("text",), ("title", "body"), ("content",), ("description",))  # the first that has a column
 KNOWN_LABELS = ("labels", "label", "tags", "categories")
-LINE_LABELS = r"^\s*(?:__label__\S*(?:\s+|$))*"  # the labels at the start of a fastText line
+LINE_LABEL = r"(?:^|\s)__label__\S*"  # a label of a fastText line, wherever it is
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +106,7 @@ class Documents:
 def _label_list(labels: Sequence[str]) -> list[str]:
     if isinstance(labels, str):
         raise DataError(f"labels: {labels!r} is a text, not a list of labels. Write [{labels!r}]")
-    return [str(label) for label in labels]
+    return [plain_text(label) for label in labels if not is_missing(label)]
 
 
 def as_documents(source: Any, settings: TextDataSettings | None = None, *, need_labels: bool = True) -> Documents:
@@ -153,7 +155,7 @@ def check_labels(labels: pl.Series, columns: TextColumns, file: File) -> None:
 def check_line_labels(header: list[str], file: File) -> None:
     """Raise DataError if no line of a .txt file, whose columns are `header`, has a label."""
     if file.kind == "lines" and "labels" not in header:
-        raise DataError(f"{file}: no line begins with __label__. Write labels like this: __label__a __label__b text")
+        raise DataError(f"{file}: no word begins with __label__. Write labels like this: __label__a __label__b text")
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,10 @@ def find_text_columns(header: list[str], settings: TextDataSettings, file: File,
         DataError: a named column that does not exist; no column for the text, or, if needed, the labels; one column
             for both; a name that the header has twice.
     """
+    if not need_labels:  # the texts of a prediction: the other columns that training named are used if they exist
+        optional = ("labels", "id", "group")
+        absent = [option for option in optional if getattr(settings, option) not in header]
+        settings = msgspec.structs.replace(settings, **dict.fromkeys(absent, ""))
     for option in ("text", "labels", "id", "group"):
         named = getattr(settings, option)
         for name in filter(None, named if option == "text" else [named]):
@@ -265,16 +271,16 @@ def _read_jsonl(file: File) -> pl.DataFrame:
 
 
 def _read_lines(file: File) -> pl.DataFrame:
-    """Read one document per line; if any line has labels, they are the `__label__` words before the text."""
+    """Read one document per line; if any line has labels, they are its `__label__` words, wherever they are."""
     with file.open() as text:
         lines = pl.Series("text", [line.strip() for line in text.read().split("\n") if line.strip()], dtype=pl.String)
     if lines.is_empty():
         raise pl.exceptions.NoDataError
-    labels = lines.str.extract(f"({LINE_LABELS})").str.extract_all(r"__label__\S*")
+    labels = lines.str.extract_all(LINE_LABEL).list.eval(pl.element().str.strip_chars())
     if not (labels.list.len() > 0).any():
         return lines.to_frame()
     labels = labels.list.eval(pl.element().str.strip_prefix("__label__"))
-    return pl.DataFrame([lines.str.replace(LINE_LABELS, ""), labels.alias("labels")])
+    return pl.DataFrame([lines.str.replace_all(LINE_LABEL, "").str.strip_chars(), labels.alias("labels")])
 
 
 TEXT_READERS: dict[str, Reader] = {"jsonl": _read_jsonl, "lines": _read_lines}

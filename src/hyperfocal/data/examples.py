@@ -168,8 +168,13 @@ class Holdout:
             "unseen_true_items": unseen,
         }
 
-    def check_users(self, name: str) -> None:
-        """Raise DataError, calling the log `name`, if no user can be scored."""
+    def check_users(self, name: str, known: str) -> None:
+        """Raise DataError if no user can be scored, or no true item is known to the run.
+
+        Args:
+            name: of the log, for the message.
+            known: the id of an item of training, for the message.
+        """
         if 0 < len(self) == self.without_history:
             raise DataError(
                 f"{name}: has none of the {len(self):,} users of the truth. Check that the two files belong together"
@@ -178,6 +183,11 @@ class Holdout:
             raise DataError(
                 f"{name}: no user can be scored: {self.skipped:,} users are too short or have no true item. "
                 "Give users with more items than --history, or a truth file with the same users"
+            )
+        if bool((self.truth.indices >= self.histories.num_items).all()):
+            raise DataError(
+                f"{name}: none of the {self.truth.num_positives:,} true items is known to the run, so all scores would "
+                f"be 0. Write the ids as in training, for example {known!r}"
             )
 
 

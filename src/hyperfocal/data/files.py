@@ -10,15 +10,14 @@ import zlib
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from io import BytesIO, TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, cast
 
-import numpy as np
 import polars as pl
 
+from hyperfocal.data.frames import as_frame, is_frame
 from hyperfocal.errors import DataError
 
 KINDS = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "lines"}
@@ -134,7 +133,7 @@ def read_source(
     """Return the rows of a path or a frame, and the file they come from.
 
     Args:
-        source: path; or frame of polars or pandas.
+        source: path; or frame, see `frames.is_frame`.
         kind: class whose values the caller accepts too, for the message.
         readers, row: as in `read_frame`.
 
@@ -144,21 +143,12 @@ def read_source(
     if isinstance(source, str | Path):
         file = File(Path(source))
         return read_frame(file, readers=readers, row=row), file
-    if isinstance(source, pl.DataFrame | pl.LazyFrame):
-        return source.lazy().collect(), MEMORY
-    if hasattr(source, "columns"):  # pandas
-        return pl.DataFrame({str(name): _values(source[name]) for name in source.columns}, strict=False), MEMORY
+    if is_frame(source):
+        return as_frame(source), MEMORY
     raise DataError(
-        f"{type(source).__name__} is not a source of rows. Give a path, a frame of polars or pandas, or {kind.__name__}"
+        f"{type(source).__name__} is not a source of rows. Give a path, a frame (pandas, polars, Arrow, DuckDB), "
+        f"a dictionary of columns, or {kind.__name__}"
     )
-
-
-def _values(column: Any) -> Any:
-    """Return a column of pandas for polars; NaN and NaT among objects become None."""
-    values = np.asarray(column)
-    if values.dtype != object:
-        return values
-    return [None if isinstance(value, float | datetime) and value != value else value for value in values.tolist()]
 
 
 def read_frame(file: File, *, readers: Mapping[str, Reader] | None = None, row: str = "event") -> pl.DataFrame:

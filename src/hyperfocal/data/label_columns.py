@@ -12,6 +12,7 @@ from hyperfocal.errors import DataError
 
 SEPARATORS = "|;,"  # in this order: a later one may be part of a label
 NESTED = r'^\s*[\[{]\s*"'  # an object or list among texts, which polars writes as JSON
+MULTI_HOT = r"^\s*\[\s*(0|1|true|false)(\s*,\s*(0|1|true|false))+\s*\]\s*$"
 PYTHON_LIST = r"(?s)^\s*\[\s*'.*'\s*\]\s*$"
 
 
@@ -24,7 +25,7 @@ def read_labels(column: pl.Series, separator: str, file: File) -> pl.Series:
         file: for messages.
 
     Raises:
-        DataError: an object or a list in place of a label; a list in Python syntax.
+        DataError: an object or a list in place of a label; a list in Python syntax; multi-hot rows.
     """
     if isinstance(column.dtype, pl.Array):
         column = column.arr.to_list()
@@ -36,6 +37,7 @@ def read_labels(column: pl.Series, separator: str, file: File) -> pl.Series:
         _check_flat(lists, lists.list.eval(pl.element().str.contains(NESTED)).list.any(), file)
     else:
         lists = _split(read_text(column, file), separator, file)
+    _check_multi_hot(lists, column, file)
     lists = lists.list.eval(pl.element().str.strip_chars()).list.eval(pl.element().filter(pl.element() != ""))
     return lists.list.unique(maintain_order=True).fill_null([]).alias("labels")
 
@@ -88,6 +90,23 @@ def _read_list(value: str | None, column: pl.Series, row: int, file: File) -> li
     if any(isinstance(item, list | dict) for item in items):
         raise _nested(column, row, file)
     return [json_text(item) or "" for item in items]
+
+
+def _check_multi_hot(lists: pl.Series, column: pl.Series, file: File) -> None:
+    """Raise DataError if the rows are lists of numbers 0 and 1, all of one length above 1: columns, not names."""
+    rows = lists.drop_nulls()
+    if column.dtype == pl.String:
+        numbers = bool(column.drop_nulls().str.contains(MULTI_HOT).all())
+    else:
+        inner = column.dtype.inner if isinstance(column.dtype, pl.List) else column.dtype
+        numbers = isinstance(column.dtype, pl.List) and (inner.is_numeric() or inner == pl.Boolean)
+    values = set(rows.explode().unique().to_list()) if numbers and rows.list.len().n_unique() == 1 else set()
+    if len(values) > 1 and values <= {"0", "1", "false", "true"}:
+        first = json.dumps(column.drop_nulls().head(1).to_list()[0])
+        raise DataError(
+            f"{file}: column '{column.name}' holds multi-hot rows such as {first[:80]}, not names of labels. "
+            'Write the names of the labels that are right, such as ["sport", "travel"]'
+        )
 
 
 def _check_flat(column: pl.Series, nested: pl.Series, file: File) -> None:

@@ -7,12 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, chain
+from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
+from hyperfocal.data.frames import plain_text
 from hyperfocal.data.logs import Log
 from hyperfocal.errors import DataError
 from hyperfocal.labels import row_pointers
@@ -47,10 +49,16 @@ class Vocabulary:
         """Return id -> number; for a few items it is faster than `encode`."""
         return {item: number for number, item in enumerate(self.names)}
 
-    def encode_lists(self, histories: Iterable[Iterable[str]]) -> Sequences:
-        """Return the numbers of each user's items, without unknown ones."""
+    def encode_lists(self, histories: Iterable[Iterable[Any]]) -> Sequences:
+        """Return the numbers of each user's items, without unknown ones; 10, 10.0 and "10" are one id.
+
+        Raises:
+            DataError: a text in place of a list, which would be read letter by letter.
+        """
+        if isinstance(histories, str):
+            raise DataError(f"histories: {histories!r} is a text, not lists of item ids. Write [[{histories!r}]]")
         numbers = self.numbers
-        rows = [[numbers[item] for item in map(str, row) if item in numbers] for row in histories]
+        rows = [[numbers[item] for item in map(plain_text, _ids(row)) if item in numbers] for row in histories]
         offsets = torch.tensor([0, *accumulate(map(len, rows))])
         return Sequences(torch.tensor(list(chain.from_iterable(rows)), dtype=torch.int64), offsets, len(self))
 
@@ -88,6 +96,12 @@ class Vocabulary:
         if len(set(items)) < len(items):
             raise DataError(f"not a vocabulary: of {len(items):,} items only {len(set(items)):,} differ")
         return cls(pl.Series("item", items, dtype=pl.String))
+
+
+def _ids(history: Iterable[Any]) -> Iterable[Any]:
+    if isinstance(history, str) or not isinstance(history, Iterable):
+        raise DataError(f"histories: {history!r} is not a list of item ids. Write [{history!r}]")
+    return history
 
 
 def frequent_first(vocabulary: Vocabulary, counts: Tensor) -> list[str]:

@@ -267,7 +267,7 @@ def hold_out(
         holdout = hold_out_last(histories, vocabulary, **cut)
     else:
         holdout = hold_out_truth(histories, as_log(truth, columns), vocabulary)
-    holdout.check_users(name)
+    holdout.check_users(name, vocabulary.names[0])
     return holdout
 
 

@@ -1,0 +1,157 @@
+"""Frames of other libraries become what a Parquet file of the same frame holds; a missing value is never a word."""
+
+import datetime as dt
+import uuid
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hyperfocal.data.frames import as_frame, as_series, frame_columns, is_frame
+from hyperfocal.data.logs import as_log
+from hyperfocal.errors import DataError
+
+WORDS = ["a", None, "b", "nan"]
+TEXT_DTYPES = ["object", "str", "string", "string[pyarrow]", pd.ArrowDtype(pa.string()), "category"]
+TIMES = ["2024-01-01T10:00", None, "2024-06-02T11:30", "2024-01-03"]
+
+
+def by_parquet(frame: pd.DataFrame, folder: Path) -> pl.DataFrame:
+    frame.to_parquet(folder / "frame.parquet")
+    return pl.read_parquet(folder / "frame.parquet")
+
+
+@pytest.mark.parametrize("dtype", TEXT_DTYPES, ids=str)
+def test_missing_texts_are_null_in_every_dtype(dtype):
+    column = as_frame(pd.DataFrame({"text": pd.Series(WORDS, dtype=dtype)}))["text"]
+    assert column.to_list() == WORDS
+    assert column.dtype == pl.String
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), np.nan, pd.NA, pd.NaT, np.datetime64("NaT")], ids=repr)
+def test_every_missing_value_is_null(missing):
+    values = ["a", missing]
+    for data in (pd.DataFrame({"x": pd.Series(values, dtype=object)}), {"x": values}):
+        assert as_frame(data)["x"].to_list() == ["a", None]
+    assert as_series("x", [["a", missing], missing]).to_list() == [["a", None], None]
+
+
+PLAIN = {
+    "int": [1, 2, 3, 4],
+    "Int64": pd.Series([1, None, 2**60 + 1, 3], dtype="Int64"),
+    "int arrow": pd.Series([1, None, 2**60 + 1, 3], dtype=pd.ArrowDtype(pa.int64())),
+    "float": [1.5, np.nan, 2.0, 3.0],
+    "bool": [True, False, True, True],
+    "boolean": pd.Series([True, None, False, True], dtype="boolean"),
+    "time": pd.to_datetime(pd.Series(TIMES), format="ISO8601"),
+    "time seconds": pd.to_datetime(pd.Series(TIMES), format="ISO8601").astype("datetime64[s]"),
+    "time in a zone": pd.to_datetime(pd.Series(TIMES), format="ISO8601").dt.tz_localize("Europe/Berlin"),
+    "time in UTC": pd.to_datetime(pd.Series(TIMES), format="ISO8601", utc=True),
+    "objects of times": pd.Series([pd.Timestamp("2024-01-01"), pd.NaT, None, pd.Timestamp("2024-02-01")], dtype=object),
+    "dates": pd.Series([dt.date(2024, 1, 1), None, dt.date(2024, 1, 2), dt.date(2024, 1, 3)], dtype=object),
+    "decimals": pd.Series([Decimal("1.5"), None, Decimal("2.25"), Decimal(3)], dtype=object),
+    "lists": pd.Series([["a", "b"], None, ["c", None], []], dtype=object),
+    "arrays": pd.Series([np.array(["a", "b"]), None, np.array(["c"]), np.array([], dtype="U1")], dtype=object),
+    "category of numbers": pd.Series([1, None, 2, 1], dtype="category"),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_pandas_column_is_that_of_its_parquet_file(name, tmp_path):
+    frame = pd.DataFrame({"x": PLAIN[name]})
+    ours, file = as_frame(frame)["x"], by_parquet(frame, tmp_path)["x"]
+    assert (
+        ours.to_list() == file.fill_nan(None).to_list() if file.dtype.is_float() else ours.to_list() == file.to_list()
+    )
+
+
+def test_values_of_several_types_become_text_and_whole_numbers_have_no_point():
+    mixed = pd.DataFrame({"id": pd.Series([10, 10.0, "10", np.int64(10), None, 0.5, True], dtype=object)})
+    assert as_frame(mixed)["id"].to_list() == ["10", "10", "10", "10", None, "0.5", "true"]
+
+
+def test_one_float_does_not_merge_two_large_ids():
+    large = pd.DataFrame({"id": pd.Series([2**60 + 1, 2**60 + 2, 1.0], dtype=object)})
+    assert as_frame(large)["id"].to_list() == [str(2**60 + 1), str(2**60 + 2), "1"]
+
+
+def test_a_uuid_is_its_text():
+    ids = [uuid.UUID(int=number) for number in (5, 6)]
+    assert as_series("id", ids).to_list() == [str(one) for one in ids]
+
+
+def test_tuples_and_sets_are_lists():
+    assert as_series("labels", [("b", "a"), {"d", "c"}, None]).to_list() == [["b", "a"], ["c", "d"], None]
+    assert as_series("labels", [("a", 1), [2.0]]).to_list() == [["a", "1"], ["2"]]
+
+
+def test_only_the_columns_in_use_are_converted():
+    class Odd:
+        def __str__(self):
+            raise AssertionError("nobody asked for this column")
+
+    frame = pd.DataFrame({"user": ["a"], "odd": [Odd()], "item": ["x"]})
+    assert as_frame(frame, ["item", "user"]).to_dicts() == [{"item": "x", "user": "a"}]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pd.DataFrame({"a": [1, 2], 7: ["x", None]}),
+        pl.DataFrame({"a": [1, 2], "7": ["x", None]}),
+        pl.LazyFrame({"a": [1, 2], "7": ["x", None]}),
+        pa.table({"a": [1, 2], "7": ["x", None]}),
+        pa.RecordBatch.from_pydict({"a": [1, 2], "7": ["x", None]}),
+        {"a": np.array([1, 2]), 7: ["x", None]},
+        {"a": pd.Series([1, 2]), "7": pl.Series(["x", None])},
+    ],
+    ids=lambda data: f"{type(data).__module__.split('.')[0]}.{type(data).__name__}",
+)
+def test_frames_of_every_library(data):
+    assert is_frame(data)
+    assert frame_columns(data) == ["a", "7"]
+    assert as_frame(data).to_dict(as_series=False) == {"a": [1, 2], "7": ["x", None]}
+    assert as_frame(data, ["7"]).to_dict(as_series=False) == {"7": ["x", None]}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [pl.Series([1]), pd.Series([1]), pa.chunked_array([[1]]), np.array([[1]]), [[1]], "log.csv", Path("log.csv"), 3],
+)
+def test_what_is_no_frame(data):
+    assert not is_frame(data)
+
+
+def test_a_name_twice_matters_only_for_a_column_in_use():
+    frame = pd.DataFrame([["a", "x", 0, 1, 2]], columns=["user", "item", "order", "price", "price"])
+    assert frame_columns(frame) == ["user", "item", "order", "price", "price_duplicated_0"]
+    assert as_log(frame).items.to_list() == ["x"]
+    with pytest.raises(DataError, match="frame: the header has column 'user' twice"):
+        as_log(pd.DataFrame([["a", "x", "b"]], columns=["user", "item", "user"]))
+
+
+def test_columns_of_different_lengths_are_refused():
+    with pytest.raises(DataError, match="different lengths"):
+        as_frame({"a": [1, 2], "b": [1]})
+
+
+values = st.one_of(
+    st.lists(st.none() | st.text(max_size=4)),
+    st.lists(st.none() | st.integers(-(2**63), 2**63 - 1)),
+    st.lists(st.none() | st.floats(allow_nan=False, allow_infinity=False)),
+    st.lists(st.none() | st.booleans()),
+    st.lists(st.none() | st.datetimes(min_value=dt.datetime(1970, 1, 1), max_value=dt.datetime(2200, 1, 1))),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(values)
+def test_objects_in_pandas_and_lists_read_alike(rows):
+    ours = as_frame(pd.DataFrame({"x": pd.Series(rows, dtype=object)}))["x"].to_list()
+    assert ours == as_series("x", rows).to_list() == rows
