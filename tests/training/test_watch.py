@@ -1,10 +1,13 @@
 import inspect
 
+import pytest
 import torch
 from torch import nn
 
+from hyperfocal import MultiLabelClassifier, Recommender
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.config.sections import TrainSettings
+from hyperfocal.errors import ConfigError
 from hyperfocal.training.trainer import Job, Progress, Trainer
 from hyperfocal.training.watch import Watch, watch_with
 
@@ -54,3 +57,15 @@ def test_several_watches_get_every_event_in_their_order():
     both = watch_with(Record("a"), Watch(), Record("b"))
     assert [getattr(both, name)(*event) for name, event in EVENTS.items()] == [None] * len(EVENTS)
     assert events == [("a", 32, 64), ("b", 32, 64)]
+
+
+@pytest.mark.parametrize(
+    "fit",
+    [
+        lambda watch: Recommender(model="markov").fit([["a"]], watch=watch),
+        lambda watch: MultiLabelClassifier().fit(["a"], [["b"]], watch=watch),
+    ],
+)
+def test_a_function_is_not_a_watch(fit):
+    with pytest.raises(ConfigError, match="function is not a Watch. Subclass hyperfocal.training.watch.Watch"):
+        fit(lambda progress, steps: None)

@@ -39,7 +39,7 @@ from hyperfocal.models.text_head import TextHead
 from hyperfocal.storage.run_folder import CONFIG, RunFolder
 from hyperfocal.thresholds import Decisions
 from hyperfocal.training.run import begin_run, open_run, resolve_settings
-from hyperfocal.training.watch import SILENT, Watch
+from hyperfocal.training.watch import SILENT, Watch, check_watch
 
 
 class UnfittedError(RunError, NotFittedError):
@@ -179,6 +179,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         Inside `hyperfocal.distributed.processes()` all processes train together and get the same result; the first one
         writes `out`.
         """
+        check_watch(watch)
         run, resume, settings = open_run(out, self.resolve, resume=resume, overwrite=overwrite)
         indicator = Indicator.of(labels)
         if indicator and isinstance(valid, tuple):

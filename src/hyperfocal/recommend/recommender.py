@@ -31,7 +31,7 @@ from hyperfocal.recommend.update import update
 from hyperfocal.sequences import Sequences
 from hyperfocal.storage.run_folder import CONFIG, RunFolder
 from hyperfocal.training.run import UnfittedError, begin_run, open_run, resolve_settings
-from hyperfocal.training.watch import SILENT, Watch
+from hyperfocal.training.watch import SILENT, Watch, check_watch
 
 LogLike = Log | pl.DataFrame | str | Path
 
@@ -128,6 +128,7 @@ class Recommender(BaseEstimator):
             TrainingError: the loss is no longer a number; in training with several processes, another one is gone.
             KeyboardInterrupt: Ctrl-C, after a checkpoint was written to `out`.
         """
+        check_watch(watch)
         run, resume, settings = open_run(out, self.resolve, resume=resume, overwrite=overwrite)
         set_threads(settings.train.threads)
         data = prepare(log, valid, valid_truth, settings, items)
@@ -232,6 +233,7 @@ class Recommender(BaseEstimator):
             ConfigError: fitted under leave-one-out; `items` for a model that reads none; too many items for ease.
             TrainingError: the loss is no longer a number.
         """
+        check_watch(watch)
         self.fit_ = update(self._fit_for("update"), log, items=items, epochs=epochs, watch=watch)
         return self
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 from hyperfocal.config.sections import Section
+from hyperfocal.errors import ConfigError
 from hyperfocal.training.trainer import Progress
 
 
@@ -73,6 +75,7 @@ class Watch:
 
 
 SILENT = Watch()  # the default
+HOOKS = [name for name in vars(Watch) if not name.startswith("_")]
 
 
 class Forward(Watch):
@@ -87,9 +90,6 @@ class Forward(Watch):
             setattr(self, hook, partial(send, hook))
 
 
-HOOKS = [name for name in vars(Watch) if not name.startswith("_")]
-
-
 def watch_with(*watches: Watch) -> Watch:
     """Return a watch that passes every event to several, in their order."""
 
@@ -98,3 +98,12 @@ def watch_with(*watches: Watch) -> Watch:
             getattr(watch, hook)(*event)
 
     return Forward(send)
+
+
+def check_watch(watch: Any) -> None:
+    """Raise ConfigError for anything but a Watch, such as a plain function."""
+    if not isinstance(watch, Watch):
+        raise ConfigError(
+            f"watch: {type(watch).__name__} is not a Watch. Subclass hyperfocal.training.watch.Watch and override "
+            "stepped(progress, steps)"
+        )
