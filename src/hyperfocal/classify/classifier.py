@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 from torch import Tensor
 
@@ -33,17 +32,13 @@ from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.data.documents import Documents, as_documents
 from hyperfocal.data.taxonomy import Taxonomy
 from hyperfocal.data.vocabulary import Vocabulary
-from hyperfocal.errors import ConfigError, RunError
+from hyperfocal.errors import ConfigError
 from hyperfocal.models.text_features import TextFeatures
 from hyperfocal.models.text_head import TextHead
 from hyperfocal.storage.run_folder import CONFIG, RunFolder
 from hyperfocal.thresholds import Decisions
-from hyperfocal.training.run import begin_run, open_run, resolve_settings
+from hyperfocal.training.run import UnfittedError, begin_run, open_run, resolve_settings
 from hyperfocal.training.watch import SILENT, Watch, check_watch
-
-
-class UnfittedError(RunError, NotFittedError):
-    """A classifier is used before it is fitted; scikit-learn knows this error too."""
 
 
 def _view(path: str) -> Any:

@@ -67,7 +67,7 @@ class Documents:
         label_lists = [None] * len(texts) if labels is None else [_label_list(row) for row in labels]
         frame = pl.DataFrame({"text": texts, "labels": label_lists}, {"text": pl.String, "labels": pl.List(pl.String)})
         if ids is not None:
-            frame = frame.with_columns(pl.Series("id", [str(name) for name in ids], dtype=pl.String))
+            frame = frame.with_columns(pl.Series("id", [plain_text(name) for name in ids], dtype=pl.String))
         if groups is not None:
             frame = frame.with_columns(pl.Series("group", groups, dtype=pl.String))
         columns = TextColumns(("text",), "labels", "" if ids is None else "id", "" if groups is None else "group")
@@ -113,7 +113,7 @@ def as_documents(source: Any, settings: TextDataSettings | None = None, *, need_
     """Return the documents in a file or a frame; Documents are returned as they are.
 
     Args:
-        source: Documents; frame of polars or pandas; or path: .jsonl, .ndjson, .csv, .tsv, .txt, all also .gz, or
+        source: Documents; frame, see `frames.is_frame`; or path: .jsonl, .ndjson, .csv, .tsv, .txt, all also .gz, or
             .parquet.
         settings: names of the columns, and the separator of labels; "" finds them.
         need_labels: whether a source without labels is an error.

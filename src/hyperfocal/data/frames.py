@@ -1,13 +1,13 @@
 """Convert frames of any library to polars, column by column.
 
 pandas, polars, pyarrow tables, DuckDB relations, anything with Arrow's `__arrow_c_stream__`, datasets with `to_polars`,
-and mappings of column name to values are frames. Only the columns in use are converted, so that an unused column of any
-type does no harm. A missing value (None, NaN, NaT, pandas' NA) becomes null in every dtype, never the word "nan".
+and mappings of column name to values are frames. A missing value (None, NaN, NaT, pandas' NA, a masked one) becomes
+null in every dtype, never the word "nan". Values of several types become text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -18,68 +18,71 @@ from hyperfocal.errors import DataError
 
 
 def is_frame(data: Any) -> bool:
-    """Return whether `frame_columns` and `as_frame` take a value."""
+    """Return whether `as_frame` takes a value."""
     if isinstance(data, pl.DataFrame | pl.LazyFrame | Mapping) or _is_pandas(data):
         return True
     named = any(hasattr(data, name) for name in ("column_names", "columns", "schema"))  # a single column has none
     return named and (hasattr(data, "__arrow_c_stream__") or hasattr(data, "to_polars"))
 
 
-def frame_columns(data: Any) -> list[str]:
-    """Return the names of a frame's columns, as text; a name that repeats gets polars' ending "_duplicated_0"."""
-    if isinstance(data, pl.LazyFrame):
-        names = data.collect_schema().names()
-    elif isinstance(data, Mapping):
-        names = [str(name) for name in data]
-    elif _is_pandas(data) or isinstance(data, pl.DataFrame):
-        names = [str(name) for name in data.columns]
-    else:
-        names = _names_by_arrow(data)
-    earlier = [names[:place].count(name) for place, name in enumerate(names)]
-    return [f"{name}_duplicated_{count - 1}" if count else name for name, count in zip(names, earlier, strict=True)]
-
-
-def as_frame(data: Any, columns: Sequence[str] | None = None) -> pl.DataFrame:
-    """Return a frame as a polars frame.
-
-    Args:
-        data: a frame, see `is_frame`.
-        columns: names of the columns to convert, in this order; None: all of them.
+def as_frame(data: Any) -> pl.DataFrame:
+    """Return a frame as a polars frame; a name that repeats gets polars' ending "_duplicated_0".
 
     Raises:
-        DataError: columns have different lengths.
+        DataError: columns have different lengths; a text or a number in place of a column.
     """
-    names = frame_columns(data)
-    chosen = names if columns is None else list(columns)
-    if isinstance(data, pl.LazyFrame):
-        return data.select(chosen).collect()
-    if isinstance(data, pl.DataFrame):
-        return data.select(chosen)
+    if isinstance(data, pl.DataFrame | pl.LazyFrame):
+        return _without_nan(data.lazy().collect())
     if isinstance(data, Mapping):
-        by_name = {str(name): values for name, values in data.items()}
-        return _joined([as_series(name, by_name[name]) for name in chosen])
+        return _joined([as_series(name, values) for name, values in _named(data.keys(), data.values())])
     if _is_pandas(data):
-        return _joined([_from_pandas(data.iloc[:, names.index(name)], name) for name in chosen])
-    return _by_arrow(data, chosen)
+        columns = (data.iloc[:, place] for place in range(data.shape[1]))
+        return _joined([as_series(name, column) for name, column in _named(data.columns, columns)])
+    return _by_arrow(data)
+
+
+def _named(names: Iterable[Any], columns: Iterable[Any]) -> Iterable[tuple[str, Any]]:
+    texts = [str(name) for name in names]
+    earlier = [texts[:place].count(name) for place, name in enumerate(texts)]
+    named = [f"{name}_duplicated_{count - 1}" if count else name for name, count in zip(texts, earlier, strict=True)]
+    return zip(named, columns, strict=True)
 
 
 def as_series(name: str, values: Any) -> pl.Series:
     """Return a column of values of any library: a Series, an array, or a list.
 
     Values of one type keep it. Values of several types become text, whole numbers without a ".0": ids 10 and 10.0 are
-    the same id. Lists, tuples, sets (sorted) and arrays inside become lists.
+    the same id. Lists, tuples, sets (sorted) and arrays inside become lists. Values that polars cannot hold become
+    objects, which every reader refuses, so that they do no harm in a column that nobody reads.
+
+    Raises:
+        DataError: a text or a number in place of values.
 
     >>> as_series("item", [10, 10.0, "ten", float("nan")]).to_list()
     ['10', '10', 'ten', None]
     """
+    if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__len__") or getattr(values, "ndim", 1) == 0:
+        raise DataError(f"frame: column '{name}' is {values!r:.80}. Give one value per row, as a list or an array")
+    try:
+        return _series(name, values)
+    except Exception:  # values of any library may raise anything; a column of objects is refused where it is used
+        return pl.Series(name, [None] * len(values), dtype=pl.Object)
+
+
+def _series(name: str, values: Any) -> pl.Series:
     if isinstance(values, pl.Series):
-        return values.alias(name)
-    if hasattr(values, "dtype") and hasattr(values, "iloc"):
-        return _from_pandas(values, name)
-    array = values if isinstance(values, np.ndarray) else None
-    if array is not None and array.ndim == 1 and array.dtype.kind in "biufM":
-        return _from_numpy(array, name)
-    return _from_objects([*values], name)
+        column = values.alias(name)
+    elif hasattr(values, "dtype") and hasattr(values, "iloc"):
+        column = _from_pandas(values, name)
+    elif hasattr(values, "__arrow_c_stream__") or hasattr(values, "__arrow_c_array__"):
+        column = pl.Series(name, values)
+    elif isinstance(values, np.ma.MaskedArray):
+        return _from_objects(values.tolist(), name)  # a masked value is None there
+    elif isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "biufM":
+        column = _from_numpy(values, name)
+    else:
+        return _from_objects([*values], name)
+    return column.fill_nan(None) if column.dtype.is_float() else column
 
 
 def is_missing(value: Any) -> bool:
@@ -120,22 +123,20 @@ def _is_pandas(data: Any) -> bool:
     return hasattr(data, "iloc") and hasattr(data, "columns")
 
 
-def _names_by_arrow(data: Any) -> list[str]:
-    for attribute in ("column_names", "columns"):  # of pyarrow and datasets; of DuckDB
-        names = getattr(data, attribute, None)
-        if isinstance(names, list) and all(isinstance(name, str) for name in names):
-            return list(names)
-    return pl.DataFrame(data).columns
+def _by_arrow(data: Any) -> pl.DataFrame:
+    names = getattr(data, "column_names", None)  # of pyarrow, where a name may repeat, and of datasets
+    if isinstance(names, list) and hasattr(data, "column") and len(set(names)) < len(names):
+        columns = (data.column(place) for place in range(len(names)))
+        return _joined([as_series(name, column) for name, column in _named(names, columns)])
+    try:
+        frame = pl.DataFrame(data) if hasattr(data, "__arrow_c_stream__") else data.to_polars()
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"frame of {type(data).__name__}: not readable: {error}") from None
+    return _without_nan(frame)
 
 
-def _by_arrow(data: Any, columns: list[str]) -> pl.DataFrame:
-    for method in ("select_columns", "select"):  # of datasets; of pyarrow, whose lists of names a relation lacks
-        select = getattr(data, method, None)
-        if select is not None and hasattr(data, "column_names"):
-            data = select(columns)
-            break
-    frame = pl.DataFrame(data) if hasattr(data, "__arrow_c_stream__") else data.to_polars()
-    return frame.select(columns)
+def _without_nan(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.with_columns(pl.selectors.float().fill_nan(None))
 
 
 def _joined(columns: Iterable[pl.Series]) -> pl.DataFrame:
@@ -148,6 +149,8 @@ def _joined(columns: Iterable[pl.Series]) -> pl.DataFrame:
 
 def _from_pandas(column: Any, name: str) -> pl.Series:
     dtype = str(column.dtype)
+    if hasattr(column.dtype, "pyarrow_dtype"):
+        return pl.Series(name, column.array.__arrow_array__())
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in "biufM":
         return _from_numpy(column.to_numpy(), name)
     if dtype.startswith("datetime64[") and column.dt.tz is not None:
@@ -167,8 +170,7 @@ def _in_zone(utc: pl.Series, zone: str) -> pl.Series:
 def _from_numpy(array: np.ndarray[Any, Any], name: str) -> pl.Series:
     if array.dtype.kind == "M" and np.datetime_data(array.dtype)[0] not in ("D", "ms", "us", "ns"):
         array = array.astype("datetime64[us]")
-    column = pl.Series(name, np.ascontiguousarray(array))
-    return column.fill_nan(None) if column.dtype.is_float() else column
+    return pl.Series(name, np.ascontiguousarray(array))
 
 
 def _from_objects(values: list[Any], name: str) -> pl.Series:
@@ -177,6 +179,9 @@ def _from_objects(values: list[Any], name: str) -> pl.Series:
     kinds = {type(value) for value in known if value is not None}
     if list in kinds:
         return _from_lists([None if value is None else _as_list(value) for value in known], name)
+    if kinds and all(hasattr(kind, "to_datetime64") for kind in kinds) and not any(v.tzinfo for v in known if v):
+        times = [np.datetime64("NaT") if value is None else value.to_datetime64() for value in known]
+        return _from_numpy(np.array(times, dtype="datetime64[ns]"), name)  # a datetime would lose the nanoseconds
     if len(kinds) <= 1:
         try:
             column = pl.Series(name, known, strict=True)

@@ -73,7 +73,7 @@ def read_items(source: Any, column: str = "") -> ItemTable:
     """Return the item table in a file or a frame; an ItemTable is returned as it is.
 
     Args:
-        source: ItemTable; frame of polars or pandas; or path: .csv, .tsv, .parquet, .jsonl, text also .gz.
+        source: ItemTable; frame, see `frames.is_frame`; or path: .csv, .tsv, .parquet, .jsonl, text also .gz.
         column: of the item ids; if it is "" or does not exist, `item`, else the first column.
 
     Raises:

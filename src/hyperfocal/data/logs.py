@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hyperfocal.config.recommend import DataSettings
 from hyperfocal.data.columns import read_ids
 from hyperfocal.data.files import MEMORY, File, check_rows, read_source
+from hyperfocal.data.frames import plain_text
 from hyperfocal.data.log_columns import Columns, Form, check_roles, find_columns, read_order, resolve_kind
 from hyperfocal.errors import DataError
 
@@ -55,7 +56,7 @@ class Log:
         >>> Log.from_lists([["C12", "C7"], []]).lengths.tolist()
         [2, 0]
         """
-        rows = [[str(item) for item in row] for row in histories]
+        rows = [[plain_text(item) for item in row] for row in histories]
         items = pl.Series("item", [item for row in rows for item in row], dtype=pl.String)
         users = pl.Series("user", [str(number) for number in range(len(rows))], dtype=pl.String)
         return cls(users, items, offsets_of([*map(len, rows)]))
@@ -84,7 +85,7 @@ def as_log(source: Any, settings: DataSettings | None = None) -> Log:
     """Return the log in a file or a frame; a Log is returned as it is.
 
     Args:
-        source: Log; frame of polars or pandas; or path: .csv, .tsv, .parquet, .jsonl, .ndjson or .txt, all but
+        source: Log; frame, see `frames.is_frame`; or path: .csv, .tsv, .parquet, .jsonl, .ndjson or .txt, all but
             Parquet also with .gz.
         settings: names of the user, item and order columns; "" finds them.
 

@@ -13,11 +13,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import polars as pl
 from sklearn.base import BaseEstimator, clone
 
 from hyperfocal.config.recommend import RecommendSettings
-from hyperfocal.data.logs import Log, as_log
+from hyperfocal.data.logs import as_log
 from hyperfocal.distributed import refuse_different
 from hyperfocal.errors import RunError
 from hyperfocal.machine import set_threads
@@ -33,7 +32,7 @@ from hyperfocal.storage.run_folder import CONFIG, RunFolder
 from hyperfocal.training.run import UnfittedError, begin_run, open_run, resolve_settings
 from hyperfocal.training.watch import SILENT, Watch, check_watch
 
-LogLike = Log | pl.DataFrame | str | Path
+LogLike = Any  # a Log, a path, or a frame of any library, see `hyperfocal.data.frames`
 
 
 class Recommender(BaseEstimator):

@@ -31,8 +31,8 @@ SHOWN = 2_000  # rows of a table
 LONGEST, NAME = 240, 80  # characters of a text, and of an id, a label or an item
 LISTED = 12  # names in a list
 MISSING = (
-    "This run has no evidence.json: an earlier version fitted it, or it was saved from Python after a fit without a "
-    "run folder. Fit again with --out to see {}."
+    "This run has no evidence.json: an earlier version fitted it, or Python saved it without the fit that made it. "
+    "Fit again with --out to see {}."
 )
 SETTINGS = {rules.job: rules.settings for rules in RULES.values()}
 
