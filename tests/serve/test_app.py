@@ -4,11 +4,12 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import pytest
 
-from hyperfocal.serve.app import PAGES
+from hyperfocal.serve.app import PAGES, _search
 from serve_cases import ITEMS, RIGHT_TO_LEFT, service
 
 
@@ -38,6 +39,20 @@ def test_names_on_demand(recommending):
     assert names(search="ALGEBRA") == ["Algebra", "Linear algebra"]
     assert names(search=RIGHT_TO_LEFT) == [RIGHT_TO_LEFT]
     assert refusal(recommending.get("/v1/model?limit=0")) == (422, "invalid")
+    for word in ("true", "1", "yes", "on", "ON"):
+        assert "names" in recommending.get("/v1/model", params={"names": word}).json(), word
+    for word in ("false", "0", "no", "off"):
+        assert "names" not in recommending.get("/v1/model", params={"names": word}).json(), word
+    error = recommending.get("/v1/model?names=maybe").json()["error"]
+    assert (error["reason"], error["where"]) == ("invalid", "query.names")
+
+
+def test_the_first_names_are_given_without_a_search():
+    class Unread(list):
+        def __iter__(self):
+            raise AssertionError("all names are read")
+
+    assert _search(Unread("cba"), "", 2) == ["c", "b"]
 
 
 def test_alive_and_ready(recommending):
@@ -64,12 +79,37 @@ def test_requests_are_counted(recommending):
 
 
 def test_everything_that_goes_wrong_has_one_form(recommending):
-    assert refusal(recommending.get("/nowhere")) == (404, "not_found")
+    response = recommending.get("/nowhere", headers={"Host": "["})
+    assert refusal(response) == (404, "not_found")
+    assert response.json()["error"]["message"] == "there is no route /nowhere. GET /docs lists the routes"
     response = recommending.get("/v1/recommend")
     assert refusal(response) == (405, "method_not_allowed")
     assert response.headers["Allow"] == "POST"
+    message = recommending.request("OPTIONS", "/health").json()["error"]["message"]
+    assert message == "/health does not allow OPTIONS. GET /docs lists the routes"
     assert refusal(recommending.post("/v1/recommend", data={"k": 1})) == (415, "not_json")
     assert refusal(recommending.post("/v1/reload")) == (415, "not_json")  # what a form of another page would send
+
+
+@pytest.mark.parametrize(
+    ("fields", "message", "where"),
+    [
+        ({"k": 0}, "Expected `int` >= 1", "$.k"),
+        ({"new_items": [{"n" * 2_000: 1}]}, "Expected `str` of length <= 1000", "$.new_items[0]"),
+        ({"a - at b": 1}, "Object contains unknown field `a - at b`", "$"),
+    ],
+)
+def test_an_invalid_body_names_its_place(recommending, fields, message, where):
+    error = recommending.post("/v1/recommend", json={"histories": [["a"]], **fields}).json()["error"]
+    assert error == {"reason": "invalid", "message": message, "where": where}
+
+
+def test_each_reason_in_the_code_is_in_the_table_of_errors():
+    code = "".join(path.read_text(encoding="utf-8") for path in PAGES.parent.glob("*.py"))
+    reasons = set(re.findall(r'Refusal\(\s*\d+, "(\w+)"', code))
+    assert {"not_possible", "failed", "busy"} <= reasons
+    table = (Path(__file__).parents[2] / "docs" / "serve.md").read_text(encoding="utf-8")
+    assert [reason for reason in sorted(reasons) if f"`{reason}`" not in table] == []
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -102,6 +142,8 @@ def test_the_description_names_every_route_and_resolves(recommending):
         "/v1/recommend", "/v1/classify", "/v1/model", "/v1/reload", "/health", "/ready", "/metrics",
     }  # fmt: skip
     named = set(re.findall(r"#/components/schemas/(\w+)", str(description)))
+    for operations in description["paths"].values():
+        assert all("500" in operation["responses"] for operation in operations.values())
     assert named <= set(description["components"]["schemas"])
 
 

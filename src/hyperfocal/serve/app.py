@@ -31,21 +31,19 @@ from hyperfocal.serve.messages import (
     MOST_EXPLAINED,
     MOST_WORDS,
     ClassifyRequest,
-    ModelQuery,
     RecommendRequest,
     Refusal,
     Reloaded,
     ReloadRequest,
     as_json,
     read,
-    read_query,
+    read_model_query,
 )
 from hyperfocal.serve.metrics import MEDIA_TYPE, Metrics
 from hyperfocal.serve.openapi import description
 
 VERSION = version("hyperfocal")
 LIGHT = 16 * 2**10  # bytes of a body up to which its rows are little work each
-REASONS = {404: "not_found", 405: "method_not_allowed"}
 PAGES = Path(__file__).parent / "page"
 MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -117,9 +115,13 @@ async def _impossible(request: Request, error: Exception) -> Response:
 
 
 async def _no_route(request: Request, error: HTTPException) -> Response:
-    reason = REASONS.get(error.status_code, "refused")
-    message = f"{request.method} {request.url.path}: {error.detail}. GET /docs lists the routes"
-    return Refusal(error.status_code, reason, message, headers=error.headers).response()
+    message = f"there is no route {request.scope['path']}. GET /docs lists the routes"
+    return Refusal(404, "not_found", message).response()
+
+
+async def _no_method(request: Request, error: HTTPException) -> Response:
+    message = f"{request.scope['path']} does not allow {request.method}. GET /docs lists the routes"
+    return Refusal(405, "method_not_allowed", message, headers=error.headers).response()
 
 
 async def _failed(request: Request, error: Exception) -> Response:
@@ -127,7 +129,7 @@ async def _failed(request: Request, error: Exception) -> Response:
 
 
 ERROR_HANDLERS: dict[Any, Any] = {
-    Refusal: _refused, HyperfocalError: _impossible, HTTPException: _no_route, Exception: _failed,
+    Refusal: _refused, HyperfocalError: _impossible, 404: _no_route, 405: _no_method, Exception: _failed,
 }  # fmt: skip
 
 
@@ -169,7 +171,7 @@ def _refuse_too_many(asked: ClassifyRequest) -> None:
 
 def _model(live: Live) -> Endpoint:
     async def model(request: Request) -> Response:
-        query = read_query(request.query_params, ModelQuery)
+        query = read_model_query(request.query_params)
         card = {"job": live.job, "run": live.path.name, "engine": live.engine.name, "loaded": live.loaded}
         card |= {"hyperfocal": VERSION} | live.predictor.card()
         if query.names:
@@ -181,6 +183,8 @@ def _model(live: Live) -> Endpoint:
 
 def _search(names: Sequence[str], text: str, limit: int) -> list[str]:
     """Return the names that contain a text in any case: first those that begin with it, then by frequency."""
+    if not text:
+        return list(names[:limit])
     text = text.casefold()
     matches = [name for name in names if text in name.casefold()]
     return sorted(matches, key=lambda name: not name.casefold().startswith(text))[:limit]

@@ -5,6 +5,7 @@ Every answer that is not 2xx has one form, `{"error": {"reason", "message", "whe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -17,12 +18,13 @@ MOST_ANSWERED = 100_000  # items or labels with scores per answer, some 4 to 10 
 MOST_EXPLAINED = 8  # texts per request with `explain`
 MOST_WORDS = 60  # distinct words per text that `explain` removes, each of which costs one more text to score
 JSON = "application/json"
+PLACE = re.compile(r" - at (?:`key` in )?`\$([^`]*)`$")  # how msgspec ends a message, except at the root
+BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false"}  # words that msgspec does not know
 Name = Annotated[str, Meta(max_length=1_000)]
 Value = str | int | float | bool | list[str] | None
 Rank = Annotated[int, Meta(ge=1, le=1_000)]
 Headers = Mapping[str, str]
 Body = TypeVar("Body")
-Query = TypeVar("Query", bound=Struct)
 
 
 class RecommendRequest(Struct, forbid_unknown_fields=True):
@@ -194,21 +196,23 @@ def read(decoder: msgspec.json.Decoder[Body], content: bytes) -> Body:
         raise Refusal(400, "malformed", f"the body is not JSON: {error}") from None
 
 
-def read_query(query: Mapping[str, str], kind: type[Query]) -> Query:
-    """Return the validated query of a request; parameters that `kind` does not have are ignored.
+def read_model_query(query: Mapping[str, str]) -> ModelQuery:
+    """Return the validated query of `/v1/model`; other parameters are ignored.
 
     Raises:
         Refusal: 422 for a wrong type or an exceeded limit, with the name of the parameter.
     """
     try:
-        return msgspec.convert(dict(query), kind, strict=False)
+        names = query.get("names", "false")
+        return msgspec.convert({**query, "names": BOOLEANS.get(names.lower(), names)}, ModelQuery, strict=False)
     except msgspec.ValidationError as error:
         raise _invalid(error, "query") from None
 
 
 def _invalid(error: msgspec.ValidationError, root: str) -> Refusal:
-    message, _, place = str(error).partition(" - at `$")
-    return Refusal(422, "invalid", message, root + place.rstrip("`"))
+    message = str(error)
+    place = PLACE.search(message)
+    return Refusal(422, "invalid", PLACE.sub("", message), root + (place[1] if place else ""))
 
 
 def as_json(value: Any) -> Response:

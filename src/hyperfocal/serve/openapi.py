@@ -25,6 +25,7 @@ REFUSED = {
     415: "The body is not sent as JSON.",
     422: "The request does not match this description, or cannot be answered.",
     429: "The queue is full; `Retry-After` says when to try again.",
+    500: "The server failed; its log says why.",
     503: "The request took too long, or the service is shutting down.",
 }
 Content = dict[str, Any]  # media type -> schema
@@ -69,7 +70,7 @@ def _paths() -> dict[str, Any]:
 
 def _operation(method: str, path: str, summary: str, answer: Content, refusals: tuple[int, ...]) -> dict[str, Any]:
     responses = {"200": {"description": "The answer.", "content": answer}}
-    for status in refusals:
+    for status in sorted((*refusals, 500)):
         responses[str(status)] = {"description": REFUSED[status], "content": _message("Refused")}
     name = path.rpartition("/")[2] + path.replace("/", "_")
     return {"summary": summary, "operationId": f"{name}_{method}", "responses": responses}
