@@ -486,7 +486,7 @@ class TestRefusals:
 
     def test_a_folder_with_other_files_is_left_alone(self, run, tmp_path):
         (tmp_path / "notes.txt").write_text("mine")
-        assert "holds files that are no export" in refused(run, "--onnx", tmp_path, "--overwrite")
+        assert "holds files that are not an export" in refused(run, "--onnx", tmp_path, "--overwrite")
         assert (tmp_path / "notes.txt").read_text() == "mine"
 
     def test_a_file_in_place_of_the_folder(self, run, tmp_path):

@@ -243,3 +243,10 @@ def test_t_out_of_range():
 def test_a_loss_without_its_function():
     with pytest.raises(NotImplementedError, match=r"SampledLoss must define row_losses\(scores\)"):
         SampledLoss(3)(*some_inputs(), LABELS)
+
+
+@every_kind
+@pytest.mark.parametrize("option", [{"backend": "chunked"}, {"chunk_labels": 4}])
+def test_an_option_of_the_fused_losses_only(kind, option):
+    with pytest.raises(TypeError, match=r"SampledLoss\.__init__\(\) got an unexpected keyword argument"):
+        kind(3, **option)

@@ -103,6 +103,10 @@ def test_the_printed_table():
     assert any("With one seed" in line for line in lines)
 
 
+def test_the_title_of_a_single_point():
+    assert table([row("a")]).title == "1 point, best first by macro-F1 with tuned thresholds"
+
+
 def test_several_seeds_are_mentioned_and_add_a_column_of_their_spread():
     spread = {"tuned.macro_f1": 0.00123}
     rows = [row("a", seeds=3, spreads=spread), row("b", seeds=2, spreads=spread, errors={1: "boom"})]

@@ -43,6 +43,10 @@ def test_the_headline_of_an_unfinished_grid_begins_with_so_far():
     assert verdict_sentence(grid(missing=1), rows) == "So far, the baseline, b, is the best of 4 points."
 
 
+def test_the_headline_of_a_single_point():
+    assert verdict_sentence(grid(points=1), [row("a", winner=True)]) == "a is the best of 1 point."
+
+
 def test_the_lead_is_the_question_and_the_gain_in_the_metric_that_chose_the_winner():
     table = GridTable([row("a", "better", winner=True)], "tuned.macro_f1", LABEL_LAYOUT)
     assert lead(grid(), table) == [

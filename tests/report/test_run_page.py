@@ -6,6 +6,7 @@ import pytest
 from hyperfocal.classify.classifier import MultiLabelClassifier
 from hyperfocal.classify.page import DECIDED
 from hyperfocal.classify.page import headline as classify_headline
+from hyperfocal.classify.terminal import how_refitted
 from hyperfocal.cli.report import run_page, write_run_report
 from hyperfocal.errors import RunError
 from hyperfocal.recommend.page import _headline as recommend_headline
@@ -144,6 +145,11 @@ def test_the_page_distinguishes_the_head_that_was_scored_from_the_one_that_predi
         assert "trained from scratch on all 240 training and validation documents for 4 epochs" in said[1]
 
 
+def test_a_head_that_was_refitted_for_one_epoch():
+    data = {"train": {"documents": 8}, "valid": {"documents": 2}}
+    assert "10 training and validation documents for 1 epoch, and has" in how_refitted(data, 1)
+
+
 def test_a_counting_model_has_no_learning_curve(tmp_path):
     from report_cases import log
 
@@ -157,7 +163,7 @@ def test_a_counting_model_has_no_learning_curve(tmp_path):
     [
         ("metrics.json", "{", "metrics.json is damaged"),
         ("config.toml", "seed = " + "9" * 5_000, "config.toml is damaged"),
-        ("metrics.json", "[]", "metrics.json is damaged (it holds no JSON object)"),
+        ("metrics.json", "[]", "metrics.json is damaged (it is not a JSON object)"),
         ("metrics.json", '{"data": 3}', "metrics.json is damaged"),
         ("evidence.json", '{"job": "classify"}', "evidence.json is damaged ('thresholds')"),
         ("evidence.json", '{"job": "recommend"}', "evidence.json is damaged (its job is 'recommend'"),

@@ -72,25 +72,25 @@ HOW_MANY = "The number of labels by their number of training documents."
 LARGE = "The larger a mark, the more true documents its score comes from."
 
 
-def classify_page(material: FinishedRun) -> Page:
+def classify_page(run: FinishedRun) -> Page:
     """Return the page; raise RunError if a file is missing or damaged."""
-    run, metrics = material.folder, material.metrics
-    with run.guard("labels.csv"):
-        labels = read_labels(material)
-    with run.guard("metrics.json"):
+    folder, metrics = run.folder, run.metrics
+    with folder.guard("labels.csv"):
+        labels = read_labels(run)
+    with folder.guard("metrics.json"):
         lines = data_lines(metrics["data"])
         scores, groups = _scores(metrics), _buckets(metrics)
-        line = headline(metrics, DECIDED[str(material.settings["decide.rule"])])
+        line = headline(metrics, DECIDED[str(run.settings["decide.rule"])])
         lead = [_question(metrics), _ranked(metrics)]
-    with run.guard(EVIDENCE):
-        evidence = [threshold_section(material), confusion_section(material, labels)]
-    with run.guard("history.jsonl"):
-        refitted = bool(material.settings.get("train.refit"))
-        refit = how_refitted(metrics["data"], len(material.history)) if refitted else ""
-        losses = training(material, refit=refit)
-    title = f"Run of classify · {material.name} · {material.finished:%d %B %Y}"
-    sections = [scores, label_tail(labels), groups, label_table(labels), *evidence, losses, details(material, lines)]
-    return Page(f"{material.name} · classify", title, line, lead, sections)
+    with folder.guard(EVIDENCE):
+        evidence = [threshold_section(run), confusion_section(run, labels)]
+    with folder.guard("history.jsonl"):
+        refitted = bool(run.settings.get("train.refit"))
+        refit = how_refitted(metrics["data"], len(run.history)) if refitted else ""
+        losses = training(run, refit=refit)
+    title = f"Run of classify · {run.name} · {run.finished:%d %B %Y}"
+    sections = [scores, label_tail(labels), groups, label_table(labels), *evidence, losses, details(run, lines)]
+    return Page(f"{run.name} · classify", title, line, lead, sections)
 
 
 def headline(metrics: dict[str, Any], decided: str) -> str:
@@ -158,17 +158,17 @@ def _buckets(metrics: dict[str, Any]) -> Section:
     return Section("groups", "Head, medium, tail", [chart] if rows else [])
 
 
-def read_labels(material: FinishedRun) -> list[dict[str, Any]]:
+def read_labels(run: FinishedRun) -> list[dict[str, Any]]:
     """Return the rows of labels.csv with bucket, threshold and the name in the tree."""
-    run = material.folder
-    with run.guard("thresholds.json"):
-        decisions = run.read_json("thresholds.json")
+    folder = run.folder
+    with folder.guard("thresholds.json"):
+        decisions = folder.read_json("thresholds.json")
         known, cuts = list(decisions["thresholds"]), {} if decisions["top_k"] else decisions["thresholds"]
-    rows = read_label_table(run, known)
+    rows = read_label_table(folder, known)
     names: dict[str, str] = {}
-    if run.has("taxonomy.json"):
-        with run.guard("taxonomy.json"):
-            tree = run.read_json("taxonomy.json")
+    if folder.has("taxonomy.json"):
+        with folder.guard("taxonomy.json"):
+            tree = folder.read_json("taxonomy.json")
             names = dict(zip(tree["ids"], tree["names"], strict=True))
     return [row | _derived(row, cuts, names) for row in rows]
 
@@ -243,9 +243,9 @@ def label_table(labels: Sequence[dict[str, Any]]) -> Section:
     return Section("labels", "Every label", [Paragraph(words, quiet=True), table])
 
 
-def threshold_section(material: FinishedRun) -> Section:
+def threshold_section(run: FinishedRun) -> Section:
     """Return the threshold curve and the reliability diagram; without evidence, a sentence on what is missing."""
-    evidence, values = material.evidence, material.metrics["values"]
+    evidence, values = run.evidence, run.metrics["values"]
     if not evidence:
         missing = MISSING.format("the threshold curve, the reliability diagram and the confusions")
         return Section("thresholds", "Thresholds and reliability", [Paragraph(missing)])
@@ -256,7 +256,7 @@ def threshold_section(material: FinishedRun) -> Section:
         for at, value in zip(curve["threshold"], curve[field], strict=True)
     ]
     best = max(zip(curve["macro_f1"], curve["threshold"], strict=True), key=lambda pair: pair[0] or 0)
-    decided = DECIDED[str(material.settings["decide.rule"])]
+    decided = DECIDED[str(run.settings["decide.rule"])]
     words = (
         f"One threshold for all labels would be best at {best[1]:g} for macro-F1 ({number(best[0])}), with hindsight; "
         f"the run decides by {decided}, which reaches {number(values['tuned.macro_f1'])}, "
@@ -280,9 +280,9 @@ def _reliability(bins: Sequence[dict[str, Any]]) -> Chart:
     return Chart("Reliability", reliability_chart(bins, about), about)
 
 
-def confusion_section(material: FinishedRun, labels: Sequence[dict[str, Any]]) -> Section:
+def confusion_section(run: FinishedRun, labels: Sequence[dict[str, Any]]) -> Section:
     """Return the most frequent confusions, each with documents."""
-    evidence, blocks = material.evidence, list[Block]()
+    evidence, blocks = run.evidence, list[Block]()
     confusions, names = evidence.get("confusions", []), {str(row["label"]): str(row["name"]) for row in labels}
     if confusions:
         words = "A true label that was missed, a wrong label that was given in the same document; most documents first."

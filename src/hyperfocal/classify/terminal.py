@@ -182,7 +182,7 @@ def how_refitted(data: Mapping[str, Any], epochs: int) -> str:
     documents = data["train"]["documents"] + data["valid"]["documents"]
     return (
         "The head that predicts is another one, and the curves do not show it: it was trained from scratch on all "
-        f"{documents:,} training and validation documents for {epochs:,} epochs, and has the weights after the last "
-        "epoch. All scores and thresholds on this page belong to the first head, because no documents were left to "
-        "score the second one."
+        f"{documents:,} training and validation documents for {quantity(epochs, 'epoch')}, and has the weights after "
+        "the last epoch. All scores and thresholds on this page belong to the first head, because no documents were "
+        "left to score the second one."
     )

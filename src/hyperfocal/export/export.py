@@ -107,7 +107,7 @@ def refuse_taken(folder: Path, overwrite: bool) -> None:
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     if not all((folder / name).is_file() for name in (SETTINGS, "vocabulary.json", "README.md")):
-        raise RunError(f"{folder} holds files that are no export. Choose another folder")
+        raise RunError(f"{folder} holds files that are not an export. Choose another folder")
     if not overwrite:
         raise RunError(f"{folder} holds an export already. Replace it with --overwrite, or choose another folder")
 

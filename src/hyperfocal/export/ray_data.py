@@ -51,7 +51,7 @@ class BatchPredictor:
         """Return the predictions for a batch.
 
         Raises:
-            DataError: the batch is no Arrow table, has no id, or rows that are not users; and those of `predict`.
+            DataError: the batch is not an Arrow table, has no id, or rows that are not users; and those of `predict`.
         """
         frame = pl.from_arrow(batch) if hasattr(batch, "schema") else None
         if not isinstance(frame, pl.DataFrame):

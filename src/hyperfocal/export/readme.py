@@ -65,7 +65,7 @@ def _onnx_section(settings: dict[str, Any]) -> str:
         example, call = 'echo \'["C12", "C7"]\' | python predict.py 3', "Recommender(folder).rank(histories, k)"
         graph = "`model.onnx`: input `items` (B, T) int64, output `scores` (B, L) float32, the logits below. "
         graph += "T is always the history" if settings["fixed"] else f"T is 1 to {settings['history']}"
-        graph += "; item numbers, newest last, padded on the left with L, which is no item."
+        graph += "; item numbers, newest last, padded on the left with L, which is not an item."
         graph = graph if settings["weight"] < 1 else "There is no network: counts.npz holds the whole model."
     else:
         example, call = "echo '\"a glass of red wine\"' | python predict.py", "Classifier(folder).scores(texts)"

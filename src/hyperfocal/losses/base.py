@@ -75,9 +75,10 @@ class FusedLoss(nn.Module):
         labels: SparseLabels,
         mask: SparseLabels | None = None,
     ) -> Tensor:
-        """Return the loss of `hidden @ weight.T + bias`, whose B x L logits never exist as a whole.
+        """Return the loss of the logits `hidden @ weight.T + bias`.
 
-        Gradients reach hidden, weight and bias, but no parameters of the loss itself.
+        The (B, L) logits never exist as a whole, except with backend "reference". Gradients reach hidden, weight and
+        bias. They reach parameters of the loss itself only with backend "reference" and in a sampled loss.
 
         Args:
             hidden: (B, D) float, the output of the encoder.
@@ -85,7 +86,7 @@ class FusedLoss(nn.Module):
             bias: (L,) float or None.
             labels: B rows over L labels, on any device.
             mask: B rows over L labels, or None: pairs whose term and gradient are exactly 0, positives
-                too (padding, items of the history, labels that nobody annotated).
+                too (padding, items of the history, labels that were not annotated).
 
         Returns:
             Scalar, divided according to `reduction`, or (B,) for "none". float32, or float64 for float64 inputs.
@@ -93,6 +94,7 @@ class FusedLoss(nn.Module):
         Raises:
             DataError: tensors that are not floats, whose shapes do not match, that are on several devices
                 or of several dtypes outside autocast; with check_finite, NaN or infinity.
+            ConfigError: the backend that the options name is not available.
         """
         check_call(hidden, weight, bias, labels, mask)
         self.check_vectors(len(weight))

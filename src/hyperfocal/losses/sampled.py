@@ -53,7 +53,7 @@ class SampledLoss(FusedLoss):
         shared_draws: whether several processes (`hyperfocal.distributed`) use the draws of the first, because they
             hold parts of one batch.
         reduction: see LossOptions; here the sum over *examples* is divided, and the default is "batch".
-        options: positive_weight, ignore_empty, check_finite; see LossOptions.
+        positive_weight, ignore_empty, check_finite: see LossOptions.
 
     Raises:
         ConfigError: a number out of range; an option that is not allowed.
@@ -69,9 +69,13 @@ class SampledLoss(FusedLoss):
         generator: torch.Generator | None = None,
         shared_draws: bool = False,
         reduction: str = "batch",
-        **options: Unpack[RowOptions],
+        positive_weight: Tensor | Sequence[float] | None = None,
+        ignore_empty: bool = False,
+        check_finite: bool = False,
     ) -> None:
-        super().__init__(reduction=reduction, **options)
+        super().__init__(
+            reduction=reduction, positive_weight=positive_weight, ignore_empty=ignore_empty, check_finite=check_finite
+        )
         if num_negatives < 1:
             raise ConfigError(f"num_negatives = {num_negatives!r} is not allowed. Expected 1 or more")
         self.num_negatives = num_negatives

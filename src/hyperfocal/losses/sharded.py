@@ -50,8 +50,8 @@ class ShardedLoss(nn.Module):
         part: the labels of this process, `shard_of(num_labels)`.
 
     Raises:
-        ConfigError: a loss that draws labels or is not of this package, reduction "none", backend "reference",
-            for a SoftmaxLoss any backend except "chunked".
+        ConfigError: a loss that is neither a SeparableLoss nor a SoftmaxLoss; reduction "none"; backend "reference";
+            for a SoftmaxLoss, backend "native" or "triton".
 
     >>> ShardedLoss(SoftmaxLoss(), 7).part
     slice(0, 7, None)

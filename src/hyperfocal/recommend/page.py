@@ -28,21 +28,21 @@ ENOUGH = 3  # users with an item as truth, for a mark of that item
 NAMES = {"blend": "The blend", "gru": "The GRU", "concat_mlp": "The original network", "mean": "The mean encoder"}
 
 
-def recommend_page(material: FinishedRun) -> Page:
+def recommend_page(run: FinishedRun) -> Page:
     """Return the page of a run; raise RunError if a file is damaged."""
-    run, metrics = material.folder, material.metrics
-    with run.guard("metrics.json"):
+    folder, metrics = run.folder, run.metrics
+    with folder.guard("metrics.json"):
         lines = data_lines(metrics["data"])
         words = (metrics.get("verdict") or {}).get("words", "")
-        headline, lead = _headline(metrics), [_question(material), *([capitalized(words)] if words else [])]
+        headline, lead = _headline(metrics), [_question(run), *([capitalized(words)] if words else [])]
         scores, groups = _scores(metrics), _groups(metrics)
-    with run.guard(EVIDENCE):
-        tail, table, examples = _long_tail(material), _item_table(material), _example_users(material)
-    with run.guard("history.jsonl"):
-        curves = training(material)
-    sections = [scores, tail, groups, examples, table, curves, details(material, lines)]
-    title = f"Run of recommend · {material.name} · {material.finished:%d %B %Y}"
-    return Page(f"{material.name} · recommend", title, headline, lead, sections)
+    with folder.guard(EVIDENCE):
+        tail, table, examples = _long_tail(run), _item_table(run), _example_users(run)
+    with folder.guard("history.jsonl"):
+        curves = training(run)
+    sections = [scores, tail, groups, examples, table, curves, details(run, lines)]
+    title = f"Run of recommend · {run.name} · {run.finished:%d %B %Y}"
+    return Page(f"{run.name} · recommend", title, headline, lead, sections)
 
 
 def _name(model: str) -> str:
@@ -59,10 +59,10 @@ def _headline(metrics: dict[str, Any]) -> str:
     return f"{_name(model)} {VERBS[shown_sign(Interval(**verdict['difference']), metrics['users'])]} {best}."
 
 
-def _question(material: FinishedRun) -> str:
-    counts, metrics = material.metrics["data"], material.metrics
+def _question(run: FinishedRun) -> str:
+    counts, metrics = run.metrics["data"], run.metrics
     scored = f"on {metrics['users']:,} other users"
-    if material.settings["data.protocol"] == "leave-one-out":
+    if run.settings["data.protocol"] == "leave-one-out":
         scored = f"on the next item of {metrics['users']:,} of them"
     k = metrics["metric"].partition("@")[2]
     return (
@@ -129,9 +129,9 @@ def _groups(metrics: dict[str, Any]) -> Section:
     return Section("groups", "Head, medium, tail", [chart] if rows else [])
 
 
-def _long_tail(material: FinishedRun) -> Section:
+def _long_tail(run: FinishedRun) -> Section:
     """Return the number of items and their recall by training events; without the file, a note that it is missing."""
-    evidence = material.evidence
+    evidence = run.evidence
     if not evidence:
         missing = MISSING.format("the long tail, the items and the example users")
         return Section("tail", "The long tail", [Paragraph(missing)])
@@ -175,9 +175,9 @@ def _rare_items(evidence: dict[str, Any]) -> str:
     return words + (f" {never:,} items were recommended to nobody." if listed else "")
 
 
-def _item_table(material: FinishedRun) -> Section:
+def _item_table(run: FinishedRun) -> Section:
     """Return a table with a row per item."""
-    evidence = material.evidence
+    evidence = run.evidence
     if not evidence:
         return Section("items", "All items", [])
     k = evidence["k"]
@@ -203,9 +203,9 @@ def _item_table(material: FinishedRun) -> Section:
     return Section("items", "All items", [Paragraph(words, quiet=True), table])
 
 
-def _example_users(material: FinishedRun) -> Section:
+def _example_users(run: FinishedRun) -> Section:
     """Return users with history, truth and prediction."""
-    examples = material.evidence.get("examples", [])
+    examples = run.evidence.get("examples", [])
     with_hit = sum(any(item["hit"] for item in example["predicted"]) for example in examples)
     drawn = f"Drawn at random: {with_hit:,} users with a hit and {len(examples) - with_hit:,} without."
     words = f"{drawn} The newest item of a history is the last."

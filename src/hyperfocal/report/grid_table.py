@@ -18,7 +18,7 @@ from rich.text import Text
 
 from hyperfocal.metrics.differences import Difference
 from hyperfocal.metrics.verdict import Families, Verdict
-from hyperfocal.report.format import numbers_table, share
+from hyperfocal.report.format import numbers_table, quantity, share
 from hyperfocal.storage.run_folder import RunFolder, without_nan
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class GridTable:
     def title(self) -> str:
         """The number of points and seeds, and the order."""
         each = f", {self.most_seeds} seeds each" if self.most_seeds > 1 else ""
-        return f"{len(self.rows):,} points{each}, best first by {self.layout.name_of(self.by)}"
+        return f"{quantity(len(self.rows), 'point')}{each}, best first by {self.layout.name_of(self.by)}"
 
     @property
     def legend(self) -> str:

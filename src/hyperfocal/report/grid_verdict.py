@@ -22,7 +22,7 @@ def verdict_sentence(grid: GridReading, rows: Sequence[Row]) -> str:
     if best is None:
         return "No point of this grid has a result yet."
     so_far = "So far, " if grid.missing or grid.unproposed else ""
-    name, number = best.configuration, f"{len(grid.results):,} points"
+    name, number = best.configuration, quantity(len(grid.results), "point")
     if best.baseline:
         return capitalized(f"{so_far}the baseline, {name}, is the best of {number}.")
     if not best.verdict:

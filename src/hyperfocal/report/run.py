@@ -22,7 +22,7 @@ from hyperfocal.config.recipes import flat_settings, flatten
 from hyperfocal.config.rules import RULES
 from hyperfocal.errors import RunError
 from hyperfocal.report.blocks import DASH, Block, Bullets, Cell, Chart, Facts, Folded, Paragraph, Section
-from hyperfocal.report.format import duration, plain, share
+from hyperfocal.report.format import duration, plain, quantity, share
 from hyperfocal.storage.run_folder import CONFIG, DATA, MODEL, RunFolder
 
 EVIDENCE = "evidence.json"
@@ -146,7 +146,7 @@ def _listed(value: Any) -> Any:
 def _read_object(folder: RunFolder, name: str) -> dict[str, Any]:
     value = folder.read_json(name)
     if not isinstance(value, dict):
-        raise folder.damaged(name, ValueError("it holds no JSON object"))
+        raise folder.damaged(name, ValueError("it is not a JSON object"))
     return value
 
 
@@ -185,7 +185,7 @@ def training(run: FinishedRun, *, refit: str = "") -> Section:
 
 def _best_epoch(history: Sequence[dict[str, Any]], metric: str, fate: str) -> str:
     seconds = sum(row.get("train_seconds", 0) + row.get("valid_seconds", 0) for row in history)
-    spent = f"{len(history)} epochs took {duration(seconds)}."
+    spent = f"{quantity(len(history), 'epoch')} took {duration(seconds)}."
     scored = [row for row in history if row.get(metric) is not None]
     if not scored:
         return f"{spent} The weights after the last epoch {fate}."

@@ -86,7 +86,7 @@ class Classifier:
 class Ngrams:
     """Fitted n-grams of words and characters, from the value of "ngrams" in vocabulary.json.
 
-    words   of two or more letters or digits, in lower case, and sequences of them joined by a space
+    words   of two or more letters, digits or underscores, in lower case, and sequences of them joined by a space
     chars   sequences of 3 or more characters within a word, which has a space before and after it
 
     The value of an n-gram t in a text is (1 + ln tf) * idf(t). The values of the words are scaled to length 1, and so

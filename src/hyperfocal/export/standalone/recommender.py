@@ -70,7 +70,7 @@ class Recommender:
         return np.asarray((1 - weight) * shares / shares.sum(1, keepdims=True) + weight * counted)
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:
-        """Return (B, T) the newest items, newest last, padded on the left with L, which is no item."""
+        """Return (B, T) the newest items, newest last, padded on the left with L, which is not an item."""
         most = self.settings["history"]
         width = most if self.settings["fixed"] else max(min(max(map(len, rows), default=1), most), 1)
         padded = np.full((len(rows), width), len(self.items), dtype=np.int64)
