@@ -6,12 +6,13 @@ from torch import nn
 
 from hyperfocal import MultiLabelClassifier, Recommender
 from hyperfocal.config.recommend import RecommendSettings
-from hyperfocal.config.sections import TrainSettings
+from hyperfocal.config.sections import Section, TrainSettings
 from hyperfocal.errors import ConfigError
 from hyperfocal.training.trainer import Job, Progress, Trainer
 from hyperfocal.training.watch import Watch, watch_with
 
 EVENTS = {
+    "begun": (RecommendSettings(),),
     "stepped": (Progress(), 5),
     "encoded": (32, 64),
     "predicted": (1, 0.5),
@@ -42,6 +43,29 @@ def test_a_training_calls_its_hook():
     job = Job(model, lambda index: model(inputs[index]).mean(), 6, None, TrainSettings(batch_size=2, epochs=2), seed=0)
     assert Trainer(job, watch=record.stepped).run()
     assert record.events == [(0, 3, 3), (1, 0, 3), (1, 3, 3), (2, 0, 3)]
+
+
+@pytest.mark.parametrize(
+    ("estimator", "data"),
+    [
+        (
+            Recommender(model="markov", next_items=1),
+            ({"user": [n // 4 for n in range(120)], "item": [n % 4 for n in range(120)]},),
+        ),
+        (MultiLabelClassifier(features="ngrams"), (["red apple", "green pear"] * 20, [["x"], ["y"]] * 20)),
+    ],
+)
+def test_a_fit_announces_its_settings_once(estimator, data):
+    class Record(Watch):
+        def __init__(self) -> None:
+            self.settings: list[Section] = []
+
+        def begun(self, settings: Section) -> None:
+            self.settings.append(settings)
+
+    record = Record()
+    fitted = estimator.fit(*data, watch=record)
+    assert record.settings == [fitted.settings_]
 
 
 def test_several_watches_get_every_event_in_their_order():

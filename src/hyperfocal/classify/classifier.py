@@ -161,7 +161,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
             overwrite: replace the run in `out`.
             cache: folder in which features are cached. None: they are not cached, except those of documents that are
                 streamed (data.stream), which go to the folder of HYPERFOCAL_CACHE.
-            watch: shows or tracks progress: a subclass of `Watch` whose `encoded` and `stepped` are called.
+            watch: shows or tracks progress: a `Watch` whose `begun`, `encoded` and `stepped` are called.
 
         Raises:
             DataError: the documents cannot be read, or none has a label.
@@ -176,6 +176,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         """
         check_watch(watch)
         run, resume, settings = open_run(out, self.resolve, resume=resume, overwrite=overwrite)
+        watch.begun(settings)
         indicator = Indicator.of(labels)
         if indicator and isinstance(valid, tuple):
             indicator.refuse_other(valid[1])

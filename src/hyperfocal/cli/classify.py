@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,16 +93,9 @@ def fit(
 
 def _fit(classifier: MultiLabelClassifier, train: Path, track: tuple[str, ...], options: dict[str, Any]) -> None:
     from hyperfocal.config.classify import trainings
-    from hyperfocal.distributed import is_first
-    from hyperfocal.storage.run_folder import RunFolder
 
     out, resume = options["out"], options["resume"]
-    settings = cache(lambda: classifier.resolve(RunFolder(out) if resume and is_first() else None))
-
-    def count() -> int:
-        return trainings(settings().train)
-
-    with follow_fit("classify", classifier, settings, out, track, resume=resume, trainings=count) as watch:
+    with follow_fit("classify", classifier, out, track, resume=resume, trainings=trainings) as watch:
         classifier.fit(train, watch=watch, **options)
 
 

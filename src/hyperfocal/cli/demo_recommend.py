@@ -26,14 +26,14 @@ def run_demo(out: Path, *, users: int, challenges: int, epochs: int, seed: int) 
     """Write data, run and predictions to the folder `out`, and print the scores and some predictions."""
     console = Console()
     recommender = Recommender(seed=seed, settings={"train.epochs": epochs, "train.learning_rate": LEARNING_RATE})
-    settings = recommender.resolve()  # a wrong one is an error before anything is written
+    recommender.resolve()  # a wrong one is an error before anything is written
     claim_demo(out)
     print_lines(console, [f"Generating {users:,} users who solve 13 of {challenges:,} challenges each ..."])
     data = make_challenges(users, challenges, seed=seed)
     folder, run = out / "data", out / "run"
     write_challenges(data, folder)
 
-    with FitProgress(lambda: settings.train) as progress:
+    with FitProgress() as progress:
         recommender.fit(folder / "train.csv", out=run, overwrite=True, watch=progress)
     print_lines(console, [*data_lines(recommender.metrics_["data"]), ""])
 

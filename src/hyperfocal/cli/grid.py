@@ -67,7 +67,8 @@ def run_grid_command(command: GridCommand, options: Options) -> None:
     layout, out, console = command.layout(plan.base), options["out"], Console()
     by = options["by"] or layout.changed
     source, test = command.open(options, plan.base)  # test data are read before hours of training
-    tracking = Tracking(options["track"], out, command.job, lambda: plan.base, resume=True)
+    tracking = Tracking(options["track"], out, command.job, resume=True)
+    tracking.begun(plan.base)
     with exit_on_ctrl_c(f"What is done is kept. The same command continues the grid in {out}."):
         with (
             _open_pool(options) as pool,

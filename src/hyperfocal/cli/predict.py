@@ -174,8 +174,9 @@ class LogPredictor:
         """Return the predictions for a file or a block."""
         columns = self.recommender.settings_.data
         log = log_from_frame(data.frame, columns, data.file) if isinstance(data, Block) else data
-        found = self.recommender.predict(log, self.k, repeats=self.repeats)
-        return found.frame, Counter(rows=len(found.frame), users=found.users, unknown_events=found.unknown_events)
+        predictions = self.recommender.predict(log, self.k, repeats=self.repeats)
+        frame, users, unknown_events = predictions.frame, predictions.users, predictions.unknown_events
+        return frame, Counter(rows=len(frame), users=users, unknown_events=unknown_events)
 
     def blocks(self, file: Path, rows: int) -> Iterator[Block]:
         """Yield blocks of whole users; DataError if the rows of a user are not consecutive."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from hyperfocal.cli.options import (
     with_options,
 )
 from hyperfocal.cli.steps import (
+    exit_on_ctrl_c,
     follow_fit,
     print_evaluation,
     print_run,
@@ -106,7 +106,6 @@ def fit(
     """
     from hyperfocal.distributed import is_first, processes
     from hyperfocal.recommend.recommender import Recommender
-    from hyperfocal.storage.run_folder import RunFolder
 
     refuse_resume_and_overwrite(resume, overwrite)
     chosen = {"data.protocol": protocol, "train.minutes": minutes, "items.features": item_features or None}
@@ -115,8 +114,7 @@ def fit(
         raise ConfigError("--item-features names columns of --items. Give --items too")
     files: dict[str, Any] = {"valid": valid, "valid_truth": valid_truth, "items": items, "out": out}
     with processes():
-        settings = cache(lambda: recommender.resolve(RunFolder(out) if resume and is_first() else None))
-        with follow_fit("recommend", recommender, settings, out, track, resume=resume, trainings=lambda: 1) as watch:
+        with follow_fit("recommend", recommender, out, track, resume=resume) as watch:
             recommender.fit(train, **files, resume=resume, overwrite=overwrite, watch=watch)
         if is_first():
             _print_fit(recommender)
@@ -204,7 +202,6 @@ def update(run: Path, new_log: Path, out: Path | None, items: Path | None, epoch
     the new run is complete.
     """
     from hyperfocal.recommend.recommender import Recommender
-    from hyperfocal.recommend.update import settings_of_update
     from hyperfocal.report.progress import FitProgress
     from hyperfocal.storage.run_folder import RunFolder
 
@@ -213,7 +210,7 @@ def update(run: Path, new_log: Path, out: Path | None, items: Path | None, epoch
     target = RunFolder(out if out is not None and elsewhere else run)
     if elsewhere:
         target.refuse_taken()
-    with FitProgress(lambda: settings_of_update(recommender.settings_, epochs).train) as progress:
+    with exit_on_ctrl_c("RUN is unchanged. Give the same command again."), FitProgress() as progress:
         recommender.update(new_log, items=items, epochs=epochs, watch=progress)
     if elsewhere:
         recommender.save(target.path)

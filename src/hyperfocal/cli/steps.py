@@ -56,23 +56,21 @@ def refuse_resume_and_overwrite(resume: bool, overwrite: bool) -> None:
 def follow_fit(
     job: str,
     estimator: Any,
-    settings: Callable[[], Any],
     out: Path,
     track: tuple[str, ...],
     *,
     resume: bool,
-    trainings: Callable[[], int],
+    trainings: Callable[[Any], int] = lambda settings: 1,
 ) -> Iterator[Watch]:
     """Give the `watch` of a fit, which shows a progress line and reports to trackers; Ctrl-C exits with 130.
 
     Args:
         job: "recommend" or "classify".
         estimator: being fitted inside; its metrics are reported.
-        settings: returns the settings of the fit, once it has begun.
         out: the run folder.
         track: names of trackers.
         resume: whether the fit continues an earlier one.
-        trainings: returns how many trainings the fit consists of, once it has begun.
+        trainings: returns how many trainings the fit consists of, given its `train` settings.
     """
     from hyperfocal.distributed import is_first
     from hyperfocal.report.progress import EncodingProgress, FitProgress
@@ -80,7 +78,7 @@ def follow_fit(
 
     with (
         exit_on_ctrl_c(f"The same command with --resume continues the run in {out}."),
-        FitProgress(lambda: settings().train, trainings) as progress,
+        FitProgress(trainings) as progress,
         EncodingProgress() as encoding,
     ):
         if not (track and is_first()):
@@ -88,7 +86,7 @@ def follow_fit(
             return
         from hyperfocal.report.tracking import Tracking
 
-        with Tracking(track, out, job, settings, resume=resume) as tracking:
+        with Tracking(track, out, job, resume=resume) as tracking:
             yield watch_with(progress, encoding, tracking)
             tracking.end(estimator.metrics_)
 

@@ -90,12 +90,12 @@ class Tested(Protocol):
         """Return the scores."""
 
 
-def why_untold(about: Mapping[str, Any]) -> str:
+def why_too_few(about: Mapping[str, Any]) -> str:
     """Return why points cannot be compared on these data, or "".
 
     Grids of earlier versions may not describe how many units were resampled: their points are compared.
 
-    >>> why_untold({"documents": 900, "validation documents": 100, "validation groups": 7})
+    >>> why_too_few({"documents": 900, "validation documents": 100, "validation groups": 7})
     'too few groups of documents (7) to tell'
     """
     key = next((key for key in RESAMPLED if key in about), None)

@@ -17,7 +17,7 @@ from hyperfocal.config.sections import Section
 from hyperfocal.errors import RunError
 from hyperfocal.grid.claims import holds
 from hyperfocal.grid.database import Database
-from hyperfocal.grid.job import why_untold
+from hyperfocal.grid.job import why_too_few
 from hyperfocal.grid.points import NEITHER
 from hyperfocal.grid.search import STORE, WINNER_BY, choose_winner
 from hyperfocal.grid.store import FORMAT, PLAN, Result, Store, outcomes
@@ -100,7 +100,8 @@ def read_grid(folder: str | Path) -> GridReading:
     base, about = flatten(msgspec.json.decode(meta["settings"])), msgspec.json.decode(meta.get("about", "{}"))
     families, default_by = _metrics(RULES[kind].job, base)
     baseline, by = plan.baseline or _default_baseline(results), plan.by or default_by
-    missing = {key: training for key, training in plan.trainings.items() if key not in {each.key for each in ended}}
+    keys = {result.key for result in ended}
+    missing = {key: training for key, training in plan.trainings.items() if key not in keys}
     return GridReading(
         folder=out.path,
         job=RULES[kind].job,
@@ -108,7 +109,7 @@ def read_grid(folder: str | Path) -> GridReading:
         base=base,
         results=results,
         failed=[result for result in ended if not result.done],
-        verdicts=_verdicts(results, baseline, families, why_untold(about)),
+        verdicts=_verdicts(results, baseline, families, why_too_few(about)),
         levels={name: _levels(rows) for name, rows in results.items()},
         settings={name: _settings_read(rows[0].settings) for name, rows in results.items()},
         baseline=baseline,

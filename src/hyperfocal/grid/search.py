@@ -12,7 +12,7 @@ from hyperfocal.config.recipes import flat_settings
 from hyperfocal.config.sections import Section
 from hyperfocal.errors import ConfigError, RunError, did_you_mean
 from hyperfocal.grid.adaptive import BASELINE, Range, check_ranges, search_points
-from hyperfocal.grid.job import Prepared, Source, why_untold
+from hyperfocal.grid.job import Prepared, Source, why_too_few
 from hyperfocal.grid.points import Point, baseline_name
 from hyperfocal.grid.pool import Pool, run_points
 from hyperfocal.grid.store import Result, Store, outcomes, write_plan
@@ -138,7 +138,7 @@ def _compare(prepared: Prepared, points: Sequence[Point], store: Store, baseline
             f"grid {store.path.parent}: the baseline {baseline} has no result to compare with. "
             "Run it again with --retry, or choose another with --baseline"
         )
-    compared = verdicts(outcomes(done), baseline, prepared.families, too_few=why_untold(prepared.about()))
+    compared = verdicts(outcomes(done), baseline, prepared.families, too_few=why_too_few(prepared.about()))
     return GridResult(results, failed, compared, baseline, choose_winner(results, by), by, prepared, points, store)
 
 

@@ -117,7 +117,7 @@ class Recommender(BaseEstimator):
             out: run folder; training writes checkpoints there.
             resume: continue the run in `out`, or start it if there is none.
             overwrite: replace the run in `out`.
-            watch: shows or tracks progress: a subclass of `Watch` whose `stepped` is called during training.
+            watch: shows or tracks progress: a `Watch` whose `begun` and `stepped` are called.
 
         Raises:
             DataError: the log cannot be read or has no user long enough; the table of items is wrong.
@@ -129,6 +129,7 @@ class Recommender(BaseEstimator):
         """
         check_watch(watch)
         run, resume, settings = open_run(out, self.resolve, resume=resume, overwrite=overwrite)
+        watch.begun(settings)
         set_threads(settings.train.threads)
         data = prepare(log, valid, valid_truth, settings, items)
         self.fit_ = _fit_ranker(data, settings, run, resume, watch)

@@ -38,12 +38,13 @@ def update(fit: Fit, log: Any, *, items: Any = None, epochs: int = 3, watch: Wat
     """Return the fit continued with the events of a log; arguments and errors as in `Recommender.update`."""
     check_update(fit, items)
     before = fit.ranker
+    settings = settings_of_update(before.settings, epochs)
+    watch.begun(settings)
     set_threads(before.settings.train.threads)
     began, log = perf_counter(), as_log(log, before.settings.data)
     merged = merge(fit, log)
     data = _prepare(fit, log, merged, items)
     check_size(before.settings.model.name, len(data.vocabulary))
-    settings = settings_of_update(before.settings, epochs)
     network = None if isinstance(before.model, Baseline) else widened_network(before.model, settings, data)
     ranker, history = train(data, settings, watch=watch, network=network)
     ranker = choose_blend(replace(ranker, settings=before.settings), data.valid)

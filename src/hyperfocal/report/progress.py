@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -95,28 +95,32 @@ class FitProgress(ProgressLine):
     """A context manager that shows epoch, loss, metric, epoch time and time left.
 
     Args:
-        settings: returns the settings; called after training has begun, when they are resolved.
-        trainings: returns the number of trainings, one after another; called at the same time.
+        count: returns the number of trainings, one after another, given the `train` settings of the fit.
     """
 
-    def __init__(self, settings: Callable[[], TrainSettings], trainings: Callable[[], int] = lambda: 1) -> None:
+    def __init__(self, count: Callable[[Any], int] = lambda settings: 1) -> None:
         super().__init__(TextColumn("{task.description}"), BarColumn(bar_width=16), left="left at most")
-        self._settings, self._trainings = settings, trainings
+        self._count = count
+        self._settings, self._trainings = TrainSettings(), 1  # until the fit has begun
         self._training = 0
         self._latest: TrainProgress | None = None
         self._task = self._bar.add_task("training", total=None)
 
+    def begun(self, settings: Any) -> None:
+        """Keep the settings of training."""
+        self._settings, self._trainings = settings.train, self._count(settings.train)
+
     def stepped(self, progress: TrainProgress, steps: int) -> None:
         """Show the state of a training with `steps` steps per epoch."""
-        done, total = progress.epoch * steps + progress.step, self._settings().epochs * steps
+        done, total = progress.epoch * steps + progress.step, self._settings.epochs * steps
         self._training += progress is not self._latest  # another training has begun
         self._latest, before = progress, (self._training - 1) * total
-        total *= max(self._trainings(), self._training)
+        total *= max(self._trainings, self._training)
         self._bar.update(self._task, completed=before + done, total=total, description=self._describe(progress))
 
     def _describe(self, progress: TrainProgress) -> str:
-        settings = self._settings()
-        words = [f"training {self._training}/{self._trainings()}"] if self._trainings() > 1 else []
+        settings = self._settings
+        words = [f"training {self._training}/{self._trainings}"] if self._trainings > 1 else []
         words.append(f"epoch {min(progress.epoch + 1, settings.epochs)}/{settings.epochs}")
         if progress.step:
             words.append(f"loss {progress.loss_sum / progress.step:.3f}")

@@ -105,18 +105,15 @@ class Tracking(Watch):
         names: "mlflow", "tensorboard"; empty: log nothing.
         out: folder of the run or the grid; TensorBoard's files go to `tensorboard` in it.
         job: "recommend" or "classify", for the name of the experiment.
-        settings: returns the settings; called after training has begun, when they are resolved.
         resume: whether to keep TensorBoard's files of an earlier run in `out`.
 
     Raises:
         ConfigError: an extra is not installed.
     """
 
-    def __init__(
-        self, names: Sequence[str], out: Path, job: str, settings: Callable[[], Section], *, resume: bool = False
-    ) -> None:
-        self._names, self._out, self._job = list(dict.fromkeys(names)), out, job
-        self._settings, self._resume = settings, resume
+    def __init__(self, names: Sequence[str], out: Path, job: str, *, resume: bool = False) -> None:
+        self._names, self._out, self._job, self._resume = list(dict.fromkeys(names)), out, job, resume
+        self._settings = Section()  # until the fit or the grid has begun
         self._runs: dict[str, TrackedRun] = {}
         self._begun = False
         self._training, self._rows, self._epoch = 0, 0, 0  # number of the training, its rows logged, its last epoch
@@ -131,6 +128,10 @@ class Tracking(Watch):
     def __exit__(self, kind: object, *_: object) -> None:
         """End the runs, as failed if an error or Ctrl-C ended the training."""
         self._each(lambda run: run.close(failed=kind is not None))
+
+    def begun(self, settings: Section) -> None:
+        """Keep the settings, which are logged once training starts."""
+        self._settings = settings
 
     def stepped(self, progress: Progress, steps: int) -> None:
         """Log the epochs that ended since the last call; those of a second training as `training_2/...`."""
@@ -171,7 +172,7 @@ class Tracking(Watch):
         self._begun = True
         for name in self._names:
             self._safely(name, lambda name=name: self._runs.__setitem__(name, self._open(name)))  # type: ignore[misc]
-        self._each(lambda run: run.settings(as_texts(self._settings())))
+        self._each(lambda run: run.settings(as_texts(self._settings)))
 
     def _open(self, name: str) -> TrackedRun:
         if name == "mlflow":

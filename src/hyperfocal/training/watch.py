@@ -18,6 +18,9 @@ class Watch:
     bound hook: `Trainer(job, watch=watch.stepped)`, `encode_texts(..., watch=watch.encoded)`.
     """
 
+    def begun(self, settings: Section) -> None:
+        """A fit resolved its settings; called once, before it reads data."""
+
     def stepped(self, progress: Progress, steps: int) -> None:
         """Training took steps or ended an epoch; called every 50 steps and after each epoch.
 
