@@ -121,7 +121,7 @@ def test_when_all_failed_the_reason_is_shown(tmp_path):
         run_grid(job(tmp_path), [failing()], "fails")
 
 
-@pytest.mark.parametrize(("grouped", "said"), [(False, ""), (True, "too few groups of documents (3) to tell")])
+@pytest.mark.parametrize(("grouped", "said"), [(False, ""), (True, "too few groups of documents (3) to compare")])
 def test_what_too_few_groups_show_is_not_told(tmp_path, grouped, said):
     valid = documents(30, seed=5)
     if grouped:

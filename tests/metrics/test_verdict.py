@@ -166,8 +166,10 @@ def test_too_few_documents_show_no_difference():
     better = outcome(0.6, [0.59, 0.61], metric="macro_ap")
     points = {"base": [base], "better": [better], "failed": []}
     assert verdicts(points, "base")["better"].words == "ranking better"
-    found = verdicts(points, "base", too_few="too few documents (7) to tell")
-    assert found["better"].sentence.startswith("better: too few documents (7) to tell. Macro average precision 0.600")
+    found = verdicts(points, "base", too_few="too few documents (7) to compare")
+    assert found["better"].sentence.startswith(
+        "better: too few documents (7) to compare. Macro average precision 0.600"
+    )
     assert "can be chance" not in found["better"].sentence
     assert found["better"].differences["macro_ap"].sign == 0
     assert (found["base"].words, found["failed"].words) == (BASELINE, NOT_COMPARED)

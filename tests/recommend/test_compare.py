@@ -38,7 +38,7 @@ def verdict(users, ours, theirs):
 @pytest.mark.parametrize("users", [1, 5, 19])
 def test_a_handful_of_users_declares_no_winner(users):
     said = verdict(users, 1, 5)  # gru hits all but every third, markov none
-    assert said.startswith(f"gru against markov, the best baseline: too few users ({users}) to tell. Map@1 ")
+    assert said.startswith(f"gru against markov, the best baseline: too few users ({users}) to compare. Map@1 ")
     assert "interval" not in said
     assert "beats" not in said
 

@@ -9,7 +9,7 @@ from hyperfocal.report.blocks import Bullets, Folded
 from hyperfocal.report.grid_table import GridTable, Row
 from hyperfocal.report.grid_verdict import lead, verdict_section, verdict_sentence
 
-FEW = "too few documents (7) to tell"
+FEW = "too few documents (7) to compare"
 
 
 def row(name, words="", *, winner=False, baseline=False, gain=0.05):

@@ -88,7 +88,7 @@ def test_the_headline_of_a_recommender_is_its_verdict(low, high, verb):
     metrics = {"metric": "map@3", "model": "blend", "users": 20, "verdict": verdict}
     assert recommend_headline(metrics) == f"The blend {verb} the best baseline, item knn."
     few = recommend_headline(metrics | {"users": 19})
-    assert few == "The blend against the best baseline, item knn: too few users (19) to tell."
+    assert few == "The blend against the best baseline, item knn: too few users (19) to compare."
 
 
 @pytest.mark.parametrize(

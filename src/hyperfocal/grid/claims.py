@@ -1,4 +1,6 @@
-"""Check whether the process that claimed a point is alive; `Store.claim` takes the claim. A claim ends with its process.
+"""Check whether the process that claimed a point is alive; `Store.claim` takes the claim.
+
+A claim ends with its process.
 
 Whether a process on this machine is alive can be checked. A process on another machine renews its claim every 15
 seconds, and counts as gone after three minutes without a renewal; so the clocks of machines that share a grid may

@@ -96,7 +96,7 @@ def why_too_few(about: Mapping[str, Any]) -> str:
     Grids of earlier versions may not describe how many units were resampled: their points are compared.
 
     >>> why_too_few({"documents": 900, "validation documents": 100, "validation groups": 7})
-    'too few groups of documents (7) to tell'
+    'too few groups of documents (7) to compare'
     """
     key = next((key for key in RESAMPLED if key in about), None)
     return too_few(about[key], RESAMPLED[key]) if key else ""

@@ -83,9 +83,9 @@ def too_few(number: int, unit: str = "users") -> str:
     """Return why a comparison over this number of users or documents shows nothing; "" if there are enough.
 
     >>> too_few(7), too_few(20)
-    ('too few users (7) to tell', '')
+    ('too few users (7) to compare', '')
     """
-    return f"{TOO_FEW} {unit} ({number:,}) to tell" if number < FEWEST else ""
+    return f"{TOO_FEW} {unit} ({number:,}) to compare" if number < FEWEST else ""
 
 
 def shown_sign(difference: Interval, number: int) -> int:

@@ -65,7 +65,7 @@ def verdicts(
         points: name -> its outcomes, one per seed.
         baseline: the name of the point that all others are compared with.
         families: the metrics of the verdict. None: `LABELS`.
-        too_few: why no difference is reported, for example "too few users (7) to tell". "": differences are reported.
+        too_few: why no difference is reported, such as "too few users (7) to compare". "": differences are reported.
 
     Raises:
         ConfigError: no point has the baseline's name.
