@@ -52,6 +52,7 @@ class Recommender(BaseEstimator):
     Attributes:
         fit_: everything learnt; set when `fit`, `update` or `load` has succeeded. The others read it.
 
+    >>> import polars as pl
     >>> log = pl.DataFrame({"user": list("aaabbbccc"), "item": list("xyzxyzyzx")})
     >>> recommender = Recommender(model="markov", history=2, next_items=1).fit(log)
     >>> recommender.recommend([["x"], ["z", "x"]], k=1)
