@@ -51,7 +51,7 @@ class GridCommand:
     job: str  # "classify" or "recommend"
     settings: type[Section]
     overrides: Callable[[Options], dict[str, Any]]  # dotted settings that the options stand for
-    axes: Callable[[Options], Axes]  # those that the options define; {}: none
+    axes: Callable[[Options], Axes]  # defined by the options; {}: none
     axis_options: dict[str, str]  # option that defines axes -> its key in Options
     ranges: Mapping[str, Range]  # of a search
     open: Callable[[Options, Any], tuple[Any, Any]]  # -> source of the data, test data or None

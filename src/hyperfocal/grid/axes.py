@@ -172,7 +172,7 @@ def overridden(base: Job, changes: dict[str, Any], where: str) -> Job:
 
 
 def _decisive(settings: Section) -> Section:
-    """Return the settings with those that change no result at their defaults."""
+    """Return the settings; a setting that changes no result gets its default."""
     left_out = rules_of(settings).not_in_key
     flat = {key: value for key, value in flat_settings(settings).items() if key not in left_out}
     return resolve(type(settings), overrides=flat)

@@ -189,7 +189,7 @@ def _verdicts(results: dict[str, list[Result]], baseline: str, families: Familie
 
 
 def _settings_read(settings: Section) -> dict[str, Any]:
-    """Return all settings of a point, None for those that its training does not read."""
+    """Return all settings of a point; None: its training does not read the setting."""
     return flat_settings(settings) | dict.fromkeys(unread(settings))
 
 
