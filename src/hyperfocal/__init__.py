@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hyperfocal.classify.classifier import MultiLabelClassifier as MultiLabelClassifier
+    from hyperfocal.data.inspection import inspect as inspect
     from hyperfocal.recommend.recommender import Recommender as Recommender
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    """Import the public classes when they are first asked for: torch takes seconds."""
+    """Import the public names when they are first asked for: torch takes seconds."""
     if name == "Recommender":
         from hyperfocal.recommend.recommender import Recommender
 
@@ -21,4 +22,8 @@ def __getattr__(name: str) -> object:
         from hyperfocal.classify.classifier import MultiLabelClassifier
 
         return MultiLabelClassifier
+    if name == "inspect":
+        from hyperfocal.data.inspection import inspect
+
+        return inspect
     raise AttributeError(f"module 'hyperfocal' has no attribute {name!r}")

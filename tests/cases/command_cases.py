@@ -30,12 +30,17 @@ def done(*arguments):
 
 
 def refused(*arguments):
-    """Run a command that must end with exit code 2 and print nothing but its error; return that on one line."""
+    """Run a command that must end with exit code 2 and an error; return that on one line.
+
+    Before the error there may be the plan of the data, if these could be read.
+    """
     result = invoke(*arguments)
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
-    assert result.stderr.startswith("error: ")
-    return " ".join(result.stderr.split())
+    before, mark, message = result.stderr.partition("error: ")
+    assert mark
+    assert before == "" or before.startswith("Read ")
+    return " ".join((mark + message).split())
 
 
 def process(*arguments, code=0, **options):

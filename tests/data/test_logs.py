@@ -72,7 +72,7 @@ def test_select(lists, data):
 def test_select_keeps_names_and_form():
     log = log_from_frame(pl.DataFrame({"student": ["a", "b"], "course": ["x", "y"]}))
     part = log.select(np.array([1]))
-    assert (part.user_column, part.item_column, part.form) == ("student", "course", "long")
+    assert (part.plan.name("user"), part.plan.name("item"), part.plan.form) == ("student", "course", "long")
 
 
 # Formats
@@ -86,7 +86,7 @@ LONG_JSON += '{"student": "b", "course": "z", "position": 1}\n'
 def test_long_form(put, name):
     log = as_log(put(name, LONG_JSON if "json" in name else LONG))
     assert as_lists(log) == {"b": ["z", "x, y"], "007": ["x"]}
-    assert (log.user_column, log.item_column, log.form, log.ties) == ("student", "course", "long", 0)
+    assert (log.plan.name("user"), log.plan.name("item"), log.plan.form, log.ties) == ("student", "course", "long", 0)
 
 
 @pytest.mark.parametrize("name", ["log.tsv", "log.tsv.gz"])
@@ -106,7 +106,7 @@ def test_long_form_in_parquet(tmp_path):
 def test_lines(put, name):
     log = as_log(put(name, "b x y x\n007 z\nb w\n"))
     assert as_lists(log) == {"b": ["x", "y", "x", "w"], "007": ["z"]}
-    assert (log.user_column, log.item_column, log.form) == ("user", "item", "lines")
+    assert (log.plan.name("user"), log.plan.name("item"), log.plan.form) == ("user", "item", "lines")
 
 
 @pytest.mark.parametrize("name", ["log.csv", "log.csv.gz"])
@@ -120,7 +120,7 @@ def test_lines(put, name):
 def test_challenge_format(put, name, content):
     log = as_log(put(name, content))
     assert as_lists(log) == {"9": ["CI07", "CI5"], "4": ["CI5"]}  # 2 before 10: numbers, not text
-    assert (log.user_column, log.item_column, log.form) == ("user_id", "challenge", "challenge")
+    assert (log.plan.name("user"), log.plan.name("item"), log.plan.form) == ("user_id", "challenge", "challenge")
 
 
 def test_a_user_with_an_underscore_in_the_challenge_format(put):
@@ -130,7 +130,7 @@ def test_a_user_with_an_underscore_in_the_challenge_format(put):
 def test_named_columns_read_the_challenge_format_as_any_other(put):
     path = put("log.csv", "user_sequence,user_id,challenge_sequence,challenge\n9_1,9,2,x\n9_2,9,1,y\n")
     log = as_log(path, DataSettings(user="user_id", item="challenge", order="challenge_sequence"))
-    assert (as_lists(log), log.form) == ({"9": ["y", "x"]}, "long")
+    assert (as_lists(log), log.plan.form) == ({"9": ["y", "x"]}, "long")
 
 
 # Ids

@@ -91,7 +91,7 @@ def _log(path: Path) -> None:
 def _texts(path: Path) -> None:
     as_documents(path)
     for block in read_blocks(path, 5, readers=TEXT_READERS, row="document"):
-        documents_from_frame(block.frame, file=block.file, need_labels=False)
+        documents_from_frame(block.frame, file=block.file, need="texts")
     expected = as_documents(path)
     with TemporaryDirectory() as work, patch.object(stream_documents, "BLOCK_ROWS", 5):
         found = stream_documents.stored_documents(

@@ -175,7 +175,7 @@ class TestCommand:
         before = (run / "model.safetensors").read_bytes()
         result = CliRunner().invoke(recommend, ["update", str(run), str(tmp_path / "odd.csv")])
         assert isinstance(result.exception, DataError)
-        assert "cannot tell which column is the user" in str(result.exception)
+        assert "no column 'user', from which this run reads the user" in str(result.exception)
         assert (run / "model.safetensors").read_bytes() == before
 
     def test_a_linked_run_stays_linked(self, run, tmp_path):

@@ -30,6 +30,7 @@ from hyperfocal.classify.scores import evaluate, micro_f1
 from hyperfocal.classify.training import fit_prepared
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.data.documents import Documents, as_documents
+from hyperfocal.data.ids import typed
 from hyperfocal.data.taxonomy import Taxonomy
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.errors import ConfigError
@@ -180,7 +181,8 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         indicator = Indicator.of(labels)
         if indicator and isinstance(valid, tuple):
             indicator.refuse_other(valid[1])
-        data = prepare(texts if labels is None else _documents(texts, labels), _validation(valid), settings)
+        documents = texts if labels is None else _documents(texts, labels)
+        data = prepare(documents, _validation(valid), settings, watch.planned)
         self.fit_ = fit_prepared(
             data,
             settings,
@@ -274,10 +276,11 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
             ConfigError: the column of their ids has the name of another column of the predictions.
         """
         model = self._model
-        read = as_documents(documents, model.settings.data, need_labels=False)
+        read = as_documents(documents, model.reading, need="texts")
         if read.id_column in ("labels", "scores"):
             raise ConfigError(f"column {read.id_column}: predictions have such a column too. Rename the id's column")
-        return pl.DataFrame({read.id_column: read.ids, **model.rows(read.all_texts())})
+        ids = typed(read.ids, read.plan.kind("id"))
+        return pl.DataFrame({read.id_column: ids, **model.rows(read.all_texts())})
 
     def evaluate(self, documents: Any) -> dict[str, Any]:
         """Return scores of other documents, as in `metrics_`, and under "labels" one row per label.
@@ -285,7 +288,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             DataError: the documents cannot be read, or none has a label that training has.
         """
-        return evaluate(self._model, as_documents(documents, self.settings_.data))
+        return evaluate(self._model, as_documents(documents, self._model.reading, need="labels"))
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write a run folder, from which `load` predicts the same.
@@ -295,7 +298,8 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         """
         run, fit = RunFolder(path), self._fit
         run.refuse_taken(overwrite=overwrite)
-        begin_run(run, fit.model.settings, fit.fingerprint, fit.model.features.checksum, resume=False)
+        model = fit.model
+        begin_run(run, model.settings, fit.fingerprint, model.features.checksum, plan=model.plan, resume=False)
         write_fit(run, fit)
 
     @classmethod

@@ -19,7 +19,7 @@ from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.models.text_features import TextFeatures
 from hyperfocal.storage.run_folder import DATA, MODEL, RunFolder, describe_environment
 from hyperfocal.thresholds import Decisions
-from hyperfocal.training.run import read_settings
+from hyperfocal.training.run import read_plan, read_settings
 
 PAIRS = pl.List(pl.Struct({"label": pl.String, "probability": pl.Float64}))
 
@@ -74,7 +74,7 @@ def read_fit(run: RunFolder) -> Fit:
         head = restore_head(settings, tensors, len(names))
         if len(tensors.get("wide", ())) != features.num_sparse:
             raise ValueError("it does not match the features in features.json")
-    model = LabelModel(settings, labels, features, encoder, head, decisions, indicator)
+    model = LabelModel(settings, labels, features, encoder, head, decisions, indicator, read_plan(run))
     return Fit(model, fingerprint, metrics, label_table, history)
 
 

@@ -17,6 +17,7 @@ from hyperfocal.classify.training import Inputs, make_inputs, score_prepared
 from hyperfocal.config.classify import ClassifySettings, FeatureSettings, TextDataSettings
 from hyperfocal.config.sections import Section
 from hyperfocal.data.documents import Documents, as_documents
+from hyperfocal.data.reading import reading_of
 from hyperfocal.data.stratify import check_distinct_groups
 from hyperfocal.errors import ConfigError
 from hyperfocal.grid.adaptive import Range
@@ -73,9 +74,9 @@ class TextSource:
             DataError, LeakError: as in `prepare` and `check_test`.
         """
         settings = _settings(base)
-        data = prepare(self.train, self.valid, _in_memory(settings))
+        data = prepare(self.train, self.valid, _in_memory(settings), watch.planned)
         if self.test is not None:
-            check_test(data, as_documents(self.test, settings.data), settings.data)
+            check_test(data, as_documents(self.test, reading_of(data.plan, settings.data)), settings.data)
         return prepare_grid(data, points, settings, cache=self.cache, threads=threads, watch=watch)
 
 
@@ -165,7 +166,7 @@ class SharedTexts:
     def read_test(self, test: Any, settings: Section) -> TextTest:
         """Return test documents; errors as in `check_test`."""
         read = _settings(settings)
-        documents = as_documents(test, read.data)
+        documents = as_documents(test, reading_of(self.data.plan, read.data))
         check_test(self.data, documents, read.data)
         return TextTest(documents, read.train.refit)
 

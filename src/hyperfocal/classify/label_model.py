@@ -18,7 +18,9 @@ from hyperfocal.classify.indicator import Indicator
 from hyperfocal.classify.prepare import PreparedTexts, with_tree_labels
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.data.documents import Documents
+from hyperfocal.data.reading import ReadingPlan, reading_of
 from hyperfocal.data.taxonomy import Taxonomy
+from hyperfocal.data.text_columns import Reading
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import frequency_bias
@@ -84,6 +86,7 @@ class LabelModel:
         head: turns features into logits.
         decisions: turn logits into labels.
         indicator: the width of the indicator matrix that `fit` got, or None.
+        plan: how the training documents were read. None: the run is of a version that kept no plan.
     """
 
     settings: ClassifySettings
@@ -93,6 +96,12 @@ class LabelModel:
     head: TextHead
     decisions: Decisions
     indicator: Indicator | None = None
+    plan: ReadingPlan | None = None
+
+    @property
+    def reading(self) -> Reading:
+        """How other documents are read."""
+        return reading_of(self.plan, self.settings.data)
 
     def scores(self, texts: pl.Series) -> Tensor:
         """Return (N, L) logits of N texts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from hyperfocal.config.classify import ClassifySettings, TextDataSettings
 from hyperfocal.data.documents import Documents, as_documents
+from hyperfocal.data.reading import ReadingPlan, plan_words, reading_of
 from hyperfocal.data.stored_documents import stored_documents, stream_documents
 from hyperfocal.data.stored_texts import hash_texts
 from hyperfocal.data.stratify import check_distinct_groups, split_documents
@@ -73,6 +75,11 @@ class PreparedTexts:
     valid: Labelled
     taxonomy: Taxonomy | None
 
+    @property
+    def plan(self) -> ReadingPlan:
+        """How the training documents were read."""
+        return self.train.documents.plan
+
     def counts(self) -> dict[str, Any]:
         """Return the counts that a report shows."""
         everywhere = (self.train.labels.counts() == len(self.train)).nonzero()[:, 0]
@@ -94,7 +101,9 @@ class PreparedTexts:
         return hash_of(*hashes)
 
 
-def prepare(train: Any, valid: Any, settings: ClassifySettings) -> PreparedTexts:
+def prepare(
+    train: Any, valid: Any, settings: ClassifySettings, planned: Callable[[ReadingPlan], None] = lambda plan: None
+) -> PreparedTexts:
     """Read, split and number documents; the split is drawn by `settings.seed`.
 
     Args:
@@ -102,6 +111,7 @@ def prepare(train: Any, valid: Any, settings: ClassifySettings) -> PreparedTexts
             large for memory and can be streamed.
         valid: a path, a frame or Documents. None: some of `train` is held out, or cross-validated.
         settings: all of them.
+        planned: called with the plan of `train` once it is read.
 
     Raises:
         DataError: documents cannot be read; no document has a label, or no validation document a training label.
@@ -113,6 +123,8 @@ def prepare(train: Any, valid: Any, settings: ClassifySettings) -> PreparedTexts
     taxonomy = read_taxonomy(settings.data.taxonomy) if settings.data.taxonomy else None
     documents = read_streamed(train, settings.data) if streamed else as_documents(train, settings.data)
     del train  # frees a gigabyte of 10 million documents once they are split
+    logger.info("training documents: %s", plan_words(documents.plan))
+    planned(documents.plan)
     others = None
     if settings.train.folds and valid is not None:
         raise ConfigError(
@@ -123,12 +135,12 @@ def prepare(train: Any, valid: Any, settings: ClassifySettings) -> PreparedTexts
         rows, held_out = split_documents(documents, fraction=settings.data.valid_fraction, seed=settings.seed)
         documents, others = documents.select(rows), documents.select(held_out)
     elif valid is not None:
-        others = as_documents(valid, settings.data)
+        others = as_documents(valid, reading_of(documents.plan, settings.data))
         check_distinct_groups(documents, others, name=str(valid) if isinstance(valid, str | Path) else "valid")
     documents = with_tree_labels(documents, taxonomy, settings.data)
     names = documents.labels.explode().drop_nulls()
     if len(names) == 0:
-        raise DataError("no training document has a label. Name the column of the labels with --labels COLUMN")
+        raise DataError("no training document has a label. Name the column of the labels with `labels=`")
     vocabulary = Vocabulary.of(names)
     labelled = number(documents, vocabulary)
     if others is None:

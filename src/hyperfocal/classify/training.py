@@ -69,11 +69,11 @@ def fit_prepared(
     features = TextFeatures.fit(data.train.documents.texts, settings.features, cache)
     refuse_different("documents or encoders", f"{fingerprint} {features.checksum}")
     if run is not None and resume:
-        begin_run(run, settings, fingerprint, features.checksum, resume=True)
+        begin_run(run, settings, fingerprint, features.checksum, plan=data.plan, resume=True)
     encoder = load_trainable(features, settings)
     inputs = None if encoder is not None else make_inputs(data, features, cache, watch)
     if run is not None and not resume:  # only now: an error up to here does not cost the run that is replaced
-        begin_run(run, settings, fingerprint, features.checksum, resume=False)
+        begin_run(run, settings, fingerprint, features.checksum, plan=data.plan, resume=False)
     if inputs is None:
         trained = finetune(encoder, data, settings, run, resume=resume, watch=watch)
     else:
@@ -84,7 +84,7 @@ def fit_prepared(
     if settings.train.refit:
         assert inputs is not None, "check_training refuses to refit with an encoder that is fine-tuned"
         head = refit_head(inputs, settings, len(trained.history), watch)
-    model = LabelModel(settings, labels, features, encoder, head, decisions, indicator)
+    model = LabelModel(settings, labels, features, encoder, head, decisions, indicator, data.plan)
     fit = Fit(model, fingerprint, evaluation.metrics, evaluation.label_table, trained.history, evaluation.resamples)
     if run is not None:
         evidence = label_evidence(trained.scores, decided, data.valid, labels.vocabulary.names)

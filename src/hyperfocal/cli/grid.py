@@ -23,6 +23,7 @@ from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.config.sections import Section
 from hyperfocal.data.documents import as_documents
 from hyperfocal.data.logs import as_log
+from hyperfocal.data.reading import reading_of
 from hyperfocal.errors import ConfigError
 from hyperfocal.grid.adaptive import Range
 from hyperfocal.grid.axes import Axes, expand, parse_values, read_grid_recipe
@@ -168,16 +169,18 @@ def _closing_lines(out: Path, following: str) -> list[str]:
 
 
 def _open_documents(options: Options, base: ClassifySettings) -> tuple[classify_grid.TextSource, Any]:
-    test = None if options["test"] is None else as_documents(options["test"], base.data)
-    return classify_grid.TextSource(options["train"], options["valid"], default_cache(), test), test
+    train = as_documents(options["train"], base.data)
+    reading = reading_of(train.plan, base.data)
+    test = None if options["test"] is None else as_documents(options["test"], reading)
+    return classify_grid.TextSource(train, options["valid"], default_cache(), test), test
 
 
 def _open_logs(options: Options, base: RecommendSettings) -> tuple[recommend_grid.LogSource, Any]:
-    files = {name: options[name] for name in ("train", "valid", "valid_truth", "test", "test_truth")}
-    source = recommend_grid.LogSource(
-        **{name: None if file is None else as_log(file, base.data) for name, file in files.items()},
-        items=options["items"],
-    )
+    files = {name: options[name] for name in ("valid", "valid_truth", "test", "test_truth")}
+    train = as_log(options["train"], base.data)
+    reading = reading_of(train.plan, base.data)
+    others = {name: None if file is None else as_log(file, reading) for name, file in files.items()}
+    source = recommend_grid.LogSource(train, **others, items=options["items"])
     return source, None if source.test is None else (source.test, source.test_truth)
 
 

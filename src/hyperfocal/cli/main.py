@@ -10,6 +10,7 @@ import click
 from hyperfocal.cli.classify import classify
 from hyperfocal.cli.demo import demo
 from hyperfocal.cli.export import export
+from hyperfocal.cli.inspect import inspect
 from hyperfocal.cli.recommend import recommend
 from hyperfocal.cli.report import report
 from hyperfocal.cli.serve import serve
@@ -64,6 +65,7 @@ def main(context: click.Context) -> None:
 
 main.add_command(recommend)
 main.add_command(classify)
+main.add_command(inspect)
 main.add_command(verify)
 main.add_command(report)
 main.add_command(demo)

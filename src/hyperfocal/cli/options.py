@@ -14,20 +14,27 @@ SET = click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, such as train.epochs=5. Repeatable."
 )
 RECIPE = click.option("--recipe", type=PATH, help="TOML file of settings, such as those in recipes/.")
-DOCUMENTS = (
-    RECIPE,
+TEXT_COLUMNS = (
     click.option("--text", multiple=True, metavar="COLUMN", help="Text column. Repeatable: the texts are joined."),
     click.option("--labels", help="Column of the labels."),
     click.option("--separator", help="Separator of labels within a field.  [default: one of | ; , or spaces]"),
-    click.option("--id", "id_column", help="Column of the document id.  [default: id]"),
+    click.option("--id", help="Column of the document id.  [default: id]"),
     click.option("--group", help="Column of groups of near-duplicates, which stay on the same side of a split."),
+)
+DOCUMENTS = (
+    RECIPE,
+    *TEXT_COLUMNS,
     click.option("--taxonomy", type=PATH, help="TSV file of the label tree: id, parent, name."),
     SET,
 )
-LOG = (
+LOG_COLUMNS = (
     click.option("--user", help="Column of the user id."),
     click.option("--item", help="Column of the item id."),
     click.option("--order", help="Column of the position or time.  [default: the order of the rows]"),
+)
+COLUMNS = (*LOG_COLUMNS, *TEXT_COLUMNS)
+LOG = (
+    *LOG_COLUMNS,
     click.option(
         "--history",
         type=int,
@@ -106,7 +113,7 @@ def document_settings(options: dict[str, Any]) -> dict[str, Any]:
         "data.text": list(options["text"]) or None,
         "data.labels": options["labels"],
         "data.separator": options["separator"],
-        "data.id": options["id_column"],
+        "data.id": options["id"],
         "data.group": options["group"],
         "data.taxonomy": None if taxonomy is None else str(taxonomy),
     }

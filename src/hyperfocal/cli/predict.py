@@ -127,7 +127,7 @@ class DocumentPredictor:
             yield block
 
     def _documents(self, block: Block) -> Documents:
-        return documents_from_frame(block.frame, self.classifier.settings_.data, block.file, need_labels=False)
+        return documents_from_frame(block.frame, self.classifier.fit_.model.reading, block.file, need="texts")
 
     def write(self, frame: pl.DataFrame, path: Path, first: bool) -> None:
         """Write lists and pairs where the format has them, else JSON in a field."""
@@ -172,16 +172,16 @@ class LogPredictor:
 
     def predict(self, data: Path | Block) -> Predicted:
         """Return the predictions for a file or a block."""
-        columns = self.recommender.settings_.data
-        log = log_from_frame(data.frame, columns, data.file) if isinstance(data, Block) else data
+        reading = self.recommender.ranker_.reading
+        log = log_from_frame(data.frame, reading, data.file) if isinstance(data, Block) else data
         predictions = self.recommender.predict(log, self.k, repeats=self.repeats)
         frame, users, unknown_events = predictions.frame, predictions.users, predictions.unknown_events
         return frame, Counter(rows=len(frame), users=users, unknown_events=unknown_events)
 
     def blocks(self, file: Path, rows: int) -> Iterator[Block]:
         """Yield blocks of whole users; DataError if the rows of a user are not consecutive."""
-        columns = self.recommender.settings_.data
-        return whole_users(read_blocks(file, rows), lambda frame, part: row_users(frame, columns, part))
+        reading = self.recommender.ranker_.reading
+        return whole_users(read_blocks(file, rows), lambda frame, part: row_users(frame, reading, part))
 
     def write(self, frame: pl.DataFrame, path: Path, first: bool) -> None:
         """Write rows, with their header if they are the first."""

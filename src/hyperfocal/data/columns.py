@@ -1,4 +1,4 @@
-"""Columns of a frame: their values as text, and checks of their names and ids."""
+"""Columns of a frame: their values as text, and checks of their names."""
 
 from __future__ import annotations
 
@@ -45,20 +45,6 @@ def read_text(column: pl.Series, file: File) -> pl.Series:
     if not is_plain(column.dtype):
         raise DataError(f"{file}: column '{column.name}' holds {column.dtype}. Allowed: text and numbers")
     return column.to_frame().select(text_of(pl.col(column.name), column.dtype)).to_series()
-
-
-def read_ids(column: pl.Series, file: File, advice: str) -> pl.Series:
-    """Return a column of ids as text; `advice` ends the message about a missing id.
-
-    Raises:
-        DataError: as in `read_text`; an id that is missing or empty.
-    """
-    ids = read_text(column, file)
-    missing = ids.is_null() | (ids == "")
-    if missing.any():
-        row = int(missing.arg_max() or 0)
-        raise DataError(f"{file.place(row)}: no value in column '{column.name}'{file.fields(row)}. {advice}")
-    return ids
 
 
 def check_column(name: str, header: list[str], file: File | str, option: str = "") -> None:

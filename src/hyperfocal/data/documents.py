@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import msgspec
 import numpy as np
 import polars as pl
+from msgspec import structs
 from numpy.typing import NDArray
 
 from hyperfocal.config.classify import TextDataSettings
-from hyperfocal.data.columns import check_column, check_unique, json_text, read_ids, read_text
+from hyperfocal.data.columns import json_text, read_text
 from hyperfocal.data.files import MEMORY, READERS, File, Reader, check_rows, find_fault, read_source
 from hyperfocal.data.frames import is_missing, plain_text
+from hyperfocal.data.ids import IdKind, read_ids
 from hyperfocal.data.label_columns import read_labels
+from hyperfocal.data.reading import LISTS, PlannedColumn, ReadingPlan, Use, example_of
 from hyperfocal.data.stored_texts import Texts, count_texts
-from hyperfocal.errors import DataError, did_you_mean
+from hyperfocal.data.text_columns import Need, Reading, TextColumns, text_columns
+from hyperfocal.errors import DataError
 
-KNOWN_TEXTS = (("text",), ("title", "body"), ("content",), ("description",))  # the first that has a column
-KNOWN_LABELS = ("labels", "label", "tags", "categories")
+ID_ADVICE = "Every document needs an id: complete the row, or name another column with `id=`"
+UNNAMED = ReadingPlan(LISTS, 0, (PlannedColumn("text", "text"), PlannedColumn("labels", "labels", "list")))
 LINE_LABEL = r"(?:^|\s)__label__\S*"  # a label of a fastText line, wherever it is
 
 
@@ -37,12 +40,21 @@ class Documents:
     texts: Texts  # (N,) String, "" for none; or StoredTexts, which need not fit into memory
     labels: pl.Series  # (N,) List(String) or List(Enum): stripped, distinct, not empty; [] for none
     groups: pl.Series | None  # (N,) String: a split keeps equal ones together; null is no group. None: no groups
-    id_column: str = "id"  # name of the id column, for predictions
-    numbered: bool = False  # whether ids are row numbers because the file has none; they mean nothing in other files
+    plan: ReadingPlan = UNNAMED  # how the documents were read
 
     def __len__(self) -> int:
         """Return N."""
         return len(self.ids)
+
+    @property
+    def id_column(self) -> str:
+        """Name of the id column, for predictions."""
+        return self.plan.name("id") or "id"
+
+    @property
+    def numbered(self) -> bool:
+        """Whether ids are row numbers because the source has none; they mean nothing in other sources."""
+        return not self.plan.name("id")
 
     @classmethod
     def from_lists(
@@ -71,7 +83,8 @@ class Documents:
         if groups is not None:
             frame = frame.with_columns(pl.Series("group", groups, dtype=pl.String))
         columns = TextColumns(("text",), "labels", "" if ids is None else "id", "" if groups is None else "group")
-        return documents_of(frame, columns, "", MEMORY)
+        documents = documents_of(frame, columns, MEMORY)
+        return replace(documents, plan=structs.replace(documents.plan, form=LISTS))
 
     def all_texts(self) -> pl.Series:
         """Return the texts in memory."""
@@ -82,7 +95,7 @@ class Documents:
         at = pl.Series(rows, dtype=pl.UInt32)
         groups = None if self.groups is None else self.groups.gather(at)
         values = (self.ids.gather(at), self.texts.gather(at), self.labels.gather(at))
-        return Documents(*values, groups, self.id_column, self.numbered)
+        return Documents(*values, groups, self.plan)
 
     def group_numbers(self) -> NDArray[np.int64] | None:
         """Return (N,) group numbers, a separate one for each document without a group; None: no groups."""
@@ -109,14 +122,14 @@ def _label_list(labels: Sequence[str]) -> list[str]:
     return [plain_text(label) for label in labels if not is_missing(label)]
 
 
-def as_documents(source: Any, settings: TextDataSettings | None = None, *, need_labels: bool = True) -> Documents:
+def as_documents(source: Any, reading: Reading | None = None, *, need: Need = "all") -> Documents:
     """Return the documents in a file or a frame; Documents are returned as they are.
 
     Args:
         source: Documents; frame, see `frames.is_frame`; or path: .jsonl, .ndjson, .csv, .tsv, .txt, all also .gz, or
             .parquet.
-        settings: names of the columns, and the separator of labels; "" finds them.
-        need_labels: whether a source without labels is an error.
+        reading: names of the columns and the separator of labels, "" finds them; or the plan of the run that reads.
+        need: "all" columns, to fit; "labels" and texts, to score; or only "texts", to predict.
 
     Raises:
         DataError: another type of source, no such file, an empty or unreadable file, a missing column, a missing or
@@ -125,20 +138,19 @@ def as_documents(source: Any, settings: TextDataSettings | None = None, *, need_
     if isinstance(source, Documents):
         return source
     frame, file = read_source(source, Documents, readers=TEXT_READERS, row="document")
-    if need_labels:
+    if need != "texts":
         check_line_labels(frame.columns, file)
-    return documents_from_frame(frame, settings, file, need_labels=need_labels)
+    return documents_from_frame(frame, reading, file, need=need)
 
 
 def documents_from_frame(
-    frame: pl.DataFrame, settings: TextDataSettings | None = None, file: File = MEMORY, *, need_labels: bool = True
+    frame: pl.DataFrame, reading: Reading | None = None, file: File = MEMORY, *, need: Need = "all"
 ) -> Documents:
     """Return the documents in the rows of a file, or of a block of it; errors as in `as_documents`."""
-    settings = settings or TextDataSettings()
-    columns = find_text_columns(frame.columns, settings, file, need_labels=need_labels)
+    columns = text_columns(frame.columns, reading or TextDataSettings(), file, need)
     check_rows(frame.height, file, "document")
-    documents = documents_of(frame, columns, settings.separator, file)
-    if need_labels:
+    documents = documents_of(frame, columns, file)
+    if need != "texts":
         check_labels(documents.labels, columns, file)
     return documents
 
@@ -148,7 +160,7 @@ def check_labels(labels: pl.Series, columns: TextColumns, file: File) -> None:
     if (labels.list.len() == 0).all():
         raise DataError(
             f"{file}: column '{columns.labels}' has no label in any of {len(labels):,} rows. "
-            "Name another column with --labels COLUMN"
+            "Name another column with `labels=`"
         )
 
 
@@ -158,73 +170,43 @@ def check_line_labels(header: list[str], file: File) -> None:
         raise DataError(f"{file}: no word begins with __label__. Write labels like this: __label__a __label__b text")
 
 
-@dataclass(frozen=True)
-class TextColumns:
-    """The names of the columns; "" for no such column."""
-
-    text: tuple[str, ...]
-    labels: str
-    id: str
-    group: str
-
-
-def find_text_columns(header: list[str], settings: TextDataSettings, file: File, *, need_labels: bool) -> TextColumns:
-    """Return the columns that the settings name, else columns of known names.
-
-    Raises:
-        DataError: a named column that does not exist; no column for the text, or, if needed, the labels; one column
-            for both; a name that the header has twice.
-    """
-    if not need_labels:  # the texts of a prediction: the other columns that training named are used if they exist
-        optional = ("labels", "id", "group")
-        absent = [option for option in optional if getattr(settings, option) not in header]
-        settings = msgspec.structs.replace(settings, **dict.fromkeys(absent, ""))
-    for option in ("text", "labels", "id", "group"):
-        named = getattr(settings, option)
-        for name in filter(None, named if option == "text" else [named]):
-            check_column(name, header, file, f"--{option}")
-    lower = {name.lower(): name for name in reversed(header)}
-    columns = TextColumns(
-        settings.text or _known_text(lower),
-        settings.labels or next((lower[name] for name in KNOWN_LABELS if name in lower), ""),
-        settings.id or lower.get("id", ""),
-        settings.group,
-    )
-    if not columns.text:
-        raise _unknown("text", header, file)
-    if need_labels and not columns.labels:
-        raise _unknown("labels", header, file)
-    if columns.labels in columns.text:
-        raise DataError(f"{file}: column '{columns.labels}' cannot be both --text and --labels. Name one for each")
-    check_unique(filter(None, (*columns.text, columns.labels, columns.id, columns.group)), header, file)
-    return columns
-
-
-def _known_text(lower: dict[str, str]) -> tuple[str, ...]:
-    groups = (tuple(lower[name] for name in names if name in lower) for names in KNOWN_TEXTS)
-    return next(filter(None, groups), ())
-
-
-def _unknown(option: str, header: list[str], file: File) -> DataError:
-    known = ", ".join(KNOWN_LABELS if option == "labels" else (name for names in KNOWN_TEXTS for name in names))
-    hint = did_you_mean(option, header)
-    return DataError(
-        f"{file}: cannot tell which column is the {option}; none is called {known}.{hint} "
-        f"Name it with --{option} COLUMN. Columns found: {', '.join(header)}"
-    )
-
-
-def documents_of(frame: pl.DataFrame, columns: TextColumns, separator: str, file: File) -> Documents:
+def documents_of(frame: pl.DataFrame, columns: TextColumns, file: File) -> Documents:
     """Return the documents in a frame whose columns are known; errors as in `as_documents`."""
+    labels, separator = pl.Series("labels", [[]] * frame.height, dtype=pl.List(pl.String)), ""
     if columns.labels:
-        labels = read_labels(frame[columns.labels], separator, file)
-    else:
-        labels = pl.Series("labels", [[]] * frame.height, dtype=pl.List(pl.String))
-    numbers = pl.Series("id", range(file.first, file.first + frame.height), dtype=pl.Int64).cast(pl.String)
-    ids = _read_ids(frame[columns.id], file) if columns.id else numbers
+        labels, separator = read_labels(frame[columns.labels], columns.separator, file)
+    ids = pl.Series("id", range(file.first, file.first + frame.height), dtype=pl.Int64).cast(pl.String)
+    kind: IdKind = "text"
+    if columns.id:
+        ids, kind = read_ids(frame[columns.id], file, ID_ADVICE, columns.id_kind)
+        check_distinct(ids, file)
     groups = read_text(frame[columns.group], file).alias("group") if columns.group else None
     groups = None if groups is None else groups.set(groups == "", None)
-    return Documents(ids, _join_texts(frame, columns, file), labels, groups, columns.id or "id", not columns.id)
+    plan = _plan(frame, replace(columns, separator=separator, id_kind=kind), labels, file)
+    return Documents(ids.alias("id"), _join_texts(frame, columns, file), labels, groups, plan)
+
+
+def _plan(frame: pl.DataFrame, columns: TextColumns, labels: pl.Series, file: File) -> ReadingPlan:
+    uses: list[tuple[Use, str]] = [("text", name) for name in columns.text]
+    others: dict[Use, str] = {"labels": columns.labels, "id": columns.id, "group": columns.group}
+    uses += [(use, name) for use, name in others.items() if name]
+    types: dict[Use, str] = {"labels": "text" if columns.separator else "list", "id": columns.id_kind or "text"}
+    planned = [
+        PlannedColumn(
+            name, use, types.get(use, "text"), _count_missing(frame[name], labels, use), example_of(frame[name])
+        )
+        for use, name in uses
+    ]
+    ignored = [name for name in frame.columns if name not in {name for _, name in uses}]
+    form = "lines" if file.kind == "lines" else "documents"
+    return ReadingPlan(form, frame.height, tuple(planned), tuple(ignored), columns.separator)
+
+
+def _count_missing(column: pl.Series, labels: pl.Series, use: Use) -> int:
+    if use == "labels":
+        return int((labels.list.len() == 0).sum())
+    empty = (column == "").sum() if column.dtype == pl.String else 0
+    return column.null_count() + int(empty)
 
 
 def _join_texts(frame: pl.DataFrame, columns: TextColumns, file: File) -> pl.Series:
@@ -232,13 +214,6 @@ def _join_texts(frame: pl.DataFrame, columns: TextColumns, file: File) -> pl.Ser
     texts = [read_text(frame[name], file) for name in columns.text]
     filled = [text.set(text.str.strip_chars() == "", None).alias(str(place)) for place, text in enumerate(texts)]
     return pl.DataFrame(filled).select(text=pl.concat_str(pl.all(), separator="\n", ignore_nulls=True)).to_series()
-
-
-def _read_ids(column: pl.Series, file: File) -> pl.Series:
-    advice = "Every document needs an id: complete the row, or name another column with --id"
-    ids = read_ids(column, file, advice).alias("id")
-    check_distinct(ids, file)
-    return ids
 
 
 def check_distinct(ids: pl.Series, file: File) -> None:
@@ -249,7 +224,7 @@ def check_distinct(ids: pl.Series, file: File) -> None:
     first = int((ids == ids[again]).arg_max() or 0)
     raise DataError(
         f"{file.place(again)}: id {ids[again]!r} is already at {file.place(first)}, but an id belongs to one "
-        "document. Remove one of the rows, or name another column with --id"
+        "document. Remove one of the rows, or name another column with `id=`"
     )
 
 

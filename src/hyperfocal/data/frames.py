@@ -16,6 +16,8 @@ import polars as pl
 
 from hyperfocal.errors import DataError
 
+EXACT = 2**53  # floats from here on may stand for two neighboring integers
+
 
 def is_frame(data: Any) -> bool:
     """Return whether `as_frame` takes a value."""
@@ -113,8 +115,9 @@ def plain_text(value: Any) -> str:
         value = value.item()
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
+    if isinstance(value, float):
+        exact = value.is_integer() and abs(value) < EXACT
+        return str(int(value)) if exact else str(pl.Series([value]).cast(pl.String).item()).removesuffix(".0")
     isoformat: Callable[[], str] | None = getattr(value, "isoformat", None)
     return str(value) if isoformat is None else isoformat()
 

@@ -29,8 +29,9 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
-from hyperfocal.data.columns import check_column, is_plain, read_ids
+from hyperfocal.data.columns import check_column, is_plain
 from hyperfocal.data.files import read_source
+from hyperfocal.data.ids import IdKind, read_ids
 from hyperfocal.errors import DataError
 
 Kind = Literal["category", "list", "text", "number", "date", "encoder"]
@@ -69,12 +70,13 @@ class ItemTable:
         return pl.DataFrame({KEY: ids}).join(known, on=KEY, how="left", maintain_order="left").drop(KEY)
 
 
-def read_items(source: Any, column: str = "") -> ItemTable:
+def read_items(source: Any, column: str = "", kind: IdKind | None = None) -> ItemTable:
     """Return the item table in a file or a frame; an ItemTable is returned as it is.
 
     Args:
         source: ItemTable; frame, see `frames.is_frame`; or path: .csv, .tsv, .parquet, .jsonl, text also .gz.
         column: of the item ids; if it is "" or does not exist, `item`, else the first column.
+        kind: of the ids of the log. None: as the column shows.
 
     Raises:
         DataError: an unreadable file, a missing item id, no other column, a column of objects.
@@ -90,7 +92,7 @@ def read_items(source: Any, column: str = "") -> ItemTable:
     for each in frame.drop(name).get_columns():
         if not is_plain(each.dtype.inner if isinstance(each.dtype, pl.List | pl.Array) else each.dtype):
             raise DataError(f"{file}: column {each.name!r} holds {each.dtype}. Allowed: text, numbers, dates, lists")
-    ids = read_ids(frame[name], file, "Every row needs an item id: complete the row or remove it")
+    ids, _ = read_ids(frame[name], file, "Every row needs an item id: complete the row or remove it", kind)
     known = frame.drop(name).with_columns(pl.col(pl.String).replace("", None)).with_columns(ids.alias(KEY))
     merged = known.group_by(KEY, maintain_order=True).agg(pl.all().drop_nulls().first())
     return ItemTable(merged[KEY].alias("item"), merged.drop(KEY), len(frame) - len(merged), str(file))

@@ -13,11 +13,13 @@ from hyperfocal.errors import DataError
 SEPARATORS = "|;,"  # in this order: a later one may be part of a label
 NESTED = r'^\s*[\[{]\s*"'  # an object or list among texts, which polars writes as JSON
 MULTI_HOT = r"^\s*\[\s*(0|1|true|false)(\s*,\s*(0|1|true|false))+\s*\]\s*$"
-PYTHON_LIST = r"(?s)^\s*\[\s*'.*'\s*\]\s*$"
+PYTHON_LIST = r"""(?s)^\s*(\[\s*'.*'\s*,?\s*\]|\(\s*['"].*['"]\s*,?\s*\)|\{\s*('.*'|"[^:]*")\s*\}|set\(\)|\(\))\s*$"""
 
 
-def read_labels(column: pl.Series, separator: str, file: File) -> pl.Series:
-    """Return (N,) List(String): the labels of each document, stripped, distinct, in order, none empty.
+def read_labels(column: pl.Series, separator: str, file: File) -> tuple[pl.Series, str]:
+    """Return the labels of N documents, and the separator that was used; "": all are lists.
+
+    The labels are (N,) List(String), stripped, distinct, in order, none empty.
 
     Args:
         column: (N,) lists; texts, each a JSON list or labels joined by `separator`; or numbers, each one label.
@@ -35,11 +37,12 @@ def read_labels(column: pl.Series, separator: str, file: File) -> pl.Series:
     if isinstance(column.dtype, pl.List):
         lists = column.list.eval(text_of(pl.element(), inner))
         _check_flat(lists, lists.list.eval(pl.element().str.contains(NESTED)).list.any(), file)
+        separator = ""
     else:
-        lists = _split(read_text(column, file), separator, file)
+        lists, separator = _split(read_text(column, file), separator, file)
     _check_multi_hot(lists, column, file)
     lists = lists.list.eval(pl.element().str.strip_chars()).list.eval(pl.element().filter(pl.element() != ""))
-    return lists.list.unique(maintain_order=True).fill_null([]).alias("labels")
+    return lists.list.unique(maintain_order=True).fill_null([]).alias("labels"), separator
 
 
 def find_separator(values: pl.Series) -> str:
@@ -52,19 +55,34 @@ def find_separator(values: pl.Series) -> str:
 
 
 def find_column_separator(column: pl.Series, file: File) -> str:
-    """Return the separator of a column as `read_labels` finds it: a space if all values are lists."""
+    """Return the separator of a column as `read_labels` finds it; "": all values are lists."""
     if isinstance(column.dtype, pl.List | pl.Array) or not is_plain(column.dtype):
-        return " "
-    return find_separator(_json_lists(read_text(column, file), file)[1])
+        return ""
+    plain = _json_lists(read_text(column, file), file)[1]
+    return "" if plain.null_count() == len(plain) else find_separator(plain)
 
 
-def _split(text: pl.Series, separator: str, file: File) -> pl.Series:
-    """Return the labels of texts: the values of a JSON list, or the text between separators."""
+def _split(text: pl.Series, separator: str, file: File) -> tuple[pl.Series, str]:
+    """Return the labels of texts, and the separator: the values of a JSON list, or the text between separators."""
     json_lists, plain = _json_lists(text, file)
+    if plain.null_count() == len(plain):
+        return json_lists, ""
+    _check_python(plain, file)
     _check_flat(plain, plain.str.contains(NESTED), file)
     separator = separator or find_separator(plain)
     pieces = plain.str.extract_all(r"\S+") if separator.isspace() else plain.str.split(separator)
-    return json_lists.zip_with(json_lists.is_not_null(), pieces)
+    return json_lists.zip_with(json_lists.is_not_null(), pieces), separator
+
+
+def _check_python(plain: pl.Series, file: File) -> None:
+    """Raise DataError for a list, a tuple or a set as Python prints it."""
+    python = plain.str.contains(PYTHON_LIST).fill_null(value=False)
+    if python.any():
+        row = int(python.arg_max() or 0)
+        raise DataError(
+            f"{file.place(row)}: labels {plain[row][:80]} are a list, a tuple or a set in Python syntax. "
+            'Write JSON, such as ["a", "b"], or a|b'
+        )
 
 
 def _json_lists(text: pl.Series, file: File) -> tuple[pl.Series, pl.Series]:
@@ -81,11 +99,6 @@ def _read_list(value: str | None, column: pl.Series, row: int, file: File) -> li
     try:
         items = json.loads(value)
     except (ValueError, RecursionError):  # RecursionError: thousands of brackets
-        if pl.Series([value]).str.contains(PYTHON_LIST).item():
-            raise DataError(
-                f"{file.place(row)}: labels {value[:80]} are a list in Python syntax. "
-                'Write JSON, such as ["a", "b"], or a|b'
-            ) from None
         return None
     if any(isinstance(item, list | dict) for item in items):
         raise _nested(column, row, file)

@@ -11,6 +11,8 @@ import polars as pl
 from hyperfocal.config.recommend import DataSettings
 from hyperfocal.data.columns import check_column, check_unique
 from hyperfocal.data.files import File
+from hyperfocal.data.ids import IdKind
+from hyperfocal.data.reading import ReadingPlan, planned_column
 from hyperfocal.errors import DataError
 
 POSITION_LIMIT = 10_000_000  # integers from here on are time stamps; below it they are positions
@@ -44,6 +46,30 @@ class Columns:
     order: str | None  # its name; None: rows are in the order of the file
     form: Form = "long"  # of the log
     order_kind: OrderKind = "auto"  # whether the order is a position or a time; "auto" depends on its values
+    user_kind: IdKind | None = None  # of the ids that these ids are compared with. None: as the column shows
+    item_kind: IdKind | None = None
+
+
+def columns_by_plan(header: list[str], plan: ReadingPlan, file: File) -> Columns:
+    """Return the columns of a file that a run reads.
+
+    A file with only the user and the item of each event may lack the order: its rows are oldest first.
+
+    Raises:
+        DataError: a column of the plan is missing; the file has an order, and the run was fitted on rows without one.
+    """
+    user, item = (planned_column(plan, use, plan.name(use), header, file) for use in ("user", "item"))
+    named, unplanned = plan.name("order"), [name for name in header if name.lower() in KNOWN_NAMES["order"]]
+    order = planned_column(plan, "order", named, header, file) if named and len(header) > 2 else None
+    if not named and unplanned and not {*unplanned} <= {user, item, *plan.ignored}:
+        raise DataError(
+            f"{file}: has a column '{unplanned[0]}', but this run was fitted on rows without an order, oldest first. "
+            "Sort the rows and remove the column, or fit again on a log that has it"
+        )
+    kind: OrderKind = "time" if any(each.type == "time" for each in plan.columns if each.use == "order") else "auto"
+    columns = Columns(user, item, order, order_kind=kind, user_kind=plan.kind("user"), item_kind=plan.kind("item"))
+    check_roles(columns, header, file)
+    return columns
 
 
 def find_columns(header: list[str], settings: DataSettings, file: File) -> Columns:

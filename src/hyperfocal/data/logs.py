@@ -8,7 +8,7 @@ its header. Ids stay text: leading zeros, spaces, quotes and Unicode are preserv
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,23 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hyperfocal.config.recommend import DataSettings
-from hyperfocal.data.columns import read_ids
 from hyperfocal.data.files import MEMORY, File, check_rows, read_source
-from hyperfocal.data.frames import plain_text
-from hyperfocal.data.log_columns import Columns, Form, check_roles, find_columns, read_order, resolve_kind
+from hyperfocal.data.frames import as_series
+from hyperfocal.data.ids import read_ids
+from hyperfocal.data.log_columns import (
+    Columns,
+    check_roles,
+    columns_by_plan,
+    find_columns,
+    read_order,
+    resolve_kind,
+)
+from hyperfocal.data.reading import LISTS, PlannedColumn, ReadingPlan, example_of
 from hyperfocal.errors import DataError
 
 ADVICE = "Every row needs a user and an item: complete the row or remove it"
+UNNAMED = ReadingPlan(LISTS, 0, (PlannedColumn("user", "user"), PlannedColumn("item", "item")))
+Reading = DataSettings | ReadingPlan  # names of columns to find, or the plan of a run
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +45,7 @@ class Log:
     users: pl.Series  # (U,) text, in order of first appearance
     items: pl.Series  # (N,) text
     offsets: NDArray[np.int64]  # (U + 1,) int64
-    user_column: str = "user"  # name of the user column, for predictions
-    item_column: str = "item"  # name of the item column
-    form: Form = "long"  # "challenge", "long" or "lines"
+    plan: ReadingPlan = UNNAMED  # how the log was read
     ties: int = 0  # events with the same user and time stamp as the event before; they keep the order of the file
 
     def __len__(self) -> int:
@@ -50,23 +58,24 @@ class Log:
         return np.diff(self.offsets)
 
     @classmethod
-    def from_lists(cls, histories: Iterable[Sequence[str]]) -> Log:
+    def from_lists(cls, histories: Iterable[Sequence[Any]]) -> Log:
         """Build from one list of item ids per user; users are numbered from 0.
 
         >>> Log.from_lists([["C12", "C7"], []]).lengths.tolist()
         [2, 0]
         """
-        rows = [[plain_text(item) for item in row] for row in histories]
-        items = pl.Series("item", [item for row in rows for item in row], dtype=pl.String)
+        rows = [list(row) for row in histories]
+        column = as_series("item", [item for row in rows for item in row])
+        items, kind = read_ids(column.cast(pl.String) if column.is_empty() else column, MEMORY, ADVICE)
         users = pl.Series("user", [str(number) for number in range(len(rows))], dtype=pl.String)
-        return cls(users, items, offsets_of([*map(len, rows)]))
+        plan = ReadingPlan(LISTS, len(items), (PlannedColumn("user", "user"), PlannedColumn("item", "item", kind)))
+        return cls(users, items, offsets_of([*map(len, rows)]), plan)
 
     def select(self, users: NDArray[np.int64]) -> Log:
         """Return the log of the given users (row numbers), in that order."""
         places, offsets = places_of(self.offsets, users)
         items = self.items.gather(pl.Series(places, dtype=pl.UInt32))
-        names = self.users.gather(pl.Series(users))
-        return Log(names, items, offsets, self.user_column, self.item_column, self.form)
+        return Log(self.users.gather(pl.Series(users)), items, offsets, self.plan)
 
 
 def offsets_of(lengths: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int64]:
@@ -81,13 +90,13 @@ def places_of(offsets: NDArray[np.int64], users: NDArray[np.int64]) -> tuple[NDA
     return np.repeat(offsets[users] - selected[:-1], lengths) + np.arange(selected[-1]), selected
 
 
-def as_log(source: Any, settings: DataSettings | None = None) -> Log:
+def as_log(source: Any, reading: Reading | None = None) -> Log:
     """Return the log in a file or a frame; a Log is returned as it is.
 
     Args:
         source: Log; frame, see `frames.is_frame`; or path: .csv, .tsv, .parquet, .jsonl, .ndjson or .txt, all but
             Parquet also with .gz.
-        settings: names of the user, item and order columns; "" finds them.
+        reading: names of the user, item and order columns, "" finds them; or the plan of the run that reads.
 
     Raises:
         DataError: another type of source, no such file, an empty or unreadable file, a missing column, a row without
@@ -96,34 +105,40 @@ def as_log(source: Any, settings: DataSettings | None = None) -> Log:
     if isinstance(source, Log):
         return source
     frame, file = read_source(source, Log)
-    return log_from_frame(frame, settings, file)
+    return log_from_frame(frame, reading, file)
 
 
-def log_from_frame(frame: pl.DataFrame, settings: DataSettings | None = None, file: File = MEMORY) -> Log:
+def log_from_frame(frame: pl.DataFrame, reading: Reading | None = None, file: File = MEMORY) -> Log:
     """Return the log in the rows of a file, or of a block of it; errors as in `as_log`."""
-    return _group(*long_form(frame, settings or DataSettings(), file), file)
+    return _group(*long_form(frame, reading or DataSettings(), file), file)
 
 
-def row_users(frame: pl.DataFrame, settings: DataSettings | None, file: File) -> pl.Series:
+def row_users(frame: pl.DataFrame, reading: Reading | None, file: File) -> pl.Series:
     """Return the user of each row of a log, as text; errors as in `as_log`."""
-    rows, columns = long_form(frame, settings or DataSettings(), file)
-    return read_ids(rows[columns.user], file, ADVICE)
+    rows, columns = long_form(frame, reading or DataSettings(), file)
+    return read_ids(rows[columns.user], file, ADVICE, columns.user_kind)[0]
 
 
-def long_form(frame: pl.DataFrame, settings: DataSettings, file: File) -> tuple[pl.DataFrame, Columns]:
+def long_form(frame: pl.DataFrame, reading: Reading, file: File) -> tuple[pl.DataFrame, Columns]:
     """Return a frame with one row per event, and its columns; errors as in `as_log`."""
+    plan = reading if isinstance(reading, ReadingPlan) else None
+    kinds = (None, None) if plan is None else (plan.kind("user"), plan.kind("item"))
     if file.kind == "lines":
-        return frame, Columns("user", "item", None, "lines")
+        return frame, Columns("user", "item", None, "lines", "auto", *kinds)
     names = set(frame.columns)
-    named = settings.user or settings.item or settings.order
-    if not named and names >= {"user_id", "challenge_sequence", "challenge"}:
-        columns = Columns("user_id", "challenge", "challenge_sequence", "challenge", "position")
-        check_roles(columns, frame.columns, file)
-        return frame, columns
-    if not named and names == {"user_sequence", "challenge"}:
-        columns = Columns("user_id", "challenge", "position", "challenge", "position")
-        return _split_user_sequence(frame, file), columns
-    return frame, find_columns(frame.columns, settings, file)
+    named = reading.user or reading.item or reading.order if isinstance(reading, DataSettings) else plan
+    if not named or (plan and plan.form == "challenge"):
+        if names >= {"user_id", "challenge_sequence", "challenge"}:
+            columns = Columns("user_id", "challenge", "challenge_sequence", "challenge", "position", *kinds)
+            check_roles(columns, frame.columns, file)
+            return frame, columns
+        if names == {"user_sequence", "challenge"}:
+            columns = Columns("user_id", "challenge", "position", "challenge", "position", *kinds)
+            return _split_user_sequence(frame, file), columns
+    if isinstance(reading, ReadingPlan) and reading.form == "long":  # the other forms have fixed names
+        return frame, columns_by_plan(frame.columns, reading, file)
+    settings = reading if isinstance(reading, DataSettings) else DataSettings()
+    return frame, replace(find_columns(frame.columns, settings, file), user_kind=kinds[0], item_kind=kinds[1])
 
 
 def _split_user_sequence(frame: pl.DataFrame, file: File) -> pl.DataFrame:
@@ -142,18 +157,35 @@ def _split_user_sequence(frame: pl.DataFrame, file: File) -> pl.DataFrame:
 def _group(frame: pl.DataFrame, columns: Columns, file: File) -> Log:
     """Group the rows by user, in order of first appearance, with each user's events oldest first."""
     check_rows(frame.height, file, "event")
-    user, item = (read_ids(frame[name], file, ADVICE) for name in (columns.user, columns.item))
+    user, user_kind = read_ids(frame[columns.user], file, ADVICE, columns.user_kind)
+    item, item_kind = read_ids(frame[columns.item], file, ADVICE, columns.item_kind)
     users = user.unique(maintain_order=True)
     events = pl.DataFrame({"user": user.cast(pl.Enum(users)).to_physical().cast(pl.UInt32), "item": item})
-    keys = ["user"]
+    keys, order_kind = ["user"], columns.order_kind
     if columns.order is not None:
-        events = events.with_columns(read_order(frame[columns.order], file).alias("order"))
+        order = read_order(frame[columns.order], file)
+        order_kind = resolve_kind(columns.order_kind, order.dtype, order.max())
+        events = events.with_columns(order.alias("order"))
         keys.append("order")
+    columns = replace(columns, order_kind=order_kind, user_kind=user_kind, item_kind=item_kind)
+    plan = log_plan(frame, columns, frame.height)
     del user, item, frame  # sorting needs the memory
     events = events.sort(keys, maintain_order=True)
     ties = count_ties(events, users, columns, file)
     offsets = np.searchsorted(events["user"].to_numpy(), np.arange(len(users) + 1)).astype(np.int64)
-    return Log(users.alias("user"), events["item"], offsets, columns.user, columns.item, columns.form, ties)
+    return Log(users.alias("user"), events["item"], offsets, plan, ties)
+
+
+def log_plan(frame: pl.DataFrame, columns: Columns, rows: int) -> ReadingPlan:
+    """Return how a log with these columns, whose kinds are known, was read; `frame` has its first rows."""
+    uses = {"user": columns.user, "item": columns.item} | ({"order": columns.order} if columns.order else {})
+    types = {"user": columns.user_kind, "item": columns.item_kind, "order": columns.order_kind}
+    planned = [
+        PlannedColumn(name, use, types[use] or "text", example=example_of(frame[name]))  # type: ignore[arg-type]
+        for use, name in uses.items()
+    ]
+    ignored = [name for name in frame.columns if name not in uses.values()]
+    return ReadingPlan(columns.form, rows, tuple(planned), tuple(ignored))
 
 
 def count_ties(events: pl.DataFrame, users: pl.Series, columns: Columns, file: File) -> int:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, NamedTuple
 
+import msgspec
 import numpy as np
 import polars as pl
 import torch
@@ -26,11 +27,12 @@ from numpy.typing import NDArray
 
 from hyperfocal.config.recommend import DataSettings
 from hyperfocal.data.blocks import read_blocks
-from hyperfocal.data.columns import read_ids
 from hyperfocal.data.files import File, check_rows
-from hyperfocal.data.log_columns import Columns, Form, OrderReader
-from hyperfocal.data.logs import ADVICE, Log, count_ties, long_form, offsets_of, places_of
+from hyperfocal.data.ids import IdKind, IdReader, NotWhole
+from hyperfocal.data.log_columns import Columns, OrderReader
+from hyperfocal.data.logs import ADVICE, Log, count_ties, log_plan, long_form, offsets_of, places_of
 from hyperfocal.data.partitions import partition_folders, write_partitions
+from hyperfocal.data.reading import ReadingPlan
 from hyperfocal.sequences import Sequences, user_blocks
 from hyperfocal.storage.cache import Arrays, map_file, pack, unpack
 
@@ -49,9 +51,7 @@ class MappedLog:
     ids: pl.Series  # (L,) text, all items of the log, ascending
     items: NDArray[np.int32]  # (N,) int32, mapped
     offsets: NDArray[np.int64]  # (U + 1,) int64
-    user_column: str  # this and the following as in `Log`
-    item_column: str
-    form: Form
+    plan: ReadingPlan  # this and the following as in `Log`
     ties: int
 
     def __len__(self) -> int:
@@ -68,13 +68,11 @@ class MappedLog:
         places, offsets = places_of(self.offsets, users)
         items = self.ids.gather(pl.Series(self.items[places], dtype=pl.UInt32)).alias("item")
         names = self.users.gather(pl.Series(users, dtype=pl.UInt32))
-        return Log(names, items, offsets, self.user_column, self.item_column, self.form)
+        return Log(names, items, offsets, self.plan)
 
     def to_arrays(self) -> Arrays:
         """Return the arrays that `from_arrays` reads."""
-        facts = pl.DataFrame(
-            {"user": [self.user_column], "item": [self.item_column], "form": [self.form], "ties": [self.ties]}
-        )
+        facts = pl.DataFrame({"plan": [msgspec.json.encode(self.plan).decode()], "ties": [self.ties]})
         tables = {"users": self.users.to_frame("user"), "ids": self.ids.to_frame("item"), "facts": facts}
         packed = {name: pack(table) for name, table in tables.items()}
         return {"items": self.items, "offsets": self.offsets, **packed}
@@ -83,8 +81,9 @@ class MappedLog:
     def from_arrays(cls, arrays: Arrays) -> MappedLog:
         """Build from the arrays of `to_arrays`."""
         users, ids, facts = (unpack(arrays[name]) for name in ("users", "ids", "facts"))
-        user_column, item_column, form, ties = facts.row(0)
-        return cls(users["user"], ids["item"], arrays["items"], arrays["offsets"], user_column, item_column, form, ties)
+        plan, ties = facts.row(0)
+        plan = msgspec.json.decode(plan, type=ReadingPlan)
+        return cls(users["user"], ids["item"], arrays["items"], arrays["offsets"], plan, ties)
 
 
 def stream_log(path: str | Path, settings: DataSettings, work: Path) -> MappedLog:
@@ -111,7 +110,8 @@ def stream_log(path: str | Path, settings: DataSettings, work: Path) -> MappedLo
 class _Source(NamedTuple):
     """Facts about a whole file, from its first pass."""
 
-    columns: Columns  # with the order kind resolved
+    columns: Columns  # with the kinds resolved
+    plan: ReadingPlan
     ids: pl.Series  # all items, in order of appearance
     order: pl.DataType | None  # type of the order column
 
@@ -125,20 +125,39 @@ class _Partition(NamedTuple):
     ties: int
 
 
-def _partition(file: File, settings: DataSettings, work: Path) -> _Source:
-    """Write the rows of the file to partitions by user."""
-    ids, order, rows = pl.Series("item", [], dtype=pl.String), OrderReader(), 0
+def _partition(
+    file: File, settings: DataSettings, work: Path, kinds: tuple[IdKind | None, IdKind | None] = (None, None)
+) -> _Source:
+    """Write the rows of the file to partitions by user; `kinds` are those of the users and the items, if known."""
+    users, items, order = IdReader(kinds[0]), IdReader(kinds[1]), OrderReader()
+    try:
+        return _write_blocks(file, settings, work, users, items, order)
+    except NotWhole:
+        for folder in partition_folders(work):
+            shutil.rmtree(folder)
+        texts = [reader.kind == "text" for reader in (users, items)]
+        return _partition(file, settings, work, ("text" if texts[0] else None, "text" if texts[1] else None))
+
+
+def _write_blocks(
+    file: File, settings: DataSettings, work: Path, users: IdReader, items: IdReader, order: OrderReader
+) -> _Source:
+    ids, rows = pl.Series("item", [], dtype=pl.String), 0
+    sample = pl.DataFrame()
     for number, block in enumerate(read_blocks(file.path, BLOCK_ROWS)):
         frame, columns = long_form(block.frame, settings, block.file)
-        ids, items = _number(ids, read_ids(frame[columns.item], block.file, ADVICE))
-        user = read_ids(frame[columns.user], block.file, ADVICE).alias("user")
-        events = pl.DataFrame({"user": user, "item": items, "row": np.arange(rows, rows + len(user))})
+        ids, numbers = _number(ids, items.read(frame[columns.item], block.file, ADVICE))
+        user = users.read(frame[columns.user], block.file, ADVICE).alias("user")
+        events = pl.DataFrame({"user": user, "item": numbers, "row": np.arange(rows, rows + len(user))})
         if columns.order is not None:
             events = events.with_columns(order.read(frame[columns.order], block.file).alias("order"))
         write_partitions(events, "user", work, number)
         rows += len(user)
+        new = [pl.lit(None).alias(name) for name in frame.columns if name not in sample.columns]
+        sample = sample.with_columns(new) if number else frame.head(1)
     check_rows(rows, file, "event")
-    return _Source(replace(columns, order_kind=order.resolve(columns.order_kind)), ids, order.dtype)
+    columns = replace(columns, order_kind=order.resolve(columns.order_kind), user_kind=users.kind, item_kind=items.kind)
+    return _Source(columns, log_plan(sample, columns, rows), ids, order.dtype)
 
 
 def _number(ids: pl.Series, items: pl.Series) -> tuple[pl.Series, pl.Series]:
@@ -188,8 +207,7 @@ def _join(partitions: list[_Partition], source: _Source, work: Path) -> MappedLo
             file.write(numbers[partitioned[places]].tobytes())
     users = pl.concat([partition.users for partition in partitions]).gather(pl.Series(order, dtype=pl.UInt32))
     ties = sum(partition.ties for partition in partitions)
-    columns, items = source.columns, map_items(work / "items.bin")
-    return MappedLog(users.alias("user"), ids, items, offsets, columns.user, columns.item, columns.form, ties)
+    return MappedLog(users.alias("user"), ids, map_items(work / "items.bin"), offsets, source.plan, ties)
 
 
 def count_items(log: MappedLog, users: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -9,28 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
+import msgspec
 import numpy as np
 import polars as pl
 
 from hyperfocal.config.classify import TextDataSettings
 from hyperfocal.data.blocks import Block, read_blocks
 from hyperfocal.data.documents import (
-    KNOWN_LABELS,
     TEXT_READERS,
     Documents,
-    TextColumns,
     check_distinct,
     check_labels,
     check_line_labels,
     documents_of,
-    find_text_columns,
 )
 from hyperfocal.data.files import File, check_rows
+from hyperfocal.data.ids import IdReader, NotWhole
 from hyperfocal.data.label_columns import SEPARATORS, find_column_separator
+from hyperfocal.data.reading import ReadingPlan, joined
 from hyperfocal.data.stored_texts import StoredTexts
+from hyperfocal.data.text_columns import KNOWN_LABELS, TextColumns, find_text_columns
 from hyperfocal.errors import DataError
 from hyperfocal.storage.cache import Arrays, map_file, pack, unpack
 
@@ -45,20 +47,21 @@ def stream_documents(path: str | Path, settings: TextDataSettings, work: Path) -
         work: empty folder, with room for the texts.
 
     Raises:
-        DataError: as in `as_documents` with `need_labels`.
+        DataError: as in `as_documents`.
         OSError: `work` cannot be written.
     """
     file = File(Path(path))
-    columns, separator = _survey(file, settings)
+    columns = _survey(file, settings)
     with (work / "texts.bin").open("wb") as texts:
-        blocks = [_store(block, columns, separator, texts) for block in _blocks(file)]
+        stored = [_store(block, columns, texts) for block in _blocks(file)]
+    blocks, plan = [rows for rows, _ in stored], joined([plan for _, plan in stored])
     names = pl.concat([rows["labels"].explode().unique().cast(pl.String) for rows in blocks]).drop_nulls().unique()
     dtype = pl.List(pl.Enum(names.sort()))
     rows = pl.concat([rows.with_columns(rows["labels"].cast(dtype)) for rows in blocks])
     check_labels(rows["labels"], columns, file)
     if columns.id:
         check_distinct(rows["id"], file)
-    facts = pl.DataFrame({"id_column": [columns.id or "id"], "numbered": [not columns.id]})
+    facts = pl.DataFrame({"plan": [msgspec.json.encode(plan).decode()]})
     return {
         "texts": map_file(work / "texts.bin", np.dtype(np.uint8)),
         "lengths": rows["length"].to_numpy(),
@@ -75,17 +78,19 @@ def stored_documents(arrays: Arrays) -> Documents:
     raw: Any = arrays["texts"]
     texts = StoredTexts(raw, np.cumsum(lengths) - lengths, lengths, arrays["hashes"])
     groups = rows["group"] if "group" in rows.columns else None
-    return Documents(rows["id"], texts, rows["labels"], groups, *facts.row(0))
+    plan = msgspec.json.decode(facts["plan"][0], type=ReadingPlan)
+    return Documents(rows["id"], texts, rows["labels"], groups, plan)
 
 
 def _blocks(file: File) -> Iterator[Block]:
     return read_blocks(file.path, BLOCK_ROWS, readers=TEXT_READERS, row="document")
 
 
-def _survey(file: File, settings: TextDataSettings) -> tuple[TextColumns, str]:
-    """Return the columns of a file and the separator of its labels, which depend on all rows."""
+def _survey(file: File, settings: TextDataSettings) -> TextColumns:
+    """Return the columns of a file, with the separator of labels and the kind of ids, which depend on all rows."""
     header: dict[str, None] = {}  # ordered
     separators: dict[str, set[str]] = {}
+    ids: dict[str, IdReader] = {}
     rows = 0
     for block in _blocks(file):
         rows += block.frame.height
@@ -94,22 +99,30 @@ def _survey(file: File, settings: TextDataSettings) -> tuple[TextColumns, str]:
             if not settings.separator and (name == settings.labels or name.lower() in KNOWN_LABELS):
                 with suppress(DataError):  # not the column of labels, or raised again by `_store`
                     separators.setdefault(name, set()).add(find_column_separator(block.frame[name], block.file))
+            if name == settings.id or name.lower() == "id":
+                _survey_ids(ids.setdefault(name, IdReader()), block.frame[name], block.file)
     check_line_labels([*header], file)
-    columns = find_text_columns([*header], settings, file, need_labels=True)
+    columns = find_text_columns([*header], settings, file, "all")
     check_rows(rows, file, "document")
     used = separators.get(columns.labels, ())
-    return columns, settings.separator or next((mark for mark in SEPARATORS if mark in used), " ")
+    separator = settings.separator or next((mark for mark in SEPARATORS if mark in used), " ")
+    return replace(columns, separator=separator, id_kind=ids[columns.id].kind if columns.id else None)
 
 
-def _store(block: Block, columns: TextColumns, separator: str, texts: IO[bytes]) -> pl.DataFrame:
-    """Write the texts of a block; return per document its id, labels, length and hash of the text, and group."""
+def _survey_ids(reader: IdReader, column: pl.Series, file: File) -> None:
+    with suppress(DataError, NotWhole):  # an error is raised again by `_store`
+        reader.read(column, file, "")
+
+
+def _store(block: Block, columns: TextColumns, texts: IO[bytes]) -> tuple[pl.DataFrame, ReadingPlan]:
+    """Write the texts of a block; return its documents' ids, labels, groups, and the length and hash of each text."""
     wanted = (*columns.text, columns.labels, columns.id, columns.group)
     absent = [pl.lit(None, pl.String).alias(name) for name in wanted if name and name not in block.frame.columns]
-    documents = documents_of(block.frame.with_columns(absent), columns, separator, block.file)
+    documents = documents_of(block.frame.with_columns(absent), columns, block.file)
     stored = documents.texts
     assert isinstance(stored, pl.Series), "a block is in memory"
     texts.write("".join(stored.to_list()).encode())
     names = pl.Enum(documents.labels.explode().drop_nulls().unique())
     row = {"id": documents.ids, "labels": documents.labels.cast(pl.List(names)), "length": stored.str.len_bytes()}
     row |= {"hash": stored.hash(0)} | ({} if documents.groups is None else {"group": documents.groups})
-    return pl.DataFrame(row)
+    return pl.DataFrame(row), documents.plan

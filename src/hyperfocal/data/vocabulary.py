@@ -7,14 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, chain
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
-from hyperfocal.data.frames import plain_text
+from hyperfocal.data.frames import is_missing
+from hyperfocal.data.ids import IdKind, id_text, is_whole, typed
 from hyperfocal.data.logs import Log
 from hyperfocal.errors import DataError
 from hyperfocal.labels import row_pointers
@@ -28,11 +29,12 @@ class Vocabulary:
     """The ids of L items; item number n is `ids[n]`."""
 
     ids: pl.Series  # (L,) text, distinct
+    kind: IdKind = "text"  # the type in which they came
 
     @classmethod
-    def of(cls, items: pl.Series) -> Vocabulary:
+    def of(cls, items: pl.Series, kind: IdKind = "text") -> Vocabulary:
         """Build from the items of a log, sorted by id so that the order of rows does not matter."""
-        return cls(items.unique().cast(pl.String).sort().alias("item"))
+        return cls(items.unique().cast(pl.String).sort().alias("item"), kind)
 
     def __len__(self) -> int:
         """Return L."""
@@ -45,20 +47,27 @@ class Vocabulary:
         return names
 
     @cached_property
+    def values(self) -> list[str | int]:
+        """Return the ids in the type in which they came: number -> id."""
+        values: list[str | int] = typed(self.ids, self.kind).to_list()
+        return values
+
+    @cached_property
     def numbers(self) -> dict[str, int]:
         """Return id -> number; for a few items it is faster than `encode`."""
         return {item: number for number, item in enumerate(self.names)}
 
     def encode_lists(self, histories: Iterable[Iterable[Any]]) -> Sequences:
-        """Return the numbers of each user's items, without unknown ones; 10, 10.0 and "10" are one id.
+        """Return the numbers of each user's items, without unknown ones; ids are compared as in `ids.id_text`.
 
         Raises:
             DataError: a text in place of a list, which would be read letter by letter.
         """
         if isinstance(histories, str):
             raise DataError(f"histories: {histories!r} is a text, not lists of item ids. Write [[{histories!r}]]")
-        numbers = self.numbers
-        rows = [[numbers[item] for item in map(plain_text, _ids(row)) if item in numbers] for row in histories]
+        numbers, kind = self.numbers, self.kind
+        named = ([id_text(item, kind) for item in _ids(row) if not is_missing(item)] for row in histories)
+        rows = [[numbers[item] for item in row if item in numbers] for row in named]
         offsets = torch.tensor([0, *accumulate(map(len, rows))])
         return Sequences(torch.tensor(list(chain.from_iterable(rows)), dtype=torch.int64), offsets, len(self))
 
@@ -73,12 +82,15 @@ class Vocabulary:
 
     def extended(self, items: pl.Series) -> Vocabulary:
         """Return a vocabulary that has the unknown items too, numbered from L on."""
-        new = items.unique(maintain_order=True)
-        return Vocabulary(pl.concat([self.ids, new.filter(~new.is_in(self.ids.implode())).alias("item")]))
+        unique = items.unique(maintain_order=True)
+        new = unique.filter(~unique.is_in(self.ids.implode())).alias("item")
+        same = self.kind == "text" or is_whole(new)
+        return Vocabulary(pl.concat([self.ids, new]), self.kind if same else "text")
 
     def to_json(self) -> str:
         """Return the JSON that `from_json` reads."""
-        return json.dumps({"items": self.ids.to_list()}, ensure_ascii=False)
+        kind = {} if self.kind == "text" else {"kind": self.kind}
+        return json.dumps({"items": self.ids.to_list()} | kind, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Vocabulary:
@@ -88,14 +100,17 @@ class Vocabulary:
             DataError: other text.
         """
         try:
-            items = json.loads(text)["items"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            facts = json.loads(text)
+            items, kind = facts["items"], facts.get("kind", "text")
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"not a vocabulary: {type(error).__name__}: {error}") from None
         if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
             raise DataError("not a vocabulary: 'items' is not a list of texts")
         if len(set(items)) < len(items):
             raise DataError(f"not a vocabulary: of {len(items):,} items only {len(set(items)):,} differ")
-        return cls(pl.Series("item", items, dtype=pl.String))
+        if kind not in get_args(IdKind):
+            raise DataError(f"not a vocabulary: its ids are {kind!r}. Allowed: {', '.join(get_args(IdKind))}")
+        return cls(pl.Series("item", items, dtype=pl.String), kind)
 
 
 def _ids(history: Iterable[Any]) -> Iterable[Any]:

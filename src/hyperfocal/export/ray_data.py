@@ -62,7 +62,7 @@ class BatchPredictor:
 
 
 def _classified(classifier: MultiLabelClassifier, frame: pl.DataFrame) -> pl.DataFrame:
-    documents = as_documents(frame, classifier.settings_.data, need_labels=False)
+    documents = as_documents(frame, classifier.fit_.model.reading, need="texts")
     if documents.numbered:
         raise DataError(
             f"the batch has no id in the columns {', '.join(frame.columns)}, and rows of a Ray Dataset have no number. "

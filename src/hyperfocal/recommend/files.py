@@ -21,7 +21,7 @@ from hyperfocal.recommend.ranker import Fit, Ranker
 from hyperfocal.report.run import EVIDENCE
 from hyperfocal.sequences import Sequences
 from hyperfocal.storage.run_folder import DATA, MODEL, RunFolder, describe_environment
-from hyperfocal.training.run import read_settings
+from hyperfocal.training.run import read_plan, read_settings
 
 BASELINES = "baselines.safetensors"
 EVENTS = "events.safetensors"  # of the training users in users.json; `update` adds to them
@@ -78,7 +78,10 @@ def read_fit(run: RunFolder) -> Fit:
     columns, features = _read_features(run)
     with run.guard(MODEL):
         model = _model(tensors, settings, len(vocabulary), features)
-    ranker = Ranker(settings, vocabulary, model, baselines, features, columns, blend_weight, streamed=streamed)
+    plan = read_plan(run)
+    ranker = Ranker(
+        settings, vocabulary, model, baselines, features, columns, blend_weight, streamed=streamed, plan=plan
+    )
     return Fit(ranker, users, events, fingerprint, metrics, history)
 
 

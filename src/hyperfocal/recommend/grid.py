@@ -15,6 +15,7 @@ from hyperfocal.config.recommend import COUNTING, RecommendSettings
 from hyperfocal.config.sections import Section
 from hyperfocal.data.examples import Holdout
 from hyperfocal.data.logs import as_log
+from hyperfocal.data.reading import reading_of
 from hyperfocal.errors import ConfigError, LeakError
 from hyperfocal.grid.adaptive import Range
 from hyperfocal.grid.job import Reached
@@ -80,8 +81,12 @@ class LogSource:
             raise ConfigError("points differ in settings of items, and there is no table of items. Give --items FILE")
         settings = _most_demanding(points, settings)
         set_threads(settings.train.threads)
-        logs = [as_log(log, settings.data) for log in (self.train, self.valid) if log is not None]
-        data = prepare(logs[0], logs[1] if len(logs) > 1 else None, self.valid_truth, settings, self.items)
+        logs = [as_log(self.train, settings.data)]
+        if self.valid is not None:
+            logs.append(as_log(self.valid, reading_of(logs[0].plan, settings.data)))
+        data = prepare(
+            logs[0], logs[1] if len(logs) > 1 else None, self.valid_truth, settings, self.items, watch.planned
+        )
         users = pl.concat([log.users.alias("user") for log in logs])
         prepared = PreparedLog(data, users, cut_of(settings, test=True), settings.data.next, threads)
         if self.test is not None:
@@ -173,15 +178,16 @@ class PreparedLog:
             DataError: a log cannot be read, or no user can be scored.
             LeakError: a user was trained or validated on; leave-one-out allows it.
         """
-        columns, (histories, truth) = _ranking(settings).data, test
-        log = as_log(histories, columns)
+        data, (histories, truth) = _ranking(settings).data, test
+        reading = reading_of(self.data.plan, data)
+        log = as_log(histories, reading)
         shared = log.users.filter(log.users.is_in(self.users.implode()))
-        if len(shared) and columns.protocol == "users":
+        if len(shared) and data.protocol == "users":
             raise LeakError(
                 f"test log: {len(shared):,} of its {len(log):,} users are in training or validation too, first "
                 f"{shared[0]!r}. A user may be in one file only: remove these users from the others"
             )
-        return LogTest(hold_out(log, truth, self.data.vocabulary, columns, cut=self.cut, name="test log"))
+        return LogTest(hold_out(log, truth, self.data.vocabulary, reading, cut=self.cut, name="test log"))
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,7 @@ LISTED_ITEMS = 5  # in an error message
 
 
 def fit_features(
-    items: Any, vocabulary: Vocabulary, counts: Tensor, settings: RecommendSettings
+    items: Any, vocabulary: Vocabulary, counts: Tensor, settings: RecommendSettings, column: str
 ) -> tuple[list[ItemColumn], ItemFeatures, dict[str, Any]]:
     """Return the columns of an item table, the features of the training items, and counts of rows left out.
 
@@ -35,6 +35,7 @@ def fit_features(
         vocabulary: L training items.
         counts: (L,) training events of each.
         settings: of the run.
+        column: name of the log's column of item ids.
 
     Raises:
         ConfigError: the model reads no features.
@@ -42,7 +43,7 @@ def fit_features(
     """
     if settings.model.name not in CAUSAL:
         raise ConfigError(f"--items: model {settings.model.name} reads no features. Those that do: {', '.join(CAUSAL)}")
-    table = read_items(items, settings.data.item)
+    table = read_items(items, column, vocabulary.kind)
     columns, constant = fit_columns(table, settings.items.features or table.frame.columns, vocabulary.ids)
     columns = [
         msgspec.structs.replace(column, checksum=_find_encoder(column).checksum) if column.kind == ENCODER else column
@@ -94,7 +95,7 @@ def new_features(
     Raises:
         DataError: no item is new; nothing is known of one; as in `encode_items`.
     """
-    table = read_items(items, column)
+    table = read_items(items, column, vocabulary.kind)
     ids = table.ids.filter(~table.ids.is_in(vocabulary.ids.implode()))
     if not len(ids):
         raise DataError(f"{table.name}: all {len(table.ids):,} items were in training: none is new")

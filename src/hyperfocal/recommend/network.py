@@ -59,7 +59,9 @@ def train(
     else:
         model, history = train_network(data, settings, run, resume=resume, watch=watch, network=network)
     columns = list(data.columns)
-    ranker = Ranker(settings, data.vocabulary, model, baselines, data.features, columns, streamed=data.streamed)
+    ranker = Ranker(
+        settings, data.vocabulary, model, baselines, data.features, columns, streamed=data.streamed, plan=data.plan
+    )
     return ranker, history
 
 

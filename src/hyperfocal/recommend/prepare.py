@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hyperfocal.config.recommend import CAUSAL, COUNTING, DataSettings, RecommendSettings
+from hyperfocal.config.recommend import CAUSAL, COUNTING, RecommendSettings
 from hyperfocal.data.examples import (
     Examples,
     Holdout,
@@ -29,8 +29,9 @@ from hyperfocal.data.examples import (
     hold_out_truth,
 )
 from hyperfocal.data.item_table import ItemColumn
-from hyperfocal.data.logs import Log, as_log
+from hyperfocal.data.logs import Log, Reading, as_log
 from hyperfocal.data.mapped_logs import MappedLog, as_sequences, count_items, keep_users, stream_log
+from hyperfocal.data.reading import ReadingPlan, plan_words, reading_of
 from hyperfocal.data.splits import SHORTEST_LEFT_OUT, check_leak, draw_users, leave_last_out, split_users
 from hyperfocal.data.vocabulary import Vocabulary, encode_log
 from hyperfocal.errors import ConfigError, DataError
@@ -60,6 +61,7 @@ class Prepared:
         train_holdout: training users cut as validation users are, to see overfitting.
         valid: histories and truth of the validation users.
         counts: of what was read, used and left out.
+        plan: how the log was read.
         features: of the items. None: no item table.
         columns: of the item table.
         streamed: whether the events stay on disk.
@@ -72,6 +74,7 @@ class Prepared:
     train_holdout: Holdout
     valid: Holdout
     counts: dict[str, Any]
+    plan: ReadingPlan
     features: ItemFeatures | None = None
     columns: Sequence[ItemColumn] = ()
     streamed: bool = False
@@ -93,7 +96,14 @@ def _bytes_of(tensor: Tensor) -> Iterator[bytes]:
         yield (block.long() if block.dtype == torch.int32 else block).numpy().tobytes()
 
 
-def prepare(log: Any, valid: Any, valid_truth: Any, settings: RecommendSettings, items: Any = None) -> Prepared:
+def prepare(
+    log: Any,
+    valid: Any,
+    valid_truth: Any,
+    settings: RecommendSettings,
+    items: Any = None,
+    planned: Callable[[ReadingPlan], None] = lambda plan: None,
+) -> Prepared:
     """Read, split, number and cut a log; stream it if that is asked for, or if the file is too large for memory.
 
     Args:
@@ -102,6 +112,7 @@ def prepare(log: Any, valid: Any, valid_truth: Any, settings: RecommendSettings,
         valid_truth: the items that follow `valid`. None: its last items.
         settings: of the run.
         items: table of the items. None: no features.
+        planned: called with the plan of `log` once it is read.
 
     Raises:
         DataError: a log cannot be read; no user has history + 1 items; as in `fit_features`.
@@ -113,10 +124,13 @@ def prepare(log: Any, valid: Any, valid_truth: Any, settings: RecommendSettings,
         raise ConfigError("--valid-truth says what follows the histories of --valid: give --valid too")
     read = _split_streamed if is_streamed(log, settings.data.stream, _no_streaming(log, settings)) else _split_in_memory
     split = read(log, valid, settings)
+    logger.info("%s: %s", name_of(log, "training log"), plan_words(split.plan))
+    planned(split.plan)
     check_depths(settings, len(split.vocabulary))
     examples = training_examples(split.train, settings)
     cut, name = cut_of(settings), name_of(valid, "validation log")
-    holdout = hold_out(split.valid, valid_truth, split.vocabulary, settings.data, cut=cut, name=name)
+    reading = reading_of(split.plan, settings.data)
+    holdout = hold_out(split.valid, valid_truth, split.vocabulary, reading, cut=cut, name=name)
     train_holdout = hold_out_last(split.scored, split.vocabulary, **cut)
     counts = {
         "users": len(split.train),
@@ -128,7 +142,15 @@ def prepare(log: Any, valid: Any, valid_truth: Any, settings: RecommendSettings,
         "valid": holdout.describe(),
     } | ({"streamed": True} if split.streamed else {})
     data = Prepared(
-        split.vocabulary, split.users, split.train, examples, train_holdout, holdout, counts, streamed=split.streamed
+        split.vocabulary,
+        split.users,
+        split.train,
+        examples,
+        train_holdout,
+        holdout,
+        counts,
+        split.plan,
+        streamed=split.streamed,
     )
     return data if items is None else _with_features(data, items, settings)
 
@@ -141,6 +163,7 @@ class Split(NamedTuple):
     train: Sequences  # their events
     scored: Log  # training users whose scores show overfitting
     valid: Log
+    plan: ReadingPlan  # of the log
     ties: int  # events at the same time as the event before
     streamed: bool  # whether the events stay on disk
 
@@ -158,11 +181,12 @@ def _split_in_memory(log: Any, valid: Any, settings: RecommendSettings) -> Split
         fraction, seed = settings.data.valid_fraction, settings.seed
         train, held_out = split_users(whole, fraction=fraction, seed=seed, eligible=eligible)
     else:
-        train, held_out = whole, _read_valid(valid, whole.users, settings)
+        train, held_out = whole, _read_valid(valid, whole, settings)
     if settings.model.name == "concat_mlp":
         check_lengths(train.lengths, settings.data.history, name)
-    vocabulary = Vocabulary.of(train.items)
-    return Split(vocabulary, train.users, encode_log(train, vocabulary)[0], train, held_out, whole.ties, False)
+    vocabulary = Vocabulary.of(train.items, whole.plan.kind("item"))
+    events = encode_log(train, vocabulary)[0]
+    return Split(vocabulary, train.users, events, train, held_out, whole.plan, whole.ties, False)
 
 
 def _split_streamed(log: Any, valid: Any, settings: RecommendSettings) -> Split:
@@ -181,22 +205,22 @@ def _split_streamed(log: Any, valid: Any, settings: RecommendSettings) -> Split:
         valid_log = whole.select(np.flatnonzero(held_out))
     else:
         held_out = np.zeros(len(whole), dtype=np.bool_)
-        valid_log = _read_valid(valid, whole.users, settings)
+        valid_log = _read_valid(valid, whole, settings)
     vocabulary, train = _map_training(whole, ~held_out, key)
     scored = whole.select(np.flatnonzero(~held_out & (whole.lengths > shortest))[:TRAIN_USERS_SCORED])
-    return Split(vocabulary, whole.users.clear(), train, scored, valid_log, whole.ties, True)
+    return Split(vocabulary, whole.users.clear(), train, scored, valid_log, whole.plan, whole.ties, True)
 
 
-def _read_valid(valid: Any, users: pl.Series, settings: RecommendSettings) -> Log:
-    log = as_log(valid, settings.data)
-    check_leak(users, log.users, units="users", name=name_of(valid, "validation log"))
+def _read_valid(valid: Any, train: Log | MappedLog, settings: RecommendSettings) -> Log:
+    log = as_log(valid, reading_of(train.plan, settings.data))
+    check_leak(train.users, log.users, units="users", name=name_of(valid, "validation log"))
     return log
 
 
 def _map_training(log: MappedLog, trains: NDArray[np.bool_], key: str) -> tuple[Vocabulary, Sequences]:
     """Return the items and events of the users who train, (U,) bool, mapped from a file named after the log's key."""
     in_training = count_items(log, trains) > 0
-    vocabulary = Vocabulary(log.ids.filter(pl.Series(in_training)))
+    vocabulary = Vocabulary(log.ids.filter(pl.Series(in_training)), log.plan.kind("item"))
     numbers = (np.cumsum(in_training) - 1).astype(np.int32)
     key = hash_of(FORMAT, key, hashlib.sha256(trains.tobytes()).hexdigest())
     arrays = cached_streamed(_folder(), key, lambda work: keep_users(log, trains, numbers, work / "items.bin"))
@@ -221,7 +245,7 @@ def _no_streaming(log: Any, settings: RecommendSettings) -> str:
 def _with_features(data: Prepared, items: Any, settings: RecommendSettings) -> Prepared:
     """Return the data with the features of an item table; errors as in `fit_features`."""
     events = torch.bincount(data.train.items, minlength=len(data.vocabulary))
-    columns, features, described = fit_features(items, data.vocabulary, events, settings)
+    columns, features, described = fit_features(items, data.vocabulary, events, settings, data.plan.name("item"))
     return replace(data, counts=data.counts | {"item_table": described}, features=features, columns=columns)
 
 
@@ -247,7 +271,7 @@ def training_examples(sequences: Sequences, settings: RecommendSettings) -> Exam
 
 
 def hold_out(
-    log: Any, truth: Any, vocabulary: Vocabulary, columns: DataSettings, *, cut: dict[str, int], name: str
+    log: Any, truth: Any, vocabulary: Vocabulary, reading: Reading, *, cut: dict[str, int], name: str
 ) -> Holdout:
     """Return the users of a log with histories and truth.
 
@@ -255,18 +279,18 @@ def hold_out(
         log: the histories: path, frame or Log.
         truth: the items that follow, in any of these forms. None: the last items of the histories.
         vocabulary: the training items.
-        columns: names of the columns in both.
+        reading: names of the columns in both, or the plan of the run.
         cut: where histories are cut if there is no truth, as `cut_of` returns it.
         name: of the log in messages.
 
     Raises:
         DataError: no user can be scored; a log cannot be read.
     """
-    histories = as_log(log, columns)
+    histories = as_log(log, reading)
     if truth is None:
         holdout = hold_out_last(histories, vocabulary, **cut)
     else:
-        holdout = hold_out_truth(histories, as_log(truth, columns), vocabulary)
+        holdout = hold_out_truth(histories, as_log(truth, reading), vocabulary)
     holdout.check_users(name, vocabulary.names[0])
     return holdout
 

@@ -20,8 +20,10 @@ from torch import Tensor
 
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data.examples import Holdout
+from hyperfocal.data.ids import is_whole, typed
 from hyperfocal.data.item_table import ItemColumn
-from hyperfocal.data.logs import Log
+from hyperfocal.data.logs import Log, Reading
+from hyperfocal.data.reading import ReadingPlan, reading_of
 from hyperfocal.data.vocabulary import Vocabulary, encode_log
 from hyperfocal.errors import ConfigError
 from hyperfocal.metrics.ranking import BLOCK_NUMBERS, NO_ITEM, Scorer, rank_items, score_ranking, top_k
@@ -50,6 +52,7 @@ class Ranker:
         blend_weight: w, of the baseline in the blend.
         new_items: number of items, the last of the vocabulary, that training never saw.
         streamed: whether the log was streamed, so that fewer baselines were fitted.
+        plan: how the training log was read. None: the run is of a version that kept no plan.
     """
 
     settings: RecommendSettings
@@ -61,12 +64,23 @@ class Ranker:
     blend_weight: float = 0.0
     new_items: int = 0
     streamed: bool = False
+    plan: ReadingPlan | None = None
+
+    @property
+    def reading(self) -> Reading:
+        """How other logs are read."""
+        return reading_of(self.plan, self.settings.data)
 
     @property
     def name(self) -> str:
         """Name, in the tables, of the scorer that ranks."""
         blends = self.settings.model.blend and not isinstance(self.model, Baseline)
         return BLEND if blends else self.settings.model.name
+
+    @property
+    def item_column(self) -> str:
+        """Name of the column of item ids in the log; "": the run is of a version that kept no plan."""
+        return self.settings.data.item if self.plan is None else self.plan.name("item")
 
     @property
     def counts(self) -> Tensor:
@@ -107,7 +121,7 @@ class Ranker:
                 "new items are scored by their features, and this run was fitted without features. "
                 "Fit again with --items FILE, the table of the items in the log"
             )
-        ids, features = new_features(self.columns, items, self.vocabulary, self.settings.data.item)
+        ids, features = new_features(self.columns, items, self.vocabulary, self.item_column)
         vocabulary = self.vocabulary.extended(ids)
         return replace(
             self,
@@ -157,13 +171,13 @@ class Ranking:
         """Return the best k items of the first users."""
         return Ranking(self.items[:users, :k], self.scores[:users, :k])
 
-    def names(self, vocabulary: Vocabulary) -> list[list[str]]:
-        """Return the ids of each user's items."""
-        ids = vocabulary.names
+    def names(self, vocabulary: Vocabulary) -> list[list[str | int]]:
+        """Return the ids of each user's items, in the type in which they came."""
+        ids = vocabulary.values
         return [[ids[item] for item in row if item != NO_ITEM] for row in self.items.tolist()]
 
     def rows(self, log: Log, vocabulary: Vocabulary) -> pl.DataFrame:
-        """Return the items of a log's users as rows in the form of the log.
+        """Return the items of a log's users as rows in the form of the log, with ids in the types of the log.
 
         Raises:
             ConfigError: the log has a column called rank or score.
@@ -171,10 +185,14 @@ class Ranking:
         users, ranks = (self.items != NO_ITEM).nonzero().unbind(1)
         chosen = vocabulary.decode(self.items[users, ranks])
         owners = log.users.gather(pl.Series(users.numpy(), dtype=pl.UInt32))
-        if log.form == "challenge":
+        if log.plan.form == "challenge":
             position = pl.Series(log.lengths[users.numpy()] + ranks.numpy() + 1).cast(pl.String)
             return pl.DataFrame({"user_sequence": owners + "_" + position, "challenge": chosen})
-        columns = {log.user_column: owners, log.item_column: chosen}
+        integers = "integer" in (vocabulary.kind, log.plan.kind("item")) and is_whole(chosen)
+        columns = {
+            log.plan.name("user"): typed(owners, log.plan.kind("user")),
+            log.plan.name("item"): typed(chosen, "integer") if integers else chosen,
+        }
         if columns.keys() & {"rank", "score"}:
             raise ConfigError(f"columns {', '.join(columns)}: predictions have a rank and a score too. Rename yours")
         return pl.DataFrame(columns | {"rank": ranks.numpy() + 1, "score": self.scores[users, ranks].numpy()})

@@ -132,7 +132,7 @@ class Recommender(BaseEstimator):
         run, resume, settings = open_run(out, self.resolve, resume=resume, overwrite=overwrite)
         watch.begun(settings)
         set_threads(settings.train.threads)
-        data = prepare(log, valid, valid_truth, settings, items)
+        data = prepare(log, valid, valid_truth, settings, items, planned=watch.planned)
         self.fit_ = _fit_ranker(data, settings, run, resume, watch)
         return self
 
@@ -155,9 +155,9 @@ class Recommender(BaseEstimator):
         return resolve_settings(RecommendSettings, self.recipe, given, resumed)
 
     def recommend(
-        self, histories: Iterable[Sequence[str]], k: int | None = None, *, repeats: bool = False
-    ) -> list[list[str]]:
-        """Return the best k items of each user, best first.
+        self, histories: Iterable[Sequence[str | int]], k: int | None = None, *, repeats: bool = False
+    ) -> list[list[str | int]]:
+        """Return the best k items of each user, best first; ids are integers if those of the training log were.
 
         Args:
             histories: item ids of each user, oldest first, of any length; unknown items are left out.
@@ -174,7 +174,7 @@ class Recommender(BaseEstimator):
     def predict(self, log: LogLike, k: int | None = None, *, repeats: bool = False) -> Predictions:
         """Return the best k items of every user of a log as rows; arguments and errors as in `recommend`."""
         ranker = self._fit.ranker
-        return ranker.predict(as_log(log, ranker.settings.data), k, repeats=repeats)
+        return ranker.predict(as_log(log, ranker.reading), k, repeats=repeats)
 
     def evaluate(
         self, log: LogLike, truth: LogLike | None = None, *, k: int | None = None, repeats: bool = False
@@ -193,7 +193,7 @@ class Recommender(BaseEstimator):
         """
         ranker = self._fit.ranker
         cut, name = cut_of(ranker.settings, test=True), name_of(log, "log")
-        holdout = hold_out(log, truth, ranker.vocabulary, ranker.settings.data, cut=cut, name=name)
+        holdout = hold_out(log, truth, ranker.vocabulary, ranker.reading, cut=cut, name=name)
         return compare(ranker, holdout, k=k, repeats=repeats)
 
     def with_new_items(self, items: Any, *, boost: float | None = None) -> Recommender:
@@ -246,7 +246,7 @@ class Recommender(BaseEstimator):
         """
         run, fit = RunFolder(path), self._fit_for("save")
         run.refuse_taken(overwrite=overwrite)
-        begin_run(run, fit.ranker.settings, fit.fingerprint, resume=False)
+        begin_run(run, fit.ranker.settings, fit.fingerprint, plan=fit.ranker.plan, resume=False)
         write_fit(run, fit)
 
     @classmethod
@@ -290,7 +290,7 @@ def _fit_ranker(
     began, fingerprint = perf_counter(), data.fingerprint()
     refuse_different("data", fingerprint)
     if run is not None:
-        begin_run(run, settings, fingerprint, resume=resume)
+        begin_run(run, settings, fingerprint, plan=data.plan, resume=resume)
     ranker, history = train(data, settings, run, resume=resume, watch=watch)
     ranker = choose_blend(ranker, data.valid)
     metrics, evidence = score_validation(ranker, data, began=began)

@@ -62,7 +62,7 @@ class RecommendPredictor:
             "items": len(ranker.vocabulary),
             "next": ranker.settings.data.next,
             "new_items": [column.name for column in ranker.columns],
-            "item_column": ranker.settings.data.item,
+            "item_column": ranker.item_column,
             "data": metrics["data"],
             "metrics": {name: metrics[name] for name in ("metric", "users", "scores", "verdict")},
         }

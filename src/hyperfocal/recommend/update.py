@@ -41,7 +41,7 @@ def update(fit: Fit, log: Any, *, items: Any = None, epochs: int = 3, watch: Wat
     settings = settings_of_update(before.settings, epochs)
     watch.begun(settings)
     set_threads(before.settings.train.threads)
-    began, log = perf_counter(), as_log(log, before.settings.data)
+    began, log = perf_counter(), as_log(log, before.reading)
     merged = merge(fit, log)
     data = _prepare(fit, log, merged, items)
     check_size(before.settings.model.name, len(data.vocabulary))
@@ -150,8 +150,18 @@ def _prepare(fit: Fit, log: Log, merged: Merged, items: Any) -> Prepared:
     }
     features = _extend_features(ranker, merged.vocabulary, items, train_events)
     on_train = _holdout(merged, fresh, settings)
+    plan = ranker.plan or log.plan
     return Prepared(
-        merged.vocabulary, merged.users, train_events, examples, on_train, holdout, counts, features, ranker.columns
+        merged.vocabulary,
+        merged.users,
+        train_events,
+        examples,
+        on_train,
+        holdout,
+        counts,
+        plan,
+        features,
+        ranker.columns,
     )
 
 
@@ -191,7 +201,7 @@ def _extend_features(ranker: Ranker, vocabulary: Vocabulary, items: Any, events:
         empty = pl.DataFrame({each.name: [] for each in ranker.columns})
         table = ItemTable(pl.Series("item", [], dtype=pl.String), empty, 0, "no table")
     else:
-        table = read_items(items, ranker.settings.data.item)
+        table = read_items(items, ranker.item_column, ranker.vocabulary.kind)
     new = encode_features(ranker.columns, table, vocabulary.ids[len(ranker.vocabulary) :])
     counts = torch.bincount(events.items, minlength=events.num_items)
     return with_popularity(ranker.features.followed_by(new), counts)

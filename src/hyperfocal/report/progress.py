@@ -26,9 +26,11 @@ from rich.progress import (
 from rich.text import Text
 
 from hyperfocal.config.sections import Section, TrainSettings
+from hyperfocal.data.reading import ReadingPlan
 from hyperfocal.distributed import is_first
 from hyperfocal.report.format import duration, quantity, share
 from hyperfocal.report.grid_table import Layout
+from hyperfocal.report.reading import print_plan
 from hyperfocal.training.trainer import Progress as TrainProgress
 from hyperfocal.training.watch import Watch
 
@@ -110,6 +112,10 @@ class FitProgress(ProgressLine):
         """Keep the settings of training."""
         self._settings, self._trainings = settings.train, self._count(settings.train)
 
+    def planned(self, plan: ReadingPlan) -> None:
+        """Print how the data were read."""
+        print_plan(plan)
+
     def stepped(self, progress: TrainProgress, steps: int) -> None:
         """Show the state of a training with `steps` steps per epoch."""
         done, total = progress.epoch * steps + progress.step, self._settings.epochs * steps
@@ -186,6 +192,10 @@ class GridProgress(Watch):
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    def planned(self, plan: ReadingPlan) -> None:
+        """Print how the data were read."""
+        print_plan(plan)
 
     def points_skipped(self, count: int) -> None:
         """Count the trainings that ended in an earlier run."""

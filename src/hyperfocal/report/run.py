@@ -20,10 +20,13 @@ from typing import Any
 
 from hyperfocal.config.recipes import flat_settings, flatten
 from hyperfocal.config.rules import RULES
+from hyperfocal.data.reading import LISTS, ReadingPlan
 from hyperfocal.errors import RunError
 from hyperfocal.report.blocks import DASH, Block, Bullets, Cell, Chart, Facts, Folded, Paragraph, Section
 from hyperfocal.report.format import duration, plain, quantity, share
+from hyperfocal.report.reading import ignored_lines, plan_table
 from hyperfocal.storage.run_folder import CONFIG, DATA, MODEL, RunFolder
+from hyperfocal.training.run import read_plan
 
 EVIDENCE = "evidence.json"
 FORMAT = 1
@@ -51,6 +54,7 @@ class FinishedRun:
         environment: environment.json.
         evidence: evidence.json; {}: the run has none.
         finished: time at which the model was written.
+        plan: how the data were read. None: the run is of a version that kept no plan.
     """
 
     folder: RunFolder
@@ -62,6 +66,7 @@ class FinishedRun:
     environment: dict[str, Any]
     evidence: dict[str, Any]
     finished: datetime
+    plan: ReadingPlan | None
 
     @property
     def name(self) -> str:
@@ -117,7 +122,9 @@ def read_run(path: str | Path) -> FinishedRun:
     finished = datetime.fromtimestamp((folder.path / MODEL).stat().st_mtime).astimezone()
     metrics, environment = (_read_object(folder, name) for name in ("metrics.json", "environment.json"))
     evidence = _read_evidence(folder, job)
-    return FinishedRun(folder, job, settings, changed, metrics, history, environment, evidence, finished)
+    return FinishedRun(
+        folder, job, settings, changed, metrics, history, environment, evidence, finished, read_plan(folder)
+    )
 
 
 def _read_job(folder: RunFolder) -> str:
@@ -205,6 +212,8 @@ def details(run: FinishedRun, lines: Sequence[str]) -> Section:
     changed = [(key, plain(value)) for key, value in run.changed.items()]
     blocks: list[Block] = [Paragraph(lines[0])]
     blocks += [Bullets(lines[1:], warn=True)] if lines[1:] else []
+    if run.plan is not None and run.plan.form != LISTS:
+        blocks += [plan_table(run.plan), *map(Paragraph, ignored_lines(run.plan))]
     blocks.append(Facts([("Run folder", run.name), ("Finished", f"{run.finished:%Y-%m-%d %H:%M}"), *_cost(run)]))
     blocks.append(Paragraph("Settings that differ from the defaults:" if changed else "All settings are defaults."))
     blocks += [Facts(changed)] if changed else []

@@ -25,7 +25,7 @@ from hyperfocal.errors import RunError
 
 Arrays = dict[str, NDArray[Any]]
 NAMES = "arrays.json"  # the names of an entry's arrays; written last, so an entry without it is incomplete
-FORMAT = 1  # of the cached arrays; increase it when their content changes
+FORMAT = 2  # of the cached arrays; increase it when their content changes
 ENDS = 2**16  # bytes hashed at the start and at the end of a file
 
 

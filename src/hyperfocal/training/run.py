@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from msgspec import convert, to_builtins
 from sklearn.exceptions import NotFittedError
 
 from hyperfocal.config.recipes import differences, from_toml, resolve, to_toml
 from hyperfocal.config.sections import Section
+from hyperfocal.data.reading import ReadingPlan
 from hyperfocal.distributed import is_first, on_first
 from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.storage.run_folder import CHECKPOINT, CONFIG, DATA, RunFolder
@@ -19,6 +21,7 @@ from hyperfocal.training.trainer import Checkpoint, Job, Trainer, seed_process
 from hyperfocal.training.watch import Watch
 
 Settings = TypeVar("Settings", bound=Section)
+READING = "reading"  # the plan in the file of the data
 NAMES = {"RecommendSettings": "recommend", "ClassifySettings": "classify"}
 
 
@@ -91,14 +94,24 @@ def read_settings(kind: type[Settings], run: RunFolder) -> Settings:
     return from_toml(kind, run.read_text(CONFIG), str(run.path / CONFIG), whole=run.is_as_written(CONFIG))
 
 
-def begin_run(run: RunFolder, settings: Section, fingerprint: str, features: str = "", *, resume: bool) -> None:
-    """Write settings and checksums of a new run, or check that the run to resume is of the same data.
+def read_plan(run: RunFolder) -> ReadingPlan | None:
+    """Return how the data of a run were read; None for a run of an earlier version."""
+    identity = run.read_json(DATA)
+    with run.guard(DATA):
+        return convert(identity[READING], ReadingPlan) if READING in identity else None
+
+
+def begin_run(
+    run: RunFolder, settings: Section, fingerprint: str, features: str = "", *, plan: ReadingPlan | None, resume: bool
+) -> None:
+    """Write settings, checksums and reading plan of a new run, or check that the run to resume is of the same data.
 
     Args:
         run: the folder.
         settings: of the run.
         fingerprint: checksum of the data and the split.
         features: checksum of the n-grams and the encoder of texts. "": no texts.
+        plan: how the data were read. None: by an earlier version.
         resume: whether to resume the run in the folder.
 
     Raises:
@@ -108,9 +121,9 @@ def begin_run(run: RunFolder, settings: Section, fingerprint: str, features: str
     identity |= {"features": features} if features else {}
     if not resume:
         run.clear()
-        run.write_json(DATA, identity)
+        run.write_json(DATA, identity | ({} if plan is None else {READING: to_builtins(plan)}))
         run.write_text(CONFIG, to_toml(settings))
-    elif run.read_json(DATA) != identity:
+    elif {**run.read_json(DATA), READING: None} != {**identity, READING: None}:
         raise RunError(
             f"run {run.path}: was trained on other data, with another split, other n-grams or another encoder, "
             "or by an earlier version. Give the same files to resume, or start again with --overwrite"

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from hyperfocal.config.sections import Section
+from hyperfocal.data.reading import ReadingPlan
 from hyperfocal.errors import ConfigError
 from hyperfocal.training.trainer import Progress
 
@@ -20,6 +21,13 @@ class Watch:
 
     def begun(self, settings: Section) -> None:
         """A fit resolved its settings; called once, before it reads data."""
+
+    def planned(self, plan: ReadingPlan) -> None:
+        """The training data were read; called once, before training.
+
+        Args:
+            plan: how they were read.
+        """
 
     def stepped(self, progress: Progress, steps: int) -> None:
         """Training took steps or ended an epoch; called every 50 steps and after each epoch.

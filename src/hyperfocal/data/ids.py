@@ -1,0 +1,140 @@
+"""Ids: one text for each, through every door, and back in the type in which they came.
+
+10, 10.0 and "10" are one id. "10.0" is the same id if all ids of the training column are whole numbers; among other
+texts, such as the versions "1.0" and "1.1", it stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import polars as pl
+
+from hyperfocal.data.columns import read_text
+from hyperfocal.data.files import File
+from hyperfocal.data.frames import EXACT, plain_text
+from hyperfocal.errors import DataError
+
+IdKind = Literal["text", "whole", "integer"]  # whole: whole numbers in a file of text; integer: they came as numbers
+ZEROS = r"^(-?(?:0|[1-9]\d*))\.0+$"  # a whole number with a fraction of zeros
+TEXTS = (pl.String, pl.Categorical, pl.Enum)
+
+
+@dataclass
+class IdReader:
+    """Read a column of ids block by block, as if the column were read at once.
+
+    Args:
+        kind: of the ids; None: as the blocks show.
+    """
+
+    kind: IdKind | None = None
+    shortened: bool = False  # whether a ".0" was removed because all ids so far were whole numbers
+
+    def read(self, column: pl.Series, file: File, advice: str) -> pl.Series:
+        """Return the ids of a block as text; `advice` ends the message about a missing id.
+
+        Raises:
+            DataError: a column of lists or objects; a missing or empty id; a float too large to be exact.
+            NotWhole: an id of this block is no whole number, but ids of earlier blocks lost their ".0".
+        """
+        ids = read_text(column, file)
+        missing = ids.is_null() | (ids == "")
+        if missing.any():
+            row = int(missing.arg_max() or 0)
+            raise DataError(f"{file.place(row)}: no value in column '{column.name}'{file.fields(row)}. {advice}")
+        if column.dtype.is_float():
+            _check_exact(column, file)
+        short = _without_zeros(ids) if self.kind != "text" and column.dtype in TEXTS else ids
+        kind = _common(self.kind, _kind_of(short, column.dtype))
+        self.kind = kind
+        if kind == "text" and self.shortened:
+            raise NotWhole
+        self.shortened |= kind != "text" and short is not ids
+        return ids if kind == "text" else short
+
+
+class NotWhole(Exception):  # noqa: N818 - a signal, not an error
+    """Ids that were read as whole numbers are texts: read the column again with kind "text"."""
+
+
+def read_ids(column: pl.Series, file: File, advice: str, kind: IdKind | None = None) -> tuple[pl.Series, IdKind]:
+    """Return a column of ids as text, and their kind.
+
+    Args:
+        column: of any dtype.
+        file: for messages.
+        advice: the end of the message about a missing id.
+        kind: of the training ids, if the column is to be compared with them. None: as the column shows.
+
+    Raises:
+        DataError: as in `IdReader.read`.
+    """
+    reader = IdReader(None if kind is None else "text")
+    ids = reader.read(column, file, advice)
+    if kind is None:
+        return ids, reader.kind or "text"
+    ids = ids if kind == "text" else _without_zeros(ids)
+    return ids, _kind_of(ids, column.dtype)
+
+
+def typed(ids: pl.Series, kind: IdKind) -> pl.Series:
+    """Return ids as integers if they came as integers, else as they are."""
+    if kind != "integer":
+        return ids
+    for dtype in (pl.Int64, pl.UInt64):
+        numbers = ids.cast(dtype, strict=False)
+        if not numbers.null_count():
+            return numbers
+    return ids
+
+
+def id_text(value: Any, kind: IdKind) -> str:
+    """Return the text of one id, to be compared with ids of a kind.
+
+    >>> id_text(10.0, "text"), id_text("10.0", "whole"), id_text("1.0", "text")
+    ('10', '10', '1.0')
+    """
+    if isinstance(value, str):
+        return value if kind == "text" else re.sub(ZEROS, r"\1", value)
+    if isinstance(value, float) and abs(value) >= EXACT:
+        raise DataError(f"id {value!r} is a float too large to be exact. Write the id as an integer or a text")
+    return plain_text(value)
+
+
+def is_whole(ids: pl.Series) -> bool:
+    """Return whether all ids are written as 64-bit integers are, without leading zeros."""
+    return any(ids.cast(dtype, strict=False).cast(pl.String).eq_missing(ids).all() for dtype in (pl.Int64, pl.UInt64))
+
+
+def _common(one: IdKind | None, other: IdKind) -> IdKind:
+    """Return the kind of the ids of two blocks."""
+    if one in (None, other):
+        return other
+    return "text" if "text" in (one, other) else "whole"
+
+
+def _kind_of(ids: pl.Series, dtype: pl.DataType) -> IdKind:
+    if dtype == pl.Boolean or dtype.is_temporal() or not len(ids) or not is_whole(ids.head(1)) or not is_whole(ids):
+        return "text"
+    return "integer" if dtype.is_integer() or dtype.is_float() else "whole"
+
+
+def _without_zeros(ids: pl.Series) -> pl.Series:
+    """Return texts such as "10.0" as "10"; the series itself if there are none."""
+    if not ids.str.contains(".0", literal=True).any():
+        return ids
+    return ids.str.replace(ZEROS, "$1")
+
+
+def _check_exact(column: pl.Series, file: File) -> None:
+    """Raise DataError for ids that may have been rounded: two integers above 2**53 can be the same float."""
+    large = column.abs() >= EXACT
+    if large.any():
+        row = int(large.arg_max() or 0)
+        raise DataError(
+            f"{file.place(row)}: column '{column.name}' holds {column[row]!r}, a float too large to be an exact id. "
+            "Read the column as integers (in pandas with dtype='Int64') or as text"
+        )

@@ -1,0 +1,74 @@
+"""Read a source as a fit would, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from hyperfocal.config.classify import TextDataSettings
+from hyperfocal.config.recommend import DataSettings
+from hyperfocal.data.documents import TEXT_READERS, Documents, as_documents
+from hyperfocal.data.files import read_source
+from hyperfocal.data.logs import as_log
+from hyperfocal.data.reading import ReadingPlan
+from hyperfocal.data.text_columns import find_text_columns
+from hyperfocal.errors import ConfigError, DataError
+
+Job = Literal["recommend", "classify"]
+
+
+def inspect(
+    source: Any,
+    job: Job | None = None,
+    *,
+    user: str | None = None,
+    item: str | None = None,
+    order: str | None = None,
+    text: str | Sequence[str] | None = None,
+    labels: str | None = None,
+    separator: str | None = None,
+    id: str | None = None,
+    group: str | None = None,
+) -> ReadingPlan:
+    """Return how `fit` would read a source: columns, their uses and types, missing values, and what is ignored.
+
+    Args:
+        source: path, or frame of any library.
+        job: None: that of the named columns, else classify if the source has a text and labels, else recommend.
+        user, item, order: columns of a log, as in `Recommender`.
+        text, labels, separator, id, group: columns of documents, as in `MultiLabelClassifier`.
+
+    Raises:
+        DataError: the source cannot be read as training data of the job.
+        ConfigError: another job; columns of the other job are named.
+
+    >>> plan = inspect({"visitor": ["a", "a"], "sku": [1, 2], "ts": [10, 20], "price": [2.5, None]})
+    >>> [(column.name, column.use, column.type) for column in plan.columns], plan.ignored
+    ([('visitor', 'user', 'text'), ('sku', 'item', 'integer'), ('ts', 'order', 'position')], ('price',))
+    """
+    texts = (text,) if isinstance(text, str) else tuple(text or ())
+    log = DataSettings(user=user or "", item=item or "", order=order or "")
+    documents = TextDataSettings(
+        text=texts, labels=labels or "", separator=separator or "", id=id or "", group=group or ""
+    )
+    settings: dict[str, DataSettings | TextDataSettings] = {"recommend": log, "classify": documents}
+    job = job or _job_of(source, log, documents)
+    if job not in settings:
+        raise ConfigError(f"`job=` is {job!r}. Expected one of {', '.join(settings)}")
+    if any(own != type(own)() for name, own in settings.items() if name != job):
+        raise ConfigError(f"a column of the other job is named, but the job is {job}. Leave it out")
+    return as_log(source, log).plan if job == "recommend" else as_documents(source, documents).plan
+
+
+def _job_of(source: Any, log: DataSettings, documents: TextDataSettings) -> Job:
+    """Return the job whose columns are named, else the one whose columns the source has."""
+    if log != DataSettings():
+        return "recommend"
+    if documents != TextDataSettings():
+        return "classify"
+    frame, file = read_source(source, Documents, readers=TEXT_READERS, row="row")
+    try:
+        find_text_columns(frame.columns, documents, file, "all")
+    except DataError:
+        return "recommend"
+    return "classify"

@@ -1,0 +1,111 @@
+"""The text, label, id and group columns of documents: find them by name, or by the plan of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hyperfocal.config.classify import TextDataSettings
+from hyperfocal.data.columns import check_column, check_unique
+from hyperfocal.data.files import File
+from hyperfocal.data.ids import IdKind
+from hyperfocal.data.reading import ReadingPlan, planned_column, same_column
+from hyperfocal.errors import DataError, did_you_mean
+
+KNOWN_TEXTS = (("text",), ("title", "body"), ("content",), ("description",))  # the first that has a column
+KNOWN_LABELS = ("labels", "label", "tags", "categories")
+Need = Literal["all", "labels", "texts"]  # to fit, to score, to predict
+Reading = TextDataSettings | ReadingPlan  # names of columns to find, or the plan of a run
+
+
+@dataclass(frozen=True)
+class TextColumns:
+    """The columns of documents."""
+
+    text: tuple[str, ...]  # names
+    labels: str  # its name; "": labels are not read
+    id: str  # "": documents are numbered
+    group: str  # "": no groups
+    separator: str = ""  # of labels in a text; "": as the column shows
+    id_kind: IdKind | None = None  # None: as the column shows
+
+
+def text_columns(header: list[str], reading: Reading, file: File, need: Need) -> TextColumns:
+    """Return the columns of a file that are read; errors as in `find_text_columns` and `text_columns_by_plan`."""
+    if isinstance(reading, TextDataSettings):
+        return find_text_columns(header, reading, file, need)
+    if "lines" in (reading.form, file.kind):  # lines name no columns
+        columns = find_text_columns(header, TextDataSettings(), file, need)
+        return columns if file.kind == "lines" else _with_separator(columns, reading)
+    return text_columns_by_plan(header, reading, file, need)
+
+
+def find_text_columns(header: list[str], settings: TextDataSettings, file: File, need: Need) -> TextColumns:
+    """Return the columns that the settings name, else columns of known names.
+
+    Raises:
+        DataError: a named column that does not exist; no column for the text, or, if needed, the labels; one column
+            for both; a name that the header has twice.
+    """
+    named = {"text": settings.text, "labels": (settings.labels,), "id": (settings.id,), "group": (settings.group,)}
+    required = {"all": ("text", "labels", "id", "group"), "labels": ("text", "labels"), "texts": ("text",)}[need]
+    for option in required:
+        for name in filter(None, named[option]):
+            check_column(name, header, file, f"`{option}=`")
+    lower = {name.lower(): name for name in reversed(header)}
+    known_labels = next((lower[name] for name in KNOWN_LABELS if name in lower), "")
+    columns = TextColumns(
+        settings.text or _known_text(lower),
+        "" if need == "texts" else settings.labels or known_labels,
+        settings.id if settings.id in header else lower.get("id", ""),
+        settings.group if settings.group in header else "",
+        settings.separator,
+    )
+    if not columns.text:
+        raise _unknown("text", header, file)
+    if need != "texts" and not columns.labels:
+        raise _unknown("labels", header, file)
+    return _checked(columns, header, file)
+
+
+def text_columns_by_plan(header: list[str], plan: ReadingPlan, file: File, need: Need) -> TextColumns:
+    """Return the columns of a file that a run reads.
+
+    Raises:
+        DataError: a column of the plan that is needed is missing; a name that the header has twice.
+    """
+    text = tuple(planned_column(plan, "text", name, header, file) for name in plan.names("text"))
+    labels = "" if need == "texts" else planned_column(plan, "labels", plan.name("labels"), header, file)
+    group = plan.name("group")
+    if group and need == "all":
+        planned_column(plan, "group", group, header, file)
+    columns = TextColumns(
+        text, labels, same_column(plan.name("id") or "id", header), same_column(group, header) if group else ""
+    )
+    return _checked(_with_separator(columns, plan), header, file)
+
+
+def _with_separator(columns: TextColumns, plan: ReadingPlan) -> TextColumns:
+    kind = plan.kind("id") if plan.name("id") else None
+    return TextColumns(columns.text, columns.labels, columns.id, columns.group, plan.separator, kind)
+
+
+def _checked(columns: TextColumns, header: list[str], file: File) -> TextColumns:
+    if columns.labels in columns.text:
+        raise DataError(f"{file}: column '{columns.labels}' cannot be both `text=` and `labels=`. Name one for each")
+    check_unique(filter(None, (*columns.text, columns.labels, columns.id, columns.group)), header, file)
+    return columns
+
+
+def _known_text(lower: dict[str, str]) -> tuple[str, ...]:
+    groups = (tuple(lower[name] for name in names if name in lower) for names in KNOWN_TEXTS)
+    return next(filter(None, groups), ())
+
+
+def _unknown(option: str, header: list[str], file: File) -> DataError:
+    known = ", ".join(KNOWN_LABELS if option == "labels" else (name for names in KNOWN_TEXTS for name in names))
+    hint = did_you_mean(option, header)
+    return DataError(
+        f"{file}: cannot tell which column is the {option}; none is called {known}.{hint} "
+        f"Name it with `{option}=`. Columns found: {', '.join(header)}"
+    )
