@@ -21,7 +21,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags
 from torch import Tensor
 
-from hyperfocal.classify.files import read_fit, write_fit
+from hyperfocal.classify.files import read_fit, with_pairs, write_fit
 from hyperfocal.classify.finetune import Encoder
 from hyperfocal.classify.indicator import Indicator, as_label_lists
 from hyperfocal.classify.label_model import Fit, LabelModel
@@ -30,6 +30,7 @@ from hyperfocal.classify.scores import evaluate, micro_f1
 from hyperfocal.classify.training import fit_prepared
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.data.documents import Documents, as_documents
+from hyperfocal.data.frames import holds_objects, to_library
 from hyperfocal.data.ids import typed
 from hyperfocal.data.taxonomy import Taxonomy
 from hyperfocal.data.vocabulary import Vocabulary
@@ -268,8 +269,11 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         decided = model.name(model.decide(self._scores(texts)))
         return micro_f1(decided, model.resolve_labels(_documents(texts, labels)).labels.to_list())
 
-    def predict_documents(self, documents: Any) -> pl.DataFrame:
+    def predict_documents(self, documents: Any) -> Any:
         """Return id, labels (decided) and scores (the best 10 labels with their probability) of every document.
+
+        The frame is of the library of `documents`: scores are dictionaries in pandas and polars, and lists of (label,
+        probability) in Arrow. The rows of a path, Documents or a dictionary are a polars frame.
 
         Raises:
             DataError: the documents cannot be read.
@@ -280,7 +284,8 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         if read.id_column in ("labels", "scores"):
             raise ConfigError(f"column {read.id_column}: predictions have such a column too. Rename the id's column")
         ids = typed(read.ids, read.plan.kind("id"))
-        return pl.DataFrame({read.id_column: ids, **model.rows(read.all_texts())})
+        frame = pl.DataFrame({read.id_column: ids, **model.rows(read.all_texts())})
+        return to_library(frame if holds_objects(documents) else with_pairs(frame), documents)
 
     def evaluate(self, documents: Any) -> dict[str, Any]:
         """Return scores of other documents, as in `metrics_`, and under "labels" one row per label.

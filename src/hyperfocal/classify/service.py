@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 import torch
+from msgspec import to_builtins
 from torch import Tensor
 
 from hyperfocal.classify.files import read_fit
@@ -56,6 +57,7 @@ class ClassifyPredictor:
             "labels": len(self._labels),
             "taxonomy": model.labels.taxonomy is not None,
             "decide": model.settings.decide.rule,
+            "reading": None if model.plan is None else to_builtins(model.plan),
             "data": metrics["data"],
             "metrics": {name: value for name, value in metrics.items() if name != "data"},
         }

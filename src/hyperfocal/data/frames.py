@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,35 @@ def _named(names: Iterable[Any], columns: Iterable[Any]) -> Iterable[tuple[str, 
     earlier = [texts[:place].count(name) for place, name in enumerate(texts)]
     named = [f"{name}_duplicated_{count - 1}" if count else name for name, count in zip(texts, earlier, strict=True)]
     return zip(named, columns, strict=True)
+
+
+def to_library(frame: pl.DataFrame, like: Any) -> Any:
+    """Return a frame in the library of another one: pandas, pyarrow, DuckDB, or datasets; else as it is, in polars.
+
+    >>> to_library(pl.DataFrame({"item": [1]}), {"user": ["a"]}).columns
+    ['item']
+    """
+    library = type(like).__module__.partition(".")[0]
+    if _is_pandas(like):
+        return type(like)({column.name: _to_pandas(column) for column in frame.get_columns()})
+    if library in ("pyarrow", "duckdb", "_duckdb"):
+        table = frame.to_arrow()
+        return table if library == "pyarrow" else _to_duckdb(table)
+    return type(like).from_polars(frame) if library == "datasets" else frame
+
+
+def holds_objects(data: Any) -> bool:
+    """Return whether the library of a frame has columns of Python objects: polars and pandas do, Arrow does not."""
+    return not is_frame(data) or _is_pandas(data) or isinstance(data, pl.DataFrame | pl.LazyFrame | Mapping)
+
+
+def _to_pandas(column: pl.Series) -> Any:
+    """Return a column as pandas takes it: numbers as an array, other values as a list."""
+    return column.to_numpy() if column.dtype.is_numeric() and not column.null_count() else column.to_list()
+
+
+def _to_duckdb(table: Any) -> Any:
+    return import_module("duckdb").from_arrow(table)
 
 
 def as_series(name: str, values: Any) -> pl.Series:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import polars as pl
@@ -15,9 +15,22 @@ from hyperfocal.data.ids import IdKind
 from hyperfocal.data.reading import ReadingPlan, planned_column
 from hyperfocal.errors import DataError
 
+UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}  # in a second
 POSITION_LIMIT = 10_000_000  # integers from here on are time stamps; below it they are positions
 KNOWN_NAMES = {
-    "user": ("user", "user_id", "userid", "student", "customer", "customer_id", "visitor", "session", "session_id"),
+    "user": (
+        "user",
+        "user_id",
+        "userid",
+        "student",
+        "customer",
+        "customer_id",
+        "visitor",
+        "session",
+        "session_id",
+        "visitorid",
+        "visitor_id",
+    ),
     "item": (
         "item",
         "item_id",
@@ -29,6 +42,7 @@ KNOWN_NAMES = {
         "article",
         "movie",
         "movie_id",
+        "sku",
     ),
     "order": ("order", "position", "timestamp", "time", "datetime", "date", "ts", "sequence"),
 }
@@ -141,7 +155,42 @@ def read_order(column: pl.Series, file: File) -> pl.Series:
             f"{file.place(row)}: order column '{column.name}': {value}{file.fields(row)}. Allowed: numbers, or "
             "ISO 8601 times such as 2024-05-31T12:00:00, all with or all without a time zone"
         )
+    check_units(order, file, set())
     return order
+
+
+def check_units(order: pl.Series, file: File, earlier: set[str]) -> None:
+    """Raise DataError if some numbers are times since 1970 in one unit and others, or `earlier` ones, in another."""
+    if not order.dtype.is_numeric() or not len(order):
+        return
+    used = earlier | _units(order)
+    if len(used) > 1:
+        first = next(iter(earlier or {unit_of(order[0])} - {""} or used))
+        row = next(row for row, value in enumerate(order) if unit_of(value) not in ("", first))
+        raise DataError(
+            f"{file.place(row)}: order column '{order.name}': {order[row]} is a time in {unit_of(order[row])}, "
+            f"but other rows have {first} since 1970. Write all times in one unit"
+        )
+    earlier |= used
+
+
+def _units(order: pl.Series) -> set[str]:
+    """Return the units that some of the numbers have."""
+    smallest, largest = unit_of(order.min()), unit_of(order.max())
+    if smallest == largest:  # nearly always, and quick
+        return {smallest} - {""}
+    return {
+        unit for unit, factor in UNITS.items() if order.is_between(1e8 * factor, 1e10 * factor, closed="left").any()
+    }
+
+
+def unit_of(value: Any) -> str:
+    """Return the unit in which a number is a time since 1970, from 1973 to 2286; "": none.
+
+    >>> unit_of(1_700_000_000), unit_of(1_700_000_000_000), unit_of(12)
+    ('seconds', 'milliseconds', '')
+    """
+    return next((unit for unit, factor in UNITS.items() if 1e8 * factor <= value < 1e10 * factor), "")
 
 
 def _parse(text: pl.Series) -> pl.Series:
@@ -170,6 +219,7 @@ class OrderReader:
 
     dtype: pl.DataType | None = None  # type in which all values so far can be compared; None before the first block
     largest: int = 0  # the largest integer so far
+    units: set[str] = field(default_factory=set)  # of the times so far
 
     def read(self, column: pl.Series, file: File) -> pl.Series:
         """Return the order of a block's rows.
@@ -178,6 +228,7 @@ class OrderReader:
             DataError: as in `read_order`; numbers in earlier blocks and times in this one, or vice versa.
         """
         order = read_order(column, file)
+        check_units(order, file, self.units)
         common = order.dtype if self.dtype is None else _common(self.dtype, order.dtype)
         if common is None:
             raise DataError(

@@ -11,13 +11,13 @@ documents.map_batches(BatchPredictor, **options).write_parquet("predictions")
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
 import polars as pl
 
 from hyperfocal.classify.classifier import MultiLabelClassifier
 from hyperfocal.classify.files import with_pairs
+from hyperfocal.config.recommend import DataSettings
 from hyperfocal.data.documents import as_documents
 from hyperfocal.data.logs import as_log
 from hyperfocal.errors import DataError
@@ -85,5 +85,6 @@ def _recommended(recommender: Recommender, frame: pl.DataFrame, k: int | None, r
         raise DataError(
             f"user {wrong!r} of the batch has no items, or two rows. Give one row per user, with at least one item"
         )
-    unordered: Any = msgspec.structs.replace(recommender.settings_.data, order="")
-    return recommender.predict(as_log(frame.explode(*lists), unordered), k, repeats=repeats).frame
+    log = as_log(frame.explode(*lists), DataSettings(user=owners.name, item=lists[0]))
+    predictions: pl.DataFrame = recommender.predict(log, k, repeats=repeats).frame
+    return predictions

@@ -203,13 +203,13 @@ class Predictions:
     """The best items of a log's users.
 
     Attributes:
-        frame: the input's user and item columns, `rank` (1 is best) and `score`; or, for a log in the
-            challenge format, `user_sequence` ("<user>_11" is the best after 10) and `challenge`.
+        frame: in the library of the log: its user and item columns, `rank` (1 is best) and `score`; or, for a log in
+            the challenge format, `user_sequence` ("<user>_11" is the best after 10) and `challenge`.
         users: number of users in the log.
         unknown_events: number of events on items that training never saw, left out of the histories.
     """
 
-    frame: pl.DataFrame
+    frame: Any
     users: int
     unknown_events: int
 

@@ -16,6 +16,7 @@ from typing import Any
 from sklearn.base import BaseEstimator, clone
 
 from hyperfocal.config.recommend import RecommendSettings
+from hyperfocal.data.frames import to_library
 from hyperfocal.data.logs import as_log
 from hyperfocal.distributed import refuse_different
 from hyperfocal.errors import RunError
@@ -172,9 +173,13 @@ class Recommender(BaseEstimator):
         return ranker.rank(encoded, k, repeats=repeats).names(ranker.vocabulary)
 
     def predict(self, log: LogLike, k: int | None = None, *, repeats: bool = False) -> Predictions:
-        """Return the best k items of every user of a log as rows; arguments and errors as in `recommend`."""
+        """Return the best k items of every user of a log as rows, in a frame of the library of `log`.
+
+        Arguments and errors as in `recommend`. The rows of a path, a Log or a dictionary are a polars frame.
+        """
         ranker = self._fit.ranker
-        return ranker.predict(as_log(log, ranker.reading), k, repeats=repeats)
+        predictions = ranker.predict(as_log(log, ranker.reading), k, repeats=repeats)
+        return replace(predictions, frame=to_library(predictions.frame, log))
 
     def evaluate(
         self, log: LogLike, truth: LogLike | None = None, *, k: int | None = None, repeats: bool = False

@@ -11,6 +11,8 @@ import msgspec
 import polars as pl
 import torch
 
+from hyperfocal.data.frames import EXACT
+from hyperfocal.data.ids import id_text
 from hyperfocal.data.vocabulary import Vocabulary, frequent_first
 from hyperfocal.errors import ConfigError, DataError, HyperfocalError
 from hyperfocal.metrics.ranking import NO_ITEM, Scorer, check_depth
@@ -63,6 +65,7 @@ class RecommendPredictor:
             "next": ranker.settings.data.next,
             "new_items": [column.name for column in ranker.columns],
             "item_column": ranker.item_column,
+            "reading": None if ranker.plan is None else msgspec.to_builtins(ranker.plan),
             "data": metrics["data"],
             "metrics": {name: metrics[name] for name in ("metric", "users", "scores", "verdict")},
         }
@@ -73,8 +76,9 @@ class RecommendPredictor:
         batches: dict[tuple[bytes, int], list[int]] = {}  # one k per batch, so that ties are as for a single request
         for place, request in enumerate(requests):
             k = self._ranker.settings.data.next if request.k is None else request.k
-            if len(request.histories) * k > MOST_ANSWERED:
-                answers[place] = _too_many(len(request.histories), k)
+            refusal = _refusal(request, k)
+            if refusal is not None:
+                answers[place] = refusal
                 continue
             key = msgspec.json.encode(request.new_items) if request.new_items else b""
             batches.setdefault((key, k), []).append(place)
@@ -143,11 +147,23 @@ def without(scorer: Scorer, excluded: Sequences) -> Scorer:
     return scores
 
 
-def _named(vocabulary: Vocabulary, row: list[str], items: list[int], scores: list[float]) -> NextItems:
-    names, numbers = vocabulary.names, vocabulary.numbers
+def _named(vocabulary: Vocabulary, row: list[Any], items: list[int], scores: list[float]) -> NextItems:
+    ids, numbers, kind = vocabulary.values, vocabulary.numbers, vocabulary.kind
     ranked = zip(items, scores, strict=True)
-    best = [ItemScore(names[item], score) for item, score in ranked if item != NO_ITEM]
-    return NextItems(best, [item for item in dict.fromkeys(row) if item not in numbers])
+    best = [ItemScore(ids[item], score) for item, score in ranked if item != NO_ITEM]
+    return NextItems(best, [item for item in dict.fromkeys(row) if id_text(item, kind) not in numbers])
+
+
+def _refusal(request: RecommendRequest, k: int) -> Refusal | None:
+    """Return why a request is refused before it is ranked, or None."""
+    if len(request.histories) * k > MOST_ANSWERED:
+        return _too_many(len(request.histories), k)
+    for place, row in [("$.histories", row) for row in request.histories] + [("$.exclude", request.exclude)]:
+        for item in row:
+            if isinstance(item, float) and not abs(item) < EXACT:
+                message = f"id {item!r} is a float too large to be exact. Write the id as an integer or a text"
+                return Refusal(422, "invalid", message, place)
+    return None
 
 
 def _too_many(histories: int, k: int) -> Refusal:

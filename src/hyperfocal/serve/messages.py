@@ -21,6 +21,7 @@ JSON = "application/json"
 PLACE = re.compile(r" - at (?:`key` in )?`\$([^`]*)`$")  # how msgspec ends a message, except at the root
 BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false"}  # words that msgspec does not know
 Name = Annotated[str, Meta(max_length=1_000)]
+Id = Name | int | float  # 10, 10.0 and "10" are one id
 Value = str | int | float | bool | list[str] | None
 Rank = Annotated[int, Meta(ge=1, le=1_000)]
 Headers = Mapping[str, str]
@@ -39,18 +40,21 @@ class RecommendRequest(Struct, forbid_unknown_fields=True):
     """
 
     histories: Annotated[
-        list[Annotated[list[Name], Meta(max_length=10_000)]],
+        list[Annotated[list[Id], Meta(max_length=10_000)]],
         Meta(min_length=1, max_length=MOST_ROWS, examples=[[["a", "b"], ["c"]]]),
     ]
     k: Rank | None = None
-    exclude: Annotated[list[Name], Meta(max_length=MOST_ROWS)] = []
+    exclude: Annotated[list[Id], Meta(max_length=MOST_ROWS)] = []
     new_items: Annotated[list[dict[Name, Value]], Meta(max_length=MOST_ROWS)] = []
 
 
 class ItemScore(Struct):
-    """An item and its score. Higher is better; scores compare only within one history."""
+    """An item and its score. Higher is better; scores compare only within one history.
 
-    item: str
+    The item is a number if the ids of the training log were numbers.
+    """
+
+    item: str | int
     score: float
 
 
@@ -58,7 +62,7 @@ class NextItems(Struct):
     """The answer to one history: the next items, best first, and items of the history unknown to the model."""
 
     items: list[ItemScore]
-    unknown: list[str]
+    unknown: list[str | int | float]
 
 
 class Recommendations(Struct):
