@@ -1,0 +1,213 @@
+"""A run reads other files as it read its training data, and says what differs."""
+
+import json
+
+import pandas as pd
+import polars as pl
+import pytest
+from command_cases import done, invoke, refused
+from starlette.testclient import TestClient
+
+import hyperfocal
+from hyperfocal import MultiLabelClassifier, Recommender
+from hyperfocal.data.reading import ReadingPlan
+from hyperfocal.errors import ConfigError, DataError
+
+WORDS = {"wine": "red grape bottle", "beer": "hop malt barrel", "tea": "leaf cup steam"}
+MARKOV = ("--model", "markov", "--history", 2, "--next", 1)
+
+
+def log(names=("user_id", "item_id", "timestamp"), users=30, **more):
+    rows = [(f"u{user}", 100 + (user + step) % 12, step) for user in range(users) for step in range(6)]
+    return pl.DataFrame(rows, schema=list(names), orient="row").with_columns(**more)
+
+
+def tickets(number=90):
+    names = list(WORDS)
+    pairs = [(names[place % 3], names[(place // 3) % 3]) for place in range(number)]
+    texts = [f"{WORDS[one]} {WORDS[other]}" for one, other in pairs]
+    return pl.DataFrame({"text": texts, "labels": ["|".join(sorted({*pair})) for pair in pairs]})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("log")
+    log(event_type=pl.lit("view"), price=pl.lit(2.5)).write_csv(folder / "log.csv")
+    done("recommend", "fit", folder / "log.csv", "--out", folder / "run", *MARKOV)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def text_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("texts")
+    tickets().with_columns(title=pl.lit("a ticket")).write_csv(folder / "train.csv")
+    done("classify", "fit", folder / "train.csv", "--out", folder / "run", "--features", "ngrams")
+    return folder / "run"
+
+
+class TestWhatIsSaidAndKept:
+    def test_fit_prints_the_plan_before_training(self, tmp_path):
+        log(event_type=pl.lit("view"), price=pl.lit(2.5)).write_csv(tmp_path / "log.csv")
+        result = invoke("recommend", "fit", tmp_path / "log.csv", "--out", tmp_path / "run", *MARKOV)
+        lines = result.stderr.splitlines()
+        assert lines[0] == "Read 180 rows:"
+        assert [line.split()[:3] for line in lines[2:5]] == [
+            ["user_id", "user", "text"],
+            ["item_id", "item", "text,"],
+            ["timestamp", "order", "positions"],
+        ]
+        assert lines[5] == "Ignored: event_type, price."
+
+    def test_the_run_stores_it(self, run, text_run):
+        plan = json.loads((run / "data.json").read_text())["reading"]
+        assert [(column["name"], column["use"], column["type"]) for column in plan["columns"]] == [
+            ("user_id", "user", "text"),
+            ("item_id", "item", "whole"),
+            ("timestamp", "order", "position"),
+        ]
+        assert plan["ignored"] == ["event_type", "price"]
+        plan = json.loads((text_run / "data.json").read_text())["reading"]
+        assert (plan["separator"], plan["ignored"], plan["form"], plan["rows"]) == ("|", ["title"], "documents", 90)
+
+    def test_it_survives_saving_loading_and_an_update(self, run, tmp_path):
+        loaded = Recommender.load(run)
+        loaded.save(tmp_path / "copy")
+        again = Recommender.load(tmp_path / "copy")
+        again.update(log(users=40))
+        assert again.ranker_.plan == loaded.ranker_.plan == Recommender.load(run).ranker_.plan
+        assert isinstance(loaded.ranker_.plan, ReadingPlan)
+
+    def test_the_report_has_it(self, run, text_run):
+        assert "How 180 rows were read" in (run / "report.html").read_text()
+        page = (text_run / "report.html").read_text()
+        assert "text, split at |" in page
+        assert "title may hold text too" in page
+
+
+class TestAnotherFile:
+    def test_a_log_without_a_column_of_the_plan_is_refused(self, run, tmp_path):
+        log(("customer", "sku", "timestamp")).write_csv(tmp_path / "other.csv")
+        message = refused("recommend", "predict", run, tmp_path / "other.csv", "--out", tmp_path / "p.csv")
+        assert "no column 'user_id', from which this run reads the user." in message
+        assert "Columns found: customer, sku, timestamp." in message
+        assert not (tmp_path / "p.csv").exists()
+
+    @pytest.mark.parametrize("command", ["evaluate", "update"])
+    def test_every_command_applies_it(self, run, tmp_path, command):
+        log(("user_id", "other", "timestamp")).write_csv(tmp_path / "other.csv")
+        assert "no column 'item_id', from which this run reads the item" in refused(
+            "recommend", command, run, tmp_path / "other.csv"
+        )
+
+    def test_more_columns_and_another_case_do_no_harm(self, run):
+        recommender = Recommender.load(run)
+        plain = recommender.predict(log()).frame
+        other = log(("USER_ID", "Item_Id", "timestamp"), user=pl.lit(1), order=pl.lit("x"))
+        assert recommender.predict(other).frame.rows() == plain.rows()
+
+    def test_histories_may_lack_the_order_but_only_as_two_columns(self, run):
+        recommender = Recommender.load(run)
+        plain = recommender.predict(log()).frame
+        assert recommender.predict(log().drop("timestamp")).frame.rows() == plain.rows()
+        with pytest.raises(DataError, match="no column 'timestamp', from which this run reads the order"):
+            recommender.predict(log(("user_id", "item_id", "day")))
+
+    def test_an_order_that_training_did_not_have_is_refused(self):
+        recommender = Recommender(model="markov", history=2, next_items=1).fit(log().drop("timestamp"))
+        with pytest.raises(DataError, match="has a column 'timestamp', but this run was fitted on rows without an order"):
+            recommender.predict(log())
+
+    def test_another_text_column_is_not_classified_instead(self, text_run, tmp_path):
+        pl.DataFrame({"title": ["red grape"], "body": ["hop"]}).write_csv(tmp_path / "new.csv")
+        message = refused("classify", "predict", text_run, tmp_path / "new.csv", "--out", tmp_path / "p.jsonl")
+        assert "no column 'text', from which this run reads the texts." in message
+        assert "Columns found: title, body." in message
+
+    def test_both_texts_are_needed(self, tmp_path):
+        frame = tickets().select(pl.col("text").alias("title"), pl.col("text").alias("body"), "labels")
+        classifier = MultiLabelClassifier(features="ngrams").fit(frame)
+        with pytest.raises(DataError, match="no column 'body', from which this run reads the texts"):
+            classifier.predict_documents(frame.select("title"))
+
+    def test_labels_are_split_as_in_training(self, tmp_path):
+        train = tickets().with_columns(pl.col("labels").str.replace("wine", "Wine, dry"))
+        classifier = MultiLabelClassifier(features="ngrams").fit(train)
+        assert classifier.classes_.tolist() == ["Wine, dry", "beer", "tea"]
+        single = train.filter(~pl.col("labels").str.contains("|", literal=True))
+        assert classifier.evaluate(single)["data"]["unseen_labels"] == {}
+
+    def test_a_label_with_a_space_stays_whole_where_training_split_at_a_mark(self):
+        train = tickets().with_columns(pl.col("labels").str.replace("tea", "New York"))
+        classifier = MultiLabelClassifier(features="ngrams").fit(train)
+        one = pl.DataFrame({"text": ["leaf cup"], "labels": ["New York"]})
+        assert classifier.evaluate(one)["data"]["unseen_labels"] == {}
+
+    def test_evaluate_needs_neither_group_nor_id(self):
+        train = tickets().with_columns(key=pl.int_range(90), source=pl.int_range(90) // 2)
+        columns = {"data.id": "key", "data.group": "source"}
+        classifier = MultiLabelClassifier(features="ngrams", settings=columns).fit(train)
+        assert classifier.evaluate(tickets())["documents"] == 90
+        assert classifier.predict_documents(train.drop("source"))["key"].to_list() == list(range(90))
+
+    def test_a_run_without_a_plan_finds_columns_as_before(self, run, text_run):
+        for folder in (run, text_run):
+            facts = json.loads((folder / "data.json").read_text())
+            facts.pop("reading")
+            (folder / "data.json").write_text(json.dumps(facts))
+        assert len(Recommender.load(run).predict(log(("user", "item", "order"))).frame) == 30
+        frame = pl.DataFrame({"title": ["red grape"]})
+        assert len(MultiLabelClassifier.load(text_run).predict_documents(frame)) == 1
+
+
+class TestInspect:
+    def test_prints_the_plan_in_a_dozen_lines_of_80_columns(self, tmp_path):
+        wide = log(**{f"column_{number}": pl.lit(number) for number in range(30)})
+        wide.write_csv(tmp_path / "log.csv")
+        lines = done("inspect", tmp_path / "log.csv").splitlines()
+        assert len(lines) <= 12
+        assert max(map(len, lines)) <= 80
+        assert lines[-1].endswith("and 20 more.")
+
+    def test_the_columns_decide_the_job(self, tmp_path):
+        tickets().write_ndjson(tmp_path / "texts.jsonl")
+        log().write_parquet(tmp_path / "log.parquet")
+        assert json.loads(done("inspect", tmp_path / "texts.jsonl", "--json"))["form"] == "documents"
+        assert json.loads(done("inspect", tmp_path / "log.parquet", "--json"))["form"] == "long"
+
+    def test_named_columns_decide_it(self):
+        frame = pd.DataFrame({"a": ["x", "y"], "b": ["p|q", "q"], "c": [1, 2]})
+        assert hyperfocal.inspect(frame, text="a", labels="b").separator == "|"
+        assert hyperfocal.inspect(frame, user="a", item="b", order="c").kind("item") == "text"
+        with pytest.raises(ConfigError, match="a column of the other job is named, but the job is classify"):
+            hyperfocal.inspect(frame, "classify", user="a")
+
+    def test_a_file_that_cannot_be_read(self, tmp_path):
+        (tmp_path / "a.csv").write_text("a,b,c,d\n1,2,3,4\n")
+        assert "cannot tell which column is the user" in refused("inspect", tmp_path / "a.csv")
+        assert "no such file" in refused("inspect", tmp_path / "none.csv")
+
+
+class TestService:
+    @pytest.fixture(scope="class")
+    def client(self, tmp_path_factory):
+        from hyperfocal.recommend.service import load_recommend
+        from serve_cases import service
+
+        folder = tmp_path_factory.mktemp("served") / "run"
+        Recommender(model="markov", history=2, next_items=1).fit(log().to_pandas(), out=folder)
+        with service(folder) as client:
+            assert load_recommend
+            yield client
+
+    def test_ids_keep_their_type_over_http(self, client):
+        assert isinstance(client, TestClient) or client
+        for item in (100, 100.0, "100", "100.0"):
+            answer = client.post("/v1/recommend", json={"histories": [[item, 999]], "k": 1}).json()["answers"][0]
+            assert answer["items"][0]["item"] == 101
+            assert answer["unknown"] == [999]
+        excluded = client.post("/v1/recommend", json={"histories": [[100]], "k": 1, "exclude": [101]}).json()
+        assert excluded["answers"][0]["items"][0]["item"] != 101
+
+    def test_the_model_card_says_how_the_data_were_read(self, client):
+        plan = client.get("/v1/model").json()["reading"]
+        assert [column["name"] for column in plan["columns"]] == ["user_id", "item_id", "timestamp"]
