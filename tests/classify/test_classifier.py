@@ -317,7 +317,7 @@ class TestBadInput:
         assert self.fit(TEXTS, [["x"]] * len(TEXTS)).predict(["sport0"]) == [["x"]]
 
     def test_too_few_documents_to_split(self):
-        with pytest.raises(DataError, match="--valid FILE"):
+        with pytest.raises(DataError, match="`valid=`"):
             self.fit(["a b", "c d"], [["x"], ["y"]])
 
     def test_an_id_twice(self, tmp_path):
@@ -505,9 +505,9 @@ class TestKeeping:
 
     def test_another_run_is_not_replaced_unasked(self, fitted):
         before = (fitted[1] / "model.safetensors").read_bytes()
-        with pytest.raises(RunError, match="--overwrite"):
+        with pytest.raises(RunError, match="`overwrite=True`"):
             fitted[0].save(fitted[1])
-        with pytest.raises(RunError, match="--overwrite"):
+        with pytest.raises(RunError, match="`overwrite=True`"):
             MultiLabelClassifier(settings=FAST).fit(TEXTS, LABELS, out=fitted[1])
         assert (fitted[1] / "model.safetensors").read_bytes() == before
 
@@ -576,7 +576,7 @@ class TestResuming:
 
     def test_an_unfinished_run_cannot_predict_and_says_why(self, tmp_path):
         self.interrupted(tmp_path / "run", at=2)
-        with pytest.raises(RunError, match="--resume"):
+        with pytest.raises(RunError, match="`resume=True`"):
             MultiLabelClassifier.load(tmp_path / "run")
 
     def test_without_a_run_it_starts_one(self, tmp_path):

@@ -144,7 +144,9 @@ class TestWhatIsRefused:
 
     def test_a_run_without_features(self, log, table):
         recommender = Recommender(model="markov", history=2, next_items=1).fit(log)
-        with pytest.raises(ConfigError, match=r"this run was fitted without features\. Fit again with --items FILE"):
+        with pytest.raises(
+            ConfigError, match=r"this run was fitted without features\. Fit again with the table of the items"
+        ):
             recommender.with_new_items(table)
 
     def test_a_model_that_reads_none(self, log, table):

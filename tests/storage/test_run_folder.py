@@ -311,12 +311,12 @@ def test_a_missing_file(run, name):
     (run.path / name).unlink(missing_ok=True)
     with pytest.raises(RunError) as caught:
         read(run, name)
-    assert str(caught.value) == f"run {run.path}: {name} is missing. Restore the file or fit again with --overwrite"
+    assert str(caught.value) == f"run {run.path}: {name} is missing. Restore the file or fit again"
 
 
 def test_a_model_that_is_missing_beside_a_checkpoint_is_unfinished(run):
     (run.path / MODEL).unlink()
-    with pytest.raises(RunError, match=r"training has not finished\. Continue it with `fit \.\.\. --resume`"):
+    with pytest.raises(RunError, match=r"training has not finished\. Continue it with `resume=True`"):
         run.read_tensors(MODEL)
 
 
@@ -381,7 +381,7 @@ def test_a_new_or_empty_folder_is_free(tmp_path, options):
 
 def test_a_run_is_not_overwritten_unasked(run):
     before = files(run.path)
-    with pytest.raises(RunError, match=r"holds a run already\. Continue it with --resume, replace it with --overwrite"):
+    with pytest.raises(RunError, match=r"holds a run already\. Choose another folder"):
         run.refuse_taken()
     run.refuse_taken(resume=True)
     run.refuse_taken(overwrite=True)
@@ -391,7 +391,7 @@ def test_a_run_is_not_overwritten_unasked(run):
 @pytest.mark.parametrize("options", [{}, {"resume": True}, {"overwrite": True}, {"resume": True, "overwrite": True}])
 def test_a_folder_with_other_files_is_never_taken(tmp_path, options):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(RunError, match=r"it holds other files \(thesis\.tex\) and no run. Choose another --out"):
+    with pytest.raises(RunError, match=r"it holds other files \(thesis\.tex\) and no run. Choose another folder"):
         RunFolder(tmp_path).refuse_taken(**options)
     with pytest.raises(RunError, match="is a file, not a folder"):
         RunFolder(tmp_path / "thesis.tex").refuse_taken(**options)

@@ -42,7 +42,7 @@ class TestSettings:
         assert resolve_settings(ClassifySettings, None, {"train.epochs": 5}, begun).train.epochs == 5
 
     def test_resuming_with_others_shows_the_difference(self, begun):
-        with pytest.raises(ConfigError, match=r"train\.epochs: 5 -> 6\).*--overwrite"):
+        with pytest.raises(ConfigError, match=r"train\.epochs: 5 -> 6\).*`overwrite=True`"):
             resolve_settings(ClassifySettings, None, {"train.epochs": 6}, begun)
 
     def test_a_recipe_given_again_counts_whole(self, begun, tmp_path):
@@ -68,5 +68,5 @@ class TestBeginning:
         before = (begun.path / CONFIG).read_bytes()
         begin_run(begun, ClassifySettings(), "abc", resume=True)
         assert (begun.path / CONFIG).read_bytes() == before
-        with pytest.raises(RunError, match=r"was trained on other data.*--overwrite"):
+        with pytest.raises(RunError, match=r"was trained on other data.*`overwrite=True`"):
             begin_run(begun, ClassifySettings(), "def", resume=True)

@@ -119,7 +119,7 @@ class Ranker:
         if not isinstance(self.model, CausalNetwork) or self.features is None:
             raise ConfigError(
                 "new items are scored by their features, and this run was fitted without features. "
-                "Fit again with --items FILE, the table of the items in the log"
+                "Fit again with the table of the items in the log"
             )
         ids, features = new_features(self.columns, items, self.vocabulary, self.item_column)
         vocabulary = self.vocabulary.extended(ids)

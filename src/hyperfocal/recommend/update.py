@@ -67,10 +67,12 @@ def check_update(fit: Fit, items: Any) -> None:
     if fit.ranker.settings.data.protocol == "leave-one-out":
         raise ConfigError(
             "this run left each user's last two items out, so new events would follow a gap. "
-            "Fit without --protocol leave-one-out to update later"
+            "Fit with data.protocol = users to update later"
         )
     if items is not None and fit.ranker.features is None:
-        raise ConfigError("--items: this run was fitted without item features. Leave --items out, or fit again with it")
+        raise ConfigError(
+            "`items=`: this run was fitted without item features. Leave it out, or fit with a table of items too"
+        )
 
 
 def settings_of_update(settings: RecommendSettings, epochs: int) -> RecommendSettings:

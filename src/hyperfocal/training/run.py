@@ -44,7 +44,7 @@ def resolve_settings(
     if changed := differences(before, now):
         raise ConfigError(
             f"run {resumed.path}: cannot resume with other settings ({'; '.join(changed)}). "
-            "Give the settings of the first command or none, or start again with --overwrite"
+            "Give the settings of the first command or none, or start again with `overwrite=True`"
         )
     return before
 
@@ -126,7 +126,7 @@ def begin_run(
     elif {**run.read_json(DATA), READING: None} != {**identity, READING: None}:
         raise RunError(
             f"run {run.path}: was trained on other data, with another split, other n-grams or another encoder, "
-            "or by an earlier version. Give the same files to resume, or start again with --overwrite"
+            "or by an earlier version. Give the same files to resume, or start again with `overwrite=True`"
         )
 
 
