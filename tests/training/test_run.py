@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 from hyperfocal.config.classify import ClassifySettings
@@ -44,6 +45,17 @@ class TestSettings:
     def test_resuming_with_others_shows_the_difference(self, begun):
         with pytest.raises(ConfigError, match=r"train\.epochs: 5 -> 6\).*`overwrite=True`"):
             resolve_settings(ClassifySettings, None, {"train.epochs": 6}, begun)
+
+    def test_settings_win_over_parameters(self):
+        asked = {"train.epochs": 6, "seed": 2}
+        settings = resolve_settings(ClassifySettings, None, asked, None, {"train.epochs": 7})
+        assert (settings.train.epochs, settings.seed) == (7, 2)
+        assert asked == {"train.epochs": 6, "seed": 2}
+
+    @pytest.mark.parametrize("settings", [[("seed", 1)], "seed=1", pd.Series({"seed": 1}), 0], ids=repr)
+    def test_settings_that_are_no_dictionary(self, settings):
+        with pytest.raises(ConfigError, match=r"settings: a \w+ is not allowed\. Expected a dictionary of dotted keys"):
+            resolve_settings(ClassifySettings, None, {}, None, settings)
 
     def test_a_recipe_given_again_counts_whole(self, begun, tmp_path):
         recipe = tmp_path / "recipe.toml"

@@ -243,9 +243,8 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
             "loss.cap": self.cap,
             "decide.rule": self.decide,
             "seed": self.seed,
-            **(self.settings or {}),
         }
-        settings = resolve_settings(ClassifySettings, self.recipe, asked, resumed)
+        settings = resolve_settings(ClassifySettings, self.recipe, asked, resumed, self.settings)
         check_training(settings)
         return settings
 

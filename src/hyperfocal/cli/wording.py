@@ -21,7 +21,11 @@ from hyperfocal.errors import HyperfocalError
 
 PARAMETER = re.compile(r"`([a-z_]+)=([^`\s{}]*)`")
 SETTING = re.compile(r"`settings=\{'([a-z_.]+)': ([^`\s{}]+)\}`")
-OPTIONS = {"next_items": "--next", "boost": "--new-boost"}  # parameter -> option; the others differ only in hyphens
+OPTIONS = {
+    "next_items": "--next",
+    "boost": "--new-boost",
+    "settings": "--set",
+}  # parameter -> option; the others differ only in hyphens
 QUOTES = "'\""
 
 

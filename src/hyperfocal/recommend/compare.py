@@ -46,7 +46,7 @@ def compare(ranker: Ranker, holdout: Holdout, *, k: int | None = None, repeats: 
         ConfigError: k is outside 1 to the number of items.
     """
     k = ranker.settings.data.next if k is None else k
-    check_depth(k, len(ranker.vocabulary))
+    k = check_depth(k, len(ranker.vocabulary))
     scores, _ = _score_all(ranker, holdout, k, repeats=repeats)
     network = ranker.settings.model.name if ranker.blend_weight > 0 else None
     return _compare(ranker, scores, k, len(holdout), network) | {"data": holdout.describe()}

@@ -164,9 +164,8 @@ class Recommender(BaseEstimator):
             "data.history": self.history,
             "data.next": self.next_items,
             "seed": self.seed,
-            **(self.settings or {}),
         }
-        return resolve_settings(RecommendSettings, self.recipe, given, resumed)
+        return resolve_settings(RecommendSettings, self.recipe, given, resumed, self.settings)
 
     def recommend(
         self, histories: Iterable[Sequence[str | int]], k: int | None = None, *, repeats: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,13 +30,28 @@ class UnfittedError(RunError, NotFittedError):
 
 
 def resolve_settings(
-    kind: type[Settings], recipe: str | Path | None, asked: dict[str, Any], resumed: RunFolder | None
+    kind: type[Settings],
+    recipe: str | Path | None,
+    asked: dict[str, Any],
+    resumed: RunFolder | None,
+    settings: Any = None,
 ) -> Settings:
     """Return the settings of a new run, or the settings of the run to resume.
 
+    Args:
+        kind: the settings of a job.
+        recipe: path of a TOML file, or None.
+        asked: dotted key -> value of the parameters of an estimator; None is not given.
+        resumed: the run to resume, or None.
+        settings: dotted key -> value, which win over `asked`; or None.
+
     Raises:
-        ConfigError: a setting is wrong, or differs from the run to resume.
+        ConfigError: a setting is wrong, or differs from the run to resume; `settings` is no dictionary.
     """
+    if not isinstance(settings, Mapping | None):
+        expected = "a dictionary of dotted keys and values, such as {'train.epochs': 5}"
+        raise ConfigError(f"settings: a {type(settings).__name__} is not allowed. Expected {expected}")
+    asked = asked | dict(settings or {})
     if resumed is None:
         return resolve(kind, recipe, asked)
     before = read_settings(kind, resumed)
