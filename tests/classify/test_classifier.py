@@ -151,10 +151,15 @@ class TestPredicting:
         assert fitted[0].classes_[fitted[0].decision_function(["chess0"]).argmax()] == "chess"
 
     def test_probabilities_from_some_value_on_are_sparse(self, fitted):
-        dense, sparse = fitted[0].predict_proba(NEW), fitted[0].predict_proba(NEW, at_least=0.3)
+        dense, sparse = fitted[0].predict_proba(NEW), fitted[0].predict_proba(NEW, at_least=np.float64(0.3))
         assert isinstance(sparse, csr_matrix)
         assert np.array_equal(sparse.toarray(), np.where(dense >= 0.3, dense, 0))
         assert sparse.nnz == (dense >= 0.3).sum() > 0
+
+    @pytest.mark.parametrize("at_least", ["much", [0.5, 0.5], np.nan])
+    def test_a_smallest_probability_that_is_no_number(self, fitted, at_least):
+        with pytest.raises(ConfigError, match=r"at_least = .* is not allowed\. Expected a number from 0 to 1"):
+            fitted[0].predict_proba(NEW, at_least=at_least)
 
     def test_texts_of_any_kind(self, fitted):
         expected = fitted[0].decision_function(NEW)

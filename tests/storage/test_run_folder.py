@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from hyperfocal.data.files import write_frame
-from hyperfocal.errors import RunError
+from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.storage.run_folder import (
     CHECKPOINT,
     CONFIG,
@@ -386,6 +386,33 @@ def test_a_run_is_not_overwritten_unasked(run):
     run.refuse_taken(resume=True)
     run.refuse_taken(overwrite=True)
     assert files(run.path) == before
+
+
+def test_the_advice_is_what_the_caller_can_do(run):
+    """`None` is a caller without the parameter."""
+    advice = {
+        (None, None): "Choose another folder",
+        (None, False): "Choose another folder, or replace it with `overwrite=True`",
+        (False, False): "Choose another folder, continue it with `resume=True`, or replace it with `overwrite=True`",
+    }
+    for (resume, overwrite), words in advice.items():
+        with pytest.raises(RunError) as caught:
+            run.refuse_taken(resume=resume, overwrite=overwrite)
+        assert str(caught.value) == f"run {run.path}: holds a run already. {words}"
+
+
+@pytest.mark.parametrize("path", [None, 3, b"run", ["run"]])
+def test_a_path_that_is_none(path):
+    with pytest.raises(ConfigError, match="is not the path of a run"):
+        RunFolder.open(path)
+
+
+def test_a_path_of_another_library(run):
+    class Other:
+        def __fspath__(self):
+            return str(run.path)
+
+    assert RunFolder.open(Other()).path == run.path
 
 
 @pytest.mark.parametrize("options", [{}, {"resume": True}, {"overwrite": True}, {"resume": True, "overwrite": True}])

@@ -29,6 +29,7 @@ from hyperfocal.classify.prepare import PreparedTexts, check_texts, check_traini
 from hyperfocal.classify.scores import evaluate, micro_f1
 from hyperfocal.classify.training import fit_prepared
 from hyperfocal.config.classify import ClassifySettings
+from hyperfocal.config.numbers import as_finite
 from hyperfocal.data.documents import Documents, as_documents
 from hyperfocal.data.frames import holds_objects, to_library
 from hyperfocal.data.ids import typed
@@ -264,11 +265,17 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         Args:
             texts: N texts.
             at_least: smaller probabilities become 0, in a scipy CSR matrix. None: a dense array of all.
+
+        Raises:
+            ConfigError: `at_least` is not a number.
         """
+        limit = as_finite(at_least)
+        if at_least is not None and limit is None:
+            raise ConfigError(f"at_least = {at_least!r} is not allowed. Expected a number from 0 to 1")
         probabilities = torch.from_numpy(self.decision_function(texts)).sigmoid().numpy()
-        if at_least is None:
+        if limit is None:
             return probabilities
-        return csr_matrix(np.where(probabilities >= at_least, probabilities, 0))
+        return csr_matrix(np.where(probabilities >= limit, probabilities, 0))
 
     def predict(self, texts: Any) -> Any:
         """Return a list of labels per text; if `fit` got an indicator matrix, one of the same width (CSR, int64)."""

@@ -85,13 +85,15 @@ def _flush_folder(folder: Path) -> None:
 
 
 class RunFolder:
-    """A folder that holds one run."""
+    """A folder that holds one run; ConfigError if `path` is no path."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise ConfigError(f"{path!r} is not the path of a run. Give a text or a Path")
         self.path = Path(path)
 
     @classmethod
-    def open(cls, path: str | Path) -> RunFolder:
+    def open(cls, path: str | os.PathLike[str]) -> RunFolder:
         """Return the folder of an existing run.
 
         Raises:
@@ -100,7 +102,7 @@ class RunFolder:
         run = cls(path)
         if not (run.path / CONFIG).is_file():
             problem = "holds no run: config.toml is missing" if run.path.exists() else "no such folder"
-            raise RunError(f"run {path}: {problem}. Give the folder that `fit` wrote")
+            raise RunError(f"run {run.path}: {problem}. Give the folder that `fit` wrote")
         return run
 
     def refuse_taken(self, *, resume: bool | None = None, overwrite: bool | None = None) -> None:
