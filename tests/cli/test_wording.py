@@ -77,7 +77,7 @@ def test_files_that_need_another_file(folder, tmp_path):
     asked = ("recommend", "fit", folder / "log.csv", "--out", tmp_path / "run", *NAMED, *FAST)
     said = refused(*asked, "--valid-truth", folder / "log.csv")
     assert said == "error: --valid-truth says what follows the histories of --valid: give --valid too"
-    assert "error: --items: model markov reads no features" in refused(*asked, "--items", folder / "log.csv")
+    assert "error: --items: markov reads no features" in refused(*asked, "--items", folder / "log.csv")
     said = refused("recommend", "update", folder / "run", folder / "log.csv", "--items", folder / "log.csv")
     assert said.startswith("error: --items: this run was fitted without item features. Leave it out")
 

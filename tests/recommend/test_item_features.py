@@ -152,7 +152,7 @@ class TestWhatIsRefused:
             recommender.with_new_items(table)
 
     def test_a_model_that_reads_none(self, log, table):
-        with pytest.raises(ConfigError, match=r"model concat_mlp reads no features\. Those that do: transformer, gru"):
+        with pytest.raises(ConfigError, match=r"concat_mlp reads no features\. Models that do: transformer, gru"):
             Recommender(model="concat_mlp", history=2, next_items=1).fit(log, items=table)
 
     def test_new_items_of_which_nothing_is_known(self, fitted, table):
