@@ -8,6 +8,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
+import hyperfocal
 from hyperfocal import MultiLabelClassifier, Recommender
 from hyperfocal.errors import ConfigError, DataError
 
@@ -34,6 +35,16 @@ FAST = {"features": "ngrams", "settings": {"train.epochs": 4, "train.threads": 1
 
 def columns(settings):
     return settings.text, settings.labels, settings.separator, settings.group, settings.id
+
+
+@pytest.mark.parametrize(
+    "text", [["title", "body"], np.array(["title", "body"]), pd.Index(["title", "body"])], ids=repr
+)
+def test_inspect_takes_the_same_names(text):
+    names = TEXTS | {"text": text}
+    plan = hyperfocal.inspect(POSTS, **names)
+    assert plan.names("text") == ("title", "body")
+    assert hyperfocal.inspect(SHOP, **LOG).name("order") == "ts"
 
 
 class TestRecommender:
