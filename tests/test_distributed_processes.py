@@ -71,7 +71,7 @@ def test_one_is_killed_and_all_are_resumed(train, tmp_path):
     second.communicate()
     assert first.returncode == 2
     assert "error: process 0 of 2 lost contact with another process" in errors
-    assert "start all processes again with --resume" in errors
+    assert "start all again with --resume" in errors
     _, state = RunFolder(run).read_checkpoint()
     assert 0 <= state["epoch"] < EPOCHS
     resumed = launch(HYPERFOCAL, *fit, "--resume")

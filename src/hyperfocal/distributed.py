@@ -134,7 +134,7 @@ def lost_contact() -> Iterator[None]:
             raise
         raise TrainingError(
             f"process {rank()} of {world_size()} lost contact with another process ({_first_line(error)}). "
-            "See that process's error message. The last checkpoint is intact: start all processes again with --resume"
+            "See the error message of that process. The last checkpoint is intact: start all again with `resume=True`"
         ) from error
 
 

@@ -151,10 +151,15 @@ class TestPredicting:
         assert fitted[0].classes_[fitted[0].decision_function(["chess0"]).argmax()] == "chess"
 
     def test_probabilities_from_some_value_on_are_sparse(self, fitted):
-        dense, sparse = fitted[0].predict_proba(NEW), fitted[0].predict_proba(NEW, at_least=0.3)
+        dense, sparse = fitted[0].predict_proba(NEW), fitted[0].predict_proba(NEW, at_least=np.float64(0.3))
         assert isinstance(sparse, csr_matrix)
         assert np.array_equal(sparse.toarray(), np.where(dense >= 0.3, dense, 0))
         assert sparse.nnz == (dense >= 0.3).sum() > 0
+
+    @pytest.mark.parametrize("at_least", ["much", [0.5, 0.5], np.nan])
+    def test_a_smallest_probability_that_is_no_number(self, fitted, at_least):
+        with pytest.raises(ConfigError, match=r"at_least = .* is not allowed\. Expected a number from 0 to 1"):
+            fitted[0].predict_proba(NEW, at_least=at_least)
 
     def test_texts_of_any_kind(self, fitted):
         expected = fitted[0].decision_function(NEW)
@@ -317,7 +322,7 @@ class TestBadInput:
         assert self.fit(TEXTS, [["x"]] * len(TEXTS)).predict(["sport0"]) == [["x"]]
 
     def test_too_few_documents_to_split(self):
-        with pytest.raises(DataError, match="--valid FILE"):
+        with pytest.raises(DataError, match="`valid=`"):
             self.fit(["a b", "c d"], [["x"], ["y"]])
 
     def test_an_id_twice(self, tmp_path):
@@ -505,9 +510,9 @@ class TestKeeping:
 
     def test_another_run_is_not_replaced_unasked(self, fitted):
         before = (fitted[1] / "model.safetensors").read_bytes()
-        with pytest.raises(RunError, match="--overwrite"):
+        with pytest.raises(RunError, match="`overwrite=True`"):
             fitted[0].save(fitted[1])
-        with pytest.raises(RunError, match="--overwrite"):
+        with pytest.raises(RunError, match="`overwrite=True`"):
             MultiLabelClassifier(settings=FAST).fit(TEXTS, LABELS, out=fitted[1])
         assert (fitted[1] / "model.safetensors").read_bytes() == before
 
@@ -576,7 +581,7 @@ class TestResuming:
 
     def test_an_unfinished_run_cannot_predict_and_says_why(self, tmp_path):
         self.interrupted(tmp_path / "run", at=2)
-        with pytest.raises(RunError, match="--resume"):
+        with pytest.raises(RunError, match="`resume=True`"):
             MultiLabelClassifier.load(tmp_path / "run")
 
     def test_without_a_run_it_starts_one(self, tmp_path):

@@ -129,7 +129,7 @@ class TestBadInput:
             MultiLabelClassifier(settings=settings).fit(frame)
 
     def test_validation_documents_have_no_use(self):
-        with pytest.raises(ConfigError, match=r"train\.folds: .* no use for validation documents\. Leave --valid out"):
+        with pytest.raises(ConfigError, match=r"train\.folds: .* no use for validation documents\. Leave `valid=` out"):
             classifier().fit(TEXTS, LABELS, valid=(TEXTS, LABELS))
 
     @pytest.mark.parametrize(

@@ -341,7 +341,7 @@ class TestARunInTheFolder:
     def test_no_run_where_a_grid_is(self, folder, mine, more):
         before = names_below(mine)
         said = refused("classify", "fit", folder / "train.jsonl", "--out", mine, *BASE, *more)
-        assert "it holds other files (baseline) and no run. Choose another --out" in said
+        assert "it holds other files (baseline) and no run. Choose another folder" in said
         assert names_below(mine) == before
 
 

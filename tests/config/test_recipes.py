@@ -1,12 +1,15 @@
 import functools
 import tomllib
 import typing
+from operator import attrgetter
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import pandas as pd
 import pytest
 import tomli_w
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -80,7 +83,48 @@ def test_numbers_of_numpy_are_settings():
     assert type(resolved.loss.gamma) is float
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("model.blend", np.bool_(True), True),
+        ("data.history", np.array(2), 2),
+        ("data.history", torch.tensor(2), 2),
+        ("data.user", np.str_("who"), "who"),
+        ("data.user", Path("who"), "who"),
+        ("items.boost", np.float32(0.5), 0.5),
+        ("items.boost", np.int64(1), 1.0),
+        ("loss.cap", np.float64(7), 7.0),
+        ("model.hidden_widths", np.array([8, 4]), (8, 4)),
+        ("model.hidden_widths", pd.Series([8, 4]), (8, 4)),
+        ("items.features", pd.Index(["a", "b"]), ("a", "b")),
+        ("items.features", (np.str_("a"), Path("b")), ("a", "b")),
+        ("train", {"epochs": np.int64(8)}, RankingTrainSettings(epochs=8)),
+    ],
+    ids=repr,
+)
+def test_values_of_other_libraries_are_settings(key, value, expected):
+    resolved = resolve(overrides={key: value})
+    assert attrgetter(key)(resolved) == expected
+    assert from_toml(to_toml(resolved), "here") == resolved
+
+
 class TestErrors:
+    @pytest.mark.parametrize("value", [{"a", "b"}, frozenset("ab")])
+    def test_a_set_has_no_order(self, value):
+        with pytest.raises(ConfigError, match=r"items\.features = .* is a set, which has no order\. Give a list"):
+            resolve(overrides={"items.features": value})
+
+    def test_a_key_that_is_no_text(self):
+        with pytest.raises(ConfigError, match="settings: key 3 is not text"):
+            resolve(overrides={3: 3})
+
+    @pytest.mark.parametrize("value", [3, {"train.epochs": 5}, ["recipe.toml"]])
+    def test_a_recipe_that_is_no_path(self, value):
+        with pytest.raises(
+            ConfigError, match=r"recipe = .* is not a path\. Give settings of your own with `settings=`"
+        ):
+            resolve(value)
+
     @pytest.mark.parametrize(
         ("key", "value", "message"),
         [
@@ -109,9 +153,11 @@ class TestErrors:
             ("train.epochs", "5", "Expected int, got str"),
             ("train.epochs", 5.5, "Expected int, got float"),
             ("train.epochs", True, "Expected int, got bool"),
-            ("train.epochs", [5], "Expected int, got array"),
+            ("train.epochs", pd.NA, "Expected int, got NAType"),
+            ("train.epochs", 5.0, "Expected int, got float"),
+            ("train.epochs", [5], "Expected int, got list"),
             ("train.learning_rate", "fast", "Expected float, got str"),
-            ("model.hidden_widths", 100, "Expected array, got int"),
+            ("model.hidden_widths", 100, "Expected list, got int"),
             ("data.user", 3, "Expected str, got int"),
             ("train", 5, "Expected object, got int"),
         ],

@@ -80,7 +80,7 @@ def test_a_missing_column_lists_columns_and_the_nearest(role):
 )
 def test_no_telling_which_column(found, role):
     assert error(*found) == (
-        f"cannot tell which column is the {role}. Name it with --{role} COLUMN. Columns found: {', '.join(found)}"
+        f"cannot tell which column is the {role}. Name it with `{role}=`. Columns found: {', '.join(found)}"
     )
 
 

@@ -266,7 +266,7 @@ def test_an_order_that_is_missing(put):
 def test_an_order_of_a_wrong_type(order):
     message = error(log_from_frame, pl.DataFrame({"user": ["a", "a"], "item": ["x", "y"], "time": order}))
     assert message.startswith("frame: order column 'time' holds ")
-    assert message.endswith("not numbers or times. Name another column with --order")
+    assert message.endswith("not numbers or times. Name another column with `order=`")
 
 
 # Ties

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -301,6 +302,17 @@ class TestRankItems:
     def test_k_outside_the_catalogue(self, k):
         with pytest.raises(ConfigError, match=f"k = {k} is not allowed. Expected 1 to 7, the number of items"):
             rank_items(lambda _: pytest.fail("scored"), build([[1]]), k)
+
+    @pytest.mark.parametrize("k", [True, np.True_, 2.0, np.float64(2), "2", [2], np.array([2]), pd.NA, None])
+    def test_k_that_is_no_integer(self, k):
+        with pytest.raises(ConfigError, match=r"k = .* is not allowed\. Expected 1 to 7, the number of items"):
+            rank_items(lambda _: pytest.fail("scored"), build([[1]]), k)
+
+    @pytest.mark.parametrize("k", [np.int64(2), np.uint8(2), np.array(2), torch.tensor(2)])
+    def test_k_of_another_library(self, k):
+        """Of scores 0, ..., 6 and a history of item 6, items 5 and 4 are best."""
+        items, _ = rank_items(lambda block: torch.arange(7.0).repeat(len(block), 1), build([[6]]), k)
+        assert items.tolist() == [[5, 4]]
 
 
 class TestCoverageAndOnly:

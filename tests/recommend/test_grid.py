@@ -199,7 +199,7 @@ def test_the_log_is_the_fingerprint(tmp_path):
     ("given", "error", "message"),
     [
         ({"test_truth": log(name="t")}, ConfigError, "give --test too"),
-        ({"valid_truth": log(name="v")}, ConfigError, "give --valid too"),
+        ({"valid_truth": log(name="v")}, ConfigError, "give `valid=` too"),
         ({"test": log(3)}, LeakError, "3 of its 3 users are in training or validation too, first 'user0'"),
         ({"valid": log(9, name="v"), "test": log(2, name="v")}, LeakError, "test log: 2 of its 2 users"),
         ({"valid": log(3)}, LeakError, "3 of its 3 users are in training too"),

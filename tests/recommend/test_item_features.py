@@ -1,6 +1,8 @@
 """Item features end to end: a network that reads them ranks items that nobody has touched."""
 
 import msgspec
+import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 import torch
@@ -144,11 +146,13 @@ class TestWhatIsRefused:
 
     def test_a_run_without_features(self, log, table):
         recommender = Recommender(model="markov", history=2, next_items=1).fit(log)
-        with pytest.raises(ConfigError, match=r"this run was fitted without features\. Fit again with --items FILE"):
+        with pytest.raises(
+            ConfigError, match=r"this run was fitted without features\. Fit again with the table of the items"
+        ):
             recommender.with_new_items(table)
 
     def test_a_model_that_reads_none(self, log, table):
-        with pytest.raises(ConfigError, match=r"model concat_mlp reads no features\. Those that do: transformer, gru"):
+        with pytest.raises(ConfigError, match=r"concat_mlp reads no features\. Models that do: transformer, gru"):
             Recommender(model="concat_mlp", history=2, next_items=1).fit(log, items=table)
 
     def test_new_items_of_which_nothing_is_known(self, fitted, table):
@@ -168,17 +172,23 @@ class TestWhatIsRefused:
 
     def test_columns_without_a_table(self, tmp_path):
         result = CliRunner().invoke(recommend, ["fit", "x.csv", "--out", str(tmp_path), "--item-features", "a"])
-        assert isinstance(result.exception, ConfigError)
-        assert "Give --items too" in str(result.exception)
+        assert result.exit_code == 2
+        assert "Give --items too" in result.stderr
 
 
 def test_a_boost_is_added_to_new_items_alone(fitted, table):
-    boosted, plain = (fitted[0].with_new_items(table, boost=boost) for boost in (2.0, None))
+    boosted, plain = (fitted[0].with_new_items(table, boost=boost) for boost in (np.float64(2), None))
     histories = plain.vocabulary_.encode_lists([[item(0, 1)], [item(3, 2), item(1, 1)]])
     raised = boosted.ranker_.scorer()(histories) - plain.ranker_.scorer()(histories)
     expected = torch.zeros(len(plain.vocabulary_))
     expected[-GROUPS:] = 2.0
     torch.testing.assert_close(raised, expected.expand_as(raised), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("boost", [np.nan, float("inf"), "much", pd.NA, [1, 2]])
+def test_a_boost_that_is_no_number(fitted, table, boost):
+    with pytest.raises(ConfigError, match=r"`boost=`: .* is not allowed\. Expected a finite number"):
+        fitted[0].with_new_items(table, boost=boost)
 
 
 @pytest.fixture(scope="module")

@@ -173,7 +173,7 @@ class TestLeaveOneOut:
             Recommender(settings=self.SETTINGS).fit(Log.from_lists([[first, "y", "z"] for first in "abcdef"]))
 
     def test_a_validation_file_is_refused(self, log):
-        with pytest.raises(ConfigError, match="leave --valid out"):
+        with pytest.raises(ConfigError, match="leave `valid=` out"):
             Recommender(model="markov", settings=self.SETTINGS).fit(log, log)
 
 
@@ -343,7 +343,8 @@ class TestKeeping:
             *[name for name in KINDS if name not in ("item_knn", "ease")],
         ]
         assert metrics["not_compared"] == [
-            f"{name} is not in the table: the run was fitted before hyperfocal had it. `--model {name}` fits it."
+            f"{name} is not in the table: the run was fitted before hyperfocal had it. "
+            f"Set model.name = {name} to fit it."
             for name in ("item_knn", "ease")
         ]
 
@@ -357,9 +358,9 @@ class TestKeeping:
     def test_another_run_is_not_replaced_unasked(self, fitted, data):
         recommender, out = fitted
         before = (out / "model.safetensors").read_bytes()
-        with pytest.raises(RunError, match="--overwrite"):
+        with pytest.raises(RunError, match="`overwrite=True`"):
             recommender.save(out)
-        with pytest.raises(RunError, match="--overwrite"):
+        with pytest.raises(RunError, match="`overwrite=True`"):
             Recommender().fit(data.train, out=out)
         assert (out / "model.safetensors").read_bytes() == before
 
@@ -415,7 +416,7 @@ class TestResuming:
 
     def test_an_unfinished_run_cannot_predict_and_says_why(self, data, tmp_path):
         self.interrupted(data, tmp_path / "run", at=2)
-        with pytest.raises(RunError, match="--resume"):
+        with pytest.raises(RunError, match="`resume=True`"):
             Recommender.load(tmp_path / "run")
 
     def test_renamed_items_are_other_data(self, data, tmp_path):
@@ -469,7 +470,7 @@ class TestHabits:
         assert torch.equal(torch.rand(3), expected)
 
     def test_a_truth_needs_its_histories(self, data):
-        with pytest.raises(ConfigError, match="--valid-truth"):
+        with pytest.raises(ConfigError, match="`valid_truth=`"):
             Recommender().fit(data.train, valid_truth=data.test_truth)
 
     def test_a_leak_between_the_parts(self, data):

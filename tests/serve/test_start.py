@@ -37,7 +37,7 @@ def damaged(recommend_path, tmp_path):
 
 
 def test_no_run(tmp_path):
-    assert refused(tmp_path / "nothing").endswith("no such folder. Give the folder that `fit --out` wrote")
+    assert refused(tmp_path / "nothing").endswith("no such folder. Give the folder that `fit` wrote")
 
 
 def test_a_file_that_is_cut_short(damaged):

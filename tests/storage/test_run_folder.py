@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from hyperfocal.data.files import write_frame
-from hyperfocal.errors import RunError
+from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.storage.run_folder import (
     CHECKPOINT,
     CONFIG,
@@ -311,12 +311,12 @@ def test_a_missing_file(run, name):
     (run.path / name).unlink(missing_ok=True)
     with pytest.raises(RunError) as caught:
         read(run, name)
-    assert str(caught.value) == f"run {run.path}: {name} is missing. Restore the file or fit again with --overwrite"
+    assert str(caught.value) == f"run {run.path}: {name} is missing. Restore the file or fit again"
 
 
 def test_a_model_that_is_missing_beside_a_checkpoint_is_unfinished(run):
     (run.path / MODEL).unlink()
-    with pytest.raises(RunError, match=r"training has not finished\. Continue it with `fit \.\.\. --resume`"):
+    with pytest.raises(RunError, match=r"training has not finished\. Continue it with `resume=True`"):
         run.read_tensors(MODEL)
 
 
@@ -381,17 +381,44 @@ def test_a_new_or_empty_folder_is_free(tmp_path, options):
 
 def test_a_run_is_not_overwritten_unasked(run):
     before = files(run.path)
-    with pytest.raises(RunError, match=r"holds a run already\. Continue it with --resume, replace it with --overwrite"):
+    with pytest.raises(RunError, match=r"holds a run already\. Choose another folder"):
         run.refuse_taken()
     run.refuse_taken(resume=True)
     run.refuse_taken(overwrite=True)
     assert files(run.path) == before
 
 
+def test_the_advice_is_what_the_caller_can_do(run):
+    """`None` is a caller without the parameter."""
+    advice = {
+        (None, None): "Choose another folder",
+        (None, False): "Choose another folder, or replace it with `overwrite=True`",
+        (False, False): "Choose another folder, continue it with `resume=True`, or replace it with `overwrite=True`",
+    }
+    for (resume, overwrite), words in advice.items():
+        with pytest.raises(RunError) as caught:
+            run.refuse_taken(resume=resume, overwrite=overwrite)
+        assert str(caught.value) == f"run {run.path}: holds a run already. {words}"
+
+
+@pytest.mark.parametrize("path", [None, 3, b"run", ["run"]])
+def test_a_path_that_is_none(path):
+    with pytest.raises(ConfigError, match="is not the path of a run"):
+        RunFolder.open(path)
+
+
+def test_a_path_of_another_library(run):
+    class Other:
+        def __fspath__(self):
+            return str(run.path)
+
+    assert RunFolder.open(Other()).path == run.path
+
+
 @pytest.mark.parametrize("options", [{}, {"resume": True}, {"overwrite": True}, {"resume": True, "overwrite": True}])
 def test_a_folder_with_other_files_is_never_taken(tmp_path, options):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(RunError, match=r"it holds other files \(thesis\.tex\) and no run. Choose another --out"):
+    with pytest.raises(RunError, match=r"it holds other files \(thesis\.tex\) and no run. Choose another folder"):
         RunFolder(tmp_path).refuse_taken(**options)
     with pytest.raises(RunError, match="is a file, not a folder"):
         RunFolder(tmp_path / "thesis.tex").refuse_taken(**options)

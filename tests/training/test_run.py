@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 from hyperfocal.config.classify import ClassifySettings
@@ -15,7 +16,7 @@ from hyperfocal.training.run import begin_run, read_settings, resolve_settings
 def begun(tmp_path):
     run = RunFolder(tmp_path / "run")
     settings = resolve_settings(ClassifySettings, None, {"train.epochs": 5}, None)
-    begin_run(run, settings, "abc", resume=False)
+    begin_run(run, settings, "abc", plan=None, resume=False)
     return run
 
 
@@ -42,8 +43,19 @@ class TestSettings:
         assert resolve_settings(ClassifySettings, None, {"train.epochs": 5}, begun).train.epochs == 5
 
     def test_resuming_with_others_shows_the_difference(self, begun):
-        with pytest.raises(ConfigError, match=r"train\.epochs: 5 -> 6\).*--overwrite"):
+        with pytest.raises(ConfigError, match=r"train\.epochs: 5 -> 6\).*`overwrite=True`"):
             resolve_settings(ClassifySettings, None, {"train.epochs": 6}, begun)
+
+    def test_settings_win_over_parameters(self):
+        asked = {"train.epochs": 6, "seed": 2}
+        settings = resolve_settings(ClassifySettings, None, asked, None, {"train.epochs": 7})
+        assert (settings.train.epochs, settings.seed) == (7, 2)
+        assert asked == {"train.epochs": 6, "seed": 2}
+
+    @pytest.mark.parametrize("settings", [[("seed", 1)], "seed=1", pd.Series({"seed": 1}), 0], ids=repr)
+    def test_settings_that_are_no_dictionary(self, settings):
+        with pytest.raises(ConfigError, match=r"settings: a \w+ is not allowed\. Expected a dictionary of dotted keys"):
+            resolve_settings(ClassifySettings, None, {}, None, settings)
 
     def test_a_recipe_given_again_counts_whole(self, begun, tmp_path):
         recipe = tmp_path / "recipe.toml"
@@ -60,13 +72,13 @@ class TestBeginning:
 
     def test_a_new_run_removes_the_old_one(self, begun):
         begun.write_text("metrics.json", "{}")
-        begin_run(begun, ClassifySettings(seed=1), "def", resume=False)
+        begin_run(begun, ClassifySettings(seed=1), "def", plan=None, resume=False)
         assert not begun.has("metrics.json")
         assert read_settings(ClassifySettings, begun).seed == 1
 
     def test_a_resumed_run_is_of_the_same_data_and_stays(self, begun):
         before = (begun.path / CONFIG).read_bytes()
-        begin_run(begun, ClassifySettings(), "abc", resume=True)
+        begin_run(begun, ClassifySettings(), "abc", plan=None, resume=True)
         assert (begun.path / CONFIG).read_bytes() == before
-        with pytest.raises(RunError, match=r"was trained on other data.*--overwrite"):
-            begin_run(begun, ClassifySettings(), "def", resume=True)
+        with pytest.raises(RunError, match=r"was trained on other data.*`overwrite=True`"):
+            begin_run(begun, ClassifySettings(), "def", plan=None, resume=True)

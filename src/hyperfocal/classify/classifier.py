@@ -7,7 +7,7 @@ result; `files.py` writes it to a run folder and reads it back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from hyperfocal.classify.prepare import PreparedTexts, check_texts, check_traini
 from hyperfocal.classify.scores import evaluate, micro_f1
 from hyperfocal.classify.training import fit_prepared
 from hyperfocal.config.classify import ClassifySettings
+from hyperfocal.config.numbers import as_finite
 from hyperfocal.data.documents import Documents, as_documents
 from hyperfocal.data.frames import holds_objects, to_library
 from hyperfocal.data.ids import typed
@@ -51,10 +52,17 @@ def _view(path: str) -> Any:
 class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
     """Classifies texts into many labels, most of them rare.
 
-    The arguments are those of the command line. None: the recipe's value or, without a recipe, the default.
+    The parameters are those of the command line. None: the recipe's value, without a recipe the default. `settings`
+    wins over a parameter, and a parameter wins over the recipe.
 
     Args:
         recipe: path of a TOML file.
+        text: column of the text in a file or a frame, or a list of columns that are joined. None: one of a known name,
+            such as text.
+        labels: column of the labels. None: one of a known name, such as labels or tags.
+        separator: of the labels in one field. None: the first of | ; , that occurs, else spaces.
+        group: column of groups of near-duplicates, which stay on the same side of a split. None: no groups.
+        id: column of the document's id. None: id, or the row number without such a column.
         features: "auto", "ngrams", "encoder" or "both".
         loss: "bce", "focal", "asymmetric", "ntr_focal", "balanced" or "softmax".
         gamma: of the focal losses.
@@ -112,6 +120,11 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         self,
         recipe: str | Path | None = None,
         *,
+        text: str | Sequence[str] | None = None,
+        labels: str | None = None,
+        separator: str | None = None,
+        group: str | None = None,
+        id: str | None = None,
         features: str | None = None,
         loss: str | None = None,
         gamma: float | None = None,
@@ -121,6 +134,11 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.recipe = recipe
+        self.text = text
+        self.labels = labels
+        self.separator = separator
+        self.group = group
+        self.id = id
         self.features = features
         self.loss = loss
         self.gamma = gamma
@@ -215,15 +233,19 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
             ConfigError: a setting is wrong, or differs from the run to resume.
         """
         asked = {
+            "data.text": [self.text] if isinstance(self.text, str) else self.text,
+            "data.labels": self.labels,
+            "data.separator": self.separator,
+            "data.group": self.group,
+            "data.id": self.id,
             "features.kind": self.features,
             "loss.name": self.loss,
             "loss.gamma": self.gamma,
             "loss.cap": self.cap,
             "decide.rule": self.decide,
             "seed": self.seed,
-            **(self.settings or {}),
         }
-        settings = resolve_settings(ClassifySettings, self.recipe, asked, resumed)
+        settings = resolve_settings(ClassifySettings, self.recipe, asked, resumed, self.settings)
         check_training(settings)
         return settings
 
@@ -243,11 +265,17 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         Args:
             texts: N texts.
             at_least: smaller probabilities become 0, in a scipy CSR matrix. None: a dense array of all.
+
+        Raises:
+            ConfigError: `at_least` is not a number.
         """
+        limit = as_finite(at_least)
+        if at_least is not None and limit is None:
+            raise ConfigError(f"at_least = {at_least!r} is not allowed. Expected a number from 0 to 1")
         probabilities = torch.from_numpy(self.decision_function(texts)).sigmoid().numpy()
-        if at_least is None:
+        if limit is None:
             return probabilities
-        return csr_matrix(np.where(probabilities >= at_least, probabilities, 0))
+        return csr_matrix(np.where(probabilities >= limit, probabilities, 0))
 
     def predict(self, texts: Any) -> Any:
         """Return a list of labels per text; if `fit` got an indicator matrix, one of the same width (CSR, int64)."""

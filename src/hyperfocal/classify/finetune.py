@@ -150,9 +150,7 @@ def read_encoder(run: RunFolder, checksum: str) -> Encoder:
         RunError: it is missing or differs from the one that was written.
     """
     if not (run.path / ENCODER).is_dir() or _checksum(run) != checksum:
-        raise RunError(
-            f"run {run.path}: {ENCODER}/ is missing or damaged. Restore the folder or fit again with --overwrite"
-        )
+        raise RunError(f"run {run.path}: {ENCODER}/ is missing or damaged. Restore the folder or fit again")
     return load_encoder(str(run.path / ENCODER), device=training_device())
 
 

@@ -160,7 +160,7 @@ def holdout_lines(counts: Mapping[str, Any], name: str) -> list[str]:
     oddities = {
         "empty_texts": "without text; kept.",
         "without_labels": "without a label; kept as negatives of every label.",
-        "duplicate_texts": "with the text of an earlier one; kept. --group can keep them together in a split.",
+        "duplicate_texts": "with the text of an earlier one; kept. data.group can keep them together in a split.",
     }
     total = quantity(counts["documents"], f"{name} document")
     lines = [f"{counts[key]:,} of {total} {words}" for key, words in oddities.items() if counts[key]]

@@ -17,12 +17,13 @@ from hyperfocal.cli.steps import (
     refuse_resume_and_overwrite,
     refuse_several_processes,
 )
+from hyperfocal.cli.wording import Commands
 
 if TYPE_CHECKING:
     from hyperfocal.classify.classifier import MultiLabelClassifier
 
 
-@click.group()
+@click.group(cls=Commands)
 @click.pass_context
 def classify(context: click.Context) -> None:
     """Classify texts into many labels, most of them rare, and find the loss that helps.

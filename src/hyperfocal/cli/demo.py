@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from hyperfocal.cli.wording import Commands
 from hyperfocal.errors import ConfigError
 
 FOLDER = click.Path(path_type=Path)
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Commands, invoke_without_command=True)
 @click.option("--out", type=FOLDER, default=Path("demo"), show_default=True, help="Folder to write.")
 @click.option(
     "--users", type=int, default=12_000, show_default=True, help="Users to generate; 69532 is the real scale."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -15,7 +14,7 @@ from hyperfocal.cli.recommend import recommend
 from hyperfocal.cli.report import report
 from hyperfocal.cli.serve import serve
 from hyperfocal.cli.steps import refuse_several_processes
-from hyperfocal.errors import HyperfocalError
+from hyperfocal.cli.wording import Commands, log_in_options
 
 
 @click.command()
@@ -40,18 +39,6 @@ def verify(run: Path) -> None:
     click.echo(f"{run}: {count} files are as they were written.")
 
 
-class Commands(click.Group):
-    """A group whose commands end with a plain message and exit code 2 on the project's own errors."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(ctx)
-        except (HyperfocalError, OSError) as error:
-            click.echo(f"error: {error}", err=True)
-            ctx.exit(2)
-
-
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="hyperfocal")
 @click.pass_context
@@ -60,6 +47,7 @@ def main(context: click.Context) -> None:
 
     Start with `hyperfocal demo`.
     """
+    log_in_options()
     refuse_several_processes(context)
 
 

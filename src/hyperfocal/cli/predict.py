@@ -122,7 +122,7 @@ class DocumentPredictor:
             if again is not None:
                 raise DataError(
                     f"{block.file.place(again)}: id {documents.ids[again]!r} is also on an earlier line. Give each "
-                    "document its own id, or name another column with --id"
+                    "document its own id, or name another column with `id=`"
                 )
             yield block
 

@@ -29,13 +29,14 @@ from hyperfocal.cli.steps import (
     refuse_resume_and_overwrite,
     refuse_several_processes,
 )
+from hyperfocal.cli.wording import Commands
 from hyperfocal.errors import ConfigError
 
 if TYPE_CHECKING:
     from hyperfocal.recommend.recommender import Recommender
 
 
-@click.group()
+@click.group(cls=Commands)
 @click.pass_context
 def recommend(context: click.Context) -> None:
     """Recommend the next items of users, from a log of who did what in which order.

@@ -5,7 +5,9 @@ the value and what is allowed. `resolve` makes settings from a recipe file and o
 `resolve` reads them back unchanged.
 """
 
+import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -33,6 +35,8 @@ def resolve(kind: type[Job], recipe: str | Path | None = None, overrides: dict[s
     >>> resolve(RecommendSettings, overrides={"loss.gamma": 3.0}).loss.gamma
     3.0
     """
+    if not isinstance(recipe, str | os.PathLike | None):
+        raise ConfigError(f"recipe = {recipe!r} is not a path. Give settings of your own with `settings=`")
     where = f"recipe {recipe}" if recipe is not None else "settings"
     values = read_toml(Path(recipe)) if recipe is not None else {}
     if "grid" in values:
@@ -131,7 +135,11 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"recipe {path}: not readable as TOML: {error}") from None
 
 
-def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
+def _put(values: dict[str, Any], dotted: Any, value: Any) -> None:
+    if not isinstance(dotted, str):
+        raise ConfigError(f"settings: key {dotted!r} is not text. Write it like 'train.epochs'")
+    if isinstance(value, set | frozenset):
+        raise ConfigError(f"settings: {dotted} = {value!r} is a set, which has no order. Give a list")
     *sections, key = dotted.split(".")
     for section in sections:
         values = values.setdefault(section, {})
@@ -141,10 +149,17 @@ def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def _python(value: Any) -> Any:
-    """Return a numpy scalar as Python's, also inside lists: searches over `np.linspace` hand them to estimators."""
+    """Return scalars and arrays of numpy and pandas, and paths, as Python's plain values, also inside lists and tables.
+
+    Searches over `np.linspace` hand such scalars to estimators.
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {key: _python(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_python(each) for each in value]
-    return value.item() if type(value).__module__ == "numpy" and hasattr(value, "item") else value
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _refuse_unknown(values: dict[str, Any], kind: type[Section], where: str, prefix: str) -> None:
@@ -169,7 +184,7 @@ def _explain(message: str, values: dict[str, Any], job: type[Section]) -> str:
     for name in setting.split("."):
         value = value.get(name) if isinstance(value, dict) else value
     choices = _choices(setting, job)
-    allowed = f"Expected {choices}" if choices else expected.replace("`", "")
+    allowed = f"Expected {choices}" if choices else expected.replace("`", "").replace("array", "list")
     return f"{key} = {value!r} is not allowed. {allowed}"
 
 

@@ -182,7 +182,7 @@ class Holdout:
         if self.truth.num_positives == 0:
             raise DataError(
                 f"{name}: no user can be scored: {self.skipped:,} users are too short or have no true item. "
-                "Give users with more items than --history, or a truth file with the same users"
+                "Give users with more items than `history=`, or a truth file with the same users"
             )
         if bool((self.truth.indices >= self.histories.num_items).all()):
             raise DataError(

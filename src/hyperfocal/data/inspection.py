@@ -46,7 +46,7 @@ def inspect(
     >>> [(column.name, column.use, column.type) for column in plan.columns], plan.ignored
     ([('visitor', 'user', 'text'), ('sku', 'item', 'integer'), ('ts', 'order', 'position')], ('price',))
     """
-    texts = (text,) if isinstance(text, str) else tuple(text or ())
+    texts = (text,) if isinstance(text, str) else () if text is None else tuple(text)
     log = DataSettings(user=user or "", item=item or "", order=order or "")
     documents = TextDataSettings(
         text=texts, labels=labels or "", separator=separator or "", id=id or "", group=group or ""

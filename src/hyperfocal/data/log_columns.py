@@ -107,7 +107,7 @@ def find_columns(header: list[str], settings: DataSettings, file: File) -> Colum
     missing = [role for role in named if not named[role] and (role != "order" or len(header) > 2)]
     if missing:
         raise DataError(
-            f"{file}: cannot tell which column is the {missing[0]}. Name it with --{missing[0]} COLUMN. "
+            f"{file}: cannot tell which column is the {missing[0]}. Name it with `{missing[0]}=`. "
             f"Columns found: {', '.join(header)}"
         )
     columns = Columns(named["user"], named["item"], named["order"] or None, order_kind=settings.order_kind)
@@ -129,7 +129,7 @@ def _check_first_line(names: list[str], header: list[str], file: File) -> None:
     if file.kind == "csv" and any(re.fullmatch(r"-?\d+(\.\d+)?", name) for name in names):
         raise DataError(
             f"{file}: the first line looks like a row, not a header: {', '.join(header)}. Add a header, such as "
-            "user,item,position, or name the columns with --user, --item and --order"
+            "user,item,position, or name the columns with `user=`, `item=` and `order=`"
         )
 
 
@@ -145,7 +145,7 @@ def read_order(column: pl.Series, file: File) -> pl.Series:
     if not (order.dtype.is_numeric() or order.dtype.is_temporal()):
         raise DataError(
             f"{file}: order column '{column.name}' holds {order.dtype}, not numbers or times. "
-            "Name another column with --order"
+            "Name another column with `order=`"
         )
     bad = order.is_null() | (~order.is_finite() if order.dtype.is_float() else False)
     if bad.any():

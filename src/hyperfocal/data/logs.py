@@ -149,7 +149,7 @@ def _split_user_sequence(frame: pl.DataFrame, file: File) -> pl.DataFrame:
         row = int(user.is_null().arg_max() or 0)
         raise DataError(
             f"{file.place(row)}: user_sequence {frame['user_sequence'][row]!r} is not <user>_<position>, such as "
-            "17_11. Correct the row, or name the columns with --user, --item and --order"
+            "17_11. Correct the row, or name the columns with `user=`, `item=` and `order=`"
         )
     return pl.DataFrame({"user_id": user, "challenge": frame["challenge"], "position": position})
 
@@ -203,6 +203,6 @@ def count_ties(events: pl.DataFrame, users: pl.Series, columns: Columns, file: F
         raise DataError(
             f"{file}: user {users[int(user[row])]!r} has {columns.order} {order[row]} twice, but a position belongs to "
             "one event. Remove one of the rows, or, if the column is a time, "
-            "add --set data.order_kind=time: then rows with equal times keep the order of the file"
+            "add `settings={'data.order_kind': 'time'}`: then rows with equal times keep the order of the file"
         )
     return int(tied.sum())

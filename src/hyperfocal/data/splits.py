@@ -34,7 +34,8 @@ def draw_users(eligible: NDArray[np.bool_], fraction: float, seed: int) -> NDArr
     pool = np.flatnonzero(eligible)
     if len(pool) < 2:
         raise DataError(
-            f"the log has {len(pool)} user long enough, but a split needs at least 2. Give more users, or --valid FILE"
+            f"the log has {len(pool)} user long enough, but a split needs at least 2. "
+            "Give more users, or others with `valid=`"
         )
     count = min(max(round(len(pool) * fraction), 1), len(pool) - 1)
     held_out = np.zeros(len(eligible), dtype=np.bool_)
@@ -55,7 +56,7 @@ def leave_last_out(log: Log) -> tuple[Log, Log]:
     if not long.any():
         raise DataError(
             "no user has 3 items or more, but leave-one-out holds out the last two of each user. Give longer logs, or "
-            "leave --protocol out"
+            "set data.protocol = users"
         )
     return _shorten(log, np.where(long, 2, 0)), _shorten(log.select(np.flatnonzero(long)), 1)
 

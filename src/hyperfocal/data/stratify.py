@@ -51,7 +51,7 @@ def split_documents(documents: Documents, *, fraction: float, seed: int) -> tupl
         count = len(documents) if groups is None else len(np.unique(groups))
         raise DataError(
             f"{len(documents):,} documents in {count:,} groups cannot be split: one part would be empty, or a label "
-            "would have no group in training. Give more documents, or the held-out ones with --valid FILE"
+            "would have no group in training. Give more documents, or the held-out ones with `valid=`"
         )
     return train, held_out
 

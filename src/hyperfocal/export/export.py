@@ -109,7 +109,7 @@ def refuse_taken(folder: Path, overwrite: bool) -> None:
     if not all((folder / name).is_file() for name in (SETTINGS, "vocabulary.json", "README.md")):
         raise RunError(f"{folder} holds files that are not an export. Choose another folder")
     if not overwrite:
-        raise RunError(f"{folder} holds an export already. Replace it with --overwrite, or choose another folder")
+        raise RunError(f"{folder} holds an export already. Replace it with `overwrite=True`, or choose another folder")
 
 
 def _write_ranking(recommender: Recommender, folder: Path) -> dict[str, Any]:

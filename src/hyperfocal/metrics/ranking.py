@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from hyperfocal.config.numbers import as_whole
 from hyperfocal.distributed import all_gather
 from hyperfocal.errors import ConfigError
 from hyperfocal.labels import SparseLabels, row_pointers
@@ -49,7 +50,7 @@ def rank_items(score: Scorer, histories: Sequences, k: int, *, repeats: bool = F
     Raises:
         ConfigError: k is outside 1 to L.
     """
-    check_depth(k, histories.num_items)
+    k = check_depth(k, histories.num_items)
     size = max(BLOCK_NUMBERS // histories.num_items, 16)
     blocks = [
         _rank_block(score, histories.block(start, start + size), k, repeats) for start in range(0, len(histories), size)
@@ -60,10 +61,12 @@ def rank_items(score: Scorer, histories: Sequences, k: int, *, repeats: bool = F
     return items, scores
 
 
-def check_depth(k: int, num_items: int) -> None:
-    """Raise ConfigError unless k is between 1 and the number of items."""
-    if not 1 <= k <= num_items:
-        raise ConfigError(f"k = {k} is not allowed. Expected 1 to {num_items:,}, the number of items")
+def check_depth(k: int, num_items: int) -> int:
+    """Return k, perhaps an integer of numpy, as an int; raise ConfigError unless it is 1 to the number of items."""
+    depth = as_whole(k)
+    if depth is None or not 1 <= depth <= num_items:
+        raise ConfigError(f"k = {k!r} is not allowed. Expected 1 to {num_items:,}, the number of items")
+    return depth
 
 
 def _rank_block(score: Scorer, block: Sequences, k: int, repeats: bool) -> tuple[Tensor, Tensor]:
@@ -193,7 +196,7 @@ def sharded_top_k(scores: Tensor, k: int, *, first: int, num_labels: int) -> tup
         ConfigError: k is outside 1 to L.
         TrainingError: another process has ended.
     """
-    check_depth(k, num_labels)
+    k = check_depth(k, num_labels)
     values, columns = stable_top_k(scores, min(k, scores.shape[1]))
     missing = k - values.shape[1]  # with fewer labels than k here; the padding is never among the best k
     values = torch.nn.functional.pad(values, (0, missing), value=-torch.inf)

@@ -46,7 +46,7 @@ def compare(ranker: Ranker, holdout: Holdout, *, k: int | None = None, repeats: 
         ConfigError: k is outside 1 to the number of items.
     """
     k = ranker.settings.data.next if k is None else k
-    check_depth(k, len(ranker.vocabulary))
+    k = check_depth(k, len(ranker.vocabulary))
     scores, _ = _score_all(ranker, holdout, k, repeats=repeats)
     network = ranker.settings.model.name if ranker.blend_weight > 0 else None
     return _compare(ranker, scores, k, len(holdout), network) | {"data": holdout.describe()}
@@ -97,7 +97,7 @@ def _why_missing(baseline: str, num_items: int, streamed: bool) -> str:
     reason = f"{num_items:,} items are more than the {EASE_DEFAULT:,} up to which it is fitted with every model"
     if baseline in default_baselines(num_items):
         reason = "the run was fitted before hyperfocal had it"
-    hint = f" `--model {baseline}` fits it." if num_items <= EASE_ITEMS else ""
+    hint = f" Set model.name = {baseline} to fit it." if num_items <= EASE_ITEMS else ""
     return f"{baseline} is not in the table: {reason}.{hint}"
 
 

@@ -42,7 +42,7 @@ def fit_features(
         DataError: as in `read_items` and `fit_columns`.
     """
     if settings.model.name not in CAUSAL:
-        raise ConfigError(f"--items: model {settings.model.name} reads no features. Those that do: {', '.join(CAUSAL)}")
+        raise ConfigError(f"`items=`: {settings.model.name} reads no features. Models that do: {', '.join(CAUSAL)}")
     table = read_items(items, column, vocabulary.kind)
     columns, constant = fit_columns(table, settings.items.features or table.frame.columns, vocabulary.ids)
     columns = [

@@ -121,7 +121,7 @@ def prepare(
         RunError: the cache cannot be written.
     """
     if valid is None and valid_truth is not None:
-        raise ConfigError("--valid-truth says what follows the histories of --valid: give --valid too")
+        raise ConfigError("`valid_truth=` says what follows the histories of `valid=`: give `valid=` too")
     read = _split_streamed if is_streamed(log, settings.data.stream, _no_streaming(log, settings)) else _split_in_memory
     split = read(log, valid, settings)
     logger.info("%s: %s", name_of(log, "training log"), plan_words(split.plan))
@@ -174,7 +174,9 @@ def _split_in_memory(log: Any, valid: Any, settings: RecommendSettings) -> Split
     check_lengths(whole.lengths, cut_of(settings)["history"], name)
     if settings.data.protocol == "leave-one-out":
         if valid is not None:
-            raise ConfigError("--protocol leave-one-out validates on each user's second-last item: leave --valid out")
+            raise ConfigError(
+                "data.protocol = leave-one-out validates on each user's second-last item: leave `valid=` out"
+            )
         train, held_out = leave_last_out(whole)
     elif valid is None:
         eligible = whole.lengths > shortest_history(settings)
@@ -322,7 +324,7 @@ def check_lengths(lengths: NDArray[np.int64], history: int, name: str) -> None:
     if longest <= history:
         raise DataError(
             f"{name}: no user has {history + 1} items or more; the longest has {longest}. "
-            f"Training reads {history} and predicts what follows: give a smaller --history, or longer logs"
+            f"Training reads {history} and predicts what follows: give a smaller `history=`, or longer logs"
         )
 
 

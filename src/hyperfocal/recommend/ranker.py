@@ -18,6 +18,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from hyperfocal.config.numbers import as_finite
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data.examples import Holdout
 from hyperfocal.data.ids import is_whole, typed
@@ -119,17 +120,25 @@ class Ranker:
         if not isinstance(self.model, CausalNetwork) or self.features is None:
             raise ConfigError(
                 "new items are scored by their features, and this run was fitted without features. "
-                "Fit again with --items FILE, the table of the items in the log"
+                "Fit again with the table of the items in the log"
             )
         ids, features = new_features(self.columns, items, self.vocabulary, self.item_column)
         vocabulary = self.vocabulary.extended(ids)
         return replace(
             self,
             vocabulary=vocabulary,
-            model=self.model.with_items(features, self.settings.items.boost if boost is None else boost),
+            model=self.model.with_items(features, self.settings.items.boost if boost is None else _finite(boost)),
             baselines={name: baseline.widened(len(vocabulary)) for name, baseline in self.baselines.items()},
             new_items=len(ids),
         )
+
+
+def _finite(boost: float) -> float:
+    """Return a boost as Python's float; raise ConfigError unless it is a finite number."""
+    number = as_finite(boost)
+    if number is None:
+        raise ConfigError(f"`boost=`: {boost!r} is not allowed. Expected a finite number, such as 1")
+    return number
 
 
 @dataclass(frozen=True, eq=False)

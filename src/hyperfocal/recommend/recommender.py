@@ -39,10 +39,14 @@ LogLike = Any  # a Log, a path, or a frame of any library, see `hyperfocal.data.
 class Recommender(BaseEstimator):
     """Recommends the next items of users, also of users never seen in training.
 
-    The parameters are those of the command line. None: the recipe's value, without a recipe the default.
+    The parameters are those of the command line. None: the recipe's value, without a recipe the default. `settings`
+    wins over a parameter, and a parameter wins over the recipe.
 
     Args:
         recipe: path of a TOML file.
+        user: column of the user id in a log. None: one of a known name, such as user_id.
+        item: column of the item id. None: one of a known name, such as product_id.
+        order: column of the position or time of an event. None: one of a known name, else the order of the rows.
         model: "transformer", "gru", "mean", "concat_mlp", "popularity", "cooccurrence", "markov", "decayed_markov",
             "item_knn" or "ease".
         history: number of items that the network reads.
@@ -82,6 +86,9 @@ class Recommender(BaseEstimator):
         self,
         recipe: str | Path | None = None,
         *,
+        user: str | None = None,
+        item: str | None = None,
+        order: str | None = None,
         model: str | None = None,
         history: int | None = None,
         next_items: int | None = None,
@@ -89,6 +96,9 @@ class Recommender(BaseEstimator):
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.recipe = recipe
+        self.user = user
+        self.item = item
+        self.order = order
         self.model = model
         self.history = history
         self.next_items = next_items
@@ -147,13 +157,15 @@ class Recommender(BaseEstimator):
     def resolve(self, resumed: RunFolder | None = None) -> RecommendSettings:
         """Return the settings that `fit` trains with; errors as in `resolve_settings`."""
         given = {
+            "data.user": self.user,
+            "data.item": self.item,
+            "data.order": self.order,
             "model.name": self.model,
             "data.history": self.history,
             "data.next": self.next_items,
             "seed": self.seed,
-            **(self.settings or {}),
         }
-        return resolve_settings(RecommendSettings, self.recipe, given, resumed)
+        return resolve_settings(RecommendSettings, self.recipe, given, resumed, self.settings)
 
     def recommend(
         self, histories: Iterable[Sequence[str | int]], k: int | None = None, *, repeats: bool = False

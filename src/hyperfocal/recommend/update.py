@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from hyperfocal.config.numbers import as_whole
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data.examples import Holdout
 from hyperfocal.data.item_table import ItemTable, read_items
@@ -67,17 +68,26 @@ def check_update(fit: Fit, items: Any) -> None:
     if fit.ranker.settings.data.protocol == "leave-one-out":
         raise ConfigError(
             "this run left each user's last two items out, so new events would follow a gap. "
-            "Fit without --protocol leave-one-out to update later"
+            "Fit with data.protocol = users to update later"
         )
     if items is not None and fit.ranker.features is None:
-        raise ConfigError("--items: this run was fitted without item features. Leave --items out, or fit again with it")
+        raise ConfigError(
+            "`items=`: this run was fitted without item features. Leave it out, or fit with a table of items too"
+        )
 
 
 def settings_of_update(settings: RecommendSettings, epochs: int) -> RecommendSettings:
-    """Return the settings that an update trains with: its epochs, and a third of the learning rate, falling to 0."""
+    """Return the settings that an update trains with: its epochs, and a third of the learning rate, falling to 0.
+
+    Raises:
+        ConfigError: `epochs` is not a whole number of 1 or more.
+    """
+    passes = as_whole(epochs)
+    if passes is None or passes < 1:
+        raise ConfigError(f"epochs = {epochs!r} is not allowed. Expected a whole number of 1 or more")
     train = msgspec.structs.replace(
         settings.train,
-        epochs=epochs,
+        epochs=passes,
         learning_rate=settings.train.learning_rate / 3,
         schedule="cosine",
         warmup_steps=0,

@@ -35,7 +35,7 @@ LONGEST, NAME = 240, 80  # characters of a text, and of an id, a label or an ite
 LISTED = 12  # names in a list
 MISSING = (
     "This run has no evidence.json: an earlier version fitted it, or Python saved it without the fit that made it. "
-    "Fit again with --out to see {}."
+    "Fit again, into a run folder, to see {}."
 )
 SETTINGS = {rules.job: rules.settings for rules in RULES.values()}
 

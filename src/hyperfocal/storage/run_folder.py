@@ -85,13 +85,15 @@ def _flush_folder(folder: Path) -> None:
 
 
 class RunFolder:
-    """A folder that holds one run."""
+    """A folder that holds one run; ConfigError if `path` is no path."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise ConfigError(f"{path!r} is not the path of a run. Give a text or a Path")
         self.path = Path(path)
 
     @classmethod
-    def open(cls, path: str | Path) -> RunFolder:
+    def open(cls, path: str | os.PathLike[str]) -> RunFolder:
         """Return the folder of an existing run.
 
         Raises:
@@ -100,25 +102,24 @@ class RunFolder:
         run = cls(path)
         if not (run.path / CONFIG).is_file():
             problem = "holds no run: config.toml is missing" if run.path.exists() else "no such folder"
-            raise RunError(f"run {path}: {problem}. Give the folder that `fit --out` wrote")
+            raise RunError(f"run {run.path}: {problem}. Give the folder that `fit` wrote")
         return run
 
-    def refuse_taken(self, *, resume: bool = False, overwrite: bool = False) -> None:
-        """Check that a run may be written here; change nothing.
+    def refuse_taken(self, *, resume: bool | None = None, overwrite: bool | None = None) -> None:
+        """Check that a run may be written here; change nothing. None: the caller offers no such choice.
 
         Raises:
             RunError: the folder holds another run, or files that do not belong to a run.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise RunError(f"run {self.path}: is a file, not a folder. Choose another --out")
+            raise RunError(f"run {self.path}: is a file, not a folder. Choose another folder")
         names = [name for name in self._names() if not ASIDE.fullmatch(name)]
         if names and not {CONFIG, DATA} <= set(names):
-            raise RunError(f"run {self.path}: it holds other files ({names[0]}) and no run. Choose another --out")
+            raise RunError(f"run {self.path}: it holds other files ({names[0]}) and no run. Choose another folder")
         if names and not (resume or overwrite):
-            raise RunError(
-                f"run {self.path}: holds a run already. Continue it with --resume, replace it with --overwrite, "
-                "or choose another --out"
-            )
+            ways = "" if overwrite is None else ", or replace it with `overwrite=True`"
+            ways = ways if resume is None else f", continue it with `resume=True`{ways}"
+            raise RunError(f"run {self.path}: holds a run already. Choose another folder{ways}")
 
     def clear(self) -> None:
         """Remove the run that is here, if there is one.
@@ -316,12 +317,12 @@ class RunFolder:
 
     def damaged(self, name: str, error: Exception) -> RunError:
         """Return the error for a file with wrong content."""
-        return RunError(f"run {self.path}: {name} is damaged ({error}). Restore the file or fit again with --overwrite")
+        return RunError(f"run {self.path}: {name} is damaged ({error}). Restore the file or fit again")
 
     def _missing(self, name: str) -> RunError:
         if name == MODEL and any((self.path / CHECKPOINT).parent.glob("*.safetensors")):
-            return RunError(f"run {self.path}: training has not finished. Continue it with `fit ... --resume`")
-        return RunError(f"run {self.path}: {name} is missing. Restore the file or fit again with --overwrite")
+            return RunError(f"run {self.path}: training has not finished. Continue it with `resume=True`")
+        return RunError(f"run {self.path}: {name} is missing. Restore the file or fit again")
 
 
 def _put_in_place(fresh: Path, path: Path, old: Path) -> None:
@@ -388,6 +389,6 @@ def claim_demo(out: Path) -> None:
         RunError: the folder holds something else.
     """
     if out.exists() and not (out.is_dir() and ((out / DEMO).exists() or not any(out.iterdir()))):
-        raise RunError(f"{out}: exists and is not a folder of this demo. Choose another folder with --out")
+        raise RunError(f"{out}: exists and is not a folder of this demo. Choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     (out / DEMO).touch()

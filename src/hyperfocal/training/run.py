@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,13 +30,28 @@ class UnfittedError(RunError, NotFittedError):
 
 
 def resolve_settings(
-    kind: type[Settings], recipe: str | Path | None, asked: dict[str, Any], resumed: RunFolder | None
+    kind: type[Settings],
+    recipe: str | Path | None,
+    asked: dict[str, Any],
+    resumed: RunFolder | None,
+    settings: Any = None,
 ) -> Settings:
     """Return the settings of a new run, or the settings of the run to resume.
 
+    Args:
+        kind: the settings of a job.
+        recipe: path of a TOML file, or None.
+        asked: dotted key -> value of the parameters of an estimator; None is not given.
+        resumed: the run to resume, or None.
+        settings: dotted key -> value, which win over `asked`; or None.
+
     Raises:
-        ConfigError: a setting is wrong, or differs from the run to resume.
+        ConfigError: a setting is wrong, or differs from the run to resume; `settings` is no dictionary.
     """
+    if not isinstance(settings, Mapping | None):
+        expected = "a dictionary of dotted keys and values, such as {'train.epochs': 5}"
+        raise ConfigError(f"settings: a {type(settings).__name__} is not allowed. Expected {expected}")
+    asked = asked | dict(settings or {})
     if resumed is None:
         return resolve(kind, recipe, asked)
     before = read_settings(kind, resumed)
@@ -44,7 +59,7 @@ def resolve_settings(
     if changed := differences(before, now):
         raise ConfigError(
             f"run {resumed.path}: cannot resume with other settings ({'; '.join(changed)}). "
-            "Give the settings of the first command or none, or start again with --overwrite"
+            "Give the settings of the first command or none, or start again with `overwrite=True`"
         )
     return before
 
@@ -126,7 +141,7 @@ def begin_run(
     elif {**run.read_json(DATA), READING: None} != {**identity, READING: None}:
         raise RunError(
             f"run {run.path}: was trained on other data, with another split, other n-grams or another encoder, "
-            "or by an earlier version. Give the same files to resume, or start again with --overwrite"
+            "or by an earlier version. Give the same files to resume, or start again with `overwrite=True`"
         )
 
 
