@@ -54,7 +54,9 @@ def test_ids_of_another_file_are_compared_with_those_of_training(values, kind, t
 
 @pytest.mark.parametrize("value", [2.0**53, -(2.0**60), float("inf")])
 def test_floats_that_may_stand_for_two_integers_are_no_ids(value):
-    with pytest.raises(DataError, match=r"frame row 1: column 'id' holds .*, a float too large to be an exact id\. Read"):
+    with pytest.raises(
+        DataError, match=r"frame row 1: column 'id' holds .*, a float too large to be an exact id\. Read"
+    ):
         read([1.0, value])
     with pytest.raises(DataError, match="a float too large to be exact"):
         id_text(value, "text")
@@ -74,7 +76,7 @@ def test_integers_come_back(values):
 
 
 def test_ids_that_are_missing():
-    with pytest.raises(DataError, match="frame row 1: no value in column 'id'. Complete it"):
+    with pytest.raises(DataError, match=r"frame row 1: no value in column 'id'. Complete it"):
         read(["a", ""])
     with pytest.raises(DataError, match="no value in column 'item'"):
         Log.from_lists([["a"], [None]])

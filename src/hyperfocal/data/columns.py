@@ -24,7 +24,8 @@ def is_plain(dtype: DType) -> bool:
 def text_of(values: pl.Expr, dtype: DType) -> pl.Expr:
     """Return plain values as text, whole numbers without a ".0"; null and NaN stay null."""
     if dtype.is_float():
-        return values.fill_nan(None).cast(pl.String).str.strip_suffix(".0")
+        values = values.fill_nan(None) + 0.0  # -0.0 is 0
+        return values.cast(pl.String).str.strip_suffix(".0")
     return values.cast(pl.String)
 
 
