@@ -207,3 +207,16 @@ class TestService:
     def test_the_model_card_says_how_the_data_were_read(self, client):
         plan = client.get("/v1/model").json()["reading"]
         assert [column["name"] for column in plan["columns"]] == ["user_id", "item_id", "timestamp"]
+
+
+def test_what_was_counted_stands_in_one_place(tmp_path):
+    rows = "".join(f"u{user},i{(user + step) % 9},{step // 2},x\n" for user in range(30) for step in range(6))
+    (tmp_path / "log.csv").write_text("user,item,time,more\n" + rows + "u1,i1,0,y\n")
+    options = ("--set", "data.order_kind=time", "--overwrite", "--out", tmp_path / "run")
+    said = done("recommend", "fit", tmp_path / "log.csv", *MARKOV, *options)
+    counts = json.loads((tmp_path / "run" / "data.json").read_text())["counts"]
+    assert counts == json.loads((tmp_path / "run" / "metrics.json").read_text())["data"]
+    assert (counts["ties"], counts["repeats"]) == (91, 1)
+    line = "1 events repeat the user, time and item of an earlier one; they are kept."
+    assert line in said
+    assert line in (tmp_path / "run" / "report.html").read_text()

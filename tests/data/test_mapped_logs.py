@@ -34,7 +34,7 @@ def assert_same(found, expected):
     assert log.items.to_list() == expected.items.to_list()
     assert log.offsets.tolist() == expected.offsets.tolist() == found.offsets.tolist()
     assert found.ids.to_list() == sorted(set(expected.items))
-    facts = ("plan", "ties")
+    facts = ("plan", "ties", "repeats")
     assert [getattr(found, name) for name in facts] == [getattr(expected, name) for name in facts]
 
 

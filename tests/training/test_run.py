@@ -16,7 +16,7 @@ from hyperfocal.training.run import begin_run, read_settings, resolve_settings
 def begun(tmp_path):
     run = RunFolder(tmp_path / "run")
     settings = resolve_settings(ClassifySettings, None, {"train.epochs": 5}, None)
-    begin_run(run, settings, "abc", plan=None, resume=False)
+    begin_run(run, settings, "abc", facts={}, resume=False)
     return run
 
 
@@ -72,13 +72,13 @@ class TestBeginning:
 
     def test_a_new_run_removes_the_old_one(self, begun):
         begun.write_text("metrics.json", "{}")
-        begin_run(begun, ClassifySettings(seed=1), "def", plan=None, resume=False)
+        begin_run(begun, ClassifySettings(seed=1), "def", facts={}, resume=False)
         assert not begun.has("metrics.json")
         assert read_settings(ClassifySettings, begun).seed == 1
 
     def test_a_resumed_run_is_of_the_same_data_and_stays(self, begun):
         before = (begun.path / CONFIG).read_bytes()
-        begin_run(begun, ClassifySettings(), "abc", plan=None, resume=True)
+        begin_run(begun, ClassifySettings(), "abc", facts={}, resume=True)
         assert (begun.path / CONFIG).read_bytes() == before
         with pytest.raises(RunError, match=r"was trained on other data.*`overwrite=True`"):
-            begin_run(begun, ClassifySettings(), "def", plan=None, resume=True)
+            begin_run(begun, ClassifySettings(), "def", facts={}, resume=True)

@@ -7,12 +7,14 @@ from torch import nn
 from hyperfocal import MultiLabelClassifier, Recommender
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.config.sections import Section, TrainSettings
+from hyperfocal.data.reading import ReadingPlan
 from hyperfocal.errors import ConfigError
 from hyperfocal.training.trainer import Job, Progress, Trainer
 from hyperfocal.training.watch import Watch, watch_with
 
 EVENTS = {
     "begun": (RecommendSettings(),),
+    "planned": (ReadingPlan("long", 9, ()),),
     "stepped": (Progress(), 5),
     "encoded": (32, 64),
     "predicted": (1, 0.5),

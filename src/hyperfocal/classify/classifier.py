@@ -40,7 +40,7 @@ from hyperfocal.models.text_features import TextFeatures
 from hyperfocal.models.text_head import TextHead
 from hyperfocal.storage.run_folder import CONFIG, RunFolder
 from hyperfocal.thresholds import Decisions
-from hyperfocal.training.run import UnfittedError, begin_run, open_run, resolve_settings
+from hyperfocal.training.run import UnfittedError, begin_run, data_facts, open_run, resolve_settings
 from hyperfocal.training.watch import SILENT, Watch, check_watch
 
 
@@ -331,8 +331,8 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         """
         run, fit = RunFolder(path), self._fit
         run.refuse_taken(overwrite=overwrite)
-        model = fit.model
-        begin_run(run, model.settings, fit.fingerprint, model.features.checksum, plan=model.plan, resume=False)
+        model, facts = fit.model, data_facts(fit.model.plan, fit.metrics["data"])
+        begin_run(run, model.settings, fit.fingerprint, model.features.checksum, facts=facts, resume=False)
         write_fit(run, fit)
 
     @classmethod

@@ -30,7 +30,7 @@ from hyperfocal.models.text_features import TextFeatures
 from hyperfocal.models.text_head import Features, TextHead, join
 from hyperfocal.report.run import EVIDENCE, evidence_of
 from hyperfocal.storage.run_folder import RunFolder
-from hyperfocal.training.run import begin_run
+from hyperfocal.training.run import begin_run, data_facts
 from hyperfocal.training.watch import SILENT, Watch
 
 FOLD = "checkpoints/fold{}.safetensors"  # scores of a fold's documents
@@ -64,16 +64,16 @@ def fit_prepared(
         indicator: of the labels that `fit` got.
         resume: whether to continue the training in `run`.
     """
-    began, fingerprint = perf_counter(), data.fingerprint()
+    began, fingerprint, facts = perf_counter(), data.fingerprint(), data_facts(data.plan, data.counts())
     _begin(data, settings)
     features = TextFeatures.fit(data.train.documents.texts, settings.features, cache)
     refuse_different("documents or encoders", f"{fingerprint} {features.checksum}")
     if run is not None and resume:
-        begin_run(run, settings, fingerprint, features.checksum, plan=data.plan, resume=True)
+        begin_run(run, settings, fingerprint, features.checksum, facts=facts, resume=True)
     encoder = load_trainable(features, settings)
     inputs = None if encoder is not None else make_inputs(data, features, cache, watch)
     if run is not None and not resume:  # only now: an error up to here does not cost the run that is replaced
-        begin_run(run, settings, fingerprint, features.checksum, plan=data.plan, resume=False)
+        begin_run(run, settings, fingerprint, features.checksum, facts=facts, resume=False)
     if inputs is None:
         trained = finetune(encoder, data, settings, run, resume=resume, watch=watch)
     else:

@@ -47,6 +47,7 @@ class Log:
     offsets: NDArray[np.int64]  # (U + 1,) int64
     plan: ReadingPlan = UNNAMED  # how the log was read
     ties: int = 0  # events with the same user and time stamp as the event before; they keep the order of the file
+    repeats: int = 0  # events with the same user, time stamp and item as an earlier one; they are kept
 
     def __len__(self) -> int:
         """Return U, the number of users."""
@@ -173,7 +174,7 @@ def _group(frame: pl.DataFrame, columns: Columns, file: File) -> Log:
     events = events.sort(keys, maintain_order=True)
     ties = count_ties(events, users, columns, file)
     offsets = np.searchsorted(events["user"].to_numpy(), np.arange(len(users) + 1)).astype(np.int64)
-    return Log(users.alias("user"), events["item"], offsets, plan, ties)
+    return Log(users.alias("user"), events["item"], offsets, plan, ties, count_repeats(events, ties))
 
 
 def log_plan(frame: pl.DataFrame, columns: Columns, rows: int) -> ReadingPlan:
@@ -186,6 +187,14 @@ def log_plan(frame: pl.DataFrame, columns: Columns, rows: int) -> ReadingPlan:
     ]
     ignored = [name for name in frame.columns if name not in uses.values()]
     return ReadingPlan(columns.form, rows, tuple(planned), tuple(ignored))
+
+
+def count_repeats(events: pl.DataFrame, ties: int) -> int:
+    """Return how many events have the same user, order and item as an earlier one; 0 without an order."""
+    if not ties:
+        return 0
+    tied = events.filter(events.select("user", "order").is_duplicated())
+    return tied.height - tied.n_unique()
 
 
 def count_ties(events: pl.DataFrame, users: pl.Series, columns: Columns, file: File) -> int:

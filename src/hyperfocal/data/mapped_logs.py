@@ -30,7 +30,7 @@ from hyperfocal.data.blocks import read_blocks
 from hyperfocal.data.files import File, check_rows
 from hyperfocal.data.ids import IdKind, IdReader, NotWhole
 from hyperfocal.data.log_columns import Columns, OrderReader
-from hyperfocal.data.logs import ADVICE, Log, count_ties, log_plan, long_form, offsets_of, places_of
+from hyperfocal.data.logs import ADVICE, Log, count_repeats, count_ties, log_plan, long_form, offsets_of, places_of
 from hyperfocal.data.partitions import partition_folders, write_partitions
 from hyperfocal.data.reading import ReadingPlan
 from hyperfocal.sequences import Sequences, user_blocks
@@ -53,6 +53,7 @@ class MappedLog:
     offsets: NDArray[np.int64]  # (U + 1,) int64
     plan: ReadingPlan  # this and the following as in `Log`
     ties: int
+    repeats: int
 
     def __len__(self) -> int:
         """Return U, the number of users."""
@@ -72,7 +73,9 @@ class MappedLog:
 
     def to_arrays(self) -> Arrays:
         """Return the arrays that `from_arrays` reads."""
-        facts = pl.DataFrame({"plan": [msgspec.json.encode(self.plan).decode()], "ties": [self.ties]})
+        facts = pl.DataFrame(
+            {"plan": [msgspec.json.encode(self.plan).decode()], "ties": [self.ties], "repeats": [self.repeats]}
+        )
         tables = {"users": self.users.to_frame("user"), "ids": self.ids.to_frame("item"), "facts": facts}
         packed = {name: pack(table) for name, table in tables.items()}
         return {"items": self.items, "offsets": self.offsets, **packed}
@@ -81,9 +84,9 @@ class MappedLog:
     def from_arrays(cls, arrays: Arrays) -> MappedLog:
         """Build from the arrays of `to_arrays`."""
         users, ids, facts = (unpack(arrays[name]) for name in ("users", "ids", "facts"))
-        plan, ties = facts.row(0)
+        plan, ties, repeats = facts.row(0)
         plan = msgspec.json.decode(plan, type=ReadingPlan)
-        return cls(users["user"], ids["item"], arrays["items"], arrays["offsets"], plan, ties)
+        return cls(users["user"], ids["item"], arrays["items"], arrays["offsets"], plan, ties, repeats)
 
 
 def stream_log(path: str | Path, settings: DataSettings, work: Path) -> MappedLog:
@@ -123,6 +126,7 @@ class _Partition(NamedTuple):
     first_rows: NDArray[np.int64]  # (V,) row number of each user's first appearance in the file
     lengths: NDArray[np.int64]  # (V,) number of events of each user
     ties: int
+    repeats: int
 
 
 def _partition(
@@ -181,7 +185,7 @@ def _sort_partition(folder: Path, source: _Source, file: File, items: IO[bytes])
     ties = count_ties(events, users, source.columns, file)
     items.write(events["item"].to_numpy().tobytes())
     lengths = np.bincount(events["user"].to_numpy(), minlength=len(users))
-    return _Partition(users, first_rows.to_numpy(), lengths, ties)
+    return _Partition(users, first_rows.to_numpy(), lengths, ties, count_repeats(events, ties))
 
 
 def _read_events(path: Path, source: _Source) -> pl.DataFrame:
@@ -206,8 +210,8 @@ def _join(partitions: list[_Partition], source: _Source, work: Path) -> MappedLo
             places += np.arange(len(places))
             file.write(numbers[partitioned[places]].tobytes())
     users = pl.concat([partition.users for partition in partitions]).gather(pl.Series(order, dtype=pl.UInt32))
-    ties = sum(partition.ties for partition in partitions)
-    return MappedLog(users.alias("user"), ids, map_items(work / "items.bin"), offsets, source.plan, ties)
+    ties, repeats = (sum(getattr(partition, name) for partition in partitions) for name in ("ties", "repeats"))
+    return MappedLog(users.alias("user"), ids, map_items(work / "items.bin"), offsets, source.plan, ties, repeats)
 
 
 def count_items(log: MappedLog, users: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -30,7 +30,7 @@ from hyperfocal.recommend.ranker import Fit, Predictions, choose_blend
 from hyperfocal.recommend.update import update
 from hyperfocal.sequences import Sequences
 from hyperfocal.storage.run_folder import CONFIG, RunFolder
-from hyperfocal.training.run import UnfittedError, begin_run, open_run, resolve_settings
+from hyperfocal.training.run import UnfittedError, begin_run, data_facts, open_run, resolve_settings
 from hyperfocal.training.watch import SILENT, Watch, check_watch
 
 LogLike = Any  # a Log, a path, or a frame of any library, see `hyperfocal.data.frames`
@@ -263,7 +263,13 @@ class Recommender(BaseEstimator):
         """
         run, fit = RunFolder(path), self._fit_for("save")
         run.refuse_taken(overwrite=overwrite)
-        begin_run(run, fit.ranker.settings, fit.fingerprint, plan=fit.ranker.plan, resume=False)
+        begin_run(
+            run,
+            fit.ranker.settings,
+            fit.fingerprint,
+            facts=data_facts(fit.ranker.plan, fit.metrics["data"]),
+            resume=False,
+        )
         write_fit(run, fit)
 
     @classmethod
@@ -307,7 +313,7 @@ def _fit_ranker(
     began, fingerprint = perf_counter(), data.fingerprint()
     refuse_different("data", fingerprint)
     if run is not None:
-        begin_run(run, settings, fingerprint, plan=data.plan, resume=resume)
+        begin_run(run, settings, fingerprint, facts=data_facts(data.plan, data.counts), resume=resume)
     ranker, history = train(data, settings, run, resume=resume, watch=watch)
     ranker = choose_blend(ranker, data.valid)
     metrics, evidence = score_validation(ranker, data, began=began)

@@ -81,8 +81,11 @@ def _read(counts: dict[str, Any]) -> str:
 
 
 def _oddities(counts: dict[str, Any]) -> list[str]:
-    ties = {"ties": "events have the same time as the event before; they keep the order of the file."}
-    return _counted_lines(counts, ties) + holdout_lines(counts["valid"], "validation")
+    words = {
+        "ties": "events have the same time as the event before; they keep the order of the file.",
+        "repeats": "events repeat the user, time and item of an earlier one; they are kept.",
+    }
+    return _counted_lines(counts, words) + holdout_lines(counts["valid"], "validation")
 
 
 def _item_lines(table: dict[str, Any]) -> list[str]:
@@ -113,7 +116,7 @@ def holdout_lines(counts: dict[str, int], name: str) -> list[str]:
 
 def _counted_lines(counts: dict[str, Any], words: dict[str, str]) -> list[str]:
     """Return the count and the words for each count above 0."""
-    return [f"{counts[key]:,} {text}" for key, text in words.items() if counts[key]]
+    return [f"{counts[key]:,} {text}" for key, text in words.items() if counts.get(key)]
 
 
 def test_report(scores: dict[str, Any]) -> Group:

@@ -21,7 +21,7 @@ from hyperfocal.training.trainer import Checkpoint, Job, Trainer, seed_process
 from hyperfocal.training.watch import Watch
 
 Settings = TypeVar("Settings", bound=Section)
-READING = "reading"  # the plan in the file of the data
+READING = "reading"  # the plan, in the file of the data
 NAMES = {"RecommendSettings": "recommend", "ClassifySettings": "classify"}
 
 
@@ -109,6 +109,11 @@ def read_settings(kind: type[Settings], run: RunFolder) -> Settings:
     return from_toml(kind, run.read_text(CONFIG), str(run.path / CONFIG), whole=run.is_as_written(CONFIG))
 
 
+def data_facts(plan: ReadingPlan | None, counts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run keeps about its data besides their checksum, JSON-able: how they were read, and counts."""
+    return ({} if plan is None else {READING: to_builtins(plan)}) | {"counts": dict(counts)}
+
+
 def read_plan(run: RunFolder) -> ReadingPlan | None:
     """Return how the data of a run were read; None for a run of an earlier version."""
     identity = run.read_json(DATA)
@@ -117,16 +122,16 @@ def read_plan(run: RunFolder) -> ReadingPlan | None:
 
 
 def begin_run(
-    run: RunFolder, settings: Section, fingerprint: str, features: str = "", *, plan: ReadingPlan | None, resume: bool
+    run: RunFolder, settings: Section, fingerprint: str, features: str = "", *, facts: dict[str, Any], resume: bool
 ) -> None:
-    """Write settings, checksums and reading plan of a new run, or check that the run to resume is of the same data.
+    """Write settings and data of a new run, or check that the run to resume is of the same data.
 
     Args:
         run: the folder.
         settings: of the run.
         fingerprint: checksum of the data and the split.
         features: checksum of the n-grams and the encoder of texts. "": no texts.
-        plan: how the data were read. None: by an earlier version.
+        facts: of the data, from `data_facts`.
         resume: whether to resume the run in the folder.
 
     Raises:
@@ -136,9 +141,9 @@ def begin_run(
     identity |= {"features": features} if features else {}
     if not resume:
         run.clear()
-        run.write_json(DATA, identity | ({} if plan is None else {READING: to_builtins(plan)}))
+        run.write_json(DATA, identity | facts)
         run.write_text(CONFIG, to_toml(settings))
-    elif {**run.read_json(DATA), READING: None} != {**identity, READING: None}:
+    elif {key: value for key, value in run.read_json(DATA).items() if key not in facts} != identity:
         raise RunError(
             f"run {run.path}: was trained on other data, with another split, other n-grams or another encoder, "
             "or by an earlier version. Give the same files to resume, or start again with `overwrite=True`"
