@@ -1,3 +1,5 @@
+from decimal import Decimal
+
 import numpy as np
 import polars as pl
 import pytest
@@ -33,6 +35,8 @@ def read(values, kind=None, dtype=None):
         ([2**63 + 1, 2**63], [str(2**63 + 1), str(2**63)], "integer"),
         (["9" * 25], ["9" * 25], "text"),
         ([True, False], ["true", "false"], "text"),
+        ([Decimal("10.00"), Decimal("7.00")], ["10", "7"], "whole"),
+        ([Decimal("10.50"), Decimal("7.00")], ["10.50", "7.00"], "text"),
     ],
 )
 def test_a_column_shows_the_kind_of_its_ids(values, texts, kind):

@@ -19,7 +19,6 @@ from hyperfocal.errors import DataError
 
 IdKind = Literal["text", "whole", "integer"]  # whole: whole numbers in a file of text; integer: they came as numbers
 ZEROS = r"^(-?(?:0|[1-9]\d*))\.0+$"  # a whole number with a fraction of zeros
-TEXTS = (pl.String, pl.Categorical, pl.Enum)
 
 
 @dataclass
@@ -47,9 +46,8 @@ class IdReader:
             raise DataError(f"{file.place(row)}: no value in column '{column.name}'{file.fields(row)}. {advice}")
         if column.dtype.is_float():
             _check_exact(column, file)
-        short = _without_zeros(ids) if self.kind != "text" and column.dtype in TEXTS else ids
-        kind = _common(self.kind, _kind_of(short, column.dtype))
-        self.kind = kind
+        short, own = _shortened(ids, column.dtype) if self.kind != "text" else (ids, "text")
+        self.kind = kind = _common(self.kind, own)
         if kind == "text" and self.shortened:
             raise NotWhole
         self.shortened |= kind != "text" and short is not ids
@@ -76,8 +74,8 @@ def read_ids(column: pl.Series, file: File, advice: str, kind: IdKind | None = N
     ids = reader.read(column, file, advice)
     if kind is None:
         return ids, reader.kind or "text"
-    ids = ids if kind == "text" else _without_zeros(ids)
-    return ids, _kind_of(ids, column.dtype)
+    own = _shortened(ids, column.dtype)[1]
+    return (ids if kind == "text" else ids.str.replace(ZEROS, "$1")), own
 
 
 def typed(ids: pl.Series, kind: IdKind) -> pl.Series:
@@ -106,7 +104,12 @@ def id_text(value: Any, kind: IdKind) -> str:
 
 def is_whole(ids: pl.Series) -> bool:
     """Return whether all ids are written as 64-bit integers are, without leading zeros."""
-    return any(ids.cast(dtype, strict=False).cast(pl.String).eq_missing(ids).all() for dtype in (pl.Int64, pl.UInt64))
+    if not ids.cast(pl.Int64, strict=False).null_count() and not ids.str.contains_any(["+"]).any():
+        odd = ids.filter(
+            ids.str.starts_with("0") | ids.str.starts_with("-0")
+        )  # the others are written as they are read
+        return bool((odd == "0").all())
+    return bool(ids.cast(pl.UInt64, strict=False).cast(pl.String).eq_missing(ids).all())
 
 
 def _common(one: IdKind | None, other: IdKind) -> IdKind:
@@ -116,17 +119,16 @@ def _common(one: IdKind | None, other: IdKind) -> IdKind:
     return "text" if "text" in (one, other) else "whole"
 
 
-def _kind_of(ids: pl.Series, dtype: pl.DataType) -> IdKind:
-    if dtype == pl.Boolean or dtype.is_temporal() or not len(ids) or not is_whole(ids.head(1)) or not is_whole(ids):
-        return "text"
-    return "integer" if dtype.is_integer() or dtype.is_float() else "whole"
-
-
-def _without_zeros(ids: pl.Series) -> pl.Series:
-    """Return texts such as "10.0" as "10"; the series itself if there are none."""
-    if not ids.str.contains(".0", literal=True).any():
-        return ids
-    return ids.str.replace(ZEROS, "$1")
+def _shortened(ids: pl.Series, dtype: pl.DataType) -> tuple[pl.Series, IdKind]:
+    """Return the texts of ids of a dtype without ".0" if all are whole numbers, and their kind."""
+    if dtype.is_integer():
+        return ids, "integer"
+    if dtype == pl.Boolean or dtype.is_temporal() or not len(ids) or not is_whole(ids.head(1).str.replace(ZEROS, "$1")):
+        return ids, "text"
+    if is_whole(ids):
+        return ids, "integer" if dtype.is_float() else "whole"
+    short = ids.str.replace(ZEROS, "$1")
+    return (short, "whole") if is_whole(short) else (ids, "text")
 
 
 def _check_exact(column: pl.Series, file: File) -> None:
