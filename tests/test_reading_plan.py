@@ -207,6 +207,7 @@ class TestService:
     def test_the_model_card_says_how_the_data_were_read(self, client):
         plan = client.get("/v1/model").json()["reading"]
         assert [column["name"] for column in plan["columns"]] == ["user_id", "item_id", "timestamp"]
+        assert {column["example"] for column in plan["columns"]} == {""}  # training data are not shown
 
 
 def test_what_was_counted_stands_in_one_place(tmp_path):

@@ -13,11 +13,11 @@ from typing import Any
 
 import polars as pl
 import torch
-from msgspec import to_builtins
 from torch import Tensor
 
 from hyperfocal.classify.files import read_fit
 from hyperfocal.classify.label_model import Fit
+from hyperfocal.data.reading import public_facts
 from hyperfocal.data.vocabulary import frequent_first
 from hyperfocal.serve.messages import MOST_WORDS, Classifications, ClassifyRequest, LabelScore, TextAnswer, WordEffect
 from hyperfocal.storage.run_folder import RunFolder
@@ -57,7 +57,7 @@ class ClassifyPredictor:
             "labels": len(self._labels),
             "taxonomy": model.labels.taxonomy is not None,
             "decide": model.settings.decide.rule,
-            "reading": None if model.plan is None else to_builtins(model.plan),
+            "reading": public_facts(model.plan),
             "data": metrics["data"],
             "metrics": {name: value for name, value in metrics.items() if name != "data"},
         }

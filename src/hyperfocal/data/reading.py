@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import polars as pl
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 from msgspec.structs import replace
 
 from hyperfocal.data.ids import IdKind
@@ -106,6 +106,14 @@ def plan_words(plan: ReadingPlan) -> str:
     return f"{plan.rows:,} rows: {used}{separator}{ignored}"
 
 
+def public_facts(plan: ReadingPlan | None) -> dict[str, Any] | None:
+    """Return a plan as JSON-able values without the examples, which are training data; None: no plan."""
+    if plan is None:
+        return None
+    facts: dict[str, Any] = to_builtins(plan)
+    return facts | {"columns": [{**column, "example": ""} for column in facts["columns"]]}
+
+
 def example_of(column: pl.Series) -> str:
     """Return the first value that is not missing, as short text; "": there is none."""
     values = column.drop_nulls().head(1).to_list()
@@ -128,9 +136,10 @@ def planned_column(plan: ReadingPlan, use: Use, name: str, header: Sequence[str]
     column = same_column(name, header)
     if not column:
         words = {"text": "the texts", "order": "the order", "id": "the ids"}
+        others = [each for each in header if each not in {column.name for column in plan.columns}]
         raise DataError(
             f"{file}: no column '{name}', from which this run reads {words.get(use, f'the {use}')}."
-            f"{did_you_mean(name, list(header))} Columns found: {', '.join(header)}. Rename the column, or fit again "
+            f"{did_you_mean(name, others)} Columns found: {', '.join(header)}. Rename the column, or fit again "
             "with files whose columns have the same names"
         )
     return column

@@ -13,6 +13,7 @@ import torch
 
 from hyperfocal.data.frames import EXACT
 from hyperfocal.data.ids import id_text
+from hyperfocal.data.reading import public_facts
 from hyperfocal.data.vocabulary import Vocabulary, frequent_first
 from hyperfocal.errors import ConfigError, DataError, HyperfocalError
 from hyperfocal.metrics.ranking import NO_ITEM, Scorer, check_depth
@@ -65,7 +66,7 @@ class RecommendPredictor:
             "next": ranker.settings.data.next,
             "new_items": [column.name for column in ranker.columns],
             "item_column": ranker.item_column,
-            "reading": None if ranker.plan is None else msgspec.to_builtins(ranker.plan),
+            "reading": public_facts(ranker.plan),
             "data": metrics["data"],
             "metrics": {name: metrics[name] for name in ("metric", "users", "scores", "verdict")},
         }
