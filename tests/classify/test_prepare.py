@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 
@@ -72,7 +73,18 @@ class TestReading:
         with pytest.raises(DataError, match="one text was given"):
             check_texts("a text")
         with pytest.raises(DataError, match="number 1 is a float, not a text"):
-            check_texts(["a", float("nan")])
+            check_texts(["a", 2.5])
+
+    @pytest.mark.parametrize("missing", [None, float("nan"), pd.NA, pd.NaT])
+    def test_missing_texts_are_empty(self, missing):
+        assert check_texts(pd.Series(["a", missing], dtype=object)) == ["a", None]
+
+    def test_columns_of_every_library_are_lists_and_frames_are_not(self):
+        for column in (pd.Series(["a", None]), pl.Series(["a", None]), pa.array(["a", None])):
+            assert check_texts(column) == ["a", None]
+        for frame in (pd.DataFrame({"text": ["a"]}), pl.DataFrame({"text": ["a"]}), {"text": ["a"]}, {"a", "b"}):
+            with pytest.raises(DataError, match=f"a {type(frame).__name__} was given. Expected a list of texts"):
+                check_texts(frame)
 
 
 class TestPreparing:

@@ -192,3 +192,14 @@ values = st.one_of(
 def test_objects_in_pandas_and_lists_read_alike(rows):
     ours = as_frame(pd.DataFrame({"x": pd.Series(rows, dtype=object)}))["x"].to_list()
     assert ours == as_series("x", rows).to_list() == rows
+
+
+def test_a_named_index_is_a_column_as_in_parquet(tmp_path):
+    frame = pd.DataFrame({"user": ["a", "b"], "item": [1, 2], "price": [2.5, None]})
+    for index in (["user"], ["user", "item"]):
+        indexed = frame.set_index(index)
+        indexed.to_parquet(tmp_path / "indexed.parquet")
+        expected = pl.read_parquet(tmp_path / "indexed.parquet")
+        assert as_frame(indexed).select(sorted(expected.columns)).equals(expected.select(sorted(expected.columns)))
+    assert as_frame(frame.set_index("user", drop=False)).columns == ["user", "item", "price"]
+    assert as_frame(frame[::-1]).columns == ["user", "item", "price"]

@@ -102,3 +102,24 @@ def test_numbers_and_their_texts_are_one_id():
 def test_a_text_is_not_a_list_of_ids(histories):
     with pytest.raises(DataError, match=r"not (lists|a list) of item ids"):
         Vocabulary.of(pl.Series(["1", "0", "x"])).encode_lists(histories)
+
+
+@pytest.mark.parametrize("history", [{"a", "b"}, {"a": 1}, frozenset("ab")], ids=lambda history: type(history).__name__)
+def test_what_has_no_order_is_no_history(history):
+    with pytest.raises(DataError, match=f"histories: a {type(history).__name__} has no order. Give a list of item ids"):
+        Vocabulary.of(series(["a", "b"])).encode_lists([history])
+
+
+def test_missing_items_of_a_history_are_unknown_also_if_an_item_has_such_a_name():
+    vocabulary = Vocabulary.of(series(["None", "nan", "a"]))
+    assert vocabulary.encode_lists([[None, float("nan"), "a"]]).items.tolist() == [1]
+
+
+def test_ids_come_back_as_integers_until_one_is_added_that_is_none():
+    vocabulary = Vocabulary.of(series(["10", "7"]), "integer")
+    assert vocabulary.values == [10, 7]
+    assert Vocabulary.from_json(vocabulary.to_json()).values == [10, 7]
+    assert vocabulary.extended(series(["8"])).values == [10, 7, 8]
+    assert vocabulary.extended(series(["x"])).values == ["10", "7", "x"]
+    with pytest.raises(DataError, match="not a vocabulary: its ids are 'float'"):
+        Vocabulary.from_json('{"items": [], "kind": "float"}')

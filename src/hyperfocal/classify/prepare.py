@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from hyperfocal.config.classify import ClassifySettings, TextDataSettings
 from hyperfocal.data.documents import Documents, as_documents
+from hyperfocal.data.frames import is_frame, is_missing
 from hyperfocal.data.reading import ReadingPlan, plan_words, reading_of
 from hyperfocal.data.stored_documents import stored_documents, stream_documents
 from hyperfocal.data.stored_texts import hash_texts
@@ -184,14 +186,20 @@ def read_streamed(path: str | Path, settings: TextDataSettings) -> Documents:
 
 
 def check_texts(texts: Any) -> list[str | None]:
-    """Return texts as a list; None is an empty text.
+    """Return texts as a list; a missing one is None, an empty text.
 
     Raises:
-        DataError: one text in place of a list; an element that is not a text.
+        DataError: one text, a frame or a set in place of a list; an element that is not a text.
     """
     if isinstance(texts, str):
         raise DataError("texts: one text was given. Expected a list of texts")
-    rows = list(texts)
+    if is_frame(texts) or isinstance(texts, AbstractSet):
+        raise DataError(
+            f"texts: a {type(texts).__name__} was given. Expected a list of texts, such as one column of a frame; "
+            "`predict_documents` and `evaluate` read whole frames"
+        )
+    values = texts.to_pylist() if hasattr(texts, "to_pylist") else texts  # an array of pyarrow
+    rows = [None if is_missing(text) else text for text in values]
     wrong = next((place for place, text in enumerate(rows) if not isinstance(text, str | None)), None)
     if wrong is not None:
         raise DataError(

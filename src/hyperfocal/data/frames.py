@@ -39,8 +39,11 @@ def as_frame(data: Any) -> pl.DataFrame:
     if isinstance(data, Mapping):
         return _joined([as_series(name, values) for name, values in _named(data.keys(), data.values())])
     if _is_pandas(data):
-        columns = (data.iloc[:, place] for place in range(data.shape[1]))
-        return _joined([as_series(name, column) for name, column in _named(data.columns, columns)])
+        index = [(name, level) for level, name in enumerate(data.index.names) if name not in (None, *data.columns)]
+        levels = [data.index.get_level_values(level).to_series() for _, level in index]  # columns, as in Parquet
+        columns = [*levels, *(data.iloc[:, place] for place in range(data.shape[1]))]
+        names = [*(name for name, _ in index), *data.columns]
+        return _joined([as_series(name, column) for name, column in _named(names, columns)])
     return _by_arrow(data)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, chain
@@ -114,8 +115,10 @@ class Vocabulary:
 
 
 def _ids(history: Iterable[Any]) -> Iterable[Any]:
-    if isinstance(history, str) or not isinstance(history, Iterable):
+    if isinstance(history, str | bytes) or not isinstance(history, Iterable):
         raise DataError(f"histories: {history!r} is not a list of item ids. Write [{history!r}]")
+    if isinstance(history, AbstractSet | Mapping):
+        raise DataError(f"histories: a {type(history).__name__} has no order. Give a list of item ids, oldest first")
     return history
 
 
