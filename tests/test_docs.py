@@ -65,9 +65,32 @@ def test_recipes_resolve(recipe):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_linked_files_exist(page):
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")) if "://" not in link]
-    assert [link for link in links if not (page.parent / link).exists()] == []
+def test_links_lead_to_files_and_headings(page):
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")) if "://" not in link]
+    assert [link for link in links if not leads_somewhere(page, link)] == []
+
+
+def leads_somewhere(page, link):
+    """Return whether the file of a link exists and, if the link names a heading, has it."""
+    name, _, heading = link.partition("#")
+    target = page.parent / name if name else page
+    return target.exists() and (not heading or heading in anchors(target.read_text(encoding="utf-8")))
+
+
+def anchors(text):
+    """Return the anchors of the headings of a page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+def test_a_link_to_no_heading_is_seen():
+    assert leads_somewhere(ROOT / "docs" / "limits.md", "results.md#new-items")
+    assert not leads_somewhere(ROOT / "docs" / "limits.md", "results.md#old-items")
+    assert not leads_somewhere(ROOT / "docs" / "limits.md", "outcomes.md")
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 900
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -205,6 +205,36 @@ class TestContributing:
                     assert re.search(rf"^{name}\b", (SOURCE / first).read_text("utf-8"), re.MULTILINE), (name, first)
 
 
+class TestHouse:
+    """The map of docs/house.md."""
+
+    MAP = re.findall(r"^ {4}.*$", (ROOT / "docs" / "house.md").read_text("utf-8"), re.MULTILINE)
+    FILE = re.compile(r"\b\w+\.(?:py|c)\b")
+
+    def named(self) -> list[Path]:
+        """Return the paths that the map names; a file is in the folder that its entry begins with."""
+        paths, folder = [], SOURCE
+        for line in self.MAP:
+            entry = re.match(r" {6}(\S+/)|( {6}\S)", line)  # a folder of the package, or files directly in it
+            if entry:
+                folder = SOURCE / (entry[1] or "")
+                paths.append(folder)
+            elif re.match(r" {4}\S", line):
+                folder = ROOT
+                paths += [ROOT / name for name in re.findall(r"\b[\w/]+/", line.partition("(")[0])]
+            paths += [folder / name for name in self.FILE.findall(line)]
+        return paths
+
+    def test_every_named_file_exists(self):
+        paths = self.named()
+        assert len(paths) > 60
+        assert [str(path) for path in paths if not path.exists()] == []
+
+    def test_every_folder_of_the_source_is_on_the_map(self):
+        folders = {path.parent for path in SOURCE.glob("*/__init__.py")}
+        assert folders - {*self.named()} == set()
+
+
 @pytest.fixture
 def package(tmp_path):
     """Write a small package that obeys, with one file replaced or added, and return its folder."""
