@@ -13,10 +13,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from hyperfocal import MultiLabelClassifier, Recommender
 from hyperfocal.cli import main
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import resolve
 from hyperfocal.config.recommend import RecommendSettings
+from hyperfocal.data.files import KINDS
+from hyperfocal.data.log_columns import KNOWN_NAMES
+from hyperfocal.data.text_columns import KNOWN_LABELS, KNOWN_TEXTS
 from hyperfocal.grid.axes import expand, read_grid_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -91,6 +95,36 @@ def test_a_link_to_no_heading_is_seen():
 
 def test_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 900
+
+
+class TestDataPage:
+    """The page that says how data are read names what the code knows."""
+
+    PAGE = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+
+    @pytest.mark.parametrize(
+        ("row", "names"),
+        [
+            ("user", KNOWN_NAMES["user"]),
+            ("item", KNOWN_NAMES["item"]),
+            ("order: a position or a time", KNOWN_NAMES["order"]),
+            ("text, one or more columns", sum(KNOWN_TEXTS, ())),
+            ("labels", KNOWN_LABELS),
+        ],
+    )
+    def test_known_names(self, row, names):
+        cells = re.search(rf"^\| {row} \|[^|]*\|([^|]*)\|", self.PAGE, re.MULTILINE)
+        assert re.findall(r"`(\w+)`", cells[1]) == list(names)
+
+    def test_every_ending_of_a_file(self):
+        endings = re.findall(r"`(\.\w+)`", self.PAGE.partition("## File formats")[2].partition("- **")[0])
+        assert set(endings) >= set(KINDS)
+
+    @pytest.mark.parametrize("estimator", [Recommender, MultiLabelClassifier])
+    def test_parameters(self, estimator):
+        named = re.findall(rf"`{estimator.__name__}\((\w+)=\)`", self.PAGE)
+        assert len(named) > 2
+        assert set(named) <= estimator().get_params().keys()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
