@@ -266,7 +266,7 @@ class TestScoring:
         assert classifier.metrics_["values"]["tuned.macro_f1"] < 0.35
 
     def test_score_of_nothing_right(self, fitted):
-        assert fitted[0].score(["sport0"], [["new"]]) == 0
+        assert fitted[0].score(["sport0"], [["chess"]]) == 0
         assert 0 < fitted[0].score(NEW, [[*row, "new"] for row in NEW_LABELS]) < fitted[0].score(NEW, NEW_LABELS)
 
 

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from hyperfocal.classify.files import read_fit, with_pairs, write_fit
 from hyperfocal.classify.finetune import Encoder
-from hyperfocal.classify.indicator import Indicator, as_label_lists
+from hyperfocal.classify.indicator import Indicator, as_label_lists, check_form
 from hyperfocal.classify.label_model import Fit, LabelModel
-from hyperfocal.classify.prepare import PreparedTexts, check_texts, check_training, prepare
+from hyperfocal.classify.prepare import PreparedTexts, check_texts, check_training, number, prepare
 from hyperfocal.classify.scores import evaluate, micro_f1
 from hyperfocal.classify.training import fit_prepared
 from hyperfocal.config.classify import ClassifySettings
@@ -198,8 +198,8 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         run, resume, settings = open_run(out, self.resolve, resume=resume, overwrite=overwrite)
         watch.begun(settings)
         indicator = Indicator.of(labels)
-        if indicator and isinstance(valid, tuple):
-            indicator.refuse_other(valid[1])
+        if isinstance(valid, tuple) and len(valid) == 2:
+            check_form(valid[1], indicator, "valid")
         documents = texts if labels is None else _documents(texts, labels)
         data = prepare(documents, _validation(valid), settings, watch.planned)
         self.fit_ = fit_prepared(
@@ -290,12 +290,19 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
 
         Args:
             texts: N texts.
-            labels: as in `fit`.
+            labels: in the form that `fit` got: lists of labels, or a matrix with the same columns.
             sample_weight: not supported.
+
+        Raises:
+            DataError: labels of another form, or of which training has none.
         """
         model = self._model
+        check_form(labels, model.indicator, "labels")
+        truth = number(model.resolve_labels(_documents(texts, labels)), model.labels.vocabulary)
+        if truth.unseen:
+            truth.refuse_unlabelled("texts to score")
         decided = model.name(model.decide(self._scores(texts)))
-        return micro_f1(decided, model.resolve_labels(_documents(texts, labels)).labels.to_list())
+        return micro_f1(decided, truth.documents.labels.to_list())
 
     def predict_documents(self, documents: Any) -> Any:
         """Return id, labels (decided) and scores (the best 10 labels with their probability) of every document.
