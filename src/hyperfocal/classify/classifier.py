@@ -33,6 +33,7 @@ from hyperfocal.config.numbers import as_finite
 from hyperfocal.data.documents import Documents, as_documents
 from hyperfocal.data.frames import holds_objects, to_library
 from hyperfocal.data.ids import typed
+from hyperfocal.data.stored_texts import count_hashed
 from hyperfocal.data.taxonomy import Taxonomy
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.errors import ConfigError
@@ -325,10 +326,16 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
     def evaluate(self, documents: Any) -> dict[str, Any]:
         """Return scores of other documents, as in `metrics_`, and under "labels" one row per label.
 
+        `["data"]["training_documents"]` is the number of these documents whose text is one of the training texts.
+        None: the run does not know its training texts (streamed, or of an earlier version).
+
         Raises:
             DataError: the documents cannot be read, or none has a label that training has.
         """
-        return evaluate(self._model, as_documents(documents, self._model.reading, need="labels"))
+        read = as_documents(documents, self._model.reading, need="labels")
+        metrics, trained = evaluate(self._model, read), self._fit.texts
+        known = None if trained is None else count_hashed(read.all_texts(), trained.numpy())
+        return metrics | {"data": metrics["data"] | {"training_documents": known}}
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write a run folder, from which `load` predicts the same.

@@ -162,6 +162,8 @@ class Fit:
         label_table: one row per label: training and validation documents, precision, recall, F1, average precision.
         history: one row per epoch.
         resamples: the main metrics in bootstrap resamples of the validation documents; empty after loading.
+        texts: distinct checksums of the training texts, from `hash_each`, to know them again. None: the documents were
+            streamed, or the run is of a version that kept none.
     """
 
     model: LabelModel
@@ -170,3 +172,4 @@ class Fit:
     label_table: list[dict[str, Any]]
     history: list[dict[str, float]]
     resamples: dict[str, Tensor] = field(default_factory=dict)
+    texts: Tensor | None = None

@@ -152,10 +152,10 @@ def predict(run: Path, docs: Path, out: Path, block: int | None, resume: bool) -
 def evaluate(run: Path, docs: Path, as_json: bool) -> None:
     """Score RUN on the documents DOCS."""
     from hyperfocal.classify.classifier import MultiLabelClassifier
-    from hyperfocal.classify.terminal import holdout_lines, scores_report
+    from hyperfocal.classify.terminal import holdout_lines, scores_report, title_of
 
     metrics = MultiLabelClassifier.load(run).evaluate(docs)
-    print_evaluation(metrics, scores_report, holdout_lines, as_json=as_json)
+    print_evaluation(metrics, scores_report, holdout_lines, title_of, as_json=as_json)
 
 
 @classify.command()

@@ -183,10 +183,10 @@ def _load(run: Path, ranking: dict[str, Any]) -> Recommender:
 @click.option("--json", "as_json", is_flag=True, help="Print all metrics as JSON instead of a table.")
 def evaluate(run: Path, history: Path, truth: Path | None, as_json: bool, **ranking: Any) -> None:
     """Score RUN next to the baselines on the users of HISTORY. New items are scored separately."""
-    from hyperfocal.recommend.terminal import holdout_lines, scores_report
+    from hyperfocal.recommend.terminal import holdout_lines, scores_report, title_of
 
     metrics = _load(run, ranking).evaluate(history, truth, k=ranking["k"], repeats=ranking["repeats"])
-    print_evaluation(metrics, scores_report, holdout_lines, as_json=as_json)
+    print_evaluation(metrics, scores_report, holdout_lines, title_of, as_json=as_json)
 
 
 @recommend.command()
