@@ -211,6 +211,12 @@ class TestErrors:
         with pytest.raises(DataError, match=r"padded labels: expected a \(B, N\) integer tensor, got \("):
             SparseLabels.from_padded(ids, num_labels=3)
 
+    def test_another_padding_than_the_one_named(self):
+        with pytest.raises(DataError) as caught:
+            SparseLabels.from_padded(torch.tensor([[0, 2], [1, -100]]), num_labels=3)
+        expected = "padded labels: -100 is neither a label id from 0 to 2 nor the padding -1. "
+        assert str(caught.value) == expected + "Name another padding with `padding=`"
+
     @pytest.mark.parametrize(("label", "shown"), [(1.5, "1.5"), (2.0, "2.0"), ("a", "'a'"), (None, "None")])
     def test_a_label_that_is_no_integer(self, label, shown):
         with pytest.raises(DataError) as caught:

@@ -187,7 +187,7 @@ class TestPredicting:
 
     def test_rows_with_the_decided_and_the_best_labels(self, fitted):
         frame = fitted[0].predict_documents(pl.DataFrame({"id": ["x", "y"], "text": ["sport0", "art1"]}))
-        assert frame.columns == ["id", "labels", "scores"]
+        assert frame.columns == ["id", "labels", "scores", "known"]
         assert frame["id"].to_list() == ["x", "y"]
         assert frame["labels"].to_list() == fitted[0].predict(["sport0", "art1"])
         for row, probabilities in zip(

@@ -7,6 +7,7 @@ result; `files.py` writes it to a run folder and reads it back.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -24,7 +25,7 @@ from torch import Tensor
 from hyperfocal.classify.files import read_fit, with_pairs, write_fit
 from hyperfocal.classify.finetune import Encoder
 from hyperfocal.classify.indicator import Indicator, as_label_lists, check_form
-from hyperfocal.classify.label_model import Fit, LabelModel
+from hyperfocal.classify.label_model import KNOWN, Fit, LabelModel
 from hyperfocal.classify.prepare import PreparedTexts, check_texts, check_training, number, prepare
 from hyperfocal.classify.scores import evaluate, micro_f1
 from hyperfocal.classify.training import fit_prepared
@@ -43,6 +44,8 @@ from hyperfocal.storage.run_folder import CONFIG, RunFolder
 from hyperfocal.thresholds import Decisions
 from hyperfocal.training.run import UnfittedError, begin_run, data_facts, open_run, resolve_settings
 from hyperfocal.training.watch import SILENT, Watch, check_watch
+
+logger = logging.getLogger("hyperfocal")
 
 
 def _view(path: str) -> Any:
@@ -279,7 +282,10 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         return csr_matrix(np.where(probabilities >= limit, probabilities, 0))
 
     def predict(self, texts: Any) -> Any:
-        """Return a list of labels per text; if `fit` got an indicator matrix, one of the same width (CSR, int64)."""
+        """Return a list of labels per text; if `fit` got an indicator matrix, one of the same width (CSR, int64).
+
+        One warning in the log `hyperfocal` counts the texts of which the features know no part; see `known_texts`.
+        """
         model = self._model
         decided = model.decide(self._scores(texts))
         return model.indicator.matrix(decided, self.vocabulary_.names) if model.indicator else model.name(decided)
@@ -306,7 +312,9 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         return micro_f1(decided, truth.documents.labels.to_list())
 
     def predict_documents(self, documents: Any) -> Any:
-        """Return id, labels (decided) and scores (the best 10 labels with their probability) of every document.
+        """Return id, labels (decided), scores (the best 10 labels with their probability) and known of every document.
+
+        known is False for a text of which the features know no part, such as an empty one; see `known_texts`.
 
         The frame is of the library of `documents`: scores are dictionaries in pandas and polars, and lists of (label,
         probability) in Arrow. The rows of a path, Documents or a dictionary are a polars frame.
@@ -317,7 +325,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         """
         model = self._model
         read = as_documents(documents, model.reading, need="texts")
-        if read.id_column in ("labels", "scores"):
+        if read.id_column in ("labels", "scores", KNOWN):
             raise ConfigError(f"column {read.id_column}: predictions have such a column too. Rename the id's column")
         ids = typed(read.ids, read.plan.kind("id"))
         frame = pl.DataFrame({read.id_column: ids, **model.rows(read.all_texts())})
@@ -380,7 +388,15 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
 
     def _scores(self, texts: Any) -> Tensor:
         model = self._model  # refuses an unfitted classifier before it reads the texts
-        return model.scores(Documents.from_lists(check_texts(texts)).all_texts())
+        scores, known = model.answer(Documents.from_lists(check_texts(texts)).all_texts())
+        if unknown := int((~known).sum()):
+            logger.warning(
+                "%s of %s texts have no part that the classifier knows: do not rely on their labels. "
+                "predict_documents says which",
+                f"{unknown:,}",
+                f"{len(known):,}",
+            )
+        return scores
 
 
 def _documents(texts: Any, labels: Any) -> Documents:

@@ -158,4 +158,4 @@ def _refuse_disguised(rows: list[list[Any]]) -> None:
 
 def _is_entry(value: Any) -> bool:
     """Return whether a value may be an entry of an indicator matrix, soft, missing and ignored ones included."""
-    return is_missing(value) or (isinstance(value, NUMBERS) and (0 <= value <= 1 or value in IGNORED))
+    return is_missing(value) or (isinstance(value, NUMBERS) and bool(0 <= value <= 1 or value in IGNORED))

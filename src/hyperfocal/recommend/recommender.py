@@ -6,6 +6,7 @@ with the baselines (`compare.py`) and writes a run folder (`files.py`). `update.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
@@ -34,6 +35,7 @@ from hyperfocal.storage.run_folder import CONFIG, RunFolder
 from hyperfocal.training.run import UnfittedError, begin_run, data_facts, open_run, resolve_settings
 from hyperfocal.training.watch import SILENT, Watch, check_watch
 
+logger = logging.getLogger("hyperfocal")
 LogLike = Any  # a Log, a path, or a frame of any library, see `hyperfocal.data.frames`
 
 
@@ -173,6 +175,8 @@ class Recommender(BaseEstimator):
     ) -> list[list[str | int]]:
         """Return the best k items of each user, best first; ids are integers if those of the training log were.
 
+        One warning in the log `hyperfocal` counts the histories without an item that the run knows.
+
         Args:
             histories: item ids of each user, oldest first, of any length; unknown items are left out.
             k: items to return. None: `data.next` of the training.
@@ -183,6 +187,12 @@ class Recommender(BaseEstimator):
         """
         ranker = self._fit.ranker
         encoded = ranker.vocabulary.encode_lists(histories)
+        if unknown := int((encoded.lengths == 0).sum()):
+            logger.warning(
+                "%s of %s histories have no item that the run knows, and get the items for an empty history",
+                f"{unknown:,}",
+                f"{len(encoded):,}",
+            )
         return ranker.rank(encoded, k, repeats=repeats).names(ranker.vocabulary)
 
     def predict(self, log: LogLike, k: int | None = None, *, repeats: bool = False) -> Predictions:
