@@ -258,11 +258,29 @@ class TestErrors:
 
     @pytest.mark.parametrize(
         ("dense", "kind"),
-        [(np.eye(2), "ndarray"), (torch.ones(2), r"\(2,\)"), ([[0, 1]], "list"), (torch.ones(1, 1, 1), r"\(1, 1, 1\)")],
+        [
+            (np.eye(2), "ndarray"),
+            ([[0, 1]], "list"),
+            (torch.ones(2), r"\(2,\) torch.strided"),
+            (torch.ones(1, 1, 1), r"\(1, 1, 1\) torch.strided"),
+            (torch.eye(2).to_sparse(), r"\(2, 2\) torch.sparse_coo"),
+        ],
     )
     def test_a_dense_matrix_must_be_a_tensor_of_two_dimensions(self, dense, kind):
-        with pytest.raises(DataError, match=rf"labels: {kind} is not a \(B, L\) tensor\. Convert an array"):
+        with pytest.raises(DataError, match=rf"labels: {kind} is not a dense \(B, L\) tensor\. Convert an array"):
             SparseLabels.from_dense(dense)
+
+    @pytest.mark.parametrize(
+        ("matrix", "kind"),
+        [
+            (np.eye(2), r"\(2, 2\) ndarray"),
+            ([[0, 1]], "list"),
+            (scipy.sparse.coo_array(np.array([1, 0])), r"\(2,\) coo_array"),
+        ],
+    )
+    def test_a_scipy_matrix_must_be_one_of_two_dimensions(self, matrix, kind):
+        with pytest.raises(DataError, match=rf"labels: {kind} is not a \(B, L\) scipy matrix\. Convert an array"):
+            SparseLabels.from_scipy(matrix)
 
     def test_pointers_and_ids_that_are_no_integers(self):
         message = "labels: expected integers, got row pointers torch.int64 and label ids torch.float32"

@@ -53,8 +53,13 @@ class SparseLabels:
         """Build from a (B, L) scipy sparse matrix of 0 and 1; a stored zero is not a label.
 
         Raises:
-            DataError: an entry other than 0 and 1, with its row and column.
+            DataError: an entry other than 0 and 1, with its row and column; not a scipy matrix of two dimensions.
         """
+        if not hasattr(matrix, "tocoo") or len(matrix.shape) != 2:
+            kind = f"{getattr(matrix, 'shape', '')} {type(matrix).__name__}".strip()
+            raise DataError(
+                f"labels: {kind} is not a (B, L) scipy matrix. Convert an array with scipy.sparse.csr_array"
+            )
         entries = matrix.tocoo()
         check_indicator(entries.data, lambda at: (int(entries.row[at]), int(entries.col[at])))
         csr = matrix.tocsr().copy()
@@ -70,9 +75,9 @@ class SparseLabels:
         Raises:
             DataError: an entry other than 0 and 1, with its row and column; not a tensor of two dimensions.
         """
-        if not isinstance(dense, Tensor) or dense.ndim != 2:
-            kind = f"{tuple(dense.shape)}" if isinstance(dense, Tensor) else type(dense).__name__
-            raise DataError(f"labels: {kind} is not a (B, L) tensor. Convert an array with torch.from_numpy")
+        if not isinstance(dense, Tensor) or dense.ndim != 2 or dense.layout != torch.strided:
+            kind = f"{tuple(dense.shape)} {dense.layout}" if isinstance(dense, Tensor) else type(dense).__name__
+            raise DataError(f"labels: {kind} is not a dense (B, L) tensor. Convert an array with torch.from_numpy")
         rows, labels = dense.nonzero().unbind(1)
         check_indicator(dense[rows, labels], lambda at: (int(rows[at]), int(labels[at])))
         indptr = torch.searchsorted(rows, torch.arange(len(dense) + 1, device=rows.device))

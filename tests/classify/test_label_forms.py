@@ -56,6 +56,20 @@ def test_another_form_is_refused(fitted, form, labels, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_pair_is_evaluated_as_documents_are(fitted, form):
+    metrics = fitted[form].evaluate((TEXTS, FORMS[form]))
+    assert metrics["values"]["tuned.micro_f1"] == pytest.approx(fitted[form].score(TEXTS, FORMS[form]))
+    assert metrics["data"]["documents"] == 160
+
+
+@pytest.mark.parametrize(("form", "labels", "message"), CASES)
+def test_a_pair_of_another_form_is_not_evaluated(fitted, form, labels, message):
+    with pytest.raises(DataError) as caught:
+        fitted[form].evaluate((TEXTS, labels))
+    assert message in str(caught.value)
+
+
 @pytest.mark.parametrize(("form", "labels", "message"), CASES)
 def test_validation_labels_of_another_form_are_refused(form, labels, message):
     with pytest.raises(DataError) as caught:

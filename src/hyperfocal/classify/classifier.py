@@ -205,7 +205,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         if isinstance(valid, tuple) and len(valid) == 2:
             check_form(valid[1], indicator, "valid")
         documents = texts if labels is None else _documents(texts, labels)
-        data = prepare(documents, _validation(valid), settings, watch.planned)
+        data = prepare(documents, _pair(valid), settings, watch.planned)
         self.fit_ = fit_prepared(
             data,
             settings,
@@ -337,10 +337,15 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         `["data"]["training_documents"]` is the number of these documents whose text is one of the training texts.
         None: the run does not know its training texts (streamed, or of an earlier version).
 
+        Args:
+            documents: (texts, labels) in the form that `fit` got, a path, a frame or Documents.
+
         Raises:
-            DataError: the documents cannot be read, or none has a label that training has.
+            DataError: the documents cannot be read, none has a label that training has, or labels of another form.
         """
-        read = as_documents(documents, self._model.reading, need="labels")
+        if isinstance(documents, tuple) and len(documents) == 2:
+            check_form(documents[1], self._model.indicator, "labels")
+        read = as_documents(_pair(documents), self._model.reading, need="labels")
         metrics, trained = evaluate(self._model, read), self._fit.texts
         known = None if trained is None else count_hashed(read.all_texts(), trained.numpy())
         return metrics | {"data": metrics["data"] | {"training_documents": known}}
@@ -403,6 +408,6 @@ def _documents(texts: Any, labels: Any) -> Documents:
     return Documents.from_lists(check_texts(texts), as_label_lists(labels))
 
 
-def _validation(valid: Any) -> Any:
-    """Return validation documents from (texts, labels); anything else unchanged."""
-    return _documents(*valid) if isinstance(valid, tuple) and len(valid) == 2 else valid
+def _pair(documents: Any) -> Any:
+    """Return documents from (texts, labels); anything else unchanged."""
+    return _documents(*documents) if isinstance(documents, tuple) and len(documents) == 2 else documents
