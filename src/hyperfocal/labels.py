@@ -79,7 +79,8 @@ class SparseLabels:
             kind = f"{tuple(dense.shape)} {dense.layout}" if isinstance(dense, Tensor) else type(dense).__name__
             raise DataError(f"labels: {kind} is not a dense (B, L) tensor. Convert an array with torch.from_numpy")
         rows, labels = dense.nonzero().unbind(1)
-        check_indicator(dense[rows, labels], lambda at: (int(rows[at]), int(labels[at])))
+        if dense.dtype != torch.bool:  # no need to gather them
+            check_indicator(dense[rows, labels], lambda at: (int(rows[at]), int(labels[at])))
         indptr = torch.searchsorted(rows, torch.arange(len(dense) + 1, device=rows.device))
         return cls(indptr, labels, dense.shape[1])
 

@@ -68,8 +68,11 @@ class TestShown:
 
     def test_some(self, run, tmp_path):
         shown = self.shown(run, [*TEXTS[:3], "sport1 unseen"], [*LABELS[:3], ["sport"]], tmp_path)
-        assert shown.startswith("Test, 4 documents")
+        assert shown.startswith("Training and test documents, 4 documents")
         assert "3 of 4 documents (75.0%) are no test" in shown
+        shown = self.shown(run, [TEXTS[0], *NEW], [LABELS[0], *NEW_LABELS], tmp_path)
+        assert shown.startswith("Test, 41 documents")
+        assert "1 of 41 documents (2.4%) are no test" in shown
 
     def test_none(self, run, tmp_path):
         shown = self.shown(run, ["sport1 unseen", "music"], [["sport"], ["music"]], tmp_path)

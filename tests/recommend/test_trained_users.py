@@ -74,6 +74,12 @@ class TestShown:
         assert shown.startswith("Training users, 40 users")
         assert "This is no test: all 40 users" in shown
 
+    def test_most(self, run, tmp_path):
+        """As with the file of a fit that held some of its users out to validate."""
+        shown = self.shown(run, pl.concat([NEW, LOG]), tmp_path)
+        assert shown.startswith("Training and test users, 50 users")
+        assert "40 of the 50 users are no test" in shown
+
     def test_some(self, run, tmp_path):
         shown = self.shown(run, pl.concat([NEW, LOG.filter(pl.col("user").is_in(FIRST))]), tmp_path)
         assert shown.startswith("Test, 14 users")

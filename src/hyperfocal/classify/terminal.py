@@ -157,7 +157,11 @@ def how_decided(out_of_fold: bool) -> str:
 
 def title_of(counts: Mapping[str, Any]) -> str:
     """Return the title of an evaluation for `scores_report`; `counts` is "data" in the result of `evaluate`."""
-    return "Training documents" if _all_trained(counts) else "Test"
+    if _all_trained(counts):
+        return "Training documents"
+    return (
+        "Training and test documents" if 2 * (counts.get("training_documents") or 0) >= counts["documents"] else "Test"
+    )
 
 
 def _all_trained(counts: Mapping[str, Any]) -> bool:

@@ -17,7 +17,6 @@ from typing import Any
 from sklearn.base import BaseEstimator, clone
 
 from hyperfocal.config.recommend import RecommendSettings
-from hyperfocal.data.examples import count_trained
 from hyperfocal.data.frames import to_library
 from hyperfocal.data.logs import as_log
 from hyperfocal.distributed import refuse_different
@@ -225,10 +224,7 @@ class Recommender(BaseEstimator):
         ranker = self._fit.ranker
         cut, name = cut_of(ranker.settings, test=True), name_of(log, "log")
         holdout = hold_out(log, truth, ranker.vocabulary, ranker.reading, cut=cut, name=name)
-        metrics = compare(ranker, holdout, k=k, repeats=repeats)
-        compared = ranker.settings.data.protocol == "users" and len(self._fit.users) > 0
-        trained = count_trained(holdout, self._fit.users, self._fit.events) if compared else None
-        return metrics | {"data": metrics["data"] | {"training_users": trained}}
+        return compare(self._fit, holdout, k=k, repeats=repeats)
 
     def with_new_items(self, items: Any, *, boost: float | None = None) -> Recommender:
         """Return a recommender that also ranks items of a table that training never saw.

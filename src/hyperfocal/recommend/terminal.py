@@ -49,7 +49,10 @@ def scores_report(metrics: dict[str, Any], *, title: str) -> Group:
 
 def title_of(counts: Mapping[str, Any]) -> str:
     """Return the title of an evaluation for `scores_report`; `counts` is "data" in the result of `evaluate`."""
-    return "Training users" if counts.get("training_users") == counts["users"] else "Test"
+    trained, users = counts.get("training_users") or 0, counts["users"]
+    if trained == users:
+        return "Training users"
+    return "Training and test users" if 2 * trained >= users else "Test"
 
 
 def _legend(metrics: dict[str, Any]) -> str:
