@@ -95,12 +95,15 @@ class SparseLabels:
             raise DataError(f"padded labels: expected a (B, N) integer tensor, got {tuple(ids.shape)} {ids.dtype}")
         ids = ids.long()  # first: 255 in uint8 equals -1
         real = ids != padding
-        if len(negative := ids[real & (ids < 0)]):
-            raise DataError(
-                f"padded labels: {int(negative[0])} is neither a label id from 0 to {num_labels - 1} nor the padding "
-                f"{padding}. Name another padding with `padding=`"
-            )
-        return cls.from_csr(row_pointers(real.sum(1)), ids[real], num_labels=num_labels)
+        try:
+            return cls.from_csr(row_pointers(real.sum(1)), ids[real], num_labels=num_labels)
+        except DataError:
+            if len(negative := ids[real & (ids < 0)]):
+                raise DataError(
+                    f"padded labels: {int(negative[0])} is neither a label id from 0 to {num_labels - 1} nor the "
+                    f"padding {padding}. Name another padding with `padding=`"
+                ) from None
+            raise
 
     @classmethod
     def from_csr(cls, indptr: Tensor, indices: Tensor, *, num_labels: int) -> SparseLabels:
