@@ -7,7 +7,6 @@ result; `files.py` writes it to a run folder and reads it back.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -24,17 +23,16 @@ from torch import Tensor
 
 from hyperfocal.classify.files import read_fit, with_pairs, write_fit
 from hyperfocal.classify.finetune import Encoder
-from hyperfocal.classify.indicator import Indicator, as_label_lists, check_form
-from hyperfocal.classify.label_model import KNOWN, Fit, LabelModel
-from hyperfocal.classify.prepare import PreparedTexts, check_texts, check_training, number, prepare
-from hyperfocal.classify.scores import evaluate, micro_f1
+from hyperfocal.classify.indicator import Indicator
+from hyperfocal.classify.label_model import KNOWN, Fit, LabelModel, warn_of_unknown
+from hyperfocal.classify.prepare import PreparedTexts, check_texts, check_training, from_lists, from_pair, prepare
+from hyperfocal.classify.scores import evaluate, score
 from hyperfocal.classify.training import fit_prepared
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.numbers import as_finite
 from hyperfocal.data.documents import Documents, as_documents
 from hyperfocal.data.frames import holds_objects, to_library
 from hyperfocal.data.ids import typed
-from hyperfocal.data.stored_texts import count_hashed
 from hyperfocal.data.taxonomy import Taxonomy
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.errors import ConfigError
@@ -44,8 +42,6 @@ from hyperfocal.storage.run_folder import CONFIG, RunFolder
 from hyperfocal.thresholds import Decisions
 from hyperfocal.training.run import UnfittedError, begin_run, data_facts, open_run, resolve_settings
 from hyperfocal.training.watch import SILENT, Watch, check_watch
-
-logger = logging.getLogger("hyperfocal")
 
 
 def _view(path: str) -> Any:
@@ -202,10 +198,8 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         run, resume, settings = open_run(out, self.resolve, resume=resume, overwrite=overwrite)
         watch.begun(settings)
         indicator = Indicator.of(labels)
-        if isinstance(valid, tuple) and len(valid) == 2:
-            check_form(valid[1], indicator, "valid")
-        documents = texts if labels is None else _documents(texts, labels)
-        data = prepare(documents, _pair(valid), settings, watch.planned)
+        documents = texts if labels is None else from_lists(texts, labels)
+        data = prepare(documents, from_pair(valid, indicator, "valid"), settings, watch.planned)
         self.fit_ = fit_prepared(
             data,
             settings,
@@ -304,12 +298,8 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
             DataError: labels of another form, or of which training has none.
         """
         model = self._model
-        check_form(labels, model.indicator, "labels")
-        truth = number(model.resolve_labels(_documents(texts, labels)), model.labels.vocabulary)
-        if truth.unseen:
-            truth.refuse_unlabelled("texts to score")
-        decided = model.name(model.decide(self._scores(texts)))
-        return micro_f1(decided, truth.documents.labels.to_list())
+        documents = from_pair((texts, labels), model.indicator, "labels")
+        return score(model, documents, self._scores(texts))
 
     def predict_documents(self, documents: Any) -> Any:
         """Return id, labels (decided), scores (the best 10 labels with their probability) and known of every document.
@@ -343,12 +333,9 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             DataError: the documents cannot be read, none has a label that training has, or labels of another form.
         """
-        if isinstance(documents, tuple) and len(documents) == 2:
-            check_form(documents[1], self._model.indicator, "labels")
-        read = as_documents(_pair(documents), self._model.reading, need="labels")
-        metrics, trained = evaluate(self._model, read), self._fit.texts
-        known = None if trained is None else count_hashed(read.all_texts(), trained.numpy())
-        return metrics | {"data": metrics["data"] | {"training_documents": known}}
+        pair = from_pair(documents, self._model.indicator, "labels")
+        read = as_documents(pair, self._model.reading, need="labels")
+        return evaluate(self._model, read, self._fit.texts)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write a run folder, from which `load` predicts the same.
@@ -394,20 +381,5 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
     def _scores(self, texts: Any) -> Tensor:
         model = self._model  # refuses an unfitted classifier before it reads the texts
         scores, known = model.answer(Documents.from_lists(check_texts(texts)).all_texts())
-        if unknown := int((~known).sum()):
-            logger.warning(
-                "%s of %s texts have no part that the classifier knows: do not rely on their labels. "
-                "predict_documents says which",
-                f"{unknown:,}",
-                f"{len(known):,}",
-            )
+        warn_of_unknown(known)
         return scores
-
-
-def _documents(texts: Any, labels: Any) -> Documents:
-    return Documents.from_lists(check_texts(texts), as_label_lists(labels))
-
-
-def _pair(documents: Any) -> Any:
-    """Return documents from (texts, labels); anything else unchanged."""
-    return _documents(*documents) if isinstance(documents, tuple) and len(documents) == 2 else documents

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -30,6 +31,8 @@ from hyperfocal.thresholds import Decisions
 
 KNOWN = "known"  # column of predictions: whether any part of the text is known
 BEST = 10  # labels per document whose scores are written
+
+logger = logging.getLogger("hyperfocal")
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +159,17 @@ def _best(scores: Tensor, names: Sequence[str]) -> pl.Series:
         for labels, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
     ]
     return pl.Series(ranked, dtype=pl.Object)
+
+
+def warn_of_unknown(known: Tensor) -> None:
+    """Log one warning with the number of texts that are not known; `known` is (N,) bool."""
+    if unknown := int((~known).sum()):
+        logger.warning(
+            "%s of %s texts have no part that the classifier knows: do not rely on their labels. predict_documents "
+            "says which",
+            f"{unknown:,}",
+            f"{len(known):,}",
+        )
 
 
 @dataclass(frozen=True, eq=False)
