@@ -4,6 +4,7 @@ import json
 import logging
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 
@@ -40,6 +41,11 @@ class TestPython:
         assert frame["known"].dtype == pl.Boolean
         assert frame["known"].to_list() == KNOWN
         assert all(len(row) for row in frame["scores"])
+
+    def test_a_column_of_a_pandas_frame(self, classifier):
+        frame = classifier.predict_documents(pd.DataFrame({"text": ASKED}))
+        assert isinstance(frame, pd.DataFrame)
+        assert frame["known"].tolist() == KNOWN
 
     @pytest.mark.parametrize("ask", ["predict", "predict_proba", "decision_function"])
     def test_one_warning_with_the_count(self, classifier, caplog, ask):

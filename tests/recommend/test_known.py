@@ -4,6 +4,7 @@ import json
 import logging
 from unittest import mock
 
+import pandas as pd
 import polars as pl
 import pytest
 
@@ -40,6 +41,16 @@ class TestPython:
         assert predictions.frame["known"].to_list() == [True, True, False, False, True, True]
         assert known_of(predictions.frame) == {"u": True, "v": False, "w": True}
         assert (predictions.unknown_users, predictions.unknown_events) == (1, 3)
+
+    def test_a_column_of_a_pandas_frame(self, recommender):
+        frame = recommender.predict(pd.DataFrame({"user": [1, 1, 2], "item": ["i1", "new", "new"]})).frame
+        assert frame[["user", "known"]].drop_duplicates().values.tolist() == [[1, True], [2, False]]
+
+    def test_integer_ids_are_known(self):
+        """10, 10.0 and "10" are one id, and 11 is none."""
+        fitted = Recommender(model="markov", history=3, next_items=1).fit(Log.from_lists([["10", "20", "30"]] * 8))
+        frame = fitted.predict(pl.DataFrame({"user": ["a", "b"], "item": [10.0, 11.0]})).frame
+        assert known_of(frame) == {"a": True, "b": False}
 
     def test_one_warning_with_the_count(self, recommender, caplog):
         lists = recommender.recommend([["i1"], ["new"], [], ["new", "i2"]])
