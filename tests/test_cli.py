@@ -185,7 +185,7 @@ class TestPredict:
         read = {"parquet": pl.read_parquet, "jsonl": pl.read_ndjson}.get(name.rpartition(".")[2], pl.read_csv)
         options = {"separator": "\t"} if "tsv" in name else {}
         got = read(tmp_path / name, **options)
-        assert got.columns == ["customer", "product", "rank", "score"]
+        assert got.columns == ["customer", "product", "rank", "score", "known"]
         assert set(got["customer"].cast(pl.String)) == set(frame["customer"])
         assert set(got["product"].cast(pl.String)) <= set(WEIRD)
 

@@ -82,7 +82,7 @@ class TestAgainstSets:
     @given(rows_of_labels(), st.sampled_from([torch.bool, torch.int64, torch.float32]), st.booleans())
     def test_from_dense(self, case, dtype, transposed):
         num_labels, rows = case
-        dense = torch.tensor([[3 * (label in row) for label in range(num_labels)] for row in rows])
+        dense = torch.tensor([[int(label in row) for label in range(num_labels)] for row in rows])
         dense = dense.reshape(len(rows), num_labels).to(dtype)
         labels = SparseLabels.from_dense(dense.T.contiguous().T if transposed else dense)
         assert as_sets(labels) == [set(row) for row in rows]
@@ -131,9 +131,8 @@ class TestBuild:
         labels = SparseLabels.from_dense(torch.zeros(2, 0, dtype=torch.bool))
         assert (len(labels), labels.num_labels, labels.indptr.tolist()) == (2, 0, [0, 0, 0])
 
-    def test_what_is_not_zero_is_a_label_in_a_dense_matrix(self):
-        labels = SparseLabels.from_dense(torch.tensor([[0.0, -0.0, 1e-45, -2.0, torch.nan]]))
-        assert as_sets(labels) == [{2, 3, 4}]
+    def test_a_zero_of_either_sign_is_no_label(self):
+        assert as_sets(SparseLabels.from_dense(torch.tensor([[0.0, -0.0, 1.0]]))) == [{2}]
 
     def test_from_a_generator_of_tuples(self):
         labels = SparseLabels.from_lists(((number, 2) for number in range(2)), num_labels=3)
@@ -144,12 +143,16 @@ class TestBuild:
         assert as_sets(SparseLabels.from_lists(lists, num_labels=3)) == [{0, 2}, {1}, {2}]
 
     def test_a_stored_zero_is_not_a_label(self):
-        matrix = scipy.sparse.csr_array(([1, 0, 2], [0, 1, 2], [0, 2, 3]), shape=(2, 3))
+        matrix = scipy.sparse.csr_array(([1, 0, 1], [0, 1, 2], [0, 2, 3]), shape=(2, 3))
         assert as_sets(SparseLabels.from_scipy(matrix)) == [{0}, {2}]
 
-    def test_scipy_entries_that_cancel_are_not_a_label(self):
-        matrix = scipy.sparse.coo_array(([1, -1, 1], ([0, 0, 0], [1, 1, 2])), shape=(1, 3))
-        assert as_sets(SparseLabels.from_scipy(matrix)) == [{2}]
+    def test_a_pair_that_scipy_stores_twice_is_one_label(self):
+        matrix = scipy.sparse.coo_array(([1, 1, 0], ([0, 0, 0], [1, 1, 2])), shape=(1, 3))
+        assert as_sets(SparseLabels.from_scipy(matrix)) == [{1}]
+
+    @pytest.mark.parametrize("kind", [scipy.sparse.csr_array, scipy.sparse.csc_matrix, scipy.sparse.lil_matrix])
+    def test_every_scipy_format(self, kind):
+        assert as_sets(SparseLabels.from_scipy(kind(np.array([[0, 1], [1, 0]])))) == [{1}, {0}]
 
     def test_another_padding(self):
         ids = torch.tensor([[0, 9, 2], [9, 9, 9]], dtype=torch.int32)
@@ -208,6 +211,12 @@ class TestErrors:
         with pytest.raises(DataError, match=r"padded labels: expected a \(B, N\) integer tensor, got \("):
             SparseLabels.from_padded(ids, num_labels=3)
 
+    def test_another_padding_than_the_one_named(self):
+        with pytest.raises(DataError) as caught:
+            SparseLabels.from_padded(torch.tensor([[0, 2], [1, -100]]), num_labels=3)
+        expected = "padded labels: -100 is neither a label id from 0 to 2 nor the padding -1. "
+        assert str(caught.value) == expected + "Name another padding with `padding=`"
+
     @pytest.mark.parametrize(("label", "shown"), [(1.5, "1.5"), (2.0, "2.0"), ("a", "'a'"), (None, "None")])
     def test_a_label_that_is_no_integer(self, label, shown):
         with pytest.raises(DataError) as caught:
@@ -218,6 +227,60 @@ class TestErrors:
     def test_rows_of_zeros_and_ones_are_not_lists_of_labels(self):
         with pytest.raises(DataError, match=r"labels: row 0 has label id True\. Expected an integer"):
             SparseLabels.from_lists([[True, False], [False, True]], num_labels=2)
+
+    @pytest.mark.parametrize(
+        ("value", "shown", "fix"),
+        [
+            (-100.0, "-100", "set missing and ignored entries to 0, and give a loss these pairs as its `mask`"),
+            (-1, "-1", "set missing and ignored entries to 0, and give a loss these pairs as its `mask`"),
+            (math.nan, "nan", "set missing and ignored entries to 0, and give a loss these pairs as its `mask`"),
+            (0.1, "0.1", "cut soft labels at a threshold first, as in `labels > 0.5`"),
+            (1e-45, "1.4013e-45", "cut soft labels at a threshold first, as in `labels > 0.5`"),
+            (2, "2", "if these are counts, pass `labels > 0`"),
+            (math.inf, "inf", "cut soft labels at a threshold first, as in `labels > 0.5`"),
+        ],
+    )
+    def test_an_entry_of_a_matrix_that_is_neither_0_nor_1(self, value, shown, fix):
+        dense = torch.tensor([[1, 0, 0], [0, 1, value]])
+        expected = f"labels: row 1, column 2 is {shown}. Expected 0 or 1: {fix}"
+        with pytest.raises(DataError) as caught:
+            SparseLabels.from_dense(dense)
+        assert str(caught.value) == expected
+        for kind in (scipy.sparse.csr_array, scipy.sparse.csc_array, scipy.sparse.coo_matrix):
+            with pytest.raises(DataError) as caught:
+                SparseLabels.from_scipy(kind(dense.numpy()))
+            assert str(caught.value) == expected
+
+    def test_entries_that_cancel(self):
+        matrix = scipy.sparse.coo_array(([1, -1], ([0, 0], [1, 1])), shape=(1, 3))
+        with pytest.raises(DataError, match="row 0, column 1 is -1"):
+            SparseLabels.from_scipy(matrix)
+
+    @pytest.mark.parametrize(
+        ("dense", "kind"),
+        [
+            (np.eye(2), "ndarray"),
+            ([[0, 1]], "list"),
+            (torch.ones(2), r"\(2,\) torch.strided"),
+            (torch.ones(1, 1, 1), r"\(1, 1, 1\) torch.strided"),
+            (torch.eye(2).to_sparse(), r"\(2, 2\) torch.sparse_coo"),
+        ],
+    )
+    def test_a_dense_matrix_must_be_a_tensor_of_two_dimensions(self, dense, kind):
+        with pytest.raises(DataError, match=rf"labels: {kind} is not a dense \(B, L\) tensor\. Convert an array"):
+            SparseLabels.from_dense(dense)
+
+    @pytest.mark.parametrize(
+        ("matrix", "kind"),
+        [
+            (np.eye(2), r"\(2, 2\) ndarray"),
+            ([[0, 1]], "list"),
+            (scipy.sparse.coo_array(np.array([1, 0])), r"\(2,\) coo_array"),
+        ],
+    )
+    def test_a_scipy_matrix_must_be_one_of_two_dimensions(self, matrix, kind):
+        with pytest.raises(DataError, match=rf"labels: {kind} is not a \(B, L\) scipy matrix\. Convert an array"):
+            SparseLabels.from_scipy(matrix)
 
     def test_pointers_and_ids_that_are_no_integers(self):
         message = "labels: expected integers, got row pointers torch.int64 and label ids torch.float32"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,18 @@ class SparseLabels:
 
     @classmethod
     def from_scipy(cls, matrix: Any) -> SparseLabels:
-        """Build from a (B, L) scipy sparse matrix; a stored zero is not a label."""
+        """Build from a (B, L) scipy sparse matrix of 0 and 1; a stored zero is not a label.
+
+        Raises:
+            DataError: an entry other than 0 and 1, with its row and column; not a scipy matrix of two dimensions.
+        """
+        if not hasattr(matrix, "tocoo") or len(matrix.shape) != 2:
+            kind = f"{getattr(matrix, 'shape', '')} {type(matrix).__name__}".strip()
+            raise DataError(
+                f"labels: {kind} is not a (B, L) scipy matrix. Convert an array with scipy.sparse.csr_array"
+            )
+        entries = matrix.tocoo()
+        check_indicator(entries.data, lambda at: (int(entries.row[at]), int(entries.col[at])))
         csr = matrix.tocsr().copy()
         csr.sum_duplicates()
         csr.eliminate_zeros()
@@ -59,8 +70,17 @@ class SparseLabels:
 
     @classmethod
     def from_dense(cls, dense: Tensor) -> SparseLabels:
-        """Build from a (B, L) tensor, in which every number except 0 or False is a label."""
+        """Build from a (B, L) tensor of 0 and 1, or of bools.
+
+        Raises:
+            DataError: an entry other than 0 and 1, with its row and column; not a tensor of two dimensions.
+        """
+        if not isinstance(dense, Tensor) or dense.ndim != 2 or dense.layout != torch.strided:
+            kind = f"{tuple(dense.shape)} {dense.layout}" if isinstance(dense, Tensor) else type(dense).__name__
+            raise DataError(f"labels: {kind} is not a dense (B, L) tensor. Convert an array with torch.from_numpy")
         rows, labels = dense.nonzero().unbind(1)
+        if dense.dtype != torch.bool:  # no need to gather them
+            check_indicator(dense[rows, labels], lambda at: (int(rows[at]), int(labels[at])))
         indptr = torch.searchsorted(rows, torch.arange(len(dense) + 1, device=rows.device))
         return cls(indptr, labels, dense.shape[1])
 
@@ -75,7 +95,15 @@ class SparseLabels:
             raise DataError(f"padded labels: expected a (B, N) integer tensor, got {tuple(ids.shape)} {ids.dtype}")
         ids = ids.long()  # first: 255 in uint8 equals -1
         real = ids != padding
-        return cls.from_csr(row_pointers(real.sum(1)), ids[real], num_labels=num_labels)
+        try:
+            return cls.from_csr(row_pointers(real.sum(1)), ids[real], num_labels=num_labels)
+        except DataError:
+            if len(negative := ids[real & (ids < 0)]):
+                raise DataError(
+                    f"padded labels: {int(negative[0])} is neither a label id from 0 to {num_labels - 1} nor the "
+                    f"padding {padding}. Name another padding with `padding=`"
+                ) from None
+            raise
 
     @classmethod
     def from_csr(cls, indptr: Tensor, indices: Tensor, *, num_labels: int) -> SparseLabels:
@@ -178,6 +206,35 @@ class SparseLabels:
         dense = torch.zeros(len(self), self.num_labels, dtype=dtype, device=self.indices.device)
         dense[self.rows, self.indices] = 1
         return dense
+
+
+def check_indicator(entries: Any, place: Callable[[int], tuple[int, int]]) -> None:
+    """Check that the entries of an indicator matrix are 0 or 1.
+
+    Args:
+        entries: (P,) array or tensor. The zeros may be left out.
+        place: returns the row and the column of an entry.
+
+    Raises:
+        DataError: an entry is another number, such as a soft label, a count, an ignore index or NaN.
+    """
+    if entries.dtype in (np.bool_, torch.bool):
+        return
+    wrong = (entries != 0) & (entries != 1)
+    if not wrong.any():
+        return
+    first = int(wrong.nonzero()[0][0])
+    value, (row, column) = entries[first].item(), place(first)
+    raise DataError(f"labels: row {row}, column {column} is {value:.6g}. Expected 0 or 1: {_how_to_mend(value)}")
+
+
+def _how_to_mend(value: float) -> str:
+    """Return what to do with an entry of an indicator matrix that is neither 0 nor 1."""
+    if not value >= 0:  # nan too
+        return "set missing and ignored entries to 0, and give a loss these pairs as its `mask`"
+    if value == int(min(value, 2.0**62)):
+        return "if these are counts, pass `labels > 0`"
+    return "cut soft labels at a threshold first, as in `labels > 0.5`"
 
 
 def _is_integer(tensor: Tensor) -> bool:

@@ -187,7 +187,7 @@ class TestPredicting:
 
     def test_rows_with_the_decided_and_the_best_labels(self, fitted):
         frame = fitted[0].predict_documents(pl.DataFrame({"id": ["x", "y"], "text": ["sport0", "art1"]}))
-        assert frame.columns == ["id", "labels", "scores"]
+        assert frame.columns == ["id", "labels", "scores", "known"]
         assert frame["id"].to_list() == ["x", "y"]
         assert frame["labels"].to_list() == fitted[0].predict(["sport0", "art1"])
         for row, probabilities in zip(
@@ -266,7 +266,7 @@ class TestScoring:
         assert classifier.metrics_["values"]["tuned.macro_f1"] < 0.35
 
     def test_score_of_nothing_right(self, fitted):
-        assert fitted[0].score(["sport0"], [["new"]]) == 0
+        assert fitted[0].score(["sport0"], [["chess"]]) == 0
         assert 0 < fitted[0].score(NEW, [[*row, "new"] for row in NEW_LABELS]) < fitted[0].score(NEW, NEW_LABELS)
 
 

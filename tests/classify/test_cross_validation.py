@@ -147,7 +147,7 @@ class TestBadInput:
 
 def test_a_validation_matrix_has_the_columns_of_the_training_matrix():
     matrix = torch.eye(4).repeat(10, 1).numpy()
-    with pytest.raises(DataError, match="matrix of 4 columns and these are one of 3"):
+    with pytest.raises(DataError, match="matrix of 4 columns and these are an indicator matrix of 3"):
         MultiLabelClassifier(settings=FAST).fit(TEXTS[:40], matrix, valid=(TEXTS[:8], matrix[:8, :3]))
     with pytest.raises(DataError, match="of 4 columns and these are lists of labels"):
         MultiLabelClassifier(settings=FAST).fit(TEXTS[:40], matrix, valid=(TEXTS[:2], [["0"], ["1"]]))

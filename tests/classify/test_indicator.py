@@ -1,12 +1,13 @@
 """Labels as scikit-learn has them, and as people write them."""
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 import torch
 from scipy.sparse import coo_matrix, csr_array, csr_matrix
 
-from hyperfocal.classify.indicator import Indicator, as_label_lists
+from hyperfocal.classify.indicator import Indicator, as_label_lists, check_form
 from hyperfocal.errors import DataError
 from hyperfocal.labels import SparseLabels
 
@@ -47,29 +48,111 @@ class TestReading:
         assert stored.nnz == 2
 
     @pytest.mark.parametrize(
-        "labels", [2 * DENSE, -DENSE, DENSE / 2, np.full((2, 2), np.nan), csr_matrix(3 * DENSE), DENSE.astype(str)]
+        ("labels", "where"),
+        [
+            (2 * DENSE, "row 0, column 0 is 2"),
+            (-DENSE, "row 0, column 0 is -1"),
+            (DENSE - 100 * (DENSE == 0), "row 0, column 1 is -100"),
+            (DENSE * 0.1, r"row 0, column 0 is 0\.1"),
+            (np.full((2, 2), np.nan), "row 0, column 0 is nan"),
+            (csr_matrix(3 * DENSE), "row 0, column 0 is 3"),
+            (pd.DataFrame({"a": [1, None]}, dtype="Int64"), "row 1, column 0 is nan"),
+        ],
     )
-    def test_a_matrix_of_anything_else_is_refused(self, labels):
-        with pytest.raises(DataError, match=r"Unknown label type: .* Give an indicator matrix"):
+    def test_a_matrix_of_anything_else_is_refused(self, labels, where):
+        with pytest.raises(DataError, match=f"Unknown label type: labels: {where}\\. Expected 0 or 1: "):
             as_label_lists(labels)
+
+    @pytest.mark.parametrize("labels", [DENSE.astype(str), np.array([["a", "b"]], dtype=object)])
+    def test_a_matrix_of_texts_is_refused(self, labels):
+        with pytest.raises(DataError, match=r"Unknown label type: a matrix of \S+\. Give an indicator matrix"):
+            as_label_lists(labels)
+
+    @pytest.mark.parametrize("dtype", ["boolean", "Int8", "float64", object])
+    def test_pandas_frames_of_any_dtype(self, dtype):
+        assert as_label_lists(pd.DataFrame(DENSE).astype(bool).astype(dtype)) == LISTS
 
     def test_lists_hold_texts_or_numbers(self):
         lists = [["a", "b"], [], (3,), np.array(["c"])]
         assert Indicator.of(lists) is None
         assert as_label_lists(lists) == [["a", "b"], [], ["3"], ["c"]]
 
-    @pytest.mark.parametrize("labels", [["sport", "travel"], [0, 1], np.array(["a", "b"]), [["a"], None]])
+    def test_lists_in_any_container(self):
+        rows = (("a", "b"), {"c"}, ["d"])
+        for labels in (rows, pd.Series(rows), pl.Series([["a", "b"], ["c"], ["d"]]), np.array(rows, dtype=object)):
+            assert as_label_lists(labels) == [["a", "b"], ["c"], ["d"]]
+        assert as_label_lists([np.array([2, 3]), torch.tensor([3])]) == [["2", "3"], ["3"]]
+
+    @pytest.mark.parametrize(
+        "labels",
+        [
+            ["sport", "travel"],
+            [0, 1],
+            np.array(["a", "b"]),
+            [["a"], None],
+            pd.Series(["sport", "travel"]),
+            pl.Series(["sport"]),
+            torch.tensor([1, 0]),
+            [b"sport"],
+            [{"sport": 1}],
+        ],
+    )
     def test_one_label_a_document_must_be_a_list_too(self, labels):
         with pytest.raises(DataError, match=r"is not a list of labels\. Give a list of labels per document"):
             as_label_lists(labels)
 
-    def test_a_matrix_in_lists_is_not_taken_for_labels_called_0_and_1(self):
+    @pytest.mark.parametrize("labels", ["tags", None, {"a": ["b"]}])
+    def test_a_value_that_is_not_a_list_of_lists(self, labels):
+        with pytest.raises(DataError, match="is not one list of labels per text"):
+            as_label_lists(labels)
+
+    @pytest.mark.parametrize("labels", [[[["a"], ["b"]]], [["a", ("b",)]]])
+    def test_lists_inside_of_lists_of_labels(self, labels):
+        with pytest.raises(DataError, match=r"in place of a label\. Give one flat list per document"):
+            as_label_lists(labels)
+
+    @pytest.mark.parametrize(
+        "labels",
+        [
+            DENSE.tolist(),
+            DENSE.astype(float).tolist(),
+            [*DENSE],
+            [*torch.from_numpy(DENSE)],
+            [*DENSE.astype(bool)],
+            [[True, False], [True]],
+            [[np.True_]],
+            [[0.1, 0.9], [0.8, 0.2]],
+            [[1, -100], [0, 1]],
+            [[1, None], [0, 1]],
+        ],
+    )
+    def test_a_matrix_in_lists_is_not_taken_for_labels_called_0_and_1(self, labels):
         with pytest.raises(DataError, match="as a numpy array"):
-            as_label_lists(DENSE.tolist())
+            as_label_lists(labels)
 
     @pytest.mark.parametrize("labels", [[[0], [1]], [[0, 1], [1]], [[0, 2], [1, 0]], [["0", "1"], ["1", "0"]], []])
     def test_what_cannot_be_a_matrix_is_labels(self, labels):
         assert as_label_lists(labels) == [[str(name) for name in row] for row in labels]
+
+
+class TestForm:
+    @pytest.mark.parametrize(
+        ("labels", "fitted"), [(DENSE, Indicator(3)), (LISTS, None), (pl.DataFrame(DENSE), Indicator(3))]
+    )
+    def test_of_training(self, labels, fitted):
+        check_form(labels, fitted, "labels")
+
+    @pytest.mark.parametrize(
+        ("labels", "fitted", "message"),
+        [
+            (DENSE, Indicator(4), "an indicator matrix of 4 columns and these are an indicator matrix of 3 columns"),
+            (LISTS, Indicator(3), "an indicator matrix of 3 columns and these are lists of labels"),
+            (DENSE, None, "lists of labels and these are an indicator matrix of 3 columns"),
+        ],
+    )
+    def test_another_one(self, labels, fitted, message):
+        with pytest.raises(DataError, match=f"^valid: training labels are {message}\\. Give a (list|matrix) "):
+            check_form(labels, fitted, "valid")
 
 
 class TestWriting:

@@ -59,8 +59,20 @@ def test_top_is_how_many_scores_come_back(classifying):
 
 def test_empty_texts_get_no_labels_and_a_note(classifying):
     empty, blank, wine = asked(classifying, texts=["", " \n\t", "a red wine"], explain=True, threshold=0)
-    assert empty == blank == {"labels": [], "scores": [], "note": "the text is empty: there is nothing to classify"}
+    note = "the text is empty: there is nothing to classify"
+    assert empty == blank == {"labels": [], "scores": [], "known": False, "note": note}
     assert len(wine["labels"]) == 8
+
+
+def test_a_text_without_a_known_ngram_is_answered_with_a_note(classifying):
+    unknown, wine = asked(classifying, texts=["xyzzy plugh", "a red wine"], explain=True)
+    assert (unknown["known"], unknown["note"]) == (
+        False,
+        "the model knows no part of this text: do not rely on the answer",
+    )
+    assert len(unknown["scores"]) == 8
+    assert wine["known"]
+    assert "note" not in wine
 
 
 def test_words_are_weighed_by_taking_them_out(classifying, classifier):

@@ -50,7 +50,7 @@ class TestProcesses:
         lines = [json.loads(line) for line in out.read_text().splitlines()]
         assert [line["id"] for line in lines] == [row["id"] for row in rows(40, seed=1)]
         for line in lines:
-            assert list(line) == ["id", "labels", "scores"]
+            assert list(line) == ["id", "labels", "scores", "known"]
             assert set(line["labels"]) <= set(NAMES)
             assert list(line["scores"].values()) == sorted(line["scores"].values(), reverse=True)
             assert 0 < len(line["scores"]) <= 10

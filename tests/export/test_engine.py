@@ -16,18 +16,19 @@ def answer(path, engine, request):
 
 
 def test_recommendations(recommend_path):
-    request = RecommendRequest(histories=[ITEMS[:3], ITEMS[5:6], []], k=6)
+    request = RecommendRequest(histories=[ITEMS[:3], ITEMS[5:6], [], ["x"]], k=6)
     ours, theirs = (answer(recommend_path, engine, request) for engine in ("onnx", "torch"))
     for one, other in zip(ours.answers, theirs.answers, strict=True):
         assert [best.item for best in one.items] == [best.item for best in other.items]
+        assert (one.known, one.note) == (other.known, other.note)
         assert [best.score for best in one.items] == pytest.approx([best.score for best in other.items], abs=1e-4)
 
 
 def test_labels(classify_path):
-    request = ClassifyRequest(texts=list(DOCUMENTS))
+    request = ClassifyRequest(texts=[*DOCUMENTS, "xyzzy plugh", ""])
     ours, theirs = (answer(classify_path, engine, request) for engine in ("onnx", "torch"))
     for one, other in zip(ours.answers, theirs.answers, strict=True):
-        assert one.labels == other.labels
+        assert (one.labels, one.known, one.note) == (other.labels, other.known, other.note)
         assert [best.score for best in one.scores] == pytest.approx([best.score for best in other.scores], abs=1e-4)
 
 

@@ -17,6 +17,7 @@ from sklearn.utils import murmurhash3_32
 from hyperfocal.classify.classifier import MultiLabelClassifier
 from hyperfocal.cli import main
 from hyperfocal.config.classify import FeatureSettings
+from hyperfocal.data.documents import Documents
 from hyperfocal.data.logs import Log
 from hyperfocal.data.ngrams import Ngrams as Fitted
 from hyperfocal.errors import RunError
@@ -169,13 +170,16 @@ class TestRanking:
         assert len(code.splitlines()) <= 20
         ended = subprocess.run(
             [sys.executable, "predict.py", "1"],
-            input='["i3"]\n["i4"]\n',
+            input='["i3"]\n["i4"]\n["unknown"]\n[]\n',
             capture_output=True,
             text=True,
             check=True,
             cwd=tmp_path / "onnx",
         )
-        assert [json.loads(line)["items"] for line in ended.stdout.splitlines()] == [["i4"], ["i5"]]
+        answers = [json.loads(line) for line in ended.stdout.splitlines()]
+        assert [answer["items"] for answer in answers[:2]] == [["i4"], ["i5"]]
+        assert [answer["known"] for answer in answers] == [True, True, False, False]
+        assert answers[2] == answers[3]
 
     @pytest.mark.parametrize("k", [0, 16])
     def test_a_depth_out_of_range(self, k, tmp_path):
@@ -211,8 +215,29 @@ class TestLabels:
         found = scored_alone(tmp_path / "onnx", texts)
         np.testing.assert_allclose(found["scores"], classifier.decision_function(texts), atol=1e-4)
         assert found["labels"] == [sorted(row) for row in classifier.predict(texts)]
+        expected = classifier.predict_documents(Documents.from_lists(texts))["known"].to_list()
+        assert [text for text, known in zip(texts, expected, strict=True) if known] == [*corpus()[0], *ODD[2:5]]
+        assert open_engine(tmp_path / "onnx").answer([*texts, "qqq"])[1].tolist() == [*expected, False]
         monkeypatch.setattr(standalone_classifier, "MOST_NUMBERS", 100)  # long texts go one by one
-        np.testing.assert_allclose(open_engine(tmp_path / "onnx").scores(texts), found["scores"], atol=1e-6)
+        scores, known = open_engine(tmp_path / "onnx").answer(texts)
+        np.testing.assert_allclose(scores, found["scores"], atol=1e-6)
+        assert known.tolist() == expected
+
+    def test_predict_py_is_short_and_says_what_it_does_not_know(self, tmp_path):
+        fit_texts().save(tmp_path / "run")
+        export_onnx(tmp_path / "run", tmp_path / "onnx")
+        assert len((tmp_path / "onnx" / "predict.py").read_text().splitlines()) <= 22
+        ended = subprocess.run(
+            [sys.executable, "predict.py"],
+            input='"sport"\n"qqq"\n""\n',
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path / "onnx",
+        )
+        answers = [json.loads(line) for line in ended.stdout.splitlines()]
+        assert [answer["known"] for answer in answers] == [True, False, False]
+        assert [list(answer) for answer in answers] == [["labels", "scores", "known"]] * 3
 
     @slow
     @pytest.mark.parametrize("settings", [{"decide.rule": "top_k", "decide.k": 2}, {"decide.minimum_one": True}])

@@ -18,13 +18,15 @@ from serve_cases import DOCUMENTS
 pytest.importorskip("pyarrow")
 
 TEXTS = pl.DataFrame({"id": [f"d{place}" for place in range(len(DOCUMENTS))], "text": list(DOCUMENTS)})
-USERS = pl.DataFrame({"user": ["u", "v", "w"], "item": [["Algebra", "Geometry"], ["Harmony"], ["Film", "nobody's"]]})
+USERS = pl.DataFrame(
+    {"user": ["u", "v", "w", "x"], "item": [["Algebra", "Geometry"], ["Harmony"], ["Film", "nobody's"], ["nobody's"]]}
+)
 
 
 def test_documents_get_what_predict_gives_them(classify_path):
     found = pl.from_arrow(BatchPredictor(classify_path)(TEXTS.to_arrow()))
     plain = MultiLabelClassifier.load(classify_path).predict_documents(TEXTS)
-    assert_frame_equal(found.select("id", "labels"), plain.select("id", "labels"))
+    assert_frame_equal(found.select("id", "labels", "known"), plain.select("id", "labels", "known"))
     pairs = [{pair["label"]: pair["probability"] for pair in row} for row in found["scores"].to_list()]
     assert pairs == plain["scores"].to_list()
 
@@ -34,6 +36,12 @@ def test_users_get_what_predict_gives_them(recommend_path, options):
     found = pl.from_arrow(BatchPredictor(recommend_path, **options)(USERS.to_arrow()))
     plain = Recommender.load(recommend_path).predict(USERS.explode("item"), **options).frame
     assert_frame_equal(found, plain)
+    assert set(found.filter(~pl.col("known"))["user"]) == {"x"}
+
+
+def test_a_text_of_which_nothing_is_known(classify_path):
+    asked = pl.DataFrame({"id": ["a", "b", "c"], "text": ["red wine", "xyzzy", ""]})
+    assert pl.from_arrow(BatchPredictor(classify_path)(asked.to_arrow()))["known"].to_list() == [True, False, False]
 
 
 def test_documents_without_id_are_refused(classify_path):

@@ -239,9 +239,19 @@ class TestErrors:
 
     def test_labels_that_are_dense(self):
         with pytest.raises(
-            DataError, match=r"labels are a Tensor\. Expected SparseLabels; see SparseLabels\.from_lists"
+            DataError, match=r"labels are a Tensor\. Expected SparseLabels; see SparseLabels\.from_lists and from_dense"
         ):
             BCELoss()(torch.zeros(2, 4), torch.zeros(3, 4), None, self.LABELS.to_dense())
+
+    @pytest.mark.parametrize("backend", ["chunked", "auto", "reference"])
+    @pytest.mark.parametrize("wrong", [-1, 3])
+    def test_label_ids_of_no_label(self, backend, wrong):
+        """SparseLabels built by hand are not checked; the compiled walk would read memory that is not theirs."""
+        labels = SparseLabels(torch.tensor([0, 1, 2]), torch.tensor([2, wrong]), 3)
+        with pytest.raises(DataError, match=rf"labels have the label id {wrong}\. Expected 0 to 2; .*from_padded"):
+            BCELoss(backend=backend)(torch.zeros(2, 4), torch.zeros(3, 4), None, labels)
+        with pytest.raises(DataError, match=f"mask have the label id {wrong}"):
+            BCELoss(backend=backend)(torch.zeros(2, 4), torch.zeros(3, 4), None, self.LABELS, labels)
 
     @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
     @pytest.mark.parametrize("place", [0, 1, 2])

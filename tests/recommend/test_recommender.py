@@ -204,7 +204,7 @@ class TestRecommending:
         recommender, _ = fitted
         log = data.test.select(pl.col("user_id").alias("kid"), pl.col("challenge").alias("thing"))
         prediction = recommender.predict(log.rename({"kid": "user", "thing": "item"}), k=5)
-        assert prediction.frame.columns == ["user", "item", "rank", "score"]
+        assert prediction.frame.columns == ["user", "item", "rank", "score", "known"]
         assert prediction.users == data.test["user_id"].n_unique()
         per_user = prediction.frame.group_by("user", maintain_order=True).agg("rank", "score")
         assert set(map(tuple, per_user["rank"].to_list())) == {(1, 2, 3, 4, 5)}

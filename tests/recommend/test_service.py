@@ -51,6 +51,16 @@ def test_unknown_items_are_listed_once_and_change_nothing(recommending):
     assert (known["unknown"], unknown["unknown"]) == ([], ["x", RIGHT_TO_LEFT * 2])
 
 
+def test_a_history_without_a_known_item_is_answered_with_a_note(recommending):
+    known, unknown, empty = asked(recommending, histories=[[ITEMS[0], "x"], ["x", "y"], []])
+    assert known["known"]
+    assert "note" not in known
+    assert not unknown["known"]
+    assert unknown["note"] == "the model knows no item of this history: these are the items for an empty history"
+    assert (empty["known"], empty["note"]) == (False, "the history is empty: every empty history gets these items")
+    assert unknown["items"] == empty["items"]
+
+
 def test_all_items_but_history_and_exclusions_come_back_once(recommending):
     request = {"histories": [ITEMS[:2], [SCRIPT]], "k": len(ITEMS), "exclude": [*ITEMS[5:8], "unknown"]}
     first, second = asked(recommending, **request)

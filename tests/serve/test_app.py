@@ -55,6 +55,14 @@ def test_the_first_names_are_given_without_a_search():
     assert _search(Unread("cba"), "", 2) == ["c", "b"]
 
 
+def test_the_description_has_whether_the_input_is_known(recommending):
+    schemas = recommending.get("/openapi.json").json()["components"]["schemas"]
+    for name in ("NextItems", "TextAnswer"):
+        assert schemas[name]["properties"]["known"] == {"type": "boolean"}
+        assert "known" in schemas[name]["required"]
+        assert "note" not in schemas[name]["required"]
+
+
 def test_alive_and_ready(recommending):
     assert recommending.get("/health").json() == {"status": "alive"}
     assert recommending.get("/ready").json() == {"status": "ready"}

@@ -23,10 +23,10 @@ from torch import Tensor
 
 from hyperfocal.classify.files import read_fit, with_pairs, write_fit
 from hyperfocal.classify.finetune import Encoder
-from hyperfocal.classify.indicator import Indicator, as_label_lists
-from hyperfocal.classify.label_model import Fit, LabelModel
-from hyperfocal.classify.prepare import PreparedTexts, check_texts, check_training, prepare
-from hyperfocal.classify.scores import evaluate, micro_f1
+from hyperfocal.classify.indicator import Indicator
+from hyperfocal.classify.label_model import KNOWN, Fit, LabelModel, warn_of_unknown
+from hyperfocal.classify.prepare import PreparedTexts, check_texts, check_training, from_lists, from_pair, prepare
+from hyperfocal.classify.scores import evaluate, score
 from hyperfocal.classify.training import fit_prepared
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.numbers import as_finite
@@ -198,10 +198,8 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         run, resume, settings = open_run(out, self.resolve, resume=resume, overwrite=overwrite)
         watch.begun(settings)
         indicator = Indicator.of(labels)
-        if indicator and isinstance(valid, tuple):
-            indicator.refuse_other(valid[1])
-        documents = texts if labels is None else _documents(texts, labels)
-        data = prepare(documents, _validation(valid), settings, watch.planned)
+        documents = texts if labels is None else from_lists(texts, labels)
+        data = prepare(documents, from_pair(valid, indicator, "valid"), settings, watch.planned)
         self.fit_ = fit_prepared(
             data,
             settings,
@@ -278,7 +276,10 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         return csr_matrix(np.where(probabilities >= limit, probabilities, 0))
 
     def predict(self, texts: Any) -> Any:
-        """Return a list of labels per text; if `fit` got an indicator matrix, one of the same width (CSR, int64)."""
+        """Return a list of labels per text; if `fit` got an indicator matrix, one of the same width (CSR, int64).
+
+        One warning in the log `hyperfocal` counts the texts of which the features know no part; see `known_texts`.
+        """
         model = self._model
         decided = model.decide(self._scores(texts))
         return model.indicator.matrix(decided, self.vocabulary_.names) if model.indicator else model.name(decided)
@@ -290,15 +291,20 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
 
         Args:
             texts: N texts.
-            labels: as in `fit`.
+            labels: in the form that `fit` got: lists of labels, or a matrix with the same columns.
             sample_weight: not supported.
+
+        Raises:
+            DataError: labels of another form, or of which training has none.
         """
         model = self._model
-        decided = model.name(model.decide(self._scores(texts)))
-        return micro_f1(decided, model.resolve_labels(_documents(texts, labels)).labels.to_list())
+        documents = from_pair((texts, labels), model.indicator, "labels")
+        return score(model, documents, self._scores(texts))
 
     def predict_documents(self, documents: Any) -> Any:
-        """Return id, labels (decided) and scores (the best 10 labels with their probability) of every document.
+        """Return id, labels (decided), scores (the best 10 labels with their probability) and known of every document.
+
+        known is False for a text of which the features know no part, such as an empty one; see `known_texts`.
 
         The frame is of the library of `documents`: scores are dictionaries in pandas and polars, and lists of (label,
         probability) in Arrow. The rows of a path, Documents or a dictionary are a polars frame.
@@ -309,7 +315,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         """
         model = self._model
         read = as_documents(documents, model.reading, need="texts")
-        if read.id_column in ("labels", "scores"):
+        if read.id_column in ("labels", "scores", KNOWN):
             raise ConfigError(f"column {read.id_column}: predictions have such a column too. Rename the id's column")
         ids = typed(read.ids, read.plan.kind("id"))
         frame = pl.DataFrame({read.id_column: ids, **model.rows(read.all_texts())})
@@ -318,10 +324,18 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
     def evaluate(self, documents: Any) -> dict[str, Any]:
         """Return scores of other documents, as in `metrics_`, and under "labels" one row per label.
 
+        `["data"]["training_documents"]` is the number of these documents whose text is one of the training texts.
+        None: the run does not know its training texts (streamed, or of an earlier version).
+
+        Args:
+            documents: (texts, labels) in the form that `fit` got, a path, a frame or Documents.
+
         Raises:
-            DataError: the documents cannot be read, or none has a label that training has.
+            DataError: the documents cannot be read, none has a label that training has, or labels of another form.
         """
-        return evaluate(self._model, as_documents(documents, self._model.reading, need="labels"))
+        pair = from_pair(documents, self._model.indicator, "labels")
+        read = as_documents(pair, self._model.reading, need="labels")
+        return evaluate(self._model, read, self._fit.texts)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write a run folder, from which `load` predicts the same.
@@ -366,13 +380,6 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
 
     def _scores(self, texts: Any) -> Tensor:
         model = self._model  # refuses an unfitted classifier before it reads the texts
-        return model.scores(Documents.from_lists(check_texts(texts)).all_texts())
-
-
-def _documents(texts: Any, labels: Any) -> Documents:
-    return Documents.from_lists(check_texts(texts), as_label_lists(labels))
-
-
-def _validation(valid: Any) -> Any:
-    """Return validation documents from (texts, labels); anything else unchanged."""
-    return _documents(*valid) if isinstance(valid, tuple) and len(valid) == 2 else valid
+        scores, known = model.answer(Documents.from_lists(check_texts(texts)).all_texts())
+        warn_of_unknown(known)
+        return scores

@@ -21,6 +21,7 @@ from hyperfocal.storage.run_folder import DATA, MODEL, RunFolder, describe_envir
 from hyperfocal.thresholds import Decisions
 from hyperfocal.training.run import read_plan, read_settings
 
+TEXTS = "texts.safetensors"  # checksums of the training texts
 PAIRS = pl.List(pl.Struct({"label": pl.String, "probability": pl.Float64}))
 
 
@@ -38,6 +39,8 @@ def write_fit(run: RunFolder, fit: Fit) -> None:
     tuned = None if model.encoder is None else write_encoder(run, model.encoder)
     run.write_json("features.json", model.features.to_json() | {"finetuned": tuned})
     run.write_json("thresholds.json", model.decisions.to_json(names))
+    if fit.texts is not None:
+        run.write_tensors(TEXTS, {"checksums": fit.texts})
     if labels.taxonomy is not None:
         run.write_json("taxonomy.json", labels.taxonomy.to_json())
     run.write_text("history.jsonl", "".join(json.dumps(row) + "\n" for row in fit.history))
@@ -75,7 +78,9 @@ def read_fit(run: RunFolder) -> Fit:
         if len(tensors.get("wide", ())) != features.num_sparse:
             raise ValueError("it does not match the features in features.json")
     model = LabelModel(settings, labels, features, encoder, head, decisions, indicator, read_plan(run))
-    return Fit(model, fingerprint, metrics, label_table, history)
+    with run.guard(TEXTS):
+        texts = run.read_tensors(TEXTS)[0]["checksums"] if run.has(TEXTS) else None
+    return Fit(model, fingerprint, metrics, label_table, history, texts=texts)
 
 
 def _read_labels(run: RunFolder, settings: ClassifySettings) -> tuple[LabelSpace, Indicator | None]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, issparse
+from scipy.sparse import coo_matrix, csr_matrix, issparse
 
 from hyperfocal.data.frames import is_missing, plain_text
 from hyperfocal.errors import DataError
-from hyperfocal.labels import SparseLabels
+from hyperfocal.labels import SparseLabels, check_indicator
 
 MOST_COLUMNS = 2**31 - 1  # of a scipy matrix that counts in int32
+NUMBERS = (int, float, np.integer, np.floating, np.bool_)
+IGNORED = (-1, -100)  # entries that other libraries leave out
 
 
 @dataclass(frozen=True)
@@ -45,16 +48,6 @@ class Indicator:
             )
         return cls(width)
 
-    def refuse_other(self, labels: Any) -> None:
-        """Raise DataError unless the validation labels are a matrix with the same number of columns."""
-        other = Indicator.of(labels)
-        if other != self:
-            kind = f"one of {other.width:,}" if other else "lists of labels"
-            raise DataError(
-                f"valid: training labels are an indicator matrix of {self.width:,} columns and these are {kind}. "
-                "Give a matrix with the same columns"
-            )
-
     def widened(self, scores: NDArray[np.float32], names: list[str], fill: float) -> NDArray[np.float32]:
         """Return (N, width): the (N, L) scores in the columns that `names` gives, and `fill` in all other columns."""
         wide = np.full((len(scores), self.width), fill, dtype=np.float32)
@@ -73,41 +66,96 @@ def is_indicator(labels: Any) -> bool:
     return bool(issparse(labels) or len(getattr(labels, "shape", ())) == 2)
 
 
+def check_form(labels: Any, fitted: Indicator | None, name: str) -> None:
+    """Check that labels, called `name`, have the form of the training labels.
+
+    Args:
+        labels: of other texts.
+        fitted: the indicator of the training labels. None: they were lists of labels.
+
+    Raises:
+        DataError: a matrix in place of lists, lists in place of a matrix, or a matrix of another width.
+    """
+    given = Indicator.of(labels)
+    if given != fitted:
+        fix = "Give a matrix with the same columns" if fitted else "Give a list of labels per text, as in training"
+        raise DataError(f"{name}: training labels are {_form(fitted)} and these are {_form(given)}. {fix}")
+
+
+def _form(indicator: Indicator | None) -> str:
+    return f"an indicator matrix of {indicator.width:,} columns" if indicator else "lists of labels"
+
+
 def as_label_lists(labels: Any) -> Sequence[Sequence[str]]:
     """Return a list of labels per document, from such lists or from an indicator matrix.
 
     Raises:
-        DataError: an indicator matrix that holds other values than 0 and 1; a row that is not a list.
+        DataError: an indicator matrix that holds other values than 0 and 1; a row that is not a list; rows that may be
+            those of an indicator matrix.
     """
-    if not is_indicator(labels):
-        rows = [_label_list(row) for row in labels]
-        _refuse_disguised(rows)
-        return [[plain_text(name) for name in row if not is_missing(name)] for row in rows]
-    matrix: Any = labels if issparse(labels) else np.asarray(labels)
-    if matrix.dtype.kind not in "biuf" or not np.isin(csr_matrix(matrix).data, (0, 1)).all():
+    if is_indicator(labels):
+        return _columns(labels)
+    if labels is None or isinstance(labels, str | bytes | Mapping):
+        raise DataError(f"labels: {labels!r:.50} is not one list of labels per text. Give such lists, or a matrix")
+    rows = [_label_list(row) for row in labels]
+    _refuse_disguised(rows)
+    return [[plain_text(name) for name in row if not is_missing(name)] for row in rows]
+
+
+def _columns(labels: Any) -> list[list[str]]:
+    """Return the numbers of the columns that are 1 in each row of an indicator matrix."""
+    matrix: Any = labels if issparse(labels) else _as_numbers(np.asarray(labels))
+    if matrix.dtype.kind not in "biuf":
         raise DataError(
-            f"Unknown label type: a matrix of {matrix.dtype} that holds more than 0 and 1. "
+            f"Unknown label type: a matrix of {matrix.dtype}. "
             "Give an indicator matrix with one column per label, or lists of labels"
         )
+    stored = coo_matrix(matrix)
+    try:
+        check_indicator(stored.data, lambda at: (int(stored.row[at]), int(stored.col[at])))
+    except DataError as error:
+        raise DataError(f"Unknown label type: {error}") from None
     ones = csr_matrix(matrix, copy=True)  # eliminate_zeros writes into it
     ones.eliminate_zeros()
     return [[str(column) for column in ones.indices[start:end]] for start, end in pairwise(ones.indptr)]
 
 
+def _as_numbers(matrix: NDArray[Any]) -> NDArray[Any]:
+    """Return a matrix of objects that are all numbers, as nullable columns give, as floats; missing ones are NaN."""
+    if matrix.dtype.kind != "O" or not all(isinstance(value, NUMBERS) or is_missing(value) for value in matrix.flat):
+        return matrix
+    numbers = [math.nan if is_missing(value) else float(value) for value in matrix.flat]
+    return np.asarray(numbers).reshape(matrix.shape)
+
+
 def _label_list(row: Any) -> list[Any]:
-    if isinstance(row, str) or not isinstance(row, Iterable):
+    """Return a row of labels as a list."""
+    no_list = isinstance(row, str | bytes | Mapping) or not isinstance(row, Iterable) or getattr(row, "shape", 1) == ()
+    if no_list:
         raise DataError(
             f"Unknown label type: {str(row)!r} is not a list of labels. "
             f"Give a list of labels per document, as [{str(row)!r}], or an indicator matrix with one column per label"
         )
-    return list(row)
+    values = row.tolist() if hasattr(row, "tolist") else list(row)
+    nested = [value for value in values if not isinstance(value, str) and isinstance(value, Iterable)]
+    if nested:
+        raise DataError(f"Unknown label type: {nested[0]!r:.50} in place of a label. Give one flat list per document")
+    return values
 
 
 def _refuse_disguised(rows: list[list[Any]]) -> None:
-    """Raise DataError for lists that look like rows of an indicator matrix: of equal length, all 0 and 1."""
-    binary = (isinstance(value, int | np.integer) and value in (0, 1) for row in rows for value in row)
-    if rows and len(rows[0]) > 1 and len(set(map(len, rows))) == 1 and all(binary):
+    """Raise DataError for lists that look like rows of an indicator matrix: bools, or 0 and 1 in equal numbers."""
+    entries = (_is_entry(value) for row in rows for value in row)
+    wide = bool(rows) and len(rows[0]) > 1 and len(set(map(len, rows))) == 1
+    if any(isinstance(value, bool | np.bool_) for row in rows for value in row) or (
+        wide and all(entries) and not all(is_missing(value) for row in rows for value in row)
+    ):
         raise DataError(
-            "labels: lists of 0 and 1, all of equal length, may be labels or an indicator matrix. "
-            "Give the matrix as a numpy array, or the labels as texts"
+            "labels: lists of bools, or of numbers from 0 to 1 and all of equal length, may be labels or rows of an "
+            "indicator matrix. Give the matrix as a numpy array, or the labels as texts"
         )
+
+
+def _is_entry(value: Any) -> bool:
+    """Return whether a value may be an entry of an indicator matrix, soft, missing and ignored ones included."""
+    return is_missing(value) or (isinstance(value, NUMBERS) and bool(0 <= value <= 1 or value in IGNORED))

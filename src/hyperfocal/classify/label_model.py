@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -24,11 +25,14 @@ from hyperfocal.data.text_columns import Reading
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import frequency_bias
-from hyperfocal.models.text_features import TextFeatures
+from hyperfocal.models.text_features import TextFeatures, known_texts
 from hyperfocal.models.text_head import Features, TextHead
 from hyperfocal.thresholds import Decisions
 
+KNOWN = "known"  # column of predictions: whether any part of the text is known
 BEST = 10  # labels per document whose scores are written
+
+logger = logging.getLogger("hyperfocal")
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,10 +109,15 @@ class LabelModel:
 
     def scores(self, texts: pl.Series) -> Tensor:
         """Return (N, L) logits of N texts."""
+        return self.answer(texts)[0]
+
+    def answer(self, texts: pl.Series) -> tuple[Tensor, Tensor]:
+        """Return (N, L) logits of N texts, and (N,) bool: whether any part of each text is known (`known_texts`)."""
         if self.encoder is None:
-            return score_documents(self.head, self.features.make(texts))
-        vectors = encode(self.encoder, texts, batch=self.settings.features.encoder_batch)
-        return score_documents(self.head, Features(None, vectors))
+            features = self.features.make(texts)
+        else:
+            features = Features(None, encode(self.encoder, texts, batch=self.settings.features.encoder_batch))
+        return score_documents(self.head, features), known_texts(texts, features)
 
     def decide(self, scores: Tensor, decisions: Decisions | None = None) -> SparseLabels:
         """Return the labels decided from (N, L) logits, by the model's decisions or others, with their parents."""
@@ -136,9 +145,10 @@ class LabelModel:
         return self.indicator.widened(logits, self.labels.vocabulary.names, prior)
 
     def rows(self, texts: pl.Series) -> dict[str, Any]:
-        """Return the columns "labels" (decided) and "scores" (the best 10 with their probability) of N texts."""
-        scores = self.scores(texts)
-        return {"labels": self.name(self.decide(scores)), "scores": _best(scores, self.labels.vocabulary.names)}
+        """Return columns of N texts: "labels" (decided), "scores" (the best 10 with their probability), "known"."""
+        scores, known = self.answer(texts)
+        best = _best(scores, self.labels.vocabulary.names)
+        return {"labels": self.name(self.decide(scores)), "scores": best, KNOWN: known.numpy()}
 
 
 def _best(scores: Tensor, names: Sequence[str]) -> pl.Series:
@@ -149,6 +159,17 @@ def _best(scores: Tensor, names: Sequence[str]) -> pl.Series:
         for labels, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
     ]
     return pl.Series(ranked, dtype=pl.Object)
+
+
+def warn_of_unknown(known: Tensor) -> None:
+    """Log one warning with the number of texts that are not known; `known` is (N,) bool."""
+    if unknown := int((~known).sum()):
+        logger.warning(
+            "%s of %s texts have no part that the classifier knows: do not rely on their labels. predict_documents "
+            "says which",
+            f"{unknown:,}",
+            f"{len(known):,}",
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +183,8 @@ class Fit:
         label_table: one row per label: training and validation documents, precision, recall, F1, average precision.
         history: one row per epoch.
         resamples: the main metrics in bootstrap resamples of the validation documents; empty after loading.
+        texts: distinct checksums of the training texts, from `hash_each`, to know them again. None: the documents were
+            streamed, or the run is of a version that kept none.
     """
 
     model: LabelModel
@@ -170,3 +193,4 @@ class Fit:
     label_table: list[dict[str, Any]]
     history: list[dict[str, float]]
     resamples: dict[str, Tensor] = field(default_factory=dict)
+    texts: Tensor | None = None

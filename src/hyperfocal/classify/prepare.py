@@ -14,6 +14,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from hyperfocal.classify.indicator import Indicator, as_label_lists, check_form
 from hyperfocal.config.classify import ClassifySettings, TextDataSettings
 from hyperfocal.data.documents import Documents, as_documents
 from hyperfocal.data.frames import is_frame, is_missing
@@ -183,6 +184,19 @@ def read_streamed(path: str | Path, settings: TextDataSettings) -> Documents:
     columns = [getattr(settings, name) for name in ("text", "labels", "separator", "id", "group")]
     key = key_of(Path(path), columns)
     return stored_documents(cached_streamed(folder, key, lambda work: stream_documents(path, settings, work)))
+
+
+def from_lists(texts: Any, labels: Any) -> Documents:
+    """Return documents from texts and lists of labels, or an indicator matrix; errors of both."""
+    return Documents.from_lists(check_texts(texts), as_label_lists(labels))
+
+
+def from_pair(documents: Any, fitted: Indicator | None, name: str) -> Any:
+    """Return documents from (texts, labels), and anything else unchanged; errors and arguments as in `check_form`."""
+    if not isinstance(documents, tuple) or len(documents) != 2:
+        return documents
+    check_form(documents[1], fitted, name)
+    return from_lists(*documents)
 
 
 def check_texts(texts: Any) -> list[str | None]:

@@ -12,6 +12,7 @@ from hyperfocal.classify.label_model import LabelModel, LabelSpace
 from hyperfocal.classify.prepare import Labelled, PreparedTexts, number, owners_of
 from hyperfocal.config.classify import ClassifySettings, DecisionSettings
 from hyperfocal.data.documents import Documents
+from hyperfocal.data.stored_texts import count_hashed
 from hyperfocal.data.taxonomy import Taxonomy
 from hyperfocal.labels import SparseLabels
 from hyperfocal.metrics.decisions import decision_scores, label_table
@@ -53,8 +54,25 @@ def evaluate_decisions(scores: Tensor, decided: SparseLabels, documents: Labelle
     return Evaluation(metrics, resamples, table_of_labels(scores, decided, truth, counts, names))
 
 
-def evaluate(model: LabelModel, documents: Documents) -> dict[str, Any]:
+def score(model: LabelModel, documents: Documents, scores: Tensor) -> float:
+    """Return micro-F1 of the labels decided from the (N, L) logits of documents.
+
+    Raises:
+        DataError: the documents have labels, and training has none of them.
+    """
+    truth = number(model.resolve_labels(documents), model.labels.vocabulary)
+    if truth.unseen:
+        truth.refuse_unlabelled("texts to score")
+    return micro_f1(model.name(model.decide(scores)), truth.documents.labels.to_list())
+
+
+def evaluate(model: LabelModel, documents: Documents, trained: Tensor | None = None) -> dict[str, Any]:
     """Return the metrics of a model on documents, with the counts of their data and, under "labels", a row per label.
+
+    Args:
+        model: fitted.
+        documents: to score.
+        trained: checksums of the training texts, from `hash_each`. None: unknown.
 
     Raises:
         DataError: none of the documents has a label that training has, or a label is not in the tree.
@@ -63,7 +81,8 @@ def evaluate(model: LabelModel, documents: Documents) -> dict[str, Any]:
     labelled.refuse_unlabelled("documents to score")
     scores = model.scores(documents.all_texts())
     metrics, _, label_table = evaluate_decisions(scores, model.decide(scores), labelled, model.labels)
-    return metrics | {"data": labelled.counts(), "labels": label_table}
+    known = None if trained is None else count_hashed(documents.all_texts(), trained.numpy())
+    return metrics | {"data": labelled.counts() | {"training_documents": known}, "labels": label_table}
 
 
 def validate(

@@ -24,23 +24,25 @@ from hyperfocal.storage.run_folder import RunFolder
 from hyperfocal.thresholds import Decisions
 
 EMPTY = "the text is empty: there is nothing to classify"
+UNKNOWN = "the model knows no part of this text: do not rely on the answer"
 WORD = re.compile(r"\w+")
 MOST_CHARACTERS = 100_000  # of all copies of a text with a word removed; of a long text fewer words are tried
 FEWEST_WORDS = 5
 SHOWN = 10  # words in an answer
 
 Logits = Callable[[list[str]], Tensor]  # N texts to (N, L)
+TextScorer = Callable[[list[str]], tuple[Tensor, Tensor]]  # N texts to (N, L) logits and (N,) bool, as `known_texts`
 
 
 class ClassifyPredictor:
-    """Answers with the labels of a run's model; `logits` of another engine, if given, score the texts in its place."""
+    """Answers with the labels of a run's model; the `scorer` of another engine, if given, scores texts in its place."""
 
     job = "classify"
     sample = ClassifyRequest(texts=["a text"])
 
-    def __init__(self, fit: Fit, version: str, logits: Logits | None = None) -> None:
+    def __init__(self, fit: Fit, version: str, scorer: TextScorer | None = None) -> None:
         self._fit, self._model, self.version = fit, fit.model, version
-        self._logits = logits or (lambda texts: self._model.scores(pl.Series("text", texts, dtype=pl.String)))
+        self._scorer = scorer or (lambda texts: self._model.answer(pl.Series("text", texts, dtype=pl.String)))
         labels = fit.model.labels
         self._labels = labels.vocabulary.names
         self.names: Sequence[str] = frequent_first(labels.vocabulary, labels.counts)
@@ -66,21 +68,27 @@ class ClassifyPredictor:
         """Return the answer to each request; all texts are scored together, and so are all texts without a word."""
         texts = [text for request in requests for text in request.texts if text.strip()]
         with torch.inference_mode():
-            rows = iter(self._logits(texts).split(1)) if texts else iter(())
+            rows = self._rows(texts)
             responses, to_explain = list[Classifications](), list[tuple[str, TextAnswer]]()
             for request in requests:
                 answers = [self._text_answer(request, text, rows) for text in request.texts]
                 responses.append(Classifications(self.version, answers))
                 if request.explain:
                     to_explain += [pair for pair in zip(request.texts, answers, strict=True) if pair[1].scores]
-            explain(to_explain, self._logits, self._model.labels.vocabulary.numbers)
+            explain(to_explain, lambda texts: self._scorer(texts)[0], self._model.labels.vocabulary.numbers)
         return responses
 
-    def _text_answer(self, request: ClassifyRequest, text: str, rows: Iterator[Tensor]) -> TextAnswer:
-        """Return the labels and best scores of one text; `rows` yields (1, L) logits for each text that has words."""
+    def _rows(self, texts: list[str]) -> Iterator[tuple[Tensor, bool]]:
+        """Yield (1, L) logits of each text, and whether any part of it is known."""
+        if texts:
+            scores, known = self._scorer(texts)
+            yield from zip(scores.split(1), known.tolist(), strict=True)
+
+    def _text_answer(self, request: ClassifyRequest, text: str, rows: Iterator[tuple[Tensor, bool]]) -> TextAnswer:
+        """Return the labels and best scores of one text; `rows` yields those of each text that is not blank."""
         if not text.strip():
-            return TextAnswer([], [], note=EMPTY)
-        scores, decisions = next(rows), self._decisions(request.threshold)
+            return TextAnswer([], [], known=False, note=EMPTY)
+        (scores, known), decisions = next(rows), self._decisions(request.threshold)
         decided = self._model.decide(scores, decisions).indices.tolist()
         chosen, depth = set(decided), max(request.top, int(request.explain))
         values, best = scores[0].topk(min(depth, scores.shape[1]))
@@ -90,7 +98,7 @@ class ClassifyPredictor:
             LabelScore(self._labels[label], score, threshold, label in chosen, self._paths[label])
             for label, score, threshold in zip(*columns, strict=True)
         ]
-        return TextAnswer([self._labels[label] for label in decided], ranked)
+        return TextAnswer([self._labels[label] for label in decided], ranked, known, None if known else UNKNOWN)
 
     def _decisions(self, threshold: str | float) -> Decisions:
         if threshold == "tuned":

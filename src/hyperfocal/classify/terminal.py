@@ -155,6 +155,30 @@ def how_decided(out_of_fold: bool) -> str:
     )
 
 
+def title_of(counts: Mapping[str, Any]) -> str:
+    """Return the title of an evaluation for `scores_report`; `counts` is "data" in the result of `evaluate`."""
+    if _all_trained(counts):
+        return "Training documents"
+    return (
+        "Training and test documents" if 2 * (counts.get("training_documents") or 0) >= counts["documents"] else "Test"
+    )
+
+
+def _all_trained(counts: Mapping[str, Any]) -> bool:
+    """Return whether every document with a text was trained on."""
+    trained = counts.get("training_documents") or 0
+    return trained > 0 and trained == counts["documents"] - counts["empty_texts"]
+
+
+def _trained_lines(counts: Mapping[str, Any]) -> list[str]:
+    """Return a line on the documents whose text was in training, if there are any."""
+    trained, total = counts.get("training_documents") or 0, counts["documents"]
+    if _all_trained(counts):
+        return ["This is no test: the texts of all documents were in training."]
+    share = f"{trained:,} of {quantity(total, 'document')} ({trained / max(total, 1):.1%})"
+    return [f"{share} are no test: their texts were in training."] if trained else []
+
+
 def holdout_lines(counts: Mapping[str, Any], name: str) -> list[str]:
     """Return a line for each oddity of the `name` documents; `counts` is "data" in the result of `evaluate`."""
     oddities = {
@@ -163,7 +187,8 @@ def holdout_lines(counts: Mapping[str, Any], name: str) -> list[str]:
         "duplicate_texts": "with the text of an earlier one; kept. data.group can keep them together in a split.",
     }
     total = quantity(counts["documents"], f"{name} document")
-    lines = [f"{counts[key]:,} of {total} {words}" for key, words in oddities.items() if counts[key]]
+    lines = _trained_lines(counts)
+    lines += [f"{counts[key]:,} of {total} {words}" for key, words in oddities.items() if counts[key]]
     if unseen := counts["unseen_labels"]:
         lines.append(
             f"{quantity(len(unseen), 'label')} that training never saw, on {name} documents {sum(unseen.values()):,} "

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from hyperfocal.classify.label_model import Fit, LabelModel, LabelSpace
 from hyperfocal.classify.prepare import Labelled, PreparedTexts
 from hyperfocal.classify.scores import Evaluation, validate
 from hyperfocal.config.classify import ClassifySettings
+from hyperfocal.data.stored_texts import hash_each
 from hyperfocal.data.stratify import stratified_folds
 from hyperfocal.distributed import on_first, refuse_different
 from hyperfocal.errors import ConfigError, DataError
@@ -85,12 +87,22 @@ def fit_prepared(
         assert inputs is not None, "check_training refuses to refit with an encoder that is fine-tuned"
         head = refit_head(inputs, settings, len(trained.history), watch)
     model = LabelModel(settings, labels, features, encoder, head, decisions, indicator, data.plan)
-    fit = Fit(model, fingerprint, evaluation.metrics, evaluation.label_table, trained.history, evaluation.resamples)
+    texts = _trained_texts(data, settings)
+    scored = (evaluation.metrics, evaluation.label_table, trained.history, evaluation.resamples)
+    fit = Fit(model, fingerprint, *scored, texts)
     if run is not None:
         evidence = label_evidence(trained.scores, decided, data.valid, labels.vocabulary.names)
         run.write_json(EVIDENCE, evidence_of("classify", evidence, began=began))
         write_fit(run, fit)
     return fit
+
+
+def _trained_texts(data: PreparedTexts, settings: ClassifySettings) -> Tensor | None:
+    """Return checksums of the texts that the head that predicts is trained on; None for streamed documents."""
+    trained = [data.train, data.valid] if settings.train.refit else [data.train]
+    texts = [each.documents.texts for each in trained]
+    in_memory = [each for each in texts if isinstance(each, pl.Series)]
+    return torch.from_numpy(np.unique(hash_each(pl.concat(in_memory)))) if len(in_memory) == len(texts) else None
 
 
 def score_prepared(

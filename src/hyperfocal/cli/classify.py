@@ -131,18 +131,23 @@ def _print_fit(classifier: MultiLabelClassifier) -> None:
 def predict(run: Path, docs: Path, out: Path, block: int | None, resume: bool) -> None:
     """Predict the labels of each document in DOCS.
 
-    The output has one row per document: id, labels (those decided) and scores (the 10 best labels with their
-    probabilities). In .csv and .tsv, labels and scores are JSON in a field; in .parquet they are lists.
+    The output has one row per document: id, labels (those decided), scores (the 10 best labels with their
+    probabilities) and known (whether RUN knows any part of the text, such as an n-gram). In .csv and .tsv, labels and
+    scores are JSON in a field; in .parquet they are lists.
     A large DOCS is read block by block.
     """
     refuse_output(out, docs, "DOCS")
     from hyperfocal.classify.classifier import MultiLabelClassifier
     from hyperfocal.cli.predict import DocumentPredictor, predict_file
+    from hyperfocal.report.format import quantity
 
     predictor = DocumentPredictor(MultiLabelClassifier.load(run))
     counts = predict_file(predictor, run, docs, out, block=block, resume=resume)
     each = counts["labels"] / max(counts["documents"], 1)
     click.echo(f"{counts['documents']:,} documents, {each:.2f} labels each, written to {out}")
+    if counts["unknown_texts"]:
+        texts = quantity(counts["unknown_texts"], "text")
+        click.echo(f"{texts} without a part that RUN knows: do not rely on the labels.")
 
 
 @classify.command()
@@ -152,10 +157,10 @@ def predict(run: Path, docs: Path, out: Path, block: int | None, resume: bool) -
 def evaluate(run: Path, docs: Path, as_json: bool) -> None:
     """Score RUN on the documents DOCS."""
     from hyperfocal.classify.classifier import MultiLabelClassifier
-    from hyperfocal.classify.terminal import holdout_lines, scores_report
+    from hyperfocal.classify.terminal import holdout_lines, scores_report, title_of
 
     metrics = MultiLabelClassifier.load(run).evaluate(docs)
-    print_evaluation(metrics, scores_report, holdout_lines, as_json=as_json)
+    print_evaluation(metrics, scores_report, holdout_lines, title_of, as_json=as_json)
 
 
 @classify.command()

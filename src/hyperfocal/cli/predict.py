@@ -27,6 +27,7 @@ LARGE_BYTES = 64 * 2**20  # files of at least this size are read block by block
 LARGE_PACKED_BYTES = 16 * 2**20  # the same for .gz and .parquet, which grow in memory
 LOG_ROWS = 200_000  # rows of a log in a block
 DOCUMENTS = 10_000  # documents in a block, with few labels
+COLUMNS = 2  # version of the columns in the parts
 SCORES = 2**24  # documents x labels in a block at most: 64 MiB
 Predicted = tuple[pl.DataFrame, Counter[str]]  # predictions, and counts to print
 
@@ -63,7 +64,8 @@ def _plan(predictor: DocumentPredictor | LogPredictor, run: Path, file: Path, ro
     """Return what the parts depend on; {} if there is no file, which reading it reports."""
     if not file.is_file():
         return {}
-    return {predictor.argument: stamp(file), "RUN": stamp(run / MODEL), "--block": rows, **predictor.choices()}
+    files = {predictor.argument: stamp(file), "RUN": stamp(run / MODEL)}
+    return {**files, "--block": rows, **predictor.choices(), "version of hyperfocal": COLUMNS}
 
 
 def _is_large(file: Path) -> bool:
@@ -92,7 +94,9 @@ def _write_parts(
 
 
 class DocumentPredictor:
-    """Predicts documents: id, labels and scores of each. Counts documents and the labels decided for them.
+    """Predicts documents: id, labels, scores and known of each.
+
+    Counts documents, the labels decided for them, and texts of which no part is known.
 
     Args:
         classifier: of the run.
@@ -111,7 +115,8 @@ class DocumentPredictor:
     def predict(self, data: Path | Block) -> Predicted:
         """Return the predictions for a file or a block."""
         frame = self.classifier.predict_documents(self._documents(data) if isinstance(data, Block) else data)
-        return frame, Counter(documents=len(frame), labels=int(frame["labels"].list.len().sum()))
+        labels, unknown = int(frame["labels"].list.len().sum()), int((~frame["known"]).sum())
+        return frame, Counter(documents=len(frame), labels=labels, unknown_texts=unknown)
 
     def blocks(self, file: Path, rows: int) -> Iterator[Block]:
         """Yield blocks of documents; DataError if an id is in two of them."""
@@ -146,7 +151,9 @@ def _as_json(column: pl.Series) -> pl.Series:
 
 
 class LogPredictor:
-    """Predicts a log: the best items of each user. Counts rows, users and events of unknown items.
+    """Predicts a log: the best items of each user.
+
+    Counts rows, users, events of unknown items, and users without a known item.
 
     Args:
         recommender: of the run.
@@ -175,8 +182,8 @@ class LogPredictor:
         reading = self.recommender.ranker_.reading
         log = log_from_frame(data.frame, reading, data.file) if isinstance(data, Block) else data
         predictions = self.recommender.predict(log, self.k, repeats=self.repeats)
-        frame, users, unknown_events = predictions.frame, predictions.users, predictions.unknown_events
-        return frame, Counter(rows=len(frame), users=users, unknown_events=unknown_events)
+        counts = {name: getattr(predictions, name) for name in ("users", "unknown_events", "unknown_users")}
+        return predictions.frame, Counter(rows=len(predictions.frame), **counts)
 
     def blocks(self, file: Path, rows: int) -> Iterator[Block]:
         """Yield blocks of whole users; DataError if the rows of a user are not consecutive."""

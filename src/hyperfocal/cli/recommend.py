@@ -149,19 +149,23 @@ def _print_fit(recommender: Recommender) -> None:
 def predict(run: Path, history: Path, out: Path, block: int | None, resume: bool, **ranking: Any) -> None:
     """Predict the best K items of each user in HISTORY. Users may be new and have any number of items.
 
-    The output has the user and item columns of HISTORY, rank (1 is best) and score. For a log of solved challenges
-    it is a submission: user_sequence, challenge.
+    The output has the user and item columns of HISTORY, rank (1 is best), score and known: whether the user's history
+    has an item that RUN knows. For a log of solved challenges it is a submission: user_sequence, challenge.
 
     A large HISTORY is read block by block; the rows of each user must then be consecutive.
     """
     refuse_output(out, history, "HISTORY")
     from hyperfocal.cli.predict import LogPredictor, predict_file
+    from hyperfocal.report.format import quantity
 
     predictor = LogPredictor(_load(run, ranking), **ranking)
     counts = predict_file(predictor, run, history, out, block=block, resume=resume)
     click.echo(f"{counts['rows']:,} rows for {counts['users']:,} users written to {out}")
     if counts["unknown_events"]:
         click.echo(f"{counts['unknown_events']:,} events are on items that training never saw; they were left out.")
+    if counts["unknown_users"]:
+        users = quantity(counts["unknown_users"], "user")
+        click.echo(f"{users} without an item that RUN knows: the same items as for an empty history.")
 
 
 def _load(run: Path, ranking: dict[str, Any]) -> Recommender:
@@ -183,10 +187,10 @@ def _load(run: Path, ranking: dict[str, Any]) -> Recommender:
 @click.option("--json", "as_json", is_flag=True, help="Print all metrics as JSON instead of a table.")
 def evaluate(run: Path, history: Path, truth: Path | None, as_json: bool, **ranking: Any) -> None:
     """Score RUN next to the baselines on the users of HISTORY. New items are scored separately."""
-    from hyperfocal.recommend.terminal import holdout_lines, scores_report
+    from hyperfocal.recommend.terminal import holdout_lines, scores_report, title_of
 
     metrics = _load(run, ranking).evaluate(history, truth, k=ranking["k"], repeats=ranking["repeats"])
-    print_evaluation(metrics, scores_report, holdout_lines, as_json=as_json)
+    print_evaluation(metrics, scores_report, holdout_lines, title_of, as_json=as_json)
 
 
 @recommend.command()

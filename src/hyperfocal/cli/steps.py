@@ -105,10 +105,11 @@ def print_evaluation(
     metrics: Mapping[str, Any],
     scores_report: Callable[..., RenderableType],
     holdout_lines: Callable[[Any, str], list[str]],
+    title_of: Callable[[Any], str],
     *,
     as_json: bool,
 ) -> None:
-    """Print the scores on test data as a table with notes, made by the job's two functions, or as JSON."""
+    """Print the scores on test data as a table with notes, made by the job's functions, or as JSON."""
     import json
 
     from rich.console import Console
@@ -120,7 +121,7 @@ def print_evaluation(
         click.echo(json.dumps(without_nan(metrics), indent=2))
         return
     console = Console()
-    console.print(scores_report(metrics, title="Test"))
+    console.print(scores_report(metrics, title=title_of(metrics["data"])))
     print_lines(console, holdout_lines(metrics["data"], "test"))
 
 

@@ -191,6 +191,25 @@ class Holdout:
             )
 
 
+def count_trained(holdout: Holdout, users: pl.Series, events: Sequences) -> int:
+    """Return how many users of a holdout were trained on beyond their history: scoring them is no test.
+
+    Args:
+        holdout: users with histories and truth.
+        users: ids of the training users.
+        events: their training events. A user counts if there are more of them than items in the history, and if a true
+            item is among them. Events after the training log do not count: they are a test in time.
+    """
+    rows = holdout.users.cast(pl.Enum(users.cast(pl.String)), strict=False).to_physical().cast(pl.Int64)
+    scored = torch.from_numpy(rows.is_not_null().to_numpy().copy()).nonzero()[:, 0]
+    trained = events.select(torch.from_numpy(rows.drop_nulls().to_numpy().copy()))
+    truth, items = holdout.truth.select(scored), trained.as_labels()
+    longer = trained.lengths > holdout.histories.select(scored).lengths
+    has_true = torch.zeros(len(scored), dtype=torch.bool)
+    has_true[truth.rows[truth.among(SparseLabels(items.indptr, items.indices, truth.num_labels))]] = True
+    return int((longer & has_true).sum())
+
+
 def hold_out_last(log: Log, vocabulary: Vocabulary, *, history: int, next_items: int) -> Holdout:
     """Cut each user with more than `history` items once: the last items are the truth, the others the history."""
     lengths = torch.from_numpy(log.lengths.copy())

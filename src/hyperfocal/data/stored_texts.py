@@ -81,6 +81,17 @@ def _hash_blocks(blocks: Iterable[pl.Series]) -> str:
     return digest.hexdigest()
 
 
+def hash_each(texts: pl.Series) -> NDArray[np.int64]:
+    """Return a checksum of 8 bytes of each text that is not empty."""
+    digests = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts.to_list() if text]
+    return np.frombuffer(b"".join(digests), dtype="<i8").astype(np.int64)
+
+
+def count_hashed(texts: pl.Series, hashes: NDArray[np.int64]) -> int:
+    """Return how many texts have one of the checksums of `hash_each`."""
+    return int(np.isin(hash_each(texts), hashes).sum())
+
+
 def text_blocks(texts: Texts) -> Iterator[pl.Series]:
     """Yield texts in blocks that fit into memory: texts in memory are one block."""
     yield from texts.blocks() if isinstance(texts, StoredTexts) else (texts,)

@@ -78,4 +78,9 @@ def recommend_by_onnx(path: Path, version: str) -> RecommendPredictor:
 def classify_by_onnx(path: Path, version: str) -> ClassifyPredictor:
     """Return the predictor of a run of `classify`; errors as in `read_fit` and `open_engine`."""
     fit, engine = read_classifier(RunFolder.open(path)), open_engine(path, threads=1)
-    return ClassifyPredictor(fit, version, lambda texts: torch.from_numpy(engine.scores(texts)))
+
+    def answer(texts: list[str]) -> tuple[Tensor, Tensor]:
+        scores, known = engine.answer(texts)
+        return torch.from_numpy(scores), torch.from_numpy(known)
+
+    return ClassifyPredictor(fit, version, answer)

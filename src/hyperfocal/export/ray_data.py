@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class BatchPredictor:
     """Predicts a batch of rows per call, as `map_batches` of Ray Data expects.
 
-    Documents need the columns that the run was fitted on, and an id; the answer has id, labels and scores as
+    Documents need the columns that the run was fitted on, and an id; the answer has id, labels, scores and known as
     `classify predict` writes them to Parquet. Users need two columns, the id and a list of items, oldest first, with
     one row per user because Ray splits batches anywhere; the answer has the rows of `recommend predict`.
 

@@ -92,7 +92,8 @@ def _plain_section(shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 def _ranking_formulas(settings: dict[str, Any]) -> str:
     model, weight = settings["run"]["model"], settings["weight"]
-    sections = ["## Formulas\n\nItems that are not in vocabulary.json are left out of a history."]
+    unknown = "left out of a history. A history without any other item is ranked as an empty one; it is not `known`."
+    sections = [f"## Formulas\n\nItems that are not in vocabulary.json are {unknown}"]
     if weight < 1:
         sections.append(_network_formulas(settings, model))
     if weight > 0:
@@ -150,6 +151,13 @@ def _label_formulas(settings: dict[str, Any]) -> str:
     sections.append(
         "A text gets each label whose logit is above its threshold in thresholds.json. If top_k is above 0, it gets "
         "the best top_k labels instead. If minimum_one is true, a text without a label gets the best one. Then the "
-        "`parents` of each label in settings.json are added. A probability is 1 / (1 + exp(-logit))."
+        "`parents` of each label in settings.json are added. A probability is 1 / (1 + exp(-logit)). "
+        f"A text is `known` if {_known_if(settings)}; all other texts get the scores of an empty text from n-grams."
     )
     return "\n\n".join(sections)
+
+
+def _known_if(settings: dict[str, Any]) -> str:
+    rules = ["one of its n-grams has a column"] if settings["ngrams"] else []
+    rules += ["it has a letter, a digit or an underscore"] if settings["encoder"] != "none" else []
+    return " or ".join(rules)

@@ -168,9 +168,24 @@ def check_labels(labels: SparseLabels, mask: SparseLabels | None, batch: int, nu
         if sparse is None and name == "mask":
             continue
         if not isinstance(sparse, SparseLabels):
-            raise DataError(f"{name} are a {type(sparse).__name__}. Expected SparseLabels; see SparseLabels.from_lists")
+            kind = type(sparse).__name__
+            raise DataError(f"{name} are a {kind}. Expected SparseLabels; see SparseLabels.from_lists and from_dense")
         if (len(sparse), sparse.num_labels) != (batch, num_labels):
             raise DataError(f"{name} are {len(sparse)} rows over {sparse.num_labels} labels, but {source}")
+        _check_ids(name, sparse)
+
+
+def _check_ids(name: str, labels: SparseLabels) -> None:
+    """Check that label ids lie in [0, L), where reading them is free: on a CPU, outside a compiler's trace."""
+    ids = labels.indices
+    if ids.device.type != "cpu" or not len(ids) or torch.compiler.is_compiling():
+        return
+    lowest, highest = (int(id) for id in torch.aminmax(ids))
+    if lowest < 0 or highest >= labels.num_labels:
+        raise DataError(
+            f"{name} have the label id {lowest if lowest < 0 else highest}. Expected 0 to {labels.num_labels - 1}; "
+            "SparseLabels.from_padded leaves out the padding"
+        )
 
 
 def check_vector(name: str, vector: Tensor | None, num_labels: int) -> None:

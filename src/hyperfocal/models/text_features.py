@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
@@ -27,6 +28,7 @@ from hyperfocal.storage.cache import Arrays, cached, cached_streamed, cached_vec
 
 FORMAT = 1  # of cached vectors; a change of their content needs a new number
 NGRAMS_FORMAT = 2  # of cached n-grams; a change of their content needs a new number
+WORD = r"[\p{L}\p{N}_]"  # a character of a word, as \w in Python
 Watch = Callable[[int, int], None]  # called with (texts encoded, texts to encode)
 
 
@@ -147,6 +149,27 @@ class TextFeatures:
             ngrams = Ngrams(settings, msgspec.convert(value["terms"], dict[str, list[str]]), weights)
             ngrams.check()
         return cls(settings, ngrams, encoder)
+
+
+def known_texts(texts: pl.Series, features: Features) -> Tensor:
+    """Return (N,) bool: whether the features know any part of each text. An empty text is never known.
+
+    n-grams     at least one n-gram of the text is a feature. Of hashed n-grams, every one is
+    encoder     the text has a word: a letter, a digit or an underscore
+    both        one of the two
+
+    N-grams give all texts that are not known the scores of an empty text.
+
+    Args:
+        texts: (N,) String.
+        features: theirs, from `TextFeatures.make`.
+    """
+    known = torch.zeros(len(texts), dtype=torch.bool)
+    if features.sparse is not None:
+        known |= features.sparse.indptr.diff() > 0
+    if features.dense is not None:
+        known |= torch.from_numpy(texts.str.contains(WORD).to_numpy().copy())
+    return known
 
 
 def resolve_kind(settings: FeatureSettings) -> FeatureSettings:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hyperfocal.data.examples import Holdout
+from hyperfocal.data.examples import Holdout, count_trained
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.labels import TAIL, SparseLabels, bucket_masks
 from hyperfocal.metrics.intervals import (
@@ -25,7 +25,7 @@ from hyperfocal.metrics.intervals import (
 from hyperfocal.metrics.ranking import NO_ITEM, Scorer, check_depth, coverage, find_hits, only, score_ranking
 from hyperfocal.models.baselines import EASE_DEFAULT, EASE_ITEMS, KINDS, default_baselines
 from hyperfocal.recommend.prepare import TRAIN_USERS_SCORED, Prepared
-from hyperfocal.recommend.ranker import BLEND, PARTNER, Ranker, Ranking, rank
+from hyperfocal.recommend.ranker import BLEND, PARTNER, Fit, Ranker, Ranking, rank
 from hyperfocal.report.run import LISTED, SHOWN, cut, evidence_of
 
 MOST_USERS = 10_000  # the first validation users, which are counted
@@ -33,23 +33,31 @@ EXAMPLES = 6  # users with a hit, and as many without
 VERBS = {1: "beats", -1: "loses to", 0: "is not shown to differ from"}
 
 
-def compare(ranker: Ranker, holdout: Holdout, *, k: int | None = None, repeats: bool = False) -> dict[str, Any]:
-    """Return scores and verdict of the ranker and of every baseline on the same users, and the counts of these users.
+def compare(fit: Fit, holdout: Holdout, *, k: int | None = None, repeats: bool = False) -> dict[str, Any]:
+    """Return scores and verdict of a ranker and of every baseline on the same users, and the counts of these users.
 
     Args:
-        ranker: fitted.
-        holdout: users that training never saw.
+        fit: the ranker, and the training users, who are counted among the scored ones.
+        holdout: users to score, whom training should not have seen.
         k: length of the ranking. None: `data.next`.
         repeats: whether items of the history may be recommended.
 
     Raises:
         ConfigError: k is outside 1 to the number of items.
     """
+    ranker = fit.ranker
     k = ranker.settings.data.next if k is None else k
     k = check_depth(k, len(ranker.vocabulary))
     scores, _ = _score_all(ranker, holdout, k, repeats=repeats)
     network = ranker.settings.model.name if ranker.blend_weight > 0 else None
-    return _compare(ranker, scores, k, len(holdout), network) | {"data": holdout.describe()}
+    data = holdout.describe() | {"training_users": _count_trained(fit, holdout)}
+    return _compare(ranker, scores, k, len(holdout), network) | {"data": data}
+
+
+def _count_trained(fit: Fit, holdout: Holdout) -> int | None:
+    """Return the number of scored users whose truth was trained on; None: unknown, or allowed by leave-one-out."""
+    compared = fit.ranker.settings.data.protocol == "users" and len(fit.users) > 0
+    return count_trained(holdout, fit.users, fit.events) if compared else None
 
 
 def score_validation(ranker: Ranker, data: Prepared, *, began: float) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -204,7 +204,7 @@ class LogTest:
 
     def evaluate(self, fitted: Recommender) -> dict[str, Any]:
         """Return the scores next to those of the baselines."""
-        return compare(fitted.ranker_, self.holdout)
+        return compare(fitted.fit_, self.holdout)
 
 
 RANGES: dict[str, Range] = {  # of an adaptive search

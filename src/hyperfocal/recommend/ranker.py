@@ -112,8 +112,8 @@ class Ranker:
     def predict(self, log: Log, k: int | None = None, *, repeats: bool = False) -> Predictions:
         """Return the best k items of every user of a log as rows; arguments and errors as in `rank`."""
         histories, unknown = encode_log(log, self.vocabulary)
-        ranking = self.rank(histories, k, repeats=repeats)
-        return Predictions(ranking.rows(log, self.vocabulary), len(log), unknown)
+        ranking, known = self.rank(histories, k, repeats=repeats), histories.lengths > 0
+        return Predictions(ranking.rows(log, self.vocabulary, known), len(log), unknown, int((~known).sum()))
 
     def with_items(self, items: Any, boost: float | None = None) -> Ranker:
         """Return a ranker that also ranks new items; arguments and errors as in `Recommender.with_new_items`."""
@@ -185,11 +185,13 @@ class Ranking:
         ids = vocabulary.values
         return [[ids[item] for item in row if item != NO_ITEM] for row in self.items.tolist()]
 
-    def rows(self, log: Log, vocabulary: Vocabulary) -> pl.DataFrame:
+    def rows(self, log: Log, vocabulary: Vocabulary, known: Tensor) -> pl.DataFrame:
         """Return the items of a log's users as rows in the form of the log, with ids in the types of the log.
 
+        `known`, (U,) bool, is a column, except in the challenge format.
+
         Raises:
-            ConfigError: the log has a column called rank or score.
+            ConfigError: the log has a column called rank, score or known.
         """
         users, ranks = (self.items != NO_ITEM).nonzero().unbind(1)
         chosen = vocabulary.decode(self.items[users, ranks])
@@ -202,9 +204,10 @@ class Ranking:
             log.plan.name("user"): typed(owners, log.plan.kind("user")),
             log.plan.name("item"): typed(chosen, "integer") if integers else chosen,
         }
-        if columns.keys() & {"rank", "score"}:
-            raise ConfigError(f"columns {', '.join(columns)}: predictions have a rank and a score too. Rename yours")
-        return pl.DataFrame(columns | {"rank": ranks.numpy() + 1, "score": self.scores[users, ranks].numpy()})
+        added = {"rank": ranks + 1, "score": self.scores[users, ranks], "known": known[users]}
+        if columns.keys() & added.keys():
+            raise ConfigError(f"columns {', '.join(columns)}: predictions have {', '.join(added)} too. Rename yours")
+        return pl.DataFrame(columns | {name: column.numpy() for name, column in added.items()})
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,15 +215,18 @@ class Predictions:
     """The best items of a log's users.
 
     Attributes:
-        frame: in the library of the log: its user and item columns, `rank` (1 is best) and `score`; or, for a log in
-            the challenge format, `user_sequence` ("<user>_11" is the best after 10) and `challenge`.
+        frame: in the library of the log: its user and item columns, `rank` (1 is best), `score` and `known` (whether
+            the user's history has an item that the run knows); or, for a log in the challenge format, `user_sequence`
+            ("<user>_11" is the best after 10) and `challenge`.
         users: number of users in the log.
         unknown_events: number of events on items that training never saw, left out of the histories.
+        unknown_users: number of users whose history has no item that the run knows.
     """
 
     frame: Any
     users: int
     unknown_events: int
+    unknown_users: int
 
 
 @torch.inference_mode()

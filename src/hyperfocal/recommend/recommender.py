@@ -6,6 +6,7 @@ with the baselines (`compare.py`) and writes a run folder (`files.py`). `update.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
@@ -33,6 +34,7 @@ from hyperfocal.storage.run_folder import CONFIG, RunFolder
 from hyperfocal.training.run import UnfittedError, begin_run, data_facts, open_run, resolve_settings
 from hyperfocal.training.watch import SILENT, Watch, check_watch
 
+logger = logging.getLogger("hyperfocal")
 LogLike = Any  # a Log, a path, or a frame of any library, see `hyperfocal.data.frames`
 
 
@@ -172,6 +174,8 @@ class Recommender(BaseEstimator):
     ) -> list[list[str | int]]:
         """Return the best k items of each user, best first; ids are integers if those of the training log were.
 
+        One warning in the log `hyperfocal` counts the histories without an item that the run knows.
+
         Args:
             histories: item ids of each user, oldest first, of any length; unknown items are left out.
             k: items to return. None: `data.next` of the training.
@@ -182,6 +186,12 @@ class Recommender(BaseEstimator):
         """
         ranker = self._fit.ranker
         encoded = ranker.vocabulary.encode_lists(histories)
+        if unknown := int((encoded.lengths == 0).sum()):
+            logger.warning(
+                "%s of %s histories have no item that the run knows, and get the items for an empty history",
+                f"{unknown:,}",
+                f"{len(encoded):,}",
+            )
         return ranker.rank(encoded, k, repeats=repeats).names(ranker.vocabulary)
 
     def predict(self, log: LogLike, k: int | None = None, *, repeats: bool = False) -> Predictions:
@@ -198,6 +208,9 @@ class Recommender(BaseEstimator):
     ) -> dict[str, Any]:
         """Return scores and verdict, as in `metrics_`, for other users.
 
+        `["data"]["training_users"]` is the number of scored users whose truth was trained on. None: the run was
+        streamed, is of leave-one-out or of an earlier version.
+
         Args:
             log: their histories.
             truth: the items that follow. None: the last `data.next` items of each history; under leave-one-out one
@@ -211,7 +224,7 @@ class Recommender(BaseEstimator):
         ranker = self._fit.ranker
         cut, name = cut_of(ranker.settings, test=True), name_of(log, "log")
         holdout = hold_out(log, truth, ranker.vocabulary, ranker.reading, cut=cut, name=name)
-        return compare(ranker, holdout, k=k, repeats=repeats)
+        return compare(self._fit, holdout, k=k, repeats=repeats)
 
     def with_new_items(self, items: Any, *, boost: float | None = None) -> Recommender:
         """Return a recommender that also ranks items of a table that training never saw.

@@ -26,6 +26,9 @@ from hyperfocal.storage.run_folder import RunFolder
 
 CATALOGUES = 4  # with new items, kept for later requests that bring the same items
 
+EMPTY = "the history is empty: every empty history gets these items"
+UNKNOWN = "the model knows no item of this history: these are the items for an empty history"
+
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
@@ -121,8 +124,10 @@ class RecommendPredictor:
         if any(excluded):
             owners = [number for number, request in enumerate(requests) for _ in request.histories]
             scorer = without(scorer, vocabulary.encode_lists(excluded).select(torch.tensor(owners)))
-        ranking = rank(scorer, vocabulary.encode_lists(rows), k)
-        ranked = zip(rows, ranking.items.tolist(), ranking.scores.tolist(), strict=True)
+        histories = vocabulary.encode_lists(rows)
+        ranking = rank(scorer, histories, k)
+        columns = (ranking.items, ranking.scores, histories.lengths > 0)
+        ranked = zip(rows, *(column.tolist() for column in columns), strict=True)
         return [
             Recommendations(self.version, [_named(vocabulary, *next(ranked)) for _ in request.histories])
             for request in requests
@@ -148,11 +153,12 @@ def without(scorer: Scorer, excluded: Sequences) -> Scorer:
     return scores
 
 
-def _named(vocabulary: Vocabulary, row: list[Any], items: list[int], scores: list[float]) -> NextItems:
+def _named(vocabulary: Vocabulary, row: list[Any], items: list[int], scores: list[float], known: bool) -> NextItems:
     ids, numbers, kind = vocabulary.values, vocabulary.numbers, vocabulary.kind
     ranked = zip(items, scores, strict=True)
     best = [ItemScore(ids[item], score) for item, score in ranked if item != NO_ITEM]
-    return NextItems(best, [item for item in dict.fromkeys(row) if id_text(item, kind) not in numbers])
+    note = None if known else UNKNOWN if row else EMPTY
+    return NextItems(best, [item for item in dict.fromkeys(row) if id_text(item, kind) not in numbers], known, note)
 
 
 def _refusal(request: RecommendRequest, k: int) -> Refusal | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -45,6 +45,14 @@ def scores_report(metrics: dict[str, Any], *, title: str) -> Group:
     if metrics.get("verdict"):
         lines.append(Text(metrics["verdict"]["words"]))
     return Group(*lines)
+
+
+def title_of(counts: Mapping[str, Any]) -> str:
+    """Return the title of an evaluation for `scores_report`; `counts` is "data" in the result of `evaluate`."""
+    trained, users = counts.get("training_users") or 0, counts["users"]
+    if trained == users:
+        return "Training users"
+    return "Training and test users" if 2 * trained >= users else "Test"
 
 
 def _legend(metrics: dict[str, Any]) -> str:
@@ -103,7 +111,7 @@ def _item_lines(table: dict[str, Any]) -> list[str]:
 
 
 def holdout_lines(counts: dict[str, int], name: str) -> list[str]:
-    """Return a line for each kind of user or item that scoring left out or cannot hit."""
+    """Return a line for each kind of user or item that scoring left out, cannot hit, or has seen in training."""
     words = {
         "skipped_users": f"{name} users are not scored: too short, or without a true item.",
         "users_without_history": f"{name} users have a truth, but an empty history.",
@@ -111,7 +119,16 @@ def holdout_lines(counts: dict[str, int], name: str) -> list[str]:
         "unseen_true_items": f"of {counts['true_items']:,} true items were never seen in training: no model can hit "
         "them, but they count.",
     }
-    return _counted_lines(counts, words)
+    return _trained_lines(counts) + _counted_lines(counts, words)
+
+
+def _trained_lines(counts: Mapping[str, Any]) -> list[str]:
+    """Return a line on the users whose true items were in training, if there are any."""
+    trained, users = counts.get("training_users") or 0, counts["users"]
+    if trained == users:
+        return [f"This is no test: all {users:,} users and the items after their histories were in training."]
+    words = "users are no test: they and the items after their histories were in training."
+    return [f"{trained:,} of the {users:,} {words}"] if trained else []
 
 
 def _counted_lines(counts: dict[str, Any], words: dict[str, str]) -> list[str]:

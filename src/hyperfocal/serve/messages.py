@@ -58,11 +58,16 @@ class ItemScore(Struct):
     score: float
 
 
-class NextItems(Struct):
-    """The answer to one history: the next items, best first, and items of the history unknown to the model."""
+class NextItems(Struct, omit_defaults=True):
+    """The answer to one history: the next items, best first, and items of the history unknown to the model.
+
+    `known` is false if no item of the history is known to the model; then a note says so.
+    """
 
     items: list[ItemScore]
     unknown: list[str | int | float]
+    known: bool
+    note: str | None = None
 
 
 class Recommendations(Struct):
@@ -112,11 +117,13 @@ class WordEffect(Struct):
 class TextAnswer(Struct, omit_defaults=True):
     """The answer to one text: its labels, the best scores and, with `explain`, the label explained and its words.
 
-    An empty text has no labels and a note.
+    `known` is false if the model knows no part of the text, such as an n-gram; then a note says so. An
+    empty text has no labels.
     """
 
     labels: list[str]
     scores: list[LabelScore]
+    known: bool
     note: str | None = None
     explained: str | None = None
     words: list[WordEffect] | None = None

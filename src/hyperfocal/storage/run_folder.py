@@ -5,6 +5,7 @@
     manifest.json: a checksum of each file, for `verify`
     checkpoints/: last.safetensors, previous.safetensors; fold0.safetensors ...: out-of-fold scores
     recommend: baselines.safetensors    classify: features.json  thresholds.json  labels.csv  taxonomy.json  encoder/
+                                        texts.safetensors
 
 Files appear whole or not at all: they are written aside, flushed and renamed. Nothing is unpickled. A file of tensors
 contains its own checksum.
@@ -46,7 +47,7 @@ FILES = (
     CONFIG, DATA, MODEL, "baselines.safetensors", "vocabulary.json", "metrics.json", "history.jsonl",
     "environment.json", "events.safetensors", "users.json", "items.safetensors", "items.json",
     MANIFEST, "features.json", "thresholds.json", "labels.csv", "taxonomy.json", "evidence.json", "report.html",
-    ENCODER, "checkpoints",
+    "texts.safetensors", ENCODER, "checkpoints",
 )  # fmt: skip
 ASIDE = re.compile(rf"\.\d+\.({'|'.join(map(re.escape, FILES))})")  # left by a killed process
 DEMO = ".hyperfocal-demo"  # marks a folder that a demo may overwrite

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 BATCH = 32  # texts per call of the networks
 MOST_NUMBERS = 2**24  # n-grams times labels per call, which the graph holds in memory
 WORD = re.compile(r"(?u)\b\w\w+\b")
+WORD_CHARACTER = re.compile(r"\w")
 SHORTEST_CHARS = 3
 
 
@@ -43,22 +44,39 @@ class Classifier:
 
     def scores(self, texts: Sequence[str], dense: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Return (B, L) logits; `dense` are (B, D) vectors of the texts, needed if the encoder was not exported."""
+        return self.answer(texts, dense)[0]
+
+    def answer(
+        self, texts: Sequence[str], dense: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return (B, L) logits, and (B,) whether any part of each text is known; arguments as in `scores`.
+
+        A text is known if one of its n-grams is a feature or, with a sentence encoder, if it has a word.
+        """
         if self.settings["encoder"] == "apart" and dense is None:
             raise ValueError(
                 f"this run needs vectors of a sentence encoder ({self.settings['encoder_name']}), which was not "
                 "exported. Give them as `dense`, (B, D) float32, each scaled to a mean square of 1"
             )
         blocks = [self._block(texts[at : at + BATCH], dense, at) for at in range(0, len(texts), BATCH)]
-        return np.concatenate(blocks) if blocks else np.zeros((0, len(self.labels)), np.float32)
+        if not blocks:
+            return np.zeros((0, len(self.labels)), np.float32), np.zeros(0, np.bool_)
+        return _joined(blocks)
 
-    def _block(self, texts: Sequence[str], dense: NDArray[np.float32] | None, start: int) -> NDArray[np.float32]:
+    def _block(
+        self, texts: Sequence[str], dense: NDArray[np.float32] | None, start: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         inputs: dict[str, Any] = {}
+        has_word = self.settings["encoder"] != "none"
+        known = np.array([has_word and WORD_CHARACTER.search(text) is not None for text in texts], np.bool_)
         if self.ngrams:
             inputs["columns"], inputs["values"] = self.ngrams.rows(texts)
             if len(texts) > 1 and inputs["columns"].size * len(self.labels) > MOST_NUMBERS:
                 half = len(texts) // 2
-                halves = (self._block(texts[:half], dense, start), self._block(texts[half:], dense, start + half))
-                return np.concatenate(halves)
+                return _joined(
+                    [self._block(texts[:half], dense, start), self._block(texts[half:], dense, start + half)]
+                )
+            known |= (inputs["values"] != 0).any(1)
         if self.encoder:
             encodings = self.tokenizer.encode_batch(list(texts))
             tokens = {"ids": [each.ids for each in encodings], "mask": [each.attention_mask for each in encodings]}
@@ -66,7 +84,7 @@ class Classifier:
             inputs["dense"] = self.encoder.run(["vectors"], arrays)[0]
         elif dense is not None:
             inputs["dense"] = dense[start : start + len(texts)]
-        return np.asarray(self.head.run(["scores"], inputs)[0])
+        return np.asarray(self.head.run(["scores"], inputs)[0]), known
 
     def decide(self, scores: NDArray[np.float32]) -> list[list[str]]:
         """Return the labels that (B, L) scores decide for, in the order of the vocabulary."""
@@ -81,6 +99,13 @@ class Classifier:
         parents = self.settings["parents"]
         complete = [names.union(*(parents.get(name, ()) for name in names)) for names in rows]
         return [[label for label in self.labels if label in names] for names in complete]
+
+
+def _joined(
+    blocks: Sequence[tuple[NDArray[np.float32], NDArray[np.bool_]]],
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    scores, known = zip(*blocks, strict=True)
+    return np.concatenate(scores), np.concatenate(known)
 
 
 class Ngrams:

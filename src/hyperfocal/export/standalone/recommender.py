@@ -51,6 +51,10 @@ class Recommender:
             for row, items in zip(scores, allowed, strict=True)
         ]
 
+    def known(self, histories: Sequence[Sequence[str]]) -> list[bool]:
+        """Return whether the model knows an item of each history; all others are ranked as an empty history is."""
+        return [any(item in self.numbers for item in history) for history in histories]
+
     def scores(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
         """Return (B, L) scores of histories of item numbers.
 

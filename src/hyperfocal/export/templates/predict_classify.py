@@ -1,7 +1,8 @@
 """Classify texts: echo '"a glass of red wine"' | python predict.py
 
-Reads one text per line, a JSON string. Writes {"labels": [...], "scores": {label: probability}} per line, with the
-labels decided and the ten best scores. Needs numpy and onnxruntime.
+Reads one text per line, a JSON string. Writes {"labels": [...], "scores": {label: probability}, "known": true} per
+line, with the labels decided and the ten best scores. known is false if the model knows no part of the text, such as an
+n-gram. Needs numpy and onnxruntime.
 """
 
 import json
@@ -13,7 +14,8 @@ from classifier import Classifier
 
 classifier = Classifier(Path(__file__).parent)
 for line in sys.stdin:
-    logits = classifier.scores([json.loads(line)])
+    logits, known = classifier.answer([json.loads(line)])
     probabilities = 1 / (1 + np.exp(-logits[0].astype(float)))
     best = {classifier.labels[label]: round(probabilities[label], 6) for label in np.argsort(-probabilities)[:10]}
-    print(json.dumps({"labels": classifier.decide(logits)[0], "scores": best}, ensure_ascii=False))
+    answer = {"labels": classifier.decide(logits)[0], "scores": best, "known": bool(known[0])}
+    print(json.dumps(answer, ensure_ascii=False))

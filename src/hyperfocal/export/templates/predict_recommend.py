@@ -1,7 +1,7 @@
 """Recommend next items: echo '["C12", "C7"]' | python predict.py 3
 
-Reads one history per line, a JSON list of item ids, oldest first. Writes {"items": [...], "scores": [...]} per line.
-Needs numpy and onnxruntime.
+Reads one history per line, a JSON list of item ids, oldest first. Writes {"items": [...], "scores": [...],
+"known": true} per line; known is false if the model knows no item of the history. Needs numpy and onnxruntime.
 """
 
 import json
@@ -13,5 +13,6 @@ from recommender import Recommender
 recommender = Recommender(Path(__file__).parent)
 k = int(sys.argv[1]) if len(sys.argv) > 1 else recommender.settings["next"]
 for line in sys.stdin:
-    [(items, scores)] = recommender.rank([json.loads(line)], k)
-    print(json.dumps({"items": items, "scores": scores}, ensure_ascii=False))
+    history = json.loads(line)
+    [(items, scores)], [known] = recommender.rank([history], k), recommender.known([history])
+    print(json.dumps({"items": items, "scores": scores, "known": known}, ensure_ascii=False))

@@ -30,7 +30,7 @@ function threshold() {
 }
 
 function draw(text, answer) {
-  drawDecided(answer);
+  drawDecided(text, answer);
   const scores = answer.scores ?? [];
   byId("scores").replaceChildren(...scores.map(drawScore));
   byId("legend").hidden = !scores.some((one) => one.threshold !== null);
@@ -40,16 +40,18 @@ function draw(text, answer) {
 /** Return the name of a label: the end of its path, if it has one. */
 const nameOf = (one) => (one?.path ? one.path.split(" > ").pop() : one?.label);
 
-function drawDecided(answer) {
+function drawDecided(text, answer) {
   const labels = answer.labels ?? [];
   const chips = labels.map((label) => {
     const chip = make("span", "chip");
     chip.append(make("bdi", "", nameOf(answer.scores.find((one) => one.label === label)) ?? label));
     return chip;
   });
-  const none = answer.note ? "Labels appear as you type." : "No label exceeds its threshold.";
+  const empty = !text.trim();
+  const none = empty ? "Labels appear as you type." : "No label exceeds its threshold.";
   byId("decided").replaceChildren(...(chips.length ? chips : [none]));
-  say(answer.note ? "" : `${labels.length} ${labels.length === 1 ? "label" : "labels"} decided`);
+  const decided = `${labels.length} ${labels.length === 1 ? "label" : "labels"} decided`;
+  say(empty ? "" : answer.note ? `${decided}; ${answer.note}.` : decided);
 }
 
 function drawScore(one) {

@@ -136,9 +136,10 @@ async function recommend() {
   const asked = Math.min(Math.max(Math.trunc(Number(byId("k").value)) || 1, 1), Number(byId("k").max));
   const { answers } = await ask("/v1/recommend", { histories: [history], k: asked });
   return () => {
-    const { items } = answers[0];
+    const { items, note } = answers[0];
     byId("next").replaceChildren(...items.map((one) => drawItem(one, items[0].score, items.every((each) => each.score >= 0))));
-    say(`${items.length} next ${items.length === 1 ? "item" : "items"}`);
+    const shown = `${items.length} next ${items.length === 1 ? "item" : "items"}`;
+    say(note && history.length ? `${shown}; ${note}.` : shown);
   };
 }
 
