@@ -94,6 +94,15 @@ def test_a_run_reads_the_same_through_every_door(reference, tmp_path, door):
     assert reference.evaluate(source)["scores"] == reference.evaluate(events())["scores"]
 
 
+def test_rows_with_a_hole_are_left_out_and_the_others_train_the_same(reference, caplog):
+    holes = pd.DataFrame({"customer": [None, 1_000, 1_000], "product": [100, None, 100], "ts": [0, 0, None]})
+    fitted = fit_log(pd.concat([holes, events()], ignore_index=True))
+    assert weights_of(fitted.model_) == weights_of(reference.model_)
+    assert fitted.metrics_["data"]["incomplete"] == 3
+    assert fitted.recommend([[100, 101]], k=3) == reference.recommend([[100, 101]], k=3)
+    assert "frame: 3 of 243 rows have no user, item or order; left out" in caplog.text
+
+
 def documents():
     """Return 90 documents with one to two labels; every column has missing values."""
     names = list(WORDS)

@@ -168,11 +168,21 @@ def test_ids_of_any_plain_type(tmp_path, items, expected):
         assert (log.users.dtype, log.items.dtype) == (pl.String, pl.String)
 
 
-@pytest.mark.parametrize("items", [["x", None], [7, None], [7.0, float("nan")], [None, None], ["x", ""]])
-def test_a_missing_id(items):
-    message = error(log_from_frame, pl.DataFrame({"user": ["a", "b"], "item": items}))
-    row = 0 if items[0] is None else 1
-    assert message.startswith(f"frame row {row}: no value in column 'item'. Every row needs a user and an item")
+@pytest.mark.parametrize("items", [["x", None], [7, None], [7.0, float("nan")], ["x", ""]])
+def test_a_row_without_an_id_is_left_out_and_counted(items, caplog):
+    log = log_from_frame(pl.DataFrame({"user": ["a", "b"], "item": items}))
+    assert (log.users.to_list(), len(log.items), log.incomplete) == (["a"], 1, 1)
+    assert [(column.name, column.missing) for column in log.plan.columns] == [("user", 0), ("item", 1)]
+    assert [record.getMessage() for record in caplog.records] == [
+        "frame: 1 of 2 rows have no user, item or order; left out"
+    ]
+    log = log_from_frame(pl.DataFrame({"user": items, "item": ["a", "b"]}))
+    assert (log.users.to_list(), log.items.to_list()) == ([str(items[0]).removesuffix(".0")], ["a"])
+
+
+def test_not_one_complete_row():
+    frame = pl.DataFrame({"user": ["a", None], "item": [None, "x"]})
+    assert error(log_from_frame, frame) == ("frame: none of 2 rows has a user, an item and an order. Check the columns")
 
 
 @pytest.mark.parametrize("items", [[["x"], ["y"]], [{"x": 1}, {"x": 2}], [b"x", b"\xff"], [object(), object()]])
@@ -257,9 +267,10 @@ def test_times_that_are_not_iso(put, times):
 
 def test_an_order_that_is_missing(put):
     path = put("log.csv", "user,item,time\na,x,1\na,y,\n")
-    assert error(as_log, path).startswith(f"{path} line 3: order column 'time': no value. Allowed: numbers")
     frame = pl.DataFrame({"user": ["a", "a"], "item": ["x", "y"], "time": [1, None]})
-    assert error(log_from_frame, frame).startswith("frame row 1: order column 'time': no value. Allowed: numbers")
+    for log in (as_log(path), log_from_frame(frame)):
+        assert (log.items.to_list(), log.incomplete) == (["x"], 1)
+        assert (log.plan.columns[2].missing, log.plan.columns[2].type) == (1, "position")
 
 
 @pytest.mark.parametrize("order", [[True, False], [None, None], [[1], [2]]])
@@ -316,15 +327,11 @@ def test_the_kind_of_order_can_be_said(put):
 
 
 @pytest.mark.parametrize("name", ["log.csv", "log.csv.gz"])
-@pytest.mark.parametrize(
-    ("row", "column"),
-    [("c", "column 'item'"), ("c,y", "order column 'position'"), ('"c\nd",y', "order column 'position'")],
-)
-def test_a_row_with_too_few_fields(put, name, row, column):
+@pytest.mark.parametrize("row", ["c", "c,y", '"c\nd",y'])
+def test_a_row_with_too_few_fields(put, name, row):
     path = put(name, f'user,item,position\n"a\nb",x,1\n\n{row}\ne,z,2\n')
     message = error(as_log, path)
-    assert message.startswith(f"{path} line 5: ")
-    assert column in message
+    assert message.startswith(f"{path} line 5: a value is missing ")
     assert f"(the row has {row.count(',') + 1} of 3 fields)" in message
 
 
@@ -336,9 +343,9 @@ def test_a_row_with_too_many_fields(put, name):
 
 def test_an_item_that_is_missing(put):
     path = put("log.csv", "user,item,position\na,x,1\na,,2\n")
-    assert error(as_log, path).startswith(f"{path} line 3: no value in column 'item'. Every row needs")
+    assert (as_log(path).items.to_list(), as_log(path).incomplete) == (["x"], 1)
     path = put("log.jsonl", '{"user": "a", "item": "x"}\n\n{"user": "a"}\n')
-    assert error(as_log, path).startswith(f"{path} line 3: no value in column 'item'. Every row needs")
+    assert (as_log(path).items.to_list(), as_log(path).incomplete) == (["x"], 1)
 
 
 @pytest.mark.parametrize("content", ["user,item,position\n", "user,item,position", "user,item,position\n\n,,\n"])

@@ -34,7 +34,7 @@ def assert_same(found, expected):
     assert log.items.to_list() == expected.items.to_list()
     assert log.offsets.tolist() == expected.offsets.tolist() == found.offsets.tolist()
     assert found.ids.to_list() == sorted(set(expected.items))
-    facts = ("plan", "ties", "repeats")
+    facts = ("plan", "ties", "repeats", "incomplete")
     assert [getattr(found, name) for name in facts] == [getattr(expected, name) for name in facts]
 
 
@@ -79,7 +79,8 @@ def test_forms_and_orders(put, tmp_path, name, text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("user,item,time\nu,a,1\nu,b,2\nu,c,3\nv,a,1\nv,,2\n", r"line 6: no value in column 'item'"),
+        ("user,item,time\nu,a,1\nu,b,2\nu,c,3\nv,a,1\nv,a\n", r"line 6: a value is missing \(the row has 2 of 3"),
+        ("user,item,time\n,a,1\nu,,2\nu,c,\n", r"none of 3 rows has a user, an item and an order"),
         ("user,item,time\nu,a,1\nu,b,2\nu,c,3\nv,a,x\n", r"line 5: order column 'time': 'x' is neither"),
         (
             "user,item,time\nu,a,1\nu,b,2\nu,c,3\nv,a,2024-05-01\n",

@@ -32,18 +32,16 @@ class IdReader:
     kind: IdKind | None = None
     shortened: bool = False  # whether a ".0" was removed because all ids so far were whole numbers
 
-    def read(self, column: pl.Series, file: File, advice: str) -> pl.Series:
-        """Return the ids of a block as text; `advice` ends the message about a missing id.
+    def read(self, column: pl.Series, file: File) -> pl.Series:
+        """Return the ids of a block as text; a missing or empty one is null.
 
         Raises:
-            DataError: a column of lists or objects; a missing or empty id; a float too large to be exact.
+            DataError: a column of lists or objects; a float too large to be exact.
             NotWhole: an id of this block is no whole number, but ids of earlier blocks lost their ".0".
         """
         ids = read_text(column, file)
-        missing = ids.is_null() | (ids == "")
-        if missing.any():
-            row = int(missing.arg_max() or 0)
-            raise DataError(f"{file.place(row)}: no value in column '{column.name}'{file.fields(row)}. {advice}")
+        empty = ids == ""
+        ids = ids.set(empty, None) if empty.any() else ids
         if column.dtype.is_float():
             _check_exact(column, file)
         short, own = _shortened(ids, column.dtype) if self.kind != "text" else (ids, "text")
@@ -64,14 +62,17 @@ def read_ids(column: pl.Series, file: File, advice: str, kind: IdKind | None = N
     Args:
         column: of any dtype.
         file: for messages.
-        advice: the end of the message about a missing id.
+        advice: the end of the message about a missing id. "": a missing or empty id is null.
         kind: of the training ids, if the column is to be compared with them. None: as the column shows.
 
     Raises:
-        DataError: as in `IdReader.read`.
+        DataError: as in `IdReader.read`; an id is missing, and `advice` is given.
     """
     reader = IdReader(None if kind is None else "text")
-    ids = reader.read(column, file, advice)
+    ids = reader.read(column, file)
+    if advice and ids.null_count():
+        row = int(ids.is_null().arg_max() or 0)
+        raise DataError(f"{file.place(row)}: no value in column '{column.name}'{file.fields(row)}. {advice}")
     if kind is None:
         return ids, reader.kind or "text"
     own = _shortened(ids, column.dtype)[1]
@@ -123,17 +124,18 @@ def _shortened(ids: pl.Series, dtype: pl.DataType) -> tuple[pl.Series, IdKind]:
     """Return the texts of ids of a dtype without ".0" if all are whole numbers, and their kind."""
     if dtype.is_integer():
         return ids, "integer"
-    if dtype == pl.Boolean or dtype.is_temporal() or not len(ids) or not is_whole(ids.head(1).str.replace(ZEROS, "$1")):
+    known = ids.drop_nulls() if ids.null_count() else ids
+    if dtype == pl.Boolean or dtype.is_temporal() or not is_whole(known.head(1).str.replace(ZEROS, "$1")):
         return ids, "text"
-    if is_whole(ids):
+    if is_whole(known):
         return ids, "integer" if dtype.is_float() else "whole"
     short = ids.str.replace(ZEROS, "$1")
-    return (short, "whole") if is_whole(short) else (ids, "text")
+    return (short, "whole") if is_whole(short.drop_nulls()) else (ids, "text")
 
 
 def _check_exact(column: pl.Series, file: File) -> None:
     """Raise DataError for ids that may have been rounded: two integers above 2**53 can be the same float."""
-    large = column.abs() >= EXACT
+    large = column.fill_nan(None).abs() >= EXACT
     if large.any():
         row = int(large.arg_max() or 0)
         raise DataError(

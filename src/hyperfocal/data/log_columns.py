@@ -134,26 +134,27 @@ def _check_first_line(names: list[str], header: list[str], file: File) -> None:
 
 
 def read_order(column: pl.Series, file: File) -> pl.Series:
-    """Return the order as integers, floats or times, the first of these that reads every value.
+    """Return the order as integers, floats or times, the first of these that reads every value; a missing one is null.
 
     Raises:
-        DataError: a column of another type; a value that is missing, infinite or not readable.
+        DataError: a column of another type; a value that is infinite or not readable.
     """
-    order = column
+    order, missing = column, column.is_null()
     if column.dtype in (pl.String, pl.Categorical, pl.Enum):
-        order = _parse(column.cast(pl.String).str.strip_chars())
+        text = column.cast(pl.String).str.strip_chars()
+        missing |= text == ""
+        order = _parse(text.set(missing, None))
     if not (order.dtype.is_numeric() or order.dtype.is_temporal()):
         raise DataError(
             f"{file}: order column '{column.name}' holds {order.dtype}, not numbers or times. "
             "Name another column with `order=`"
         )
-    bad = order.is_null() | (~order.is_finite() if order.dtype.is_float() else False)
+    bad = ~missing & (order.is_null() | (~order.is_finite() if order.dtype.is_float() else False))
     if bad.any():
         row = int(bad.arg_max() or 0)
-        value = "no value" if column[row] is None else f"{column[row]!r} is neither a number nor a time"
         raise DataError(
-            f"{file.place(row)}: order column '{column.name}': {value}{file.fields(row)}. Allowed: numbers, or "
-            "ISO 8601 times such as 2024-05-31T12:00:00, all with or all without a time zone"
+            f"{file.place(row)}: order column '{column.name}': {column[row]!r} is neither a number nor a time. "
+            "Allowed: numbers, or ISO 8601 times such as 2024-05-31T12:00:00, all with or all without a time zone"
         )
     check_units(order, file, set())
     return order
@@ -161,12 +162,12 @@ def read_order(column: pl.Series, file: File) -> pl.Series:
 
 def check_units(order: pl.Series, file: File, earlier: set[str]) -> None:
     """Raise DataError if some numbers are times since 1970 in one unit and others, or `earlier` ones, in another."""
-    if not order.dtype.is_numeric() or not len(order):
+    if not order.dtype.is_numeric() or order.null_count() == len(order):
         return
     used = earlier | _units(order)
     if len(used) > 1:
-        first = next(iter(earlier or {unit_of(order[0])} - {""} or used))
-        row = next(row for row, value in enumerate(order) if unit_of(value) not in ("", first))
+        first = next(iter(earlier or {unit_of(order.drop_nulls()[0])} - {""} or used))
+        row = next(row for row, value in enumerate(order) if value is not None and unit_of(value) not in ("", first))
         raise DataError(
             f"{file.place(row)}: order column '{order.name}': {order[row]} is a time in {unit_of(order[row])}, "
             f"but other rows have {first} since 1970. Write all times in one unit"
@@ -194,11 +195,11 @@ def unit_of(value: Any) -> str:
 
 
 def _parse(text: pl.Series) -> pl.Series:
-    """Return the first reading without a null, else the reading with the fewest."""
-    readings = [text.cast(pl.Int64, strict=False)]
-    if readings[-1].null_count():
+    """Return the first reading without a null except missing values, else the reading with the fewest."""
+    readings, missing = [text.cast(pl.Int64, strict=False)], text.null_count()
+    if readings[-1].null_count() > missing:
         readings.append(text.cast(pl.Float64, strict=False))
-    if readings[-1].null_count():  # only then, because times are slow
+    if readings[-1].null_count() > missing:  # only then, because times are slow
         readings.append(_times(text))
     return min(readings, key=pl.Series.null_count)
 
@@ -236,7 +237,7 @@ class OrderReader:
                 f"{self.dtype}. Allowed: numbers, or times all with or all without a time zone"
             )
         self.dtype = common
-        if order.dtype.is_integer() and len(order):
+        if order.dtype.is_integer() and order.null_count() < len(order):
             self.largest = max(self.largest, int(order.max()))  # type: ignore[arg-type]
         return order
 

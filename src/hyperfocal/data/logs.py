@@ -7,6 +7,7 @@ its header. Ids stay text: leading zeros, spaces, quotes and Unicode are preserv
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from hyperfocal.config.recommend import DataSettings
 from hyperfocal.data.files import MEMORY, File, check_rows, read_source
-from hyperfocal.data.frames import as_series
+from hyperfocal.data.frames import as_series, is_missing
 from hyperfocal.data.ids import read_ids
 from hyperfocal.data.log_columns import (
     Columns,
@@ -27,10 +28,11 @@ from hyperfocal.data.log_columns import (
     read_order,
     resolve_kind,
 )
-from hyperfocal.data.reading import LISTS, PlannedColumn, ReadingPlan, example_of
+from hyperfocal.data.reading import LISTS, PlannedColumn, ReadingPlan, Use, example_of
 from hyperfocal.errors import DataError
 
-ADVICE = "Every row needs a user and an item: complete the row or remove it"
+logger = logging.getLogger("hyperfocal")
+ADVICE = "Complete the row or remove it"
 UNNAMED = ReadingPlan(LISTS, 0, (PlannedColumn("user", "user"), PlannedColumn("item", "item")))
 Reading = DataSettings | ReadingPlan  # names of columns to find, or the plan of a run
 
@@ -48,6 +50,7 @@ class Log:
     plan: ReadingPlan = UNNAMED  # how the log was read
     ties: int = 0  # events with the same user and time stamp as the event before; they keep the order of the file
     repeats: int = 0  # events with the same user, time stamp and item as an earlier one; they are kept
+    incomplete: int = 0  # rows without a user, an item or an order, which are left out
 
     def __len__(self) -> int:
         """Return U, the number of users."""
@@ -60,12 +63,12 @@ class Log:
 
     @classmethod
     def from_lists(cls, histories: Iterable[Sequence[Any]]) -> Log:
-        """Build from one list of item ids per user; users are numbered from 0.
+        """Build from one list of item ids per user, without missing ones; users are numbered from 0.
 
         >>> Log.from_lists([["C12", "C7"], []]).lengths.tolist()
         [2, 0]
         """
-        rows = [list(row) for row in histories]
+        rows = [[item for item in row if not is_missing(item) and item != ""] for row in histories]
         column = as_series("item", [item for row in rows for item in row])
         items, kind = read_ids(column.cast(pl.String) if column.is_empty() else column, MEMORY, ADVICE)
         users = pl.Series("user", [str(number) for number in range(len(rows))], dtype=pl.String)
@@ -100,8 +103,9 @@ def as_log(source: Any, reading: Reading | None = None) -> Log:
         reading: names of the user, item and order columns, "" finds them; or the plan of the run that reads.
 
     Raises:
-        DataError: another type of source, no such file, an empty or unreadable file, a missing column, a row without
-            a value, an order that is neither number nor time, a position that a user has twice.
+        DataError: another type of source, no such file, an empty or unreadable file, a missing column, a row of a CSV
+            file that is too short, an order that is neither number nor time, a position that a user has twice, no row
+            with a user, an item and an order.
     """
     if isinstance(source, Log):
         return source
@@ -115,9 +119,13 @@ def log_from_frame(frame: pl.DataFrame, reading: Reading | None = None, file: Fi
 
 
 def row_users(frame: pl.DataFrame, reading: Reading | None, file: File) -> pl.Series:
-    """Return the user of each row of a log, as text; errors as in `as_log`."""
+    """Return the user of each row of a log, as text; a row without a user has that of the row before.
+
+    Errors as in `as_log`.
+    """
     rows, columns = long_form(frame, reading or DataSettings(), file)
-    return read_ids(rows[columns.user], file, ADVICE, columns.user_kind)[0]
+    users = read_ids(rows[columns.user], file, "", columns.user_kind)[0]
+    return users.fill_null(strategy="forward").fill_null(strategy="backward").fill_null("")
 
 
 def long_form(frame: pl.DataFrame, reading: Reading, file: File) -> tuple[pl.DataFrame, Columns]:
@@ -158,31 +166,72 @@ def _split_user_sequence(frame: pl.DataFrame, file: File) -> pl.DataFrame:
 def _group(frame: pl.DataFrame, columns: Columns, file: File) -> Log:
     """Group the rows by user, in order of first appearance, with each user's events oldest first."""
     check_rows(frame.height, file, "event")
-    user, user_kind = read_ids(frame[columns.user], file, ADVICE, columns.user_kind)
-    item, item_kind = read_ids(frame[columns.item], file, ADVICE, columns.item_kind)
-    users = user.unique(maintain_order=True)
-    events = pl.DataFrame({"user": user.cast(pl.Enum(users)).to_physical().cast(pl.UInt32), "item": item})
+    user, user_kind = read_ids(frame[columns.user], file, "", columns.user_kind)
+    item, item_kind = read_ids(frame[columns.item], file, "", columns.item_kind)
+    events = pl.DataFrame({"user": user, "item": item})
     keys, order_kind = ["user"], columns.order_kind
     if columns.order is not None:
         order = read_order(frame[columns.order], file)
         order_kind = resolve_kind(columns.order_kind, order.dtype, order.max())
         events = events.with_columns(order.alias("order"))
         keys.append("order")
+        del order
     columns = replace(columns, order_kind=order_kind, user_kind=user_kind, item_kind=item_kind)
-    plan = log_plan(frame, columns, frame.height)
+    plan = log_plan(frame, columns, frame.height, missing_values(events))
     del user, item, frame  # sorting needs the memory
-    events = events.sort(keys, maintain_order=True)
+    events, incomplete = complete_events(events, file)
+    check_complete(events.height, incomplete, file)
+    users = events["user"].unique(maintain_order=True)
+    numbers = events["user"].cast(pl.Enum(users)).to_physical().cast(pl.UInt32)
+    events = events.with_columns(user=numbers).sort(keys, maintain_order=True)
     ties = count_ties(events, users, columns, file)
     offsets = np.searchsorted(events["user"].to_numpy(), np.arange(len(users) + 1)).astype(np.int64)
-    return Log(users.alias("user"), events["item"], offsets, plan, ties, count_repeats(events, ties))
+    return Log(users.alias("user"), events["item"], offsets, plan, ties, count_repeats(events, ties), incomplete)
 
 
-def log_plan(frame: pl.DataFrame, columns: Columns, rows: int) -> ReadingPlan:
-    """Return how a log with these columns, whose kinds are known, was read; `frame` has its first rows."""
-    uses = {"user": columns.user, "item": columns.item} | ({"order": columns.order} if columns.order else {})
+def missing_values(events: pl.DataFrame) -> dict[str, int]:
+    """Return the number of rows without a value, by use."""
+    return {column.name: column.null_count() for column in events.get_columns()}
+
+
+def complete_events(events: pl.DataFrame, file: File) -> tuple[pl.DataFrame, int]:
+    """Return the rows with a user, an item and an order, and the number of the others.
+
+    Raises:
+        DataError: the first of the others is a row of a CSV file that is too short.
+    """
+    if not any(missing_values(events).values()):
+        return events, 0
+    incomplete = events.select(pl.any_horizontal(pl.all().is_null())).to_series()
+    row = int(incomplete.arg_max() or 0)
+    if fields := file.fields(row):
+        raise DataError(f"{file.place(row)}: a value is missing{fields}. {ADVICE}")
+    return events.filter(~incomplete), int(incomplete.sum())
+
+
+def check_complete(rows: int, incomplete: int, file: File) -> None:
+    """Warn of the rows that are left out; raise DataError if no others are left."""
+    if incomplete and not rows:
+        raise DataError(f"{file}: none of {incomplete:,} rows has a user, an item and an order. Check the columns")
+    if incomplete:
+        total = rows + incomplete
+        logger.warning("%s: %s of %s rows have no user, item or order; left out", file, f"{incomplete:,}", f"{total:,}")
+
+
+def log_plan(frame: pl.DataFrame, columns: Columns, rows: int, missing: dict[str, int]) -> ReadingPlan:
+    """Return how a log with these columns, whose kinds are known, was read.
+
+    Args:
+        frame: the first rows.
+        columns: with their kinds.
+        rows: number of all rows.
+        missing: use -> rows without a value.
+    """
+    names: dict[Use, str] = {"user": columns.user, "item": columns.item}
+    uses = names | ({"order": columns.order} if columns.order else {})
     types = {"user": columns.user_kind, "item": columns.item_kind, "order": columns.order_kind}
     planned = [
-        PlannedColumn(name, use, types[use] or "text", example=example_of(frame[name]))  # type: ignore[arg-type]
+        PlannedColumn(name, use, types[use] or "text", missing[use], example_of(frame[name]))
         for use, name in uses.items()
     ]
     ignored = [name for name in frame.columns if name not in uses.values()]

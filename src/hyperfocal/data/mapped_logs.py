@@ -14,6 +14,7 @@ and a few numbers per user.
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +31,18 @@ from hyperfocal.data.blocks import read_blocks
 from hyperfocal.data.files import File, check_rows
 from hyperfocal.data.ids import IdKind, IdReader, NotWhole
 from hyperfocal.data.log_columns import Columns, OrderReader
-from hyperfocal.data.logs import ADVICE, Log, count_repeats, count_ties, log_plan, long_form, offsets_of, places_of
+from hyperfocal.data.logs import (
+    Log,
+    check_complete,
+    complete_events,
+    count_repeats,
+    count_ties,
+    log_plan,
+    long_form,
+    missing_values,
+    offsets_of,
+    places_of,
+)
 from hyperfocal.data.partitions import partition_folders, write_partitions
 from hyperfocal.data.reading import ReadingPlan
 from hyperfocal.sequences import Sequences, user_blocks
@@ -38,6 +50,7 @@ from hyperfocal.storage.cache import Arrays, map_file, pack, unpack
 
 BLOCK_EVENTS = 2**22  # events of a mapped log in memory at once
 BLOCK_ROWS = 1_000_000  # rows of the file in memory at once
+EXAMPLE_ROWS = 1_000  # first rows, in which the plan's examples are
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +67,7 @@ class MappedLog:
     plan: ReadingPlan  # this and the following as in `Log`
     ties: int
     repeats: int
+    incomplete: int
 
     def __len__(self) -> int:
         """Return U, the number of users."""
@@ -73,9 +87,8 @@ class MappedLog:
 
     def to_arrays(self) -> Arrays:
         """Return the arrays that `from_arrays` reads."""
-        facts = pl.DataFrame(
-            {"plan": [msgspec.json.encode(self.plan).decode()], "ties": [self.ties], "repeats": [self.repeats]}
-        )
+        counts = {"ties": self.ties, "repeats": self.repeats, "incomplete": self.incomplete}
+        facts = pl.DataFrame({"plan": msgspec.json.encode(self.plan).decode()} | counts)
         tables = {"users": self.users.to_frame("user"), "ids": self.ids.to_frame("item"), "facts": facts}
         packed = {name: pack(table) for name, table in tables.items()}
         return {"items": self.items, "offsets": self.offsets, **packed}
@@ -84,9 +97,9 @@ class MappedLog:
     def from_arrays(cls, arrays: Arrays) -> MappedLog:
         """Build from the arrays of `to_arrays`."""
         users, ids, facts = (unpack(arrays[name]) for name in ("users", "ids", "facts"))
-        plan, ties, repeats = facts.row(0)
+        plan, *counts = facts.row(0)
         plan = msgspec.json.decode(plan, type=ReadingPlan)
-        return cls(users["user"], ids["item"], arrays["items"], arrays["offsets"], plan, ties, repeats)
+        return cls(users["user"], ids["item"], arrays["items"], arrays["offsets"], plan, *counts)
 
 
 def stream_log(path: str | Path, settings: DataSettings, work: Path) -> MappedLog:
@@ -115,6 +128,7 @@ class _Source(NamedTuple):
 
     columns: Columns  # with the kinds resolved
     plan: ReadingPlan
+    incomplete: int  # rows that are left out
     ids: pl.Series  # all items, in order of appearance
     order: pl.DataType | None  # type of the order column
 
@@ -146,22 +160,28 @@ def _partition(
 def _write_blocks(
     file: File, settings: DataSettings, work: Path, users: IdReader, items: IdReader, order: OrderReader
 ) -> _Source:
-    ids, rows = pl.Series("item", [], dtype=pl.String), 0
-    sample = pl.DataFrame()
+    ids, rows, complete = pl.Series("item", [], dtype=pl.String), 0, 0
+    sample, missing = pl.DataFrame(), Counter[str]()
     for number, block in enumerate(read_blocks(file.path, BLOCK_ROWS)):
         frame, columns = long_form(block.frame, settings, block.file)
-        ids, numbers = _number(ids, items.read(frame[columns.item], block.file, ADVICE))
-        user = users.read(frame[columns.user], block.file, ADVICE).alias("user")
-        events = pl.DataFrame({"user": user, "item": numbers, "row": np.arange(rows, rows + len(user))})
+        read = {
+            "user": users.read(frame[columns.user], block.file),
+            "item": items.read(frame[columns.item], block.file),
+        }
         if columns.order is not None:
-            events = events.with_columns(order.read(frame[columns.order], block.file).alias("order"))
-        write_partitions(events, "user", work, number)
-        rows += len(user)
+            read["order"] = order.read(frame[columns.order], block.file)
+        events = pl.DataFrame(read)
+        missing.update(missing_values(events))
+        events, _ = complete_events(events.with_columns(row=np.arange(rows, rows + frame.height)), block.file)
+        ids, numbers = _number(ids, events["item"])
+        write_partitions(events.with_columns(item=numbers), "user", work, number)
+        rows, complete = rows + frame.height, complete + events.height
         new = [pl.lit(None).alias(name) for name in frame.columns if name not in sample.columns]
-        sample = sample.with_columns(new) if number else frame.head(1)
+        sample = sample.with_columns(new) if number else frame.head(EXAMPLE_ROWS)
     check_rows(rows, file, "event")
+    check_complete(complete, rows - complete, file)
     columns = replace(columns, order_kind=order.resolve(columns.order_kind), user_kind=users.kind, item_kind=items.kind)
-    return _Source(columns, log_plan(sample, columns, rows), ids, order.dtype)
+    return _Source(columns, log_plan(sample, columns, rows, missing), rows - complete, ids, order.dtype)
 
 
 def _number(ids: pl.Series, items: pl.Series) -> tuple[pl.Series, pl.Series]:
@@ -211,7 +231,9 @@ def _join(partitions: list[_Partition], source: _Source, work: Path) -> MappedLo
             file.write(numbers[partitioned[places]].tobytes())
     users = pl.concat([partition.users for partition in partitions]).gather(pl.Series(order, dtype=pl.UInt32))
     ties, repeats = (sum(getattr(partition, name) for partition in partitions) for name in ("ties", "repeats"))
-    return MappedLog(users.alias("user"), ids, map_items(work / "items.bin"), offsets, source.plan, ties, repeats)
+    return MappedLog(
+        users.alias("user"), ids, map_items(work / "items.bin"), offsets, source.plan, ties, repeats, source.incomplete
+    )
 
 
 def count_items(log: MappedLog, users: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -111,7 +111,7 @@ def _survey(file: File, settings: TextDataSettings) -> TextColumns:
 
 def _survey_ids(reader: IdReader, column: pl.Series, file: File) -> None:
     with suppress(DataError, NotWhole):  # an error is raised again by `_store`
-        reader.read(column, file, "")
+        reader.read(column, file)
 
 
 def _store(block: Block, columns: TextColumns, texts: IO[bytes]) -> tuple[pl.DataFrame, ReadingPlan]:

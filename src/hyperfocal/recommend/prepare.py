@@ -140,6 +140,7 @@ def prepare(
         "skipped_users": examples.skipped,
         "ties": split.ties,
         "repeats": split.repeats,
+        "incomplete": split.incomplete,
         "valid": holdout.describe(),
     } | ({"streamed": True} if split.streamed else {})
     data = Prepared(
@@ -167,6 +168,7 @@ class Split(NamedTuple):
     plan: ReadingPlan  # of the log
     ties: int  # events at the same time as the event before
     repeats: int  # events with the same user, time and item as an earlier one
+    incomplete: int  # rows without a user, an item or an order
     streamed: bool  # whether the events stay on disk
 
 
@@ -190,7 +192,9 @@ def _split_in_memory(log: Any, valid: Any, settings: RecommendSettings) -> Split
         check_lengths(train.lengths, settings.data.history, name)
     vocabulary = Vocabulary.of(train.items, whole.plan.kind("item"))
     events = encode_log(train, vocabulary)[0]
-    return Split(vocabulary, train.users, events, train, held_out, whole.plan, whole.ties, whole.repeats, False)
+    return Split(
+        vocabulary, train.users, events, train, held_out, whole.plan, whole.ties, whole.repeats, whole.incomplete, False
+    )
 
 
 def _split_streamed(log: Any, valid: Any, settings: RecommendSettings) -> Split:
@@ -212,7 +216,18 @@ def _split_streamed(log: Any, valid: Any, settings: RecommendSettings) -> Split:
         valid_log = _read_valid(valid, whole, settings)
     vocabulary, train = _map_training(whole, ~held_out, key)
     scored = whole.select(np.flatnonzero(~held_out & (whole.lengths > shortest))[:TRAIN_USERS_SCORED])
-    return Split(vocabulary, whole.users.clear(), train, scored, valid_log, whole.plan, whole.ties, whole.repeats, True)
+    return Split(
+        vocabulary,
+        whole.users.clear(),
+        train,
+        scored,
+        valid_log,
+        whole.plan,
+        whole.ties,
+        whole.repeats,
+        whole.incomplete,
+        True,
+    )
 
 
 def _read_valid(valid: Any, train: Log | MappedLog, settings: RecommendSettings) -> Log:

@@ -91,6 +91,7 @@ def _read(counts: dict[str, Any]) -> str:
 def _oddities(counts: dict[str, Any]) -> list[str]:
     words = {
         "ties": "events have the same time as the event before; they keep the order of the file.",
+        "incomplete": "rows have no user, item or order; they are left out.",
         "repeats": "events repeat the user, time and item of an earlier one; they are kept.",
     }
     return _counted_lines(counts, words) + holdout_lines(counts["valid"], "validation")

@@ -154,6 +154,7 @@ def _prepare(fit: Fit, log: Log, merged: Merged, items: Any) -> Prepared:
         "skipped_users": examples.skipped,
         "ties": log.ties,
         "repeats": log.repeats,
+        "incomplete": log.incomplete,
         "new_users": len(merged.users) - len(fit.users),
         "new_items": len(merged.vocabulary) - len(ranker.vocabulary),
         "new_events": len(log.items),
