@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hyperfocal.config.recommend import DataSettings
-from hyperfocal.data.files import MEMORY, File, check_rows, read_source
+from hyperfocal.data.files import MEMORY, File, check_rows
 from hyperfocal.data.frames import as_series
 from hyperfocal.data.ids import read_ids
 from hyperfocal.data.log_columns import (
@@ -27,6 +27,7 @@ from hyperfocal.data.log_columns import (
     read_order,
     resolve_kind,
 )
+from hyperfocal.data.readers import read_source
 from hyperfocal.data.reading import LISTS, PlannedColumn, ReadingPlan, example_of
 from hyperfocal.errors import DataError
 

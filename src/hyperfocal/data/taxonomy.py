@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from io import StringIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from hyperfocal.data.files import File, csv_rows, read_frame
+from hyperfocal.data.csv_text import csv_rows
+from hyperfocal.data.files import File
+from hyperfocal.data.readers import read_frame
 from hyperfocal.errors import DataError, did_you_mean
 
 ROOT = -1
@@ -158,7 +161,7 @@ def read_taxonomy(path: str | Path) -> Taxonomy:
 
 def _read_table(file: File) -> pl.DataFrame:
     """Read the columns line, id, parent, name and tier as text; a missing tier is empty."""
-    with file.open() as text:
+    with StringIO(file.read().decode(), newline="\n") as text:
         try:
             lines = [(line, [field.strip() for field in fields]) for line, fields in csv_rows(text)]
         except UnicodeDecodeError:  # read_frame has the message
