@@ -19,6 +19,7 @@ from hyperfocal.config.classify import TextDataSettings
 from hyperfocal.data.columns import read_text
 from hyperfocal.data.files import MEMORY, File, check_rows
 from hyperfocal.data.frames import is_missing, plain_text
+from hyperfocal.data.half_characters import refuse_halves
 from hyperfocal.data.ids import IdKind, read_ids
 from hyperfocal.data.label_columns import read_labels
 from hyperfocal.data.readers import read_source
@@ -57,6 +58,7 @@ class Documents:
         return not self.plan.name("id")
 
     @classmethod
+    @refuse_halves
     def from_lists(
         cls,
         texts: Sequence[str | None],

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hyperfocal.config.recommend import DataSettings
 from hyperfocal.data.files import MEMORY, File, check_rows
 from hyperfocal.data.frames import as_series
+from hyperfocal.data.half_characters import refuse_halves
 from hyperfocal.data.ids import read_ids
 from hyperfocal.data.log_columns import (
     Columns,
@@ -60,6 +61,7 @@ class Log:
         return np.diff(self.offsets)
 
     @classmethod
+    @refuse_halves
     def from_lists(cls, histories: Iterable[Sequence[Any]]) -> Log:
         """Build from one list of item ids per user; users are numbered from 0.
 
