@@ -21,8 +21,9 @@ def read_ratings(file: File) -> pl.DataFrame:
 
 
 def read_movies(file: File) -> pl.DataFrame:
-    """Return one row per item: item, title and genres."""
-    return _read(file, ITEMS)
+    """Return one row per item: item, title and genres, a list."""
+    frame = _read(file, ITEMS)
+    return frame.with_columns(pl.col("genres").str.split("|")) if "genres" in frame.columns else frame
 
 
 def refuse_texts(file: File) -> pl.DataFrame:
@@ -35,7 +36,7 @@ def _read(file: File, names: Mapping[int, tuple[str, ...]]) -> pl.DataFrame:
     first = next((line for line in BytesIO(raw) if line.strip()), b"")
     if not first:
         raise pl.exceptions.NoDataError
-    width = first.count(SEPARATOR.encode()) + 1
+    width = len(file.columns) or first.count(SEPARATOR.encode()) + 1
     if width not in names:
         raise DataError(
             f"{file.place(0)}: has {width} fields separated by '::', but a .dat file is read as MovieLens writes it: "
@@ -43,14 +44,13 @@ def _read(file: File, names: Mapping[int, tuple[str, ...]]) -> pl.DataFrame:
         )
     _check_width(raw, width, file)
     rows = pl.read_csv(
-        raw.replace(SEPARATOR.encode(), BYTE.encode()),
+        raw.lstrip().replace(SEPARATOR.encode(), BYTE.encode()),
         separator=BYTE,
         has_header=False,
         quote_char=None,
-        infer_schema=False,
-        new_columns=names[width],
+        schema=dict.fromkeys(names[width], pl.String),
     )
-    return rows.filter(~pl.all_horizontal(pl.all().is_null()))
+    return rows.filter(~pl.all_horizontal(pl.all().fill_null("").str.strip_chars() == ""))  # blank lines
 
 
 def _as_utf8(raw: bytes) -> bytes:
