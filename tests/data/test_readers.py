@@ -125,6 +125,21 @@ class TestDamage:
         assert "unpack to more than" in error(path)
         assert sum(block.frame.height for block in read_blocks(path, 50_000)) == number  # a block is in memory at once
 
+    @pytest.mark.parametrize("ending", [*PACK])
+    @pytest.mark.parametrize("rows", [None, 2])
+    def test_a_line_that_grows_beyond_measure(self, tmp_path, monkeypatch, ending, rows):
+        monkeypatch.setattr("hyperfocal.data.text_bytes.LONGEST_LINE", 10**6)
+        path = tmp_path / f"log.csv{ending}"
+        path.write_bytes(PACK[ending](b"user,item\n" + b"a,b\n" * 300_000))
+        assert (read_frame(File(path)) if rows is None else blocks_of(path, 100_000)).height == 300_000
+        path.write_bytes(PACK[ending](b"user,item\n" + b"0" * 2 * 10**6))
+        assert "a line unpacks to more than 1,000,000 bytes" in error(path, rows)
+
+    def test_an_open_quote_does_not_read_the_rest_into_memory(self, put, monkeypatch):
+        monkeypatch.setattr("hyperfocal.data.blocks.BLOCK_BYTES", 1_000)
+        path = put("log.csv", 'user,item\na,"b\n' + "c,d\n" * 10_000)
+        assert "line 2 has a quote that is not closed" in error(path, 1)
+
     def test_one_compressed_twice(self, tmp_path):
         (tmp_path / "log.csv.gz").write_bytes(PACK[".gz"](PACK[".zst"](b"user,item\na,b\n")))
         assert error(tmp_path / "log.csv.gz") == "is compressed twice. Unpack it once"

@@ -119,10 +119,12 @@ def _read_lines(lines: IO[bytes], rows: int, quoted: bool) -> bytes:
 
 
 def _close_quotes(lines: IO[bytes], quotes: int) -> bytes:
-    """Return the lines up to the one that closes an open quote, after `quotes` quotes."""
-    rest = []
-    while quotes % 2 and (line := lines.readline()):
+    """Return the lines up to the one that closes an open quote, after `quotes` quotes, or up to BLOCK_BYTES."""
+    rest: list[bytes] = []
+    size = 0
+    while quotes % 2 and size < BLOCK_BYTES and (line := lines.readline()):
         rest.append(line)
+        size += len(line)
         quotes += line.count(b'"')
     return b"".join(rest)
 

@@ -1,6 +1,7 @@
 """Read text files as UTF-8 bytes with line feeds: unpacked, and recoded from UTF-16, UTF-32 or carriage returns.
 
-A character that cannot be decoded becomes bytes that are not UTF-8, so that its line can be named.
+A character that cannot be decoded becomes bytes that are not UTF-8, so that its line can be named. A line of a
+compressed file has at most LONGEST_LINE bytes, because a small file may unpack to one that exhausts memory.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import IO, Any, cast
 from hyperfocal.data.compression import open_unpacked
 
 CHUNK = 2**17  # bytes read at a time
+LONGEST_LINE = 2**28  # bytes
 MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
@@ -34,7 +36,7 @@ def open_text_bytes(raw: IO[bytes]) -> IO[bytes]:
         raise
     if unpacked is raw and not recoding:
         return raw
-    return cast(IO[bytes], _Stream(_Recoded(unpacked, recoding) if recoding else cast(RawIOBase, unpacked), raw))
+    return cast(IO[bytes], _Stream(_Recoded(unpacked, recoding), raw))
 
 
 def is_plain(path: Path) -> bool:
@@ -77,7 +79,7 @@ class _Stream(BufferedReader):
 
 
 class _Recoded(RawIOBase):
-    """The bytes of a stream as UTF-8 with line feeds."""
+    """The bytes of a stream as UTF-8 with line feeds, read from the start to the end."""
 
     def __init__(self, source: IO[bytes], recoding: str) -> None:
         self._source, self._recoding = source, recoding
@@ -95,7 +97,8 @@ class _Recoded(RawIOBase):
         """Go back to the start, the only place that is allowed."""
         assert (offset, whence) == (0, SEEK_SET), "only to the start"
         self._source.seek(0)
-        self._chunks, self._rest, self._place = _recode(self._source, self._recoding), memoryview(b""), 0
+        self._chunks = _limited(_recode(self._source, self._recoding))
+        self._rest, self._place = memoryview(b""), 0
         return 0
 
     def tell(self) -> int:
@@ -116,7 +119,22 @@ class _Recoded(RawIOBase):
         return size
 
 
+def _limited(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield chunks; raise OSError for a line that is too long."""
+    length = 0
+    for chunk in chunks:
+        end = chunk.rfind(b"\n")
+        length = length + len(chunk) if end < 0 else len(chunk) - end
+        if length > LONGEST_LINE:
+            raise OSError(f"a line unpacks to more than {LONGEST_LINE:,} bytes")
+        yield chunk
+
+
 def _recode(source: IO[bytes], recoding: str) -> Iterator[bytes]:
+    if not recoding:
+        while chunk := source.read(CHUNK):
+            yield chunk
+        return
     if recoding == "carriage returns":
         while chunk := source.read(CHUNK):
             yield chunk.replace(b"\r", b"\n")
