@@ -24,7 +24,7 @@ MAGIC = {
     "zstd": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),  # a frame, or a frame to skip
 }
 MAGIC_BYTES = 10  # that the expressions above need
-CHECKSUM = {zstd.CompressionParameter.checksum_flag: 1}  # as the program zstd does
+CHECKSUM: dict[int, int] = {zstd.CompressionParameter.checksum_flag: 1}  # as the program zstd does
 OPENERS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
     "": lambda raw: raw,
     "gzip": lambda raw: cast(IO[bytes], gzip.GzipFile(fileobj=raw)),

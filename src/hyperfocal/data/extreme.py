@@ -114,10 +114,10 @@ def _parse(lines: Sequence[bytes], sizes: Sizes, file: File, first: int) -> _Blo
     counts = np.array([features.count(b":") for _, features in pairs], dtype=np.int64)
     labels = _read_numbers(b",".join(filter(None, (labels for labels, _ in pairs))), ",", {"id": pl.Int64})
     numbers = _read_numbers(_joined_features(pairs), " ", {"id": pl.Int64, "value": pl.Float32})
-    right = labels is not None and numbers is not None
-    right = right and _fit(labels, label_counts, sizes.labels) and _fit(numbers, counts, sizes.features)
-    right = right and bool(numbers["value"].is_finite().all())
-    if not right:
+    if labels is None or numbers is None:
+        raise _first_fault(pairs, sizes, file, first)
+    right = _fit(labels, label_counts, sizes.labels) and _fit(numbers, counts, sizes.features)
+    if not right or not numbers["value"].is_finite().all():
         raise _first_fault(pairs, sizes, file, first)
     pointers = np.concatenate([[0], np.cumsum(counts)])
     arrays = (numbers["value"].to_numpy(), numbers["id"].to_numpy(), pointers)
@@ -196,7 +196,8 @@ def _quoted(text: bytes) -> str:
 
 
 def _joined(blocks: Sequence[_Block], sizes: Sizes, file: File) -> ExtremeData:
-    empty = sparse.csr_matrix((0, sizes.features), dtype=np.float32)
+    empty = sparse.csr_matrix(np.empty((0, 0), dtype=np.float32))
+    empty.resize((0, sizes.features))
     features = sparse.vstack([empty, *(block.features for block in blocks)], format="csr", dtype=np.float32)
     counts = np.concatenate([np.empty(0, np.int64), *(block.label_counts for block in blocks)])
     rows = len(counts)
