@@ -29,7 +29,11 @@ class TestRecBole:
         assert frame.columns == ["user_id", "item_id", "rating", "timestamp"]
         assert frame.row(0) == ("007", "a b", "4.0", "1.5e9")
         log = as_log(path)
-        assert (log.user_column, log.item_column, log.items.to_list()) == ("user_id", "item_id", ["c", "a b"])
+        assert (log.plan.name("user"), log.plan.name("item"), log.items.to_list()) == (
+            "user_id",
+            "item_id",
+            ["c", "a b"],
+        )
 
     @pytest.mark.parametrize("rows", [1, 10])
     def test_blocks(self, put, rows):
