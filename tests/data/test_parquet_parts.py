@@ -45,6 +45,7 @@ def parts(tmp_path):
     return folder
 
 
+BIG = 2**53 + 1
 ROWS = [("a", "x"), ("b", "y"), ("c", "x"), ("d", "z")]
 
 
@@ -109,12 +110,27 @@ class TestDifferentColumns:
         assert read_frame(File(logs)).rows() == [("a", None), ("b", 1)]
         assert blocks_of(logs, 1).rows() == [("a", None), ("b", 1)]
 
-    def test_integers_and_floats_stay_exact(self, tmp_path):
-        """pandas writes ids as floats in a part with a missing id."""
-        whole = pl.Series("user", [2**53 + 1, 7], dtype=pl.Int64)
-        logs = write_parts(tmp_path, {"a.parquet": {"user": whole}, "b.parquet": {"user": [7.0, None, 0.5]}})
-        assert read_frame(File(logs))["user"].to_list() == [str(2**53 + 1), "7", "7", None, "0.5"]
-        assert blocks_of(logs, 2)["user"].to_list() == [str(2**53 + 1), "7", "7", None, "0.5"]
+    @pytest.mark.parametrize(
+        ("floats", "expected"),
+        [
+            ([7.0, None, float("nan")], [BIG, 7, 7, None, None]),  # as pandas writes integers with a missing one
+            ([0.5, None], [str(BIG), "7", "0.5", None]),
+        ],
+    )
+    def test_integers_and_floats_stay_exact(self, tmp_path, floats, expected):
+        logs = write_parts(tmp_path, {"a.parquet": {"user": [BIG, 7]}, "b.parquet": {"user": floats}})
+        assert read_frame(File(logs))["user"].to_list() == expected
+        assert blocks_of(logs, 2)["user"].to_list() == expected
+
+    def test_floats_that_may_be_rounded_are_times_but_no_ids(self, tmp_path):
+        frames = {
+            "a.parquet": {"user": [BIG], "item": ["x"], "order": [BIG]},
+            "b.parquet": {"user": [7], "item": ["x"], "order": [1.7e18]},
+        }
+        assert len(as_log(write_parts(tmp_path, frames))) == 2
+        frames["b.parquet"]["user"] = [float(BIG)]
+        with pytest.raises(DataError, match="a float too large to be an exact id"):
+            as_log(write_parts(tmp_path, frames))
 
     @pytest.mark.parametrize(
         ("one", "other", "expected"),

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from hyperfocal.data.common_types import add_types, conform
+from hyperfocal.data.common_types import unified
 from hyperfocal.data.compression import READ_ERRORS
 from hyperfocal.data.faults import unreadable
 from hyperfocal.data.files import File
@@ -156,11 +156,8 @@ def _last_start(users: pl.Series) -> int:
 
 def _join(block: Block, end: int, following: Block) -> Block:
     """Return the rows of a block from `end` on, then the rows of the following block."""
-    frames = [block.frame.slice(end), following.frame]
-    types: dict[str, pl.DataType] = {}
-    for frame in frames:
-        add_types(types, frame.schema, str(block.file), "later rows")
-    joined = pl.concat([conform(frame.lazy(), frame.schema, types).collect() for frame in frames])
+    frames = [block.frame.slice(end).lazy(), following.frame.lazy()]
+    joined = pl.concat(unified(frames, ["the rows read first", "later rows"], str(block.file))).collect()
     return replace(following, frame=joined, file=replace(block.file, first=block.file.first + end))
 
 

@@ -26,7 +26,7 @@ MARKED_LINE = b"\n" + BOM_UTF8  # where files with byte order marks were joined
 
 
 def read_json_lines(file: File) -> pl.DataFrame:
-    """Return the rows of JSON lines; numbers of a column that floats cannot hold exactly become texts.
+    """Return the rows of JSON lines; numbers of a column that floats cannot hold exactly become integers or texts.
 
     Raises:
         DataError: half of a surrogate pair.
@@ -71,7 +71,9 @@ def _exact(raw: bytes, name: str, dtype: pl.DataType) -> pl.Series:
     rows = [json.loads(line, parse_float=_whole_text) for line in raw.split(b"\n") if line.strip()]
     values = [row.get(name) for row in rows]
     if not isinstance(dtype, pl.List):
-        return pl.Series(name, [_text(value) for value in values], dtype=pl.String)
+        texts = pl.Series(name, [_text(value) for value in values], dtype=pl.String)
+        integers = texts.cast(pl.Int64, strict=False)
+        return integers if integers.null_count() == texts.null_count() else texts
     lists = [value if value is None else [_text(each) for each in value] for value in values]
     return pl.Series(name, lists, dtype=pl.List(pl.String))
 

@@ -1,7 +1,7 @@
 """Read a Parquet file, a folder of Parquet parts, or the parts that a pattern names, as one table.
 
 Parts are in the order of their names. Files whose name begins with a dot or an underscore are skipped, as Spark's
-`_SUCCESS` is. A column that a part lacks is null there; integers, floats and texts mixed in one column become text.
+`_SUCCESS` is. A column that a part lacks is null there. Types of a column are joined as `common_types` says.
 The folders `day=2024-05-01` on the way to a part are columns of text.
 """
 
@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 import polars as pl
 
-from hyperfocal.data.common_types import add_types, conform
+from hyperfocal.data.common_types import unified
 from hyperfocal.errors import DataError
 
 SUFFIX, MAGIC = ".parquet", b"PAR1"
@@ -91,7 +91,7 @@ def scan_parts(path: Path) -> list[pl.LazyFrame]:
         for part in parts:
             _check_part(part)
     frames = [_with_folders(part, path) for part in parts]
-    return frames if len(frames) == 1 else _unified(frames, parts, path)
+    return frames if len(frames) == 1 else unified(frames, [part.name for part in parts], str(path))
 
 
 def _check_part(part: Path) -> None:
@@ -136,11 +136,3 @@ def _with_folders(part: Path, path: Path) -> pl.LazyFrame:
     pairs = [folder.partition("=") for folder in folders if "=" in folder]
     values = [(name, None if value == NO_VALUE else unquote(value)) for name, _, value in pairs]
     return frame.with_columns(pl.lit(value, pl.String).alias(name) for name, value in values)
-
-
-def _unified(frames: list[pl.LazyFrame], parts: list[Path], path: Path) -> list[pl.LazyFrame]:
-    schemas = [frame.collect_schema() for frame in frames]
-    types: dict[str, pl.DataType] = {}
-    for schema, part in zip(schemas, parts, strict=True):
-        add_types(types, schema, str(path), part.name)
-    return [conform(frame, schema, types) for frame, schema in zip(frames, schemas, strict=True)]
