@@ -68,15 +68,17 @@ def test_no_examples(put):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("0,3 1:1", "label 3 is out of range, because line 1 says 3 labels. Ids begin at 0"),
+        ("0,3 1:1", "label '3' is out of range, because line 1 says 3 labels. Ids begin at 0"),
         ("-1 1:1", "label '-1' is not an integer. Expected ids such as 3,17 before the first space"),
         ("a 1:1", "label 'a' is not an integer"),
         ("0,,1 1:1", "label '' is not an integer"),
         ("0, 1 1:1", "label '' is not an integer"),
         ("0;1 1:1", "label '0;1' is not an integer"),
         ("1.0 1:1", "label '1.0' is not an integer"),
-        ("99999999999999999999 1:1", "label 99999999999999999999 is out of range"),
-        ("0 4:1", "feature 4 is out of range, because line 1 says 4 features. Ids begin at 0"),
+        ("99999999999999999999 1:1", "label '99999999999999999999' is out of range"),
+        ("9" * 5_000 + " 1:1", f"label '{'9' * 40}' is out of range"),
+        ("0 " + "9" * 5_000 + ":1", f"feature '{'9' * 40}' is out of range"),
+        ("0 4:1", "feature '4' is out of range, because line 1 says 4 features. Ids begin at 0"),
         ("0 -1:1", "'-1:1' is not a feature. Expected an id and a value, such as 5:0.5"),
         ("0 1.5:1", "'1.5:1' is not a feature"),
         ("0 1 2:1", "'1' is not a feature"),
@@ -111,6 +113,12 @@ def test_another_number_of_lines(put, number):
 def test_a_wrong_first_line(put, first):
     message = error(put("train.txt", f"{first}\n0 1:1\n"))
     assert "is not `N F L`, the numbers of examples, features and labels" in message
+
+
+def test_sizes_that_are_too_large(put):
+    for sizes in (f"1 {2**31} 1", f"1 1 {10**60}"):
+        assert "is too large. At most 2,147,483,647 is allowed" in error(put("train.txt", f"{sizes}\n0 0:1\n"))
+    assert read_extreme(put("train.txt", f"1 {2**31 - 1} {2**31 - 1}\n0 0:1\n")).features.shape == (1, 2**31 - 1)
 
 
 def test_files_that_cannot_be_read(tmp_path, put):

@@ -30,7 +30,9 @@ from hyperfocal.labels import SparseLabels, row_pointers
 BLOCK_BYTES = 2**26  # text parsed at a time
 FIRST_LINE = re.compile(rb"(?:\xef\xbb\xbf)?\s*(\d+)\s+(\d+)\s+(\d+)\s*")
 FIRST_BYTES = 200  # of the first line
-INTEGER = re.compile(rb"\+?\d+")
+INTEGER = re.compile(rb"\+?0*(\d+)")
+LARGEST_SIZE = 2**31 - 1  # a pair of an example and a label is one 64-bit number
+DIGITS = 18  # of a number that is converted; one with more is out of range
 NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -104,7 +106,10 @@ def _read_sizes(line: bytes, file: File) -> Sizes:
         raise DataError(
             f"{file} line 1: {text!r} is not `N F L`, the numbers of examples, features and labels. Write them there"
         )
-    return Sizes(*map(int, match.groups()))
+    sizes = Sizes(*map(int, match.groups()))
+    if max(sizes) > LARGEST_SIZE:
+        raise DataError(f"{file} line 1: {max(sizes)} is too large. At most {LARGEST_SIZE:,} is allowed")
+    return sizes
 
 
 def _parse(lines: Sequence[bytes], sizes: Sizes, file: File, first: int) -> _Block:
@@ -170,8 +175,8 @@ def _label_fault(labels: bytes, limit: int) -> str:
     for label in labels.split(b",") if labels else ():
         if not INTEGER.fullmatch(label):
             return f"label {_quoted(label)} is not an integer. Expected ids such as 3,17 before the first space"
-        if int(label) >= limit:
-            return f"label {int(label)} is out of range, because line 1 says {limit} labels. Ids begin at 0"
+        if _is_outside(label, limit):
+            return f"label {_quoted(label)} is out of range, because line 1 says {limit} labels. Ids begin at 0"
     return ""
 
 
@@ -181,8 +186,8 @@ def _feature_fault(features: Sequence[bytes], limit: int) -> str:
         name, colon, value = feature.partition(b":")
         if not (colon and INTEGER.fullmatch(name)):
             return f"{_quoted(feature)} is not a feature. Expected an id and a value, such as 5:0.5"
-        if int(name) >= limit:
-            return f"feature {int(name)} is out of range, because line 1 says {limit} features. Ids begin at 0"
+        if _is_outside(name, limit):
+            return f"feature {_quoted(name)} is out of range, because line 1 says {limit} features. Ids begin at 0"
         if not (NUMBER.fullmatch(value) and abs(float(value)) <= LARGEST):
             return f"feature {int(name)} has the value {_quoted(value)}. Expected a finite number"
         if int(name) in seen:
@@ -191,13 +196,17 @@ def _feature_fault(features: Sequence[bytes], limit: int) -> str:
     return ""
 
 
+def _is_outside(name: bytes, limit: int) -> bool:
+    match = INTEGER.fullmatch(name)
+    return match is None or len(match[1]) > DIGITS or int(match[1]) >= limit
+
+
 def _quoted(text: bytes) -> str:
     return repr(text[:40].decode(errors="replace"))
 
 
 def _joined(blocks: Sequence[_Block], sizes: Sizes, file: File) -> ExtremeData:
-    empty = sparse.csr_matrix(np.empty((0, 0), dtype=np.float32))
-    empty.resize((0, sizes.features))
+    empty = sparse.csr_matrix(np.empty((0, sizes.features), dtype=np.float32))
     features = sparse.vstack([empty, *(block.features for block in blocks)], format="csr", dtype=np.float32)
     counts = np.concatenate([np.empty(0, np.int64), *(block.label_counts for block in blocks)])
     rows = len(counts)
