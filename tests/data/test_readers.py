@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import zipfile
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -285,5 +284,6 @@ def test_a_pattern_of_tables_that_are_not_parquet(tmp_path):
 
 def test_a_folder_of_other_files(tmp_path):
     (tmp_path / "a.csv").write_text("user,item\na,b\n")
-    assert error(tmp_path) == "is a folder without Parquet parts (*.parquet). Name a file"
-    assert Path(tmp_path).is_dir()
+    for rows in (None, 5):
+        message = "is a folder without Parquet parts. Name a file, or a folder of Parquet parts (*.parquet)"
+        assert error(tmp_path, rows) == message

@@ -76,7 +76,7 @@ def without_packed(path: Path) -> Path:
 def create_packed(path: Path) -> Iterator[IO[bytes]]:
     """Create a file of bytes, compressed if its name ends in .gz, .bz2 or .zst.
 
-    The same content gives the same bytes: a .gz gets no name and no time stamp.
+    A .gz gets no name and no time stamp, so that the same frame gives the same bytes.
     """
     with path.open("wb") as raw, PACKERS.get(path.suffix.lower(), OPENERS[""])(raw) as packed:
         yield packed

@@ -60,17 +60,15 @@ class File:
     def kind(self) -> str:
         """Return "csv", "jsonl", "lines", "dat" or "parquet" by the suffix, or "frame"; DataError for another suffix.
 
-        A folder or a pattern with another suffix is of kind "parquet" if it has Parquet parts.
+        A folder, or a pattern of Parquet parts, with another suffix is of kind "parquet".
         """
         if self is MEMORY:
             return "frame"
         packed = self.path != without_packed(self.path)
         if self.suffix in KINDS and not (packed and self.suffix == ".parquet"):
             return KINDS[self.suffix]
-        if not self.path.is_file() and parquet_parts(self.path):
+        if self.path.is_dir() or (not self.path.is_file() and parquet_parts(self.path)):
             return "parquet"
-        if self.path.is_dir():
-            raise DataError(f"{self}: is a folder without Parquet parts (*.parquet). Name a file")
         raise DataError(
             f"{self}: cannot tell its format from its name. Allowed: {', '.join(KINDS)}; text also as "
             f"{', '.join(PACKERS)}"

@@ -60,8 +60,11 @@ def _is_part(path: Path) -> bool:
         return False
     if path.suffix.lower() == SUFFIX:
         return True
-    with path.open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:  # not allowed to read it
+        return False
 
 
 def total_size(path: Path) -> int:

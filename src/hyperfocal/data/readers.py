@@ -81,7 +81,8 @@ def check_exists(file: File) -> None:
     if file.path.is_file() or (file.kind == "parquet" and parquet_parts(file.path)):
         return
     if file.path.is_dir():
-        raise DataError(f"{file}: is a folder, not a file. Name a file, or a folder of Parquet parts (*.parquet)")
+        problem = "is a folder without Parquet parts" if file.kind == "parquet" else "is a folder, not a file"
+        raise DataError(f"{file}: {problem}. Name a file, or a folder of Parquet parts (*.parquet)")
     several = "; a pattern names Parquet parts only" if has_magic(str(file)) else ""
     raise DataError(f"{file}: no such file{several}. Check the path (looked in {Path.cwd()})")
 
