@@ -124,7 +124,7 @@ class TestDifferentColumns:
 
     def test_floats_that_may_be_rounded_are_times_but_no_ids(self, tmp_path):
         frames = {
-            "a.parquet": {"user": [BIG], "item": ["x"], "order": [BIG]},
+            "a.parquet": {"user": [BIG], "item": ["x"], "order": [1_700_000_000_000_000_001]},
             "b.parquet": {"user": [7], "item": ["x"], "order": [1.7e18]},
         }
         assert len(as_log(write_parts(tmp_path, frames))) == 2

@@ -287,3 +287,40 @@ def test_a_folder_of_other_files(tmp_path):
     for rows in (None, 5):
         message = "is a folder without Parquet parts. Name a file, or a folder of Parquet parts (*.parquet)"
         assert error(tmp_path, rows) == message
+
+
+class TestManyChunks:
+    """Files of more than one chunk: characters and frames lie across its end."""
+
+    TEXT = "user,item\n" + "".join(f"u{row},😀é{'x' * (row % 7)}\n" for row in range(40_000))
+
+    @pytest.mark.parametrize("ending", ["", *PACK])
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-32-be"])
+    def test_characters(self, tmp_path, encoding, ending):
+        path = tmp_path / "log.csv"
+        path.write_bytes(PACK.get(ending, bytes)(ENCODINGS[encoding] + self.TEXT.encode(encoding)))
+        expected = [f"😀é{'x' * (row % 7)}" for row in range(40_000)]
+        assert read_frame(File(path))["item"].to_list() == expected
+        assert blocks_of(path, 9_999)["item"].to_list() == expected
+
+    def test_carriage_returns(self, tmp_path):
+        path = tmp_path / "log.csv"
+        path.write_bytes(self.TEXT.replace("\n", "\r").encode())
+        assert read_frame(File(path)).height == 40_000
+        assert blocks_of(path, 9_999).height == 40_000
+
+    @pytest.mark.parametrize("ending", [*PACK])
+    def test_several_frames_in_one_file(self, tmp_path, ending):
+        path = tmp_path / "log.csv"
+        lines = self.TEXT.encode().splitlines(keepends=True)
+        content = b"".join(PACK[ending](b"".join(lines[start : start + 5_000])) for start in range(0, 40_001, 5_000))
+        skipped = b"\x50\x2a\x4d\x18\x04\x00\x00\x00size" if ending == ".zst" else b""  # as pzstd writes first
+        path.write_bytes(skipped + content)
+        assert read_frame(File(path)).height == 40_000
+        assert blocks_of(path, 9_999).height == 40_000
+
+    def test_a_line_at_the_end_is_named(self, tmp_path):
+        path = tmp_path / "log.csv"
+        path.write_bytes(PACK[".zst"](ENCODINGS["utf-16-le"] + (self.TEXT + "a,b,c\n").encode("utf-16-le")))
+        for rows in (None, 9_999):
+            assert "line 40002 has 3 fields, the header 2" in error(path, rows)
