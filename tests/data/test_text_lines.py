@@ -70,8 +70,19 @@ def test_a_later_line_that_does_not_fit_is_named(put, line):
     path = put("docs.txt", f"7\ta\tred\n\n8\ta\tblue\n{line}\n")
     with pytest.raises(DataError) as caught:
         blocks(path, 1)
-    message = f"{path} line 4: {line!r} is not id<TAB>labels<TAB>text, as the lines before. "
+    message = f"{path} line 4: {line!r} is not id<TAB>labels<TAB>text, as the other lines. "
     assert str(caught.value) == message + "Write exactly two tabs in each line"
+
+
+@pytest.mark.parametrize("rows", [None, 4, 30])
+def test_one_line_of_many_that_does_not_fit_is_named(put, rows):
+    lines = [f"{number}\ta b\tred wine\n" for number in range(20)]
+    lines[14] = "14\ta b\n"
+    path = put("docs.txt", "".join(lines))
+    with pytest.raises(DataError, match=r"line 15: '14\\ta b' is not id<TAB>labels<TAB>text, as the other lines"):
+        read(path) if rows is None else blocks(path, rows)
+    few = put("docs.txt", "".join(lines[10:19]))
+    assert read(few).columns == ["text"]
 
 
 def test_later_lines_that_fit_by_chance_keep_the_form_of_the_first(put):

@@ -5,6 +5,9 @@ A text (.txt) holds one document per line, in one of these forms:
     __label__a __label__b text    fastText; labels may be anywhere in the line
     id<TAB>a b<TAB>text           LibMultiLabel, if every line has exactly two tabs and no word begins with __label__
     text                          without labels
+
+Of ten lines or more, nine of ten with two tabs are LibMultiLabel's too, and the others are errors: read as texts, all
+labels would be part of the text.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from hyperfocal.errors import DataError
 
 LINE_LABEL = r"(?:^|\s)__label__\S*"  # a label of a fastText line, wherever it is
 COLUMNS = ("id", "labels", "text")  # of LibMultiLabel, in this order
+FEW_LINES, MOST_MISFITS = 10, 0.1  # below the first, every line must fit; above, this share may be errors
 EXTREME = re.compile(r"\d+ \d+ \d+\s*\n[\d,]* ?\d+:\S+(\s|$)")  # the first lines of the Extreme Classification format
 
 
@@ -51,8 +55,9 @@ def _read_lines(file: File) -> pl.DataFrame:
         raise pl.exceptions.NoDataError
     if not file.columns:
         _refuse_extreme(lines, file)
-    misfits = (lines.str.count_matches("\t") != 2) | lines.str.contains(LINE_LABEL)
-    if file.columns == COLUMNS or (not file.columns and not misfits.any()):
+    labelled = lines.str.contains(LINE_LABEL)
+    misfits = (lines.str.count_matches("\t") != 2) | labelled
+    if file.columns == COLUMNS or (not file.columns and _has_fields(misfits, labelled)):
         _check_fits(misfits, lines, file)
         return _split_fields(lines)
     return _split_labels(lines.str.strip_chars())
@@ -66,11 +71,18 @@ def _refuse_extreme(lines: pl.Series, file: File) -> None:
         )
 
 
+def _has_fields(misfits: pl.Series, labelled: pl.Series) -> bool:
+    """Return whether lines have LibMultiLabel's three fields, by the lines that do not and those of fastText."""
+    if labelled.any() or len(misfits) < FEW_LINES:
+        return not misfits.any()
+    return int(misfits.sum()) <= MOST_MISFITS * len(misfits)
+
+
 def _check_fits(misfits: pl.Series, lines: pl.Series, file: File) -> None:
     if misfits.any():
         row = int(misfits.arg_max() or 0)
         raise DataError(
-            f"{file.place(row)}: {lines[row][:80]!r} is not id<TAB>labels<TAB>text, as the lines before. "
+            f"{file.place(row)}: {lines[row][:80]!r} is not id<TAB>labels<TAB>text, as the other lines. "
             "Write exactly two tabs in each line"
         )
 
