@@ -1,6 +1,6 @@
 """Documents: texts with their labels, from a file, a frame or lists.
 
-Formats: JSON lines, CSV, TSV, fastText lines (.txt: `__label__a __label__b text`), all also .gz, and Parquet.
+Formats: JSON lines, CSV, TSV, and text lines (.txt, see `text_lines`), all also compressed, and Parquet.
 A document without text, or without labels, is kept and counted.
 """
 
@@ -128,8 +128,8 @@ def as_documents(source: Any, reading: Reading | None = None, *, need: Need = "a
     """Return the documents in a file or a frame; Documents are returned as they are.
 
     Args:
-        source: Documents; frame, see `frames.is_frame`; or path: .jsonl, .ndjson, .csv, .tsv, .txt, all also .gz, or
-            .parquet.
+        source: Documents; frame, see `frames.is_frame`; or path: .jsonl, .ndjson, .csv, .tsv, .txt, all also
+            compressed, or .parquet, also a folder or pattern of parts.
         reading: names of the columns and the separator of labels, "" finds them; or the plan of the run that reads.
         need: "all" columns, to fit; "labels" and texts, to score; or only "texts", to predict.
 

@@ -75,7 +75,8 @@ def read_items(source: Any, column: str = "", kind: IdKind | None = None) -> Ite
     """Return the item table in a file or a frame; an ItemTable is returned as it is.
 
     Args:
-        source: ItemTable; frame, see `frames.is_frame`; or path: .csv, .tsv, .parquet, .jsonl, text also .gz.
+        source: ItemTable; frame, see `frames.is_frame`; or path: .csv, .tsv, .jsonl, .item or .dat, all also
+            compressed, or .parquet.
         column: of the item ids; if it is "" or does not exist, `item`, else the first column.
         kind: of the ids of the log. None: as the column shows.
 

@@ -139,7 +139,7 @@ class Taxonomy:
 
 
 def read_taxonomy(path: str | Path) -> Taxonomy:
-    """Return the tree in a .tsv or .csv file (also .gz) with the columns id, parent and name.
+    """Return the tree in a .tsv or .csv file (also compressed) with the columns id, parent and name.
 
     The IAB's files are read as they are, without the trees that describe the medium and not the topic: roots without a
     tier in the file (Sensitive Topics, Brand Suitability and Risk in 2.2), and roots called "Content ..." (Channel,
@@ -151,7 +151,7 @@ def read_taxonomy(path: str | Path) -> Taxonomy:
     """
     file = File(Path(path))
     if file.kind != "csv":
-        raise DataError(f"{file}: a taxonomy is a text table. Allowed: .tsv, .csv, also .gz")
+        raise DataError(f"{file}: a taxonomy is a text table. Allowed: .tsv, .csv, also compressed")
     rows = read_frame(file, readers={"csv": _read_table}, row="category").to_dicts()
     numbers = _number_ids(rows, file)
     parents = [_parent(row, numbers, file) for row in rows]
