@@ -50,6 +50,16 @@ class TestRecBole:
         assert columns[0].kind == "list"
         assert columns[0].values == {"red": 1, "dry": 1}
 
+    @pytest.mark.parametrize("rows", [None, 1, 2])
+    def test_quotes_are_text(self, put, rows):
+        path = put("ml.item", 'item_id:token\ttitle:token\n1\t"Great" Cats\n2\t12" Vinyl\n3\t"\n4\tx\n')
+        frame = read_frame(File(path)) if rows is None else pl.concat([b.frame for b in read_blocks(path, rows)])
+        assert frame["title"].to_list() == ['"Great" Cats', '12" Vinyl', '"', "x"]
+        assert File(path).place(3) == f"{path} line 5"
+        path = put("ml.item", 'item_id:token\ttitle:token\n1\t"Great" Cats\n2\t"\n3\tx\ty\n')
+        fault = error(lambda: read_frame(File(path)) if rows is None else list(read_blocks(path, rows)))
+        assert "line 4 has 3 fields, the header 2" in fault
+
     def test_a_header_with_other_colons_is_no_typed_header(self, put):
         frame = read_frame(File(put("log.csv", "user:token,item,at:float\na,b,1\n")))
         assert frame.columns == ["user:token", "item", "at:float"]

@@ -89,9 +89,9 @@ def _collect(lazy: pl.LazyFrame, _: File) -> pl.DataFrame:
 
 
 def _text_pieces(file: File, rows: int) -> Iterator[tuple[File, float, dict[str, Reader]]]:
-    size, quoted = file.path.stat().st_size, file.kind == "csv"
+    size, quoted = file.path.stat().st_size, file.quoted
     with file.path.open("rb") as raw, open_text_bytes(raw) as lines:
-        header = _read_header(lines) if quoted else b""
+        header = _read_header(lines) if file.kind == "csv" else b""
         before = 0
         started = False
         while (content := _read_lines(lines, rows, quoted)) or not started:

@@ -18,9 +18,18 @@ def find_delimiter(text: IO[str]) -> str:
     return "\t" if "\t" in unquoted else max(DELIMITERS, key=unquoted.count)
 
 
-def csv_rows(text: IO[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield the first line number and the fields of each row that is not empty, the header first."""
-    reader = csv.reader(text, delimiter=find_delimiter(text), strict=True)
+def csv_rows(text: IO[str], *, quoted: bool = True) -> Iterator[tuple[int, list[str]]]:
+    """Yield the first line number and the fields of each row that is not empty, the header first.
+
+    Args:
+        text: to read.
+        quoted: whether quotes enclose fields; else they are part of the text.
+
+    Raises:
+        ValueError: a quote that is not closed or not doubled.
+    """
+    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    reader = csv.reader(text, delimiter=find_delimiter(text), quoting=quoting, strict=True)
     start = 1
     try:
         for row in reader:

@@ -54,7 +54,7 @@ def find_fault(file: File) -> str:
                 return _encoding_fault(file, number, line[error.start])
     with file.open() as text:
         if file.kind == "csv":
-            return _csv_fault(text)
+            return _csv_fault(text, quoted=file.quoted)
         return _json_fault(text) if file.kind == "jsonl" else ""
 
 
@@ -66,9 +66,9 @@ def _encoding_fault(file: File, number: int, byte: int) -> str:
     return f"line {number} is not UTF-8 text (byte {byte:#x}). Save the file as UTF-8"
 
 
-def _csv_fault(text: IO[str]) -> str:
+def _csv_fault(text: IO[str], *, quoted: bool) -> str:
     try:
-        rows = csv_rows(text)
+        rows = csv_rows(text, quoted=quoted)
         _, header = next(rows, (0, []))
         for line, row in rows:
             if len(row) > len(header):
@@ -77,7 +77,7 @@ def _csv_fault(text: IO[str]) -> str:
     except ValueError as error:
         return str(error)
     text.seek(0)
-    odd = next((number for number, line in enumerate(text, 1) if line.count('"') % 2), 0)
+    odd = quoted and next((number for number, line in enumerate(text, 1) if line.count('"') % 2), 0)
     return f"line {odd} has a quote inside a field. Quote the field and double the quote inside it" if odd else ""
 
 

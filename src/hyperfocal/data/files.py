@@ -20,6 +20,7 @@ from hyperfocal.data.text_bytes import open_text_bytes
 from hyperfocal.errors import DataError
 
 WRITABLE = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+RECBOLE = (".inter", ".item", ".user")
 KINDS = {
     ".csv": "csv",
     ".tsv": "csv",
@@ -27,9 +28,7 @@ KINDS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".txt": "lines",
-    ".inter": "csv",  # this and the next two: RecBole
-    ".item": "csv",
-    ".user": "csv",
+    **dict.fromkeys(RECBOLE, "csv"),
     ".dat": "dat",  # MovieLens
 }
 UNPACKED_LIMIT = 2**30  # bytes that a compressed file read at once may always unpack to
@@ -73,6 +72,11 @@ class File:
             f"{self}: cannot tell its format from its name. Allowed: {', '.join(KINDS)}; text also as "
             f"{', '.join(PACKERS)}"
         )
+
+    @property
+    def quoted(self) -> bool:
+        """Return whether quotes enclose fields: in CSV, but not in the files of RecBole, which writes no quotes."""
+        return self.kind == "csv" and self.suffix not in RECBOLE
 
     def check_writable(self) -> None:
         """Raise DataError if `write_frame` cannot write to this path; called before a long computation."""
@@ -142,7 +146,7 @@ class File:
                 numbered = (number for number, line in enumerate(text, 1) if line.strip())
                 return next(((number, 0, 0) for number in islice(numbered, row, None)), None)
             try:
-                rows = csv_rows(text)
+                rows = csv_rows(text, quoted=self.quoted)
                 _, header = next(rows)
                 return next(((line, len(fields), len(header)) for line, fields in islice(rows, row, None)), None)
             except ValueError:

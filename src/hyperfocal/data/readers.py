@@ -99,7 +99,8 @@ def read_csv(file: File) -> pl.DataFrame:
         delimiter = find_delimiter(text)
     plain = file.raw is None and is_plain(file.path)
     source = file.path if plain else file.read()
-    frame = pl.read_csv(source, separator=delimiter, infer_schema=False, glob=False)
+    quote = '"' if file.quoted else None
+    frame = pl.read_csv(source, separator=delimiter, quote_char=quote, infer_schema=False, glob=False)
     filled = frame.select(filled=pl.any_horizontal(pl.all().str.len_bytes() > 0).fill_null(value=False))["filled"]
     frame = frame if filled.all() else frame.filter(filled)  # blank lines are not rows
     _check_header_once(frame, file)
