@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from glob import has_magic
+from glob import iglob
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +92,8 @@ def _size(path: Path) -> int:
     """Return the bytes of a file, or of all files of a folder or a pattern; 0 if there is none."""
     if path.is_file():
         return path.stat().st_size
-    base = Path(path.anchor)
-    roots = [path] if path.is_dir() else base.glob(str(path.relative_to(base))) if has_magic(str(path)) else ()
+    matches = map(Path, iglob(str(path), recursive=True))  # noqa: PTH207 - takes any pattern, absolute ones too
+    roots = [path] if path.is_dir() else matches
     return sum(file.stat().st_size for root in roots for file in (root, *root.rglob("*")) if file.is_file())
 
 

@@ -78,6 +78,12 @@ class TestRecommend:
         for name in ("logs", "logs/*.parquet"):
             done("recommend", "predict", run, tmp_path / name, "--out", tmp_path / "parts.csv", *block)
             assert (tmp_path / "whole.csv").read_bytes() == (tmp_path / "parts.csv").read_bytes()
+            part = tmp_path / "logs" / "part-0.parquet"
+            before = part.read_bytes()
+            assert "would overwrite it" in refused("recommend", "predict", run, tmp_path / name, "--out", part)
+            assert part.read_bytes() == before
+        inside = tmp_path / "logs" / "sub" / "new.parquet"
+        assert "is in the folder HISTORY" in refused("recommend", "predict", run, tmp_path / "logs", "--out", inside)
 
     def test_a_challenge_is_a_submission_again(self, run, tmp_path):
         rows = [f"u{user},{step},i{(user + step) % 30}\n" for user in range(40) for step in range(1, 4)]

@@ -28,8 +28,9 @@ def csv_rows(text: IO[str], *, quoted: bool = True) -> Iterator[tuple[int, list[
     Raises:
         ValueError: a quote that is not closed or not doubled.
     """
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    reader = csv.reader(text, delimiter=find_delimiter(text), quoting=quoting, strict=True)
+    delimiter = find_delimiter(text)
+    unquoted = csv.reader(text, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    reader = csv.reader(text, delimiter=delimiter, strict=True) if quoted else unquoted
     start = 1
     try:
         for row in reader:

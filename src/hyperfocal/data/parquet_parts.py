@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from glob import has_magic
+from glob import iglob
 from os import SEEK_END
 from pathlib import Path
 from urllib.parse import unquote
@@ -30,13 +30,9 @@ def parquet_parts(path: Path) -> list[Path]:
     """
     if path.is_file():
         return [path]
-    roots = [path] if path.is_dir() else sorted(_matches(path), key=_natural)
+    matches = map(Path, iglob(str(path), recursive=True))  # noqa: PTH207 - takes any pattern, absolute ones too
+    roots = [path] if path.is_dir() else sorted(matches, key=_natural)
     return [part for root in roots for part in ([root] if root.is_file() else _files_of(root)) if _is_part(part)]
-
-
-def _matches(pattern: Path) -> Iterator[Path]:
-    base = Path(pattern.anchor)
-    return base.glob(str(pattern.relative_to(base))) if has_magic(str(pattern)) else iter(())
 
 
 def _files_of(folder: Path) -> list[Path]:

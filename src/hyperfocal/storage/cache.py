@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
-from glob import has_magic
+from glob import iglob
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -183,9 +183,8 @@ def key_of(path: Path, columns: list[Any]) -> str:
 
 def _inside(path: Path) -> Iterator[Path]:
     """Yield what is in a folder, or in what a pattern matches."""
-    base = Path(path.anchor)
-    roots = [path] if path.is_dir() else base.glob(str(path.relative_to(base))) if has_magic(str(path)) else ()
-    for root in roots:
+    matches = map(Path, iglob(str(path), recursive=True))  # noqa: PTH207 - takes any pattern, absolute ones too
+    for root in [path] if path.is_dir() else matches:
         yield from root.rglob("*") if root.is_dir() else [root]
 
 
