@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from glob import iglob
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,16 @@ def is_streamed(data: Any, asked: str, impossible: str) -> bool:
 
 def _is_large(path: Path) -> bool:
     """Compare with an equal share of the memory for each process of this machine."""
-    return path.is_file() and path.stat().st_size > MEMORY_SHARE * memory_bytes() / local_processes()
+    return _size(path) > MEMORY_SHARE * memory_bytes() / local_processes()
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file, or of all files of a folder or a pattern; 0 if there is none."""
+    if path.is_file():
+        return path.stat().st_size
+    matches = map(Path, iglob(str(path), recursive=True))  # noqa: PTH207 - takes any pattern, absolute ones too
+    roots = [path] if path.is_dir() else matches
+    return sum(file.stat().st_size for root in roots for file in (root, *root.rglob("*")) if file.is_file())
 
 
 def memory_bytes() -> int:

@@ -1,6 +1,5 @@
 """`predict` of files larger than memory: the same predictions, after a crash too, in memory that does not grow."""
 
-import gzip
 import json
 import os
 import signal
@@ -15,8 +14,9 @@ from command_cases import done, names_below, refused, write
 from command_cases import rows as documents
 from hyperfocal.data.logs import Log
 from hyperfocal.recommend.recommender import Recommender
+from packing import unpack
 
-ENDS = [".csv", ".tsv", ".jsonl", ".csv.gz", ".jsonl.gz", ".parquet"]
+ENDS = [".csv", ".tsv", ".jsonl", ".csv.gz", ".csv.bz2", ".jsonl.gz", ".jsonl.zst", ".parquet"]
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +44,10 @@ def log(path, users=300):
 def read(path):
     if path.suffix == ".parquet":
         return pl.read_parquet(path)
+    raw = unpack(path.name, path.read_bytes())
     if "jsonl" in path.name:
-        return pl.read_ndjson(gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path)
-    return pl.read_csv(path, separator="\t" if ".tsv" in path.name else ",")
+        return pl.read_ndjson(raw)
+    return pl.read_csv(raw, separator="\t" if ".tsv" in path.name else ",")
 
 
 class TestRecommend:
@@ -66,6 +67,23 @@ class TestRecommend:
         done("recommend", "predict", run, log(tmp_path / "log.csv"), "--out", tmp_path / "whole.csv")
         done("recommend", "predict", run, log(tmp_path / name), "--out", tmp_path / "parts.csv", "--block", 77)
         assert (tmp_path / "whole.csv").read_bytes() == (tmp_path / "parts.csv").read_bytes()
+
+    @pytest.mark.parametrize("block", [(), ("--block", 77)])
+    def test_parts_of_a_log(self, block, run, tmp_path):
+        (tmp_path / "logs").mkdir()
+        frame = pl.read_csv(log(tmp_path / "log.csv"))
+        for number, start in enumerate(range(0, len(frame), 200)):
+            frame.slice(start, 200).write_parquet(tmp_path / "logs" / f"part-{number}.parquet")
+        done("recommend", "predict", run, tmp_path / "log.csv", "--out", tmp_path / "whole.csv")
+        for name in ("logs", "logs/*.parquet"):
+            done("recommend", "predict", run, tmp_path / name, "--out", tmp_path / "parts.csv", *block)
+            assert (tmp_path / "whole.csv").read_bytes() == (tmp_path / "parts.csv").read_bytes()
+            part = tmp_path / "logs" / "part-0.parquet"
+            before = part.read_bytes()
+            assert "would overwrite it" in refused("recommend", "predict", run, tmp_path / name, "--out", part)
+            assert part.read_bytes() == before
+        inside = tmp_path / "logs" / "sub" / "new.parquet"
+        assert "is in the folder HISTORY" in refused("recommend", "predict", run, tmp_path / "logs", "--out", inside)
 
     def test_a_challenge_is_a_submission_again(self, run, tmp_path):
         rows = [f"u{user},{step},i{(user + step) % 30}\n" for user in range(40) for step in range(1, 4)]

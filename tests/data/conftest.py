@@ -1,6 +1,6 @@
-import gzip
-
 import pytest
+
+from packing import pack
 
 
 @pytest.fixture
@@ -10,7 +10,7 @@ def put(tmp_path):
     def write(name: str, content: str | bytes):
         raw = content if isinstance(content, bytes) else content.encode()
         path = tmp_path / name
-        path.write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+        path.write_bytes(pack(name, raw))
         return path
 
     return write

@@ -8,9 +8,10 @@ import pytest
 
 from hyperfocal.data import blocks
 from hyperfocal.data.blocks import Seen, read_blocks, whole_users
-from hyperfocal.data.documents import TEXT_READERS
-from hyperfocal.data.files import File, read_frame
+from hyperfocal.data.files import File
 from hyperfocal.data.logs import row_users
+from hyperfocal.data.readers import read_frame
+from hyperfocal.data.text_lines import TEXT_READERS
 from hyperfocal.errors import DataError
 
 NAMES = ["log.csv", "log.tsv", "log.jsonl", "log.parquet", "log.csv.gz", "log.jsonl.gz"]

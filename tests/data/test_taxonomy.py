@@ -123,7 +123,7 @@ def test_a_file_that_is_no_taxonomy(put, tmp_path):
     )
     assert error(put("a.tsv", "id\tname\n1\tx\n")).startswith(message)
     assert error(tmp_path / "b.tsv").startswith("FILE: no such file")
-    assert error(put("a.jsonl", "{}")) == "FILE: a taxonomy is a text table. Allowed: .tsv, .csv, also .gz"
+    assert error(put("a.jsonl", "{}")) == "FILE: a taxonomy is a text table. Allowed: .tsv, .csv, also compressed"
     assert "line 2 is not UTF-8 text" in error(put("a.csv", "id,parent,name\n1,,é\n".encode("latin-1")))
 
 

@@ -49,6 +49,10 @@ def material(tmp_path_factory):
     )  # fmt: skip
     for name in ("log.csv", "log.tsv", "log.jsonl", "log.parquet"):
         write_frame(log.head(30), folder / name)
+    events = log.head(30).rows()
+    (folder / "log.dat").write_text("".join(f"{user}::{item}::{order}\n" for user, item, order in events))
+    lines = "".join(f"{user}\t{item}\t{order}\n" for user, item, order in events)
+    (folder / "log.inter").write_text(f"user_id:token\titem_id:token\ttimestamp:float\n{lines}")
     (folder / "log.txt").write_text("".join(f"u{user} a b c d\n" for user in range(6)))
     table = pl.DataFrame({"item": items, "topic": ["x", "y z"] * 6, "size": range(12)})
     write_frame(table, folder / "items.csv")
@@ -60,6 +64,10 @@ def material(tmp_path_factory):
     write_lines(rows, folder / "texts.jsonl")
     write_frame(pl.DataFrame(rows).with_columns(pl.col("labels").list.join("|")), folder / "texts.csv")
     (folder / "texts.txt").write_text("".join(f"__label__{row['labels'][0]} {row['text']}\n" for row in rows))
+    (folder / "fields.txt").write_text("".join(f"{row['id']}\t{row['labels'][0]}\t{row['text']}\n" for row in rows))
+    (folder / "features.txt").write_text(
+        "40 9 4\n" + "".join(f"{n % 4},{n % 3} {n % 8}:0.5 8:1\n" for n in range(1, 41))
+    )
     (folder / "recommend.toml").write_text(to_toml(RecommendSettings()))
     (folder / "classify.toml").write_text(to_toml(ClassifySettings()))
     (folder / "grid.toml").write_text(GRID)

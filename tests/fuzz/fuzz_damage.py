@@ -7,12 +7,14 @@ import struct
 
 from hypothesis import strategies as st
 
+from packing import PACK
+
 TOKENS = [
     b"", b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\r", b"\n", b"\n\n", b"\t", b'"', b"'", b",", b";",
     b"|", b"\\", b"\x1b[2J", b"\x7f", b"\xc2\x85", b"\xe2\x80\xa8", b"\xe2\x80\xae", b"NaN", b"nan", b"-inf", b"1e999",
     b"-1", b"0", b"9" * 30, b"9" * 5_000, b"1.5", b"null", b"true", b"{}", b"[]", b"[" * 3_000, b'{"a":' * 3_000,
     b"\\ud800", b"=", b"#", b"[[a]]", b"__label__", b"__label__ ", b"2024-13-45", b"0000-00-00T00:00:00Z", b"user",
-    b"item", b"A" * 20_000,
+    b"item", b"A" * 20_000, b"::", b":", b":1 ", b":token",
 ]  # fmt: skip
 TEXTS = [
     "",
@@ -62,10 +64,15 @@ def _changed(content: bytes, changes: list) -> bytes:
 
 
 def packed(content: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
-    """Return the contents packed by gzip, of which every second is damaged outside too."""
-    return content.map(lambda raw: gzip.compress(raw, 1, mtime=0)).flatmap(
+    """Return the contents packed or in UTF-16, of which every second is damaged outside too."""
+    ways = st.sampled_from([lambda raw: gzip.compress(raw, 1, mtime=0), PACK[".bz2"], PACK[".zst"], _as_utf_16])
+    return st.builds(lambda raw, way: way(raw), content, ways).flatmap(
         lambda raw: st.one_of(st.just(raw), damaged_bytes(raw))
     )
+
+
+def _as_utf_16(raw: bytes) -> bytes:
+    return raw.decode("utf-8", "replace").encode("utf-16")
 
 
 def damaged_json(value) -> st.SearchStrategy:

@@ -40,10 +40,12 @@ from hyperfocal.config.recipes import parse_override, resolve
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data import stored_documents as stream_documents
 from hyperfocal.data.blocks import read_blocks, whole_users
-from hyperfocal.data.documents import TEXT_READERS, as_documents, documents_from_frame
+from hyperfocal.data.documents import as_documents, documents_from_frame
+from hyperfocal.data.extreme import read_extreme
 from hyperfocal.data.item_table import encode_items, fit_columns, read_items
 from hyperfocal.data.logs import as_log, log_from_frame, row_users
 from hyperfocal.data.taxonomy import read_taxonomy
+from hyperfocal.data.text_lines import TEXT_READERS
 from hyperfocal.errors import HyperfocalError
 from hyperfocal.grid.axes import read_grid_recipe
 from hyperfocal.recommend.recommender import Recommender
@@ -78,7 +80,7 @@ def _file(name: str, inputs: Damage, read: Callable[[Path], Any], material: Path
 
 
 class Packed(bytes):
-    """The content of a .gz."""
+    """The content of a .gz, which is read by what it is."""
 
 
 def _log(path: Path) -> None:
@@ -303,10 +305,14 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "log.jsonl": partial(_file, "log.jsonl", damaged_json_lines, _log),
     "log.txt": partial(_file, "log.txt", partial(damaged_table, separator=b" "), _log),
     "log.parquet": partial(_file, "log.parquet", damaged_bytes, _log),
+    "log.dat": partial(_file, "log.dat", partial(damaged_table, separator=b"::"), _log),
+    "log.inter": partial(_file, "log.inter", partial(damaged_table, separator=b"\t"), _log),
     "log of any types": partial(_frames, ["user", "item", "order"], _log),
     "texts.csv": partial(_file, "texts.csv", damaged_table, _texts),
     "texts.jsonl": partial(_file, "texts.jsonl", damaged_json_lines, _texts),
     "texts.txt": partial(_file, "texts.txt", partial(damaged_table, separator=b" "), _texts),
+    "fields.txt": partial(_file, "fields.txt", partial(damaged_table, separator=b"\t"), _texts),
+    "features.txt": partial(_file, "features.txt", partial(damaged_table, separator=b" "), read_extreme),
     "texts of any types": partial(_frames, ["id", "text", "labels"], _texts),
     "items.csv": partial(_file, "items.csv", damaged_table, _items),
     "items of any types": partial(_frames, ["item", "a", "b"], _items),

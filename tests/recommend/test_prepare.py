@@ -134,6 +134,22 @@ class TestWhen:
         assert not prepare(path, None, None, settings(protocol="leave-one-out")).streamed  # which reads into memory
         assert not prepare(as_log(path), None, None, settings()).streamed
 
+    @pytest.mark.parametrize("pattern", ["logs", "logs/*.parquet"])
+    def test_parts_that_together_are_too_large(self, path, pattern, tmp_path, monkeypatch):
+        frame = pl.read_csv(path, infer_schema=False)
+        (tmp_path / "logs").mkdir()
+        for number in range(2):
+            half = frame.slice(number * len(frame) // 2, len(frame) // 2 if number == 0 else None)
+            half.write_parquet(tmp_path / "logs" / f"part-{number}.parquet")
+        parts = tmp_path / pattern
+        assert not prepare(parts, None, None, settings()).streamed
+        monkeypatch.setattr(machine, "memory_bytes", lambda: 1000)
+        streamed = prepare(parts, None, None, settings())
+        assert streamed.streamed
+        whole = prepare(path, None, None, settings(stream="on"))
+        assert streamed.vocabulary.ids.to_list() == whole.vocabulary.ids.to_list()
+        assert streamed.counts["events"] == whole.counts["events"]
+
     @pytest.mark.parametrize(
         ("log", "wanted", "message"),
         [

@@ -112,6 +112,17 @@ def test_an_invalid_body_names_its_place(recommending, fields, message, where):
     assert error == {"reason": "invalid", "message": message, "where": where}
 
 
+@pytest.mark.parametrize("half", [rb"\ud83d", rb"\ude00", b"\xed\xa0\xbd"])
+def test_half_a_character_is_refused(recommending, classifying, half):
+    """`\\ud83d` alone: half of an emoji, which must not become another id."""
+    for client, route, body in (
+        (recommending, "/v1/recommend", b'{"histories": [["Algebra", "%s"]]}'),
+        (classifying, "/v1/classify", b'{"texts": ["%s"]}'),
+    ):
+        response = client.post(route, content=body.replace(b"%s", half), headers={"Content-Type": "application/json"})
+        assert refusal(response)[0] == 400
+
+
 def test_each_reason_in_the_code_is_in_the_table_of_errors():
     code = "".join(path.read_text(encoding="utf-8") for path in PAGES.parent.glob("*.py"))
     reasons = set(re.findall(r'Refusal\(\s*\d+, "(\w+)"', code))

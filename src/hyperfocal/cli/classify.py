@@ -68,8 +68,9 @@ def fit(
 ) -> None:
     """Fit on the documents TRAIN, tune a threshold per label, and score on validation documents.
 
-    TRAIN is JSON lines, CSV, TSV or Parquet with one document per row, or text (.txt) in fastText format:
-    __label__a __label__b the text. All formats except Parquet may be compressed (.gz).
+    TRAIN is JSON lines, CSV, TSV or Parquet with one document per row, or text (.txt) in fastText format,
+    __label__a __label__b the text, or in LibMultiLabel format, id<TAB>a b<TAB>the text. All formats except
+    Parquet may be compressed (gzip, bzip2, zstd). A folder or a pattern of Parquet parts is one table.
 
     Several processes can train together: torchrun --nproc-per-node 2 -m hyperfocal classify fit TRAIN --out RUN
     """
@@ -126,7 +127,9 @@ def _print_fit(classifier: MultiLabelClassifier) -> None:
 @classify.command()
 @click.argument("run", type=PATH)
 @click.argument("docs", type=PATH)
-@click.option("--out", type=PATH, required=True, help="File to write: .jsonl, .csv, .tsv (also .gz) or .parquet.")
+@click.option(
+    "--out", type=PATH, required=True, help="File to write: .jsonl, .csv, .tsv (also .gz, .bz2, .zst) or .parquet."
+)
 @with_options(*BLOCKS)
 def predict(run: Path, docs: Path, out: Path, block: int | None, resume: bool) -> None:
     """Predict the labels of each document in DOCS.

@@ -7,17 +7,18 @@ A part is complete when its .json file, which holds its counts, exists: that fil
 
 from __future__ import annotations
 
-import gzip
 import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import polars as pl
 
+from hyperfocal.data.compression import create_packed
 from hyperfocal.data.files import File
+from hyperfocal.data.parquet_parts import parquet_parts
 from hyperfocal.errors import RunError
 from hyperfocal.storage.run_folder import whole_file
 
@@ -102,15 +103,11 @@ class PartFiles:
 
 
 def _join_bytes(paths: list[Path], joined: Path) -> None:
-    """Concatenate files; a .gz gets no time stamp, so that the same content gives the same bytes."""
-    with joined.open("wb") as raw:
-        packed = joined.suffix == ".gz"
-        out = cast(IO[bytes], gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if packed else raw)
+    """Concatenate files, compressed as the joined file's name says."""
+    with create_packed(joined) as out:
         for path in paths:
             with path.open("rb") as file:
                 shutil.copyfileobj(file, out, 2**20)
-        if packed:
-            out.close()
 
 
 def _join_tables(paths: list[Path], joined: Path) -> None:
@@ -121,6 +118,6 @@ def _join_tables(paths: list[Path], joined: Path) -> None:
 
 
 def stamp(path: Path) -> list[int]:
-    """Return the size and modification time of a file, which change if its content does."""
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns]
+    """Return the size and modification time of a file, or of Parquet parts, which change if the content does."""
+    states = [part.stat() for part in parquet_parts(path)]
+    return [sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)]

@@ -15,16 +15,19 @@ from hyperfocal.classify.files import with_pairs
 from hyperfocal.cli.part_files import PartFiles, stamp
 from hyperfocal.cli.steps import exit_on_ctrl_c
 from hyperfocal.data.blocks import Block, Seen, read_blocks, whole_users
-from hyperfocal.data.documents import TEXT_READERS, Documents, documents_from_frame
+from hyperfocal.data.compression import is_compressed
+from hyperfocal.data.documents import Documents, documents_from_frame
 from hyperfocal.data.files import File, write_frame, write_lines, write_rows
 from hyperfocal.data.logs import log_from_frame, row_users
+from hyperfocal.data.parquet_parts import parquet_parts, total_size
+from hyperfocal.data.text_lines import TEXT_READERS
 from hyperfocal.errors import DataError
 from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.report.progress import PredictProgress
 from hyperfocal.storage.run_folder import MODEL, whole_file
 
 LARGE_BYTES = 64 * 2**20  # files of at least this size are read block by block
-LARGE_PACKED_BYTES = 16 * 2**20  # the same for .gz and .parquet, which grow in memory
+LARGE_PACKED_BYTES = 16 * 2**20  # the same for compressed files and .parquet, which grow in memory
 LOG_ROWS = 200_000  # rows of a log in a block
 DOCUMENTS = 10_000  # documents in a block, with few labels
 COLUMNS = 2  # version of the columns in the parts
@@ -62,15 +65,15 @@ def predict_file(
 
 def _plan(predictor: DocumentPredictor | LogPredictor, run: Path, file: Path, rows: int) -> dict[str, Any]:
     """Return what the parts depend on; {} if there is no file, which reading it reports."""
-    if not file.is_file():
+    if not parquet_parts(file):
         return {}
     files = {predictor.argument: stamp(file), "RUN": stamp(run / MODEL)}
     return {**files, "--block": rows, **predictor.choices(), "version of hyperfocal": COLUMNS}
 
 
 def _is_large(file: Path) -> bool:
-    limit = LARGE_PACKED_BYTES if file.suffix in (".gz", ".parquet") else LARGE_BYTES
-    return file.is_file() and file.stat().st_size >= limit
+    packed = not file.is_file() or file.suffix == ".parquet" or is_compressed(file)
+    return total_size(file) >= (LARGE_PACKED_BYTES if packed else LARGE_BYTES)
 
 
 def _write_parts(

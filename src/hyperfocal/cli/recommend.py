@@ -100,8 +100,8 @@ def fit(
     """Fit on the log TRAIN, and score the model next to the baselines.
 
     TRAIN is CSV, TSV, Parquet or JSON lines with one event per row; or text (.txt) with `user item item ...`
-    per line; or a log of solved challenges, recognized by its header. All formats except Parquet may be compressed
-    (.gz).
+    per line; or a log of RecBole (.inter), MovieLens (.dat) or solved challenges. All formats except Parquet may
+    be compressed (gzip, bzip2, zstd). A folder or a pattern of Parquet parts is one table.
 
     Several processes can train together: torchrun --nproc-per-node 2 -m hyperfocal recommend fit TRAIN --out RUN
     """
@@ -144,7 +144,9 @@ def _print_fit(recommender: Recommender) -> None:
 @recommend.command()
 @click.argument("run", type=PATH)
 @click.argument("history", type=PATH)
-@click.option("--out", type=PATH, required=True, help="File to write: .csv, .tsv, .jsonl (also .gz) or .parquet.")
+@click.option(
+    "--out", type=PATH, required=True, help="File to write: .csv, .tsv, .jsonl (also .gz, .bz2, .zst) or .parquet."
+)
 @with_options(*RANKING, *BLOCKS)
 def predict(run: Path, history: Path, out: Path, block: int | None, resume: bool, **ranking: Any) -> None:
     """Predict the best K items of each user in HISTORY. Users may be new and have any number of items.

@@ -131,9 +131,13 @@ def program_name() -> str:
 
 
 def refuse_output(out: Path, read: Path, argument: str) -> None:
-    """Raise DataError if predictions cannot be written to `out`: a wrong format, a folder, or the file being read."""
+    """Raise DataError if predictions cannot be written to `out`: a wrong format, a folder, or a file that is read."""
     from hyperfocal.data.files import File
+    from hyperfocal.data.parquet_parts import parquet_parts
 
     File(out).check_writable()
-    if out.resolve() == read.resolve():
+    target = out.resolve()
+    if target in (path.resolve() for path in (read, *parquet_parts(read))):
         raise DataError(f"--out {out} is {argument} itself and would overwrite it. Choose another name")
+    if read.resolve() in target.parents:
+        raise DataError(f"--out {out} is in the folder {argument}, whose parts are read. Choose another folder")

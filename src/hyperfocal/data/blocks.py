@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from hyperfocal.data.files import READ_ERRORS, File, Reader, read_frame, unreadable
+from hyperfocal.data.common_types import unified
+from hyperfocal.data.compression import READ_ERRORS
+from hyperfocal.data.faults import unreadable
+from hyperfocal.data.files import File
+from hyperfocal.data.parquet_parts import scan_blocks
+from hyperfocal.data.readers import Reader, check_exists, read_frame
+from hyperfocal.data.text_bytes import open_text_bytes
 from hyperfocal.errors import DataError
 
 BLOCK_BYTES = 2**26  # a block of text ends after this size, even if it has few lines
@@ -37,24 +42,25 @@ def read_blocks(
 
     A block of text ends after BLOCK_BYTES, so with lines of similar length it has at most twice as many bytes. A block
     of a CSV file ends at a line end outside quotes. A column that earlier blocks have and this one does not, as JSON
-    lines allow, is null.
+    lines allow, is null. A format that a reader recognises in the first block holds for the others.
 
     Raises:
         DataError: as in `read_frame`.
     """
     file = File(path)
-    if not path.is_file() or path.stat().st_size == 0:
+    check_exists(file)
+    if path.is_file() and path.stat().st_size == 0:
         read_frame(file, row=row)  # raises the right error
     columns: dict[str, pl.DataType] = {}
     first = 0
     for piece, share, reader in _pieces(file, rows):
-        placed = replace(piece, first=first)
+        placed = replace(piece, first=first, columns=tuple(columns))
         if first and placed.raw is not None and _is_blank(placed):
             continue
         frame = read_frame(placed, readers={**(readers or {}), **reader}, row=row)
         absent = [pl.lit(None, dtype).alias(name) for name, dtype in columns.items() if name not in frame.columns]
         columns |= frame.schema
-        yield Block(frame.with_columns(absent), replace(placed, raw=None), share)
+        yield Block(frame.with_columns(absent), File(path, first=first), share)
         first += frame.height
 
 
@@ -74,11 +80,8 @@ def _pieces(file: File, rows: int) -> Iterator[tuple[File, float, dict[str, Read
 
 
 def _parquet_pieces(file: File, rows: int) -> Iterator[tuple[File, float, dict[str, Reader]]]:
-    lazy = pl.scan_parquet(file.path, glob=False)
-    height = int(lazy.select(pl.len()).collect().item())
-    for start in range(0, max(height, 1), rows):
-        reader = partial(_collect, lazy.slice(start, rows))
-        yield file, min((start + rows) / max(height, 1), 1.0), {"parquet": reader}
+    for lazy, share in scan_blocks(file.path, rows):
+        yield file, share, {"parquet": partial(_collect, lazy)}
 
 
 def _collect(lazy: pl.LazyFrame, _: File) -> pl.DataFrame:
@@ -86,14 +89,15 @@ def _collect(lazy: pl.LazyFrame, _: File) -> pl.DataFrame:
 
 
 def _text_pieces(file: File, rows: int) -> Iterator[tuple[File, float, dict[str, Reader]]]:
-    size, quoted = file.path.stat().st_size, file.kind == "csv"
-    with file.path.open("rb") as raw:
-        lines = cast(IO[bytes], gzip.GzipFile(fileobj=raw) if file.path.suffix == ".gz" else raw)
-        header = _read_header(lines) if quoted else b""
+    size, quoted = file.path.stat().st_size, file.quoted
+    with file.path.open("rb") as raw, open_text_bytes(raw) as lines:
+        header = _read_header(lines) if file.kind == "csv" else b""
+        before = 0
         started = False
         while (content := _read_lines(lines, rows, quoted)) or not started:
             started = True
-            yield replace(file, raw=header + content), min(raw.tell() / size, 1.0), {}
+            yield replace(file, raw=header + content, line=before), min(raw.tell() / size, 1.0), {}
+            before += content.count(b"\n")
 
 
 def _read_header(lines: IO[bytes]) -> bytes:
@@ -115,10 +119,12 @@ def _read_lines(lines: IO[bytes], rows: int, quoted: bool) -> bytes:
 
 
 def _close_quotes(lines: IO[bytes], quotes: int) -> bytes:
-    """Return the lines up to the one that closes an open quote, after `quotes` quotes."""
-    rest = []
-    while quotes % 2 and (line := lines.readline()):
+    """Return the lines up to the one that closes an open quote, after `quotes` quotes, or up to BLOCK_BYTES."""
+    rest: list[bytes] = []
+    size = 0
+    while quotes % 2 and size < BLOCK_BYTES and (line := lines.readline()):
         rest.append(line)
+        size += len(line)
         quotes += line.count(b'"')
     return b"".join(rest)
 
@@ -150,18 +156,17 @@ def _last_start(users: pl.Series) -> int:
 
 def _join(block: Block, end: int, following: Block) -> Block:
     """Return the rows of a block from `end` on, then the rows of the following block."""
-    try:
-        frame = pl.concat([block.frame.slice(end), following.frame], how="diagonal_relaxed")
-    except pl.exceptions.PolarsError as error:
-        raise unreadable(block.file, error) from None
-    return replace(following, frame=frame, file=replace(block.file, first=block.file.first + end))
+    frames = [block.frame.slice(end).lazy(), following.frame.lazy()]
+    joined = pl.concat(unified(frames, ["the rows read first", "later rows"], str(block.file))).collect()
+    return replace(following, frame=joined, file=replace(block.file, first=block.file.first + end))
 
 
 def _check_new(seen: Seen, users: pl.Series, file: File) -> None:
     row = seen.again(users)
     if row is not None:
+        place = str(file) if file.kind == "lines" else file.place(row)  # a line of a log has many rows
         raise DataError(
-            f"{file.place(row)}: user {users[row]!r} has rows earlier in the file, with other users between, but a "
+            f"{place}: user {users[row]!r} has rows earlier in the file, with other users between, but a "
             "file read block by block needs the rows of a user together. Sort it by user, or set --block above its "
             "number of rows"
         )

@@ -1,12 +1,11 @@
 """Documents: texts with their labels, from a file, a frame or lists.
 
-Formats: JSON lines, CSV, TSV, fastText lines (.txt: `__label__a __label__b text`), all also .gz, and Parquet.
+Formats: JSON lines, CSV, TSV, and text lines (.txt, see `text_lines`), all also compressed, and Parquet.
 A document without text, or without labels, is kept and counted.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,19 +16,21 @@ from msgspec import structs
 from numpy.typing import NDArray
 
 from hyperfocal.config.classify import TextDataSettings
-from hyperfocal.data.columns import json_text, read_text
-from hyperfocal.data.files import MEMORY, READERS, File, Reader, check_rows, find_fault, read_source
+from hyperfocal.data.columns import read_text
+from hyperfocal.data.files import MEMORY, File, check_rows
 from hyperfocal.data.frames import is_missing, plain_text
+from hyperfocal.data.half_characters import refuse_halves
 from hyperfocal.data.ids import IdKind, read_ids
 from hyperfocal.data.label_columns import read_labels
+from hyperfocal.data.readers import read_source
 from hyperfocal.data.reading import LISTS, PlannedColumn, ReadingPlan, Use, example_of
 from hyperfocal.data.stored_texts import Texts, count_texts
 from hyperfocal.data.text_columns import Need, Reading, TextColumns, text_columns
+from hyperfocal.data.text_lines import TEXT_READERS
 from hyperfocal.errors import DataError
 
 ID_ADVICE = "Every document needs an id: complete the row, or name another column with `id=`"
 UNNAMED = ReadingPlan(LISTS, 0, (PlannedColumn("text", "text"), PlannedColumn("labels", "labels", "list")))
-LINE_LABEL = r"(?:^|\s)__label__\S*"  # a label of a fastText line, wherever it is
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,7 @@ class Documents:
         return not self.plan.name("id")
 
     @classmethod
+    @refuse_halves
     def from_lists(
         cls,
         texts: Sequence[str | None],
@@ -126,8 +128,8 @@ def as_documents(source: Any, reading: Reading | None = None, *, need: Need = "a
     """Return the documents in a file or a frame; Documents are returned as they are.
 
     Args:
-        source: Documents; frame, see `frames.is_frame`; or path: .jsonl, .ndjson, .csv, .tsv, .txt, all also .gz, or
-            .parquet.
+        source: Documents; frame, see `frames.is_frame`; or path: .jsonl, .ndjson, .csv, .tsv, .txt, all also
+            compressed, or .parquet, also a folder or pattern of parts.
         reading: names of the columns and the separator of labels, "" finds them; or the plan of the run that reads.
         need: "all" columns, to fit; "labels" and texts, to score; or only "texts", to predict.
 
@@ -226,36 +228,3 @@ def check_distinct(ids: pl.Series, file: File) -> None:
         f"{file.place(again)}: id {ids[again]!r} is already at {file.place(first)}, but an id belongs to one "
         "document. Remove one of the rows, or name another column with `id=`"
     )
-
-
-def _read_jsonl(file: File) -> pl.DataFrame:
-    """Read JSON lines; if the values of a column have no common type, its lists and objects become JSON text."""
-    try:
-        return READERS["jsonl"](file)
-    except pl.exceptions.NoDataError:
-        raise
-    except pl.exceptions.PolarsError:
-        if find_fault(file):
-            raise
-    with file.open() as text:
-        rows = [json.loads(line) for line in text if line.strip()]
-    names = dict.fromkeys(name for row in rows for name in row)
-    return pl.DataFrame(
-        {name: pl.Series([json_text(row.get(name)) for row in rows], dtype=pl.String) for name in names}
-    )
-
-
-def _read_lines(file: File) -> pl.DataFrame:
-    """Read one document per line; if any line has labels, they are its `__label__` words, wherever they are."""
-    with file.open() as text:
-        lines = pl.Series("text", [line.strip() for line in text.read().split("\n") if line.strip()], dtype=pl.String)
-    if lines.is_empty():
-        raise pl.exceptions.NoDataError
-    labels = lines.str.extract_all(LINE_LABEL).list.eval(pl.element().str.strip_chars())
-    if not (labels.list.len() > 0).any():
-        return lines.to_frame()
-    labels = labels.list.eval(pl.element().str.strip_prefix("__label__"))
-    return pl.DataFrame([lines.str.replace_all(LINE_LABEL, "").str.strip_chars(), labels.alias("labels")])
-
-
-TEXT_READERS: dict[str, Reader] = {"jsonl": _read_jsonl, "lines": _read_lines}

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from hyperfocal.data.half_characters import half_character
 from hyperfocal.errors import DataError
 
 EXACT = 2**53  # floats from here on may stand for two neighboring integers
@@ -91,7 +92,7 @@ def as_series(name: str, values: Any) -> pl.Series:
     objects, which every reader refuses, so that they do no harm in a column that nobody reads.
 
     Raises:
-        DataError: a text or a number in place of values.
+        DataError: a text or a number in place of values; a text with half a character.
 
     >>> as_series("item", [10, 10.0, "ten", float("nan")]).to_list()
     ['10', '10', 'ten', None]
@@ -100,6 +101,8 @@ def as_series(name: str, values: Any) -> pl.Series:
         raise DataError(f"frame: column '{name}' is {values!r:.80}. Give one value per row, as a list or an array")
     try:
         return _series(name, values)
+    except UnicodeEncodeError as error:
+        raise half_character(error, name) from None
     except Exception:  # values of any library may raise anything; a column of objects is refused where it is used
         return pl.Series(name, [None] * len(values), dtype=pl.Object)
 
@@ -221,6 +224,8 @@ def _from_objects(values: list[Any], name: str) -> pl.Series:
     if len(kinds) <= 1:
         try:
             column = pl.Series(name, known, strict=True)
+        except UnicodeEncodeError:
+            raise
         except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
             pass
         else:

@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 from hyperfocal.config.classify import TextDataSettings
 from hyperfocal.config.recommend import DataSettings
-from hyperfocal.data.documents import TEXT_READERS, Documents, as_documents
-from hyperfocal.data.files import read_source
+from hyperfocal.data.documents import Documents, as_documents
 from hyperfocal.data.logs import as_log
+from hyperfocal.data.readers import read_source
 from hyperfocal.data.reading import ReadingPlan
 from hyperfocal.data.text_columns import find_text_columns
+from hyperfocal.data.text_lines import TEXT_READERS
 from hyperfocal.errors import ConfigError, DataError
 
 Job = Literal["recommend", "classify"]
@@ -66,8 +67,8 @@ def _job_of(source: Any, log: DataSettings, documents: TextDataSettings) -> Job:
         return "recommend"
     if documents != TextDataSettings():
         return "classify"
-    frame, file = read_source(source, Documents, readers=TEXT_READERS, row="row")
     try:
+        frame, file = read_source(source, Documents, readers=TEXT_READERS, row="row")
         find_text_columns(frame.columns, documents, file, "all")
     except DataError:
         return "recommend"

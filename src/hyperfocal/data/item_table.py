@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from hyperfocal.data.columns import check_column, is_plain
-from hyperfocal.data.files import read_source
 from hyperfocal.data.ids import IdKind, read_ids
+from hyperfocal.data.movielens import read_movies
+from hyperfocal.data.readers import read_source
 from hyperfocal.errors import DataError
 
 Kind = Literal["category", "list", "text", "number", "date", "encoder"]
@@ -74,7 +75,8 @@ def read_items(source: Any, column: str = "", kind: IdKind | None = None) -> Ite
     """Return the item table in a file or a frame; an ItemTable is returned as it is.
 
     Args:
-        source: ItemTable; frame, see `frames.is_frame`; or path: .csv, .tsv, .parquet, .jsonl, text also .gz.
+        source: ItemTable; frame, see `frames.is_frame`; or path: .csv, .tsv, .jsonl, .item or .dat, all also
+            compressed, or .parquet.
         column: of the item ids; if it is "" or does not exist, `item`, else the first column.
         kind: of the ids of the log. None: as the column shows.
 
@@ -83,7 +85,7 @@ def read_items(source: Any, column: str = "", kind: IdKind | None = None) -> Ite
     """
     if isinstance(source, ItemTable):
         return source
-    frame, file = read_source(source, ItemTable, row="item")
+    frame, file = read_source(source, ItemTable, readers={"dat": read_movies}, row="item")
     name = next((each for each in (column, "item", *frame.columns[:1]) if each and each in frame.columns), "")
     if not name:
         raise DataError(f"{file}: the first column has no name, and no column is called item. Complete the header")

@@ -1,8 +1,8 @@
 """Logs: the items of each user, oldest first, from a file, a frame or lists.
 
-Formats: CSV, TSV (also .gz), Parquet and JSON lines (also .gz) in long form, one row per event; plain text (.txt,
-also .gz) with one line per user, `user item item ...`; and the programming-challenge format, which is recognised by
-its header. Ids stay text: leading zeros, spaces, quotes and Unicode are preserved.
+Formats: CSV, TSV, Parquet and JSON lines in long form, one row per event; plain text (.txt) with one line per user,
+`user item item ...`; files of RecBole and MovieLens; and the programming-challenge format, which is recognised by its
+header. All but Parquet may be compressed. Ids stay text: leading zeros, spaces, quotes and Unicode are preserved.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hyperfocal.config.recommend import DataSettings
-from hyperfocal.data.files import MEMORY, File, check_rows, read_source
+from hyperfocal.data.files import MEMORY, File, check_rows
 from hyperfocal.data.frames import as_series, is_missing
+from hyperfocal.data.half_characters import refuse_halves
 from hyperfocal.data.ids import read_ids
 from hyperfocal.data.log_columns import (
     Columns,
@@ -28,6 +29,7 @@ from hyperfocal.data.log_columns import (
     read_order,
     resolve_kind,
 )
+from hyperfocal.data.readers import read_source
 from hyperfocal.data.reading import LISTS, PlannedColumn, ReadingPlan, Use, example_of
 from hyperfocal.errors import DataError
 
@@ -62,6 +64,7 @@ class Log:
         return np.diff(self.offsets)
 
     @classmethod
+    @refuse_halves
     def from_lists(cls, histories: Iterable[Sequence[Any]]) -> Log:
         """Build from one list of item ids per user, without missing ones; users are numbered from 0.
 
@@ -98,8 +101,8 @@ def as_log(source: Any, reading: Reading | None = None) -> Log:
     """Return the log in a file or a frame; a Log is returned as it is.
 
     Args:
-        source: Log; frame, see `frames.is_frame`; or path: .csv, .tsv, .parquet, .jsonl, .ndjson or .txt, all but
-            Parquet also with .gz.
+        source: Log; frame, see `frames.is_frame`; or path: .csv, .tsv, .jsonl, .ndjson, .txt, .inter or .dat, all
+            also compressed, or .parquet, also a folder or pattern of parts.
         reading: names of the user, item and order columns, "" finds them; or the plan of the run that reads.
 
     Raises:

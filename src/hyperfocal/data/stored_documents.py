@@ -20,7 +20,6 @@ import polars as pl
 from hyperfocal.config.classify import TextDataSettings
 from hyperfocal.data.blocks import Block, read_blocks
 from hyperfocal.data.documents import (
-    TEXT_READERS,
     Documents,
     check_distinct,
     check_labels,
@@ -33,6 +32,7 @@ from hyperfocal.data.label_columns import SEPARATORS, find_column_separator
 from hyperfocal.data.reading import ReadingPlan, joined
 from hyperfocal.data.stored_texts import StoredTexts
 from hyperfocal.data.text_columns import KNOWN_LABELS, TextColumns, find_text_columns
+from hyperfocal.data.text_lines import TEXT_READERS
 from hyperfocal.errors import DataError
 from hyperfocal.storage.cache import Arrays, map_file, pack, unpack
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from io import StringIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from hyperfocal.data.files import File, csv_rows, read_frame
+from hyperfocal.data.csv_text import csv_rows
+from hyperfocal.data.files import File
+from hyperfocal.data.readers import read_frame
 from hyperfocal.errors import DataError, did_you_mean
 
 ROOT = -1
@@ -136,7 +139,7 @@ class Taxonomy:
 
 
 def read_taxonomy(path: str | Path) -> Taxonomy:
-    """Return the tree in a .tsv or .csv file (also .gz) with the columns id, parent and name.
+    """Return the tree in a .tsv or .csv file (also compressed) with the columns id, parent and name.
 
     The IAB's files are read as they are, without the trees that describe the medium and not the topic: roots without a
     tier in the file (Sensitive Topics, Brand Suitability and Risk in 2.2), and roots called "Content ..." (Channel,
@@ -148,7 +151,7 @@ def read_taxonomy(path: str | Path) -> Taxonomy:
     """
     file = File(Path(path))
     if file.kind != "csv":
-        raise DataError(f"{file}: a taxonomy is a text table. Allowed: .tsv, .csv, also .gz")
+        raise DataError(f"{file}: a taxonomy is a text table. Allowed: .tsv, .csv, also compressed")
     rows = read_frame(file, readers={"csv": _read_table}, row="category").to_dicts()
     numbers = _number_ids(rows, file)
     parents = [_parent(row, numbers, file) for row in rows]
@@ -158,7 +161,7 @@ def read_taxonomy(path: str | Path) -> Taxonomy:
 
 def _read_table(file: File) -> pl.DataFrame:
     """Read the columns line, id, parent, name and tier as text; a missing tier is empty."""
-    with file.open() as text:
+    with StringIO(file.read().decode(), newline="\n") as text:
         try:
             lines = [(line, [field.strip() for field in fields]) for line, fields in csv_rows(text)]
         except UnicodeDecodeError:  # read_frame has the message

@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
+from glob import iglob
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -167,16 +168,33 @@ def digest_texts(texts: pl.Series) -> NDArray[np.bytes_]:
 
 
 def key_of(path: Path, columns: list[Any]) -> str:
-    """Return a checksum of a file and the columns that are read: of its name, size, time and ends."""
+    """Return a checksum of a file and the columns that are read: of its name, size, time and ends.
+
+    A folder, or a pattern such as `logs/*.parquet`, counts by all its files.
+    """
     try:
-        state = path.stat()
-        with path.open("rb") as file:
-            first = file.read(ENDS)
-            file.seek(max(state.st_size - ENDS, 0))
-            ends = hashlib.sha256(first + file.read()).hexdigest()
+        if path.is_file():
+            return hash_of(FORMAT, *_state(path), columns)
+        files = sorted(file for file in _inside(path) if file.is_file())
+        return hash_of(FORMAT, str(path.resolve()), [_state(file) for file in files], columns)
     except OSError:  # reading the file reports the error
         return hash_of(FORMAT, str(path), columns)
-    return hash_of(FORMAT, str(path.resolve()), state.st_size, state.st_mtime_ns, ends, columns)
+
+
+def _inside(path: Path) -> Iterator[Path]:
+    """Yield what is in a folder, or in what a pattern matches."""
+    matches = map(Path, iglob(str(path), recursive=True))  # noqa: PTH207 - takes any pattern, absolute ones too
+    for root in [path] if path.is_dir() else matches:
+        yield from root.rglob("*") if root.is_dir() else [root]
+
+
+def _state(path: Path) -> tuple[str, int, int, str]:
+    state = path.stat()
+    with path.open("rb") as file:
+        first = file.read(ENDS)
+        file.seek(max(state.st_size - ENDS, 0))
+        ends = hashlib.sha256(first + file.read()).hexdigest()
+    return str(path.resolve()), state.st_size, state.st_mtime_ns, ends
 
 
 def map_blocks(blocks: Iterable[Arrays], work: Path) -> Arrays:

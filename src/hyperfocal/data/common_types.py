@@ -1,0 +1,117 @@
+"""Give one column of several tables, or of several blocks of a table, one type that holds all its values exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import polars as pl
+from polars.datatypes import DataTypeClass
+
+from hyperfocal.data.frames import EXACT
+from hyperfocal.errors import DataError
+
+Schema = Mapping[str, pl.DataType]
+
+
+def unified(frames: Sequence[pl.LazyFrame], names: Sequence[str], source: str) -> list[pl.LazyFrame]:
+    """Return tables with the same columns and types; a column that a table lacks is null there.
+
+    Integers next to floats become integers if all floats are whole numbers, floats if a float may be rounded, which
+    ids then must not be, else text.
+
+    Args:
+        frames: the tables.
+        names: of the tables, for the message.
+        source: of the tables, for the message.
+
+    Raises:
+        DataError: a column has no common type.
+    """
+    schemas = [frame.collect_schema() for frame in frames]
+    types: dict[str, pl.DataType] = {}
+    for schema, part in zip(schemas, names, strict=True):
+        _add_types(types, schema, source, part)
+    mixed = [name for name, dtype in types.items() if dtype == pl.String and _is_mixed(name, schemas)]
+    types |= {name: _number_type(name, frames, schemas) for name in mixed}
+    return [
+        frame.select(
+            _as_type(pl.col(name), schema[name], dtype) if name in schema else pl.lit(None, dtype).alias(name)
+            for name, dtype in types.items()
+        )
+        for frame, schema in zip(frames, schemas, strict=True)
+    ]
+
+
+def _add_types(types: dict[str, pl.DataType], schema: Schema, source: str, part: str) -> None:
+    for name, dtype in schema.items():
+        common = common_type(types.get(name, dtype), dtype)
+        if common is None:
+            raise DataError(
+                f"{source}: column '{name}' holds {dtype} in {part} and {types[name]} before. Write it with one type"
+            )
+        types[name] = common
+
+
+def _is_mixed(name: str, schemas: Iterable[Schema]) -> bool:
+    """Return whether a column holds signed integers and floats, and nothing else."""
+    known = {schema[name] for schema in schemas if name in schema} - {pl.Null()}
+    return all(dtype.is_float() or dtype.is_signed_integer() for dtype in known)
+
+
+def _number_type(name: str, frames: Sequence[pl.LazyFrame], schemas: Sequence[Schema]) -> pl.DataType:
+    """Return the type of a column of integers and floats, by the values of the floats."""
+    pairs = zip(frames, schemas, strict=True)
+    floats = [frame.select(pl.col(name).fill_nan(None)) for frame, schema in pairs if _is_float(schema.get(name))]
+    values = pl.concat(floats, how="vertical_relaxed").collect()[name].drop_nulls()
+    if (values.abs() >= EXACT).any():
+        return pl.Float64()
+    return pl.Int64() if (values == values.floor()).all() else pl.String()
+
+
+def _is_float(dtype: pl.DataType | None) -> bool:
+    return dtype is not None and dtype.is_float()
+
+
+def common_type(one: pl.DataType, other: pl.DataType) -> pl.DataType | None:
+    """Return a type that holds the values of two types exactly, or None.
+
+    >>> common_type(pl.Int32(), pl.Int64()), common_type(pl.Int64(), pl.Float64())
+    (Int64, String)
+    """
+    types = (one, other)
+    if one == other or other == pl.Null:
+        return one
+    if one == pl.Null:
+        return other
+    if all(dtype.is_integer() for dtype in types):
+        return pl.String() if pl.UInt64 in types and any(t.is_signed_integer() for t in types) else _wider(one, other)
+    if all(dtype.is_float() for dtype in types):
+        return pl.Float64()
+    if isinstance(one, pl.List) and isinstance(other, pl.List):
+        inner = common_type(_plain(one.inner), _plain(other.inner))
+        return None if inner is None else pl.List(inner)
+    if any(dtype.is_nested() or dtype in (pl.Binary, pl.Object) for dtype in types):
+        return None
+    return _wider(one, other) if all(dtype.is_temporal() for dtype in types) else pl.String()
+
+
+def _wider(one: pl.DataType, other: pl.DataType) -> pl.DataType:
+    try:
+        return pl.concat([pl.DataFrame(schema={"": dtype}) for dtype in (one, other)], how="vertical_relaxed")[""].dtype
+    except pl.exceptions.PolarsError:
+        return pl.String()
+
+
+def _plain(dtype: pl.DataType | DataTypeClass) -> pl.DataType:
+    return dtype() if isinstance(dtype, type) else dtype
+
+
+def _as_type(values: pl.Expr, dtype: pl.DataType, wanted: pl.DataType) -> pl.Expr:
+    """Return values of one type as `wanted`, see `common_type`: a whole float as text without its ".0"."""
+    if isinstance(dtype, pl.List) and isinstance(wanted, pl.List) and dtype != wanted:
+        return values.list.eval(_as_type(pl.element(), _plain(dtype.inner), _plain(wanted.inner)))
+    if dtype.is_float():
+        values = values.fill_nan(None)
+    if dtype.is_float() and wanted == pl.String:
+        return values.cast(pl.String).str.strip_suffix(".0")
+    return values if dtype == wanted else values.cast(wanted)

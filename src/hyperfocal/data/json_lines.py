@@ -1,0 +1,94 @@
+r"""Read JSON lines exactly: integers above 2**53 next to floats, and no half of a surrogate pair.
+
+A character outside the basic plane, such as an emoji, is two escapes in ASCII JSON: `\ud83d\ude00`. A text cut between
+them leaves half a character, which polars reads as NUL, so that different ids become one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from codecs import BOM_UTF8
+from decimal import Decimal
+from typing import Any
+
+import polars as pl
+
+from hyperfocal.data.files import File
+from hyperfocal.errors import DataError
+
+CANDIDATE = re.compile(rb"\\u[dD][89a-fA-F]")  # half of a pair
+ESCAPE = re.compile(rb"\\(u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|(?P<half>u[dD][89a-fA-F]\w\w)|.)", re.DOTALL)
+STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+EXACT = 2**53  # floats hold every integer up to here
+LONGEST = 40  # digits of a whole number that is written out; a longer one, such as 1e999999, stays as it is
+MARKED_LINE = b"\n" + BOM_UTF8  # where files with byte order marks were joined
+
+
+def read_json_lines(file: File) -> pl.DataFrame:
+    """Return the rows of JSON lines; numbers of a column that floats cannot hold exactly become integers or texts.
+
+    Raises:
+        DataError: half of a surrogate pair.
+        NoDataError: no rows.
+        PolarsError: not JSON lines, or a column whose values have no common type.
+    """
+    raw = file.read().removeprefix(BOM_UTF8).replace(MARKED_LINE, b"\n")
+    if not raw or raw.isspace():
+        raise pl.exceptions.NoDataError
+    check_pairs(raw, file)
+    frame = pl.read_ndjson(raw, infer_schema_length=None)
+    rounded = [column.name for column in frame.get_columns() if _is_rounded(column)]
+    return frame.with_columns(_exact(raw, name, frame[name].dtype) for name in rounded) if rounded else frame
+
+
+def check_pairs(raw: bytes, file: File) -> None:
+    """Raise DataError if JSON lines hold half of a surrogate pair."""
+    place = 0
+    while found := CANDIDATE.search(raw, place):
+        start = raw.rfind(b"\n", 0, found.start()) + 1
+        place = raw.find(b"\n", found.start())
+        place = len(raw) if place < 0 else place
+        line = raw[start:place]
+        half = next((escape for escape in ESCAPE.finditer(line) if escape["half"]), None)
+        if half:
+            row = sum(1 for earlier in raw[:start].split(b"\n") if earlier.strip())
+            value = next((text[0] for text in STRING.finditer(line) if text.start() < half.start() < text.end()), line)
+            text = value[:80].decode(errors="replace")
+            raise DataError(
+                f"{file.place(row)}: {text} has half a character, {half[0].decode()}. "
+                "Write both escapes of the character, such as \\ud83d\\ude00, or remove it"
+            )
+
+
+def _is_rounded(column: pl.Series) -> bool:
+    """Return whether a column of floats, or of lists of floats, has numbers that may have been rounded integers."""
+    numbers = column.explode() if isinstance(column.dtype, pl.List) else column
+    return numbers.dtype.is_float() and bool((numbers.abs() >= EXACT).any())
+
+
+def _exact(raw: bytes, name: str, dtype: pl.DataType) -> pl.Series:
+    rows = [json.loads(line, parse_float=_whole_text) for line in raw.split(b"\n") if line.strip()]
+    values = [row.get(name) for row in rows]
+    if not isinstance(dtype, pl.List):
+        texts = pl.Series(name, [_text(value) for value in values], dtype=pl.String)
+        integers = texts.cast(pl.Int64, strict=False)
+        return integers if integers.null_count() == texts.null_count() else texts
+    lists = [value if value is None else [_text(each) for each in value] for value in values]
+    return pl.Series(name, lists, dtype=pl.List(pl.String))
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _whole_text(text: str) -> str:
+    """Return a number with a point or an exponent as text: "3" for "3.0", else as floats are written.
+
+    >>> _whole_text("9007199254740993.0"), _whole_text("1e3"), _whole_text("0.50")
+    ('9007199254740993', '1000', '0.5')
+    """
+    number = Decimal(text)
+    if number.adjusted() < LONGEST and number == number.to_integral_value():
+        return str(int(number))
+    return str(float(text))
