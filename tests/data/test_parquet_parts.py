@@ -78,9 +78,13 @@ def test_blocks(parts, rows):
 
 def test_a_row_is_named_by_its_part(tmp_path):
     logs = write_parts(
-        tmp_path, {"a.parquet": {"user": ["a"], "item": ["x"]}, "b.parquet": {"user": ["b", "c"], "item": ["x", None]}}
+        tmp_path,
+        {
+            "a.parquet": {"user": ["a"], "item": ["x"], "n": [1.0]},
+            "b.parquet": {"user": ["b", "c"], "item": ["x", "y"], "n": [1.0, float("inf")]},
+        },
     )
-    with pytest.raises(DataError, match=r"b\.parquet row 1: no value in column 'item'"):
+    with pytest.raises(DataError, match=r"b\.parquet row 1: order column 'n': inf is neither"):
         as_log(logs)
     for rows in (1, 2):
         place = next(block.file.place(0) for block in read_blocks(logs, rows) if block.file.first == 2 // rows * rows)

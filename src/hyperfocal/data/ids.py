@@ -44,6 +44,8 @@ class IdReader:
         ids = ids.set(empty, None) if empty.any() else ids
         if column.dtype.is_float():
             _check_exact(column, file)
+        if ids.null_count() == len(ids):
+            return ids
         short, own = _shortened(ids, column.dtype) if self.kind != "text" else (ids, "text")
         self.kind = kind = _common(self.kind, own)
         if kind == "text" and self.shortened:

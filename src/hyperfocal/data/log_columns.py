@@ -63,6 +63,11 @@ class Columns:
     user_kind: IdKind | None = None  # of the ids that these ids are compared with. None: as the column shows
     item_kind: IdKind | None = None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        return (self.user, self.item, *([self.order] if self.order else []))
+
 
 def columns_by_plan(header: list[str], plan: ReadingPlan, file: File) -> Columns:
     """Return the columns of a file that a run reads.
@@ -117,7 +122,7 @@ def find_columns(header: list[str], settings: DataSettings, file: File) -> Colum
 
 def check_roles(columns: Columns, header: list[str], file: File) -> None:
     """Raise DataError if a column has two roles, or the header has its name twice."""
-    names = [name for name in (columns.user, columns.item, columns.order) if name]
+    names = columns.names
     for name in names:
         if names.count(name) > 1:
             raise DataError(f"{file}: column '{name}' cannot be two of user, item and order. Name one column for each")
@@ -250,7 +255,7 @@ def resolve_kind(kind: OrderKind, dtype: pl.DataType, largest: Any) -> OrderKind
     """Return the kind of an order; "auto" means a position if all values are integers below POSITION_LIMIT."""
     if kind != "auto":
         return kind
-    return "position" if dtype.is_integer() and int(largest) < POSITION_LIMIT else "time"
+    return "position" if dtype.is_integer() and int(largest or 0) < POSITION_LIMIT else "time"
 
 
 def _common(one: pl.DataType, other: pl.DataType) -> pl.DataType | None:

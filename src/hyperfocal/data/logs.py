@@ -8,7 +8,7 @@ header. All but Parquet may be compressed. Ids stay text: leading zeros, spaces,
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -180,7 +180,8 @@ def _group(frame: pl.DataFrame, columns: Columns, file: File) -> Log:
         keys.append("order")
         del order
     columns = replace(columns, order_kind=order_kind, user_kind=user_kind, item_kind=item_kind)
-    plan = log_plan(frame, columns, frame.height, missing_values(events))
+    examples = {name: example_of(frame[name]) for name in columns.names}
+    plan = log_plan(frame.columns, columns, frame.height, missing_values(events), examples)
     del user, item, frame  # sorting needs the memory
     events, incomplete = complete_events(events, file)
     check_complete(events.height, incomplete, file)
@@ -221,23 +222,25 @@ def check_complete(rows: int, incomplete: int, file: File) -> None:
         logger.warning("%s: %s of %s rows have no user, item or order; left out", file, f"{incomplete:,}", f"{total:,}")
 
 
-def log_plan(frame: pl.DataFrame, columns: Columns, rows: int, missing: dict[str, int]) -> ReadingPlan:
-    """Return how a log with these columns, whose kinds are known, was read.
+def log_plan(
+    header: Iterable[str], columns: Columns, rows: int, missing: Mapping[str, int], examples: Mapping[str, str]
+) -> ReadingPlan:
+    """Return how a log was read.
 
     Args:
-        frame: the first rows.
-        columns: with their kinds.
-        rows: number of all rows.
+        header: names of all columns.
+        columns: those that are read, with their kinds.
+        rows: number of rows.
         missing: use -> rows without a value.
+        examples: name -> first value.
     """
     names: dict[Use, str] = {"user": columns.user, "item": columns.item}
     uses = names | ({"order": columns.order} if columns.order else {})
     types = {"user": columns.user_kind, "item": columns.item_kind, "order": columns.order_kind}
     planned = [
-        PlannedColumn(name, use, types[use] or "text", missing[use], example_of(frame[name]))
-        for use, name in uses.items()
+        PlannedColumn(name, use, types[use] or "text", missing[use], examples[name]) for use, name in uses.items()
     ]
-    ignored = [name for name in frame.columns if name not in uses.values()]
+    ignored = [name for name in header if name not in uses.values()]
     return ReadingPlan(columns.form, rows, tuple(planned), tuple(ignored))
 
 

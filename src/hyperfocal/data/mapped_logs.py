@@ -44,13 +44,12 @@ from hyperfocal.data.logs import (
     places_of,
 )
 from hyperfocal.data.partitions import partition_folders, write_partitions
-from hyperfocal.data.reading import ReadingPlan
+from hyperfocal.data.reading import ReadingPlan, example_of
 from hyperfocal.sequences import Sequences, user_blocks
 from hyperfocal.storage.cache import Arrays, map_file, pack, unpack
 
 BLOCK_EVENTS = 2**22  # events of a mapped log in memory at once
 BLOCK_ROWS = 1_000_000  # rows of the file in memory at once
-EXAMPLE_ROWS = 1_000  # first rows, in which the plan's examples are
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +160,7 @@ def _write_blocks(
     file: File, settings: DataSettings, work: Path, users: IdReader, items: IdReader, order: OrderReader
 ) -> _Source:
     ids, rows, complete = pl.Series("item", [], dtype=pl.String), 0, 0
-    sample, missing = pl.DataFrame(), Counter[str]()
+    header, missing, examples = dict[str, None](), Counter[str](), dict[str, str]()
     for number, block in enumerate(read_blocks(file.path, BLOCK_ROWS)):
         frame, columns = long_form(block.frame, settings, block.file)
         read = {
@@ -176,12 +175,12 @@ def _write_blocks(
         ids, numbers = _number(ids, events["item"])
         write_partitions(events.with_columns(item=numbers), "user", work, number)
         rows, complete = rows + frame.height, complete + events.height
-        new = [pl.lit(None).alias(name) for name in frame.columns if name not in sample.columns]
-        sample = sample.with_columns(new) if number else frame.head(EXAMPLE_ROWS)
+        header |= dict.fromkeys(frame.columns)
+        examples = {name: examples.get(name) or example_of(frame[name]) for name in columns.names}
     check_rows(rows, file, "event")
     check_complete(complete, rows - complete, file)
     columns = replace(columns, order_kind=order.resolve(columns.order_kind), user_kind=users.kind, item_kind=items.kind)
-    return _Source(columns, log_plan(sample, columns, rows, missing), rows - complete, ids, order.dtype)
+    return _Source(columns, log_plan(header, columns, rows, missing, examples), rows - complete, ids, order.dtype)
 
 
 def _number(ids: pl.Series, items: pl.Series) -> tuple[pl.Series, pl.Series]:
