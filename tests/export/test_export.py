@@ -181,6 +181,18 @@ class TestRanking:
         assert [answer["known"] for answer in answers] == [True, True, False, False]
         assert answers[2] == answers[3]
 
+    @pytest.mark.parametrize("integers", [True, False])
+    def test_ids_come_back_as_they_came_in(self, integers, tmp_path):
+        rows = {"user": [user for user in range(12) for _ in range(4)], "item": [10, 11, 12, 13] * 12}
+        if not integers:
+            rows["item"] = [f"{item}.0" for item in rows["item"]]  # texts, all of which are whole numbers
+        Recommender(model="markov", history=2, next_items=1).fit(rows).save(tmp_path / "run")
+        engine = open_engine(tmp_path / "run")
+        for history in ([10], [10.0], ["10"], ["10.0"], [np.int64(10)]):
+            assert engine.rank([history], 1)[0][0] == ([11] if integers else ["11"])
+            assert engine.known([history]) == [True]
+        assert engine.known([["010"], ["x"], [10.5]]) == [False] * 3
+
     @pytest.mark.parametrize("k", [0, 16])
     def test_a_depth_out_of_range(self, k, tmp_path):
         fit().save(tmp_path / "run")

@@ -160,7 +160,8 @@ def _write_texts(settings: dict[str, Any], trained: Recommender | MultiLabelClas
     """Write settings.json, vocabulary.json and, for labels, thresholds.json."""
     names, files = trained.vocabulary_.names, {SETTINGS: settings}
     if isinstance(trained, Recommender):
-        files["vocabulary.json"] = {"items": names}
+        vocabulary = trained.vocabulary_
+        files["vocabulary.json"] = {"items": vocabulary.values, "kind": vocabulary.kind}
     else:
         files["vocabulary.json"] = {"labels": names, "ngrams": ngram_facts(trained)}
         files["thresholds.json"] = trained.decisions_.to_json(names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,21 +12,25 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+Id = str | int | float
+
 
 class Recommender:
     """The model of a folder that `hyperfocal export` wrote: a network, a model of counts, or a blend of both."""
 
     def __init__(self, folder: Path, options: Any = None) -> None:
         self.settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-        self.items: list[str] = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))["items"]
-        self.numbers = {item: number for number, item in enumerate(self.items)}
+        vocabulary = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
+        self.items: list[Id] = vocabulary["items"]
+        self.whole = vocabulary.get("kind", "text") != "text"  # whether all ids are whole numbers
+        self.numbers = {str(item): number for number, item in enumerate(self.items)}
         network, counts, weight = folder / "model.onnx", folder / "counts.npz", self.settings["weight"]
         self.network = onnxruntime.InferenceSession(network, options) if weight < 1 else None
         self.counted = Counted(counts, self.settings) if weight > 0 else None
 
     def rank(
-        self, histories: Sequence[Sequence[str]], k: int, *, repeats: bool = False
-    ) -> list[tuple[list[str], list[float]]]:
+        self, histories: Sequence[Sequence[Id]], k: int, *, repeats: bool = False
+    ) -> list[tuple[list[Id], list[float]]]:
         """Return the best k items of each history and their scores; fewer if fewer are left.
 
         Args:
@@ -37,7 +42,8 @@ class Recommender:
             raise ValueError(f"k = {k} is not allowed. Expected 1 to {len(self.items):,}, the number of items")
         if not histories:
             return []
-        rows = [[self.numbers[item] for item in history if item in self.numbers] for history in histories]
+        numbered = ([self.number(item) for item in history] for history in histories)
+        rows = [[number for number in row if number >= 0] for row in numbered]
         scores = self.scores(rows)
         for row, seen in zip(scores, rows, strict=True):
             row[[] if repeats else seen] = -np.inf
@@ -51,9 +57,14 @@ class Recommender:
             for row, items in zip(scores, allowed, strict=True)
         ]
 
-    def known(self, histories: Sequence[Sequence[str]]) -> list[bool]:
+    def known(self, histories: Sequence[Sequence[Id]]) -> list[bool]:
         """Return whether the model knows an item of each history; all others are ranked as an empty history is."""
-        return [any(item in self.numbers for item in history) for history in histories]
+        return [any(self.number(item) >= 0 for item in history) for history in histories]
+
+    def number(self, item: Id) -> int:
+        """Return the number of an item, -1 if it is unknown; 10, 10.0 and "10" are one id."""
+        text = str(int(item)) if isinstance(item, float) and item.is_integer() else str(item)
+        return self.numbers.get(re.sub(r"^(-?(?:0|[1-9]\d*))\.0+$", r"\1", text) if self.whole else text, -1)
 
     def scores(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
         """Return (B, L) scores of histories of item numbers.
