@@ -115,11 +115,14 @@ def public_facts(plan: ReadingPlan | None) -> dict[str, Any] | None:
 
 
 def example_of(column: pl.Series) -> str:
-    """Return the first value that is not missing, as short text; "": there is none."""
-    values = column.drop_nulls().head(1).to_list()
-    if not values:
+    """Return the first value that is not missing or empty, as short text; "": there is none."""
+    values = column.drop_nulls()
+    if isinstance(column.dtype, pl.List):
+        values = values.filter(values.list.len() > 0)
+    if values.is_empty():
         return ""
-    text = str(values[0])
+    first = values[0]
+    text = ", ".join(map(str, first)) if isinstance(first, pl.Series) else str(first)
     return text if len(text) <= LONGEST_EXAMPLE else text[: LONGEST_EXAMPLE - 3] + "..."
 
 
