@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 from scipy.sparse import coo_matrix, csr_array, csr_matrix
@@ -83,13 +84,19 @@ class TestReading:
             assert as_label_lists(labels) == [["a", "b"], ["c"], ["d"]]
         assert as_label_lists([np.array([2, 3]), torch.tensor([3])]) == [["2", "3"], ["3"]]
 
+    @pytest.mark.parametrize("missing", [None, float("nan"), pd.NA])
+    def test_a_missing_list_is_empty(self, missing):
+        assert as_label_lists(pd.Series([["a"], missing])) == [["a"], []]
+        assert as_label_lists(pa.array([["a", None], None])) == [["a"], []]
+        with pytest.raises(DataError, match="as a numpy array"):
+            as_label_lists([[0, 1], missing, [1, 0]])
+
     @pytest.mark.parametrize(
         "labels",
         [
             ["sport", "travel"],
             [0, 1],
             np.array(["a", "b"]),
-            [["a"], None],
             pd.Series(["sport", "travel"]),
             pl.Series(["sport"]),
             torch.tensor([1, 0]),

@@ -87,7 +87,7 @@ def _form(indicator: Indicator | None) -> str:
 
 
 def as_label_lists(labels: Any) -> Sequence[Sequence[str]]:
-    """Return a list of labels per document, from such lists or from an indicator matrix.
+    """Return a list of labels per document, from such lists or from an indicator matrix; a missing list is empty.
 
     Raises:
         DataError: an indicator matrix that holds other values than 0 and 1; a row that is not a list; rows that may be
@@ -97,8 +97,9 @@ def as_label_lists(labels: Any) -> Sequence[Sequence[str]]:
         return _columns(labels)
     if labels is None or isinstance(labels, str | bytes | Mapping):
         raise DataError(f"labels: {labels!r:.50} is not one list of labels per text. Give such lists, or a matrix")
-    rows = [_label_list(row) for row in labels]
-    _refuse_disguised(rows)
+    values = labels.to_pylist() if hasattr(labels, "to_pylist") else labels  # an array of pyarrow
+    rows = [[] if is_missing(row) else _label_list(row) for row in values]
+    _refuse_disguised([row for row in rows if row])
     return [[plain_text(name) for name in row if not is_missing(name)] for row in rows]
 
 
