@@ -1,10 +1,13 @@
+import re
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from hyperfocal.config.recommend import DataSettings
 from hyperfocal.data.files import MEMORY, File
-from hyperfocal.data.log_columns import Columns, find_columns
+from hyperfocal.data.log_columns import Columns, OrderReader, find_columns
+from hyperfocal.data.logs import log_from_frame
 from hyperfocal.errors import DataError
 
 LOG = File(Path("log.csv"))
@@ -79,8 +82,9 @@ def test_a_missing_column_lists_columns_and_the_nearest(role):
     ],
 )
 def test_no_telling_which_column(found, role):
+    other = ", or say `order='none'` if rows are oldest first" if role == "order" else ""
     assert error(*found) == (
-        f"cannot tell which column is the {role}. Name it with `{role}=`. Columns found: {', '.join(found)}"
+        f"cannot tell which column is the {role}. Name it with `{role}=`{other}. Columns found: {', '.join(found)}"
     )
 
 
@@ -105,3 +109,49 @@ def test_numbers_may_name_columns():
     assert find("0", "1", "2", user="2", item="0", order="1") == ("2", "0", "1")
     assert find_columns(["0", "1", "2"], DataSettings(), MEMORY) == Columns("0", "1", "2")  # no file, no first line
     assert find_columns(["0", "1"], DataSettings(), File(Path("log.parquet"))) == Columns("0", "1", None)
+
+
+@pytest.mark.parametrize("name", ["rating", "Price", "event_type"])
+def test_a_third_column_that_is_no_order(name):
+    frame = pl.DataFrame({"user": ["a", "a"], "item": ["y", "x"], name: [2, 1]})
+    with pytest.raises(DataError, match=r"which column is the order\. Name it with `order=`, or say `order='none'`"):
+        log_from_frame(frame)
+    log = log_from_frame(frame, DataSettings(order="none"))
+    assert (log.items.to_list(), log.plan.names("order"), log.plan.ignored) == (["y", "x"], (), (name,))
+    assert log_from_frame(frame, DataSettings(order=name)).items.to_list() == ["x", "y"]
+
+
+def test_an_order_that_is_not_wanted():
+    frame = pl.DataFrame({"user": ["a", "a"], "item": ["y", "x"], "time": [2, 1]})
+    log = log_from_frame(frame, DataSettings(order="none"))
+    assert (log.items.to_list(), log.plan.ignored) == (["y", "x"], ("time",))
+    assert log_from_frame(frame, log.plan).items.to_list() == ["y", "x"]
+    named = frame.rename({"time": "none"})
+    assert log_from_frame(named, DataSettings(order="none")).items.to_list() == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            [1_700_000_000, 1_700_000_000_001],
+            "row 1: order column 'time': 1700000000001 is a time in milliseconds, but",
+        ),
+        ([1_700_000_000_000, 5, 1_700_000_000], "row 2: order column 'time': 1700000000 is a time in seconds, but"),
+        ([1.7e9, 1.7e18], "row 1: order column 'time': 1.7e+18 is a time in nanoseconds, but other rows have seconds"),
+    ],
+)
+def test_times_in_two_units(values, message):
+    frame = pl.DataFrame({"user": ["a"] * len(values), "item": ["x"] * len(values), "time": values})
+    with pytest.raises(DataError, match=re.escape(message)):
+        log_from_frame(frame)
+    reader = OrderReader()
+    reader.read(pl.Series("time", values[:1]), MEMORY)
+    with pytest.raises(DataError, match="is a time in"):
+        reader.read(pl.Series("time", values[1:]), MEMORY)
+
+
+def test_numbers_that_are_no_times_do_not_mix_with_times():
+    for values in ([1, 2, 1_700_000_000], [5, 99_999_999], [0.5, 1.5]):
+        frame = pl.DataFrame({"user": ["a"] * len(values), "item": ["x"] * len(values), "time": values})
+        assert len(log_from_frame(frame).items) == len(values)

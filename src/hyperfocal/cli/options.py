@@ -30,7 +30,7 @@ DOCUMENTS = (
 LOG_COLUMNS = (
     click.option("--user", help="Column of the user id."),
     click.option("--item", help="Column of the item id."),
-    click.option("--order", help="Column of the position or time.  [default: the order of the rows]"),
+    click.option("--order", help="Column of the position or time; none: rows are oldest first."),
 )
 COLUMNS = (*LOG_COLUMNS, *TEXT_COLUMNS)
 LOG = (

@@ -30,7 +30,7 @@ class DataSettings(Section, frozen=True, kw_only=True):
 
     user: str = ""  # column of the user id; "" is `user`, or the first of three columns
     item: str = ""  # column of the item id; "" is `item`, or the second of three columns
-    order: str = ""  # column of the position or time stamp; without one, the order of the file counts
+    order: str = ""  # column of the position or time stamp; "none": rows are oldest first
     history: AtLeastOne = 50  # items that the network reads: at most, or exactly for concat_mlp
     next: AtLeastOne = 3  # items that are the target, and that `predict` returns by default
     ahead: AtLeastOne = 1  # transformer, gru, mean: items after each position that are its training targets

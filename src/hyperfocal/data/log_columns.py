@@ -47,6 +47,12 @@ KNOWN_NAMES = {
     "order": ("order", "position", "timestamp", "time", "datetime", "date", "ts", "sequence"),
 }
 
+NO_ORDER = "none"  # in place of the name of an order column: rows are oldest first
+MEASURES = {
+    "rating", "ratings", "stars", "score", "price", "amount", "value", "quantity", "qty", "count", "weight",
+    "event", "event_type", "action", "type", "category", "label",
+}  # fmt: skip  # names of a third column that is no order
+
 Form = Literal["challenge", "long", "lines"]
 OrderKind = Literal["auto", "position", "time"]
 
@@ -94,25 +100,31 @@ def columns_by_plan(header: list[str], plan: ReadingPlan, file: File) -> Columns
 def find_columns(header: list[str], settings: DataSettings, file: File) -> Columns:
     """Return the columns that the settings name, else columns of known names, else the first three.
 
+    A third column is no order if it has a name of MEASURES; NO_ORDER in place of a name says that there is none.
+
     Raises:
         DataError: a named column that does not exist, or has two roles; a role without a column.
     """
-    named = {"user": settings.user, "item": settings.item, "order": settings.order}
+    unordered = settings.order == NO_ORDER and NO_ORDER not in header
+    named = {"user": settings.user, "item": settings.item, "order": "" if unordered else settings.order}
     for name in filter(None, named.values()):
         check_column(name, header, file)
     lower = {column.lower(): column for column in reversed(header)}
     for role, names in KNOWN_NAMES.items():
-        if not named[role]:
+        if not named[role] and not (unordered and role == "order"):
             named[role] = next((lower[n] for n in names if n in lower and lower[n] not in named.values()), "")
     if len(header) <= 3:
         rest = [column for column in header if column not in named.values()]
         _check_first_line(rest, header, file)
-        for role in named:
+        for role in ("user", "item"):
             named[role] = named[role] or (rest.pop(0) if rest else "")
-    missing = [role for role in named if not named[role] and (role != "order" or len(header) > 2)]
+        if rest and not unordered and rest[0].lower() not in MEASURES:
+            named["order"] = named["order"] or rest[0]
+    missing = [role for role in named if not named[role] and (role != "order" or (len(header) > 2 and not unordered))]
     if missing:
+        without = f", or say `order='{NO_ORDER}'` if rows are oldest first" if missing[0] == "order" else ""
         raise DataError(
-            f"{file}: cannot tell which column is the {missing[0]}. Name it with `{missing[0]}=`. "
+            f"{file}: cannot tell which column is the {missing[0]}. Name it with `{missing[0]}=`{without}. "
             f"Columns found: {', '.join(header)}"
         )
     columns = Columns(named["user"], named["item"], named["order"] or None, order_kind=settings.order_kind)
