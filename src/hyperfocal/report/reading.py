@@ -44,7 +44,7 @@ def plan_table(plan: ReadingPlan) -> Table:
         [*map(Cell, (column.name, column.use, type_of(column, plan))), Cell(f"{column.missing:,}", column.missing)]
         for column in plan.columns
     ]
-    return Table(f"How {quantity(plan.rows, 'row')} were read", list(HEADER[:4]), rows)
+    return Table(f"How {quantity(plan.rows, 'row')} were read", HEADER[:4], rows, texts=HEADER[1:3])
 
 
 def ignored_lines(plan: ReadingPlan) -> list[str]:
