@@ -2,6 +2,7 @@
 
 import json
 
+import duckdb
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -13,6 +14,7 @@ from polars.testing import assert_series_equal
 
 from hyperfocal import MultiLabelClassifier, Recommender
 from hyperfocal.data.documents import as_documents
+from hyperfocal.data.frames import as_frame
 from hyperfocal.data.logs import as_log
 
 TEXT_DTYPES = ["object", "str", "string", "string[pyarrow]", "category", pd.ArrowDtype(pa.string())]
@@ -44,6 +46,7 @@ LOG_DOORS = {
     "polars": lambda frame, tmp: pl.from_pandas(frame),
     "polars lazy": lambda frame, tmp: pl.from_pandas(frame).lazy(),
     "pyarrow": lambda frame, tmp: pa.Table.from_pandas(frame),
+    "duckdb": lambda frame, tmp: duckdb.from_df(frame),
     "numpy": lambda frame, tmp: {name: frame[name].to_numpy() for name in frame},
     "lists": lambda frame, tmp: {name: frame[name].tolist() for name in frame},
     "csv": lambda frame, tmp: written(frame.to_csv, tmp / "log.csv", index=False),
@@ -103,6 +106,35 @@ def test_rows_with_a_hole_are_left_out_and_the_others_train_the_same(reference, 
     assert "frame: 3 of 243 rows have no user, item or order; left out" in caplog.text
 
 
+@pytest.mark.parametrize("door", LOG_DOORS)
+def test_predictions_are_a_frame_of_the_same_library_with_the_same_ids(reference, tmp_path, door):
+    source = LOG_DOORS[door](events(), tmp_path)
+    predicted = reference.predict(source, k=1).frame
+    library = type(source).__module__.partition(".")[0]
+    own = library in ("pandas", "pyarrow", "duckdb", "_duckdb")
+    assert type(predicted).__module__.partition(".")[0] == (library if own else "polars")
+    rows = pl.from_arrow(predicted.to_arrow_table()) if "duckdb" in library else as_frame(predicted)
+    assert rows.columns == ["customer", "product", "rank", "score", "known"]
+    assert rows["product"].dtype == pl.Int64
+    came_as_text = door in ("csv", "tsv.gz", "csv of floats", "pandas texts")
+    assert rows["customer"].dtype == (pl.String if came_as_text else pl.Int64)
+    assert rows["customer"].n_unique() == 40
+
+
+@pytest.mark.parametrize("door", ["pandas nan", "polars", "pyarrow", "duckdb", "csv"])
+def test_predictions_of_documents_are_too(classifier, tmp_path, door):
+    source = DOCUMENT_DOORS[door](documents(), tmp_path)
+    predicted = classifier.predict_documents(source)
+    library = type(source).__module__.partition(".")[0]
+    assert type(predicted).__module__.partition(".")[0] == ("polars" if door == "csv" else library)
+    assert list(getattr(predicted, "column_names", None) or predicted.columns) == [
+        "number",
+        "labels",
+        "scores",
+        "known",
+    ]
+
+
 def documents():
     """Return 90 documents with one to two labels; every column has missing values."""
     names = list(WORDS)
@@ -135,6 +167,7 @@ DOCUMENT_DOORS = {
     "polars": lambda frame, tmp: pl.from_pandas(frame),
     "polars lists": lambda frame, tmp: pl.from_pandas(with_lists(frame)),
     "pyarrow": lambda frame, tmp: pa.Table.from_pandas(frame),
+    "duckdb": lambda frame, tmp: duckdb.from_df(frame),
     "lists": lambda frame, tmp: {name: frame[name].tolist() for name in frame},
     "csv": lambda frame, tmp: written(frame.to_csv, tmp / "docs.csv", index=False),
     "jsonl": lambda frame, tmp: written(frame.to_json, tmp / "docs.jsonl", orient="records", lines=True),
