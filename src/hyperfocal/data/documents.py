@@ -174,9 +174,10 @@ def check_line_labels(header: list[str], file: File) -> None:
 
 def documents_of(frame: pl.DataFrame, columns: TextColumns, file: File) -> Documents:
     """Return the documents in a frame whose columns are known; errors as in `as_documents`."""
-    labels, separator = pl.Series("labels", [[]] * frame.height, dtype=pl.List(pl.String)), ""
     if columns.labels:
         labels, separator = read_labels(frame[columns.labels], columns.separator, file)
+    else:
+        labels, separator = pl.Series("labels", [[]], pl.List(pl.String)).new_from_index(0, frame.height), ""
     ids = pl.Series("id", range(file.first, file.first + frame.height), dtype=pl.Int64).cast(pl.String)
     kind: IdKind = "text"
     if columns.id:

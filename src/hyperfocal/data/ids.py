@@ -107,12 +107,12 @@ def id_text(value: Any, kind: IdKind) -> str:
 
 def is_whole(ids: pl.Series) -> bool:
     """Return whether all ids are written as 64-bit integers are, without leading zeros."""
-    if not ids.cast(pl.Int64, strict=False).null_count() and not ids.str.contains_any(["+"]).any():
-        odd = ids.filter(
-            ids.str.starts_with("0") | ids.str.starts_with("-0")
-        )  # the others are written as they are read
-        return bool((odd == "0").all())
-    return bool(ids.cast(pl.UInt64, strict=False).cast(pl.String).eq_missing(ids).all())
+    smallest: Any = ids.min()  # as texts "+1" < "-1" < "01" < "1"
+    for dtype in (pl.Int64, pl.UInt64):
+        numbers = ids.cast(dtype, strict=False)
+        if not numbers.null_count():
+            return smallest is None or smallest >= "1" or bool((numbers.cast(pl.String) == ids).all())
+    return False
 
 
 def _common(one: IdKind | None, other: IdKind) -> IdKind:

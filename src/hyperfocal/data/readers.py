@@ -113,9 +113,10 @@ def _check_header_once(frame: pl.DataFrame, file: File) -> None:
     if frame.width < 2:
         return
     first, *others = [re.sub(r"_duplicated_\d+$", "", name) for name in frame.columns]  # polars' ending
-    again = pl.nth(0).str.strip_prefix("\ufeff") == first  # a joined file may begin with a byte order mark
-    equal = (pl.nth(place) == name for place, name in enumerate(others, 1))
-    rows = frame.select(again=pl.all_horizontal(again, *equal))["again"]
+    rows = frame.to_series(0).is_in([first, f"\ufeff{first}"])  # a joined file may begin with a byte order mark
+    if rows.any():
+        equal = (pl.nth(place) == name for place, name in enumerate(others, 1))
+        rows &= frame.select(pl.all_horizontal(equal)).to_series()
     if rows.any():
         row = int(rows.arg_max() or 0)
         raise DataError(
@@ -129,8 +130,9 @@ def _warn_of_swallowed_rows(frame: pl.DataFrame, delimiter: str, file: File) -> 
         return
     like_row = rf"\n(?:[^{delimiter}\n]*[{delimiter}]){{{min(frame.width - 1, 50)}}}"
     for column in frame.get_columns():
-        broken = column.str.contains(like_row).fill_null(value=False).arg_true()
-        for row in broken.to_list():
+        lines_inside = column.str.contains("\n", literal=True).fill_null(value=False)  # quick, and rarely true
+        broken = column.filter(lines_inside).str.contains(like_row)
+        for row in lines_inside.arg_true().filter(broken).to_list():
             lines = row_like_lines(column[row], delimiter, frame.width)
             if lines:
                 _warn_once(
