@@ -137,7 +137,7 @@ def test_an_order_that_is_not_wanted():
             [1_700_000_000, 1_700_000_000_001],
             "row 1: order column 'time': 1700000000001 is a time in milliseconds, but",
         ),
-        ([1_700_000_000_000, 5, 1_700_000_000], "row 2: order column 'time': 1700000000 is a time in seconds, but"),
+        ([1_700_000_000_000, None, 1_700_000_000], "row 2: order column 'time': 1700000000 is a time in seconds, but"),
         ([1.7e9, 1.7e18], "row 1: order column 'time': 1.7e+18 is a time in nanoseconds, but other rows have seconds"),
     ],
 )
@@ -145,13 +145,16 @@ def test_times_in_two_units(values, message):
     frame = pl.DataFrame({"user": ["a"] * len(values), "item": ["x"] * len(values), "time": values})
     with pytest.raises(DataError, match=re.escape(message)):
         log_from_frame(frame)
+    assert len(log_from_frame(frame, DataSettings(order_kind="position")).items) == frame["time"].count()
     reader = OrderReader()
-    reader.read(pl.Series("time", values[:1]), MEMORY)
+    for block in (values[:1], values[1:]):
+        reader.read(pl.Series("time", block), MEMORY)
     with pytest.raises(DataError, match="is a time in"):
-        reader.read(pl.Series("time", values[1:]), MEMORY)
+        reader.resolve("auto")
 
 
 def test_numbers_that_are_no_times_do_not_mix_with_times():
-    for values in ([1, 2, 1_700_000_000], [5, 99_999_999], [0.5, 1.5]):
+    relative = [0, 5_000_000_000, 200_000_000_000, 1_700_000_000]  # microseconds since the start
+    for values in ([1, 2, 1_700_000_000], [5, 99_999_999], [0.5, 1.5], relative, [-5, 1_700_000_000_000]):
         frame = pl.DataFrame({"user": ["a"] * len(values), "item": ["x"] * len(values), "time": values})
         assert len(log_from_frame(frame).items) == len(values)

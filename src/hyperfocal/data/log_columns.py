@@ -16,6 +16,7 @@ from hyperfocal.data.reading import ReadingPlan, planned_column
 from hyperfocal.errors import DataError
 
 UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}  # in a second
+RECENT = (6.3e8, 4.1e9)  # seconds from 1970 to 1990, and to 2100
 POSITION_LIMIT = 10_000_000  # integers from here on are time stamps; below it they are positions
 KNOWN_NAMES = {
     "user": (
@@ -173,42 +174,29 @@ def read_order(column: pl.Series, file: File) -> pl.Series:
             f"{file.place(row)}: order column '{column.name}': {column[row]!r} is neither a number nor a time. "
             "Allowed: numbers, or ISO 8601 times such as 2024-05-31T12:00:00, all with or all without a time zone"
         )
-    check_units(order, file, set())
     return order
 
 
-def check_units(order: pl.Series, file: File, earlier: set[str]) -> None:
-    """Raise DataError if some numbers are times since 1970 in one unit and others, or `earlier` ones, in another."""
-    if not order.dtype.is_numeric() or order.null_count() == len(order):
-        return
-    used = earlier | _units(order)
-    if len(used) > 1:
-        first = next(iter(earlier or {unit_of(order.drop_nulls()[0])} - {""} or used))
-        row = next(row for row, value in enumerate(order) if value is not None and unit_of(value) not in ("", first))
-        raise DataError(
-            f"{file.place(row)}: order column '{order.name}': {order[row]} is a time in {unit_of(order[row])}, "
-            f"but other rows have {first} since 1970. Write all times in one unit"
-        )
-    earlier |= used
-
-
-def _units(order: pl.Series) -> set[str]:
-    """Return the units that some of the numbers have."""
-    smallest, largest = unit_of(order.min()), unit_of(order.max())
-    if smallest == largest:  # nearly always, and quick
-        return {smallest} - {""}
-    return {
-        unit for unit, factor in UNITS.items() if order.is_between(1e8 * factor, 1e10 * factor, closed="left").any()
-    }
-
-
 def unit_of(value: Any) -> str:
-    """Return the unit in which a number is a time since 1970, from 1973 to 2286; "": none.
+    """Return the unit in which a number is a time since 1970, from 1990 to 2100; "": none.
 
     >>> unit_of(1_700_000_000), unit_of(1_700_000_000_000), unit_of(12)
     ('seconds', 'milliseconds', '')
     """
-    return next((unit for unit, factor in UNITS.items() if 1e8 * factor <= value < 1e10 * factor), "")
+    first, last = RECENT
+    return next((unit for unit, factor in UNITS.items() if first * factor <= value < last * factor), "")
+
+
+def _count_units(order: pl.Series) -> dict[str, int]:
+    """Return the number of times by their unit; "": numbers that are no times since 1970."""
+    present = len(order) - order.null_count()
+    smallest, largest = unit_of(order.min()), unit_of(order.max())
+    if smallest == largest != "":  # nearly always, and quick
+        return {smallest: present}
+    first, last = RECENT
+    within = {unit: order.is_between(first * each, last * each, closed="left") for unit, each in UNITS.items()}
+    counts = {unit: int(times.sum()) for unit, times in within.items()}
+    return {unit: count for unit, count in (counts | {"": present - sum(counts.values())}).items() if count}
 
 
 def _parse(text: pl.Series) -> pl.Series:
@@ -235,9 +223,10 @@ def _times(text: pl.Series) -> pl.Series:
 class OrderReader:
     """Read the order column of a file block by block, as if the file were read at once."""
 
-    dtype: pl.DataType | None = None  # type in which all values so far can be compared; None before the first block
+    dtype: pl.DataType | None = None  # type in which all values so far can be compared; None before the first value
     largest: int = 0  # the largest integer so far
-    units: set[str] = field(default_factory=set)  # of the times so far
+    units: set[str] = field(default_factory=set)  # of the times so far; "": of numbers that are no times
+    mixed: str = ""  # message about the first time in another unit than earlier ones
 
     def read(self, column: pl.Series, file: File) -> pl.Series:
         """Return the order of a block's rows.
@@ -246,7 +235,8 @@ class OrderReader:
             DataError: as in `read_order`; numbers in earlier blocks and times in this one, or vice versa.
         """
         order = read_order(column, file)
-        check_units(order, file, self.units)
+        if order.null_count() == len(order):
+            return order
         common = order.dtype if self.dtype is None else _common(self.dtype, order.dtype)
         if common is None:
             raise DataError(
@@ -254,20 +244,34 @@ class OrderReader:
                 f"{self.dtype}. Allowed: numbers, or times all with or all without a time zone"
             )
         self.dtype = common
-        if order.dtype.is_integer() and order.null_count() < len(order):
+        if order.dtype.is_integer():
             self.largest = max(self.largest, int(order.max()))  # type: ignore[arg-type]
+        if order.dtype.is_numeric():
+            self._note_units(order, file)
         return order
 
+    def _note_units(self, order: pl.Series, file: File) -> None:
+        earlier, self.units = self.units, self.units | _count_units(order).keys()
+        if self.mixed or len(self.units - {""}) < 2:
+            return
+        first = next(iter(earlier or {unit_of(order.drop_nulls()[0])}))
+        row = next(row for row, value in enumerate(order) if value is not None and unit_of(value) not in ("", first))
+        self.mixed = (
+            f"{file.place(row)}: order column '{order.name}': {order[row]} is a time in {unit_of(order[row])}, "
+            f"but other rows have {first} since 1970. Write all times in one unit"
+        )
+
     def resolve(self, kind: OrderKind) -> OrderKind:
-        """Return the kind of the order of all blocks."""
-        return kind if self.dtype is None else resolve_kind(kind, self.dtype, self.largest)
+        """Return the kind of all orders; "auto" means a position if all are integers below POSITION_LIMIT.
 
-
-def resolve_kind(kind: OrderKind, dtype: pl.DataType, largest: Any) -> OrderKind:
-    """Return the kind of an order; "auto" means a position if all values are integers below POSITION_LIMIT."""
-    if kind != "auto":
-        return kind
-    return "position" if dtype.is_integer() and int(largest or 0) < POSITION_LIMIT else "time"
+        Raises:
+            DataError: all are times since 1970, but in different units, and none is a position.
+        """
+        if self.mixed and "" not in self.units and kind != "position":
+            raise DataError(self.mixed)
+        if kind != "auto" or self.dtype is None:
+            return kind
+        return "position" if self.dtype.is_integer() and self.largest < POSITION_LIMIT else "time"
 
 
 def _common(one: pl.DataType, other: pl.DataType) -> pl.DataType | None:

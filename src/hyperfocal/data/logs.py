@@ -23,18 +23,16 @@ from hyperfocal.data.half_characters import refuse_halves
 from hyperfocal.data.ids import read_ids
 from hyperfocal.data.log_columns import (
     Columns,
+    OrderReader,
     check_roles,
     columns_by_plan,
     find_columns,
-    read_order,
-    resolve_kind,
 )
 from hyperfocal.data.readers import read_source
 from hyperfocal.data.reading import LISTS, PlannedColumn, ReadingPlan, Use, example_of
 from hyperfocal.errors import DataError
 
 logger = logging.getLogger("hyperfocal")
-ADVICE = "Complete the row or remove it"
 UNNAMED = ReadingPlan(LISTS, 0, (PlannedColumn("user", "user"), PlannedColumn("item", "item")))
 Reading = DataSettings | ReadingPlan  # names of columns to find, or the plan of a run
 
@@ -73,7 +71,7 @@ class Log:
         """
         rows = [[item for item in row if not is_missing(item) and item != ""] for row in histories]
         column = as_series("item", [item for row in rows for item in row])
-        items, kind = read_ids(column.cast(pl.String) if column.is_empty() else column, MEMORY, ADVICE)
+        items, kind = read_ids(column.cast(pl.String) if column.is_empty() else column, MEMORY, "")
         users = pl.Series("user", [str(number) for number in range(len(rows))], dtype=pl.String)
         plan = ReadingPlan(LISTS, len(items), (PlannedColumn("user", "user"), PlannedColumn("item", "item", kind)))
         return cls(users, items, offsets_of([*map(len, rows)]), plan)
@@ -106,9 +104,9 @@ def as_log(source: Any, reading: Reading | None = None) -> Log:
         reading: names of the user, item and order columns, "" finds them; or the plan of the run that reads.
 
     Raises:
-        DataError: another type of source, no such file, an empty or unreadable file, a missing column, a row of a CSV
-            file that is too short, an order that is neither number nor time, a position that a user has twice, no row
-            with a user, an item and an order.
+        DataError: another type of source, no such file, an empty or unreadable file, a missing column, an
+            order that is neither number nor time, a position that a user has twice, no row with a user, an item and an
+            order.
     """
     if isinstance(source, Log):
         return source
@@ -174,16 +172,15 @@ def _group(frame: pl.DataFrame, columns: Columns, file: File) -> Log:
     events = pl.DataFrame({"user": user, "item": item})
     keys, order_kind = ["user"], columns.order_kind
     if columns.order is not None:
-        order = read_order(frame[columns.order], file)
-        order_kind = resolve_kind(columns.order_kind, order.dtype, order.max())
-        events = events.with_columns(order.alias("order"))
+        reader = OrderReader()
+        events = events.with_columns(reader.read(frame[columns.order], file).alias("order"))
+        order_kind = reader.resolve(columns.order_kind)
         keys.append("order")
-        del order
     columns = replace(columns, order_kind=order_kind, user_kind=user_kind, item_kind=item_kind)
     examples = {name: example_of(frame[name]) for name in columns.names}
     plan = log_plan(frame.columns, columns, frame.height, missing_values(events), examples)
     del user, item, frame  # sorting needs the memory
-    events, incomplete = complete_events(events, file)
+    events, incomplete = complete_events(events)
     check_complete(events.height, incomplete, file)
     users = events["user"].unique(maintain_order=True)
     numbers = events["user"].cast(pl.Enum(users)).to_physical().cast(pl.UInt32)
@@ -198,19 +195,10 @@ def missing_values(events: pl.DataFrame) -> dict[str, int]:
     return {column.name: column.null_count() for column in events.get_columns()}
 
 
-def complete_events(events: pl.DataFrame, file: File) -> tuple[pl.DataFrame, int]:
-    """Return the rows with a user, an item and an order, and the number of the others.
-
-    Raises:
-        DataError: the first of the others is a row of a CSV file that is too short.
-    """
-    if not any(missing_values(events).values()):
-        return events, 0
-    incomplete = events.select(pl.any_horizontal(pl.all().is_null())).to_series()
-    row = int(incomplete.arg_max() or 0)
-    if fields := file.fields(row):
-        raise DataError(f"{file.place(row)}: a value is missing{fields}. {ADVICE}")
-    return events.filter(~incomplete), int(incomplete.sum())
+def complete_events(events: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """Return the rows with a user, an item and an order, and the number of the others."""
+    complete = events.drop_nulls() if any(missing_values(events).values()) else events
+    return complete, events.height - complete.height
 
 
 def check_complete(rows: int, incomplete: int, file: File) -> None:
@@ -262,7 +250,7 @@ def count_ties(events: pl.DataFrame, users: pl.Series, columns: Columns, file: F
         return 0
     user, order = events["user"], events["order"]
     tied = ((user == user.shift(1)) & (order == order.shift(1))).fill_null(value=False)
-    if tied.any() and resolve_kind(columns.order_kind, order.dtype, order.max()) == "position":
+    if tied.any() and columns.order_kind == "position":
         row = int(tied.arg_max() or 0)
         raise DataError(
             f"{file}: user {users[int(user[row])]!r} has {columns.order} {order[row]} twice, but a position belongs to "

@@ -171,7 +171,7 @@ def _write_blocks(
             read["order"] = order.read(frame[columns.order], block.file)
         events = pl.DataFrame(read)
         missing.update(missing_values(events))
-        events, _ = complete_events(events.with_columns(row=np.arange(rows, rows + frame.height)), block.file)
+        events, _ = complete_events(events.with_columns(row=np.arange(rows, rows + frame.height)))
         ids, numbers = _number(ids, events["item"])
         write_partitions(events.with_columns(item=numbers), "user", work, number)
         rows, complete = rows + frame.height, complete + events.height
