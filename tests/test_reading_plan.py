@@ -10,6 +10,10 @@ import pytest
 import hyperfocal
 from command_cases import done, invoke, refused
 from hyperfocal import MultiLabelClassifier, Recommender
+from hyperfocal.config.classify import TextDataSettings
+from hyperfocal.data import stored_documents
+from hyperfocal.data.documents import as_documents
+from hyperfocal.data.logs import Log
 from hyperfocal.data.reading import ReadingPlan
 from hyperfocal.errors import ConfigError, DataError
 from serve_cases import service
@@ -221,3 +225,57 @@ def test_what_was_counted_stands_in_one_place(tmp_path):
     line = "1 events repeat the user, time and item of an earlier one; they are kept."
     assert line in said
     assert line in (tmp_path / "run" / "report.html").read_text()
+
+
+class TestKindsOfIds:
+    """Ids of versions, 1.0 and 1.1, are texts; a part of them alone looks like whole numbers."""
+
+    def versions(self, users=30):
+        rows = [(f"u{user}", f"{1 + step % 3}.{(user + step) % 2}") for user in range(users) for step in range(6)]
+        return pl.DataFrame(rows, schema=["user", "item"], orient="row")
+
+    @pytest.mark.parametrize("source", ["frame", "lists", "streamed"])
+    def test_another_log_is_compared_with_those_of_training(self, source, tmp_path):
+        frame = self.versions()
+        if source == "lists":
+            data = Log.from_lists(frame.group_by("user", maintain_order=True).agg("item")["item"].to_list())
+        elif source == "streamed":
+            frame.write_csv(tmp_path / "log.csv")
+            data = tmp_path / "log.csv"
+        else:
+            data = frame
+        settings = {"data.stream": "on"} if source == "streamed" else {}
+        recommender = Recommender(model="markov", history=2, next_items=1, settings=settings).fit(data)
+        part = pl.DataFrame({"user": ["a", "a"], "item": ["1.0", "2.0"]})
+        assert recommender.predict(part).unknown_events == 0
+        recommender.save(tmp_path / "run")
+        part.write_csv(tmp_path / "part.csv")
+        assert Recommender.load(tmp_path / "run").predict(tmp_path / "part.csv").unknown_events == 0
+        done("recommend", "predict", tmp_path / "run", tmp_path / "part.csv", "--out", tmp_path / "p.csv", "--block", 1)
+        assert pl.read_csv(tmp_path / "p.csv")["known"].to_list() == [True]
+
+    def test_a_batch_of_ray_data_is_too(self, tmp_path):
+        from hyperfocal.export.ray_data import BatchPredictor
+
+        Recommender(model="markov", history=2, next_items=1).fit(self.versions()).save(tmp_path / "run")
+        batch = pl.DataFrame({"user": ["a"], "seen": [["1.0", "2.0"]]}).to_arrow()
+        assert BatchPredictor(tmp_path / "run", k=1)(batch)["known"].to_pylist() == [True]
+
+    def test_after_an_update_with_texts_integers_are_texts(self, tmp_path):
+        recommender = Recommender(model="markov", history=2, next_items=1).fit(log(("user", "item", "order")))
+        assert recommender.recommend([[100.0]], k=1) == [[101]]
+        more = pl.DataFrame({"user": [f"n{u}" for u in range(9) for _ in range(3)], "item": ["100", "101", "x"] * 9})
+        recommender.update(more.with_columns(order=pl.int_range(27)))
+        assert recommender.ranker_.plan.kind("item") == recommender.vocabulary_.kind == "text"
+        assert recommender.recommend([[100]], k=1) == recommender.recommend([["100"]], k=1) == [["101"]]
+
+
+def test_streamed_documents_have_the_plan_of_documents_in_memory(tmp_path, monkeypatch):
+    ids = [*(f"{place}.0" for place in range(89)), "last"]
+    tickets().with_columns(id=pl.Series(ids), more=pl.lit(1)).write_csv(tmp_path / "docs.csv")
+    monkeypatch.setattr(stored_documents, "BLOCK_ROWS", 20)
+    (tmp_path / "work").mkdir()
+    arrays = stored_documents.stream_documents(tmp_path / "docs.csv", TextDataSettings(), tmp_path / "work")
+    streamed, whole = stored_documents.stored_documents(arrays), as_documents(tmp_path / "docs.csv")
+    assert streamed.plan == whole.plan
+    assert streamed.ids.to_list() == whole.ids.to_list() == ids

@@ -182,8 +182,10 @@ class LogPredictor:
 
     def predict(self, data: Path | Block) -> Predicted:
         """Return the predictions for a file or a block."""
-        reading = self.recommender.ranker_.reading
-        log = log_from_frame(data.frame, reading, data.file) if isinstance(data, Block) else data
+        ranker = self.recommender.ranker_
+        log: Any = data
+        if isinstance(data, Block):
+            log = log_from_frame(data.frame, ranker.reading, data.file, ranker.vocabulary.kind)
         predictions = self.recommender.predict(log, self.k, repeats=self.repeats)
         counts = {name: getattr(predictions, name) for name in ("users", "unknown_events", "unknown_users")}
         return predictions.frame, Counter(rows=len(predictions.frame), **counts)

@@ -20,7 +20,7 @@ from hyperfocal.config.recommend import DataSettings
 from hyperfocal.data.files import MEMORY, File, check_rows
 from hyperfocal.data.frames import as_series, is_missing
 from hyperfocal.data.half_characters import refuse_halves
-from hyperfocal.data.ids import read_ids
+from hyperfocal.data.ids import IdKind, read_ids
 from hyperfocal.data.log_columns import (
     Columns,
     OrderReader,
@@ -95,13 +95,14 @@ def places_of(offsets: NDArray[np.int64], users: NDArray[np.int64]) -> tuple[NDA
     return np.repeat(offsets[users] - selected[:-1], lengths) + np.arange(selected[-1]), selected
 
 
-def as_log(source: Any, reading: Reading | None = None) -> Log:
+def as_log(source: Any, reading: Reading | None = None, item_kind: IdKind | None = None) -> Log:
     """Return the log in a file or a frame; a Log is returned as it is.
 
     Args:
         source: Log; frame, see `frames.is_frame`; or path: .csv, .tsv, .jsonl, .ndjson, .txt, .inter or .dat, all
             also compressed, or .parquet, also a folder or pattern of parts.
         reading: names of the user, item and order columns, "" finds them; or the plan of the run that reads.
+        item_kind: of the items of the run that reads. None: as the plan or the column shows.
 
     Raises:
         DataError: another type of source, no such file, an empty or unreadable file, a missing column, an
@@ -111,12 +112,15 @@ def as_log(source: Any, reading: Reading | None = None) -> Log:
     if isinstance(source, Log):
         return source
     frame, file = read_source(source, Log)
-    return log_from_frame(frame, reading, file)
+    return log_from_frame(frame, reading, file, item_kind)
 
 
-def log_from_frame(frame: pl.DataFrame, reading: Reading | None = None, file: File = MEMORY) -> Log:
+def log_from_frame(
+    frame: pl.DataFrame, reading: Reading | None = None, file: File = MEMORY, item_kind: IdKind | None = None
+) -> Log:
     """Return the log in the rows of a file, or of a block of it; errors as in `as_log`."""
-    return _group(*long_form(frame, reading or DataSettings(), file), file)
+    rows, columns = long_form(frame, reading or DataSettings(), file)
+    return _group(rows, columns if item_kind is None else replace(columns, item_kind=item_kind), file)
 
 
 def row_users(frame: pl.DataFrame, reading: Reading | None, file: File) -> pl.Series:

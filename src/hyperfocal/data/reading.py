@@ -93,6 +93,12 @@ def joined(plans: Sequence[ReadingPlan]) -> ReadingPlan:
     )
 
 
+def with_type(plan: ReadingPlan, use: Use, type: str) -> ReadingPlan:
+    """Return the plan with another type of the columns of a use."""
+    columns = [replace(column, type=type) if column.use == use else column for column in plan.columns]
+    return replace(plan, columns=tuple(columns))
+
+
 def plan_words(plan: ReadingPlan) -> str:
     """Return the plan in one sentence.
 

@@ -29,7 +29,7 @@ from hyperfocal.data.documents import (
 from hyperfocal.data.files import File, check_rows
 from hyperfocal.data.ids import IdReader, NotWhole
 from hyperfocal.data.label_columns import SEPARATORS, find_column_separator
-from hyperfocal.data.reading import ReadingPlan, joined
+from hyperfocal.data.reading import ReadingPlan, joined, with_type
 from hyperfocal.data.stored_texts import StoredTexts
 from hyperfocal.data.text_columns import KNOWN_LABELS, TextColumns, find_text_columns
 from hyperfocal.data.text_lines import TEXT_READERS
@@ -55,6 +55,7 @@ def stream_documents(path: str | Path, settings: TextDataSettings, work: Path) -
     with (work / "texts.bin").open("wb") as texts:
         stored = [_store(block, columns, texts) for block in _blocks(file)]
     blocks, plan = [rows for rows, _ in stored], joined([plan for _, plan in stored])
+    plan = with_type(plan, "id", columns.id_kind or "text")
     names = pl.concat([rows["labels"].explode().unique().cast(pl.String) for rows in blocks]).drop_nulls().unique()
     dtype = pl.List(pl.Enum(names.sort()))
     rows = pl.concat([rows.with_columns(rows["labels"].cast(dtype)) for rows in blocks])

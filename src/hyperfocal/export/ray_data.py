@@ -85,6 +85,6 @@ def _recommended(recommender: Recommender, frame: pl.DataFrame, k: int | None, r
         raise DataError(
             f"user {wrong!r} of the batch has no items, or two rows. Give one row per user, with at least one item"
         )
-    log = as_log(frame.explode(*lists), DataSettings(user=owners.name, item=lists[0]))
+    log = as_log(frame.explode(*lists), DataSettings(user=owners.name, item=lists[0]), recommender.vocabulary_.kind)
     predictions: pl.DataFrame = recommender.predict(log, k, repeats=repeats).frame
     return predictions

@@ -83,7 +83,7 @@ class LogSource:
         set_threads(settings.train.threads)
         logs = [as_log(self.train, settings.data)]
         if self.valid is not None:
-            logs.append(as_log(self.valid, reading_of(logs[0].plan, settings.data)))
+            logs.append(as_log(self.valid, reading_of(logs[0].plan, settings.data), logs[0].plan.kind("item")))
         data = prepare(
             logs[0], logs[1] if len(logs) > 1 else None, self.valid_truth, settings, self.items, watch.planned
         )
@@ -180,7 +180,7 @@ class PreparedLog:
         """
         data, (histories, truth) = _ranking(settings).data, test
         reading = reading_of(self.data.plan, data)
-        log = as_log(histories, reading)
+        log = as_log(histories, reading, self.data.vocabulary.kind)
         shared = log.users.filter(log.users.is_in(self.users.implode()))
         if len(shared) and data.protocol == "users":
             raise LeakError(

@@ -231,7 +231,7 @@ def _split_streamed(log: Any, valid: Any, settings: RecommendSettings) -> Split:
 
 
 def _read_valid(valid: Any, train: Log | MappedLog, settings: RecommendSettings) -> Log:
-    log = as_log(valid, reading_of(train.plan, settings.data))
+    log = as_log(valid, reading_of(train.plan, settings.data), train.plan.kind("item"))
     check_leak(train.users, log.users, units="users", name=name_of(valid, "validation log"))
     return log
 
@@ -305,11 +305,11 @@ def hold_out(
     Raises:
         DataError: no user can be scored; a log cannot be read.
     """
-    histories = as_log(log, reading)
+    histories = as_log(log, reading, vocabulary.kind)
     if truth is None:
         holdout = hold_out_last(histories, vocabulary, **cut)
     else:
-        holdout = hold_out_truth(histories, as_log(truth, reading), vocabulary)
+        holdout = hold_out_truth(histories, as_log(truth, reading, vocabulary.kind), vocabulary)
     holdout.check_users(name, vocabulary.names[0])
     return holdout
 

@@ -23,7 +23,7 @@ from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data.examples import Holdout
 from hyperfocal.data.ids import is_whole, typed
 from hyperfocal.data.item_table import ItemColumn
-from hyperfocal.data.logs import Log, Reading
+from hyperfocal.data.logs import Log, Reading, as_log
 from hyperfocal.data.reading import ReadingPlan, reading_of
 from hyperfocal.data.vocabulary import Vocabulary, encode_log
 from hyperfocal.errors import ConfigError
@@ -71,6 +71,10 @@ class Ranker:
     def reading(self) -> Reading:
         """How other logs are read."""
         return reading_of(self.plan, self.settings.data)
+
+    def read(self, log: Any) -> Log:
+        """Return a log, read as the training log was; errors as in `as_log`."""
+        return as_log(log, self.reading, self.vocabulary.kind)
 
     @property
     def name(self) -> str:

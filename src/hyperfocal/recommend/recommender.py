@@ -18,7 +18,6 @@ from sklearn.base import BaseEstimator, clone
 
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data.frames import to_library
-from hyperfocal.data.logs import as_log
 from hyperfocal.distributed import refuse_different
 from hyperfocal.errors import RunError
 from hyperfocal.machine import set_threads
@@ -200,7 +199,7 @@ class Recommender(BaseEstimator):
         Arguments and errors as in `recommend`. The rows of a path, a Log or a dictionary are a polars frame.
         """
         ranker = self._fit.ranker
-        predictions = ranker.predict(as_log(log, ranker.reading), k, repeats=repeats)
+        predictions = ranker.predict(ranker.read(log), k, repeats=repeats)
         return replace(predictions, frame=to_library(predictions.frame, log))
 
     def evaluate(

@@ -18,7 +18,8 @@ from hyperfocal.config.numbers import as_whole
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data.examples import Holdout
 from hyperfocal.data.item_table import ItemTable, read_items
-from hyperfocal.data.logs import Log, as_log
+from hyperfocal.data.logs import Log
+from hyperfocal.data.reading import with_type
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.errors import ConfigError, DataError, RunError
 from hyperfocal.labels import SparseLabels
@@ -42,7 +43,7 @@ def update(fit: Fit, log: Any, *, items: Any = None, epochs: int = 3, watch: Wat
     settings = settings_of_update(before.settings, epochs)
     watch.begun(settings)
     set_threads(before.settings.train.threads)
-    began, log = perf_counter(), as_log(log, before.reading)
+    began, log = perf_counter(), before.read(log)
     merged = merge(fit, log)
     data = _prepare(fit, log, merged, items)
     check_size(before.settings.model.name, len(data.vocabulary))
@@ -162,7 +163,7 @@ def _prepare(fit: Fit, log: Log, merged: Merged, items: Any) -> Prepared:
     }
     features = _extend_features(ranker, merged.vocabulary, items, train_events)
     on_train = _holdout(merged, fresh, settings)
-    plan = ranker.plan or log.plan
+    plan = with_type(ranker.plan or log.plan, "item", merged.vocabulary.kind)  # new ids may be texts
     return Prepared(
         merged.vocabulary,
         merged.users,
