@@ -178,7 +178,7 @@ def _open_documents(options: Options, base: ClassifySettings) -> tuple[classify_
 def _open_logs(options: Options, base: RecommendSettings) -> tuple[recommend_grid.LogSource, Any]:
     files = {name: options[name] for name in ("valid", "valid_truth", "test", "test_truth")}
     train = as_log(options["train"], base.data)
-    reading = reading_of(train.plan, base.data)
+    reading, kind = reading_of(train.plan, base.data), train.plan.kind("item")
     others = {name: None if file is None else as_log(file, reading, kind) for name, file in files.items()}
     source = recommend_grid.LogSource(train, **others, items=options["items"])
     return source, None if source.test is None else (source.test, source.test_truth)
