@@ -179,6 +179,10 @@ class TestInspect:
         assert json.loads(done("inspect", tmp_path / "texts.jsonl", "--json"))["form"] == "documents"
         assert json.loads(done("inspect", tmp_path / "log.parquet", "--json"))["form"] == "long"
 
+    def test_a_log_with_words_about_its_items_is_a_log(self):
+        words = log().with_columns(title=pl.lit("a"), tags=pl.lit("b"))
+        assert hyperfocal.inspect(words).names("item") == ("item_id",)
+
     def test_named_columns_decide_it(self):
         frame = pd.DataFrame({"a": ["x", "y"], "b": ["p|q", "q"], "c": [1, 2]})
         assert hyperfocal.inspect(frame, text="a", labels="b").separator == "|"

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from hyperfocal.config.classify import TextDataSettings
 from hyperfocal.config.recommend import DataSettings
+from hyperfocal.data.blocks import read_blocks
 from hyperfocal.data.documents import Documents, as_documents
+from hyperfocal.data.files import File
+from hyperfocal.data.log_columns import KNOWN_NAMES
 from hyperfocal.data.logs import as_log
 from hyperfocal.data.readers import read_source
 from hyperfocal.data.reading import ReadingPlan
@@ -15,6 +19,7 @@ from hyperfocal.data.text_columns import find_text_columns
 from hyperfocal.data.text_lines import TEXT_READERS
 from hyperfocal.errors import ConfigError, DataError
 
+FIRST_ROWS = 1_000
 Job = Literal["recommend", "classify"]
 
 
@@ -67,9 +72,24 @@ def _job_of(source: Any, log: DataSettings, documents: TextDataSettings) -> Job:
         return "recommend"
     if documents != TextDataSettings():
         return "classify"
+    header, file = _header(source)
+    names = {name.lower() for name in header}
+    if all(names & {*KNOWN_NAMES[role]} for role in ("user", "item")):
+        return "recommend"
     try:
-        frame, file = read_source(source, Documents, readers=TEXT_READERS, row="row")
-        find_text_columns(frame.columns, documents, file, "all")
+        find_text_columns(header, documents, file, "all")
     except DataError:
         return "recommend"
     return "classify"
+
+
+def _header(source: Any) -> tuple[list[str], File]:
+    """Return the columns of a source, of a file as documents; of a large file only the first rows are read."""
+    if not isinstance(source, str | Path):
+        frame, file = read_source(source, Documents)
+        return frame.columns, file
+    try:
+        block = next(read_blocks(Path(source), FIRST_ROWS, readers=TEXT_READERS, row="row"))
+    except DataError:  # no documents; if it is no log either, reading it as one says so
+        return [], File(Path(source))
+    return block.frame.columns, block.file
