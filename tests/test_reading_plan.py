@@ -3,6 +3,7 @@
 import json
 
 import httpx
+import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
@@ -283,3 +284,29 @@ def test_streamed_documents_have_the_plan_of_documents_in_memory(tmp_path, monke
     streamed, whole = stored_documents.stored_documents(arrays), as_documents(tmp_path / "docs.csv")
     assert streamed.plan == whole.plan
     assert streamed.ids.to_list() == whole.ids.to_list() == ids
+
+
+def test_texts_are_not_split_by_a_guess_if_training_had_lists():
+    train = tickets().with_columns(pl.col("labels").str.replace("tea", "New York").str.split("|"))
+    one = pl.DataFrame({"text": ["leaf cup"], "labels": ["New York"]})
+    classifier = MultiLabelClassifier(features="ngrams").fit(train)
+    with pytest.raises(DataError, match="holds texts such as 'New York', but this run was fitted on lists of labels"):
+        classifier.evaluate(one)
+    assert classifier.evaluate(one.with_columns(labels=pl.lit('["New York"]')))["data"]["unseen_labels"] == {}
+    named = MultiLabelClassifier(features="ngrams", separator="|").fit(train)
+    assert named.evaluate(one)["data"]["unseen_labels"] == {}
+
+
+@pytest.mark.parametrize("wrong", [None, 101, np.array(101), log()], ids=["none", "number", "array", "frame"])
+def test_what_is_no_list_of_histories_or_texts(wrong):
+    recommender = Recommender(model="markov", history=2, next_items=1).fit(log())
+    classifier = MultiLabelClassifier(features="ngrams").fit(tickets())
+    with pytest.raises(DataError, match="Give one list of item ids per user"):
+        recommender.recommend(wrong)
+    with pytest.raises(DataError, match="Expected a list of texts"):
+        classifier.predict(wrong)
+    with pytest.raises(DataError, match=r"Give one list per user, as \[\[100\]\]"):
+        recommender.recommend([100])
+    for item in (b"100", [100], {"a": 1}):
+        with pytest.raises(DataError, match=r"is not an item id\. Give one text or number per item"):
+            recommender.recommend([[item]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -212,6 +212,8 @@ def check_texts(texts: Any) -> list[str | None]:
             f"texts: a {type(texts).__name__} was given. Expected a list of texts, such as one column of a frame; "
             "`predict_documents` and `evaluate` read whole frames"
         )
+    if not isinstance(texts, Iterable) or getattr(texts, "ndim", 1) == 0 or isinstance(texts, bytes):
+        raise DataError(f"texts: {texts!r:.60} is not a list. Expected a list of texts")
     values = texts.to_pylist() if hasattr(texts, "to_pylist") else texts  # an array of pyarrow
     rows = [None if is_missing(text) else text for text in values]
     wrong = next((place for place, text in enumerate(rows) if not isinstance(text, str | None)), None)

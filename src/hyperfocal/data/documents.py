@@ -176,6 +176,7 @@ def documents_of(frame: pl.DataFrame, columns: TextColumns, file: File) -> Docum
     """Return the documents in a frame whose columns are known; errors as in `as_documents`."""
     if columns.labels:
         labels, separator = read_labels(frame[columns.labels], columns.separator, file)
+        _check_separator(separator, columns, frame, file)
     else:
         labels, separator = pl.Series("labels", [[]], pl.List(pl.String)).new_from_index(0, frame.height), ""
     ids = pl.Series("id", range(file.first, file.first + frame.height), dtype=pl.Int64).cast(pl.String)
@@ -185,8 +186,18 @@ def documents_of(frame: pl.DataFrame, columns: TextColumns, file: File) -> Docum
         check_distinct(ids, file)
     groups = read_text(frame[columns.group], file).alias("group") if columns.group else None
     groups = None if groups is None else groups.set(groups == "", None)
-    plan = _plan(frame, replace(columns, separator=separator, id_kind=kind), labels, file)
+    plan = _plan(frame, replace(columns, separator=separator or columns.separator, id_kind=kind), labels, file)
     return Documents(ids.alias("id"), _join_texts(frame, columns, file), labels, groups, plan)
+
+
+def _check_separator(separator: str, columns: TextColumns, frame: pl.DataFrame, file: File) -> None:
+    """Raise DataError if labels are texts, but the run was fitted on lists: where to split them would be a guess."""
+    if columns.only_lists and separator:
+        first = example_of(frame[columns.labels])
+        raise DataError(
+            f"{file}: column '{columns.labels}' holds texts such as {first!r}, but this run was fitted on lists of "
+            "labels. Write JSON lists, or fit again with `separator=`"
+        )
 
 
 def _plan(frame: pl.DataFrame, columns: TextColumns, labels: pl.Series, file: File) -> ReadingPlan:

@@ -98,11 +98,12 @@ def id_text(value: Any, kind: IdKind) -> str:
     >>> id_text(10.0, "text"), id_text("10.0", "whole"), id_text("1.0", "text")
     ('10', '10', '1.0')
     """
-    if isinstance(value, str):
-        return value if kind == "text" else re.sub(ZEROS, r"\1", value)
+    if isinstance(value, bytes | list | tuple | dict | set):
+        raise DataError(f"{value!r:.60} is not an item id. Give one text or number per item")
     if isinstance(value, float) and abs(value) >= EXACT:
         raise DataError(f"id {value!r} is a float too large to be exact. Write the id as an integer or a text")
-    return plain_text(value)
+    text = value if isinstance(value, str) else plain_text(value)
+    return text if kind == "text" else re.sub(ZEROS, r"\1", text)
 
 
 def is_whole(ids: pl.Series) -> bool:

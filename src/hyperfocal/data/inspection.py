@@ -77,10 +77,10 @@ def _job_of(source: Any, log: DataSettings, documents: TextDataSettings) -> Job:
     if all(names & {*KNOWN_NAMES[role]} for role in ("user", "item")):
         return "recommend"
     try:
-        find_text_columns(header, documents, file, "all")
+        find_text_columns(header, documents, file, "texts")
     except DataError:
         return "recommend"
-    return "classify"
+    return "classify"  # also without labels: that no column is called so is then the error
 
 
 def _header(source: Any) -> tuple[list[str], File]:

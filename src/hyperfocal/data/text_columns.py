@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hyperfocal.config.classify import TextDataSettings
@@ -28,6 +28,7 @@ class TextColumns:
     group: str  # "": no groups
     separator: str = ""  # of labels in a text; "": as the column shows
     id_kind: IdKind | None = None  # None: as the column shows
+    only_lists: bool = False  # whether labels are lists in the plan, so that nothing says where to split a text
 
 
 def text_columns(header: list[str], reading: Reading, file: File, need: Need) -> TextColumns:
@@ -87,10 +88,14 @@ def text_columns_by_plan(header: list[str], plan: ReadingPlan, file: File, need:
 
 def _with_separator(columns: TextColumns, plan: ReadingPlan) -> TextColumns:
     kind = plan.kind("id") if plan.name("id") else None
-    return TextColumns(columns.text, columns.labels, columns.id, columns.group, plan.separator, kind)
+    only_lists = bool(plan.name("labels")) and not plan.separator
+    return replace(columns, separator=plan.separator, id_kind=kind, only_lists=only_lists)
 
 
 def _checked(columns: TextColumns, header: list[str], file: File) -> TextColumns:
+    twice = [name for name in columns.text if columns.text.count(name) > 1]
+    if twice:
+        raise DataError(f"{file}: `text=` names column '{twice[0]}' twice. Name it once")
     if columns.labels in columns.text:
         raise DataError(f"{file}: column '{columns.labels}' cannot be both `text=` and `labels=`. Name one for each")
     check_unique(filter(None, (*columns.text, columns.labels, columns.id, columns.group)), header, file)

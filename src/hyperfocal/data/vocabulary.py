@@ -15,7 +15,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from hyperfocal.data.frames import is_missing
+from hyperfocal.data.frames import is_frame, is_missing
 from hyperfocal.data.ids import IdKind, id_text, is_whole, typed
 from hyperfocal.data.logs import Log
 from hyperfocal.errors import DataError
@@ -66,6 +66,12 @@ class Vocabulary:
         """
         if isinstance(histories, str):
             raise DataError(f"histories: {histories!r} is a text, not lists of item ids. Write [[{histories!r}]]")
+        if not isinstance(histories, Iterable) or getattr(histories, "ndim", 1) == 0:
+            raise DataError(f"histories: {histories!r:.60} is no list. Give one list of item ids per user")
+        if is_frame(histories):
+            raise DataError(
+                "histories: a frame was given. Give one list of item ids per user, or call `predict` with it"
+            )
         numbers, kind = self.numbers, self.kind
         named = ([id_text(item, kind) for item in _ids(row) if not is_missing(item)] for row in histories)
         rows = [[numbers[item] for item in row if item in numbers] for row in named]
@@ -116,7 +122,7 @@ class Vocabulary:
 
 def _ids(history: Iterable[Any]) -> Iterable[Any]:
     if isinstance(history, str | bytes) or not isinstance(history, Iterable):
-        raise DataError(f"histories: {history!r} is not a list of item ids. Write [{history!r}]")
+        raise DataError(f"histories: {history!r} is not a list of item ids. Give one list per user, as [[{history!r}]]")
     if isinstance(history, AbstractSet | Mapping):
         raise DataError(f"histories: a {type(history).__name__} has no order. Give a list of item ids, oldest first")
     return history
