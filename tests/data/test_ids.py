@@ -1,6 +1,7 @@
 from decimal import Decimal
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 from hypothesis import assume, given, settings
@@ -64,6 +65,32 @@ def test_floats_that_may_stand_for_two_integers_are_no_ids(value):
         read([1.0, value])
     with pytest.raises(DataError, match="a float too large to be exact"):
         id_text(value, "text")
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(np.float16, 2**11), (np.float32, 2**24), (np.float64, 2**53)])
+def test_the_bound_of_exact_floats_is_that_of_their_type(dtype, bound):
+    """Below it, every integer has a float of its own; above it, two share one."""
+    assert dtype(bound) == dtype(bound + 1)
+    assert dtype(bound - 1) != dtype(bound - 2)
+    exact, merged = np.array([1, bound - 2, bound - 1], dtype), np.array([1, bound + 1], dtype)
+    texts = ["1", str(bound - 2), str(bound - 1)]
+    log = {"user": ["a"] * 3, "time": [1, 2, 3]}
+    nullable = pd.Series(exact, dtype="Float32") if dtype == np.float32 else exact
+    for column in (exact, [*exact], [exact[0], *exact[1:].tolist()], pl.Series(exact), pd.Series(exact), nullable):
+        assert as_log({**log, "item": column}).items.to_list() == texts
+    assert [id_text(value, "text") for value in exact] == texts
+    assert Log.from_lists([exact]).items.to_list() == texts
+    columns = [merged, [*merged], pl.Series(merged), pd.Series(merged), pd.Series([*merged], dtype=object)]
+    if dtype == np.float32:  # pandas has neither for float16
+        columns += [pd.Series(merged, dtype="Float32"), pd.Series(merged).astype("category")]
+    for column in columns:
+        with pytest.raises(
+            DataError, match=r"frame row 1: column 'item' holds .*, a (float|Float16|Float32) too large to be an exact"
+        ):
+            as_log({"user": ["a"] * 2, "time": [1, 2], "item": column})
+    for refused in (lambda: id_text(merged[1], "text"), lambda: Log.from_lists([merged])):
+        with pytest.raises(DataError, match="too large to be"):
+            refused()
 
 
 @given(st.one_of(st.floats(-(2.0**52), 2.0**52), st.integers(-(2**63), 2**63 - 1)))

@@ -7,9 +7,11 @@ null in every dtype, never the word "nan". Values of several types become text.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from importlib import import_module
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,9 @@ from hyperfocal.data.half_characters import half_character
 from hyperfocal.errors import DataError
 
 EXACT = 2**53  # floats from here on may stand for two neighboring integers
+MISSING = ("NoneType", "NAType", "NaTType")  # types whose values are missing; a float may be
+NARROW = {np.float16, np.float32}  # types of floats that hold fewer integers than Python's
+READY = (str, bytes, int, list, dt.date, dt.time, dt.timedelta)  # values that are never missing, and that polars reads
 
 
 def is_frame(data: Any) -> bool:
@@ -103,7 +108,12 @@ def as_series(name: str, values: Any) -> pl.Series:
         return _series(name, values)
     except UnicodeEncodeError as error:
         raise half_character(error, name) from None
-    except Exception:  # values of any library may raise anything; a column of objects is refused where it is used
+    except MemoryError:
+        raise
+    except (
+        Exception,
+        pl.exceptions.PanicException,
+    ):  # values of any library may raise anything; a column of objects is refused where it is used
         return pl.Series(name, [None] * len(values), dtype=pl.Object)
 
 
@@ -119,7 +129,8 @@ def _series(name: str, values: Any) -> pl.Series:
     elif isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "biufM":
         column = _from_numpy(values, name)
     else:
-        return _from_objects([*values], name)
+        quick = isinstance(values, np.ndarray) and values.dtype.kind in "USOm"
+        return _from_objects(values.tolist() if quick else [*values], name)
     return column.fill_nan(None) if column.dtype.is_float() else column
 
 
@@ -147,13 +158,14 @@ def plain_text(value: Any) -> str:
     >>> plain_text(10.0), plain_text(np.int64(7)), plain_text(True), plain_text(0.5)
     ('10', '7', 'true', '0.5')
     """
-    if isinstance(value, np.generic):
+    if isinstance(value, np.generic) and type(value) not in NARROW:
         value = value.item()
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float):
-        exact = value.is_integer() and abs(value) < EXACT
-        return str(int(value)) if exact else str(pl.Series([value]).cast(pl.String).item()).removesuffix(".0")
+    if isinstance(value, float | np.float32 | np.float16):
+        exact = value.is_integer() and abs(float(value)) < EXACT
+        text = pl.Series(np.array([value])).cast(pl.String)  # in the digits of its own type
+        return str(int(value)) if exact else str(text.item()).removesuffix(".0")
     isoformat: Callable[[], str] | None = getattr(value, "isoformat", None)
     return str(value) if isoformat is None else isoformat()
 
@@ -187,16 +199,46 @@ def _joined(columns: Iterable[pl.Series]) -> pl.DataFrame:
 
 
 def _from_pandas(column: Any, name: str) -> pl.Series:
-    dtype = str(column.dtype)
-    if hasattr(column.dtype, "pyarrow_dtype"):
+    dtype = column.dtype
+    if hasattr(dtype, "pyarrow_dtype") or getattr(dtype, "storage", "") == "pyarrow":
         return pl.Series(name, column.array.__arrow_array__())
-    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "biufM":
+    if isinstance(dtype, np.dtype) and dtype.kind in "biufM":
         return _from_numpy(column.to_numpy(), name)
-    if dtype.startswith("datetime64[") and column.dt.tz is not None:
+    if isinstance(dtype, np.dtype) and dtype.kind == "m":
+        return _from_objects(column.to_numpy().astype("timedelta64[us]").tolist(), name)
+    if str(dtype).startswith("datetime64[") and column.dt.tz is not None:
         zone = str(column.dt.tz)
         utc = _from_numpy(column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy(), name)
         return utc.dt.replace_time_zone("UTC") if zone == "UTC" else _in_zone(utc.dt.replace_time_zone("UTC"), zone)
+    if hasattr(dtype, "categories") and hasattr(column, "cat"):
+        return _from_category(column.cat, name)
+    if hasattr(dtype, "numpy_dtype") and dtype.numpy_dtype != np.uint64:
+        return _from_masked(column, name)
     return _from_objects(column.astype(object).tolist(), name)
+
+
+def _from_category(column: Any, name: str) -> pl.Series:
+    """Return the column of pandas' categories, each of which is converted once, if a row has it."""
+    codes = column.codes.to_numpy()
+    present = np.bincount(codes + 1, minlength=1 + len(column.categories))[1:] > 0
+    categories = column.categories[present]
+    narrow = categories.dtype.type in NARROW
+    known = [*categories.to_numpy()] if narrow else categories.astype(object).tolist()
+    values = _from_objects([*known, None], name)
+    places = np.append(np.cumsum(present) - 1, len(values) - 1)  # the last is that of code -1, a missing value
+    return values.gather(places[codes])
+
+
+def _from_masked(column: Any, name: str) -> pl.Series:
+    """Return the column of pandas' numbers and booleans with a mask; integers as Int64."""
+    values = _from_numpy(column.to_numpy(dtype=column.dtype.numpy_dtype, na_value=0), name)
+    values = values.cast(pl.Int64) if values.dtype.is_integer() else values
+    missing = column.isna().to_numpy()
+    return _text_if_empty(values.set(pl.Series(missing), None) if missing.any() else values)
+
+
+def _text_if_empty(column: pl.Series) -> pl.Series:
+    return pl.Series(column.name, [None] * len(column), pl.String) if column.null_count() == len(column) else column
 
 
 def _in_zone(utc: pl.Series, zone: str) -> pl.Series:
@@ -214,44 +256,81 @@ def _from_numpy(array: np.ndarray[Any, Any], name: str) -> pl.Series:
 
 def _from_objects(values: list[Any], name: str) -> pl.Series:
     """Return the column of Python values, some of which may be missing."""
-    known = [None if is_missing(value) else _plain(value) for value in values]
-    kinds = {type(value) for value in known if value is not None}
+    known = _without_missing(values)
+    kinds = set(map(type, known)) - {type(None)}
     if list in kinds:
         return _from_lists([None if value is None else _as_list(value) for value in known], name)
+    if len(kinds) == 1 and kinds <= NARROW:
+        numbers = [np.nan if value is None else value for value in known]
+        return _text_if_empty(_from_numpy(np.array(numbers, dtype=kinds.pop()), name).fill_nan(None))
+    if kinds & NARROW and kinds <= {float, *NARROW}:
+        known, kinds = [value if value is None else float(value) for value in known], {float}
     if kinds and all(hasattr(kind, "to_datetime64") for kind in kinds) and not any(v.tzinfo for v in known if v):
         times = [np.datetime64("NaT") if value is None else value.to_datetime64() for value in known]
         return _from_numpy(np.array(times, dtype="datetime64[ns]"), name)  # a datetime would lose the nanoseconds
-    if len(kinds) <= 1:
-        try:
-            column = pl.Series(name, known, strict=True)
-        except UnicodeEncodeError:
-            raise
-        except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
-            pass
-        else:
-            if column.dtype not in (pl.Object, pl.Null):
-                return column
-    texts = [None if value is None else plain_text(value) for value in known]
+    column = _of_one_type(known, name) if len(kinds) == 1 else None
+    if column is not None:
+        return column
+    texts = [value if value is None or type(value) is str else plain_text(value) for value in known]
     return pl.Series(name, texts, dtype=pl.String)
 
 
+def _without_missing(values: list[Any]) -> list[Any]:
+    """Return values as polars reads them, None in place of a missing one.
+
+    The types of the values tell whether single values must be looked at: it takes a hundred times as long.
+    """
+    kinds = set(map(type, values))
+    missing = {kind for kind in kinds if kind.__name__ in MISSING}
+    ready = {kind for kind in kinds - missing if issubclass(kind, READY) and not issubclass(kind, np.generic)}
+    if kinds - missing - ready <= {float}:
+        if float not in kinds and missing <= {type(None)}:
+            return values
+        return [None if type(value) in missing or value != value else value for value in values]
+    if len(kinds) == 1:
+        (kind,) = kinds
+        if kind in NARROW:
+            return values  # also NaN
+        if kind is np.str_:
+            return [*map(str, values)]
+        if issubclass(kind, np.bool_ | np.integer | np.float64) and not issubclass(kind, np.timedelta64):
+            return _without_missing(np.array(values).tolist())
+    return [value if type(value) in ready else None if is_missing(value) else _plain(value) for value in values]
+
+
+def _of_one_type(values: list[Any], name: str) -> pl.Series | None:
+    """Return the column of values of one type, or None if polars has no type for them."""
+    try:
+        column = pl.Series(name, values, strict=True)
+    except UnicodeEncodeError:
+        raise
+    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
+        return None
+    return None if column.dtype in (pl.Object, pl.Null) else column
+
+
 def _from_lists(rows: list[list[Any] | None], name: str) -> pl.Series:
-    inner = _from_objects([value for row in rows if row is not None for value in row], name)
-    lengths = pl.Series([0 if row is None else len(row) for row in rows], dtype=pl.Int64)
-    ends = lengths.cum_sum().to_list()
-    starts = [end - length for end, length in zip(ends, lengths.to_list(), strict=True)]
-    lists = [None if row is None else inner[start:end] for row, start, end in zip(rows, starts, ends, strict=True)]
-    return pl.Series(name, lists, dtype=pl.List(inner.dtype))
+    inner = _from_objects([*chain.from_iterable(row for row in rows if row is not None)], name)
+    lengths = np.array([0 if row is None else len(row) for row in rows])
+    numbers = pl.Series("row", np.repeat(np.arange(len(rows)), lengths)).set_sorted()
+    groups = pl.DataFrame([numbers, inner.alias("values")]).group_by("row", maintain_order=True).agg("values")["values"]
+    lists = groups.extend(pl.Series("values", [[], None], dtype=groups.dtype))
+    missing = np.array([row is None for row in rows])
+    others = np.where(missing, len(lists) - 1, len(lists) - 2)  # the places of None and []
+    return lists.gather(np.where(lengths > 0, np.cumsum(lengths > 0) - 1, others)).alias(name)
 
 
 def _plain(value: Any) -> Any:
     """Return a value that polars reads: numpy's scalars as Python's, and tuples, sets and arrays as lists."""
     if isinstance(value, np.ndarray | tuple | list | AbstractSet):
         return _as_list(value)
-    return value.item() if isinstance(value, np.generic) and not isinstance(value, np.datetime64) else value
+    numpy_stays = (np.datetime64, *NARROW)
+    return value.item() if isinstance(value, np.generic) and not isinstance(value, numpy_stays) else value
 
 
 def _as_list(value: Any) -> list[Any]:
+    if type(value) is list:
+        return value
     if isinstance(value, AbstractSet):
         return sorted(value, key=str)
     if isinstance(value, np.ndarray):

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import polars as pl
 
 from hyperfocal.data.columns import read_text
@@ -18,6 +19,7 @@ from hyperfocal.data.frames import EXACT, plain_text
 from hyperfocal.errors import DataError
 
 IdKind = Literal["text", "whole", "integer"]  # whole: whole numbers in a file of text; integer: they came as numbers
+EXACT_IN: dict[pl.DataType, int] = {pl.Float16(): 2**11, pl.Float32(): 2**24}  # as `EXACT`, which is for 64 bits
 ZEROS = r"^(-?(?:0|[1-9]\d*))\.0+$"  # a whole number with a fraction of zeros
 
 
@@ -100,7 +102,7 @@ def id_text(value: Any, kind: IdKind) -> str:
     """
     if isinstance(value, bytes | list | tuple | dict | set):
         raise DataError(f"{value!r:.60} is not an item id. Give one text or number per item")
-    if isinstance(value, float) and abs(value) >= EXACT:
+    if isinstance(value, float | np.floating) and abs(value) >= 2 ** (np.finfo(type(value)).nmant + 1):
         raise DataError(f"id {value!r} is a float too large to be exact. Write the id as an integer or a text")
     text = value if isinstance(value, str) else plain_text(value)
     return text if kind == "text" else re.sub(ZEROS, r"\1", text)
@@ -137,11 +139,12 @@ def _shortened(ids: pl.Series, dtype: pl.DataType) -> tuple[pl.Series, IdKind]:
 
 
 def _check_exact(column: pl.Series, file: File) -> None:
-    """Raise DataError for ids that may have been rounded: two integers above 2**53 can be the same float."""
-    large = column.fill_nan(None).abs() >= EXACT
+    """Raise DataError for ids that may have been rounded: two integers from 2**53 on can be the same 64-bit float."""
+    large = column.fill_nan(None).abs() >= EXACT_IN.get(column.dtype, EXACT)
     if large.any():
         row = int(large.arg_max() or 0)
+        name = f"{column.dtype}" if column.dtype in EXACT_IN else "float"
         raise DataError(
-            f"{file.place(row)}: column '{column.name}' holds {column[row]!r}, a float too large to be an exact id. "
+            f"{file.place(row)}: column '{column.name}' holds {column[row]!r}, a {name} too large to be an exact id. "
             "Read the column as integers (in pandas with dtype='Int64') or as text"
         )
