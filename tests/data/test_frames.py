@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperfocal.data.frames import as_frame, as_series, is_frame
+from hyperfocal.data.frames import as_frame, as_series, is_frame, to_library
 from hyperfocal.data.logs import as_log
 from hyperfocal.errors import DataError
 
@@ -79,7 +79,14 @@ def test_values_of_several_types_become_text_and_whole_numbers_have_no_point():
 
 def test_one_float_does_not_merge_two_large_ids():
     large = pd.DataFrame({"id": pd.Series([2**60 + 1, 2**60 + 2, 1.0], dtype=object)})
-    assert as_frame(large)["id"].to_list() == [str(2**60 + 1), str(2**60 + 2), "1"]
+    assert as_frame(large)["id"].to_list() == [2**60 + 1, 2**60 + 2, 1]
+    large.loc[2, "id"] = 1.5
+    assert as_frame(large)["id"].to_list() == [str(2**60 + 1), str(2**60 + 2), "1.5"]
+
+
+def test_predictions_without_a_row_keep_their_types():
+    empty = to_library(pl.DataFrame(schema={"user": pl.String, "rank": pl.Int64, "known": pl.Boolean}), pd.DataFrame())
+    assert empty.dtypes.astype(str).to_dict() == {"user": "object", "rank": "int64", "known": "bool"}
 
 
 def test_a_uuid_is_its_text():

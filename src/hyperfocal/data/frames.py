@@ -81,8 +81,10 @@ def holds_objects(data: Any) -> bool:
 
 
 def _to_pandas(column: pl.Series) -> Any:
-    """Return a column as pandas takes it: numbers as an array, other values as a list."""
-    return column.to_numpy() if column.dtype.is_numeric() and not column.null_count() else column.to_list()
+    """Return a column as pandas takes it: numbers and bools as an array, other values as a list."""
+    if not column.null_count() and (column.dtype.is_numeric() or column.dtype == pl.Boolean):
+        return column.to_numpy()
+    return column.to_list() or np.empty(0, dtype=object)  # an empty list would become a column of floats
 
 
 def _to_duckdb(table: Any) -> Any:
@@ -265,6 +267,8 @@ def _from_objects(values: list[Any], name: str) -> pl.Series:
         return _text_if_empty(_from_numpy(np.array(numbers, dtype=kinds.pop()), name).fill_nan(None))
     if kinds & NARROW and kinds <= {float, *NARROW}:
         known, kinds = [value if value is None else float(value) for value in known], {float}
+    if kinds == {int, float} and all(abs(v) < EXACT and v == int(v) for v in known if type(v) is float):
+        known, kinds = [value if value is None else int(value) for value in known], {int}
     if kinds and all(hasattr(kind, "to_datetime64") for kind in kinds) and not any(v.tzinfo for v in known if v):
         times = [np.datetime64("NaT") if value is None else value.to_datetime64() for value in known]
         return _from_numpy(np.array(times, dtype="datetime64[ns]"), name)  # a datetime would lose the nanoseconds
