@@ -6,13 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import polars as pl
 import pytest
 
 from command_cases import done, names_below, refused, write
 from command_cases import rows as documents
+from hyperfocal.cli.part_files import PartFiles
 from hyperfocal.data.logs import Log
+from hyperfocal.errors import RunError
 from hyperfocal.recommend.recommender import Recommender
 from packing import unpack
 
@@ -85,6 +88,21 @@ class TestRecommend:
         inside = tmp_path / "logs" / "sub" / "new.parquet"
         assert "is in the folder HISTORY" in refused("recommend", "predict", run, tmp_path / "logs", "--out", inside)
 
+    @pytest.mark.parametrize("end", [".parquet", ".jsonl", ".jsonl.gz", ".csv"])
+    @pytest.mark.parametrize("users", [[0, 1, "x7", 3], [0, 1, 2, 3], ['a\\"{,', -1, 2, 3], [1, 2, 2**63, 2**63 + 1]])
+    def test_ids_have_one_type(self, end, users, run, tmp_path):
+        history = write(tmp_path / "log.jsonl", [{"user": user, "item": "i1"} for user in users for _ in range(2)])
+        done("recommend", "predict", run, history, "--out", tmp_path / f"whole{end}")
+        done("recommend", "predict", run, history, "--out", tmp_path / f"parts{end}", "--block", 3)
+        whole, parts = (read(tmp_path / f"{name}{end}") for name in ("whole", "parts"))
+        assert whole.schema == parts.schema
+        assert whole.equals(parts)
+        assert (
+            parts["user"].unique(maintain_order=True).to_list()
+            == (users if all(isinstance(user, int) for user in users) else [str(user) for user in users])
+            or end == ".csv"
+        )
+
     def test_a_challenge_is_a_submission_again(self, run, tmp_path):
         rows = [f"u{user},{step},i{(user + step) % 30}\n" for user in range(40) for step in range(1, 4)]
         (tmp_path / "log.csv").write_text("user_id,challenge_sequence,challenge\n" + "".join(rows))
@@ -132,6 +150,23 @@ class TestRecommend:
         (parts / "plan.json").write_text("[]")
         assert "with another HISTORY, RUN, --block" in refused(*asked)
 
+    def test_a_damaged_part_is_named(self, tmp_path):
+        parts = PartFiles(tmp_path / "p.parquet", {})
+        for number in range(2):
+            parts.put(
+                number, pl.DataFrame({"user": [number]}), Counter(), lambda frame, path, _: frame.write_parquet(path)
+            )
+        part = tmp_path / "p.parquet.parts" / "part-00001.parquet"
+        part.write_bytes(part.read_bytes()[:-6])
+        with pytest.raises(RunError, match="part-00001.parquet: is damaged .*Remove the folder"):
+            parts.join(2)
+        assert names_below(tmp_path) == [
+            "p.parquet.parts",
+            *(f"p.parquet.parts/{name}" for name in ("part-00000.json", "part-00000.parquet", "part-00001.json")),
+            "p.parquet.parts/part-00001.parquet",
+            "p.parquet.parts/plan.json",
+        ]
+
     def test_a_block_of_no_rows(self, run, tmp_path):
         result = subprocess.run(
             [sys.executable, "-m", "hyperfocal", "recommend", "predict", run, "x", "--out", "y.csv", "--block", "0"],
@@ -166,6 +201,14 @@ class TestClassify:
         (tmp_path / "d.csv").write_text("title,body\n" + "sport0,a\n" * 5)
         done("classify", "predict", folder / "run", tmp_path / "d.csv", "--out", tmp_path / "p.csv", "--block", 2)
         assert read(tmp_path / "p.csv")["id"].to_list() == [0, 1, 2, 3, 4]
+
+    @pytest.mark.parametrize("end", [".parquet", ".jsonl", ".csv"])
+    def test_ids_have_one_type(self, end, folder, tmp_path):
+        docs = write(tmp_path / "d.jsonl", [row | {"id": n or "x7"} for n, row in enumerate(documents(5))])
+        done("classify", "predict", folder / "run", docs, "--out", tmp_path / f"whole{end}")
+        done("classify", "predict", folder / "run", docs, "--out", tmp_path / f"parts{end}", "--block", 2)
+        assert read(tmp_path / f"parts{end}").equals(read(tmp_path / f"whole{end}"))
+        assert read(tmp_path / f"parts{end}")["id"].cast(pl.String).to_list() == ["x7", "1", "2", "3", "4"]
 
     def test_an_id_twice_in_different_blocks(self, folder, tmp_path):
         twice = write(tmp_path / "d.jsonl", [*documents(4), documents(1)[0]])

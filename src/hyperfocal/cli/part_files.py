@@ -16,14 +16,13 @@ from typing import Any
 
 import polars as pl
 
-from hyperfocal.data.compression import create_packed
+from hyperfocal.cli.join_parts import join_parts
 from hyperfocal.data.files import File
 from hyperfocal.data.parquet_parts import parquet_parts
 from hyperfocal.errors import RunError
 from hyperfocal.storage.run_folder import whole_file
 
 PLAN = "plan.json"
-ROW_GROUP = 100_000  # rows of a Parquet file that are in memory while parts are joined
 Write = Callable[[pl.DataFrame, Path, bool], None]  # rows, file, whether these are its first rows
 
 
@@ -81,11 +80,11 @@ class PartFiles:
         """Write the output from `count` parts, and remove the parts.
 
         Raises:
-            RunError: it cannot be written.
+            RunError: it cannot be written, or a part is damaged.
         """
         paths = [self._path(number) for number in range(count)]
         with whole_file(self.out) as aside:
-            (_join_tables if File(self.out).kind == "parquet" else _join_bytes)(paths, aside)
+            join_parts(paths, aside)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, number: int) -> Path:
@@ -100,21 +99,6 @@ class PartFiles:
             return json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"{path}: is damaged ({error}). Remove the folder to start over") from None
-
-
-def _join_bytes(paths: list[Path], joined: Path) -> None:
-    """Concatenate files, compressed as the joined file's name says."""
-    with create_packed(joined) as out:
-        for path in paths:
-            with path.open("rb") as file:
-                shutil.copyfileobj(file, out, 2**20)
-
-
-def _join_tables(paths: list[Path], joined: Path) -> None:
-    try:
-        pl.scan_parquet(paths, glob=False).sink_parquet(joined, row_group_size=ROW_GROUP, maintain_order=True)
-    except pl.exceptions.PolarsError as error:  # a full disk
-        raise OSError(str(error)) from error
 
 
 def stamp(path: Path) -> list[int]:
