@@ -158,7 +158,7 @@ class TestRecommend:
             )
         part = tmp_path / "p.parquet.parts" / "part-00001.parquet"
         part.write_bytes(part.read_bytes()[:-6])
-        with pytest.raises(RunError, match="part-00001.parquet: is damaged .*Remove the folder"):
+        with pytest.raises(RunError, match=r"part-00001\.parquet: is damaged .*Remove the folder"):
             parts.join(2)
         assert names_below(tmp_path) == [
             "p.parquet.parts",

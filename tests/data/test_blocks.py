@@ -80,6 +80,16 @@ def test_a_column_that_a_block_lacks_is_null(tmp_path):
     assert [block.frame.rows() for block in read_blocks(path, 1)] == [[("a", "b")], [("c", None)]]
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+def test_an_object_that_nobody_reads_may_change(rows, put):
+    """The rows of a user move to blocks with other keys."""
+    extra = [{"a": 1}, {"b": {"c": 2}}, [1], "text", None, {"d": 1}]
+    lines = [{"user": "u1" if n < 5 else "u2", "item": "x", "extra": value} for n, value in enumerate(extra)]
+    path = put("log.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    blocks = list(whole_users(read_blocks(path, rows), lambda frame, file: row_users(frame, None, file)))
+    assert [user for block in blocks for user in block.frame["user"].to_list()] == ["u1"] * 5 + ["u2"]
+
+
 def test_a_byte_order_mark_and_blank_lines(tmp_path):
     path = tmp_path / "log.csv"
     path.write_bytes(b"\xef\xbb\xbfuser,item\na,b\n\nc,d\n\n\n\n")

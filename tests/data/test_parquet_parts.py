@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hyperfocal.config.recommend import DataSettings
 from hyperfocal.data.blocks import read_blocks, whole_users
+from hyperfocal.data.documents import as_documents
 from hyperfocal.data.files import File
 from hyperfocal.data.logs import Log, as_log, row_users
 from hyperfocal.data.readers import read_frame
@@ -159,10 +161,27 @@ class TestDifferentColumns:
         assert read_frame(File(logs))["v"].to_list() == expected
         assert blocks_of(logs, 1)["v"].to_list() == expected
 
-    def test_types_without_a_common_one(self, tmp_path):
-        logs = write_parts(tmp_path, {"a.parquet": {"labels": [["a"]]}, "b.parquet": {"labels": ["a"]}})
-        with pytest.raises(DataError, match=r"column 'labels' holds String in b\.parquet and List\(String\) before"):
-            read_frame(File(logs))
+    @pytest.mark.parametrize(
+        ("one", "other"), [([["a"]], ["a"]), ([{"a": 1}], [{"b": 1}]), ([b"a"], ["a"]), ([{"a": 1}], [2])]
+    )
+    def test_types_without_a_common_one_are_refused_where_they_are_read(self, tmp_path, one, other):
+        rest = {"user": ["a"], "item": ["x"]}
+        frames = {f"{n}.parquet": {"more": value, **rest} for n, value in enumerate([one, other, one, other])}
+        logs = write_parts(tmp_path, frames)
+        assert as_log(logs, DataSettings(user="user", item="item", order="none")).items.to_list() == ["x"] * 4
+        assert blocks_of(logs, 1)["user"].to_list() == ["a"] * 4
+        with pytest.raises(DataError, match=r"column 'more' holds Struct.*, but .* in 1\.parquet"):
+            as_log(logs, DataSettings(user="user", item="more", order="none"))
+
+    def test_a_column_alone_without_a_common_type_has_all_rows(self, tmp_path):
+        logs = write_parts(tmp_path, {"a.parquet": {"v": [["a"], ["b"]]}, "b.parquet": {"v": ["a", "b", "c"]}})
+        assert len(read_frame(File(logs))) == len(blocks_of(logs, 2)) == 5
+
+    def test_labels_without_a_common_type_are_refused_with_their_types(self, tmp_path):
+        parts = {"a.parquet": {"text": ["t"], "labels": [["a"]]}, "b.parquet": {"text": ["t"], "labels": ["a"]}}
+        logs = write_parts(tmp_path, parts)
+        with pytest.raises(DataError, match=r"List\(String\), but String in b\.parquet.*is not a label"):
+            as_documents(logs)
 
 
 class TestRefusals:

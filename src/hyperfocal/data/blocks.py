@@ -157,7 +157,7 @@ def _last_start(users: pl.Series) -> int:
 def _join(block: Block, end: int, following: Block) -> Block:
     """Return the rows of a block from `end` on, then the rows of the following block."""
     frames = [block.frame.slice(end).lazy(), following.frame.lazy()]
-    joined = pl.concat(unified(frames, ["the rows read first", "later rows"], str(block.file))).collect()
+    joined = pl.concat(unified(frames, ["earlier rows", "later rows"])).collect()
     return replace(following, frame=joined, file=replace(block.file, first=block.file.first + end))
 
 

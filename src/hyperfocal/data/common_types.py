@@ -1,4 +1,8 @@
-"""Give one column of several tables, or of several blocks of a table, one type that holds all its values exactly."""
+"""Give one column of several tables, or of several blocks of a table, one type that holds all its values exactly.
+
+A column without such a type, as an object whose keys change over time, becomes an object that names its types. It is
+harmless where nobody reads it, and every reader refuses it.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,12 @@ import polars as pl
 from polars.datatypes import DataTypeClass
 
 from hyperfocal.data.frames import EXACT
-from hyperfocal.errors import DataError
 
 Schema = Mapping[str, pl.DataType]
+LATER = ", but "  # between the types of a column without a common one
 
 
-def unified(frames: Sequence[pl.LazyFrame], names: Sequence[str], source: str) -> list[pl.LazyFrame]:
+def unified(frames: Sequence[pl.LazyFrame], names: Sequence[str]) -> list[pl.LazyFrame]:
     """Return tables with the same columns and types; a column that a table lacks is null there.
 
     Integers next to floats become integers if all floats are whole numbers, floats if a float may be rounded, which
@@ -21,35 +25,41 @@ def unified(frames: Sequence[pl.LazyFrame], names: Sequence[str], source: str) -
 
     Args:
         frames: the tables.
-        names: of the tables, for the message.
-        source: of the tables, for the message.
-
-    Raises:
-        DataError: a column has no common type.
+        names: of the tables, for the type of a column without a common type.
     """
     schemas = [frame.collect_schema() for frame in frames]
     types: dict[str, pl.DataType] = {}
     for schema, part in zip(schemas, names, strict=True):
-        _add_types(types, schema, source, part)
+        _add_types(types, schema, part)
     mixed = [name for name, dtype in types.items() if dtype == pl.String and _is_mixed(name, schemas)]
     types |= {name: _number_type(name, frames, schemas) for name in mixed}
     return [
-        frame.select(
-            _as_type(pl.col(name), schema[name], dtype) if name in schema else pl.lit(None, dtype).alias(name)
-            for name, dtype in types.items()
-        )
+        frame.with_columns(_column(name, schema.get(name), dtype) for name, dtype in types.items()).select(*types)
         for frame, schema in zip(frames, schemas, strict=True)
     ]
 
 
-def _add_types(types: dict[str, pl.DataType], schema: Schema, source: str, part: str) -> None:
+def _add_types(types: dict[str, pl.DataType], schema: Schema, part: str) -> None:
     for name, dtype in schema.items():
-        common = common_type(types.get(name, dtype), dtype)
-        if common is None:
-            raise DataError(
-                f"{source}: column '{name}' holds {dtype} in {part} and {types[name]} before. Write it with one type"
-            )
-        types[name] = common
+        known = types.get(name, dtype)
+        types[name] = known if _is_refused(known) else common_type(known, dtype) or _refused(known, dtype, part)
+
+
+def _refused(known: pl.DataType, dtype: pl.DataType, part: str) -> pl.DataType:
+    """Return the type of a column without a common type."""
+    return dtype if _is_refused(dtype) else pl.Struct({f"{known}{LATER}{dtype} in {part}": pl.Null()})
+
+
+def _is_refused(dtype: pl.DataType) -> bool:
+    return isinstance(dtype, pl.Struct) and len(dtype.fields) == 1 and LATER in dtype.fields[0].name
+
+
+def _column(name: str, dtype: pl.DataType | None, wanted: pl.DataType) -> pl.Expr:
+    """Return a column of a table that has it with the type `dtype`, or lacks it, with the wanted type."""
+    if _is_refused(wanted):
+        assert isinstance(wanted, pl.Struct)
+        return pl.struct(pl.lit(None).alias(wanted.fields[0].name)).alias(name)
+    return pl.lit(None, wanted).alias(name) if dtype is None else _as_type(pl.col(name), dtype, wanted)
 
 
 def _is_mixed(name: str, schemas: Iterable[Schema]) -> bool:

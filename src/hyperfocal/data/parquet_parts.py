@@ -82,15 +82,15 @@ def scan_parts(path: Path) -> list[pl.LazyFrame]:
     """Return the table of each part, all with the same columns.
 
     Raises:
-        DataError: a column has types in two parts that have no common type.
-        PolarsError: a part is not a Parquet file.
+        DataError: one of several parts is truncated or has another format.
+        PolarsError: the only part is not a Parquet file.
     """
     parts = parquet_parts(path)
     if len(parts) > 1:
         for part in parts:
             _check_part(part)
     frames = [_with_folders(part, path) for part in parts]
-    return frames if len(frames) == 1 else unified(frames, [part.name for part in parts], str(path))
+    return frames if len(frames) == 1 else unified(frames, [part.name for part in parts])
 
 
 def _check_part(part: Path) -> None:
