@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "hyperfocal"
 ROWS = (
     ("errors",),
-    ("distributed",),
+    ("distributed", "parts"),
     ("config", "labels", "sequences", "storage", "machine"),
     ("losses", "metrics", "data"),
     ("models", "training", "thresholds"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from glob import iglob
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 
 from hyperfocal.distributed import local_processes
 from hyperfocal.errors import ConfigError
+from hyperfocal.parts import total_size
 
 CACHE = "HYPERFOCAL_CACHE"
 CPU_SHARE = Path("/sys/fs/cgroup/cpu.max")  # of a container
@@ -85,16 +85,7 @@ def is_streamed(data: Any, asked: str, impossible: str) -> bool:
 
 def _is_large(path: Path) -> bool:
     """Compare with an equal share of the memory for each process of this machine."""
-    return _size(path) > MEMORY_SHARE * memory_bytes() / local_processes()
-
-
-def _size(path: Path) -> int:
-    """Return the bytes of a file, or of all files of a folder or a pattern; 0 if there is none."""
-    if path.is_file():
-        return path.stat().st_size
-    matches = map(Path, iglob(str(path), recursive=True))  # noqa: PTH207 - takes any pattern, absolute ones too
-    roots = [path] if path.is_dir() else matches
-    return sum(file.stat().st_size for root in roots for file in (root, *root.rglob("*")) if file.is_file())
+    return total_size(path) > MEMORY_SHARE * memory_bytes() / local_processes()
 
 
 def memory_bytes() -> int:

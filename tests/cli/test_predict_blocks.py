@@ -13,7 +13,7 @@ import pytest
 
 from command_cases import done, names_below, refused, write
 from command_cases import rows as documents
-from hyperfocal.cli.part_files import PartFiles
+from hyperfocal.cli.part_files import PartFiles, stamp
 from hyperfocal.data.logs import Log
 from hyperfocal.errors import RunError
 from hyperfocal.recommend.recommender import Recommender
@@ -87,6 +87,34 @@ class TestRecommend:
             assert part.read_bytes() == before
         inside = tmp_path / "logs" / "sub" / "new.parquet"
         assert "is in the folder HISTORY" in refused("recommend", "predict", run, tmp_path / "logs", "--out", inside)
+
+    @pytest.mark.parametrize("pattern", ["*.parquet", "**", "**/p*.parquet", "../l*", "../l*/*.parquet", "[a-q]*"])
+    def test_predictions_do_not_become_a_part(self, pattern, run, tmp_path):
+        (tmp_path / "logs").mkdir()
+        pl.read_csv(log(tmp_path / "log.csv")).write_parquet(tmp_path / "logs" / "part-0.parquet")
+        asked = ("recommend", "predict", run, tmp_path / "logs" / pattern)
+        assert "whose parts are read" in refused(*asked, "--out", tmp_path / "logs" / "pred.parquet")
+        assert names_below(tmp_path) == ["log.csv", "logs", "logs/part-0.parquet"]
+
+    @pytest.mark.parametrize("pattern", ["part*.parquet", "*.parquet"])
+    def test_predictions_that_a_pattern_does_not_name(self, pattern, run, tmp_path):
+        (tmp_path / "logs").mkdir()
+        pl.read_csv(log(tmp_path / "log.csv")).write_parquet(tmp_path / "logs" / "part-0.parquet")
+        asked = ("recommend", "predict", run, tmp_path / "logs" / pattern)
+        done(*asked, "--out", tmp_path / "logs" / "pred.csv")
+        done(*asked, "--out", tmp_path / "pred.parquet")
+
+    def test_other_parts_of_the_same_sizes_are_noticed(self, tmp_path):
+        for name in ("a", "b"):
+            (tmp_path / f"{name}.parquet").write_bytes(b"PAR1" + name.encode())
+        (tmp_path / "log.csv").write_text("user,item\n")
+        os.utime(tmp_path / "a.parquet", ns=(1, 10))
+        os.utime(tmp_path / "b.parquet", ns=(1, 20))
+        before = [stamp(path) for path in (tmp_path, tmp_path / "*.parquet")]
+        assert before == [stamp(path) for path in (tmp_path, tmp_path / "*.parquet")]
+        os.utime(tmp_path / "a.parquet", ns=(1, 11))
+        assert all(one != two for one, two in zip(before, map(stamp, (tmp_path, tmp_path / "*.parquet")), strict=True))
+        assert stamp(tmp_path / "log.csv") != stamp(tmp_path / "a.parquet")
 
     @pytest.mark.parametrize("end", [".parquet", ".jsonl", ".jsonl.gz", ".csv"])
     @pytest.mark.parametrize("users", [[0, 1, "x7", 3], [0, 1, 2, 3], ['a\\"{,', -1, 2, 3], [1, 2, 2**63, 2**63 + 1]])

@@ -15,6 +15,7 @@ from hyperfocal.data.files import File
 from hyperfocal.data.logs import Log, as_log, row_users
 from hyperfocal.data.readers import read_frame
 from hyperfocal.errors import DataError
+from hyperfocal.parts import total_size
 from hyperfocal.storage.cache import key_of
 
 
@@ -91,6 +92,16 @@ def test_a_row_is_named_by_its_part(tmp_path):
     for rows in (1, 2):
         place = next(block.file.place(0) for block in read_blocks(logs, rows) if block.file.first == 2 // rows * rows)
         assert place == f"{logs / 'b.parquet'} row 1"
+
+
+@pytest.mark.parametrize("pattern", ["**", "**/*", "*", "**/*.parquet", "part*", "../logs/**"])
+def test_each_part_once(parts, pattern):
+    """A pattern names folders and the files in them, a link a part of the folder, and hidden folders are skipped."""
+    (parts / "part-3.parquet").symlink_to(parts / "part-00000.parquet")
+    write_parts(parts, {"x/_temporary/0.parquet": {"user": ["no"], "item": ["no"]}})
+    for path in (parts / pattern, parts):
+        assert sorted(read_frame(File(path)).select("user", "item").rows()) == ROWS
+        assert total_size(path) == sum(part.stat().st_size for part in parts.glob("part-0*.parquet"))
 
 
 def test_numbers_in_names_sort_as_numbers(tmp_path):
@@ -217,9 +228,24 @@ class TestKey:
         assert key != key_of(parts, ["user"])
 
     def test_a_new_part_of_a_pattern_changes_it(self, parts):
+        (parts.parent / "log.csv").write_text("user,item\n")
         before = key_of(parts / "*.parquet", [])
         write_parts(parts, {"part-00003.parquet": {"user": ["e"]}})
         assert before != key_of(parts / "*.parquet", [])
+
+    def test_only_the_files_that_are_read_count(self, parts):
+        before = [key_of(path, []) for path in (parts, parts / "**")]
+        (parts / "_SUCCESS").write_text("again")
+        (parts / "README.md").unlink()
+        (parts / "broken").symlink_to("nowhere")
+        assert before == [key_of(path, []) for path in (parts, parts / "**")]
+
+    def test_an_error_gives_no_key_of_other_content(self, parts, monkeypatch):
+        def fails(path):
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr("hyperfocal.storage.cache._state", fails)
+        assert key_of(parts, []) != key_of(parts, [])
 
 
 @settings(deadline=None, max_examples=25)

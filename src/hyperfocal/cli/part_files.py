@@ -18,8 +18,9 @@ import polars as pl
 
 from hyperfocal.cli.join_parts import join_parts
 from hyperfocal.data.files import File
-from hyperfocal.data.parquet_parts import parquet_parts
 from hyperfocal.errors import RunError
+from hyperfocal.parts import files_of
+from hyperfocal.storage.cache import hash_of
 from hyperfocal.storage.run_folder import whole_file
 
 PLAN = "plan.json"
@@ -101,7 +102,8 @@ class PartFiles:
             raise RunError(f"{path}: is damaged ({error}). Remove the folder to start over") from None
 
 
-def stamp(path: Path) -> list[int]:
-    """Return the size and modification time of a file, or of Parquet parts, which change if the content does."""
-    states = [part.stat() for part in parquet_parts(path)]
-    return [sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)]
+def stamp(path: Path) -> str:
+    """Return a checksum of the names, sizes and times of a file or of parts, which changes if the content does."""
+    names = {part: str(part.relative_to(path)) if path.is_dir() else part.name for part in files_of(path)}
+    states = [(name, part.stat()) for part, name in names.items()]
+    return hash_of([(name, state.st_size, state.st_mtime_ns) for name, state in states])

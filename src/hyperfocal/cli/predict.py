@@ -19,9 +19,9 @@ from hyperfocal.data.compression import is_compressed
 from hyperfocal.data.documents import Documents, documents_from_frame
 from hyperfocal.data.files import File, write_frame, write_lines, write_rows
 from hyperfocal.data.logs import log_from_frame, row_users
-from hyperfocal.data.parquet_parts import parquet_parts, total_size
 from hyperfocal.data.text_lines import TEXT_READERS
 from hyperfocal.errors import DataError
+from hyperfocal.parts import files_of, total_size
 from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.report.progress import PredictProgress
 from hyperfocal.storage.run_folder import MODEL, whole_file
@@ -65,7 +65,7 @@ def predict_file(
 
 def _plan(predictor: DocumentPredictor | LogPredictor, run: Path, file: Path, rows: int) -> dict[str, Any]:
     """Return what the parts depend on; {} if there is no file, which reading it reports."""
-    if not parquet_parts(file):
+    if not files_of(file):
         return {}
     files = {predictor.argument: stamp(file), "RUN": stamp(run / MODEL)}
     return {**files, "--block": rows, **predictor.choices(), "version of hyperfocal": COLUMNS}

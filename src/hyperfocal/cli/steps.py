@@ -133,11 +133,12 @@ def program_name() -> str:
 def refuse_output(out: Path, read: Path, argument: str) -> None:
     """Raise DataError if predictions cannot be written to `out`: a wrong format, a folder, or a file that is read."""
     from hyperfocal.data.files import File
-    from hyperfocal.data.parquet_parts import parquet_parts
+    from hyperfocal.parts import covers, files_of
 
     File(out).check_writable()
     target = out.resolve()
-    if target in (path.resolve() for path in (read, *parquet_parts(read))):
+    if target in (path.resolve() for path in (read, *files_of(read))):
         raise DataError(f"--out {out} is {argument} itself and would overwrite it. Choose another name")
-    if read.resolve() in target.parents:
-        raise DataError(f"--out {out} is in the folder {argument}, whose parts are read. Choose another folder")
+    if covers(read, target):
+        place = "in the folder" if read.is_dir() else "among the files of the pattern"
+        raise DataError(f"--out {out} is {place} {argument}, whose parts are read. Choose another folder")

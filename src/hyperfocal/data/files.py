@@ -15,9 +15,10 @@ import polars as pl
 
 from hyperfocal.data.compression import PACKERS, create_packed, is_compressed, without_packed
 from hyperfocal.data.csv_text import csv_rows
-from hyperfocal.data.parquet_parts import locate_row, parquet_parts
+from hyperfocal.data.parquet_parts import locate_row
 from hyperfocal.data.text_bytes import open_text_bytes
 from hyperfocal.errors import DataError
+from hyperfocal.parts import files_of
 
 WRITABLE = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 RECBOLE = (".inter", ".item", ".user")
@@ -66,7 +67,7 @@ class File:
         packed = self.path != without_packed(self.path)
         if self.suffix in KINDS and not (packed and self.suffix == ".parquet"):
             return KINDS[self.suffix]
-        if self.path.is_dir() or (not self.path.is_file() and parquet_parts(self.path)):
+        if self.path.is_dir() or (not self.path.is_file() and files_of(self.path)):
             return "parquet"
         raise DataError(
             f"{self}: cannot tell its format from its name. Allowed: {', '.join(KINDS)}; text also as "

@@ -1,15 +1,12 @@
 """Read a Parquet file, a folder of Parquet parts, or the parts that a pattern names, as one table.
 
-Parts are in the order of their names. Files whose name begins with a dot or an underscore are skipped, as Spark's
-`_SUCCESS` is. A column that a part lacks is null there. Types of a column are joined as `common_types` says.
-The folders `day=2024-05-01` on the way to a part are columns of text.
+A column that a part lacks is null there. Types of a column are joined as `common_types` says. Folders such as
+`day=2024-05-01` between a named folder, but not a pattern, and a part are columns of text.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from glob import iglob
 from os import SEEK_END
 from pathlib import Path
 from urllib.parse import unquote
@@ -18,59 +15,14 @@ import polars as pl
 
 from hyperfocal.data.common_types import unified
 from hyperfocal.errors import DataError
+from hyperfocal.parts import MAGIC, files_of
 
-SUFFIX, MAGIC = ".parquet", b"PAR1"
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # the name of a folder for rows without a value
-
-
-def parquet_parts(path: Path) -> list[Path]:
-    """Return the parts of a folder or of a pattern such as `logs/*.parquet`, or the file itself; [] if there is none.
-
-    A file with this very name is not a pattern.
-    """
-    if path.is_file():
-        return [path]
-    matches = map(Path, iglob(str(path), recursive=True))  # noqa: PTH207 - takes any pattern, absolute ones too
-    roots = [path] if path.is_dir() else sorted(matches, key=_natural)
-    return [part for root in roots for part in ([root] if root.is_file() else _files_of(root)) if _is_part(part)]
-
-
-def _files_of(folder: Path) -> list[Path]:
-    """Return the files of a folder and its subfolders, without hidden folders."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return sorted((path for path in files if not any(map(_is_hidden, path.relative_to(folder).parts))), key=_natural)
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Return a key that sorts part.2 before part.10."""
-    pieces = re.findall(r"\d+|\D+", str(path))
-    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces]
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith((".", "_"))
-
-
-def _is_part(path: Path) -> bool:
-    if _is_hidden(path.name):
-        return False
-    if path.suffix.lower() == SUFFIX:
-        return True
-    try:
-        with path.open("rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
-    except OSError:  # not allowed to read it
-        return False
-
-
-def total_size(path: Path) -> int:
-    """Return the bytes of a file, or of all parts of a folder or a pattern; 0 if there is none."""
-    return sum(part.stat().st_size for part in parquet_parts(path))
 
 
 def locate_row(path: Path, row: int) -> tuple[Path, int]:
     """Return the part that has a row of the table, and the row's number in the part."""
-    for part in [] if path.is_file() else parquet_parts(path):
+    for part in [] if path.is_file() else files_of(path):
         height = _height(part)
         if row < height:
             return part, row
@@ -85,7 +37,7 @@ def scan_parts(path: Path) -> list[pl.LazyFrame]:
         DataError: one of several parts is truncated or has another format.
         PolarsError: the only part is not a Parquet file.
     """
-    parts = parquet_parts(path)
+    parts = files_of(path)
     if len(parts) > 1:
         for part in parts:
             _check_part(part)
@@ -108,7 +60,7 @@ def _ends(part: Path) -> bytes:
 
 def scan_blocks(path: Path, rows: int) -> Iterator[tuple[pl.LazyFrame, float]]:
     """Yield the table in blocks of `rows`, the last with fewer, and the fraction of the table read so far."""
-    frames, heights = scan_parts(path), [_height(part) for part in parquet_parts(path)]
+    frames, heights = scan_parts(path), [_height(part) for part in files_of(path)]
     total, done = sum(heights), 0
     waiting: list[pl.LazyFrame] = []
     space = rows

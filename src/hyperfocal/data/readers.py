@@ -19,10 +19,11 @@ from hyperfocal.data.files import MEMORY, File
 from hyperfocal.data.frames import as_frame, is_frame
 from hyperfocal.data.json_lines import read_json_lines
 from hyperfocal.data.movielens import read_ratings
-from hyperfocal.data.parquet_parts import parquet_parts, scan_parts
+from hyperfocal.data.parquet_parts import scan_parts
 from hyperfocal.data.recbole import without_types
 from hyperfocal.data.text_bytes import is_plain
 from hyperfocal.errors import DataError
+from hyperfocal.parts import files_of
 
 logger = logging.getLogger("hyperfocal")
 Reader = Callable[[File], pl.DataFrame]
@@ -78,7 +79,7 @@ def read_frame(file: File, *, readers: Mapping[str, Reader] | None = None, row: 
 
 def check_exists(file: File) -> None:
     """Raise DataError if there is no file, and no Parquet parts."""
-    if file.path.is_file() or (file.kind == "parquet" and parquet_parts(file.path)):
+    if file.path.is_file() or (file.kind == "parquet" and files_of(file.path)):
         return
     if file.path.is_dir():
         problem = "is a folder without Parquet parts" if file.kind == "parquet" else "is a folder, not a file"

@@ -11,7 +11,6 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
-from glob import iglob
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +22,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hyperfocal.errors import RunError
+from hyperfocal.parts import files_of
 
 Arrays = dict[str, NDArray[Any]]
 NAMES = "arrays.json"  # the names of an entry's arrays; written last, so an entry without it is incomplete
@@ -170,22 +170,18 @@ def digest_texts(texts: pl.Series) -> NDArray[np.bytes_]:
 def key_of(path: Path, columns: list[Any]) -> str:
     """Return a checksum of a file and the columns that are read: of its name, size, time and ends.
 
-    A folder, or a pattern such as `logs/*.parquet`, counts by all its files.
+    A folder, or a pattern such as `logs/*.parquet`, counts by the parts that are read. Files that cannot be read get a
+    key that was never used: reading them reports the error.
     """
     try:
-        if path.is_file():
-            return hash_of(FORMAT, *_state(path), columns)
-        files = sorted(file for file in _inside(path) if file.is_file())
-        return hash_of(FORMAT, str(path.resolve()), [_state(file) for file in files], columns)
-    except OSError:  # reading the file reports the error
-        return hash_of(FORMAT, str(path), columns)
-
-
-def _inside(path: Path) -> Iterator[Path]:
-    """Yield what is in a folder, or in what a pattern matches."""
-    matches = map(Path, iglob(str(path), recursive=True))  # noqa: PTH207 - takes any pattern, absolute ones too
-    for root in [path] if path.is_dir() else matches:
-        yield from root.rglob("*") if root.is_dir() else [root]
+        states = [_state(file) for file in files_of(path)]
+    except OSError:
+        return hash_of(uuid4().hex)
+    return (
+        hash_of(FORMAT, *states[0], columns)
+        if path.is_file()
+        else hash_of(FORMAT, str(path.resolve()), states, columns)
+    )
 
 
 def _state(path: Path) -> tuple[str, int, int, str]:
