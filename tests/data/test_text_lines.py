@@ -62,16 +62,34 @@ def test_streamed_documents_are_the_same(put, tmp_path, monkeypatch):
     ],
 )
 def test_every_line_decides(put, text, columns):
-    assert read(put("docs.txt", text)).columns == columns
+    path = put("docs.txt", text)
+    assert read(path).columns == columns
+    assert blocks(path, 1)[0].columns in (columns, ["text"])  # a block may have no labels
+    assert (blocks(path, 1)[0].columns == ["id", "labels", "text"]) == (columns == ["id", "labels", "text"])
 
 
 @pytest.mark.parametrize("line", ["9\tred", "9\ta\tred\tdry", "__label__a\tred\tdry"])
-def test_a_later_line_that_does_not_fit_is_named(put, line):
-    path = put("docs.txt", f"7\ta\tred\n\n8\ta\tblue\n{line}\n")
+@pytest.mark.parametrize("rows", [None, 1, 7, 2000])
+def test_a_later_line_that_does_not_fit_is_named(put, line, rows):
+    path = put("docs.txt", "7\ta\tred\n\n" + "8\ta\tblue\n" * 999 + f"{line}\n")
     with pytest.raises(DataError) as caught:
-        blocks(path, 1)
-    message = f"{path} line 4: {line!r} is not id<TAB>labels<TAB>text, as the other lines. "
+        read(path) if rows is None else blocks(path, rows)
+    message = f"{path} line 1002: {line!r} is not id<TAB>labels<TAB>text, unlike the other lines. "
     assert str(caught.value) == message + "Write exactly two tabs in each line"
+
+
+@pytest.mark.parametrize("rows", [None, 1, 7, 2000])
+def test_the_first_thousand_lines_decide(put, rows):
+    path = put("docs.txt", "\ufeff7\ta\tred\n\n" + "8\ta\tblue\n" * 800 + "red wine\n" * 199 + "9\ta\tb\n" * 9_000)
+    frame = read(path) if rows is None else pl.concat(blocks(path, rows))
+    assert frame.columns == ["text"]
+    assert len(frame) == 10_000
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_the_extreme_classification_format_by_blocks(put, rows):
+    with pytest.raises(DataError, match="numbered features in the Extreme Classification format"):
+        blocks(put("train.txt", "2 4 3\n0,2 1:1.0 3:0.5\n"), rows)
 
 
 @pytest.mark.parametrize("rows", [None, 4, 30])
@@ -79,7 +97,7 @@ def test_one_line_of_many_that_does_not_fit_is_named(put, rows):
     lines = [f"{number}\ta b\tred wine\n" for number in range(20)]
     lines[14] = "14\ta b\n"
     path = put("docs.txt", "".join(lines))
-    with pytest.raises(DataError, match=r"line 15: '14\\ta b' is not id<TAB>labels<TAB>text, as the other lines"):
+    with pytest.raises(DataError, match=r"line 15: '14\\ta b' is not id<TAB>labels<TAB>text, unlike the other lines"):
         read(path) if rows is None else blocks(path, rows)
     few = put("docs.txt", "".join(lines[10:19]))
     assert read(few).columns == ["text"]

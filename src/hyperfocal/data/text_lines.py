@@ -6,14 +6,16 @@ A text (.txt) holds one document per line, in one of these forms:
     id<TAB>a b<TAB>text           LibMultiLabel, if every line has exactly two tabs and no word begins with __label__
     text                          without labels
 
-Of ten lines or more, nine of ten with two tabs are LibMultiLabel's too, and the others are errors: read as texts, all
-labels would be part of the text.
+The first 1,000 lines decide. Of ten or more, nine of ten with two tabs are LibMultiLabel's too, and the other lines of
+the file are errors: read as texts, all labels would be part of the text.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
+from itertools import islice
 
 import polars as pl
 
@@ -26,6 +28,7 @@ from hyperfocal.errors import DataError
 
 LINE_LABEL = r"(?:^|\s)__label__\S*"  # a label of a fastText line, wherever it is
 COLUMNS = ("id", "labels", "text")  # of LibMultiLabel, in this order
+DECIDING = 1_000  # lines that decide the form, also of a file that is read block by block
 FEW_LINES, MOST_MISFITS = 10, 0.1  # below the first, every line must fit; above, this share may be errors
 EXTREME = re.compile(r"\d+ \d+ \d+\s*\n[\d,]* ?\d+:\S+(\s|$)")  # the first lines of the Extreme Classification format
 
@@ -48,19 +51,31 @@ def _read_jsonl(file: File) -> pl.DataFrame:
 
 
 def _read_lines(file: File) -> pl.DataFrame:
-    """Read one document per line, in the form of the earlier blocks or, in the first, in the form that fits all."""
-    stripped = (line.strip(" \r\n\f\v") for line in read_text_lines(file))
-    lines = pl.Series("text", [line for line in stripped if line.strip()], dtype=pl.String)
+    """Read one document per line, in the form of the earlier blocks or, in the first, of the first lines."""
+    lines = _texts(read_text_lines(file))
     if lines.is_empty():
         raise pl.exceptions.NoDataError
-    if not file.columns:
-        _refuse_extreme(lines, file)
-    labelled = lines.str.contains(LINE_LABEL)
-    misfits = (lines.str.count_matches("\t") != 2) | labelled
-    if file.columns == COLUMNS or (not file.columns and _has_fields(misfits, labelled)):
-        _check_fits(misfits, lines, file)
+    first = pl.Series(dtype=pl.String) if file.columns else _first_lines(lines, file)
+    _refuse_extreme(first, file)
+    if file.columns == COLUMNS or (not file.columns and _has_fields(first)):
+        _check_fits(lines, file)
         return _split_fields(lines)
     return _split_labels(lines.str.strip_chars())
+
+
+def _texts(lines: Iterable[str]) -> pl.Series:
+    """Return the lines that are not blank."""
+    stripped = (line.strip(" \r\n\f\v") for line in lines)
+    return pl.Series("text", [line for line in stripped if line.strip()], dtype=pl.String)
+
+
+def _first_lines(lines: pl.Series, file: File) -> pl.Series:
+    """Return the first lines of a file, whose first block may have fewer."""
+    if file.raw is None or len(lines) >= DECIDING:
+        return lines.head(DECIDING)
+    with File(file.path).open() as text:
+        filled = (line.removeprefix("\ufeff") for line in text if line.strip())
+        return _texts(islice(filled, DECIDING))
 
 
 def _refuse_extreme(lines: pl.Series, file: File) -> None:
@@ -71,18 +86,24 @@ def _refuse_extreme(lines: pl.Series, file: File) -> None:
         )
 
 
-def _has_fields(misfits: pl.Series, labelled: pl.Series) -> bool:
-    """Return whether lines have LibMultiLabel's three fields, by the lines that do not and those of fastText."""
-    if labelled.any() or len(misfits) < FEW_LINES:
+def _has_fields(lines: pl.Series) -> bool:
+    """Return whether lines have LibMultiLabel's three fields."""
+    misfits = _misfits(lines)
+    if lines.str.contains(LINE_LABEL).any() or len(misfits) < FEW_LINES:
         return not misfits.any()
     return int(misfits.sum()) <= MOST_MISFITS * len(misfits)
 
 
-def _check_fits(misfits: pl.Series, lines: pl.Series, file: File) -> None:
+def _misfits(lines: pl.Series) -> pl.Series:
+    return (lines.str.count_matches("\t") != 2) | lines.str.contains(LINE_LABEL)
+
+
+def _check_fits(lines: pl.Series, file: File) -> None:
+    misfits = _misfits(lines)
     if misfits.any():
         row = int(misfits.arg_max() or 0)
         raise DataError(
-            f"{file.place(row)}: {lines[row][:80]!r} is not id<TAB>labels<TAB>text, as the other lines. "
+            f"{file.place(row)}: {lines[row][:80]!r} is not id<TAB>labels<TAB>text, unlike the other lines. "
             "Write exactly two tabs in each line"
         )
 
