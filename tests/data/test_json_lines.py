@@ -44,6 +44,7 @@ class TestHalves:
     @settings(deadline=None, max_examples=200)
     @given(st.lists(st.sampled_from([r"\\", r"\ud83d", r"\ude00", r"\"", "u", "d83d", r"\n", r"\u00e9"]), max_size=7))
     @example([r"\\", "u", "d83d"])
+    @example([r"\\", "u", "d83d", r"\ude00"])  # only the second half is an escape
     def test_as_python_reads_it(self, tmp_path_factory, pieces):
         path = tmp_path_factory.mktemp("any") / "log.jsonl"
         path.write_text('{"user": "' + "".join(pieces) + '"}\n', encoding="utf-8")
@@ -92,6 +93,15 @@ class TestExactNumbers:
         frame = read_frame(File(put("log.jsonl", f'{{"user": {BIG}, "price": 0.5}}\n{{"user": 2.0, "price": 3}}\n')))
         assert frame["price"].to_list() == [0.5, 3.0]
         assert frame["user"].to_list() == [BIG, 2]
+
+    def test_several_columns_at_once(self, put):
+        lines = [f'{{"a": {BIG}, "b": "1.0", "c": [{BIG}, 0.50], "d": 2.5e0}}', f'{{"a": 1.0, "d": {BIG}}}', "{}"]
+        frame = read_frame(File(put("log.jsonl", "\n".join(lines))))
+        assert frame.rows() == [
+            (BIG, "1.0", [str(BIG), "0.5"], "2.5"),
+            (1, None, None, str(BIG)),
+            (None, None, None, None),
+        ]
 
     @pytest.mark.parametrize("rows", [1, 2, 3])
     def test_whole_users_of_blocks(self, put, rows):

@@ -235,7 +235,7 @@ class TestJoinedTables:
     @pytest.mark.parametrize("name", ["log.csv", "log.tsv.gz"])
     def test_a_second_header(self, put, name, rows, mark):
         text = f'user,item\na,b\n\n"c\nd",e\n{mark}user,item\nf,g\n'.replace(",", "\t" if "tsv" in name else ",")
-        assert error(put(name, text), rows).startswith("line 6: the header again, user, item, as where files were")
+        assert error(put(name, text), rows).startswith("line 6: the header again, user, item, as happens when files")
 
     def test_a_second_header_with_a_name_twice(self, put):
         assert error(put("log.csv", "a,a\n1,2\na,a\n")).startswith("line 3: the header again")
@@ -275,6 +275,14 @@ class TestSwallowedRows:
     def test_texts_of_several_lines_are_not(self, put, text, caplog):
         read_frame(File(put("docs.csv", text)))
         assert not caplog.messages
+
+    def test_only_the_first_thousand_fields_of_several_lines_are_searched(self, put, caplog):
+        for fields, messages in ((999, 1), (1_000, 0)):
+            rows = 'a,"x\ny",1\n' * fields + 'b,"5 inch,2\nc,z,3\nd,x",4\n'
+            with caplog.at_level(logging.WARNING, "hyperfocal"):
+                read_frame(File(put(f"{fields}.csv", "user,item,price\n" + rows)))
+            assert len(caplog.messages) == messages
+            caplog.clear()
 
 
 def test_a_pattern_of_tables_that_are_not_parquet(tmp_path):

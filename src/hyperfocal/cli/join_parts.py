@@ -23,7 +23,7 @@ FIELD = re.compile(rb'[{,] ?"(?:[^"\\]|\\.)*": ?("(?:[^"\\]|\\.)*"|-?\d+)')  # o
 ID_TYPES = (pl.String, pl.Int64, pl.UInt64)
 
 
-def join_parts(paths: Sequence[Path], joined: Path) -> None:
+def join_parts(paths: list[Path], joined: Path) -> None:
     """Write the rows of all parts, in this order, in the format of the joined file's name.
 
     Raises:
@@ -44,10 +44,11 @@ def join_parts(paths: Sequence[Path], joined: Path) -> None:
                     shutil.copyfileobj(part, out, 2**20)
 
 
-def _join_tables(paths: Sequence[Path], joined: Path) -> None:
+def _join_tables(paths: list[Path], joined: Path) -> None:
     tables = [pl.scan_parquet(path, glob=False) for path in paths]
     types = _id_types(tables, [_schema(path) for path in paths])
-    rows = pl.concat([table.cast(dict(types)) for table in tables]) if types else pl.scan_parquet(paths, glob=False)
+    same = [table.with_columns(pl.col(name).cast(dtype) for name, dtype in types.items()) for table in tables]
+    rows = pl.concat(same) if types else pl.scan_parquet(paths, glob=False)
     try:
         rows.sink_parquet(joined, row_group_size=ROW_GROUP, maintain_order=True)
     except pl.exceptions.ComputeError as error:  # a full disk

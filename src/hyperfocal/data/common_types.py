@@ -71,11 +71,18 @@ def _is_mixed(name: str, schemas: Iterable[Schema]) -> bool:
 def _number_type(name: str, frames: Sequence[pl.LazyFrame], schemas: Sequence[Schema]) -> pl.DataType:
     """Return the type of a column of integers and floats, by the values of the floats."""
     pairs = zip(frames, schemas, strict=True)
-    floats = [frame.select(pl.col(name).fill_nan(None)) for frame, schema in pairs if _is_float(schema.get(name))]
-    values = pl.concat(floats, how="vertical_relaxed").collect()[name].drop_nulls()
-    if (values.abs() >= EXACT).any():
+    values = pl.col(name).fill_nan(None)
+    facts = [
+        frame.select(large=(values.abs() >= EXACT).any(), whole=(values == values.floor()).all())
+        for frame, schema in pairs
+        if _is_float(schema.get(name))
+    ]
+    large, whole = (
+        pl.concat(facts).select(pl.col("large").any(), pl.col("whole").all()).collect(engine="streaming").row(0)
+    )
+    if large:
         return pl.Float64()
-    return pl.Int64() if (values == values.floor()).all() else pl.String()
+    return pl.Int64() if whole else pl.String()
 
 
 def _is_float(dtype: pl.DataType | None) -> bool:

@@ -1,4 +1,4 @@
-r"""Read JSON lines exactly: integers above 2**53 next to floats, and no half of a surrogate pair.
+r"""Read JSON lines exactly: large integers next to floats; refuse lone surrogates.
 
 A character outside the basic plane, such as an emoji, is two escapes in ASCII JSON: `\ud83d\ude00`. A text cut between
 them leaves half a character, which polars reads as NUL, so that different ids become one.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from codecs import BOM_UTF8
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -17,7 +18,10 @@ import polars as pl
 from hyperfocal.data.files import File
 from hyperfocal.errors import DataError
 
-CANDIDATE = re.compile(rb"\\u[dD][89a-fA-F]")  # half of a pair
+CANDIDATE = re.compile(  # a half that no other half seems to follow or to precede; a first half after a backslash
+    rb"\\u[dD](?:[89abAB](?:\w\w(?!\\u[dD][c-fC-F])|(?<=\\\\u[dD].))"
+    rb"|[c-fC-F]\w\w(?<!\\u[dD][89abAB]\w\w\\u[dD].\w\w))"
+)
 ESCAPE = re.compile(rb"\\(u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|(?P<half>u[dD][89a-fA-F]\w\w)|.)", re.DOTALL)
 STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 EXACT = 2**53  # floats hold every integer up to here
@@ -38,8 +42,8 @@ def read_json_lines(file: File) -> pl.DataFrame:
         raise pl.exceptions.NoDataError
     check_pairs(raw, file)
     frame = pl.read_ndjson(raw, infer_schema_length=None)
-    rounded = [column.name for column in frame.get_columns() if _is_rounded(column)]
-    return frame.with_columns(_exact(raw, name, frame[name].dtype) for name in rounded) if rounded else frame
+    rounded = [column for column in frame.get_columns() if _is_rounded(column)]
+    return frame.with_columns(_exact(raw, rounded)) if rounded else frame
 
 
 def check_pairs(raw: bytes, file: File) -> None:
@@ -67,18 +71,31 @@ def _is_rounded(column: pl.Series) -> bool:
     return numbers.dtype.is_float() and bool((numbers.abs() >= EXACT).any())
 
 
-def _exact(raw: bytes, name: str, dtype: pl.DataType) -> pl.Series:
-    rows = [json.loads(line, parse_float=_whole_text) for line in raw.split(b"\n") if line.strip()]
-    values = [row.get(name) for row in rows]
-    if not isinstance(dtype, pl.List):
-        texts = pl.Series(name, [_text(value) for value in values], dtype=pl.String)
-        integers = texts.cast(pl.Int64, strict=False)
-        return integers if integers.null_count() == texts.null_count() else texts
-    lists = [value if value is None else [_text(each) for each in value] for value in values]
-    return pl.Series(name, lists, dtype=pl.List(pl.String))
+def _exact(raw: bytes, rounded: Sequence[pl.Series]) -> list[pl.Series]:
+    """Return columns again, from the lines, as integers if all values are, else as texts or lists of texts."""
+    rows = (json.loads(line, parse_float=_Literal) for line in raw.split(b"\n") if line.strip())
+    values = zip(*([row.get(column.name) for column in rounded] for row in rows), strict=True)
+    return [_exact_column(column, each) for column, each in zip(rounded, values, strict=True)]
+
+
+def _exact_column(column: pl.Series, values: Iterable[Any]) -> pl.Series:
+    if isinstance(column.dtype, pl.List):
+        lists = [value if value is None else [_text(each) for each in value] for value in values]
+        return pl.Series(column.name, lists, dtype=pl.List(pl.String))
+    texts = pl.Series(column.name, [_text(value) for value in values], dtype=pl.String)
+    integers = texts.cast(pl.Int64, strict=False)
+    return integers if integers.null_count() == texts.null_count() else texts
+
+
+class _Literal(str):
+    """A number with a point or an exponent, as it is written."""
+
+    __slots__ = ()
 
 
 def _text(value: Any) -> str | None:
+    if isinstance(value, _Literal):
+        return _whole_text(value)
     return None if value is None else str(value)
 
 

@@ -63,8 +63,9 @@ def _as_utf8(raw: bytes) -> bytes:
 
 def _check_width(raw: bytes, width: int, file: File) -> None:
     """Raise DataError if a line has another number of fields than the first."""
-    separator = SEPARATOR.encode()
-    for row, line in enumerate(filter(bytes.strip, BytesIO(raw))):
-        if line.count(separator) != width - 1:
-            fields = line.count(separator) + 1
-            raise DataError(f"{file.place(row)}: has {fields} fields separated by '::', the first {width}. Correct it")
+    lines = pl.Series([raw.decode()]).str.split("\n").explode()
+    fields = lines.filter(lines.str.contains(r"\S")).str.count_matches(SEPARATOR, literal=True) + 1
+    others = fields != width
+    if others.any():
+        row = int(others.arg_max() or 0)
+        raise DataError(f"{file.place(row)}: has {fields[row]} fields separated by '::', the first {width}. Correct it")

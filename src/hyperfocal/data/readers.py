@@ -27,6 +27,7 @@ from hyperfocal.parts import files_of
 
 logger = logging.getLogger("hyperfocal")
 Reader = Callable[[File], pl.DataFrame]
+MOST_FIELDS = 1_000  # of a column, with line breaks, that are searched for swallowed rows
 
 
 def read_source(
@@ -110,7 +111,7 @@ def read_csv(file: File) -> pl.DataFrame:
 
 
 def _check_header_once(frame: pl.DataFrame, file: File) -> None:
-    """Raise DataError if a row repeats the header, as where files were joined; a single column may hold its name."""
+    """Raise DataError if a row of several columns repeats the header, as happens when files are concatenated."""
     if frame.width < 2:
         return
     first, *others = [re.sub(r"_duplicated_\d+$", "", name) for name in frame.columns]  # polars' ending
@@ -121,8 +122,8 @@ def _check_header_once(frame: pl.DataFrame, file: File) -> None:
     if rows.any():
         row = int(rows.arg_max() or 0)
         raise DataError(
-            f"{file.place(row)}: the header again, {', '.join(frame.columns)[:80]}, as where files were joined. "
-            "Remove this line"
+            f"{file.place(row)}: the header again, {', '.join(frame.columns)[:80]}, as happens when files are "
+            "concatenated. Remove this line"
         )
 
 
@@ -132,8 +133,8 @@ def _warn_of_swallowed_rows(frame: pl.DataFrame, delimiter: str, file: File) -> 
     like_row = rf"\n(?:[^{delimiter}\n]*[{delimiter}]){{{min(frame.width - 1, 50)}}}"
     for column in frame.get_columns():
         lines_inside = column.str.contains("\n", literal=True).fill_null(value=False)  # quick, and rarely true
-        broken = column.filter(lines_inside).str.contains(like_row)
-        for row in lines_inside.arg_true().filter(broken).to_list():
+        rows = lines_inside.arg_true().head(MOST_FIELDS)
+        for row in rows.filter(column.gather(rows).str.contains(like_row)).to_list():
             lines = row_like_lines(column[row], delimiter, frame.width)
             if lines:
                 _warn_once(
