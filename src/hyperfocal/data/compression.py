@@ -21,7 +21,7 @@ READ_ERRORS = (OSError, EOFError, zlib.error, zstd.ZstdError)  # the last three:
 MAGIC = {
     "gzip": re.compile(rb"\x1f\x8b"),
     "bzip2": re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"),  # a block, or the end of an empty file
-    "zstd": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),  # a frame, or a frame to skip
+    "zstd": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),  # a frame, or a skippable frame
 }
 MAGIC_BYTES = 10  # that the expressions above need
 CHECKSUM: dict[int, int] = {zstd.CompressionParameter.checksum_flag: 1}  # as the program zstd does

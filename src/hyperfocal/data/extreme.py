@@ -24,6 +24,7 @@ from scipy import sparse
 from hyperfocal.data.compression import READ_ERRORS
 from hyperfocal.data.files import File
 from hyperfocal.data.signatures import HEAD_BYTES, foreign_format
+from hyperfocal.data.text_bytes import damage_of
 from hyperfocal.errors import DataError
 from hyperfocal.labels import SparseLabels, row_pointers
 
@@ -84,7 +85,7 @@ def read_extreme(path: str | Path) -> ExtremeData:
                 blocks.append(_parse(lines, sizes, file, line))
                 line += len(lines)
     except READ_ERRORS as error:
-        raise DataError(f"{file}: the file is truncated or damaged ({error}). Copy or download it again") from None
+        raise DataError(f"{file}: {damage_of(error)}") from None
     return _joined(blocks, sizes, file)
 
 

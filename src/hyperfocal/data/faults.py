@@ -9,12 +9,12 @@ from hyperfocal.data.compression import READ_ERRORS, is_compressed, without_pack
 from hyperfocal.data.csv_text import csv_rows
 from hyperfocal.data.files import File
 from hyperfocal.data.signatures import HEAD_BYTES, foreign_format
-from hyperfocal.data.text_bytes import MARKS, recoding_of_file
+from hyperfocal.data.text_bytes import MARKS, damage_of, recoding_of_file
 from hyperfocal.errors import DataError
 
 
 def check_signature(file: File) -> None:
-    """Raise DataError if the first bytes of a file show something else than its name says, such as a zip archive."""
+    """Raise DataError if the first bytes do not match the file's name, such as a zip archive named .csv."""
     if file.first or not file.path.is_file():
         return
     with file.path.open("rb") if file.kind == "parquet" else file.open_bytes() as stream:
@@ -38,7 +38,7 @@ def _reason(file: File, error: BaseException) -> str:
     try:
         fault = find_fault(file)
     except READ_ERRORS as damage:
-        return f"the file is truncated or damaged ({damage}). Copy or download it again"
+        return damage_of(damage)
     return fault or f"{str(error).splitlines()[0]}. It may be damaged or have another format: export it again"
 
 

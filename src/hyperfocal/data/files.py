@@ -71,7 +71,7 @@ class File:
             return "parquet"
         raise DataError(
             f"{self}: cannot tell its format from its name. Allowed: {', '.join(KINDS)}; text also as "
-            f"{', '.join(PACKERS)}"
+            f"{', '.join(PACKERS)}; Parquet parts also as a folder, or a pattern such as 'log/*.parquet'"
         )
 
     @property

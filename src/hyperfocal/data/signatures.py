@@ -1,4 +1,4 @@
-"""Recognise files that are no tables of rows by their first bytes, to say what they are."""
+"""Recognize files that are not tables by their first bytes, and name their format."""
 
 from __future__ import annotations
 

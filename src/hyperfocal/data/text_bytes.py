@@ -25,6 +25,17 @@ MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
 DAMAGED = b"\xff"  # never part of UTF-8
 
 
+class LongLine(OSError):  # noqa: N818 - said as it is
+    """A line that may exhaust memory."""
+
+
+def damage_of(error: BaseException) -> str:
+    """Return why a file cannot be read to its end, and what to do about it."""
+    if isinstance(error, LongLine):
+        return f"{error}. Unpack the file if you trust it"
+    return f"the file is truncated or damaged ({error}). Copy or download it again"
+
+
 def open_text_bytes(raw: IO[bytes]) -> IO[bytes]:
     """Return the bytes of an open file that can seek, as UTF-8 with line feeds; closing them closes the file."""
     try:
@@ -120,13 +131,13 @@ class _Recoded(RawIOBase):
 
 
 def _limited(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield chunks; raise OSError for a line that is too long."""
+    """Yield chunks; raise LongLine for a line that is too long."""
     length = 0
     for chunk in chunks:
         end = chunk.rfind(b"\n")
         length = length + len(chunk) if end < 0 else len(chunk) - end
         if length > LONGEST_LINE:
-            raise OSError(f"a line unpacks to more than {LONGEST_LINE:,} bytes")
+            raise LongLine(f"a line unpacks to more than {LONGEST_LINE // 2**20} MiB")
         yield chunk
 
 
