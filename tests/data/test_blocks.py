@@ -80,7 +80,7 @@ def test_a_column_that_a_block_lacks_is_null(tmp_path):
     assert [block.frame.rows() for block in read_blocks(path, 1)] == [[("a", "b")], [("c", None)]]
 
 
-@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("rows", [1, 2, 3, 100])
 def test_an_object_that_nobody_reads_may_change(rows, put):
     """The rows of a user move to blocks with other keys."""
     extra = [{"a": 1}, {"b": {"c": 2}}, [1], "text", None, {"d": 1}]

@@ -111,3 +111,36 @@ class TestExactNumbers:
         blocks = list(whole_users(read_blocks(path, rows), lambda frame, file: row_users(frame, None, file)))
         users = [user for block in blocks for user in row_users(block.frame, None, block.file).to_list()]
         assert users == [str(BIG), str(BIG), "7", "8"]
+
+
+VALUES = [{"a": 1}, {"b": {"c": 2}}, [1], ["x"], "text", 3, 0.5, None, True, [[1]], [{"a": 1}], {"a": "x"}, {"a": [1]}]
+
+
+class TestMixedValues:
+    @pytest.mark.parametrize("one", VALUES)
+    def test_a_column_that_nobody_reads_does_no_harm(self, put, one):
+        for other in VALUES:
+            lines = [{"user": BIG, "item": 0.5, "more": one}, {"user": 7, "item": 1, "more": other}, {}]
+            frame = read_frame(File(put("log.jsonl", "".join(json.dumps(line) + "\n" for line in lines))))
+            assert frame.select("user", "item").rows() == [(BIG, 0.5), (7, 1.0), (None, None)]
+
+    @pytest.mark.parametrize(
+        ("one", "other", "texts"),
+        [
+            ([1], "a", ["[1]", "a"]),
+            ({"a": 1}, [1], ['{"a": 1}', "[1]"]),
+            (3.0, True, ["3", "true"]),
+            ({"a": [1]}, {"a": 1}, ['{"a": [1]}', '{"a": 1}']),
+        ],
+    )
+    def test_values_without_a_common_type_are_text(self, put, one, other, texts):
+        rows = [{"more": one, "labels": ["é"]}, {"more": other, "labels": ["b"]}]
+        frame = read_frame(File(put("log.jsonl", "".join(json.dumps(row) + "\n" for row in rows))))
+        expected = frame["more"] if frame["more"].dtype == pl.String else frame["more"].map_elements(json.dumps)
+        assert expected.to_list() == texts
+
+    @pytest.mark.parametrize("line", ['{"a": NaN}', "[1]", "3", '{"a": 1', '{"a": ' + "[" * 5_000 + "}"])
+    def test_what_is_no_json_object_is_refused_as_ever(self, put, line):
+        path = put("log.jsonl", '{"a": {"b": 1}}\n{"a": [1]}\n' + line + "\n")
+        with pytest.raises(DataError, match=r"line 3 (is not|has thousands)"):
+            read_frame(File(path))

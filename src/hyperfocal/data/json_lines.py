@@ -10,11 +10,13 @@ import json
 import re
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
 import polars as pl
 
+from hyperfocal.data.columns import json_text
 from hyperfocal.data.files import File
 from hyperfocal.errors import DataError
 
@@ -25,6 +27,8 @@ CANDIDATE = re.compile(  # a half that no other half seems to follow or to prece
 ESCAPE = re.compile(rb"\\(u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|(?P<half>u[dD][89a-fA-F]\w\w)|.)", re.DOTALL)
 STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 EXACT = 2**53  # floats hold every integer up to here
+KINDS = {type(None): "", bool: "bool", int: "number", float: "number", str: "text", list: "list", dict: "object"}
+NESTED = {"list", "object"}  # of these kinds
 LONGEST = 40  # digits of a whole number that is written out; a longer one, such as 1e999999, stays as it is
 MARKED_LINE = b"\n" + BOM_UTF8  # where files with byte order marks were joined
 
@@ -32,16 +36,18 @@ MARKED_LINE = b"\n" + BOM_UTF8  # where files with byte order marks were joined
 def read_json_lines(file: File) -> pl.DataFrame:
     """Return the rows of JSON lines; numbers of a column that floats cannot hold exactly become integers or texts.
 
+    The values of a column without a common type become text, lists and objects as JSON.
+
     Raises:
         DataError: half of a surrogate pair.
         NoDataError: no rows.
-        PolarsError: not JSON lines, or a column whose values have no common type.
+        PolarsError: not JSON lines.
     """
     raw = file.read().removeprefix(BOM_UTF8).replace(MARKED_LINE, b"\n")
     if not raw or raw.isspace():
         raise pl.exceptions.NoDataError
     check_pairs(raw, file)
-    frame = pl.read_ndjson(raw, infer_schema_length=None)
+    frame = _parsed(raw)
     rounded = [column for column in frame.get_columns() if _is_rounded(column)]
     return frame.with_columns(_exact(raw, rounded)) if rounded else frame
 
@@ -63,6 +69,38 @@ def check_pairs(raw: bytes, file: File) -> None:
                 f"{file.place(row)}: {text} has half a character, {half[0].decode()}. "
                 "Write both escapes of the character, such as \\ud83d\\ude00, or remove it"
             )
+
+
+def _parsed(raw: bytes) -> pl.DataFrame:
+    try:
+        return pl.read_ndjson(raw, infer_schema_length=None)
+    except pl.exceptions.PolarsError:
+        for nested in (False, True):  # rarely needed
+            with suppress(ValueError, RecursionError, pl.exceptions.PolarsError):
+                return pl.read_ndjson(_without_mixtures(raw, nested=nested), infer_schema_length=None)
+        raise
+
+
+def _without_mixtures(raw: bytes, *, nested: bool) -> bytes:
+    """Return JSON lines in which the columns with values of several kinds, or also all `nested` ones, are texts.
+
+    Raises:
+        ValueError: a line is no JSON object.
+    """
+    rows = [json.loads(line, parse_constant=_refuse) for line in raw.split(b"\n") if line.strip()]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("a line is no object")
+    kinds: dict[str, set[str]] = {}
+    for row in rows:
+        for name, value in row.items():
+            kinds.setdefault(name, set()).add(KINDS[type(value)])
+    mixed = {name for name, each in kinds.items() if len(each - {""}) > 1 or (nested and each & NESTED)}
+    changed = ({name: json_text(value) if name in mixed else value for name, value in row.items()} for row in rows)
+    return "\n".join(map(json.dumps, changed)).encode()
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def _is_rounded(column: pl.Series) -> bool:

@@ -1,4 +1,4 @@
-"""Read documents from text lines and JSON lines.
+"""Read documents from text lines.
 
 A text (.txt) holds one document per line, in one of these forms:
 
@@ -12,18 +12,15 @@ the file are errors: read as texts, all labels would be part of the text.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from itertools import islice
 
 import polars as pl
 
-from hyperfocal.data.columns import json_text
-from hyperfocal.data.faults import find_fault
 from hyperfocal.data.files import File
 from hyperfocal.data.movielens import refuse_texts
-from hyperfocal.data.readers import READERS, Reader, read_text_lines
+from hyperfocal.data.readers import Reader, read_text_lines
 from hyperfocal.errors import DataError
 
 LINE_LABEL = r"(?:^|\s)__label__\S*"  # a label of a fastText line, wherever it is
@@ -31,23 +28,6 @@ COLUMNS = ("id", "labels", "text")  # of LibMultiLabel, in this order
 DECIDING = 1_000  # lines that decide the form, also of a file that is read block by block
 FEW_LINES, MOST_MISFITS = 10, 0.1  # below the first, every line must fit; above, this share may be errors
 EXTREME = re.compile(r"\d+ \d+ \d+\s*\n[\d,]* ?\d+:\S+(\s|$)")  # the first lines of the Extreme Classification format
-
-
-def _read_jsonl(file: File) -> pl.DataFrame:
-    """Read JSON lines; if the values of a column have no common type, its lists and objects become JSON text."""
-    try:
-        return READERS["jsonl"](file)
-    except pl.exceptions.NoDataError:
-        raise
-    except pl.exceptions.PolarsError:
-        if find_fault(file):
-            raise
-    with file.open() as text:
-        rows = [json.loads(line) for line in text if line.strip()]
-    names = dict.fromkeys(name for row in rows for name in row)
-    return pl.DataFrame(
-        {name: pl.Series([json_text(row.get(name)) for row in rows], dtype=pl.String) for name in names}
-    )
 
 
 def _read_lines(file: File) -> pl.DataFrame:
@@ -122,4 +102,4 @@ def _split_labels(lines: pl.Series) -> pl.DataFrame:
     return pl.DataFrame([lines.str.replace_all(LINE_LABEL, "").str.strip_chars(), labels.alias("labels")])
 
 
-TEXT_READERS: dict[str, Reader] = {"jsonl": _read_jsonl, "lines": _read_lines, "dat": refuse_texts}
+TEXT_READERS: dict[str, Reader] = {"lines": _read_lines, "dat": refuse_texts}
