@@ -184,7 +184,8 @@ def holdout_lines(counts: Mapping[str, Any], name: str) -> list[str]:
     oddities = {
         "empty_texts": "without text; kept.",
         "without_labels": "without a label; kept as negatives of every label.",
-        "duplicate_texts": "with the text of an earlier one; kept. data.group can keep them together in a split.",
+        "duplicate_texts": "with the text of an earlier one; kept. "
+        "A group column (`group=`) can keep them together in a split.",
     }
     total = quantity(counts["documents"], f"{name} document")
     lines = _trained_lines(counts)

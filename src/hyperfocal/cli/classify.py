@@ -112,14 +112,14 @@ def _print_fit(classifier: MultiLabelClassifier) -> None:
     from rich.console import Console
 
     from hyperfocal.classify.terminal import data_lines, how_decided, scores_report
-    from hyperfocal.report.format import print_lines
+    from hyperfocal.cli.wording import print_lines, print_report
 
     console, metrics = Console(), classifier.metrics_
     print_lines(console, [*data_lines(metrics["data"]), ""])
     if classifier.features_.encoder is None and classifier.settings_.features.kind == "auto":
         print_lines(console, [NO_ENCODER, ""])
     out_of_fold = metrics["data"]["out_of_fold"]
-    console.print(scores_report(metrics, title="Out of fold" if out_of_fold else "Validation"))
+    print_report(console, scores_report(metrics, title="Out of fold" if out_of_fold else "Validation"))
     if classifier.settings_.decide.rule in ("global", "per_label"):
         print_lines(console, [how_decided(out_of_fold), ""])
 

@@ -179,7 +179,8 @@ def _split_in_memory(log: Any, valid: Any, settings: RecommendSettings) -> Split
     if settings.data.protocol == "leave-one-out":
         if valid is not None:
             raise ConfigError(
-                "data.protocol = leave-one-out validates on each user's second-last item: leave `valid=` out"
+                "`settings={'data.protocol': 'leave-one-out'}` validates on each user's second-last item. "
+                "Leave `valid=` out"
             )
         train, held_out = leave_last_out(whole)
     elif valid is None:
