@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix, csr_matrix, issparse
+from scipy.sparse import csr_matrix, issparse
 
 from hyperfocal.data.frames import is_missing, plain_text
 from hyperfocal.data.label_columns import is_multi_hot
 from hyperfocal.errors import DataError
-from hyperfocal.labels import SparseLabels, check_indicator
+from hyperfocal.labels import SparseLabels, check_matrix
 
 MOST_COLUMNS = 2**31 - 1  # of a scipy matrix that counts in int32
 NUMBERS = (int, float, np.integer, np.floating, np.bool_)
@@ -111,12 +111,12 @@ def _columns(labels: Any) -> list[list[str]]:
             f"Unknown label type: a matrix of {matrix.dtype}. "
             "Give an indicator matrix with one column per label, or lists of labels"
         )
-    stored = coo_matrix(matrix)
+    stored = matrix if issparse(matrix) else csr_matrix(matrix)
     try:
-        check_indicator(stored.data, lambda at: (int(stored.row[at]), int(stored.col[at])))
+        check_matrix(stored)
     except DataError as error:
         raise DataError(f"Unknown label type: {error}") from None
-    ones = csr_matrix(matrix, copy=True)  # eliminate_zeros writes into it
+    ones = csr_matrix(stored, copy=True)  # eliminate_zeros writes into it
     ones.eliminate_zeros()
     return [[str(column) for column in ones.indices[start:end]] for start, end in pairwise(ones.indptr)]
 

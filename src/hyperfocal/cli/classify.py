@@ -150,7 +150,7 @@ def predict(run: Path, docs: Path, out: Path, block: int | None, resume: bool) -
     click.echo(f"{counts['documents']:,} documents, {each:.2f} labels each, written to {out}")
     if counts["unknown_texts"]:
         texts = quantity(counts["unknown_texts"], "text")
-        click.echo(f"{texts} without a part that RUN knows: do not rely on the labels.")
+        click.echo(f"{texts} without an n-gram or word that RUN knows; the labels are unreliable.")
 
 
 @classify.command()

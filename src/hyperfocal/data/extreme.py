@@ -60,9 +60,9 @@ def read_extreme(path: str | Path) -> ExtremeData:
         path: file, also compressed with gzip, bzip2 or zstd, of any name.
 
     Raises:
-        DataError: no such file; a first line that is not `N F L`; another number of lines than N; an id of a feature
-            or label that is not an integer or is out of range, or that a row has twice, for features; a value that is
-            not a finite number. The message names the line.
+        DataError: no such file; a first line that is not `N F L`; a number of lines other than N; a feature or label
+            id that is not an integer or is out of range; a feature that a row has twice; a value that is not a finite
+            number. The message names the line.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "train.txt"

@@ -1,4 +1,4 @@
-"""The reading plan: how a source was read, kept so that other files are read alike."""
+"""The reading plan: how a source was read, stored so that later files are read the same way."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class ReadingPlan(Struct, frozen=True):
 
 
 def reading_of(plan: ReadingPlan | None, settings: Settings) -> ReadingPlan | Settings:
-    """Return how a run reads other files: by its plan; without one, or with one of lists, as the settings say."""
+    """Return the plan of a run, or the settings if the run has no plan or was fitted on lists."""
     return settings if plan is None or plan.form == LISTS else plan
 
 
