@@ -161,7 +161,9 @@ class TestDifferentColumns:
 
     def test_types_without_a_common_one(self, tmp_path):
         logs = write_parts(tmp_path, {"a.parquet": {"labels": [["a"]]}, "b.parquet": {"labels": ["a"]}})
-        with pytest.raises(DataError, match=r"column 'labels' holds String in b\.parquet and List\(String\) before"):
+        with pytest.raises(
+            DataError, match=r"column 'labels' holds String in b\.parquet, but List\(String\) in earlier parts"
+        ):
             read_frame(File(logs))
 
 

@@ -111,7 +111,7 @@ def _columns(labels: Any) -> list[list[str]]:
             f"Unknown label type: a matrix of {matrix.dtype}. "
             "Give an indicator matrix with one column per label, or lists of labels"
         )
-    stored = matrix if issparse(matrix) else csr_matrix(matrix)
+    stored: Any = matrix if issparse(matrix) else csr_matrix(matrix)
     try:
         check_matrix(stored)
     except DataError as error:

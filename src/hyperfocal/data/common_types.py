@@ -1,4 +1,4 @@
-"""Give one column of several tables, or of several blocks of a table, one type that holds all its values exactly."""
+"""Find a type that holds the values of a column exactly in several tables, or in several blocks of a table."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Schema = Mapping[str, pl.DataType]
 
 
 def unified(frames: Sequence[pl.LazyFrame], names: Sequence[str], source: str) -> list[pl.LazyFrame]:
-    """Return tables with the same columns and types; a column that a table lacks is null there.
+    """Return tables with the same columns and types; a missing column becomes nulls.
 
-    Integers next to floats become integers if all floats are whole numbers, floats if a float may be rounded, which
-    ids then must not be, else text.
+    Integers and floats become integers if all floats are whole numbers, floats if a float may be rounded, else text.
+    An id must not be a rounded float, and its reader refuses it.
 
     Args:
         frames: the tables.
@@ -47,13 +47,14 @@ def _add_types(types: dict[str, pl.DataType], schema: Schema, source: str, part:
         common = common_type(types.get(name, dtype), dtype)
         if common is None:
             raise DataError(
-                f"{source}: column '{name}' holds {dtype} in {part} and {types[name]} before. Write it with one type"
+                f"{source}: column '{name}' holds {dtype} in {part}, but {types[name]} in earlier parts. "
+                "Write all parts with one type"
             )
         types[name] = common
 
 
 def _is_mixed(name: str, schemas: Iterable[Schema]) -> bool:
-    """Return whether a column holds signed integers and floats, and nothing else."""
+    """Return whether a column holds signed integers and floats only."""
     known = {schema[name] for schema in schemas if name in schema} - {pl.Null()}
     return all(dtype.is_float() or dtype.is_signed_integer() for dtype in known)
 

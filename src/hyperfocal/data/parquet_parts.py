@@ -1,8 +1,8 @@
 """Read a Parquet file, a folder of Parquet parts, or the parts that a pattern names, as one table.
 
-Parts are in the order of their names. Files whose name begins with a dot or an underscore are skipped, as Spark's
-`_SUCCESS` is. A column that a part lacks is null there. Types of a column are joined as `common_types` says.
-The folders `day=2024-05-01` on the way to a part are columns of text.
+Parts are in the order of their names. Files whose names begin with a dot or an underscore, such as Spark's
+`_SUCCESS`, are skipped. A column that is missing in a part is null there. `common_types` finds the type of a column.
+Folders such as `day=2024-05-01` in the path of a part become text columns.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # the name of a folder for rows without
 def parquet_parts(path: Path) -> list[Path]:
     """Return the parts of a folder or of a pattern such as `logs/*.parquet`, or the file itself; [] if there is none.
 
-    A file with this very name is not a pattern.
+    The name of an existing file is not a pattern.
     """
     if path.is_file():
         return [path]
@@ -64,12 +64,12 @@ def _is_part(path: Path) -> bool:
 
 
 def total_size(path: Path) -> int:
-    """Return the bytes of a file, or of all parts of a folder or a pattern; 0 if there is none."""
+    """Return the size in bytes of a file, or of all parts of a folder or pattern; 0: there is none."""
     return sum(part.stat().st_size for part in parquet_parts(path))
 
 
 def locate_row(path: Path, row: int) -> tuple[Path, int]:
-    """Return the part that has a row of the table, and the row's number in the part."""
+    """Return the part that holds a row of the table, and the number of the row in the part."""
     for part in [] if path.is_file() else parquet_parts(path):
         height = _height(part)
         if row < height:
@@ -82,7 +82,7 @@ def scan_parts(path: Path) -> list[pl.LazyFrame]:
     """Return the table of each part, all with the same columns.
 
     Raises:
-        DataError: a column has types in two parts that have no common type.
+        DataError: the types of a column in two parts have no common type.
         PolarsError: a part is not a Parquet file.
     """
     parts = parquet_parts(path)
@@ -107,7 +107,7 @@ def _ends(part: Path) -> bytes:
 
 
 def scan_blocks(path: Path, rows: int) -> Iterator[tuple[pl.LazyFrame, float]]:
-    """Yield the table in blocks of `rows`, the last with fewer, and the fraction of the table read so far."""
+    """Yield the table in blocks of `rows`, and the fraction that has been read; the last block may be shorter."""
     frames, heights = scan_parts(path), [_height(part) for part in parquet_parts(path)]
     total, done = sum(heights), 0
     waiting: list[pl.LazyFrame] = []

@@ -121,7 +121,7 @@ def public_facts(plan: ReadingPlan | None) -> dict[str, Any] | None:
 
 
 def example_of(column: pl.Series) -> str:
-    """Return the first value that is not missing or empty, as short text; "": there is none."""
+    """Return the first value that is not missing or empty, as a short text; "": there is none."""
     values = column.drop_nulls()
     if isinstance(column.dtype, pl.List):
         values = values.filter(values.list.len() > 0)
@@ -133,7 +133,7 @@ def example_of(column: pl.Series) -> str:
 
 
 def same_column(name: str, header: Sequence[str]) -> str:
-    """Return the column of a header with a name, or with this name in other letter case if only one has; else ""."""
+    """Return the column with a name, or the only one with this name in other letter case; else ""."""
     if name in header:
         return name
     alike = [column for column in header if column.lower() == name.lower()]

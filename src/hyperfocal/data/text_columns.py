@@ -32,7 +32,7 @@ class TextColumns:
 
 
 def text_columns(header: list[str], reading: TextReading, file: File, need: Need) -> TextColumns:
-    """Return the columns of a file that are read; errors as in `find_text_columns` and `text_columns_by_plan`."""
+    """Return the columns to read in a file; errors as in `find_text_columns` and `text_columns_by_plan`."""
     if isinstance(reading, TextDataSettings):
         return find_text_columns(header, reading, file, need)
     if "lines" in (reading.form, file.kind):  # lines name no columns

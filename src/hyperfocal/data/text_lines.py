@@ -6,8 +6,8 @@ A text (.txt) holds one document per line, in one of these forms:
     id<TAB>a b<TAB>text           LibMultiLabel, if every line has exactly two tabs and no word begins with __label__
     text                          without labels
 
-Of ten lines or more, nine of ten with two tabs are LibMultiLabel's too, and the others are errors: read as texts, all
-labels would be part of the text.
+Ten lines or more are LibMultiLabel's too if nine of ten have two tabs, and the others are errors: if all were read as
+texts, the labels would be part of them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _read_jsonl(file: File) -> pl.DataFrame:
 
 
 def _read_lines(file: File) -> pl.DataFrame:
-    """Read one document per line, in the form of the earlier blocks or, in the first, in the form that fits all."""
+    """Read one document per line, in the form of earlier blocks, or for the first block in the form that fits it."""
     stripped = (line.strip(" \r\n\f\v") for line in read_text_lines(file))
     lines = pl.Series("text", [line for line in stripped if line.strip()], dtype=pl.String)
     if lines.is_empty():
@@ -72,7 +72,7 @@ def _refuse_extreme(lines: pl.Series, file: File) -> None:
 
 
 def _has_fields(misfits: pl.Series, labelled: pl.Series) -> bool:
-    """Return whether lines have LibMultiLabel's three fields, by the lines that do not and those of fastText."""
+    """Return whether lines have LibMultiLabel's three fields, given the lines without them and those of fastText."""
     if labelled.any() or len(misfits) < FEW_LINES:
         return not misfits.any()
     return int(misfits.sum()) <= MOST_MISFITS * len(misfits)
@@ -93,7 +93,7 @@ def _split_fields(lines: pl.Series) -> pl.DataFrame:
 
 
 def _split_labels(lines: pl.Series) -> pl.DataFrame:
-    """Return the labels of fastText lines, if any has one, and the rest of each line."""
+    """Return the labels of fastText lines and the rest of each line; no labels if no line has one."""
     labels = lines.str.extract_all(LINE_LABEL).list.eval(pl.element().str.strip_chars())
     if not (labels.list.len() > 0).any():
         return lines.to_frame()
