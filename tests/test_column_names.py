@@ -66,8 +66,11 @@ class TestRecommender:
     def test_a_missing_name_is_asked_for_as_a_parameter(self):
         with pytest.raises(DataError, match=r"cannot tell which column is the user\. Name it with `user=`\."):
             Recommender(**TWO).fit(SHOP.rename(columns={"customer": "who"}))
-        with pytest.raises(DataError, match=r"no column 'costumer'.* Did you mean 'customer'"):
+        with pytest.raises(DataError, match=r"no column 'costumer' \(`user=`\)\. Did you mean 'customer'"):
             Recommender(user="costumer", **TWO).fit(SHOP)
+        for name in LOG:
+            with pytest.raises(DataError, match=rf"no column 'absent' \(`{name}=`\)"):
+                Recommender(**LOG | {name: "absent"}, **TWO).fit(SHOP)
 
     def test_numbers_of_numpy_are_arguments_too(self):
         recommender = Recommender(**LOG, model="markov", history=np.int64(2), next_items=np.int8(1)).fit(SHOP)

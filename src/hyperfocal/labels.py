@@ -60,11 +60,11 @@ class SparseLabels:
             raise DataError(
                 f"labels: {kind} is not a (B, L) scipy matrix. Convert an array with scipy.sparse.csr_array"
             )
-        entries = matrix.tocoo()
-        check_indicator(entries.data, lambda at: (int(entries.row[at]), int(entries.col[at])))
-        csr = matrix.tocsr().copy()
-        csr.sum_duplicates()
-        csr.eliminate_zeros()
+        check_matrix(matrix)
+        csr = matrix.tocsr()
+        if not csr.data.all():
+            csr = csr.copy()  # a CSR matrix is the caller's
+            csr.eliminate_zeros()
         indptr, indices = (torch.from_numpy(array.astype("int64")) for array in (csr.indptr, csr.indices))
         return cls.from_csr(indptr, indices, num_labels=csr.shape[1])
 
@@ -206,6 +206,14 @@ class SparseLabels:
         dense = torch.zeros(len(self), self.num_labels, dtype=dtype, device=self.indices.device)
         dense[self.rows, self.indices] = 1
         return dense
+
+
+def check_matrix(matrix: Any) -> None:
+    """Check that the entries of a scipy matrix are 0 or 1; errors as in `check_indicator`."""
+    if matrix.format in ("csr", "csc", "coo") and ((matrix.data == 0) | (matrix.data == 1)).all():
+        return  # without the memory of another format
+    entries = matrix.tocoo()
+    check_indicator(entries.data, lambda at: (int(entries.row[at]), int(entries.col[at])))
 
 
 def check_indicator(entries: Any, place: Callable[[int], tuple[int, int]]) -> None:

@@ -63,11 +63,11 @@ def test_a_text_is_classified_as_it_is_typed(watched, classifying):
 def test_a_text_of_which_the_model_knows_no_part_gets_a_note(watched, classifying):
     page = opened(watched, classifying)
     page.fill("#text", "xyzzy plugh")
-    page.wait_for_selector("#status:has-text('the model knows no part of this text: do not rely on the answer.')")
+    page.wait_for_selector("#status:has-text('the model knows no n-gram or word of this text')")
     assert page.locator("#scores li").count() == 8
     page.fill("#text", "red wine")
     page.wait_for_selector("#words mark")
-    assert "knows no part" not in page.inner_text("#status")
+    assert "knows no n-gram" not in page.inner_text("#status")
     page.fill("#text", " ")
     page.wait_for_selector("#decided:has-text('Labels appear')")
     assert page.inner_text("#status") == ""

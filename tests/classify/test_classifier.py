@@ -156,7 +156,7 @@ class TestPredicting:
         assert np.array_equal(sparse.toarray(), np.where(dense >= 0.3, dense, 0))
         assert sparse.nnz == (dense >= 0.3).sum() > 0
 
-    @pytest.mark.parametrize("at_least", ["much", [0.5, 0.5], np.nan])
+    @pytest.mark.parametrize("at_least", ["much", [0.5, 0.5], np.nan, 2.0, -0.1, np.bool_(True)])
     def test_a_smallest_probability_that_is_no_number(self, fitted, at_least):
         with pytest.raises(ConfigError, match=r"at_least = .* is not allowed\. Expected a number from 0 to 1"):
             fitted[0].predict_proba(NEW, at_least=at_least)

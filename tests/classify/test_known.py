@@ -1,4 +1,4 @@
-"""A text of which the classifier knows no part gets an answer that says so, the same on every surface."""
+"""A text without a known n-gram or word gets an answer that says so, the same on every surface."""
 
 import json
 import logging
@@ -51,7 +51,7 @@ class TestPython:
     def test_one_warning_with_the_count(self, classifier, caplog, ask):
         getattr(classifier, ask)(ASKED)
         (message,) = warned(caplog)
-        assert message.startswith("3 of 5 texts have no part that the classifier knows: do not rely on their labels.")
+        assert message.startswith("3 of 5 texts have no known n-gram or word; their labels are unreliable.")
 
     def test_no_warning_if_all_are_known(self, classifier, caplog):
         classifier.predict(TEXTS)
@@ -75,7 +75,7 @@ class TestCommand:
         pl.DataFrame({"id": range(5), "text": ASKED}).write_ndjson(tmp_path / "docs.jsonl")
         out = tmp_path / f"out{end}"
         said = done("classify", "predict", run, tmp_path / "docs.jsonl", "--out", out, *block)
-        assert "3 texts without a part that RUN knows: do not rely on the labels." in " ".join(said.split())
+        assert "3 texts without an n-gram or word that RUN knows; the labels are unreliable." in " ".join(said.split())
         if end == ".parquet":
             frame = pl.read_parquet(out)
         elif "jsonl" in end:

@@ -68,7 +68,7 @@ def test_a_text_without_a_known_ngram_is_answered_with_a_note(classifying):
     unknown, wine = asked(classifying, texts=["xyzzy plugh", "a red wine"], explain=True)
     assert (unknown["known"], unknown["note"]) == (
         False,
-        "the model knows no part of this text: do not rely on the answer",
+        "the model knows no n-gram or word of this text; its labels are unreliable",
     )
     assert len(unknown["scores"]) == 8
     assert wine["known"]

@@ -128,7 +128,8 @@ def test_each_oddity_is_one_line():
     assert holdout_lines(counts | {"unseen_labels": {f"l{n}": 2 for n in range(7)}}, "test") == [
         "1 of 20 test documents without text; kept.",
         "2 of 20 test documents without a label; kept as negatives of every label.",
-        "3 of 20 test documents with the text of an earlier one; kept. data.group can keep them together in a split.",
+        "3 of 20 test documents with the text of an earlier one; kept. A group column (`group=`) can keep them "
+        "together in a split.",
         "7 labels that training never saw, on test documents 14 times; excluded from macro and all other scores: "
         "l0, l1, l2, l3, l4 and 2 more.",
     ]

@@ -1,4 +1,4 @@
-"""Scoring documents that were trained on is no test, and is called what it is."""
+"""Scoring documents that were trained on is not a test, and is called what it is."""
 
 import json
 
@@ -64,20 +64,25 @@ class TestShown:
     def test_all(self, run, tmp_path):
         shown = self.shown(run, TEXTS, LABELS, tmp_path)
         assert shown.startswith("Training documents, 160 documents")
-        assert "This is no test: the texts of all documents were in training." in shown
+        assert "This is not a test: all texts were in training." in shown
 
     def test_some(self, run, tmp_path):
         shown = self.shown(run, [*TEXTS[:3], "sport1 unseen"], [*LABELS[:3], ["sport"]], tmp_path)
         assert shown.startswith("Training and test documents, 4 documents")
-        assert "3 of 4 documents (75.0%) are no test" in shown
+        assert "3 of 4 documents (75.0%) were in training." in shown
         shown = self.shown(run, [TEXTS[0], *NEW], [LABELS[0], *NEW_LABELS], tmp_path)
         assert shown.startswith("Test, 41 documents")
-        assert "1 of 41 documents (2.4%) are no test" in shown
+        assert "1 of 41 documents (2.4%) were in training." in shown
 
     def test_none(self, run, tmp_path):
         shown = self.shown(run, ["sport1 unseen", "music"], [["sport"], ["music"]], tmp_path)
         assert shown.startswith("Test, 2 documents")
-        assert "no test" not in shown
+        assert "in training" not in shown
+
+    def test_unknown(self, run, tmp_path):
+        MultiLabelClassifier.load(run).save(tmp_path / "old")
+        (tmp_path / "old/texts.safetensors").unlink()
+        assert self.shown(tmp_path / "old", TEXTS, LABELS, tmp_path).startswith("Documents, 160 documents")
 
     def test_json(self, run, tmp_path):
         shown = self.shown(run, TEXTS, LABELS, tmp_path, "--json")

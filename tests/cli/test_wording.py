@@ -3,9 +3,13 @@
 import logging
 
 import pytest
+from rich.console import Console, Group
+from rich.text import Text
 
 from command_cases import done, invoke, refused, rows, write
 from hyperfocal.cli.main import verify
+from hyperfocal.cli.recommend import fit
+from hyperfocal.cli.wording import print_lines, print_report
 from hyperfocal.data.logs import Log
 from hyperfocal.recommend.recommender import Recommender
 
@@ -96,3 +100,18 @@ def test_warnings_of_a_command_name_its_options(monkeypatch, tmp_path, caplog):
     logging.getLogger("hyperfocal").warning("in Python `labels=`")
     named = f"{tmp_path}: name it with `fit --overwrite`, `fit --labels`"
     assert [record.getMessage() for record in caplog.records] == [named, "in Python `labels=`"]
+
+
+def test_printed_lines_and_reports_name_options(capsys):
+    """An option that the command lacks is one of `fit`."""
+    report = Group(Text("ease is not in the table. Give `model='ease'` to fit it."), Text("`items=`", "bold"))
+    for command, expected in (
+        (fit, "to fit it. --items|Give --model ease to"),
+        (verify, "`fit --model ease`|(`fit --group`)"),
+    ):
+        with command.make_context("any", [], resilient_parsing=True):
+            print_report(Console(), report)
+            print_lines(Console(), ["A group column (`group=`) can keep them together."])
+        printed = " ".join(capsys.readouterr().out.split())
+        assert all(each in printed for each in expected.split("|"))
+        assert "=`" not in printed

@@ -62,13 +62,15 @@ def test_a_named_column_frees_its_known_name():
 
 
 def test_a_named_order_in_two_columns():
-    assert error("user", "item", user="item", item="user", order="when").startswith("no column 'when'.")
+    assert error("user", "item", user="item", item="user", order="when").startswith("no column 'when' (`order=`).")
 
 
 @pytest.mark.parametrize("role", ["user", "item", "order"])
 def test_a_missing_column_lists_columns_and_the_nearest(role):
     message = error("student_nr", "course", "position", **{role: "student_no"})
-    assert message == ("no column 'student_no'. Did you mean 'student_nr'? Columns found: student_nr, course, position")
+    assert message == (
+        f"no column 'student_no' (`{role}=`). Did you mean 'student_nr'? Columns found: student_nr, course, position"
+    )
 
 
 @pytest.mark.parametrize(

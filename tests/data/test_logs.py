@@ -380,7 +380,10 @@ def test_a_challenge_header_with_a_name_twice(put):
 def test_a_missing_column(put):
     path = put("log.csv", "student,course,position\na,b,1\n")
     message = error(as_log, path, DataSettings(user="studnet"))
-    assert message == (f"{path}: no column 'studnet'. Did you mean 'student'? Columns found: student, course, position")
+    expected = (
+        f"{path}: no column 'studnet' (`user=`). Did you mean 'student'? Columns found: student, course, position"
+    )
+    assert message == expected
 
 
 @pytest.mark.parametrize("value", ["4576", "_11", "4576_x", ""])

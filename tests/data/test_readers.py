@@ -223,7 +223,7 @@ class TestForeignFormats:
         (tmp_path / "log.parquet").write_bytes(PACK[".gz"]((tmp_path / "log.csv").read_bytes()))
         assert error(tmp_path / "log.parquet") == "is a compressed file. Unpack it"
         (tmp_path / "log.tsv").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
-        assert error(tmp_path / "log.tsv") == "is a pointer of Git LFS, not the file itself. Run `git lfs pull`"
+        assert error(tmp_path / "log.tsv") == "is a Git LFS pointer, not the file itself. Run `git lfs pull`"
 
     @pytest.mark.parametrize("head", ["PK,item", "PAR1,item", "BZh,item", "7z,item", "ARROW1,item", "version,item"])
     def test_a_header_that_looks_a_little_like_one(self, put, head):

@@ -117,7 +117,9 @@ class TestMovieLens:
 
     def test_another_format(self, put):
         message = error(lambda: as_log(put("log.dat", "user\titem\na\tb\n")))
-        assert "line 1: has 1 fields separated by '::', but a .dat file is read as MovieLens writes it" in message
+        assert (
+            "line 1: has 1 fields separated by '::', but a .dat file has MovieLens's format: user::item or " in message
+        )
         assert "documents cannot be read from .dat" in error(lambda: as_documents(put("docs.dat", "a::b\n")))
         assert "the file is empty" in error(lambda: as_log(put("log.dat", "\n\n")))
         assert "line 1: has 5 fields" in error(lambda: read_items(put("users.dat", "1::F::1::10::48067\n")))

@@ -112,4 +112,4 @@ class TestCommand:
             done(*asked)
         plan = json.loads((parts / "plan.json").read_text())
         (parts / "plan.json").write_text(json.dumps({key: plan[key] for key in list(plan)[:-1]}))
-        assert "holds parts made with another version of hyperfocal" in refused(*asked, "--resume")
+        assert "holds parts made with another format of parts" in refused(*asked, "--resume")

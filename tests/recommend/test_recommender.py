@@ -343,8 +343,7 @@ class TestKeeping:
             *[name for name in KINDS if name not in ("item_knn", "ease")],
         ]
         assert metrics["not_compared"] == [
-            f"{name} is not in the table: the run was fitted before hyperfocal had it. "
-            f"Set model.name = {name} to fit it."
+            f"{name} is not in the table: the run was fitted before hyperfocal had it. Give `model='{name}'` to fit it."
             for name in ("item_knn", "ease")
         ]
 

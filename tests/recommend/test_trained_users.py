@@ -1,4 +1,4 @@
-"""Scoring users that were trained on is no test, and is called what it is."""
+"""Scoring users that were trained on is not a test, and is called what it is."""
 
 import json
 
@@ -72,23 +72,28 @@ class TestShown:
     def test_all(self, run, tmp_path):
         shown = self.shown(run, LOG, tmp_path)
         assert shown.startswith("Training users, 40 users")
-        assert "This is no test: all 40 users" in shown
+        assert "This is not a test: all users were in training" in shown
 
     def test_most(self, run, tmp_path):
         """As with the file of a fit that held some of its users out to validate."""
         shown = self.shown(run, pl.concat([NEW, LOG]), tmp_path)
         assert shown.startswith("Training and test users, 50 users")
-        assert "40 of the 50 users are no test" in shown
+        assert "40 of 50 users were in training" in shown
 
     def test_some(self, run, tmp_path):
         shown = self.shown(run, pl.concat([NEW, LOG.filter(pl.col("user").is_in(FIRST))]), tmp_path)
         assert shown.startswith("Test, 14 users")
-        assert "4 of the 14 users are no test" in shown
+        assert "4 of 14 users were in training" in shown
 
     def test_none(self, run, tmp_path):
         shown = self.shown(run, NEW, tmp_path)
         assert shown.startswith("Test, 10 users")
-        assert "no test" not in shown
+        assert "in training" not in shown
+
+    def test_unknown(self, tmp_path):
+        options = TINY | {"data.protocol": "leave-one-out"}
+        Recommender(model="markov", settings=options).fit(LOG, out=tmp_path / "left")
+        assert self.shown(tmp_path / "left", LOG, tmp_path).startswith("Users, 40 users")
 
     def test_json(self, run, tmp_path):
         assert json.loads(self.shown(run, LOG, tmp_path, "--json"))["data"]["training_users"] == 40

@@ -229,7 +229,7 @@ class TestNoNumber:
         assert str(caught.value).startswith(
             f"the loss is {value} in epoch {epoch}, step {step % STEPS + 1}. Try a smaller"
         )
-        assert "train.learning_rate (now 0.05) or train.clip_norm = 1" in str(caught.value)
+        assert "train.learning_rate (now 0.05) or `settings={'train.clip_norm': 1}`" in str(caught.value)
         assert len(trial.weights) == epoch - 1
         assert not trial.saved  # the checkpoint before stays
 

@@ -265,10 +265,10 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
             at_least: smaller probabilities become 0, in a scipy CSR matrix. None: a dense array of all.
 
         Raises:
-            ConfigError: `at_least` is not a number.
+            ConfigError: `at_least` is not a number from 0 to 1.
         """
         limit = as_finite(at_least)
-        if at_least is not None and limit is None:
+        if at_least is not None and (limit is None or not 0 <= limit <= 1):
             raise ConfigError(f"at_least = {at_least!r} is not allowed. Expected a number from 0 to 1")
         probabilities = torch.from_numpy(self.decision_function(texts)).sigmoid().numpy()
         if limit is None:

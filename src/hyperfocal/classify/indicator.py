@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix, csr_matrix, issparse
+from scipy.sparse import csr_matrix, issparse
 
 from hyperfocal.data.frames import is_missing, plain_text
+from hyperfocal.data.label_columns import is_multi_hot
 from hyperfocal.errors import DataError
-from hyperfocal.labels import SparseLabels, check_indicator
+from hyperfocal.labels import SparseLabels, check_matrix
 
 MOST_COLUMNS = 2**31 - 1  # of a scipy matrix that counts in int32
 NUMBERS = (int, float, np.integer, np.floating, np.bool_)
-IGNORED = (-1, -100)  # entries that other libraries leave out
 
 
 @dataclass(frozen=True)
@@ -111,12 +111,12 @@ def _columns(labels: Any) -> list[list[str]]:
             f"Unknown label type: a matrix of {matrix.dtype}. "
             "Give an indicator matrix with one column per label, or lists of labels"
         )
-    stored = coo_matrix(matrix)
+    stored: Any = matrix if issparse(matrix) else csr_matrix(matrix)
     try:
-        check_indicator(stored.data, lambda at: (int(stored.row[at]), int(stored.col[at])))
+        check_matrix(stored)
     except DataError as error:
         raise DataError(f"Unknown label type: {error}") from None
-    ones = csr_matrix(matrix, copy=True)  # eliminate_zeros writes into it
+    ones = csr_matrix(stored, copy=True)  # eliminate_zeros writes into it
     ones.eliminate_zeros()
     return [[str(column) for column in ones.indices[start:end]] for start, end in pairwise(ones.indptr)]
 
@@ -145,18 +145,9 @@ def _label_list(row: Any) -> list[Any]:
 
 
 def _refuse_disguised(rows: list[list[Any]]) -> None:
-    """Raise DataError for lists that look like rows of an indicator matrix: bools, or 0 and 1 in equal numbers."""
-    entries = (_is_entry(value) for row in rows for value in row)
-    wide = bool(rows) and len(rows[0]) > 1 and len(set(map(len, rows))) == 1
-    if any(isinstance(value, bool | np.bool_) for row in rows for value in row) or (
-        wide and all(entries) and not all(is_missing(value) for row in rows for value in row)
-    ):
+    """Raise DataError for lists that look like rows of an indicator matrix."""
+    if is_multi_hot(map(len, rows), (value for row in rows for value in row)):
         raise DataError(
             "labels: lists of bools, or of numbers from 0 to 1 and all of equal length, may be labels or rows of an "
             "indicator matrix. Give the matrix as a numpy array, or the labels as texts"
         )
-
-
-def _is_entry(value: Any) -> bool:
-    """Return whether a value may be an entry of an indicator matrix, soft, missing and ignored ones included."""
-    return is_missing(value) or (isinstance(value, NUMBERS) and bool(0 <= value <= 1 or value in IGNORED))

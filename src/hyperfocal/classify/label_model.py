@@ -21,7 +21,7 @@ from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.data.documents import Documents
 from hyperfocal.data.reading import ReadingPlan, reading_of
 from hyperfocal.data.taxonomy import Taxonomy
-from hyperfocal.data.text_columns import Reading
+from hyperfocal.data.text_columns import TextReading
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import frequency_bias
@@ -90,7 +90,7 @@ class LabelModel:
         head: turns features into logits.
         decisions: turn logits into labels.
         indicator: the width of the indicator matrix that `fit` got, or None.
-        plan: how the training documents were read. None: the run is of a version that kept no plan.
+        plan: how the training documents were read. None: the run is of an earlier version without a plan.
     """
 
     settings: ClassifySettings
@@ -103,7 +103,7 @@ class LabelModel:
     plan: ReadingPlan | None = None
 
     @property
-    def reading(self) -> Reading:
+    def reading(self) -> TextReading:
         """How other documents are read."""
         return reading_of(self.plan, self.settings.data)
 
@@ -165,8 +165,7 @@ def warn_of_unknown(known: Tensor) -> None:
     """Log one warning with the number of texts that are not known; `known` is (N,) bool."""
     if unknown := int((~known).sum()):
         logger.warning(
-            "%s of %s texts have no part that the classifier knows: do not rely on their labels. predict_documents "
-            "says which",
+            "%s of %s texts have no known n-gram or word; their labels are unreliable. predict_documents says which",
             f"{unknown:,}",
             f"{len(known):,}",
         )

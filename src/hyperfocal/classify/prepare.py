@@ -132,7 +132,7 @@ def prepare(
     if settings.train.folds and valid is not None:
         raise ConfigError(
             "train.folds: cross-validation scores every training document and has no use for validation documents. "
-            "Leave `valid=` out, or set train.folds = 0"
+            "Leave `valid=` out, or give `settings={'train.folds': 0}`"
         )
     if valid is None and not settings.train.folds:
         rows, held_out = split_documents(documents, fraction=settings.data.valid_fraction, seed=settings.seed)

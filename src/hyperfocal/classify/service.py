@@ -24,7 +24,7 @@ from hyperfocal.storage.run_folder import RunFolder
 from hyperfocal.thresholds import Decisions
 
 EMPTY = "the text is empty: there is nothing to classify"
-UNKNOWN = "the model knows no part of this text: do not rely on the answer"
+UNKNOWN = "the model knows no n-gram or word of this text; its labels are unreliable"
 WORD = re.compile(r"\w+")
 MOST_CHARACTERS = 100_000  # of all copies of a text with a word removed; of a long text fewer words are tried
 FEWEST_WORDS = 5

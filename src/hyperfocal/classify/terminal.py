@@ -157,11 +157,12 @@ def how_decided(out_of_fold: bool) -> str:
 
 def title_of(counts: Mapping[str, Any]) -> str:
     """Return the title of an evaluation for `scores_report`; `counts` is "data" in the result of `evaluate`."""
+    trained = counts.get("training_documents")
+    if trained is None:  # unknown
+        return "Documents"
     if _all_trained(counts):
         return "Training documents"
-    return (
-        "Training and test documents" if 2 * (counts.get("training_documents") or 0) >= counts["documents"] else "Test"
-    )
+    return "Training and test documents" if 2 * trained >= counts["documents"] else "Test"
 
 
 def _all_trained(counts: Mapping[str, Any]) -> bool:
@@ -174,9 +175,9 @@ def _trained_lines(counts: Mapping[str, Any]) -> list[str]:
     """Return a line on the documents whose text was in training, if there are any."""
     trained, total = counts.get("training_documents") or 0, counts["documents"]
     if _all_trained(counts):
-        return ["This is no test: the texts of all documents were in training."]
+        return ["This is not a test: all texts were in training."]
     share = f"{trained:,} of {quantity(total, 'document')} ({trained / max(total, 1):.1%})"
-    return [f"{share} are no test: their texts were in training."] if trained else []
+    return [f"{share} were in training."] if trained else []
 
 
 def holdout_lines(counts: Mapping[str, Any], name: str) -> list[str]:
@@ -184,7 +185,8 @@ def holdout_lines(counts: Mapping[str, Any], name: str) -> list[str]:
     oddities = {
         "empty_texts": "without text; kept.",
         "without_labels": "without a label; kept as negatives of every label.",
-        "duplicate_texts": "with the text of an earlier one; kept. data.group can keep them together in a split.",
+        "duplicate_texts": "with the text of an earlier one; kept. "
+        "A group column (`group=`) can keep them together in a split.",
     }
     total = quantity(counts["documents"], f"{name} document")
     lines = _trained_lines(counts)

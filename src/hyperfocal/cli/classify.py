@@ -112,14 +112,14 @@ def _print_fit(classifier: MultiLabelClassifier) -> None:
     from rich.console import Console
 
     from hyperfocal.classify.terminal import data_lines, how_decided, scores_report
-    from hyperfocal.report.format import print_lines
+    from hyperfocal.cli.wording import print_lines, print_report
 
     console, metrics = Console(), classifier.metrics_
     print_lines(console, [*data_lines(metrics["data"]), ""])
     if classifier.features_.encoder is None and classifier.settings_.features.kind == "auto":
         print_lines(console, [NO_ENCODER, ""])
     out_of_fold = metrics["data"]["out_of_fold"]
-    console.print(scores_report(metrics, title="Out of fold" if out_of_fold else "Validation"))
+    print_report(console, scores_report(metrics, title="Out of fold" if out_of_fold else "Validation"))
     if classifier.settings_.decide.rule in ("global", "per_label"):
         print_lines(console, [how_decided(out_of_fold), ""])
 
@@ -150,7 +150,7 @@ def predict(run: Path, docs: Path, out: Path, block: int | None, resume: bool) -
     click.echo(f"{counts['documents']:,} documents, {each:.2f} labels each, written to {out}")
     if counts["unknown_texts"]:
         texts = quantity(counts["unknown_texts"], "text")
-        click.echo(f"{texts} without a part that RUN knows: do not rely on the labels.")
+        click.echo(f"{texts} without an n-gram or word that RUN knows; the labels are unreliable.")
 
 
 @classify.command()

@@ -13,6 +13,7 @@ from hyperfocal.classify.terminal import data_lines, test_report
 from hyperfocal.cli.grid import print_table
 from hyperfocal.cli.report import write_report
 from hyperfocal.cli.steps import program_name
+from hyperfocal.cli.wording import print_lines, print_report
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import resolve
 from hyperfocal.data.synthetic_documents import make_corpus, write_corpus
@@ -22,7 +23,7 @@ from hyperfocal.grid.points import baseline_name
 from hyperfocal.grid.search import WINNER_BY, GridJob, run_grid
 from hyperfocal.grid.winner import score_test
 from hyperfocal.machine import count_cores
-from hyperfocal.report.format import print_commands, print_lines
+from hyperfocal.report.format import print_commands
 from hyperfocal.report.page import line_of
 from hyperfocal.report.progress import GridProgress
 from hyperfocal.storage.run_folder import claim_demo
@@ -47,7 +48,7 @@ def run_demo(out: Path, *, documents: int, workers: int | None, seed: int) -> No
         result = run_grid(job, points, baseline_name(points))
     print_lines(console, [*data_lines(result.prepared.data.counts()), ""])
     print_table(console, result, out / "grid", LABEL_LAYOUT)
-    console.print(test_report(score_test(result, out / "grid", folder / "test.jsonl")))
+    print_report(console, test_report(score_test(result, out / "grid", folder / "test.jsonl")))
     print_commands(console, _closing_lines(out, program_name()))
 
 

@@ -9,11 +9,12 @@ from rich.console import Console
 
 from hyperfocal.cli.report import write_run_report
 from hyperfocal.cli.steps import program_name
+from hyperfocal.cli.wording import print_lines, print_report
 from hyperfocal.data.files import write_frame
 from hyperfocal.data.synthetic_logs import ChallengeData, make_challenges, write_challenges
 from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.recommend.terminal import data_lines, examples_table, holdout_lines, scores_report
-from hyperfocal.report.format import print_commands, print_lines
+from hyperfocal.report.format import print_commands
 from hyperfocal.report.page import line_of
 from hyperfocal.report.progress import FitProgress
 from hyperfocal.storage.run_folder import claim_demo, whole_file
@@ -38,7 +39,7 @@ def run_demo(out: Path, *, users: int, challenges: int, epochs: int, seed: int) 
     print_lines(console, [*data_lines(recommender.metrics_["data"]), ""])
 
     metrics = recommender.evaluate(folder / "test.csv", folder / "test_truth.csv")
-    console.print(scores_report(metrics, title="Test"))
+    print_report(console, scores_report(metrics, title="Test"))
     print_lines(console, [*holdout_lines(metrics["data"], "test"), ""])
 
     predictions = recommender.predict(folder / "test.csv").frame

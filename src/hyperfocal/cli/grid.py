@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group
 
 from hyperfocal.classify import grid as classify_grid
 from hyperfocal.classify import terminal as classify_terminal
@@ -17,6 +17,7 @@ from hyperfocal.classify.grid_layout import LABEL_LAYOUT
 from hyperfocal.cli.options import document_settings, log_settings
 from hyperfocal.cli.report import report_line
 from hyperfocal.cli.steps import NO_ENCODER, exit_on_ctrl_c
+from hyperfocal.cli.wording import print_lines, print_report
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import parse_override, resolve
 from hyperfocal.config.recommend import RecommendSettings
@@ -36,7 +37,7 @@ from hyperfocal.machine import default_cache
 from hyperfocal.recommend import grid as recommend_grid
 from hyperfocal.recommend import terminal as recommend_terminal
 from hyperfocal.recommend.grid_layout import ranking_layout
-from hyperfocal.report.format import print_commands, print_lines
+from hyperfocal.report.format import print_commands
 from hyperfocal.report.grid_table import Layout, grid_table, printed_table, write_table
 from hyperfocal.report.progress import EncodingProgress, GridProgress
 from hyperfocal.report.tracking import Tracking
@@ -58,7 +59,7 @@ class GridCommand:
     open: Callable[[Options, Any], tuple[Any, Any]]  # -> source of the data, test data or None
     layout: Callable[[Any], Layout]  # base settings -> layout of the table
     notes: Callable[[Any, GridResult], list[str]]  # base settings, result -> lines above the table
-    test_report: Callable[[Any], RenderableType]  # scores on test data -> what is printed
+    test_report: Callable[[Any], Group]  # scores on test data -> what is printed
     following: str  # the command that follows, with {} for the winner
 
 
@@ -84,7 +85,7 @@ def run_grid_command(command: GridCommand, options: Options) -> None:
         if test is None:
             keep_winner(result, out)
         else:
-            console.print(command.test_report(score_test(result, out, test)))
+            print_report(console, command.test_report(score_test(result, out, test)))
     print_commands(console, _closing_lines(out, command.following))
 
 

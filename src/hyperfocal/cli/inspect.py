@@ -15,7 +15,7 @@ from hyperfocal.cli.options import COLUMNS, with_options
 @click.option(
     "--job",
     type=click.Choice(["recommend", "classify"]),
-    help="[default: classify if FILE has a text and labels, else recommend]",
+    help="Job that will read FILE.  [default: classify if FILE has a text and labels, else recommend]",
 )
 @with_options(*COLUMNS)
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON, as data.json of a run holds it.")

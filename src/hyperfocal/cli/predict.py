@@ -30,7 +30,7 @@ LARGE_BYTES = 64 * 2**20  # files of at least this size are read block by block
 LARGE_PACKED_BYTES = 16 * 2**20  # the same for compressed files and .parquet, which grow in memory
 LOG_ROWS = 200_000  # rows of a log in a block
 DOCUMENTS = 10_000  # documents in a block, with few labels
-COLUMNS = 2  # version of the columns in the parts
+PARTS_FORMAT = 2  # version of the columns in the parts
 SCORES = 2**24  # documents x labels in a block at most: 64 MiB
 Predicted = tuple[pl.DataFrame, Counter[str]]  # predictions, and counts to print
 
@@ -68,7 +68,7 @@ def _plan(predictor: DocumentPredictor | LogPredictor, run: Path, file: Path, ro
     if not files_of(file):
         return {}
     files = {predictor.argument: stamp(file), "RUN": stamp(run / MODEL)}
-    return {**files, "--block": rows, **predictor.choices(), "version of hyperfocal": COLUMNS}
+    return {**files, "--block": rows, **predictor.choices(), "format of parts": PARTS_FORMAT}
 
 
 def _is_large(file: Path) -> bool:

@@ -125,12 +125,12 @@ def fit(
 def _print_fit(recommender: Recommender) -> None:
     from rich.console import Console
 
+    from hyperfocal.cli.wording import print_lines, print_report
     from hyperfocal.recommend.terminal import data_lines, scores_report
-    from hyperfocal.report.format import print_lines
 
     console, metrics = Console(), recommender.metrics_
     print_lines(console, [*data_lines(metrics["data"]), ""])
-    console.print(scores_report(metrics, title="Validation"))
+    print_report(console, scores_report(metrics, title="Validation"))
     metric = metrics["metric"]
     ours = metrics["scores"][metrics["model"]][metric]["mean"]
     lines = [f"On training users {metric} is {metrics['train'][metric]['mean']:.4f}, on validation users {ours:.4f}."]
@@ -230,14 +230,14 @@ def update(run: Path, new_log: Path, out: Path | None, items: Path | None, epoch
 def _print_update(recommender: Recommender) -> None:
     from rich.console import Console
 
+    from hyperfocal.cli.wording import print_lines, print_report
     from hyperfocal.recommend.terminal import data_lines, scores_report
-    from hyperfocal.report.format import print_lines
 
     console, metrics = Console(), recommender.metrics_
     counts, metric = metrics["data"], metrics["metric"]
     new = f"{counts['new_events']:,} new events, {counts['new_users']:,} new users, {counts['new_items']:,} new items."
     print_lines(console, [new, *data_lines(counts), ""])
-    console.print(scores_report(metrics, title="Validation, users of the new log"))
+    print_report(console, scores_report(metrics, title="Validation, users of the new log"))
     before, after = metrics["before"][metric]["mean"], metrics["scores"][metrics["model"]][metric]["mean"]
     print_lines(console, [f"{metric} on them was {before:.4f} before the update and is {after:.4f} now.", ""])
 

@@ -16,7 +16,7 @@ from hyperfocal.cli.report import report_line
 from hyperfocal.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Group
 
     from hyperfocal.training.watch import Watch
 
@@ -103,7 +103,7 @@ def print_run(out: Path, following: str = "") -> None:
 
 def print_evaluation(
     metrics: Mapping[str, Any],
-    scores_report: Callable[..., RenderableType],
+    scores_report: Callable[..., Group],
     holdout_lines: Callable[[Any, str], list[str]],
     title_of: Callable[[Any], str],
     *,
@@ -114,14 +114,14 @@ def print_evaluation(
 
     from rich.console import Console
 
-    from hyperfocal.report.format import print_lines
+    from hyperfocal.cli.wording import print_lines, print_report
     from hyperfocal.storage.run_folder import without_nan
 
     if as_json:
         click.echo(json.dumps(without_nan(metrics), indent=2))
         return
     console = Console()
-    console.print(scores_report(metrics, title=title_of(metrics["data"])))
+    print_report(console, scores_report(metrics, title=title_of(metrics["data"])))
     print_lines(console, holdout_lines(metrics["data"], "test"))
 
 

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hyperfocal.errors import HyperfocalError
+
+if TYPE_CHECKING:
+    from rich.console import Console, Group
 
 PARAMETER = re.compile(r"`([a-z_]+)=([^`\s{}]*)`")
 SETTING = re.compile(r"`settings=\{'([a-z_.]+)': ([^`\s{}]+)\}`")
@@ -73,13 +76,32 @@ class Commands(click.Group):
             ctx.exit(2)
 
 
+def print_lines(console: Console, lines: Sequence[str]) -> None:
+    """Print plain sentences of the project in the words of the command that runs."""
+    from hyperfocal.report import format
+
+    format.print_lines(console, [_in_own_options(line) for line in lines])
+
+
+def print_report(console: Console, report: Group) -> None:
+    """Print a report, its texts in the words of the command that runs."""
+    from rich.text import Text
+
+    for part in report.renderables:
+        console.print(Text(_in_own_options(part.plain), part.style) if isinstance(part, Text) else part)
+
+
 def log_in_options() -> None:
     """Rewrite what is logged while a command runs; may be called again."""
     logging.getLogger("hyperfocal").addFilter(_rewrite)
 
 
 def _rewrite(record: logging.LogRecord) -> bool:
-    context = click.get_current_context(silent=True)
-    if context is not None:
-        record.msg, record.args = in_options(record.getMessage(), options_of(context.command)), ()
+    if click.get_current_context(silent=True) is not None:
+        record.msg, record.args = _in_own_options(record.getMessage()), ()
     return True
+
+
+def _in_own_options(message: str) -> str:
+    context = click.get_current_context(silent=True)
+    return message if context is None else in_options(message, options_of(context.command))

@@ -20,8 +20,8 @@ LATER = ", but "  # between the types of a column without a common one
 def unified(frames: Sequence[pl.LazyFrame], names: Sequence[str]) -> list[pl.LazyFrame]:
     """Return tables with the same columns and types; a column that a table lacks is null there.
 
-    Integers next to floats become integers if all floats are whole numbers, floats if a float may be rounded, which
-    ids then must not be, else text.
+    Integers and floats become integers if all floats are whole numbers, floats if a float may be rounded, else text.
+    An id must not be a rounded float, and its reader refuses it.
 
     Args:
         frames: the tables.
@@ -63,7 +63,7 @@ def _column(name: str, dtype: pl.DataType | None, wanted: pl.DataType) -> pl.Exp
 
 
 def _is_mixed(name: str, schemas: Iterable[Schema]) -> bool:
-    """Return whether a column holds signed integers and floats, and nothing else."""
+    """Return whether a column holds signed integers and floats only."""
     known = {schema[name] for schema in schemas if name in schema} - {pl.Null()}
     return all(dtype.is_float() or dtype.is_signed_integer() for dtype in known)
 

@@ -1,4 +1,4 @@
-"""Open gzip, bzip2 and zstd files, recognised by their first bytes, and write them by the ending of their name."""
+"""Open gzip, bzip2 and zstd files, recognized by their first bytes, and write them by the suffix of their name."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def is_compressed(path: Path) -> bool:
 
 
 def open_unpacked(raw: IO[bytes]) -> IO[bytes]:
-    """Return the unpacked bytes of an open file that can seek; closing them leaves `raw` open."""
+    """Return a stream of the unpacked bytes of an open, seekable file; closing it leaves `raw` open."""
     name = compression_of(raw.read(MAGIC_BYTES))
     raw.seek(0)
     return OPENERS[name](raw)
@@ -76,7 +76,7 @@ def without_packed(path: Path) -> Path:
 def create_packed(path: Path) -> Iterator[IO[bytes]]:
     """Create a file of bytes, compressed if its name ends in .gz, .bz2 or .zst.
 
-    A .gz gets no name and no time stamp, so that the same frame gives the same bytes.
+    A .gz file stores no name and no time stamp, so that the same content gives the same bytes.
     """
     with path.open("wb") as raw, PACKERS.get(path.suffix.lower(), OPENERS[""])(raw) as packed:
         yield packed

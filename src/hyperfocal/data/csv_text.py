@@ -1,4 +1,4 @@
-"""Rows of a text in CSV, with their line numbers; and the delimiter of a header."""
+"""Rows of CSV text with their line numbers, and the delimiter of a header."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def csv_rows(text: IO[str], *, quoted: bool = True) -> Iterator[tuple[int, list[
         quoted: whether quotes enclose fields; else they are part of the text.
 
     Raises:
-        ValueError: a quote that is not closed or not doubled.
+        ValueError: an unclosed quote, or one that is not doubled.
     """
     delimiter = find_delimiter(text)
     unquoted = csv.reader(text, delimiter=delimiter, quoting=csv.QUOTE_NONE)
@@ -44,10 +44,10 @@ def csv_rows(text: IO[str], *, quoted: bool = True) -> Iterator[tuple[int, list[
 
 
 def row_like_lines(value: str, delimiter: str, width: int) -> list[str]:
-    """Return the lines of a field if they look like rows of the file, which a quote that is not closed swallows.
+    """Return the lines of a field if they look like rows that an unclosed quote swallowed; else [].
 
-    A line looks like a row if it has as many delimiters as the header, `width` - 1, none before a space as in prose.
-    All lines between the first and the last must look so; of two lines, the last.
+    A line looks like a row if it has as many delimiters as the header, `width` - 1, none of them before a space, as
+    in prose. All lines between the first and the last must look like rows; of two lines, the last.
     """
     lines = value.split("\n")[1:]
     lines = lines[:-1] or lines

@@ -25,7 +25,7 @@ from hyperfocal.data.label_columns import read_labels
 from hyperfocal.data.readers import read_source
 from hyperfocal.data.reading import LISTS, PlannedColumn, ReadingPlan, Use, example_of
 from hyperfocal.data.stored_texts import Texts, count_texts
-from hyperfocal.data.text_columns import Need, Reading, TextColumns, text_columns
+from hyperfocal.data.text_columns import Need, TextColumns, TextReading, text_columns
 from hyperfocal.data.text_lines import TEXT_READERS
 from hyperfocal.errors import DataError
 
@@ -124,7 +124,7 @@ def _label_list(labels: Sequence[str]) -> list[str]:
     return [plain_text(label) for label in labels if not is_missing(label)]
 
 
-def as_documents(source: Any, reading: Reading | None = None, *, need: Need = "all") -> Documents:
+def as_documents(source: Any, reading: TextReading | None = None, *, need: Need = "all") -> Documents:
     """Return the documents in a file or a frame; Documents are returned as they are.
 
     Args:
@@ -146,7 +146,7 @@ def as_documents(source: Any, reading: Reading | None = None, *, need: Need = "a
 
 
 def documents_from_frame(
-    frame: pl.DataFrame, reading: Reading | None = None, file: File = MEMORY, *, need: Need = "all"
+    frame: pl.DataFrame, reading: TextReading | None = None, file: File = MEMORY, *, need: Need = "all"
 ) -> Documents:
     """Return the documents in the rows of a file, or of a block of it; errors as in `as_documents`."""
     columns = text_columns(frame.columns, reading or TextDataSettings(), file, need)

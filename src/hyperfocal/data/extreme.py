@@ -39,7 +39,7 @@ LARGEST = float(np.finfo(np.float32).max)
 
 
 class Sizes(NamedTuple):
-    """The numbers of the first line."""
+    """The numbers in the first line."""
 
     examples: int  # N
     features: int  # F
@@ -61,9 +61,9 @@ def read_extreme(path: str | Path) -> ExtremeData:
         path: file, also compressed with gzip, bzip2 or zstd, of any name.
 
     Raises:
-        DataError: no such file; a first line that is not `N F L`; another number of lines than N; an id of a feature
-            or label that is not an integer or is out of range, or that a row has twice, for features; a value that is
-            not a finite number. The message names the line.
+        DataError: no such file; a first line that is not `N F L`; a number of lines other than N; a feature or label
+            id that is not an integer or is out of range; a feature that a row has twice; a value that is not a finite
+            number. The message names the line.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "train.txt"
@@ -114,7 +114,7 @@ def _read_sizes(line: bytes, file: File) -> Sizes:
 
 
 def _parse(lines: Sequence[bytes], sizes: Sizes, file: File, first: int) -> _Block:
-    """Return the examples of lines, of which the first has line number `first`."""
+    """Return the examples in lines; `first` is the number of the first line."""
     pairs = [_split(line) for line in lines]
     label_counts = np.array([labels.count(b",") + 1 if labels else 0 for labels, _ in pairs], dtype=np.int64)
     counts = np.array([features.count(b":") for _, features in pairs], dtype=np.int64)
@@ -158,7 +158,7 @@ def _read_numbers(text: bytes, end: str, schema: dict[str, type[pl.DataType]]) -
 
 
 def _fit(numbers: pl.DataFrame, counts: NDArray[np.int64], limit: int) -> bool:
-    """Return whether all numbers are there, and all ids are in [0, limit)."""
+    """Return whether no number is missing and all ids are in [0, limit)."""
     whole = len(numbers) == counts.sum() and not any(column.null_count() for column in numbers)
     return whole and bool(numbers["id"].is_between(0, limit, closed="left").all())
 

@@ -1,4 +1,4 @@
-"""Find the reason why a file of rows cannot be read, with its first bad line."""
+"""Explain why a file of rows cannot be read, and name its first bad line."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def check_signature(file: File) -> None:
 
 
 def _is_named_packed(file: File) -> bool:
-    """Return whether a file's name says that it is compressed, but its content is not."""
+    """Return whether the suffix of a file is that of a compressed file, but its content is not compressed."""
     return without_packed(file.path) != file.path and not is_compressed(file.path)
 
 
 def unreadable(file: File, error: BaseException) -> DataError:
-    """Return the error for a file that is not in the format of its name, with the bad line if there is one."""
+    """Return the error for a file that does not have the format of its suffix, with the bad line if there is one."""
     return DataError(f"{file}: not readable as {file.kind}: {_reason(File(file.path), error)}")
 
 

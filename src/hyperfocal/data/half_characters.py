@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 def refuse_halves(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    r"""Return a function that raises DataError where `function` cannot encode a text.
+    r"""Return a function that raises DataError if `function` cannot encode a text.
 
     >>> refuse_halves(str.encode)("a\ud83d")
     Traceback (most recent call last):

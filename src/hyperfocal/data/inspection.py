@@ -1,4 +1,4 @@
-"""Read a source as a fit would, without training."""
+"""Read a source as `fit` does, without training."""
 
 from __future__ import annotations
 
@@ -36,11 +36,12 @@ def inspect(
     id: str | None = None,
     group: str | None = None,
 ) -> ReadingPlan:
-    """Return how `fit` would read a source: columns, their uses and types, missing values, and what is ignored.
+    """Return the plan by which `fit` would read a source: columns, uses, types, missing values, and ignored columns.
 
     Args:
         source: path, or frame of any library.
-        job: None: that of the named columns, else classify if the source has a text and labels, else recommend.
+        job: "recommend" or "classify". None: the job of the named columns, else classify if the source has a text and
+            labels, else recommend.
         user, item, order: columns of a log, as in `Recommender`.
         text, labels, separator, id, group: columns of documents, as in `MultiLabelClassifier`.
 
@@ -67,7 +68,7 @@ def inspect(
 
 
 def _job_of(source: Any, log: DataSettings, documents: TextDataSettings) -> Job:
-    """Return the job whose columns are named, else the one whose columns the source has."""
+    """Return the job whose columns are named, else the job whose columns the source has."""
     if log != DataSettings():
         return "recommend"
     if documents != TextDataSettings():

@@ -108,8 +108,9 @@ def find_columns(header: list[str], settings: DataSettings, file: File) -> Colum
     """
     unordered = settings.order == NO_ORDER and NO_ORDER not in header
     named = {"user": settings.user, "item": settings.item, "order": "" if unordered else settings.order}
-    for name in filter(None, named.values()):
-        check_column(name, header, file)
+    for role, name in named.items():
+        if name:
+            check_column(name, header, file, f"`{role}=`")
     lower = {column.lower(): column for column in reversed(header)}
     for role, names in KNOWN_NAMES.items():
         if not named[role] and not (unordered and role == "order"):

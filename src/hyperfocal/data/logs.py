@@ -34,7 +34,7 @@ from hyperfocal.errors import DataError
 
 logger = logging.getLogger("hyperfocal")
 UNNAMED = ReadingPlan(LISTS, 0, (PlannedColumn("user", "user"), PlannedColumn("item", "item")))
-Reading = DataSettings | ReadingPlan  # names of columns to find, or the plan of a run
+LogReading = DataSettings | ReadingPlan  # names of columns to find, or the plan of a run
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +95,7 @@ def places_of(offsets: NDArray[np.int64], users: NDArray[np.int64]) -> tuple[NDA
     return np.repeat(offsets[users] - selected[:-1], lengths) + np.arange(selected[-1]), selected
 
 
-def as_log(source: Any, reading: Reading | None = None, item_kind: IdKind | None = None) -> Log:
+def as_log(source: Any, reading: LogReading | None = None, item_kind: IdKind | None = None) -> Log:
     """Return the log in a file or a frame; a Log is returned as it is.
 
     Args:
@@ -116,14 +116,14 @@ def as_log(source: Any, reading: Reading | None = None, item_kind: IdKind | None
 
 
 def log_from_frame(
-    frame: pl.DataFrame, reading: Reading | None = None, file: File = MEMORY, item_kind: IdKind | None = None
+    frame: pl.DataFrame, reading: LogReading | None = None, file: File = MEMORY, item_kind: IdKind | None = None
 ) -> Log:
     """Return the log in the rows of a file, or of a block of it; errors as in `as_log`."""
     rows, columns = long_form(frame, reading or DataSettings(), file)
     return _group(rows, columns if item_kind is None else replace(columns, item_kind=item_kind), file)
 
 
-def row_users(frame: pl.DataFrame, reading: Reading | None, file: File) -> pl.Series:
+def row_users(frame: pl.DataFrame, reading: LogReading | None, file: File) -> pl.Series:
     """Return the user of each row of a log, as text; a row without a user has that of the row before.
 
     Errors as in `as_log`.
@@ -133,7 +133,7 @@ def row_users(frame: pl.DataFrame, reading: Reading | None, file: File) -> pl.Se
     return users.fill_null(strategy="forward").fill_null(strategy="backward").fill_null("")
 
 
-def long_form(frame: pl.DataFrame, reading: Reading, file: File) -> tuple[pl.DataFrame, Columns]:
+def long_form(frame: pl.DataFrame, reading: LogReading, file: File) -> tuple[pl.DataFrame, Columns]:
     """Return a frame with one row per event, and its columns; errors as in `as_log`."""
     plan = reading if isinstance(reading, ReadingPlan) else None
     kinds = (None, None) if plan is None else (plan.kind("user"), plan.kind("item"))

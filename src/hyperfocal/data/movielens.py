@@ -16,7 +16,7 @@ ITEMS = {2: ("item", "title"), 3: ("item", "title", "genres")}
 
 
 def read_ratings(file: File) -> pl.DataFrame:
-    """Return one row per event: user, item, rating and timestamp, without the rating or both if fields are missing."""
+    """Return one row per event: user, item, rating and timestamp; a file may lack the rating, or both."""
     return _read(file, EVENTS)
 
 
@@ -39,8 +39,8 @@ def _read(file: File, names: Mapping[int, tuple[str, ...]]) -> pl.DataFrame:
     width = len(file.columns) or first.count(SEPARATOR.encode()) + 1
     if width not in names:
         raise DataError(
-            f"{file.place(0)}: has {width} fields separated by '::', but a .dat file is read as MovieLens writes it: "
-            f"{' or '.join(SEPARATOR.join(each) for each in names.values())}. Else add a header and save it as .csv"
+            f"{file.place(0)}: has {width} fields separated by '::', but a .dat file has MovieLens's format: "
+            f"{' or '.join(SEPARATOR.join(each) for each in names.values())}. Add a header and save it as .csv"
         )
     _check_width(raw, width, file)
     rows = pl.read_csv(

@@ -1,4 +1,4 @@
-"""The reading plan: how a source was read, kept so that other files are read alike."""
+"""The reading plan: how a source was read, stored so that later files are read the same way."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class ReadingPlan(Struct, frozen=True):
 
 
 def reading_of(plan: ReadingPlan | None, settings: Settings) -> ReadingPlan | Settings:
-    """Return how a run reads other files: by its plan; without one, or with one of lists, as the settings say."""
+    """Return the plan of a run, or the settings if the run has no plan or was fitted on lists."""
     return settings if plan is None or plan.form == LISTS else plan
 
 
@@ -121,7 +121,7 @@ def public_facts(plan: ReadingPlan | None) -> dict[str, Any] | None:
 
 
 def example_of(column: pl.Series) -> str:
-    """Return the first value that is not missing or empty, as short text; "": there is none."""
+    """Return the first value that is not missing or empty, as a short text; "": there is none."""
     values = column.drop_nulls()
     if isinstance(column.dtype, pl.List):
         values = values.filter(values.list.len() > 0)
@@ -133,7 +133,7 @@ def example_of(column: pl.Series) -> str:
 
 
 def same_column(name: str, header: Sequence[str]) -> str:
-    """Return the column of a header with a name, or with this name in other letter case if only one has; else ""."""
+    """Return the column with a name, or the only one with this name in other letter case; else ""."""
     if name in header:
         return name
     alike = [column for column in header if column.lower() == name.lower()]

@@ -11,10 +11,10 @@ TYPES = ("token", "token_seq", "float", "float_seq")
 
 
 def without_types(frame: pl.DataFrame, file: File) -> pl.DataFrame:
-    """Return a table with the names and lists that a typed header means; any other table as it is.
+    """Return a table with the names and lists that a typed header describes; any other table unchanged.
 
     Raises:
-        DataError: two columns have one name with different types.
+        DataError: two columns have the same name and different types.
     """
     pairs = [name.rpartition(":") for name in frame.columns]
     if not pairs or not all(name and kind in TYPES for name, _, kind in pairs):

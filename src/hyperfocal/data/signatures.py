@@ -14,21 +14,21 @@ SIGNATURES = (
     (rb"\xd0\xcf\x11\xe0", "an old Excel workbook", "Save the sheet as CSV"),
     (rb"PAR1\x15", "a Parquet file", "Rename it to .parquet"),
     (rb"ARROW1\x00|\xff\xff\xff\xff", "an Arrow file", "Write it as Parquet"),
-    (rb"\xfd7zXZ\x00", "an xz file", "Unpack it, or pack it with gzip, bzip2 or zstd"),
+    (rb"\xfd7zXZ\x00", "an xz file", "Unpack it, or compress it with gzip, bzip2 or zstd"),
     (rb"7z\xbc\xaf", "a 7z archive", UNPACK),
     (rb".{257}ustar[\x00 ]", "a tar archive", UNPACK),
     (rb"SQLite format 3\x00", "an SQLite database", EXPORT),
-    (rb"\x89HDF|\x93NUMPY|\x80[\x02-\x05][\x8c\x95c]", "a file of HDF5, NumPy or pickle", EXPORT),
+    (rb"\x89HDF|\x93NUMPY|\x80[\x02-\x05][\x8c\x95c]", "an HDF5, NumPy or pickle file", EXPORT),
     (rb"%PDF-", "a PDF document", EXPORT),
-    (rb"version https://git-lfs", "a pointer of Git LFS, not the file itself", "Run `git lfs pull`"),
+    (rb"version https://git-lfs", "a Git LFS pointer, not the file itself", "Run `git lfs pull`"),
 )
 PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|head|\?xml)", re.IGNORECASE)
 
 
 def foreign_format(head: bytes, kind: str) -> tuple[str, str]:
-    r"""Return what a file is and what to do about it, or ("", "") if its first bytes fit its kind.
+    r"""Return the format of a file and the fix, or ("", "") if its first bytes fit its kind.
 
-    A text of lines may begin with HTML: it may be about web pages.
+    A text file may begin with HTML, because its texts may be web pages.
 
     >>> foreign_format(b"%PDF-1.7\n", "csv")
     ('a PDF document', 'Export it as CSV, JSON lines or Parquet')

@@ -56,7 +56,7 @@ def leave_last_out(log: Log) -> tuple[Log, Log]:
     if not long.any():
         raise DataError(
             "no user has 3 items or more, but leave-one-out holds out the last two of each user. Give longer logs, or "
-            "set data.protocol = users"
+            "`settings={'data.protocol': 'users'}`"
         )
     return _shorten(log, np.where(long, 2, 0)), _shorten(log.select(np.flatnonzero(long)), 1)
 

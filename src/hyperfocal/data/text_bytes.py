@@ -1,4 +1,4 @@
-"""Read text files as UTF-8 bytes with line feeds: unpacked, and recoded from UTF-16, UTF-32 or carriage returns.
+"""Read text files as UTF-8 bytes with line feeds, from compressed files, UTF-16, UTF-32 or carriage returns.
 
 A character that cannot be decoded becomes bytes that are not UTF-8, so that its line can be named. A line of a
 compressed file has at most LONGEST_LINE bytes, because a small file may unpack to one that exhausts memory.
@@ -37,7 +37,7 @@ def damage_of(error: BaseException) -> str:
 
 
 def open_text_bytes(raw: IO[bytes]) -> IO[bytes]:
-    """Return the bytes of an open file that can seek, as UTF-8 with line feeds; closing them closes the file."""
+    """Return a stream of the bytes of an open, seekable file as UTF-8 with line feeds; closing it closes the file."""
     try:
         unpacked = open_unpacked(raw)
         recoding = recoding_of(unpacked.read(CHUNK))
@@ -57,7 +57,7 @@ def is_plain(path: Path) -> bool:
 
 
 def recoding_of_file(path: Path) -> str:
-    """Return the recoding of a file, see `recoding_of`."""
+    """Return the recoding that a file needs, as `recoding_of` does."""
     with path.open("rb") as raw:
         return recoding_of(open_unpacked(raw).read(CHUNK))
 
@@ -105,7 +105,7 @@ class _Recoded(RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = SEEK_SET) -> int:
-        """Go back to the start, the only place that is allowed."""
+        """Go back to the start; other positions are not allowed."""
         assert (offset, whence) == (0, SEEK_SET), "only to the start"
         self._source.seek(0)
         self._chunks = _limited(_recode(self._source, self._recoding))

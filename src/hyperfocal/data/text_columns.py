@@ -15,7 +15,7 @@ from hyperfocal.errors import DataError, did_you_mean
 KNOWN_TEXTS = (("text",), ("title", "body"), ("content",), ("description",))  # the first that has a column
 KNOWN_LABELS = ("labels", "label", "tags", "categories")
 Need = Literal["all", "labels", "texts"]  # to fit, to score, to predict
-Reading = TextDataSettings | ReadingPlan  # names of columns to find, or the plan of a run
+TextReading = TextDataSettings | ReadingPlan  # names of columns to find, or the plan of a run
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class TextColumns:
     only_lists: bool = False  # whether labels are lists in the plan, so that nothing says where to split a text
 
 
-def text_columns(header: list[str], reading: Reading, file: File, need: Need) -> TextColumns:
-    """Return the columns of a file that are read; errors as in `find_text_columns` and `text_columns_by_plan`."""
+def text_columns(header: list[str], reading: TextReading, file: File, need: Need) -> TextColumns:
+    """Return the columns to read in a file; errors as in `find_text_columns` and `text_columns_by_plan`."""
     if isinstance(reading, TextDataSettings):
         return find_text_columns(header, reading, file, need)
     if "lines" in (reading.form, file.kind):  # lines name no columns

@@ -94,7 +94,7 @@ def _split_fields(lines: pl.Series) -> pl.DataFrame:
 
 
 def _split_labels(lines: pl.Series) -> pl.DataFrame:
-    """Return the labels of fastText lines, if any has one, and the rest of each line."""
+    """Return the labels of fastText lines and the rest of each line; no labels if no line has one."""
     labels = lines.str.extract_all(LINE_LABEL).list.eval(pl.element().str.strip_chars())
     if not (labels.list.len() > 0).any():
         return lines.to_frame()

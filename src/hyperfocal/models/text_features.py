@@ -183,7 +183,7 @@ def resolve_kind(settings: FeatureSettings) -> FeatureSettings:
     if settings.finetune and kind != "encoder":
         raise ConfigError(
             f"features.finetune = true trains an encoder alone, but features.kind = {kind!r}. "
-            "Set features.kind = encoder, or leave features.finetune out"
+            "Give `settings={'features.kind': 'encoder'}`, or leave features.finetune out"
         )
     if kind == "auto":
         kind = "ngrams" if find_encoder(settings.encoder) is None else "both"
@@ -195,7 +195,7 @@ def resolve_kind(settings: FeatureSettings) -> FeatureSettings:
     if kind in ("ngrams", "both") and settings.word_ngrams < 1 and settings.char_ngrams < 3:
         raise ConfigError(
             "features.word_ngrams = 0 and features.char_ngrams below 3 leave no n-grams. Set one of them, or "
-            "features.kind = encoder"
+            "give `settings={'features.kind': 'encoder'}`"
         )
     return msgspec.structs.replace(settings, kind=kind)
 

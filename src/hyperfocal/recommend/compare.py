@@ -105,7 +105,7 @@ def _why_missing(baseline: str, num_items: int, streamed: bool) -> str:
     reason = f"{num_items:,} items are more than the {EASE_DEFAULT:,} up to which it is fitted with every model"
     if baseline in default_baselines(num_items):
         reason = "the run was fitted before hyperfocal had it"
-    hint = f" Set model.name = {baseline} to fit it." if num_items <= EASE_ITEMS else ""
+    hint = f" Give `model='{baseline}'` to fit it." if num_items <= EASE_ITEMS else ""
     return f"{baseline} is not in the table: {reason}.{hint}"
 
 

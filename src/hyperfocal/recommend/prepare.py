@@ -29,7 +29,7 @@ from hyperfocal.data.examples import (
     hold_out_truth,
 )
 from hyperfocal.data.item_table import ItemColumn
-from hyperfocal.data.logs import Log, Reading, as_log
+from hyperfocal.data.logs import Log, LogReading, as_log
 from hyperfocal.data.mapped_logs import MappedLog, as_sequences, count_items, keep_users, stream_log
 from hyperfocal.data.reading import ReadingPlan, plan_words, reading_of
 from hyperfocal.data.splits import SHORTEST_LEFT_OUT, check_leak, draw_users, leave_last_out, split_users
@@ -179,7 +179,8 @@ def _split_in_memory(log: Any, valid: Any, settings: RecommendSettings) -> Split
     if settings.data.protocol == "leave-one-out":
         if valid is not None:
             raise ConfigError(
-                "data.protocol = leave-one-out validates on each user's second-last item: leave `valid=` out"
+                "`settings={'data.protocol': 'leave-one-out'}` validates on each user's second-last item. "
+                "Leave `valid=` out"
             )
         train, held_out = leave_last_out(whole)
     elif valid is None:
@@ -290,7 +291,7 @@ def training_examples(sequences: Sequences, settings: RecommendSettings) -> Exam
 
 
 def hold_out(
-    log: Any, truth: Any, vocabulary: Vocabulary, reading: Reading, *, cut: dict[str, int], name: str
+    log: Any, truth: Any, vocabulary: Vocabulary, reading: LogReading, *, cut: dict[str, int], name: str
 ) -> Holdout:
     """Return the users of a log with histories and truth.
 

@@ -23,7 +23,7 @@ from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data.examples import Holdout
 from hyperfocal.data.ids import is_whole, typed
 from hyperfocal.data.item_table import ItemColumn
-from hyperfocal.data.logs import Log, Reading, as_log
+from hyperfocal.data.logs import Log, LogReading, as_log
 from hyperfocal.data.reading import ReadingPlan, reading_of
 from hyperfocal.data.vocabulary import Vocabulary, encode_log
 from hyperfocal.errors import ConfigError
@@ -53,7 +53,7 @@ class Ranker:
         blend_weight: w, of the baseline in the blend.
         new_items: number of items, the last of the vocabulary, that training never saw.
         streamed: whether the log was streamed, so that fewer baselines were fitted.
-        plan: how the training log was read. None: the run is of a version that kept no plan.
+        plan: how the training log was read. None: the run is of an earlier version without a plan.
     """
 
     settings: RecommendSettings
@@ -68,7 +68,7 @@ class Ranker:
     plan: ReadingPlan | None = None
 
     @property
-    def reading(self) -> Reading:
+    def reading(self) -> LogReading:
         """How other logs are read."""
         return reading_of(self.plan, self.settings.data)
 
@@ -84,7 +84,7 @@ class Ranker:
 
     @property
     def item_column(self) -> str:
-        """Name of the column of item ids in the log; "": the run is of a version that kept no plan."""
+        """Name of the column of item ids in the log; "": the run is of an earlier version without a plan."""
         return self.settings.data.item if self.plan is None else self.plan.name("item")
 
     @property

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hyperfocal.labels import BUCKETS
-from hyperfocal.report.format import numbers_table, share, test_table
+from hyperfocal.report.format import numbers_table, quantity, share, test_table
 
 _share = partial(share, digits=4)
 AGES = ("seen", "new")  # the buckets that are shown if there are new items
@@ -49,7 +49,9 @@ def scores_report(metrics: dict[str, Any], *, title: str) -> Group:
 
 def title_of(counts: Mapping[str, Any]) -> str:
     """Return the title of an evaluation for `scores_report`; `counts` is "data" in the result of `evaluate`."""
-    trained, users = counts.get("training_users") or 0, counts["users"]
+    trained, users = counts.get("training_users"), counts["users"]
+    if trained is None:  # unknown, or each user's last items are the test
+        return "Users"
     if trained == users:
         return "Training users"
     return "Training and test users" if 2 * trained >= users else "Test"
@@ -73,7 +75,7 @@ def blend_lines(metrics: dict[str, Any]) -> list[str]:
 def data_lines(counts: dict[str, Any]) -> list[str]:
     """Return a line with the counts of the training data, and a line for each kind of data left out."""
     lines = [f"{_read(counts)}; {counts['examples']:,} examples for a network."]
-    short = {"skipped_users": "training users have too few items for an example; baselines count them."}
+    short = {"skipped_users": "Training users with too few items for an example (only baselines count them)"}
     items = _item_lines(counts["item_table"]) if "item_table" in counts else []
     return [*lines, *_counted_lines(counts, short), *items, *_oddities(counts)]
 
@@ -90,9 +92,9 @@ def _read(counts: dict[str, Any]) -> str:
 
 def _oddities(counts: dict[str, Any]) -> list[str]:
     words = {
-        "ties": "events have the same time as the event before; they keep the order of the file.",
-        "incomplete": "rows have no user, item or order; they are left out.",
-        "repeats": "events repeat the user, time and item of an earlier one; they are kept.",
+        "ties": "Events with the same time as the event before (in the order of the file)",
+        "incomplete": "Rows without a user, an item or an order (left out)",
+        "repeats": "Events that repeat the user, time and item of an earlier event (kept)",
     }
     return _counted_lines(counts, words) + holdout_lines(counts["valid"], "validation")
 
@@ -104,9 +106,9 @@ def _item_lines(table: dict[str, Any]) -> list[str]:
     if table["constant"]:
         lines.append(f"Left out, because all items have the same value or none: {', '.join(table['constant'])}.")
     words = {
-        "duplicates": "rows repeat an earlier item; their values filled its empty cells.",
-        "without_row": "items of the log have no row in the table, and so no features.",
-        "without_log": "items of the table are not in the training log.",
+        "duplicates": "Rows of the item table that repeat an earlier item (they filled its empty cells)",
+        "without_row": "Items of the log without a row in the item table, and so without features",
+        "without_log": "Items of the item table that are not in the training log",
     }
     return lines + _counted_lines(table, words)
 
@@ -114,11 +116,12 @@ def _item_lines(table: dict[str, Any]) -> list[str]:
 def holdout_lines(counts: dict[str, int], name: str) -> list[str]:
     """Return a line for each kind of user or item that scoring left out, cannot hit, or has seen in training."""
     words = {
-        "skipped_users": f"{name} users are not scored: too short, or without a true item.",
-        "users_without_history": f"{name} users have a truth, but an empty history.",
-        "unknown_events": f"events in {name} histories are on items that training never saw; they are left out.",
-        "unseen_true_items": f"of {counts['true_items']:,} true items were never seen in training: no model can hit "
-        "them, but they count.",
+        "skipped_users": f"{name.capitalize()} users that are not scored, because their history is too short or they "
+        "have no true item",
+        "users_without_history": f"{name.capitalize()} users with true items but an empty history",
+        "unknown_events": f"Events in {name} histories with items that are not in training (left out)",
+        "unseen_true_items": f"Of {counts['true_items']:,} true items, those that are not in training, which no model "
+        "can hit but which count",
     }
     return _trained_lines(counts) + _counted_lines(counts, words)
 
@@ -127,14 +130,14 @@ def _trained_lines(counts: Mapping[str, Any]) -> list[str]:
     """Return a line on the users whose true items were in training, if there are any."""
     trained, users = counts.get("training_users") or 0, counts["users"]
     if trained == users:
-        return [f"This is no test: all {users:,} users and the items after their histories were in training."]
-    words = "users are no test: they and the items after their histories were in training."
-    return [f"{trained:,} of the {users:,} {words}"] if trained else []
+        return ["This is not a test: all users were in training, with the items after their histories."]
+    share = f"{trained:,} of {quantity(users, 'user')}"
+    return [f"{share} were in training, with the items after their histories."] if trained else []
 
 
 def _counted_lines(counts: dict[str, Any], words: dict[str, str]) -> list[str]:
-    """Return the count and the words for each count above 0."""
-    return [f"{counts[key]:,} {text}" for key, text in words.items() if counts.get(key)]
+    """Return the words and the count for each count above 0."""
+    return [f"{text}: {counts[key]:,}." for key, text in words.items() if counts.get(key)]
 
 
 def test_report(scores: dict[str, Any]) -> Group:

@@ -69,7 +69,7 @@ def check_update(fit: Fit, items: Any) -> None:
     if fit.ranker.settings.data.protocol == "leave-one-out":
         raise ConfigError(
             "this run left each user's last two items out, so new events would follow a gap. "
-            "Fit with data.protocol = users to update later"
+            "Fit with `settings={'data.protocol': 'users'}` to update later"
         )
     if items is not None and fit.ranker.features is None:
         raise ConfigError(

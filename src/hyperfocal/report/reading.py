@@ -1,4 +1,4 @@
-"""Show a reading plan: as a table in the terminal, and as a table of the page."""
+"""Show a reading plan as a table, in the terminal and on the page."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ TYPES = {"whole": "text, whole numbers", "integer": "integers", "position": "pos
 
 
 def print_plan(plan: ReadingPlan) -> None:
-    """Print to stderr how training data were read; nothing for lists, of which nothing was guessed."""
+    """Print the reading plan of training data to stderr; nothing for lists, which have no columns."""
     if plan.form != LISTS and is_first():
         Console(stderr=True).print(plan_report(plan), "")
 
 
 def plan_report(plan: ReadingPlan) -> RenderableType:
-    """Return the plan as a table with at most a dozen lines, for a terminal of 80 columns."""
+    """Return the plan as a table of at most 12 lines, 80 columns wide."""
     table = numbers_table(*HEADER, texts=[name for name in HEADER if name != "missing"])
     for place, width in ((0, 20), (2, 22), (4, 24)):
         table.columns[place].max_width = width
@@ -39,7 +39,7 @@ def plan_report(plan: ReadingPlan) -> RenderableType:
 
 
 def plan_table(plan: ReadingPlan) -> Table:
-    """Return the plan as a table of the page."""
+    """Return the plan as a table for the page."""
     rows = [
         [*map(Cell, (column.name, column.use, type_of(column, plan))), Cell(f"{column.missing:,}", column.missing)]
         for column in plan.columns
@@ -48,7 +48,7 @@ def plan_table(plan: ReadingPlan) -> Table:
 
 
 def ignored_lines(plan: ReadingPlan) -> list[str]:
-    """Return a line with the names of the columns that are not read, and one if some may hold text too."""
+    """Return a line with the columns that are not read, and another line if some of them may hold text."""
     lines = [f"Ignored: {_listed(plan.ignored)}."] if plan.ignored else []
     texts = [name for name in plan.ignored if plan.names("text") and name.lower() in sum(KNOWN_TEXTS, ())]
     return lines + [

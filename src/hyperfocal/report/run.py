@@ -54,7 +54,7 @@ class FinishedRun:
         environment: environment.json.
         evidence: evidence.json; {}: the run has none.
         finished: time at which the model was written.
-        plan: how the data were read. None: the run is of a version that kept no plan.
+        plan: how the data were read. None: the run is of an earlier version without a plan.
     """
 
     folder: RunFolder

@@ -117,7 +117,7 @@ class WordEffect(Struct):
 class TextAnswer(Struct, omit_defaults=True):
     """The answer to one text: its labels, the best scores and, with `explain`, the label explained and its words.
 
-    `known` is false if the model knows no part of the text, such as an n-gram; then a note says so. An
+    `known` is false if the model knows no n-gram or word of the text; then a note says so. An
     empty text has no labels.
     """
 

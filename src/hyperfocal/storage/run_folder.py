@@ -86,11 +86,11 @@ def _flush_folder(folder: Path) -> None:
 
 
 class RunFolder:
-    """A folder that holds one run; ConfigError if `path` is no path."""
+    """A folder that holds one run. Raises ConfigError if `path` is not a path."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         if not isinstance(path, str | os.PathLike):
-            raise ConfigError(f"{path!r} is not the path of a run. Give a text or a Path")
+            raise ConfigError(f"{path!r} is not the path of a run. Give a str or a Path")
         self.path = Path(path)
 
     @classmethod

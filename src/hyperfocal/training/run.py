@@ -110,7 +110,7 @@ def read_settings(kind: type[Settings], run: RunFolder) -> Settings:
 
 
 def data_facts(plan: ReadingPlan | None, counts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run keeps about its data besides their checksum, JSON-able: how they were read, and counts."""
+    """Return what data.json stores in addition to the checksum: the reading plan and the counts."""
     return ({} if plan is None else {READING: to_builtins(plan)}) | {"counts": dict(counts)}
 
 

@@ -234,7 +234,8 @@ class Trainer:
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"the loss is {loss} in epoch {progress.epoch + 1}, step {step}. Try a smaller "
-                    f"train.learning_rate (now {self.job.settings.learning_rate}) or train.clip_norm = 1"
+                    f"train.learning_rate (now {self.job.settings.learning_rate}) or "
+                    "`settings={'train.clip_norm': 1}`"
                 )
             progress.loss_sum += loss  # one by one: the sum does not depend on LOG_STEPS
         self._watch(progress, self.steps)
