@@ -57,11 +57,13 @@ def test_top_is_how_many_scores_come_back(classifying):
     assert [len(asked(classifying, texts=["wine"], top=top)[0]["scores"]) for top in (0, 1, 1_000)] == [0, 1, 8]
 
 
-def test_empty_texts_get_no_labels_and_a_note(classifying):
-    empty, blank, wine = asked(classifying, texts=["", " \n\t", "a red wine"], explain=True, threshold=0)
-    note = "the text is empty: there is nothing to classify"
-    assert empty == blank == {"labels": [], "scores": [], "known": False, "note": note}
-    assert len(wine["labels"]) == 8
+def test_empty_texts_are_answered_as_in_python_with_a_note(classifying, classify_path):
+    empty, blank, wine = asked(classifying, texts=["", " \n\t", "a red wine"], explain=True)
+    assert (empty["known"], empty["note"]) == (False, "the text is empty; its labels are unreliable")
+    assert empty == blank
+    assert empty["labels"] == MultiLabelClassifier.load(classify_path).predict([""])[0]
+    assert empty.get("words", []) == []
+    assert wine["known"]
 
 
 def test_a_text_without_a_known_ngram_is_answered_with_a_note(classifying):

@@ -61,7 +61,7 @@ class TestCount:
 
     def test_leave_one_out_tests_the_training_users(self):
         left = Recommender(model="markov", settings=TINY | {"data.protocol": "leave-one-out"}).fit(LOG)
-        assert left.evaluate(LOG)["data"]["training_users"] is None
+        assert left.evaluate(LOG)["data"]["training_users"] == 0
 
 
 class TestShown:
@@ -90,10 +90,12 @@ class TestShown:
         assert shown.startswith("Test, 10 users")
         assert "in training" not in shown
 
-    def test_unknown(self, tmp_path):
-        options = TINY | {"data.protocol": "leave-one-out"}
-        Recommender(model="markov", settings=options).fit(LOG, out=tmp_path / "left")
-        assert self.shown(tmp_path / "left", LOG, tmp_path).startswith("Users, 40 users")
+    def test_unknown(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("HYPERFOCAL_CACHE", str(tmp_path / "cache"))
+        LOG.write_csv(tmp_path / "train.csv")
+        options = TINY | {"data.stream": "on"}
+        Recommender(model="markov", settings=options).fit(tmp_path / "train.csv", out=tmp_path / "run")
+        assert self.shown(tmp_path / "run", LOG, tmp_path).startswith("Users, 40 users")
 
     def test_json(self, run, tmp_path):
         assert json.loads(self.shown(run, LOG, tmp_path, "--json"))["data"]["training_users"] == 40

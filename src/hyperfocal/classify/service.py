@@ -23,7 +23,7 @@ from hyperfocal.serve.messages import MOST_WORDS, Classifications, ClassifyReque
 from hyperfocal.storage.run_folder import RunFolder
 from hyperfocal.thresholds import Decisions
 
-EMPTY = "the text is empty: there is nothing to classify"
+EMPTY = "the text is empty; its labels are unreliable"
 UNKNOWN = "the model knows no n-gram or word of this text; its labels are unreliable"
 WORD = re.compile(r"\w+")
 MOST_CHARACTERS = 100_000  # of all copies of a text with a word removed; of a long text fewer words are tried
@@ -66,7 +66,7 @@ class ClassifyPredictor:
 
     def answer(self, requests: Sequence[ClassifyRequest]) -> list[Classifications]:
         """Return the answer to each request; all texts are scored together, and so are all texts without a word."""
-        texts = [text for request in requests for text in request.texts if text.strip()]
+        texts = [text for request in requests for text in request.texts]
         with torch.inference_mode():
             rows = self._rows(texts)
             responses, to_explain = list[Classifications](), list[tuple[str, TextAnswer]]()
@@ -85,9 +85,7 @@ class ClassifyPredictor:
             yield from zip(scores.split(1), known.tolist(), strict=True)
 
     def _text_answer(self, request: ClassifyRequest, text: str, rows: Iterator[tuple[Tensor, bool]]) -> TextAnswer:
-        """Return the labels and best scores of one text; `rows` yields those of each text that is not blank."""
-        if not text.strip():
-            return TextAnswer([], [], known=False, note=EMPTY)
+        """Return the labels and best scores of one text, the next one that `rows` yields."""
         (scores, known), decisions = next(rows), self._decisions(request.threshold)
         decided = self._model.decide(scores, decisions).indices.tolist()
         chosen, depth = set(decided), max(request.top, int(request.explain))
@@ -98,7 +96,8 @@ class ClassifyPredictor:
             LabelScore(self._labels[label], score, threshold, label in chosen, self._paths[label])
             for label, score, threshold in zip(*columns, strict=True)
         ]
-        return TextAnswer([self._labels[label] for label in decided], ranked, known, None if known else UNKNOWN)
+        note = None if known else UNKNOWN if text.strip() else EMPTY
+        return TextAnswer([self._labels[label] for label in decided], ranked, known, note)
 
     def _decisions(self, threshold: str | float) -> Decisions:
         if threshold == "tuned":

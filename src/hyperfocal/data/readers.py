@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from glob import has_magic
 from pathlib import Path
@@ -27,6 +27,7 @@ from hyperfocal.parts import files_of
 
 logger = logging.getLogger("hyperfocal")
 Reader = Callable[[File], pl.DataFrame]
+EXTREME = re.compile(r"\d+ \d+ \d+\s*\n[\d,]* ?\d+:\S+(\s|$)")  # the first lines of that format
 MOST_FIELDS = 1_000  # of a column, with line breaks, that are searched for swallowed rows
 
 
@@ -159,9 +160,21 @@ def read_text_lines(file: File) -> list[str]:
     return file.read().decode().removeprefix("\ufeff").replace("\n\ufeff", "\n").split("\n")
 
 
+def refuse_extreme(lines: Sequence[str], file: File) -> None:
+    """Raise DataError if the first lines of a text are those of the Extreme Classification format."""
+    if EXTREME.match("\n".join(lines)):
+        raise DataError(
+            f"{file}: holds numbered features in the Extreme Classification format. Read it with "
+            "hyperfocal.data.extreme.read_extreme"
+        )
+
+
 def _read_lines(file: File) -> pl.DataFrame:
     """Read lines `user item item ...`, with words separated by spaces and tabs, into one row per event."""
-    words = pl.Series(read_text_lines(file), dtype=pl.String).str.extract_all(r"[^ \t\r]+")
+    lines = read_text_lines(file)
+    if file.first == 0:
+        refuse_extreme(lines[:2], file)
+    words = pl.Series(lines, dtype=pl.String).str.extract_all(r"[^ \t\r]+")
     counts = words.list.len()
     if (counts == 1).any():
         line = file.line + 1 + int((counts == 1).arg_max() or 0)

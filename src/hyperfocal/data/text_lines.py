@@ -12,7 +12,6 @@ the file are errors: read as texts, all labels would be part of the text.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from itertools import islice
 
@@ -20,14 +19,13 @@ import polars as pl
 
 from hyperfocal.data.files import File
 from hyperfocal.data.movielens import refuse_texts
-from hyperfocal.data.readers import Reader, read_text_lines
+from hyperfocal.data.readers import Reader, read_text_lines, refuse_extreme
 from hyperfocal.errors import DataError
 
 LINE_LABEL = r"(?:^|\s)__label__\S*"  # a label of a fastText line, wherever it is
 COLUMNS = ("id", "labels", "text")  # of LibMultiLabel, in this order
 DECIDING = 1_000  # lines that decide the form, also of a file that is read block by block
 FEW_LINES, MOST_MISFITS = 10, 0.1  # below the first, every line must fit; above, this share may be errors
-EXTREME = re.compile(r"\d+ \d+ \d+\s*\n[\d,]* ?\d+:\S+(\s|$)")  # the first lines of the Extreme Classification format
 
 
 def _read_lines(file: File) -> pl.DataFrame:
@@ -36,7 +34,7 @@ def _read_lines(file: File) -> pl.DataFrame:
     if lines.is_empty():
         raise pl.exceptions.NoDataError
     first = pl.Series(dtype=pl.String) if file.columns else _first_lines(lines, file)
-    _refuse_extreme(first, file)
+    refuse_extreme(first.head(2).to_list(), file)
     if file.columns == COLUMNS or (not file.columns and _has_fields(first)):
         _check_fits(lines, file)
         return _split_fields(lines)
@@ -56,14 +54,6 @@ def _first_lines(lines: pl.Series, file: File) -> pl.Series:
     with File(file.path).open() as text:
         filled = (line.removeprefix("\ufeff") for line in text if line.strip())
         return _texts(islice(filled, DECIDING))
-
-
-def _refuse_extreme(lines: pl.Series, file: File) -> None:
-    if EXTREME.match("\n".join(lines.head(2))):
-        raise DataError(
-            f"{file}: holds numbered features in the Extreme Classification format, not texts. Read it with "
-            "hyperfocal.data.extreme.read_extreme"
-        )
 
 
 def _has_fields(lines: pl.Series) -> bool:

@@ -55,9 +55,8 @@ def compare(fit: Fit, holdout: Holdout, *, k: int | None = None, repeats: bool =
 
 
 def _count_trained(fit: Fit, holdout: Holdout) -> int | None:
-    """Return the number of scored users whose truth was trained on; None: unknown, or allowed by leave-one-out."""
-    compared = fit.ranker.settings.data.protocol == "users" and len(fit.users) > 0
-    return count_trained(holdout, fit.users, fit.events) if compared else None
+    """Return the number of scored users whose truth was trained on; None: the run kept no users."""
+    return count_trained(holdout, fit.users, fit.events) if len(fit.users) else None
 
 
 def score_validation(ranker: Ranker, data: Prepared, *, began: float) -> tuple[dict[str, Any], dict[str, Any]]:

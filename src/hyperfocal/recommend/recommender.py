@@ -208,7 +208,7 @@ class Recommender(BaseEstimator):
         """Return scores and verdict, as in `metrics_`, for other users.
 
         `["data"]["training_users"]` is the number of scored users whose truth was trained on. None: the run was
-        streamed, is of leave-one-out or of an earlier version.
+        streamed, or is of an earlier version.
 
         Args:
             log: their histories.

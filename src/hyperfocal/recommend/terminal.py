@@ -50,7 +50,7 @@ def scores_report(metrics: dict[str, Any], *, title: str) -> Group:
 def title_of(counts: Mapping[str, Any]) -> str:
     """Return the title of an evaluation for `scores_report`; `counts` is "data" in the result of `evaluate`."""
     trained, users = counts.get("training_users"), counts["users"]
-    if trained is None:  # unknown, or each user's last items are the test
+    if trained is None:  # unknown
         return "Users"
     if trained == users:
         return "Training users"

@@ -118,7 +118,7 @@ class TextAnswer(Struct, omit_defaults=True):
     """The answer to one text: its labels, the best scores and, with `explain`, the label explained and its words.
 
     `known` is false if the model knows no n-gram or word of the text; then a note says so. An
-    empty text has no labels.
+    empty text is unknown.
     """
 
     labels: list[str]
