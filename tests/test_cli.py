@@ -92,7 +92,7 @@ class TestFit:
             ("", "the file is empty"),
             ("user,item,position\n", "no rows"),
             ("user,itm,position,x\nu,i,1,2\n", "cannot tell which column is the item"),
-            ("user,item,position\nu,i,1\nu,i\n", "line 3"),
+            ("user,item,position\nu,i,1\nu,i\n", "no user has 2 items or more"),
             ("user,item,position\nu,i,soon\n", "neither a number nor a time"),
             ("user,item,position\nu,i,1\nu,j,1\n", "has position 1 twice"),
             ("user,item,position\nu,i,1\nv,j,2\n", "no user has 2 items or more"),

@@ -112,7 +112,7 @@ class TestLearning:
 
     @pytest.mark.parametrize("kind", ["auto", "ngrams", "both"])
     def test_only_an_encoder_alone(self, settings, kind):
-        with pytest.raises(ConfigError, match=r"features\.kind = encoder"):
+        with pytest.raises(ConfigError, match=r"'features\.kind': 'encoder'"):
             MultiLabelClassifier(features=kind, settings={"features.finetune": True}).fit(TEXTS, LABELS)
 
     def test_an_encoder_that_is_not_there_costs_no_run(self, settings, fitted, tmp_path):

@@ -66,7 +66,7 @@ class TestKinds:
 
     @pytest.mark.parametrize("kind", ["auto", "ngrams", "both"])
     def test_only_an_encoder_alone_is_fine_tuned(self, kind):
-        with pytest.raises(ConfigError, match=r"Set features\.kind = encoder"):
+        with pytest.raises(ConfigError, match=r"Give `settings=\{'features\.kind': 'encoder'\}`"):
             resolve_kind(FeatureSettings(kind=kind, finetune=True))
 
 

@@ -173,7 +173,7 @@ class TestLeaveOneOut:
             Recommender(settings=self.SETTINGS).fit(Log.from_lists([[first, "y", "z"] for first in "abcdef"]))
 
     def test_a_validation_file_is_refused(self, log):
-        with pytest.raises(ConfigError, match="leave `valid=` out"):
+        with pytest.raises(ConfigError, match="Leave `valid=` out"):
             Recommender(model="markov", settings=self.SETTINGS).fit(log, log)
 
 

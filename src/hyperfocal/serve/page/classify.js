@@ -29,7 +29,8 @@ function threshold() {
   return Number.isFinite(own) ? Math.min(Math.max(own, 0), 1) : 0.5;
 }
 
-function draw(text, answer) {
+function draw(text, response) {
+  const answer = text.trim() ? response : {}; // an empty box is no question
   drawDecided(text, answer);
   const scores = answer.scores ?? [];
   byId("scores").replaceChildren(...scores.map(drawScore));
