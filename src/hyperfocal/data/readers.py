@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from glob import has_magic
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,17 @@ def read_csv(file: File) -> pl.DataFrame:
     filled = frame.select(filled=pl.any_horizontal(pl.all().str.len_bytes() > 0).fill_null(value=False))["filled"]
     frame = frame if filled.all() else frame.filter(filled)  # blank lines are not rows
     _check_header_once(frame, file)
-    _warn_of_swallowed_rows(frame, delimiter, file)
+    if _has_quotes(source):
+        _warn_of_swallowed_rows(frame, delimiter, file)
     return without_types(frame, file)
+
+
+def _has_quotes(source: Path | bytes) -> bool:
+    """Return whether a CSV text has a quote: without one no field can hold a line break."""
+    if isinstance(source, bytes):
+        return b'"' in source
+    with source.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        return content.find(b'"') >= 0
 
 
 def _check_header_once(frame: pl.DataFrame, file: File) -> None:
