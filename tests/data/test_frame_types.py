@@ -32,6 +32,10 @@ def one_by_one(values):
         ends = np.cumsum([0, *(0 if row is None else len(row) for row in rows)]).tolist()
         lists = [None if row is None else inner[ends[i] : ends[i + 1]] for i, row in enumerate(rows)]
         return pl.Series(lists, dtype=pl.List(inner.dtype))
+    if kinds == {int, float}:  # whole floats among integers are integers
+        floats = [value for value in known if type(value) is float]
+        if all(value.is_integer() and abs(value) < 2**53 for value in floats):
+            known, kinds = [None if value is None else int(value) for value in known], {int}
     if kinds and all(hasattr(kind, "to_datetime64") for kind in kinds) and not any(v.tzinfo for v in known if v):
         times = [np.datetime64("NaT") if value is None else value.to_datetime64() for value in known]
         return pl.Series(np.array(times, dtype="datetime64[ns]"))
