@@ -103,6 +103,9 @@ class TestRecommend:
         asked = ("recommend", "predict", run, tmp_path / "logs" / pattern)
         done(*asked, "--out", tmp_path / "logs" / "pred.csv")
         done(*asked, "--out", tmp_path / "pred.parquet")
+        beside, outside = pl.read_csv(tmp_path / "logs" / "pred.csv"), pl.read_parquet(tmp_path / "pred.parquet")
+        assert beside.height > 0
+        assert beside["item"].to_list() == outside["item"].to_list()
 
     def test_other_parts_of_the_same_sizes_are_noticed(self, tmp_path):
         for name in ("a", "b"):

@@ -166,7 +166,7 @@ def plain_text(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float | np.float32 | np.float16):
         exact = value.is_integer() and abs(float(value)) < EXACT
-        text = pl.Series(np.array([value])).cast(pl.String)  # in the digits of its own type
+        text = pl.Series(np.array([value])).cast(pl.String)  # a float32 has fewer digits than a float64
         return str(int(value)) if exact else str(text.item()).removesuffix(".0")
     isoformat: Callable[[], str] | None = getattr(value, "isoformat", None)
     return str(value) if isoformat is None else isoformat()

@@ -2,7 +2,8 @@
 
 Formats: CSV, TSV, Parquet and JSON lines in long form, one row per event; plain text (.txt) with one line per user,
 `user item item ...`; files of RecBole and MovieLens; and the programming-challenge format, which is recognised by its
-header. All but Parquet may be compressed. Ids stay text: leading zeros, spaces, quotes and Unicode are preserved.
+header. All but Parquet may be compressed. Ids are compared as text: leading zeros, spaces, quotes and Unicode are
+preserved.
 """
 
 from __future__ import annotations
@@ -221,7 +222,7 @@ def log_plan(
 
     Args:
         header: names of all columns.
-        columns: those that are read, with their kinds.
+        columns: the columns that are read, with the kinds of their ids.
         rows: number of rows.
         missing: use -> rows without a value.
         examples: name -> first value.
