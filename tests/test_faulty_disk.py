@@ -19,6 +19,7 @@ from hyperfocal.cli import main
 from hyperfocal.data.files import write_lines
 from hyperfocal.machine import CACHE
 from hyperfocal.storage.run_folder import RunFolder
+from hyperfocal.training.weights import verify_run
 
 NOBODY = 65534
 FAST = ["--set", "train.epochs=1", "--set", "train.threads=1"]
@@ -36,7 +37,7 @@ COMMANDS = {  # GOOD is a folder to read from, DISK the faulty one
         "recommend", "grid", "GOOD/log.csv", "--out", "DISK/grid", "--encoders", "mean", "--losses", "bce", *TINY,
     ],
     "classify fit": ["classify", "fit", "GOOD/texts.jsonl", "--out", "DISK/new", *NGRAMS],
-    "classify fit, cache": ["classify", "fit", "GOOD/texts.jsonl", "--out", "GOOD/new", *NGRAMS],
+    "classify fit, cache": ["classify", "fit", "GOOD/texts.jsonl", "--out", "GOOD/cache/new", *NGRAMS],
     "classify predict": ["classify", "predict", "GOOD/classify", "GOOD/texts.jsonl", "--out", "DISK/out.jsonl"],
     "export --onnx": ["export", "GOOD/recommend", "--onnx", "DISK/onnx"],
     "export --safetensors": ["export", "GOOD/classify", "--safetensors", "DISK/plain", "--overwrite"],
@@ -147,7 +148,6 @@ def test_the_error_is_clear_and_existing_files_are_unchanged(good, disk, command
     before, cache = contents(disk), disk / "cache" if "cache" in command else None
     with faulty(disk, fault):
         ended = invoke(good, disk, COMMANDS[command], cache)
-    shutil.rmtree(good / "new", ignore_errors=True)
     assert ended.exit_code == 2, (ended.output, ended.exception)
     message = error_of(ended)
     assert message.count("\n") == 0, message
@@ -157,7 +157,7 @@ def test_the_error_is_clear_and_existing_files_are_unchanged(good, disk, command
     after = contents(disk)
     assert {name: after.get(name) for name in before} == before
     assert not [name for name in after if name not in before and Path(name).suffix != ""], "half-written files"
-    assert RunFolder.open(disk / "recommend").verify() == {}
+    assert verify_run(RunFolder.open(disk / "recommend")) == {}
     state, original = (RunFolder.open(folder / "cut").read_checkpoint()[1] for folder in (disk, good))
     assert state == original
 
@@ -187,7 +187,6 @@ def test_a_lost_network_folder_is_a_clear_error(good, tmp_path, monkeypatch, com
     before, cache = contents(disk), disk / "cache" if "cache" in command else None
     with lost(disk, monkeypatch):
         ended = invoke(good, disk, COMMANDS[command], cache)
-    shutil.rmtree(good / "new", ignore_errors=True)
     assert ended.exit_code == 2, (ended.output, ended.exception)
     assert error_of(ended).startswith("error: ")
     assert "Stale file handle" in ended.stderr
@@ -208,14 +207,12 @@ def test_a_lost_input_is_a_clear_error(good, tmp_path, monkeypatch):
 
 def test_an_export_that_cannot_be_put_in_place_leaves_the_earlier_one(good, tmp_path, monkeypatch):
     shutil.copytree(good / "plain", tmp_path / "plain")
-    before, rename = contents(tmp_path), Path.rename
+    before = contents(tmp_path)
 
-    def refuse_new(path, target):
-        if path.name.endswith(".new"):
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return rename(path, target)
+    def refuse(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(Path, "rename", refuse_new)
+    monkeypatch.setattr("hyperfocal.storage.exchange.exchange", refuse)
     ended = invoke(good, tmp_path, COMMANDS["export --safetensors"])
     assert ended.exit_code == 2
     assert "Input/output error" in ended.stderr

@@ -52,6 +52,7 @@ from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.serve.app import create_app
 from hyperfocal.serve.live import Live, load_predictor
 from hyperfocal.storage.run_folder import RunFolder
+from hyperfocal.training.weights import verify_run
 
 Damage = Callable[[bytes], st.SearchStrategy[bytes]]
 
@@ -222,7 +223,7 @@ def _served(folder: Path) -> None:
 
 
 def _verified(folder: Path) -> None:
-    RunFolder.open(folder).verify()
+    verify_run(RunFolder.open(folder))
     RunFolder.open(folder).read_checkpoint()
 
 

@@ -1,72 +1,29 @@
-import errno
+"""The files of a run: checkpoints, manifest, damage, and whose folder it is."""
+
 import json
 import math
 import os
 import pickle
-import subprocess
+from contextlib import suppress
 from pathlib import Path
 
-import polars as pl
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from hyperfocal.data.files import write_frame
 from hyperfocal.errors import ConfigError, RunError
+from hyperfocal.storage.manifest import read_manifest, verify, write_manifest
 from hyperfocal.storage.run_folder import (
     CHECKPOINT,
     CONFIG,
     DATA,
-    FILES,
     MANIFEST,
     MODEL,
     PREVIOUS,
     RunFolder,
     describe_environment,
-    whole_file,
 )
-
-TENSORS = {"a": torch.arange(6).reshape(2, 3), "b.c": torch.tensor(0.5, dtype=torch.bfloat16), "none": torch.empty(0)}
-
-
-@pytest.fixture
-def run(tmp_path):
-    """A folder with a run in it."""
-    run = RunFolder(tmp_path / "run")
-    run.write_json(DATA, {"fingerprint": "1f"})
-    run.write_text(CONFIG, "seed = 0\n")
-    run.write_tensors(CHECKPOINT, TENSORS, state={"epoch": 3, "best": -math.inf})
-    run.write_tensors(MODEL, TENSORS)
-    run.write_json("metrics.json", {"map@3": 0.25})
-    return run
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 128 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    try:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", folder], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"cannot mount a small file system: {error}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
-def files(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-
-def write_half(path: Path, error: BaseException) -> None:
-    with whole_file(path) as aside:
-        aside.write_text("half")
-        raise error
-
-
-def full_disk(*_: object) -> None:
-    raise OSError(errno.ENOSPC, "No space left on device")
-
+from run_cases import TENSORS, files
 
 # Checkpoints and the manifest
 
@@ -120,123 +77,42 @@ def test_a_file_of_an_earlier_version_is_read(run):
 
 class TestManifest:
     def test_what_is_whole(self, run):
-        run.write_manifest()
+        write_manifest(run)
         assert set(run.read_json(MANIFEST)["files"]) == {CONFIG, DATA, MODEL, "metrics.json"}
-        assert run.verify() == {}
+        assert verify(run) == {}
 
     def test_what_is_wrong_is_named(self, run):
-        run.write_manifest()
+        write_manifest(run)
         (run.path / CONFIG).write_text("seed = 1\n")
         (run.path / "metrics.json").unlink()
         flip(run.path / CHECKPOINT)
-        found = run.verify()
-        assert (found[CONFIG], found["metrics.json"]) == ("changed", "missing")
-        assert "bytes have changed" in found[CHECKPOINT]
-        assert len(found) == 3
+        faults = verify(run)
+        assert (faults[CONFIG], faults["metrics.json"]) == ("changed", "missing")
+        assert "bytes have changed" in faults[CHECKPOINT]
+        assert len(faults) == 3
 
     def test_a_name_too_long_for_a_file_is_missing(self, run):
         run.write_json(MANIFEST, {"files": {"a" * 5_000: "0"}})
-        assert run.verify() == {"a" * 5_000: "missing"}
+        assert verify(run) == {"a" * 5_000: "missing"}
 
-    def test_without_a_manifest(self, run):
-        with pytest.raises(RunError, match=r"manifest\.json is missing"):
-            run.verify()
+    def test_without_a_manifest_the_run_is_unfinished(self, run):
+        with pytest.raises(RunError, match=r"manifest\.json is missing, so `fit` has not finished"):
+            verify(run)
 
+    @pytest.mark.parametrize("name", ["../other", "/etc/passwd", "checkpoints/../../x", "a\x1b[2Jb", "a\nb"])
+    def test_names_outside_of_the_run_or_with_control_characters(self, run, name):
+        run.write_json(MANIFEST, {"files": {name: "0"}})
+        with pytest.raises(RunError, match=r"manifest\.json is damaged \(.*is no name of a file in a run") as caught:
+            read_manifest(run)
+        assert str(caught.value).isprintable()
 
-# Whole files
-
-
-def test_a_file_appears_when_it_is_whole(tmp_path):
-    path = tmp_path / "new" / "folder" / "a.csv.gz"
-    with whole_file(path) as aside:
-        aside.write_text("half")
-        assert not path.exists()
-        assert (aside.parent, aside.name[-9:]) == (path.parent, ".a.csv.gz")  # the format is told by the name's end
-        aside.write_text("whole")
-    assert path.read_text() == "whole"
-    assert files(tmp_path) == ["new/folder/a.csv.gz"]
-
-
-@pytest.mark.parametrize("error", [ValueError("a bug"), KeyboardInterrupt(), OSError("a disk")])
-def test_an_error_leaves_the_file_before(tmp_path, error):
-    path = tmp_path / "a.txt"
-    path.write_text("before")
-    with pytest.raises(RunError if isinstance(error, OSError) else type(error)):
-        write_half(path, error)
-    assert path.read_text() == "before"
-    assert files(tmp_path) == ["a.txt"]
-
-
-def test_a_file_is_flushed_before_it_is_renamed(tmp_path, monkeypatch):
-    calls = []
-    fsync, replace = os.fsync, Path.replace
-    monkeypatch.setattr(os, "fsync", lambda number: calls.append("flush") or fsync(number))
-    monkeypatch.setattr(Path, "replace", lambda *paths: calls.append("rename") or replace(*paths))
-    with whole_file(tmp_path / "a.txt") as aside:
-        aside.write_text("x")
-    assert calls == ["flush", "rename", "flush"]  # the folder too, so that the name lasts
-
-
-def test_nothing_was_written(tmp_path):
-    with pytest.raises(RunError, match=r"cannot write .*a\.txt"), whole_file(tmp_path / "a.txt"):
-        pass
-    assert not files(tmp_path)
-
-
-def test_a_folder_stands_in_the_way(tmp_path):
-    (tmp_path / "a.txt").mkdir()
-    with (
-        pytest.raises(RunError, match=r"cannot write .*a\.txt: .*Is a directory"),
-        whole_file(tmp_path / "a.txt") as aside,
-    ):
-        aside.write_text("x")
-    assert not files(tmp_path)
-
-
-def test_a_file_stands_where_the_folder_should(tmp_path):
-    (tmp_path / "run").write_text("x")
-    with pytest.raises(RunError, match=r"cannot write .*config\.toml"):
-        RunFolder(tmp_path / "run").write_text(CONFIG, "")
-    assert files(tmp_path) == ["run"]
-
-
-# A full disk
-
-
-def test_a_disk_that_is_full_on_flushing_leaves_the_checkpoint(run, monkeypatch):
-    before = (run.path / CHECKPOINT).read_bytes()
-    monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(RunError) as caught:
-        run.write_tensors(CHECKPOINT, {"a": torch.zeros(9)})
-    assert str(caught.value) == (
-        f"cannot write {run.path / CHECKPOINT}: [Errno 28] No space left on device. "
-        "Free some space or choose another folder"
-    )
-    assert (run.path / CHECKPOINT).read_bytes() == before
-    assert files(run.path) == sorted([CONFIG, DATA, CHECKPOINT, MODEL, "metrics.json"])
-
-
-@pytest.mark.parametrize("size", [30_000, 10**6])
-def test_a_full_disk_leaves_the_checkpoint(small_disk, size):
-    run = RunFolder(small_disk / "run")
-    run.write_tensors(CHECKPOINT, {"a": torch.arange(15_000, dtype=torch.float32)})  # 60 of 128 kB
-    with pytest.raises(RunError, match=r"cannot write .*last\.safetensors: .*No space left on device"):
-        run.write_tensors(CHECKPOINT, {"a": torch.zeros(size)})
-    assert run.read_tensors(CHECKPOINT)[0]["a"].tolist() == list(range(15_000))
-    assert files(small_disk) == [f"run/{CHECKPOINT}"]
-
-
-@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.jsonl", "a.jsonl.gz", "a.parquet", "a.txt"])
-def test_a_full_disk_leaves_the_predictions(small_disk, name):
-    (small_disk / name).write_text("before")
-    noise = pl.DataFrame({"user": [os.urandom(16).hex() for _ in range(20_000)]})
-    with (
-        pytest.raises(RunError, match=r"cannot write .*No space left on device"),
-        whole_file(small_disk / name) as aside,
-    ):
-        aside.write_text(noise["user"].str.join()[0]) if name == "a.txt" else write_frame(noise, aside)
-    assert (small_disk / name).read_text() == "before"
-    assert files(small_disk) == [name]
+    def test_what_a_killed_process_left_is_no_damage(self, run):
+        write_manifest(run)
+        for name in (".hyperfocal-x/last.safetensors", ".4711.last.safetensors"):
+            path = (run.path / CHECKPOINT).parent / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"half")
+        assert verify(run) == {}
 
 
 # Round trips
@@ -307,14 +183,14 @@ def read(run: RunFolder, name: str) -> None:
 
 @pytest.mark.parametrize("name", [MODEL, CHECKPOINT, "metrics.json"])
 def test_a_missing_file(run, name):
-    (run.path / CHECKPOINT).unlink()
-    (run.path / name).unlink(missing_ok=True)
+    write_manifest(run)
+    (run.path / name).unlink()
     with pytest.raises(RunError) as caught:
         read(run, name)
     assert str(caught.value) == f"run {run.path}: {name} is missing. Restore the file or fit again"
 
 
-def test_a_model_that_is_missing_beside_a_checkpoint_is_unfinished(run):
+def test_a_missing_model_without_a_manifest_is_unfinished(run):
     (run.path / MODEL).unlink()
     with pytest.raises(RunError, match=r"training has not finished\. Continue it with `resume=True`"):
         run.read_tensors(MODEL)
@@ -426,94 +302,28 @@ def test_a_folder_with_other_files_is_never_taken(tmp_path, options):
 
 
 def test_what_a_killed_process_leaves_is_no_run_and_no_other_file(tmp_path):
-    (tmp_path / f".4711.{CONFIG}").write_text("seed =")
+    (tmp_path / f".4711.{CONFIG}").write_text("seed =")  # of an earlier version
+    (tmp_path / ".hyperfocal-x").mkdir()
+    (tmp_path / ".lock").write_text("{}")
     RunFolder(tmp_path).refuse_taken()
-    RunFolder(tmp_path).clear()
-    assert not list(tmp_path.iterdir())
 
 
-def test_clear_removes_the_run_and_nothing_else(run):
-    for name in FILES:
-        if not (run.path / name).exists():
-            run.write_text(name, "")
-    run.write_text("notes.txt", "mine")
-    run.write_text("plots/a.png", "mine")
-    run.clear()
-    assert files(run.path) == ["notes.txt", "plots/a.png"]
-    run.clear()
-    RunFolder(run.path / "none").clear()
+def test_a_run_without_settings_was_killed_as_it_began_or_ended(run):
+    (run.path / CONFIG).unlink()
+    run.refuse_taken()
+    run.write_text(DATA, '{"mine": 1}')  # a file of the user that has the same name
+    with pytest.raises(RunError, match=r"it holds other files"):
+        run.refuse_taken()
 
 
-def test_clear_removes_the_settings_last(run, monkeypatch):
-    """Killed halfway, the folder is still known as a run."""
-    removed = []
-    unlink = Path.unlink
-    monkeypatch.setattr(Path, "unlink", lambda path, **_: removed.append(path.name) or unlink(path, missing_ok=True))
-    run.clear()
-    assert removed[-1] == CONFIG
-    assert MODEL in removed
-
-
-def test_clear_that_fails(run, monkeypatch):
-    monkeypatch.setattr(Path, "unlink", lambda *_, **__: full_disk())
-    with pytest.raises(RunError, match="cannot remove the run that is here"):
-        run.clear()
-
-
-# Replacing a run by another
-
-
-def write_other(path: Path) -> None:
-    """Write a run of seed 1."""
-    RunFolder(path).write_json(DATA, {"fingerprint": "2e"})
-    RunFolder(path).write_text(CONFIG, "seed = 1\n")
-
-
-def refuse_renames(monkeypatch, *ends: str) -> None:
-    """Let each renaming of a path that ends so fail, as on a full disk."""
-    rename = Path.rename
-    monkeypatch.setattr(Path, "rename", lambda path, to: full_disk() if path.name.endswith(ends) else rename(path, to))
-
-
-def test_a_run_is_replaced_and_other_files_stay(run):
-    run.write_text("notes.txt", "mine")
-    run.replace_by(write_other)
-    assert files(run.path) == sorted([CONFIG, DATA, "notes.txt"])
-    assert run.read_text(CONFIG) == "seed = 1\n"
-    assert list(run.path.parent.iterdir()) == [run.path]
-
-
-@pytest.mark.parametrize("end", ["run", ".new"])  # of the run to its place aside; of the new one to its own
-def test_a_run_that_cannot_be_replaced_is_as_it_was(run, monkeypatch, end):
-    before = files(run.path)
-    refuse_renames(monkeypatch, end)
-    with pytest.raises(RunError, match=r"cannot be replaced: .*No space left on device\. It is unchanged"):
-        run.replace_by(write_other)
-    assert files(run.path) == before
-    assert run.read_text(CONFIG) == "seed = 0\n"
-    assert list(run.path.parent.iterdir()) == [run.path]
-
-
-def test_a_run_that_cannot_be_put_back_either_is_named(run, monkeypatch):
-    before = files(run.path)
-    refuse_renames(monkeypatch, ".new", ".old")
-    with pytest.raises(RunError, match="Nothing is lost") as caught:
-        run.replace_by(write_other)
-    old, new = sorted(run.path.parent.iterdir(), key=lambda path: path.name.endswith(".new"))
-    assert f"the old run is {old}, the new one is {new}" in str(caught.value)
-    assert files(old) == before
-    assert files(new) == [CONFIG, DATA]
-
-
-def test_other_files_that_cannot_be_moved_are_said_to_be_elsewhere(run):
-    def write(path: Path) -> None:
-        write_other(path)
-        RunFolder(path).write_text("plots/b.png", "new")
-
-    run.write_text("plots/a.png", "mine")  # a folder is not renamed to one with files in it
-    with pytest.raises(RunError, match="is replaced by the new run, but other files") as caught:
-        run.replace_by(write)
-    [old] = [path for path in run.path.parent.iterdir() if path != run.path]
-    assert f"are still in {old}: " in str(caught.value)
-    assert (old / "plots" / "a.png").read_text() == "mine"
-    assert run.read_text(CONFIG) == "seed = 1\n"
+@pytest.mark.parametrize("name", [CONFIG, DATA, MODEL, MANIFEST])
+def test_a_pipe_or_a_device_in_a_run_is_an_error_at_once(run, name):
+    write_manifest(run)
+    path = run.path / name
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        path.unlink()
+        make(path)
+        with pytest.raises(RunError):
+            read(run, name) if name != CONFIG else run.read_text(name)
+        with suppress(RunError):
+            assert verify(run)[name] == "missing"

@@ -16,8 +16,9 @@ from hyperfocal.training.run import begin_run, read_settings, resolve_settings
 def begun(tmp_path):
     run = RunFolder(tmp_path / "run")
     settings = resolve_settings(ClassifySettings, None, {"train.epochs": 5}, None)
-    begin_run(run, settings, "abc", facts={}, resume=False)
-    return run
+    with run.writing():
+        begin_run(run, settings, "abc", facts={}, resume=False)
+        yield run
 
 
 class TestSettings:

@@ -38,9 +38,9 @@ from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.errors import ConfigError
 from hyperfocal.models.text_features import TextFeatures
 from hyperfocal.models.text_head import TextHead
-from hyperfocal.storage.run_folder import CONFIG, RunFolder
+from hyperfocal.storage.run_folder import CONFIG, RunFolder, read_stable
 from hyperfocal.thresholds import Decisions
-from hyperfocal.training.run import UnfittedError, begin_run, data_facts, open_run, resolve_settings
+from hyperfocal.training.run import UnfittedError, data_facts, open_run, resolve_settings, write_identity, write_run
 from hyperfocal.training.watch import SILENT, Watch, check_watch
 
 
@@ -195,30 +195,28 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         writes `out`.
         """
         check_watch(watch)
-        run, resume, settings = open_run(out, self.resolve, resume=resume, overwrite=overwrite)
-        watch.begun(settings)
-        indicator = Indicator.of(labels)
-        documents = texts if labels is None else from_lists(texts, labels)
-        data = prepare(documents, from_pair(valid, indicator, "valid"), settings, watch.planned)
-        self.fit_ = fit_prepared(
-            data,
-            settings,
-            run,
-            indicator=indicator,
-            resume=resume,
-            cache=None if cache is None else Path(cache),
-            watch=watch,
-        )
+        with open_run(out, self.resolve, resume=resume, overwrite=overwrite) as (run, resumed, settings):
+            watch.begun(settings)
+            indicator = Indicator.of(labels)
+            documents = texts if labels is None else from_lists(texts, labels)
+            data = prepare(documents, from_pair(valid, indicator, "valid"), settings, watch.planned)
+            self.fit_ = fit_prepared(
+                data,
+                settings,
+                run,
+                indicator=indicator,
+                resume=resumed,
+                cache=None if cache is None else Path(cache),
+                watch=watch,
+            )
         return self
 
     def fit_prepared(
         self, data: PreparedTexts, *, out: Path | None = None, overwrite: bool = False, cache: Path | None = None
     ) -> MultiLabelClassifier:
         """Fit on documents that are already read and split, as the points of a grid share them; otherwise as `fit`."""
-        run = None if out is None else RunFolder(out)
-        if run is not None:
-            run.refuse_taken(overwrite=overwrite)
-        self.fit_ = fit_prepared(data, self.resolve(), run, cache=cache)
+        with open_run(out, self.resolve, resume=False, overwrite=overwrite) as (run, _, settings):
+            self.fit_ = fit_prepared(data, settings, run, cache=cache)
         return self
 
     def resolve(self, resumed: RunFolder | None = None) -> ClassifySettings:
@@ -338,16 +336,19 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         return evaluate(self._model, read, self._fit.texts)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write a run folder, from which `load` predicts the same.
+        """Write a run folder, from which `load` predicts the same; a run that is there is replaced in one step.
 
         Raises:
-            RunError: the folder holds another run, or cannot be written.
+            RunError: the folder holds another run, cannot be written, or another process writes to it.
         """
-        run, fit = RunFolder(path), self._fit
-        run.refuse_taken(overwrite=overwrite)
+        fit = self._fit
         model, facts = fit.model, data_facts(fit.model.plan, fit.metrics["data"])
-        begin_run(run, model.settings, fit.fingerprint, model.features.checksum, facts=facts, resume=False)
-        write_fit(run, fit)
+
+        def write(run: RunFolder) -> None:
+            write_identity(run, model.settings, fit.fingerprint, model.features.checksum, facts=facts)
+            write_fit(run, fit)
+
+        write_run(path, write, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> MultiLabelClassifier:
@@ -357,9 +358,9 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
             RunError: there is no run, it belongs to the other job or is unfinished, or a file is missing or damaged.
             ConfigError: the encoder of the run is not installed.
         """
-        run = RunFolder.open(path)
-        classifier = cls(run.path / CONFIG)
-        classifier.fit_ = read_fit(run)
+        fit = read_stable(path, read_fit)
+        classifier = cls(Path(path) / CONFIG)
+        classifier.fit_ = fit
         return classifier
 
     @property

@@ -17,9 +17,11 @@ from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.data.taxonomy import Taxonomy
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.models.text_features import TextFeatures
+from hyperfocal.storage.manifest import write_manifest
 from hyperfocal.storage.run_folder import DATA, MODEL, RunFolder, describe_environment
 from hyperfocal.thresholds import Decisions
 from hyperfocal.training.run import read_plan, read_settings
+from hyperfocal.training.weights import read_weights, write_weights
 
 TEXTS = "texts.safetensors"  # checksums of the training texts
 PAIRS = pl.List(pl.Struct({"label": pl.String, "probability": pl.Float64}))
@@ -47,8 +49,8 @@ def write_fit(run: RunFolder, fit: Fit) -> None:
     run.write_json("environment.json", describe_environment())
     run.write_json("metrics.json", fit.metrics)
     run.write_text("labels.csv", pl.DataFrame(fit.label_table).write_csv())
-    run.write_tensors(MODEL, model.head.state_dict())
-    run.write_manifest()
+    write_weights(run, model.head.state_dict())
+    write_manifest(run)
 
 
 def read_fit(run: RunFolder) -> Fit:
@@ -59,7 +61,7 @@ def read_fit(run: RunFolder) -> Fit:
         ConfigError: the encoder of the run is not installed.
     """
     settings = read_settings(ClassifySettings, run)
-    tensors, _ = run.read_tensors(MODEL)
+    tensors = read_weights(run)
     metrics, fingerprint = run.read_json("metrics.json"), str(run.read_json(DATA)["fingerprint"])
     labels, indicator = _read_labels(run, settings)
     names = labels.vocabulary.names

@@ -8,8 +8,6 @@ Training and prediction share one path, `embed`. It runs on a CUDA device if the
 
 from __future__ import annotations
 
-import os
-import shutil
 from typing import Any
 
 import numpy as np
@@ -28,7 +26,9 @@ from hyperfocal.machine import training_device
 from hyperfocal.models.sentence_encoder import find_encoder, load_encoder
 from hyperfocal.models.text_features import TextFeatures
 from hyperfocal.models.text_head import Features, TextHead
+from hyperfocal.storage.exchange import put_in_place
 from hyperfocal.storage.run_folder import ENCODER, RunFolder
+from hyperfocal.storage.whole import aside_folder, set_new_modes
 from hyperfocal.training.run import train_job
 from hyperfocal.training.trainer import Job, Portion
 from hyperfocal.training.watch import SILENT, Watch
@@ -131,15 +131,17 @@ def write_encoder(run: RunFolder, encoder: Encoder) -> str:
     Raises:
         RunError: it cannot be written.
     """
-    place, aside = run.path / ENCODER, run.path / f".{os.getpid()}.{ENCODER}"
+    place = run.path / ENCODER
     try:
-        encoder.save_pretrained(str(aside), create_model_card=False)
-        shutil.rmtree(place, ignore_errors=True)
-        aside.rename(place)
+        with aside_folder(run.path) as aside:
+            encoder.save_pretrained(str(aside / ENCODER), create_model_card=False)
+            set_new_modes(aside / ENCODER)
+            if place.exists():
+                put_in_place(aside / ENCODER, place)
+            else:
+                (aside / ENCODER).rename(place)
     except (OSError, SafetensorError) as error:
         raise RunError(f"cannot write {place}: {error}. Free some space or choose another folder") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return _checksum(run)
 
 

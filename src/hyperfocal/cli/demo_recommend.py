@@ -17,7 +17,8 @@ from hyperfocal.recommend.terminal import data_lines, examples_table, holdout_li
 from hyperfocal.report.format import print_commands
 from hyperfocal.report.page import line_of
 from hyperfocal.report.progress import FitProgress
-from hyperfocal.storage.run_folder import claim_demo, whole_file
+from hyperfocal.storage.run_folder import claim_demo
+from hyperfocal.storage.whole import whole_file
 
 EXAMPLE_USERS = 3
 LEARNING_RATE = 0.003  # higher than the default, because few users mean few steps

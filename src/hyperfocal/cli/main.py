@@ -25,11 +25,11 @@ def verify(run: Path) -> None:
     The exit code is 0 if every file is unchanged, else 2, with a line for each file that is not.
     """
     from hyperfocal.errors import RunError
-    from hyperfocal.storage.run_folder import MANIFEST, RunFolder
+    from hyperfocal.storage.manifest import read_manifest
+    from hyperfocal.storage.run_folder import read_stable
+    from hyperfocal.training.weights import verify_run
 
-    folder = RunFolder.open(run)
-    wrong = folder.verify()
-    count = len(folder.read_json(MANIFEST)["files"])
+    wrong, count = read_stable(run, lambda folder: (verify_run(folder), len(read_manifest(folder))))
     if wrong:
         lines = "".join(f"\n  {name}: {what}" for name, what in wrong.items())
         raise RunError(

@@ -8,9 +8,9 @@ A part is complete when its .json file, which holds its counts, exists: that fil
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from hyperfocal.data.files import File
 from hyperfocal.errors import RunError
 from hyperfocal.parts import files_of
 from hyperfocal.storage.cache import hash_of
-from hyperfocal.storage.run_folder import whole_file
+from hyperfocal.storage.exchange import discard
+from hyperfocal.storage.lock import FolderLock
+from hyperfocal.storage.whole import remove_leftovers, whole_file
 
 PLAN = "plan.json"
 Write = Callable[[pl.DataFrame, Path, bool], None]  # rows, file, whether these are its first rows
@@ -45,8 +47,8 @@ class PartFiles:
         Raises:
             RunError: there are parts and `resume` is False, or they were made by another plan.
         """
-        if not self.folder.exists():
-            return
+        if not (self.folder / PLAN).exists():
+            return  # a kill before the first part leaves an empty folder
         if not resume:
             raise RunError(
                 f"{self.folder}: holds parts of unfinished predictions. Continue them with --resume, or remove the "
@@ -86,7 +88,19 @@ class PartFiles:
         paths = [self._path(number) for number in range(count)]
         with whole_file(self.out) as aside:
             join_parts(paths, aside)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):
+            discard(self.folder)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be the only writer of the parts.
+
+        Raises:
+            RunError: another process writes them, or the folder cannot be written.
+        """
+        with FolderLock(self.folder):
+            remove_leftovers(self.folder)
+            yield
 
     def _path(self, number: int) -> Path:
         return self.folder / f"part-{number:05}{File(self.out).suffix}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from hyperfocal.errors import DataError
 from hyperfocal.parts import files_of, total_size
 from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.report.progress import PredictProgress
-from hyperfocal.storage.run_folder import MODEL, whole_file
+from hyperfocal.storage.run_folder import MODEL
+from hyperfocal.storage.whole import whole_file
 
 LARGE_BYTES = 64 * 2**20  # files of at least this size are read block by block
 LARGE_PACKED_BYTES = 16 * 2**20  # the same for compressed files and .parquet, which grow in memory
@@ -82,10 +84,12 @@ def _write_parts(
     """Predict every block that has no complete part yet, under a progress bar, and join the parts."""
     total: Counter[str] = Counter()
     number = 0
-    with PredictProgress() as progress:
+    with PredictProgress() as progress, ExitStack() as stack:
         for number, block in enumerate(blocks, 1):
             if number == 1:  # only now: a file that cannot be read leaves no folder
                 parts.check(resume=resume)
+                stack.enter_context(parts.writing())
+                parts.check(resume=resume)  # another process may have been faster
             counts = parts.counts(number - 1)
             if counts is None:
                 frame, counts = predictor.predict(block)

@@ -212,17 +212,17 @@ def update(run: Path, new_log: Path, out: Path | None, items: Path | None, epoch
     from hyperfocal.report.progress import FitProgress
     from hyperfocal.storage.run_folder import RunFolder
 
-    recommender = Recommender.load(run)
     elsewhere = out is not None and out.resolve() != run.resolve()
     target = RunFolder(out if out is not None and elsewhere else run)
     if elsewhere:
         target.refuse_taken()
-    with exit_on_ctrl_c("RUN is unchanged. Give the same command again."), FitProgress() as progress:
-        recommender.update(new_log, items=items, epochs=epochs, watch=progress)
-    if elsewhere:
-        recommender.save(target.path)
     else:
-        target.replace_by(recommender.save)
+        RunFolder.open(run)
+    with exit_on_ctrl_c("RUN is unchanged. Give the same command again."), target.writing():
+        recommender = Recommender.load(run)
+        with FitProgress() as progress:
+            recommender.update(new_log, items=items, epochs=epochs, watch=progress)
+        target.replace_by(recommender.save, or_in_place=elsewhere)
     _print_update(recommender)
     print_run(out or run)
 

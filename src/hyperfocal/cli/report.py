@@ -78,8 +78,12 @@ def write_run_report(run: str | Path, out: Path | None = None) -> Path:
         RunError: as in `run_page`; the page cannot be written.
     """
     from hyperfocal.report.page import REPORT, write_page
+    from hyperfocal.storage.run_folder import RunFolder
 
-    return write_page(run_page(run), Path(run) / REPORT if out is None else out)
+    if out is not None:
+        return write_page(run_page(run), out)
+    with RunFolder.open(run).writing():  # else the page of this run might go into another that replaces it meanwhile
+        return write_page(run_page(run), Path(run) / REPORT)
 
 
 def run_page(run: str | Path) -> Page:
@@ -89,8 +93,9 @@ def run_page(run: str | Path) -> Page:
         RunError: no run, an unfinished one, or a file that is missing or damaged.
     """
     from hyperfocal.report.run import read_run
+    from hyperfocal.storage.run_folder import read_stable
 
-    content = read_run(run)
+    content = read_stable(run, read_run)
     if content.job == "classify":
         from hyperfocal.classify.page import classify_page
 

@@ -30,7 +30,9 @@ from hyperfocal.models.sentence_encoder import load_encoder
 from hyperfocal.recommend.ranker import PARTNER
 from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.serve.live import job_of
-from hyperfocal.storage.run_folder import ENCODER, RunFolder
+from hyperfocal.storage.exchange import restore, whole_folder
+from hyperfocal.storage.lock import LOCK, FolderLock
+from hyperfocal.storage.run_folder import ENCODER, RunFolder, read_stable
 
 SETTINGS = "settings.json"
 HERE = Path(__file__).parent
@@ -51,6 +53,10 @@ def export_onnx(run: Path, folder: Path, *, overwrite: bool = False) -> list[str
     """
     need("onnx", "onnxscript", "onnxruntime")
     refuse_taken(folder, overwrite)
+    return read_stable(run, lambda _: _export_onnx(run, folder, overwrite))
+
+
+def _export_onnx(run: Path, folder: Path, overwrite: bool) -> list[str]:
     trained, notes = load_run(run), list[str]()
 
     def write(aside: Path) -> None:
@@ -64,7 +70,7 @@ def export_onnx(run: Path, folder: Path, *, overwrite: bool = False) -> list[str
         shutil.copyfile(HERE / "templates" / f"predict_{settings['job']}.py", aside / "predict.py")
         (aside / "README.md").write_text(readme(settings), encoding="utf-8")
 
-    _write_whole(folder, write)
+    _write_whole(folder, overwrite, write)
     return notes
 
 
@@ -86,7 +92,7 @@ def export_plain(run: Path, folder: Path, *, overwrite: bool = False) -> None:
         shapes = {name: array.shape for name, array in arrays.items()}
         (aside / "README.md").write_text(readme(settings, shapes), encoding="utf-8")
 
-    _write_whole(folder, write)
+    _write_whole(folder, overwrite, write)
 
 
 def load_run(path: Path) -> Recommender | MultiLabelClassifier:
@@ -104,7 +110,7 @@ def refuse_taken(folder: Path, overwrite: bool) -> None:
     """Raise RunError for a file, a folder with other files than an export, and an export not to be overwritten."""
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file, not a folder. Choose another")
-    if not folder.is_dir() or not any(folder.iterdir()):
+    if not folder.is_dir() or not any(entry.name != LOCK for entry in folder.iterdir()):
         return
     if not all((folder / name).is_file() for name in (SETTINGS, "vocabulary.json", "README.md")):
         raise RunError(f"{folder} holds files that are not an export. Choose another folder")
@@ -170,27 +176,13 @@ def _write_texts(settings: dict[str, Any], trained: Recommender | MultiLabelClas
         (folder / name).write_text(text, encoding="utf-8")
 
 
-def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary folder, then put it in place of `folder`; raise RunError if that fails."""
-    path = folder.absolute()
-    fresh, old = (path.with_name(f".{os.getpid()}.{path.name}.{age}") for age in ("new", "old"))
-    note = ""
+def _write_whole(folder: Path, overwrite: bool, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a folder that then takes the place of `folder` in one step; raise RunError if that fails."""
+    place = Path(os.path.realpath(folder))
+    restore(place)
     try:
-        fresh.mkdir(parents=True)
-        write(fresh)
-        if path.exists():
-            path.rename(old)
-        try:
-            fresh.rename(path)
-        except BaseException:
-            if old.exists():
-                note = f" The earlier export is {old}."
-                old.rename(path)
-                note = ""
-            raise
+        with FolderLock(place) as lock:
+            refuse_taken(folder, overwrite)
+            whole_folder(place, write, lock)
     except (OSError, SafetensorError) as error:
-        message = f"{folder} cannot be written: {error}.{note} Free some space or choose another folder"
-        raise RunError(message) from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+        raise RunError(f"{folder} cannot be written: {error}. Free some space or choose another folder") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +18,12 @@ from hyperfocal.grid.points import Point, baseline_name
 from hyperfocal.grid.pool import Pool, run_points
 from hyperfocal.grid.store import Result, Store, outcomes, write_plan
 from hyperfocal.metrics.verdict import Verdict, verdicts
+from hyperfocal.storage.lock import FolderLock
 from hyperfocal.storage.run_folder import CONFIG, DATA
 from hyperfocal.training.watch import Watch
 
 STORE = "grid.sqlite"
+PATIENCE_SECONDS = 10.0  # to wait for other processes that open the same grid
 WINNER_BY = "tuned.macro_f1"
 
 
@@ -64,7 +67,10 @@ class GridJob:
         threads = self.pool.threads(flat_settings(self.base)["train.threads"])
         prepared = self.source.prepare(points, self.base, threads, self.watch)
         path, about = self.out / STORE, prepared.about()
-        return prepared, Store.open(path, fingerprint=prepared.fingerprint(), settings=self.base, about=about)
+        with FolderLock(Path(os.path.realpath(self.out)), PATIENCE_SECONDS):  # a `fit` holds it much longer
+            _refuse_run(self.out)
+            store = Store.open(path, fingerprint=prepared.fingerprint(), settings=self.base, about=about)
+        return prepared, store
 
     def run(self, prepared: Prepared, points: Sequence[Point], store: Store) -> None:
         """Train the points that are not done; errors as in `run_points`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,12 @@ from hyperfocal.config.recipes import flat_settings
 from hyperfocal.errors import RunError
 from hyperfocal.grid.points import Point
 from hyperfocal.grid.search import GridResult
-from hyperfocal.storage.run_folder import CONFIG, DATA, MODEL, RunFolder, whole_file
+from hyperfocal.storage.lock import LOCK
+from hyperfocal.storage.run_folder import MODEL, RunFolder
+from hyperfocal.storage.whole import ASIDE
 
 TEST = "test.json"
 KEEPING = "keeping the winner"  # a task that one process at a time may do
-COPIED_FIRST = (
-    DATA,
-    CONFIG,
-)  # they make a folder a run, as in `fit`; MODEL, which makes it a finished one, is copied last
 
 
 def keep_winner(result: GridResult, out: Path) -> dict[str, Any]:
@@ -61,15 +60,12 @@ def _settings(result: GridResult, name: str) -> dict[str, Any]:
 
 
 def _copy_run(source: Path, target: Path) -> None:
-    """Replace a run by a copy of another one, each file whole or not at all."""
+    """Replace a run by a copy of another one, whole or not at all."""
     run = RunFolder(target)
     run.refuse_taken(overwrite=True)
-    run.clear()
-    names = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
-    between = sorted(names - {*COPIED_FIRST, MODEL})
-    for name in (*COPIED_FIRST, *between, MODEL):
-        with whole_file(target / name) as aside:
-            shutil.copyfile(source / name, aside)
+    with run.writing():
+        copy = partial(shutil.copytree, source, dirs_exist_ok=True, ignore=shutil.ignore_patterns(LOCK, f"{ASIDE}*"))
+        run.replace_by(copy, or_in_place=True)
 
 
 def _first(result: GridResult, name: str) -> Point:

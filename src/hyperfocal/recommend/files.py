@@ -20,8 +20,10 @@ from hyperfocal.recommend.network import make_network
 from hyperfocal.recommend.ranker import Fit, Ranker
 from hyperfocal.report.run import EVIDENCE
 from hyperfocal.sequences import Sequences
+from hyperfocal.storage.manifest import write_manifest
 from hyperfocal.storage.run_folder import DATA, MODEL, RunFolder, describe_environment
 from hyperfocal.training.run import read_plan, read_settings
+from hyperfocal.training.weights import read_weights, write_weights
 
 BASELINES = "baselines.safetensors"
 EVENTS = "events.safetensors"  # of the training users in users.json; `update` adds to them
@@ -51,8 +53,8 @@ def write_fit(run: RunFolder, fit: Fit) -> None:
     if fit.evidence is not None:
         run.write_json(EVIDENCE, fit.evidence)
     model = ranker.model
-    run.write_tensors(MODEL, model.tensors() if isinstance(model, Baseline) else model.state_dict())
-    run.write_manifest()
+    write_weights(run, model.tensors() if isinstance(model, Baseline) else model.state_dict())
+    write_manifest(run)
 
 
 def read_fit(run: RunFolder) -> Fit:
@@ -62,7 +64,7 @@ def read_fit(run: RunFolder) -> Fit:
         RunError: the run is of the other job or unfinished, or a file is missing or damaged.
     """
     settings = read_settings(RecommendSettings, run)
-    tensors, _ = run.read_tensors(MODEL)
+    tensors = read_weights(run)
     metrics = run.read_json("metrics.json")
     with run.guard("metrics.json"):
         blend_weight = float(metrics.get("blend", {}).get("weight", 0))

@@ -29,8 +29,16 @@ from hyperfocal.recommend.prepare import Prepared, cut_of, hold_out, name_of, pr
 from hyperfocal.recommend.ranker import Fit, Predictions, choose_blend
 from hyperfocal.recommend.update import update
 from hyperfocal.sequences import Sequences
-from hyperfocal.storage.run_folder import CONFIG, RunFolder
-from hyperfocal.training.run import UnfittedError, begin_run, data_facts, open_run, resolve_settings
+from hyperfocal.storage.run_folder import CONFIG, RunFolder, read_stable
+from hyperfocal.training.run import (
+    UnfittedError,
+    begin_run,
+    data_facts,
+    open_run,
+    resolve_settings,
+    write_identity,
+    write_run,
+)
 from hyperfocal.training.watch import SILENT, Watch, check_watch
 
 logger = logging.getLogger("hyperfocal")
@@ -141,18 +149,18 @@ class Recommender(BaseEstimator):
             KeyboardInterrupt: Ctrl-C, after a checkpoint was written to `out`.
         """
         check_watch(watch)
-        run, resume, settings = open_run(out, self.resolve, resume=resume, overwrite=overwrite)
-        watch.begun(settings)
-        set_threads(settings.train.threads)
-        data = prepare(log, valid, valid_truth, settings, items, planned=watch.planned)
-        self.fit_ = _fit_ranker(data, settings, run, resume, watch)
+        with open_run(out, self.resolve, resume=resume, overwrite=overwrite) as (run, resumed, settings):
+            watch.begun(settings)
+            set_threads(settings.train.threads)
+            data = prepare(log, valid, valid_truth, settings, items, planned=watch.planned)
+            self.fit_ = _fit_ranker(data, settings, run, resumed, watch)
         return self
 
     def fit_prepared(self, data: Prepared, *, out: str | Path | None = None, overwrite: bool = False) -> Recommender:
         """Fit on data from `prepare`, which the points of a grid share. Other arguments and errors as in `fit`."""
-        run, _, settings = open_run(out, self.resolve, resume=False, overwrite=overwrite)
-        set_threads(settings.train.threads)
-        self.fit_ = _fit_ranker(data, settings, run)
+        with open_run(out, self.resolve, resume=False, overwrite=overwrite) as (run, _, settings):
+            set_threads(settings.train.threads)
+            self.fit_ = _fit_ranker(data, settings, run)
         return self
 
     def resolve(self, resumed: RunFolder | None = None) -> RecommendSettings:
@@ -268,21 +276,19 @@ class Recommender(BaseEstimator):
         return self
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write a run folder, from which `load` predicts the same.
+        """Write a run folder, from which `load` predicts the same; a run that is there is replaced in one step.
 
         Raises:
-            RunError: the folder holds another run, or cannot be written.
+            RunError: the folder holds another run, cannot be written, or another process writes to it.
         """
-        run, fit = RunFolder(path), self._fit_for("save")
-        run.refuse_taken(overwrite=overwrite)
-        begin_run(
-            run,
-            fit.ranker.settings,
-            fit.fingerprint,
-            facts=data_facts(fit.ranker.plan, fit.metrics["data"]),
-            resume=False,
-        )
-        write_fit(run, fit)
+        fit = self._fit_for("save")
+        facts = data_facts(fit.ranker.plan, fit.metrics["data"])
+
+        def write(run: RunFolder) -> None:
+            write_identity(run, fit.ranker.settings, fit.fingerprint, facts=facts)
+            write_fit(run, fit)
+
+        write_run(path, write, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> Recommender:
@@ -291,9 +297,9 @@ class Recommender(BaseEstimator):
         Raises:
             RunError: no run, an unfinished run, or a file that is missing or damaged.
         """
-        run = RunFolder.open(path)
-        recommender = cls(run.path / CONFIG)
-        recommender.fit_ = read_fit(run)
+        fit = read_stable(path, read_fit)
+        recommender = cls(Path(path) / CONFIG)
+        recommender.fit_ = fit
         return recommender
 
     @property

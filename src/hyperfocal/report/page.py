@@ -27,7 +27,7 @@ from markupsafe import Markup
 from hyperfocal.errors import RunError
 from hyperfocal.machine import default_cache
 from hyperfocal.report.blocks import Page
-from hyperfocal.storage.run_folder import whole_file
+from hyperfocal.storage.whole import whole_file
 
 logger = logging.getLogger(__name__)
 REPORT = "report.html"

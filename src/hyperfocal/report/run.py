@@ -15,7 +15,6 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from hyperfocal.config.recipes import flat_settings, flatten
@@ -106,13 +105,12 @@ def cut(text: str | None, longest: int = NAME) -> str:
     return words if len(words) <= longest else words[: longest - 1] + "…"
 
 
-def read_run(path: str | Path) -> FinishedRun:
+def read_run(folder: RunFolder) -> FinishedRun:
     """Return the content of a run folder.
 
     Raises:
-        RunError: no run, an unfinished one, or a file that is missing or damaged.
+        RunError: an unfinished run, or a file that is missing or damaged.
     """
-    folder = RunFolder.open(path)
     if not folder.has(MODEL):
         folder.read_text(MODEL)  # raises an error that says what is missing
     job = _read_job(folder)

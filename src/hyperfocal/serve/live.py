@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.serve.messages import Classifications, NextItems, Recommendations
-from hyperfocal.storage.run_folder import CONFIG, DATA, MODEL, RunFolder
+from hyperfocal.storage.run_folder import CONFIG, DATA, MODEL, RunFolder, read_stable
 
 log = logging.getLogger("hyperfocal.serve")
 MODEL_FILES = (  # all that answers depend on
@@ -115,10 +115,14 @@ def load_predictor(path: Path, engine: Engine) -> Predictor:
         RunError: no run, an unfinished or damaged one, one of an unknown job, or one whose scores are not finite.
         ConfigError: the engine cannot load this run, or a package that the run needs is not installed.
     """
-    run = RunFolder.open(path)
+    return read_stable(path, lambda run: _load(run, engine))
+
+
+def _load(run: RunFolder, engine: Engine) -> Predictor:
     job = job_of(run)
     if job not in engine.loaders:
-        raise RunError(f"run {path}: its job {job!r} is unknown. Jobs that can be served: {', '.join(engine.loaders)}")
+        allowed = ", ".join(engine.loaders)
+        raise RunError(f"run {run.path}: its job {job!r} is unknown. Jobs that can be served: {allowed}")
     predictor = engine.loaders[job](run.path, version_of(run))
     with run.guard(MODEL):
         (answer,) = predictor.answer([predictor.sample])

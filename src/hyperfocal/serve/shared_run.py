@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperfocal.serve.live import Live
-from hyperfocal.storage.run_folder import whole_file
+from hyperfocal.storage.whole import whole_file
 
 REQUESTED = "requested.json"
 INTERVAL = 0.1  # seconds between two looks at the folder

@@ -2,13 +2,14 @@
 
     config.toml  data.json  model.safetensors  vocabulary.json  metrics.json  history.jsonl  environment.json
     evidence.json  report.html
-    manifest.json: a checksum of each file, for `verify`
+    manifest.json: a checksum of each file, for `verify`; written last
     checkpoints/: last.safetensors, previous.safetensors; fold0.safetensors ...: out-of-fold scores
     recommend: baselines.safetensors    classify: features.json  thresholds.json  labels.csv  taxonomy.json  encoder/
                                         texts.safetensors
 
-Files appear whole or not at all: they are written aside, flushed and renamed. Nothing is unpickled. A file of tensors
-contains its own checksum.
+Files appear whole or not at all, and so does a run that replaces another one. One process writes at a time. Nothing is
+unpickled. A file of tensors contains its own checksum, and that of the model also the settings and the checksum of the
+data that it belongs to.
 """
 
 from __future__ import annotations
@@ -22,18 +23,22 @@ import os
 import platform
 import re
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from hyperfocal.errors import ConfigError, RunError
+from hyperfocal.storage.exchange import restore, whole_folder
+from hyperfocal.storage.lock import LOCK, FolderLock
+from hyperfocal.storage.whole import ASIDE, remove_leftovers, whole_file
 
 logger = logging.getLogger("hyperfocal")
 CONFIG = "config.toml"
@@ -49,40 +54,11 @@ FILES = (
     MANIFEST, "features.json", "thresholds.json", "labels.csv", "taxonomy.json", "evidence.json", "report.html",
     "texts.safetensors", ENCODER, "checkpoints",
 )  # fmt: skip
-ASIDE = re.compile(rf"\.\d+\.({'|'.join(map(re.escape, FILES))})")  # left by a killed process
+LEFT = re.compile(rf"\.\d+\.({'|'.join(map(re.escape, FILES))})")  # by a killed process of an earlier version
+FIXED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV)  # of a folder that cannot be renamed
+ATTEMPTS = 5  # to read a run that is being replaced
+Read = TypeVar("Read")
 DEMO = ".hyperfocal-demo"  # marks a folder that a demo may overwrite
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to; at the end flush it and rename it to `path`, or remove it after an error.
-
-    Raises:
-        RunError: it cannot be written. A file that was at `path` before is still there.
-    """
-    aside = path.with_name(f".{os.getpid()}.{path.name}")  # the end of the name gives the format
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield aside
-        with aside.open("rb") as written:
-            os.fsync(written.fileno())
-        aside.replace(path)
-        _flush_folder(path.parent)
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"cannot write {path}: {error}. Free some space or choose another folder") from error
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a rename durable, on file systems that can flush a folder."""
-    with suppress(OSError):
-        number = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
 
 
 class RunFolder:
@@ -92,6 +68,7 @@ class RunFolder:
         if not isinstance(path, str | os.PathLike):
             raise ConfigError(f"{path!r} is not the path of a run. Give a str or a Path")
         self.path = Path(path)
+        self._lock: FolderLock | None = None
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunFolder:
@@ -101,10 +78,29 @@ class RunFolder:
             RunError: the folder holds no run.
         """
         run = cls(path)
+        restore(run.place)
         if not (run.path / CONFIG).is_file():
             problem = "holds no run: config.toml is missing" if run.path.exists() else "no such folder"
             raise RunError(f"run {run.path}: {problem}. Give the folder that `fit` wrote")
         return run
+
+    @property
+    def place(self) -> Path:
+        """Return the path of the folder without links."""
+        return Path(os.path.realpath(self.path))
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be the only writer of this folder, after what a killed process left is restored or removed.
+
+        Raises:
+            RunError: another process writes to it, or it cannot be written.
+        """
+        restore(self.place)
+        with FolderLock(self.place) as self._lock:
+            for folder in (self.place.parent, self.place, (self.place / CHECKPOINT).parent):
+                remove_leftovers(folder)
+            yield
 
     def refuse_taken(self, *, resume: bool | None = None, overwrite: bool | None = None) -> None:
         """Check that a run may be written here; change nothing. None: the caller offers no such choice.
@@ -114,63 +110,66 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"run {self.path}: is a file, not a folder. Choose another folder")
-        names = [name for name in self._names() if not ASIDE.fullmatch(name)]
-        if names and not {CONFIG, DATA} <= set(names):
+        names = self._names()
+        if not names or self._is_remainder(names):
+            return
+        if not {CONFIG, DATA} <= set(names):
             raise RunError(f"run {self.path}: it holds other files ({names[0]}) and no run. Choose another folder")
-        if names and not (resume or overwrite):
+        if not (resume or overwrite):
             ways = "" if overwrite is None else ", or replace it with `overwrite=True`"
             ways = ways if resume is None else f", continue it with `resume=True`{ways}"
             raise RunError(f"run {self.path}: holds a run already. Choose another folder{ways}")
 
-    def clear(self) -> None:
-        """Remove the run that is here, if there is one.
+    def _is_remainder(self, names: list[str]) -> bool:
+        """Return whether a killed process left these names when it began or removed a run."""
+        if CONFIG in names or DATA not in names:
+            return False
+        with suppress(RunError):
+            identity = self.read_json(DATA)
+            return isinstance(identity, dict) and "fingerprint" in identity
+        return False
 
-        Raises:
-            RunError: it cannot be removed.
-        """
+    def _clear(self) -> None:
+        """Remove the run that is here: its settings first and its file of the data last, as `_is_remainder` expects."""
+        left = filter(LEFT.fullmatch, os.listdir(self.path)) if self.path.is_dir() else ()  # noqa: PTH208 - names
+        others = [name for name in FILES if name not in (CONFIG, DATA)]
         try:
-            leftovers = filter(ASIDE.fullmatch, self._names())
-            for name in [*leftovers, *FILES[::-1]]:  # config.toml last: until then the folder is recognized as a run
-                path = self.path / name
-                if path.is_dir():
+            for path in (self.path / name for name in (CONFIG, *left, *others, DATA)):
+                if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
                 else:
                     path.unlink(missing_ok=True)
         except OSError as error:
             raise RunError(f"run {self.path}: cannot remove the run that is here: {error}") from error
 
-    def replace_by(self, write: Callable[[Path], None]) -> None:
-        """Replace this run by the one that `write` writes to a temporary folder, once that is complete.
+    def replace_by(self, write: Callable[[Path], None], *, or_in_place: bool = False) -> None:
+        """Replace this folder in one step by the one that `write` writes; call it inside `writing`.
 
-        Files in this folder that do not belong to the run are kept.
+        Files in this folder that do not belong to a run are kept.
+
+        Args:
+            write: gets an empty temporary folder.
+            or_in_place: whether to remove the run file by file, and write here, if the folder cannot be replaced: if it
+                is a mount point or is in a folder that is not writable.
 
         Raises:
-            RunError: the new run cannot be written, or the folders cannot be renamed.
+            RunError: the new run cannot be written, or the folders cannot be exchanged.
         """
-        path = self.path.resolve()
-        fresh, old = (path.with_name(f".{os.getpid()}.{path.name}.{suffix}") for suffix in ("new", "old"))
+        assert self._lock is not None, "a run is replaced by its only writer"
         try:
-            write(fresh)
-            path.rename(old)
-            _put_in_place(fresh, path, old)
+            whole_folder(self.place, write, self._lock, lambda name: name in FILES or bool(LEFT.fullmatch(name)))
         except OSError as error:
-            raise RunError(f"run {self.path}: cannot be replaced: {error}. It is unchanged") from error
-        finally:
-            if os.path.exists(path):  # noqa: PTH110 - False on a disk that is gone; the error names both folders
-                shutil.rmtree(fresh, ignore_errors=True)
-        try:
-            for entry in old.iterdir():
-                if entry.name not in FILES:
-                    entry.rename(path / entry.name)
-        except OSError as error:
-            raise RunError(
-                f"run {self.path}: is replaced by the new run, but other files of the folder are still in {old}: "
-                f"{error}. Move them by hand, and remove that folder"
-            ) from error
-        shutil.rmtree(old, ignore_errors=True)
+            if not (or_in_place and error.errno in FIXED):
+                raise RunError(f"run {self.path}: cannot be replaced: {error}. It is unchanged") from error
+            self._clear()
+            write(self.path)
 
     def _names(self) -> list[str]:
-        return sorted(entry.name for entry in self.path.iterdir()) if self.path.is_dir() else []
+        """Return the names in the folder, without what locks and killed processes leave."""
+        names = os.listdir(self.path) if self.path.is_dir() else []  # noqa: PTH208 - names only
+        return sorted(
+            name for name in names if name != LOCK and not name.startswith(ASIDE) and not LEFT.fullmatch(name)
+        )
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file, whole or not at all."""
@@ -217,43 +216,12 @@ class RunFolder:
             raise errors[0]
         return None
 
-    def write_manifest(self) -> None:
-        """Write a checksum of each file of the run, except the report and checkpoints, which contain their own."""
-        listed = {*FILES} - {"checkpoints", "report.html", MANIFEST}
-        files = [path.relative_to(self.path) for path in sorted(self.path.rglob("*")) if path.is_file()]
-        names = [file.as_posix() for file in files if file.parts[0] in listed]
-        self.write_json(MANIFEST, {"files": {name: _checksum_of_file(self.path / name) for name in names}})
-
-    def is_as_written(self, name: str) -> bool:
-        """Return whether the manifest lists this file with its present checksum."""
-        if not self.has(MANIFEST):
-            return False
-        manifest = self.read_json(MANIFEST)
-        with self.guard(MANIFEST):
-            return bool(manifest["files"].get(name) == _checksum_of_file(self.path / name))
-
-    def verify(self) -> dict[str, str]:
-        """Return the faults of the manifest's files and the checkpoints: name -> "missing", "changed" or the error.
-
-        Raises:
-            RunError: there is no manifest, or it is damaged.
-        """
-        manifest = self.read_json(MANIFEST)
-        with self.guard(MANIFEST):
-            files = {str(name): str(checksum) for name, checksum in manifest["files"].items()}
-        faults = {}
-        for name, checksum in files.items():
-            if not self.has(name):
-                faults[name] = "missing"
-            elif _checksum_of_file(self.path / name) != checksum:
-                faults[name] = "changed"
-        for path in sorted((self.path / CHECKPOINT).parent.glob("*.safetensors")):
-            name = path.relative_to(self.path).as_posix()
-            try:
-                self.read_tensors(name)
-            except RunError as error:
-                faults[name] = str(error)
-        return faults
+    def state(self) -> tuple[int, ...]:
+        """Return numbers that differ once another run is in this folder, or this one was written again."""
+        with suppress(OSError):
+            folder, manifest = self.path.stat(), (self.path / MANIFEST).stat()
+            return folder.st_dev, folder.st_ino, manifest.st_ino, manifest.st_mtime_ns
+        return ()
 
     def has(self, name: str) -> bool:
         """Return whether the file exists; a name from a damaged manifest may be too long for any file."""
@@ -271,7 +239,8 @@ class RunFolder:
             RunError: the file is missing or not readable.
         """
         try:
-            return (self.path / name).read_text(encoding="utf-8")
+            with open(self.path / name, encoding="utf-8", opener=_open_regular) as file:
+                return file.read()
         except FileNotFoundError:
             raise self._missing(name) from None
         except (OSError, UnicodeDecodeError) as error:
@@ -321,29 +290,38 @@ class RunFolder:
         return RunError(f"run {self.path}: {name} is damaged ({error}). Restore the file or fit again")
 
     def _missing(self, name: str) -> RunError:
-        if name == MODEL and any((self.path / CHECKPOINT).parent.glob("*.safetensors")):
+        if name == MODEL and not self.has(MANIFEST):
             return RunError(f"run {self.path}: training has not finished. Continue it with `resume=True`")
         return RunError(f"run {self.path}: {name} is missing. Restore the file or fit again")
 
 
-def _put_in_place(fresh: Path, path: Path, old: Path) -> None:
-    """Rename `fresh` to `path`, from where `old` was moved; if that fails, rename `old` back.
+def _open_regular(path: str, flags: int) -> int:
+    """Open a file; a pipe or a device, from which reading might never end, is an error."""
+    number = os.open(path, flags | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(number).st_mode):
+        return number
+    os.close(number)
+    raise OSError(errno.EINVAL, "it is not a regular file")
+
+
+def read_stable(path: str | os.PathLike[str], read: Callable[[RunFolder], Read]) -> Read:
+    """Return what `read` returns for the run in a folder, all of it from one run if the run is replaced meanwhile.
 
     Raises:
-        OSError: the first rename failed.
-        RunError: the second failed too.
+        RunError: the folder holds no run; `read` raised it; the run is replaced again and again.
     """
-    try:
-        fresh.rename(path)
-    except BaseException as error:
+    for _ in range(ATTEMPTS):
+        run = RunFolder.open(path)
+        before = run.state()
         try:
-            old.rename(path)
-        except OSError as second:
-            raise RunError(
-                f"run {path}: cannot be replaced ({error}), nor put back ({second}). Nothing is lost: the old run is "
-                f"{old}, the new one is {fresh}, both whole. Rename one of them to {path.name}"
-            ) from error
-        raise
+            value = read(run)
+        except RunError:
+            if run.state() == before:
+                raise
+            continue
+        if run.state() == before:
+            return value
+    raise RunError(f"run {path}: was replaced {ATTEMPTS} times while it was read. Try again later")
 
 
 def _checksum_of_tensors(tensors: dict[str, Tensor], state: str) -> str:
@@ -357,7 +335,8 @@ def _checksum_of_tensors(tensors: dict[str, Tensor], state: str) -> str:
     return checksum.hexdigest()
 
 
-def _checksum_of_file(path: Path) -> str:
+def checksum_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file."""
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 

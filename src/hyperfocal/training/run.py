@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from hyperfocal.config.sections import Section
 from hyperfocal.data.reading import ReadingPlan
 from hyperfocal.distributed import is_first, on_first
 from hyperfocal.errors import ConfigError, RunError
+from hyperfocal.storage.manifest import is_as_written, unfinish
 from hyperfocal.storage.run_folder import CHECKPOINT, CONFIG, DATA, RunFolder
 from hyperfocal.training.trainer import Checkpoint, Job, Trainer, seed_process
 from hyperfocal.training.watch import Watch
@@ -64,10 +66,11 @@ def resolve_settings(
     return before
 
 
+@contextmanager
 def open_run(
     out: str | Path | None, resolve: Callable[[RunFolder | None], Settings], *, resume: bool, overwrite: bool
-) -> tuple[RunFolder | None, bool, Settings]:
-    """Return the folder to write to, whether to resume the run in it, and the settings.
+) -> Iterator[tuple[RunFolder | None, bool, Settings]]:
+    """Give the folder to write to, whether to resume the run in it, and the settings; no other process may write there.
 
     Of several processes the first decides, and only it gets a folder.
 
@@ -78,19 +81,22 @@ def open_run(
         overwrite: whether to replace an existing run.
 
     Raises:
-        RunError: the folder holds another run.
+        RunError: the folder holds another run, or another process writes to it.
         ConfigError: a setting is wrong, or differs from the run to resume.
     """
     run = None if out is None else RunFolder(out)
+    with ExitStack() as stack:
 
-    def decide() -> tuple[bool, Settings]:
-        if run is not None:
-            run.refuse_taken(resume=resume, overwrite=overwrite)
-        resumed = run if resume and run is not None and run.has(CONFIG) else None
-        return resumed is not None, resolve(resumed)
+        def decide() -> tuple[bool, Settings]:
+            if run is not None:
+                run.refuse_taken(resume=resume, overwrite=overwrite)
+                stack.enter_context(run.writing())
+                run.refuse_taken(resume=resume, overwrite=overwrite)  # another process may have been faster
+            resumed = run if resume and run is not None and run.has(CONFIG) else None
+            return resumed is not None, resolve(resumed)
 
-    resumed, settings = on_first(decide)
-    return run if is_first() else None, resumed, settings
+        resumed, settings = on_first(decide)
+        yield run if is_first() else None, resumed, settings
 
 
 def read_settings(kind: type[Settings], run: RunFolder) -> Settings:
@@ -106,7 +112,7 @@ def read_settings(kind: type[Settings], run: RunFolder) -> Settings:
     job = identity.get("job", "recommend")  # the first versions had only this job
     if job != name:
         raise RunError(f"run {run.path}: is one of `{job}`, not of `{name}`. Use `hyperfocal {job}` for it")
-    return from_toml(kind, run.read_text(CONFIG), str(run.path / CONFIG), whole=run.is_as_written(CONFIG))
+    return from_toml(kind, run.read_text(CONFIG), str(run.path / CONFIG), whole=is_as_written(run, CONFIG))
 
 
 def data_facts(plan: ReadingPlan | None, counts: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +133,7 @@ def begin_run(
     """Write settings and data of a new run, or check that the run to resume is of the same data.
 
     Args:
-        run: the folder.
+        run: the folder; this process is its only writer.
         settings: of the run.
         fingerprint: checksum of the data and the split.
         features: checksum of the n-grams and the encoder of texts. "": no texts.
@@ -137,17 +143,43 @@ def begin_run(
     Raises:
         RunError: the run to resume has other data or features; the folder cannot be written.
     """
-    identity = {"job": NAMES[type(settings).__name__], "fingerprint": fingerprint}
-    identity |= {"features": features} if features else {}
+    identity = _identity(settings, fingerprint, features)
     if not resume:
-        run.clear()
-        run.write_json(DATA, identity | facts)
-        run.write_text(CONFIG, to_toml(settings))
+        new = partial(write_identity, settings=settings, fingerprint=fingerprint, features=features, facts=facts)
+        run.replace_by(lambda fresh: new(RunFolder(fresh)), or_in_place=True)
     elif {key: value for key, value in run.read_json(DATA).items() if key not in facts} != identity:
         raise RunError(
             f"run {run.path}: was trained on other data, with another split, other n-grams or another encoder, "
             "or by an earlier version. Give the same files to resume, or start again with `overwrite=True`"
         )
+    else:
+        unfinish(run)
+
+
+def write_identity(
+    run: RunFolder, settings: Section, fingerprint: str, features: str = "", *, facts: dict[str, Any]
+) -> None:
+    """Write the file of the data and the settings to an empty folder, which makes it a run; as in `begin_run`."""
+    run.write_json(DATA, _identity(settings, fingerprint, features) | facts)
+    run.write_text(CONFIG, to_toml(settings))
+
+
+def _identity(settings: Section, fingerprint: str, features: str) -> dict[str, str]:
+    identity = {"job": NAMES[type(settings).__name__], "fingerprint": fingerprint}
+    return identity | ({"features": features} if features else {})
+
+
+def write_run(path: str | Path, write: Callable[[RunFolder], None], *, overwrite: bool) -> None:
+    """Let `write` write a whole run to a folder; a run that is there is replaced in one step once that is complete.
+
+    Raises:
+        RunError: the folder holds another run, cannot be written, or another process writes to it.
+    """
+    run = RunFolder(path)
+    run.refuse_taken(overwrite=overwrite)
+    with run.writing():
+        run.refuse_taken(overwrite=overwrite)  # another process may have been faster
+        run.replace_by(lambda fresh: write(RunFolder(fresh)), or_in_place=True)
 
 
 def train_job(job: Job, run: RunFolder | None, *, resume: bool, watch: Watch) -> list[dict[str, float]]:

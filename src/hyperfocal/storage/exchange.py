@@ -1,0 +1,134 @@
+"""Replace a folder by another one in a single step, so that a kill leaves the old or the new one and never neither.
+
+Linux exchanges two names by renameat2(2) and macOS by renamex_np(2), on all usual local file systems. Others, such as
+NFS, only rename: there the old folder is called .NAME.replaced for a moment, and `restore` renames it back if a process
+was killed in that moment. Readers and writers of a run call `restore` first.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from hyperfocal.storage.lock import LOCK, FolderLock
+from hyperfocal.storage.whole import aside_folder, flush, set_new_modes
+
+HERE = -100  # AT_FDCWD: paths are relative to the working directory
+EXCHANGE = 2  # RENAME_EXCHANGE of Linux and RENAME_SWAP of macOS
+UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
+MOMENT_SECONDS = 1.0  # that a living process may need between two renames
+
+
+def whole_folder(
+    path: Path, write: Callable[[Path], None], lock: FolderLock, belongs: Callable[[str], bool] = lambda name: True
+) -> None:
+    """Replace the folder `path`, or make it, once `write` has written everything to a temporary folder.
+
+    Args:
+        path: the folder, without links.
+        write: gets an empty folder next to `path`.
+        lock: of `path`.
+        belongs: whether a name in `path` is part of what is replaced. All others stay in the folder.
+
+    Raises:
+        OSError: it cannot be written or exchanged; `path` is unchanged.
+    """
+    with aside_folder(path.parent) as aside:
+        fresh = aside / path.name
+        fresh.mkdir()
+        write(fresh)
+        set_new_modes(fresh)
+        _link_others(path, fresh, belongs)
+        fresh.chmod(path.stat().st_mode)
+        flush(fresh)
+        lock.extend_to(fresh)
+        put_in_place(fresh, path)
+        if fresh.exists():
+            _link_others(fresh, path, belongs)  # those that came in the meantime
+    flush(path.parent)
+
+
+def _link_others(path: Path, fresh: Path, belongs: Callable[[str], bool]) -> None:
+    """Give the files of `path` that are not replaced a second name in `fresh`; a folder is copied with such names."""
+    for entry in path.iterdir():
+        if entry.name == LOCK or belongs(entry.name) or os.path.lexists(fresh / entry.name):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.copytree(entry, fresh / entry.name, symlinks=True, copy_function=_link)
+        else:
+            _link(entry, fresh / entry.name)
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def put_in_place(fresh: Path, path: Path) -> None:
+    """Exchange two folders, or rename one after the other; OSError if that fails, and `path` is then unchanged."""
+    try:
+        exchange(fresh, path)
+    except NotImplementedError:
+        replaced = _replaced(path)
+        shutil.rmtree(replaced, ignore_errors=True)
+        path.rename(replaced)
+        try:
+            fresh.rename(path)
+        except BaseException:
+            replaced.rename(path)
+            raise
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def exchange(first: Path, second: Path) -> None:
+    """Exchange the names of two folders in one step.
+
+    Raises:
+        NotImplementedError: the system or the file system cannot.
+        OSError: a folder is missing, a mount point, or not writable.
+    """
+    name, here = ("renamex_np", ()) if sys.platform == "darwin" else ("renameat2", (HERE,))
+    rename = getattr(ctypes.CDLL(None, use_errno=True), name, None)
+    if rename is None:
+        raise NotImplementedError(name)
+    if rename(*here, os.fsencode(first), *here, os.fsencode(second), EXCHANGE) == 0:
+        return
+    number = ctypes.get_errno()
+    if number in UNSUPPORTED:
+        raise NotImplementedError(f"{name}: {os.strerror(number)}")
+    raise OSError(number, os.strerror(number), str(second))
+
+
+def _replaced(path: Path) -> Path:
+    return path.with_name(f".{path.name}.replaced")
+
+
+def restore(path: Path) -> None:
+    """Rename a folder back that a killed process had renamed; a living process gets a moment to end its two renames."""
+    replaced = _replaced(path)
+    deadline = time.monotonic() + MOMENT_SECONDS
+    while not path.exists() and replaced.is_dir():
+        if time.monotonic() > deadline:
+            with suppress(OSError):
+                replaced.rename(path)
+            return
+        time.sleep(0.01)
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder; it is gone for others in one step.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    with aside_folder(folder.parent) as aside:
+        folder.rename(aside / folder.name)

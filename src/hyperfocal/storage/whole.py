@@ -1,0 +1,133 @@
+"""Write files and folders that appear whole or not at all.
+
+Everything is written inside a private temporary folder next to its target, flushed and then renamed. So no name can be
+guessed or planted, and whatever a writer leaves when it is killed is in that folder. The process holds a lock on its
+temporary folder; the next writer removes every one without a lock.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from hyperfocal.errors import RunError
+from hyperfocal.storage.lock import try_lock
+
+ASIDE = ".hyperfocal-"  # begins the name of each temporary folder
+
+
+@contextmanager
+def aside_folder(parent: Path) -> Iterator[Path]:
+    """Yield an empty private folder in `parent`, and remove it at the end; first remove those of killed processes.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    remove_leftovers(parent)
+    folder, number = _locked_folder(parent)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(number)
+
+
+def _locked_folder(parent: Path) -> tuple[Path, int]:
+    """Return a new folder and the descriptor that holds its lock."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=ASIDE, dir=parent))
+        number = os.open(folder, os.O_RDONLY)
+        try_lock(number)
+        if folder.is_dir():  # else another process took it for a leftover before it was locked
+            return folder, number
+        os.close(number)
+
+
+def remove_leftovers(parent: Path) -> None:
+    """Remove the temporary folders of this user in `parent` whose processes are gone."""
+    with suppress(OSError), os.scandir(parent) as entries:
+        for entry in entries:
+            if entry.name.startswith(ASIDE) and entry.is_dir(follow_symlinks=False):
+                _remove_leftover(Path(entry.path))
+
+
+def _remove_leftover(folder: Path) -> None:
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
+        try:
+            if os.fstat(number).st_uid == os.geteuid() and try_lock(number):
+                shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(number)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path to write to; at the end flush it and rename it to `path`, or remove it after an error.
+
+    A link is followed, and a file that is replaced keeps its mode. A new file gets the mode that the umask allows.
+
+    Raises:
+        RunError: it cannot be written. A file that was at `path` before is still there.
+    """
+    try:
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with aside_folder(target.parent) as folder:
+            aside = folder / target.name  # the end of the name gives the format
+            yield aside
+            flush(aside)
+            aside.chmod(_mode_for(target, folder))
+            aside.replace(target)
+        flush(target.parent)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"cannot write {path}: {_reason(error)}. Free some space or choose another folder") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return the error without the name of a temporary file, which says nothing to a user."""
+    return f"[Errno {error.errno}] {error.strerror}" if isinstance(error, OSError) and error.errno else str(error)
+
+
+def _mode_for(target: Path, folder: Path) -> int:
+    """Return the mode of a file that is replaced, or of a new one."""
+    with suppress(FileNotFoundError):
+        return stat.S_IMODE(target.stat().st_mode)
+    return new_mode(folder)
+
+
+def new_mode(folder: Path) -> int:
+    """Return the mode that a new file gets; some libraries make theirs private."""
+    with tempfile.TemporaryDirectory(dir=folder) as empty:
+        probe = Path(empty) / "probe"
+        probe.touch()
+        return stat.S_IMODE(probe.stat().st_mode)
+
+
+def set_new_modes(folder: Path) -> None:
+    """Give the files in a folder the mode of new files, which a library made private."""
+    mode = new_mode(folder)
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(mode)
+
+
+def flush(path: Path) -> None:
+    """Make the content of a file durable, or the names in a folder, on file systems that can flush a folder.
+
+    Raises:
+        OSError: a file cannot be flushed.
+    """
+    number = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError) if stat.S_ISDIR(os.fstat(number).st_mode) else nullcontext():
+            os.fsync(number)
+    finally:
+        os.close(number)

@@ -1,0 +1,172 @@
+"""A folder is replaced by another in one step; what is read meanwhile is all of one of them."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from hyperfocal.errors import RunError
+from hyperfocal.storage.manifest import write_manifest
+from hyperfocal.storage.run_folder import (
+    CONFIG,
+    DATA,
+    FILES,
+    MODEL,
+    RunFolder,
+    read_stable,
+)
+from hyperfocal.storage.whole import ASIDE
+from run_cases import files, full_disk, replace, write_other
+
+
+@pytest.fixture(params=["exchange", "two renames"])
+def way(request, monkeypatch):
+    """Replace folders on a file system that can exchange names, and on one that cannot."""
+    if request.param == "two renames":
+        monkeypatch.setattr("hyperfocal.storage.exchange.EXCHANGE", 1 << 20)  # a flag that no system knows: EINVAL
+    return request.param
+
+
+def test_a_run_is_replaced_and_other_files_stay(run, way):
+    run.write_text("notes.txt", "mine")
+    run.write_text("plots/a.png", "mine")
+    (run.path / "latest").symlink_to("plots/a.png")
+    os.mkfifo(run.path / "pipe")
+    number = (run.path / "notes.txt").stat().st_ino
+    replace(run)
+    assert files(run.path) == sorted([CONFIG, DATA, "latest", "notes.txt", "plots/a.png"])
+    assert run.read_text(CONFIG) == "seed = 1\n"
+    assert (run.path / "latest").is_symlink()
+    assert (run.path / "pipe").is_fifo()
+    assert (run.path / "notes.txt").stat().st_ino == number  # not a copy: a program that has it open goes on
+    assert list(run.path.parent.iterdir()) == [run.path]
+
+
+def test_a_link_to_a_run_stays_one(run, tmp_path, way):
+    (tmp_path / "links").mkdir()
+    link = tmp_path / "links" / "current"
+    link.symlink_to(run.path)
+    replace(RunFolder(link))
+    assert link.is_symlink()
+    assert run.read_text(CONFIG) == "seed = 1\n"
+
+
+def test_the_mode_of_the_folder_stays(run, way):
+    run.path.chmod(0o2750)
+    replace(run)
+    assert stat.S_IMODE(run.path.stat().st_mode) == 0o2750
+
+
+@pytest.mark.parametrize("error", [full_disk, RuntimeError, KeyboardInterrupt])
+def test_a_run_that_is_not_written_whole_replaces_nothing(run, error, way):
+    def write(path: Path) -> None:
+        write_other(path)
+        raise error() if isinstance(error, type) else OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = files(run.path)
+    with pytest.raises((RunError, RuntimeError, KeyboardInterrupt)):
+        replace(run, write)
+    assert files(run.path) == before
+    assert run.read_text(CONFIG) == "seed = 0\n"
+    assert list(run.path.parent.iterdir()) == [run.path]
+
+
+def test_a_second_rename_that_fails_is_undone(run, monkeypatch):
+    monkeypatch.setattr("hyperfocal.storage.exchange.EXCHANGE", 1 << 20)
+    rename = Path.rename
+
+    def refuse(path, to):
+        return full_disk() if ASIDE in str(path) else rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(RunError, match=r"cannot be replaced: .*No space left on device\. It is unchanged"):
+        replace(run)
+    assert run.read_text(CONFIG) == "seed = 0\n"
+    assert list(run.path.parent.iterdir()) == [run.path]
+
+
+@pytest.mark.parametrize("reader", [RunFolder.open, lambda path: replace(RunFolder(path))])
+def test_a_kill_between_two_renames_is_repaired(run, reader, monkeypatch):
+    monkeypatch.setattr("hyperfocal.storage.exchange.MOMENT_SECONDS", 0.05)
+    run.path.rename(run.path.with_name(".run.replaced"))
+    reader(run.path)
+    assert run.has(CONFIG)
+    assert list(run.path.parent.iterdir()) == [run.path]
+
+
+def test_a_kill_after_two_renames_leaves_nothing_for_long(run, monkeypatch):
+    monkeypatch.setattr("hyperfocal.storage.exchange.EXCHANGE", 1 << 20)
+    write_other(run.path.with_name(".run.replaced"))
+    assert RunFolder.open(run.path).read_text(CONFIG) == "seed = 0\n"
+    replace(run)
+    assert list(run.path.parent.iterdir()) == [run.path]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_mount_point_is_replaced_file_by_file_if_that_is_allowed(small_disk):
+    run = RunFolder(small_disk)
+    write_other(small_disk)
+    run.write_text("notes.txt", "mine")
+    run.write_text(MODEL, "old")
+    with pytest.raises(RunError, match=r"cannot be replaced: .*It is unchanged"):
+        replace(run)
+    assert run.has(MODEL)
+    replace(run, or_in_place=True)
+    assert files(small_disk) == sorted([CONFIG, DATA, "notes.txt"])
+
+
+def test_removing_in_place_begins_with_the_settings_and_ends_with_the_data(run, monkeypatch):
+    """Killed in between, the folder is known as what a run left, and a new run may begin there."""
+    removed = []
+    unlink = Path.unlink
+
+    def stop_at_a_mount_point(*_, **__):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    def note(path, **options):
+        unlink(path, **options)
+        removed.append(path.name)
+        run.refuse_taken()
+
+    monkeypatch.setattr("hyperfocal.storage.run_folder.whole_folder", stop_at_a_mount_point)
+    monkeypatch.setattr(Path, "unlink", note)
+    replace(run, lambda path: None, or_in_place=True)
+    names = [name for name in removed if name in FILES]
+    assert (names[0], names[-1]) == (CONFIG, DATA)
+    assert MODEL in names
+
+
+# Reading while a run is replaced
+
+
+def test_what_is_read_is_of_one_run(run):
+    """The run is replaced between the first and the second file that is read."""
+    write_manifest(run)
+
+    def read_both(folder: RunFolder) -> tuple[str, str]:
+        fingerprint = folder.read_json(DATA)["fingerprint"]
+        if fingerprint == "1f":
+            replace(run, lambda path: (write_other(path), write_manifest(RunFolder(path))))
+        return fingerprint, folder.read_text(CONFIG)
+
+    assert read_stable(run.path, read_both) == ("2e", "seed = 1\n")
+
+
+def test_a_file_that_vanished_because_the_run_was_replaced_is_no_damage(run):
+    write_manifest(run)
+
+    def read_all(folder: RunFolder) -> str:
+        if folder.has("metrics.json"):
+            replace(run, lambda path: (write_other(path), write_manifest(RunFolder(path))))
+            folder.read_text("metrics.json")
+        return folder.read_text(CONFIG)
+
+    assert read_stable(run.path, read_all) == "seed = 1\n"
+
+
+def test_a_run_that_is_replaced_again_and_again(run):
+    write_manifest(run)
+    with pytest.raises(RunError, match=r"was replaced 5 times while it was read\. Try again later"):
+        read_stable(run.path, lambda _: replace(run, lambda path: (write_other(path), write_manifest(RunFolder(path)))))
