@@ -362,7 +362,7 @@ class TestPredict:
         half.mkdir()
         for name in ("config.toml", "data.json"):
             (half / name).write_bytes((folder / "run" / name).read_bytes())
-        assert "model.safetensors is missing" in refused("classify", "predict", half, *arguments)
+        assert "training has not finished" in refused("classify", "predict", half, *arguments)
         (half / "model.safetensors").write_bytes(b"no tensors")
         assert "is damaged" in refused("classify", "predict", half, *arguments)
         assert not (tmp_path / "p.jsonl").exists()

@@ -177,9 +177,27 @@ class TestRecommend:
         asked = ("recommend", "predict", run, history, "--out", out, "--block", 50, "--resume")
         parts = tmp_path / "p.csv.parts"
         parts.mkdir()
-        assert "plan.json: is damaged" in refused(*asked)
+        (parts / "thesis.tex").write_text("years of work")
+        assert "holds other files (thesis.tex) and no parts" in refused(*asked)
         (parts / "plan.json").write_text("[]")
         assert "with another HISTORY, RUN, --block" in refused(*asked)
+        (parts / "plan.json").write_text("[")
+        assert "plan.json: is damaged" in refused(*asked)
+        assert (parts / "thesis.tex").read_text() == "years of work"
+
+    def test_a_planted_link_in_place_of_the_parts(self, run, tmp_path):
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "p.csv.parts").symlink_to("elsewhere")
+        asked = ("recommend", "predict", run, log(tmp_path / "log.csv"), "--out", tmp_path / "p.csv", "--block", 50)
+        assert "p.csv.parts: is no folder of this user" in refused(*asked)
+        assert list((tmp_path / "elsewhere").iterdir()) == []
+
+    def test_an_empty_folder_that_a_killed_process_left(self, run, tmp_path):
+        (tmp_path / "p.csv.parts" / ".hyperfocal-x").mkdir(parents=True)
+        (tmp_path / "p.csv.parts" / ".lock").write_text("{}")
+        asked = ("recommend", "predict", run, log(tmp_path / "log.csv"), "--out", tmp_path / "p.csv", "--block", 50)
+        done(*asked)
+        assert names_below(tmp_path) == ["log.csv", "p.csv"]
 
     def test_a_damaged_part_is_named(self, tmp_path):
         parts = PartFiles(tmp_path / "p.parquet", {})
@@ -291,7 +309,7 @@ def test_after_kill_9_the_rest_is_done_and_the_bytes_are_the_same(end, run, tmp_
     assert 3 <= len(before) < 80
     kept = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hyperfocal.cli.part_files.shutil.rmtree", lambda folder, **_: kept.append(folder))
+        patch.setattr("hyperfocal.cli.part_files.discard", kept.append)
         done(*asked, "--out", out, "--resume")
     assert kept == [marks]
     assert all(path.stat().st_mtime_ns == at for path, at in before.items())  # what was done was not done again

@@ -8,6 +8,7 @@ A part is complete when its .json file, which holds its counts, exists: that fil
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,8 +23,8 @@ from hyperfocal.errors import RunError
 from hyperfocal.parts import files_of
 from hyperfocal.storage.cache import hash_of
 from hyperfocal.storage.exchange import discard
-from hyperfocal.storage.lock import FolderLock
-from hyperfocal.storage.whole import remove_leftovers, whole_file
+from hyperfocal.storage.lock import LOCK, FolderLock
+from hyperfocal.storage.whole import ASIDE, is_own_folder, remove_leftovers, whole_file
 
 PLAN = "plan.json"
 Write = Callable[[pl.DataFrame, Path, bool], None]  # rows, file, whether these are its first rows
@@ -45,10 +46,14 @@ class PartFiles:
         """Check that existing parts may be continued; write nothing.
 
         Raises:
-            RunError: there are parts and `resume` is False, or they were made by another plan.
+            RunError: there are parts and `resume` is False, or they were made by another plan; the folder is a link, or
+                belongs to another user.
         """
+        if os.path.lexists(self.folder) and not is_own_folder(self.folder):
+            raise RunError(f"{self.folder}: is no folder of this user. Remove it, or choose another --out")
         if not (self.folder / PLAN).exists():
-            return  # a kill before the first part leaves an empty folder
+            self._refuse_others()
+            return
         if not resume:
             raise RunError(
                 f"{self.folder}: holds parts of unfinished predictions. Continue them with --resume, or remove the "
@@ -61,6 +66,13 @@ class PartFiles:
                 f"{self.folder}: holds parts made with another {', '.join(changed)}. Repeat the first command with "
                 "--resume, or remove the folder to start over"
             )
+
+    def _refuse_others(self) -> None:
+        """Raise RunError if a folder without a plan is not empty; a process killed before the first part leaves one."""
+        names = os.listdir(self.folder) if self.folder.exists() else []  # noqa: PTH208 - names only
+        others = sorted(name for name in names if name != LOCK and not name.startswith(ASIDE))
+        if others:
+            raise RunError(f"{self.folder}: holds other files ({others[0]}) and no parts. Choose another --out")
 
     def counts(self, number: int) -> Counter[str] | None:
         """Return the counts of a complete part; None: it is not complete."""

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hyperfocal.storage.lock import LOCK, FolderLock
-from hyperfocal.storage.whole import aside_folder, flush, set_new_modes
+from hyperfocal.storage.whole import aside_folder, flush, is_own_folder, set_new_modes
 
 HERE = -100  # AT_FDCWD: paths are relative to the working directory
 EXCHANGE = 2  # RENAME_EXCHANGE of Linux and RENAME_SWAP of macOS
@@ -116,7 +116,7 @@ def restore(path: Path) -> None:
     """Rename a folder back that a killed process had renamed; a living process gets a moment to end its two renames."""
     replaced = _replaced(path)
     deadline = time.monotonic() + MOMENT_SECONDS
-    while not path.exists() and replaced.is_dir():
+    while not path.exists() and is_own_folder(replaced):
         if time.monotonic() > deadline:
             with suppress(OSError):
                 replaced.rename(path)

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from uuid import uuid4
 
 from safetensors import SafetensorError
 
@@ -68,6 +69,14 @@ def _remove_leftover(folder: Path) -> None:
             os.close(number)
 
 
+def is_own_folder(path: Path) -> bool:
+    """Return whether a path is a folder of this user, and no link; another user may have made one of any other kind."""
+    with suppress(OSError):
+        state = path.lstat()
+        return stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid()
+    return False
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to; at the end flush it and rename it to `path`, or remove it after an error.
@@ -104,11 +113,14 @@ def _mode_for(target: Path, folder: Path) -> int:
 
 
 def new_mode(folder: Path) -> int:
-    """Return the mode that a new file gets; some libraries make theirs private."""
-    with tempfile.TemporaryDirectory(dir=folder) as empty:
-        probe = Path(empty) / "probe"
-        probe.touch()
-        return stat.S_IMODE(probe.stat().st_mode)
+    """Return the mode that a new file in `folder` gets; some libraries make theirs private."""
+    probe = folder / f".{uuid4().hex}"
+    number = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(number).st_mode)
+    finally:
+        os.close(number)
+        probe.unlink()
 
 
 def set_new_modes(folder: Path) -> None:
