@@ -475,3 +475,26 @@ class TestHabits:
     def test_a_leak_between_the_parts(self, data):
         with pytest.raises(LeakError, match="are in training too"):
             Recommender().fit(data.train, data.train)
+
+
+class TestTwoWriters:
+    """Two programs that load one run, update it and save it: the second is refused instead of losing the first."""
+
+    def test_a_run_that_was_replaced_since_it_was_loaded(self, data, tmp_path):
+        Recommender(model="popularity").fit(data.train).save(tmp_path / "run")
+        first, second = (Recommender.load(tmp_path / "run") for _ in range(2))
+        first.save(tmp_path / "run", overwrite=True)
+        first.save(tmp_path / "run", overwrite=True)  # it knows its own
+        with pytest.raises(RunError, match="another run has been written there since this one was loaded"):
+            second.save(tmp_path / "run", overwrite=True)
+        second.save(tmp_path / "other")
+        Recommender.load(tmp_path / "run").save(tmp_path / "run", overwrite=True)
+
+    def test_a_run_that_was_fitted_there(self, data, tmp_path):
+        popular = Recommender(model="popularity").fit(data.train, out=tmp_path / "run")
+        popular.save(tmp_path / "run", overwrite=True)
+        Recommender(model="markov").fit(data.train).save(
+            tmp_path / "run", overwrite=True
+        )  # it was made from another run, or from none
+        with pytest.raises(RunError, match="Load it again, or save to another folder"):
+            popular.save(tmp_path / "run", overwrite=True)

@@ -40,7 +40,16 @@ from hyperfocal.models.text_features import TextFeatures
 from hyperfocal.models.text_head import TextHead
 from hyperfocal.storage.run_folder import CONFIG, RunFolder, read_stable
 from hyperfocal.thresholds import Decisions
-from hyperfocal.training.run import UnfittedError, data_facts, open_run, resolve_settings, write_identity, write_run
+from hyperfocal.training.run import (
+    Origin,
+    UnfittedError,
+    data_facts,
+    open_run,
+    origin_of,
+    resolve_settings,
+    write_identity,
+    write_run,
+)
 from hyperfocal.training.watch import SILENT, Watch, check_watch
 
 
@@ -101,6 +110,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
     """
 
     fit_: Fit
+    _origin: Origin | None = None  # the run folder that the fit was read from or written to
     settings_: ClassifySettings = _view("model.settings")
     vocabulary_: Vocabulary = _view("model.labels.vocabulary")
     taxonomy_: Taxonomy | None = _view("model.labels.taxonomy")
@@ -209,6 +219,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
                 cache=None if cache is None else Path(cache),
                 watch=watch,
             )
+            self._origin = origin_of(run)
         return self
 
     def fit_prepared(
@@ -217,6 +228,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         """Fit on documents that are already read and split, as the points of a grid share them; otherwise as `fit`."""
         with open_run(out, self.resolve, resume=False, overwrite=overwrite) as (run, _, settings):
             self.fit_ = fit_prepared(data, settings, run, cache=cache)
+            self._origin = origin_of(run)
         return self
 
     def resolve(self, resumed: RunFolder | None = None) -> ClassifySettings:
@@ -339,7 +351,8 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         """Write a run folder, from which `load` predicts the same; a run that is there is replaced in one step.
 
         Raises:
-            RunError: the folder holds another run, cannot be written, or another process writes to it.
+            RunError: the folder holds another run, cannot be written, or another process writes to it; it holds another
+                run than when this one was loaded from it.
         """
         fit = self._fit
         model, facts = fit.model, data_facts(fit.model.plan, fit.metrics["data"])
@@ -348,7 +361,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
             write_identity(run, model.settings, fit.fingerprint, model.features.checksum, facts=facts)
             write_fit(run, fit)
 
-        write_run(path, write, overwrite=overwrite)
+        self._origin = write_run(path, write, overwrite=overwrite, origin=self._origin)
 
     @classmethod
     def load(cls, path: str | Path) -> MultiLabelClassifier:
@@ -358,9 +371,9 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
             RunError: there is no run, it belongs to the other job or is unfinished, or a file is missing or damaged.
             ConfigError: the encoder of the run is not installed.
         """
-        fit = read_stable(path, read_fit)
+        fit, origin = read_stable(path, lambda run: (read_fit(run), origin_of(run)))
         classifier = cls(Path(path) / CONFIG)
-        classifier.fit_ = fit
+        classifier.fit_, classifier._origin = fit, origin
         return classifier
 
     @property

@@ -31,10 +31,12 @@ from hyperfocal.recommend.update import update
 from hyperfocal.sequences import Sequences
 from hyperfocal.storage.run_folder import CONFIG, RunFolder, read_stable
 from hyperfocal.training.run import (
+    Origin,
     UnfittedError,
     begin_run,
     data_facts,
     open_run,
+    origin_of,
     resolve_settings,
     write_identity,
     write_run,
@@ -74,6 +76,7 @@ class Recommender(BaseEstimator):
     """
 
     fit_: Fit
+    _origin: Origin | None = None  # the run folder that the fit was read from or written to
     ranker_ = property(attrgetter("_fit.ranker"), doc="All that ranks.")
     settings_ = property(attrgetter("_fit.ranker.settings"), doc="All settings, resolved.")
     vocabulary_ = property(attrgetter("_fit.ranker.vocabulary"), doc="The items.")
@@ -154,6 +157,7 @@ class Recommender(BaseEstimator):
             set_threads(settings.train.threads)
             data = prepare(log, valid, valid_truth, settings, items, planned=watch.planned)
             self.fit_ = _fit_ranker(data, settings, run, resumed, watch)
+            self._origin = origin_of(run)
         return self
 
     def fit_prepared(self, data: Prepared, *, out: str | Path | None = None, overwrite: bool = False) -> Recommender:
@@ -161,6 +165,7 @@ class Recommender(BaseEstimator):
         with open_run(out, self.resolve, resume=False, overwrite=overwrite) as (run, _, settings):
             set_threads(settings.train.threads)
             self.fit_ = _fit_ranker(data, settings, run)
+            self._origin = origin_of(run)
         return self
 
     def resolve(self, resumed: RunFolder | None = None) -> RecommendSettings:
@@ -279,7 +284,8 @@ class Recommender(BaseEstimator):
         """Write a run folder, from which `load` predicts the same; a run that is there is replaced in one step.
 
         Raises:
-            RunError: the folder holds another run, cannot be written, or another process writes to it.
+            RunError: the folder holds another run, cannot be written, or another process writes to it; it holds another
+                run than when this one was loaded from it.
         """
         fit = self._fit_for("save")
         facts = data_facts(fit.ranker.plan, fit.metrics["data"])
@@ -288,7 +294,7 @@ class Recommender(BaseEstimator):
             write_identity(run, fit.ranker.settings, fit.fingerprint, facts=facts)
             write_fit(run, fit)
 
-        write_run(path, write, overwrite=overwrite)
+        self._origin = write_run(path, write, overwrite=overwrite, origin=self._origin)
 
     @classmethod
     def load(cls, path: str | Path) -> Recommender:
@@ -297,9 +303,9 @@ class Recommender(BaseEstimator):
         Raises:
             RunError: no run, an unfinished run, or a file that is missing or damaged.
         """
-        fit = read_stable(path, read_fit)
+        fit, origin = read_stable(path, lambda run: (read_fit(run), origin_of(run)))
         recommender = cls(Path(path) / CONFIG)
-        recommender.fit_ = fit
+        recommender.fit_, recommender._origin = fit, origin
         return recommender
 
     @property

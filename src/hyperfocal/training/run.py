@@ -23,6 +23,7 @@ from hyperfocal.training.trainer import Checkpoint, Job, Trainer, seed_process
 from hyperfocal.training.watch import Watch
 
 Settings = TypeVar("Settings", bound=Section)
+Origin = tuple[Path, tuple[int, ...]]  # a folder, and `RunFolder.state` of the run in it
 READING = "reading"  # the plan, in the file of the data
 NAMES = {"RecommendSettings": "recommend", "ClassifySettings": "classify"}
 
@@ -169,17 +170,38 @@ def _identity(settings: Section, fingerprint: str, features: str) -> dict[str, s
     return identity | ({"features": features} if features else {})
 
 
-def write_run(path: str | Path, write: Callable[[RunFolder], None], *, overwrite: bool) -> None:
-    """Let `write` write a whole run to a folder; a run that is there is replaced in one step once that is complete.
+def origin_of(run: RunFolder | None) -> Origin | None:
+    """Return which run is in a folder now, for `write_run`; None without a folder."""
+    return None if run is None else (run.place, run.state())
+
+
+def write_run(
+    path: str | Path, write: Callable[[RunFolder], None], *, overwrite: bool, origin: Origin | None = None
+) -> Origin | None:
+    """Write a whole run to a folder, and return its origin; a run that is there is replaced in one step at the end.
+
+    Args:
+        path: of the folder.
+        write: writes the run to an empty folder.
+        overwrite: whether a run may be replaced.
+        origin: the run that the new one was made from. It must be unchanged to be replaced, or another writer's work
+            would be lost.
 
     Raises:
-        RunError: the folder holds another run, cannot be written, or another process writes to it.
+        RunError: the folder holds another run, cannot be written, or another process writes to it; the run that the new
+            one was made from was replaced meanwhile.
     """
     run = RunFolder(path)
     run.refuse_taken(overwrite=overwrite)
     with run.writing():
         run.refuse_taken(overwrite=overwrite)  # another process may have been faster
+        if origin is not None and run.has(CONFIG) and origin[0] == run.place and origin[1] != run.state():
+            raise RunError(
+                f"run {run.path}: another run has been written there since this one was loaded. Load it again, or "
+                "save to another folder"
+            )
         run.replace_by(lambda fresh: write(RunFolder(fresh)), or_in_place=True)
+        return origin_of(run)
 
 
 def train_job(job: Job, run: RunFolder | None, *, resume: bool, watch: Watch) -> list[dict[str, float]]:
