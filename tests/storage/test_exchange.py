@@ -3,10 +3,12 @@
 import errno
 import os
 import stat
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+import hyperfocal.storage.exchange
 from hyperfocal.errors import RunError
 from hyperfocal.storage.manifest import write_manifest
 from hyperfocal.storage.run_folder import (
@@ -51,6 +53,29 @@ def test_a_link_to_a_run_stays_one(run, tmp_path, way):
     replace(RunFolder(link))
     assert link.is_symlink()
     assert run.read_text(CONFIG) == "seed = 1\n"
+
+
+def test_the_working_folder_is_replaced_file_by_file_if_that_is_allowed(run, monkeypatch):
+    """Else the shell of the user would be left in a folder that is gone."""
+    monkeypatch.chdir(run.path)
+    with pytest.raises(RunError, match=r"cannot be replaced: .*it is the working folder\. It is unchanged"):
+        replace(RunFolder("."))
+    replace(RunFolder("."), or_in_place=True)
+    assert Path.cwd() == run.path
+    assert files(run.path) == sorted([CONFIG, DATA])
+
+
+def test_a_file_that_comes_during_the_exchange_stays(run, monkeypatch):
+    """`predict --out run/p.csv`, for example."""
+    exchange = hyperfocal.storage.exchange.exchange
+
+    def late(fresh, path):
+        (path / "p.csv").write_text("late")
+        exchange(fresh, path)
+
+    monkeypatch.setattr("hyperfocal.storage.exchange.exchange", late)
+    replace(run)
+    assert run.read_text("p.csv") == "late"
 
 
 def test_the_mode_of_the_folder_stays(run, way):
@@ -167,6 +192,13 @@ def test_a_file_that_vanished_because_the_run_was_replaced_is_no_damage(run):
 
 
 def test_a_run_that_is_replaced_again_and_again(run):
+    number = count()
+
+    def write(path: Path) -> None:
+        RunFolder(path).write_text(CONFIG, f"seed = {next(number)}")
+        write_manifest(RunFolder(path))
+
     write_manifest(run)
     with pytest.raises(RunError, match=r"was replaced 5 times while it was read\. Try again later"):
-        read_stable(run.path, lambda _: replace(run, lambda path: (write_other(path), write_manifest(RunFolder(path)))))
+        read_stable(run.path, lambda _: replace(run, write))
+    assert next(number) == 5

@@ -7,8 +7,11 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 
+from hyperfocal.cli import main
 from hyperfocal.errors import RunError
+from hyperfocal.storage.lock import FolderLock
 from hyperfocal.storage.run_folder import (
     CONFIG,
     RunFolder,
@@ -84,3 +87,23 @@ def test_a_file_system_without_locks_refuses_nobody_and_says_so(run, monkeypatch
         replaced = replace(run)
     assert replaced is None
     assert len([record for record in caplog.records if "this file system has no locks" in record.message]) == 1
+
+
+def test_patience_waits_for_the_other_writer(run):
+    code = "import sys, time; from hyperfocal.storage.run_folder import RunFolder\n"
+    code += "with RunFolder(sys.argv[1]).writing(): print('in', flush=True); time.sleep(1)"
+    with subprocess.Popen([sys.executable, "-c", code, str(run.path)], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "in\n"
+        with FolderLock(run.path, patience=60):
+            pass
+
+
+def test_a_grid_in_the_folder_that_a_fit_writes_to(tmp_path, monkeypatch):
+    monkeypatch.setattr("hyperfocal.grid.search.PATIENCE_SECONDS", 0.1)
+    (tmp_path / "log.csv").write_text("user,item,order\n" + "".join(f"u{n // 9},i{n % 9},{n}\n" for n in range(270)))
+    words = ["recommend", "grid", str(tmp_path / "log.csv"), "--out", str(tmp_path / "out"), "--losses", "bce"]
+    with RunFolder(tmp_path / "out").writing():
+        ended = CliRunner().invoke(main, [*words, "--encoders", "mean", "--set", "train.epochs=1"])
+    assert ended.exit_code == 2
+    assert re.search(r"error: .*out: process \d+ on .* is writing to it", ended.stderr)
+    assert not (tmp_path / "out").exists()

@@ -38,8 +38,10 @@ def whole_folder(
         belongs: whether a name in `path` is part of what is replaced. All others stay in the folder.
 
     Raises:
-        OSError: it cannot be written or exchanged; `path` is unchanged.
+        OSError: it cannot be written or exchanged, or the working folder is inside; `path` is unchanged.
     """
+    if _is_working_folder(path):
+        raise OSError(errno.EBUSY, "it is the working folder")
     with aside_folder(path.parent) as aside:
         fresh = aside / path.name
         fresh.mkdir()
@@ -53,6 +55,13 @@ def whole_folder(
         if fresh.exists():
             _link_others(fresh, path, belongs)  # those that came in the meantime
     flush(path.parent)
+
+
+def _is_working_folder(path: Path) -> bool:
+    """Return whether this process, and so the shell that started it, works in a folder or below it."""
+    with suppress(OSError):
+        return Path.cwd().is_relative_to(path)
+    return False
 
 
 def _link_others(path: Path, fresh: Path, belongs: Callable[[str], bool]) -> None:

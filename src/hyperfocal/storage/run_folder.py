@@ -216,12 +216,11 @@ class RunFolder:
             raise errors[0]
         return None
 
-    def state(self) -> tuple[int, ...]:
-        """Return numbers that differ once another run is in this folder, or this one was written again."""
-        with suppress(OSError):
-            folder, manifest = self.path.stat(), (self.path / MANIFEST).stat()
-            return folder.st_dev, folder.st_ino, manifest.st_ino, manifest.st_mtime_ns
-        return ()
+    def state(self) -> str:
+        """Return a text that differs once another run is in this folder: the manifest. "": the run is unfinished."""
+        with suppress(RunError):
+            return self.read_text(MANIFEST)
+        return ""
 
     def has(self, name: str) -> bool:
         """Return whether the file exists; a name from a damaged manifest may be too long for any file."""

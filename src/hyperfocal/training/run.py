@@ -23,7 +23,7 @@ from hyperfocal.training.trainer import Checkpoint, Job, Trainer, seed_process
 from hyperfocal.training.watch import Watch
 
 Settings = TypeVar("Settings", bound=Section)
-Origin = tuple[Path, tuple[int, ...]]  # a folder, and `RunFolder.state` of the run in it
+Origin = tuple[Path, str]  # a folder, and `RunFolder.state` of the run in it
 READING = "reading"  # the plan, in the file of the data
 NAMES = {"RecommendSettings": "recommend", "ClassifySettings": "classify"}
 
