@@ -48,17 +48,6 @@ def save(source, target):
     estimator(source).save(target, overwrite=True)
 
 
-@as_command
-def reload(run, times):
-    """Load a run again and again, as a service that reloads; print each distinct answer."""
-    seen = []
-    for _ in range(int(times)):
-        answer = json.dumps(answers(run), sort_keys=True)
-        if answer not in seen:
-            seen.append(answer)
-            print(answer, flush=True)
-
-
 def estimator(run):
     """Return the estimator of a run of either job."""
     from hyperfocal.classify.classifier import MultiLabelClassifier
@@ -92,3 +81,16 @@ def fail_at_step(number):
         return real(self, *arguments, **options)
 
     trainer.Trainer._step = step
+
+
+def follow(run, stop):
+    """Load a run again and again, as a service that reloads, until a file appears; print what is new."""
+    seen = set()
+    while not Path(stop).exists():
+        try:
+            line = json.dumps(answers(run), sort_keys=True)
+        except HyperfocalError as error:
+            line = f"error: {' '.join(str(error).split())}"
+        if line not in seen:
+            seen.add(line)
+            print(line, flush=True)

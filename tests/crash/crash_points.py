@@ -17,6 +17,7 @@ from crash_shim import GO, KILL, Call, Ended, Lab, Plan
 from crash_states import Archive, State
 
 PARALLEL = int(os.environ.get("CRASH_PARALLEL", "2"))  # commands at a time
+ALL = bool(os.environ.get("CRASH_ALL"))  # whether states that differ only inside temporary folders are all checked
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,13 @@ class Recorded:
             places.setdefault(state.key, []).append(number)
         return places
 
+    def unlike(self, numbers: Iterable[int]) -> list[int]:
+        """Return the first and the last point of those whose states differ only inside temporary folders."""
+        places: dict[str, list[int]] = {}
+        for number in numbers:
+            places.setdefault(self.states[number].likeness, []).append(number)
+        return sorted({number for same in places.values() for number in (same[0], same[-1])})
+
     def where(self, number: int) -> str:
         return str(self.calls[number]) if number < len(self.calls) else "the end"
 
@@ -184,7 +192,8 @@ class Harness:
         chosen = None if part is None else set(part)
         places = [p for p in recorded.points().values() if chosen is None or chosen & set(p)]
         points = sum(map(len, places)) if chosen is None else len(places)
-        jobs = [(recorded.states[place[0]], recorded.where(place[0])) for place in places]
+        tried = [p[0] for p in places] if chosen is not None or ALL else recorded.unlike(p[0] for p in places)
+        jobs = [(recorded.states[number], recorded.where(number)) for number in tried]
         faults = self.check(name, recorded, jobs, exact=True)
         self.tally.add(name, "kill", points, len(places), len(jobs) * len(CHECKS[CASES[name].kind]), len(faults))
         return faults

@@ -16,8 +16,11 @@ NAMES = (  # parts of names that differ from run to run
     (re.compile(r"(?<=\.)\d+(?=[.-])"), "PID"),
     (re.compile(r"[0-9a-f]{16,64}"), "HEX"),
     (re.compile(r"(?<=[-.])[0-9a-f]{8,15}(?=[.-]|$)"), "HEX"),
-    (re.compile(r"(?<=[-.])[a-z0-9_]{8}$"), "RANDOM"),
+    (re.compile(r"(?<=^\.hyperfocal-)\w{8}$|(?<=^\.building-)\w{8}$|(?<=^tmp)\w{8}$|(?<=^\.tmp)\w{6}$"), "RANDOM"),
 )
+
+
+TEMPORARY = re.compile(r"((^|/)\.(hyperfocal|building)-[^/]*).*")
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,13 @@ class State:
         """Return a checksum: equal states have equal keys."""
         return hashlib.sha256(repr(sorted(self.entries.items())).encode()).hexdigest()
 
+    @property
+    def likeness(self) -> str:
+        """Return a checksum that ignores what is inside temporary folders: nothing but their writer looks there."""
+        inside = {TEMPORARY.sub(r"\1", name): entry for name, entry in self.entries.items()}
+        outer = [(name, "" if name.rpartition("/")[2].startswith(".") else entry) for name, entry in inside.items()]
+        return hashlib.sha256(repr(sorted(outer, key=str)).encode()).hexdigest()
+
     def below(self, place: str) -> dict[str, Entry]:
         """Return the entries at and below a relative path, by their paths from there."""
         inside = {name.removeprefix(f"{place}/"): e for name, e in self.entries.items() if name.startswith(f"{place}/")}
@@ -53,6 +63,10 @@ class State:
 
 def usual(name: str) -> str:
     """Return a name with a placeholder for process ids and random parts."""
+    return "/".join(map(_usual_step, name.split("/")))
+
+
+def _usual_step(name: str) -> str:
     for pattern, placeholder in NAMES:
         name = pattern.sub(placeholder, name)
     return name
