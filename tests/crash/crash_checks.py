@@ -9,17 +9,17 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from crash_cases import Case, words
-from crash_shim import Ended, Lab
+from crash_shim import Ended, Lab, WithoutCalls
 from crash_states import Archive, Entry, State, usual
 
 TIMED = (  # relative to BOX; their bytes hold seconds, or checksums of those
     "*history.jsonl", "*evidence.json", "*report.html", "*manifest.json", "*/checkpoints/*", "*.sqlite", "*/table.csv",
-    "*/table.md", "*tensorboard*",
+    "*/table.md", "*tensorboard*", "*/.lock",
 )  # fmt: skip
 DAMAGE = re.compile(r"damage|not as (it|they) w|[Rr]estore|checksum|differs", re.IGNORECASE)
 
@@ -51,7 +51,8 @@ class Trial:
         with tempfile.TemporaryDirectory(dir=self.lab.folder, ignore_cleanup_errors=True) as place:
             box = Path(place) / "box"
             self.archive.restore(self.state, box)
-            ended = self.lab.run(words(command, box, self.good), box)
+            plan = WithoutCalls(self.case.absent) if self.case.absent else None
+            ended = self.lab.run(words(command, box, self.good), box, plan)
             return ended, self.archive.take(box)
 
     @property
@@ -185,9 +186,11 @@ def check_plain(trial: Trial) -> list[str]:
 
 
 def check_resume(trial: Trial) -> list[str]:
-    """After a kill of `--overwrite`, `--resume` completes the new run, unless the old one is whole and unchanged."""
+    """After a kill of `--overwrite`, `--resume` completes the new run, unless the old one is whole: it stays that."""
     ended, after = trial.run(trial.case.argv.replace("--overwrite", "--resume"))
     problems = impolite(ended)
+    if ended.code == 0 and whole(trial, trial.state) == "old":
+        return problems + ([] if whole(replace(trial, exact=False), after) == "old" else differences(trial, after))
     if ended.code == 0:
         return problems + differences(trial, after)
     if whole(trial, after) not in ("old", "none"):

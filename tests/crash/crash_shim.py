@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import selectors
@@ -54,6 +55,17 @@ class Plan:
 
     def idle(self) -> None:
         """Called some times a second, and after each call; may end a HOLD by `self.conductor.release()`."""
+
+
+class WithoutCalls(Plan):
+    """Fails the calls that a file system does not know with EINVAL, and lets all others run."""
+
+    def __init__(self, absent: tuple[str, ...]) -> None:
+        super().__init__()
+        self.absent = absent
+
+    def before(self, call: Call) -> str:
+        return f"fail {errno.EINVAL}" if call.name in self.absent else GO
 
 
 @dataclass

@@ -14,17 +14,16 @@ from crash_states import usual
 FAST = [name for name, case in CASES.items() if not case.slow]
 REAL = ("recommend fit", "recommend update", "save over a run", "predict --block", "export --safetensors", "report")
 BY_RUST = re.compile(r"(.*/)?\.tmp\w{6}")  # safetensors renames it by a system call of its own
-SOME = {  # of the default subset: every n-th distinct state
-    "recommend fit": 14, "classify fit": 40, "recommend fit --overwrite": 30, "recommend update": 20,
-    "save over a run": 15, "predict --block": 10, "export --safetensors": 6, "report": 4, "verify": 1,
+SOME = {  # of the default subset: parts of the distinct states
+    "recommend fit": (0.3, 0.7), "recommend fit --overwrite": (0.35,), "recommend update": (0.5, 0.9), "verify": (0,),
+    "save over a run": (0.4,), "predict --block": (0.5, 0.95), "export --safetensors": (0.6,), "report": (0.5,),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SOME)
 def test_some_crash_points(harness, name):
     places = list(harness.record(name).points().values())
-    step = SOME[name]
-    faults = harness.crash_points(name, [place[0] for place in places[step // 2 :: step]])
+    faults = harness.crash_points(name, [places[int(part * len(places))][0] for part in SOME[name]])
     assert_none(faults, full=False, case=name)
 
 
@@ -34,7 +33,7 @@ def test_every_crash_point(harness, name):
     assert_none(harness.crash_points(name), full=True, case=name)
 
 
-@pytest.mark.parametrize("name", ["recommend update", "classify fit"])
+@pytest.mark.parametrize("name", ["recommend update"])
 def test_every_change_is_a_counted_call(harness, name):
     check_unseen(harness, name)
 
@@ -61,7 +60,7 @@ def test_verify_changes_nothing(harness):
 @pytest.mark.parametrize("name", ["recommend update", "predict --block"])
 def test_a_few_real_kills_leave_the_recorded_states(harness, tmp_path, name):
     count = len(harness.record(name).calls)
-    check_real_kills(harness, name, tmp_path, range(3, count, count // 3))
+    check_real_kills(harness, name, tmp_path, [count // 3])
 
 
 @pytest.mark.slow
@@ -114,7 +113,7 @@ def check_three_kills(harness, name, folder, numbers):
     assert_none(faults, full=False, case=name)
 
 
-@pytest.mark.parametrize("name", ["recommend fit", "classify fit", "predict --block", "export --safetensors"])
+@pytest.mark.parametrize("name", ["recommend fit", "predict --block", "export --safetensors"])
 def test_nothing_is_left_in_the_temporary_folder(harness, name):
     from crash_cases import begin, words
 

@@ -5,7 +5,7 @@ from crash_known import assert_none
 from crash_pairs import PAIRS, Pair, make_others
 from crash_points import Fault
 
-SOME = [("no run", "fit", "fit"), ("run", "update", "update"), ("export", "export", "export")]
+SOME = [("run", "update", "update"), ("export", "export", "export")]
 
 
 def try_pair(harness, group, one, two, parts):
