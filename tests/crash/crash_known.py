@@ -1,0 +1,34 @@
+"""Faults that are known and not yet mended: case, check and problem as patterns, and what the fault is.
+
+A test whose faults are all known is an expected failure. The full run fails if one of these no longer occurs: remove it
+then.
+"""
+
+from fnmatch import fnmatch
+
+import pytest
+from crash_points import Fault
+
+KNOWN: tuple[tuple[str, str, str, str], ...] = (
+    ("*", "check_*", "leaves cache/*", "a killed process leaves its folder in the cache for good"),
+    ("*, no exchange", "check_output", "the output is none", "without renameat2, an export is away for a moment"),
+    ("*", "the command itself", "ends with code 1*MemoryError*", "MemoryError ends with a traceback"),
+    ("*", "the command itself", "prints a traceback*MemoryError*", "MemoryError ends with a traceback"),
+)
+
+
+def assert_none(faults: list[Fault], *, full: bool, case: str) -> None:
+    """Fail if a fault is not known; end as an expected failure if all are."""
+    new = [fault for fault in faults if not any(matches(fault, known) for known in KNOWN)]
+    assert not new, f"{len(new)} faults:\n" + "\n".join(map(str, new[:40]))
+    reasons = sorted({known[3] for known in KNOWN for fault in faults if matches(fault, known)})
+    if full:
+        gone = [k for k in KNOWN if fnmatch(case, k[0]) and "*" not in k[0] and not any(matches(f, k) for f in faults)]
+        assert not gone, f"these no longer occur; remove them from KNOWN: {gone}"
+    if reasons:
+        pytest.xfail("; ".join(reasons))
+
+
+def matches(fault: Fault, known: tuple[str, str, str, str]) -> bool:
+    case, check, problem, _ = known
+    return fnmatch(fault.case, case) and fnmatch(fault.check, check) and fnmatch(fault.problem, problem)
