@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from hyperfocal.errors import RunError
+from hyperfocal.storage.whole import aside_folder
 
 BUSY_SECONDS = 60  # to wait for other processes that write
 SMALLEST = 512  # bytes of a SQLite file
@@ -32,25 +33,20 @@ class Database:
         Raises:
             RunError: it cannot be written.
         """
-        aside = self.path.with_name(f".{os.getpid()}.{self.path.name}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            aside.unlink(missing_ok=True)
-            if (
-                self._journal.exists() and not self.path.exists()
-            ):  # of a file that was removed: it would spoil the new one
+            if self._journal.exists() and not self.path.exists():  # of a removed file: it would spoil the new one
                 with suppress(FileNotFoundError):  # another process was faster
                     self._journal.rename(self._free_name())
-            with closing(sqlite3.connect(aside)) as db:
-                db.executescript(f"PRAGMA synchronous = EXTRA; BEGIN; {schema}")
-                db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
-                db.commit()
-            _place(aside, self.path)
+            with aside_folder(self.path.parent) as folder:
+                aside = folder / self.path.name
+                with closing(sqlite3.connect(aside)) as db:
+                    db.executescript(f"PRAGMA synchronous = EXTRA; BEGIN; {schema}")
+                    db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+                    db.commit()
+                _place(aside, self.path)
         except (OSError, sqlite3.Error) as error:
             raise RunError(f"cannot write {self.path}: {error}. Free some space or choose another folder") from error
-        finally:
-            with suppress(OSError):
-                aside.unlink(missing_ok=True)
 
     def refuse_damaged(self) -> None:
         """Raise RunError if the file is no complete database; it is then renamed, unless it is open read-only."""

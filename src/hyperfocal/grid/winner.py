@@ -12,7 +12,7 @@ from hyperfocal.errors import RunError
 from hyperfocal.grid.points import Point
 from hyperfocal.grid.search import GridResult
 from hyperfocal.storage.lock import LOCK
-from hyperfocal.storage.run_folder import MODEL, RunFolder
+from hyperfocal.storage.run_folder import MANIFEST, MODEL, RunFolder
 from hyperfocal.storage.whole import ASIDE
 
 TEST = "test.json"
@@ -42,9 +42,10 @@ def _keep(result: GridResult, out: Path) -> dict[str, Any]:
 
 def _load(result: GridResult, name: str, folder: Path) -> Any:
     """Return the estimator in a folder if it is that of the point, else None."""
-    if not (folder / MODEL).is_file():
+    if not all((folder / name).is_file() for name in (MODEL, MANIFEST)):  # a process that fitted it was killed
         return None
-    fitted = result.prepared.load(folder)
+    with RunFolder(folder).writing():  # removes what a killed process left
+        fitted = result.prepared.load(folder)
     threads = {"train.threads": result.prepared.threads}
     same = flat_settings(fitted.settings_) | threads == _settings(result, name)
     return fitted if same and result.prepared.knows(fitted) else None
