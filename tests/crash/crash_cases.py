@@ -116,38 +116,46 @@ CASES = {
 
 
 def make_good(lab: Lab, good: Path) -> None:
-    """Write data and earlier outputs to a folder."""
+    """Write data and earlier outputs of recommenders to a folder."""
     good.mkdir(parents=True)
     rows = [(f"u{user}", f"i{(user + step) % 9}", step) for user in range(30) for step in range(6)]
     log = pl.DataFrame(rows, schema=["user", "item", "order"], orient="row")
     log.write_csv(good / "log.csv")
     log.with_columns(pl.col("order") + 6, item=pl.col("item").str.replace("8", "new")).write_csv(good / "more.csv")
+    (good / "note").write_text("earlier predictions\n")
+    done(lab, good, f"recommend fit GOOD/log.csv --out GOOD/old {SMALL} --seed 1 --history 4")
+    done(lab, good, f"recommend fit GOOD/log.csv --out GOOD/new {SMALL}")
+    done(lab, good, "export GOOD/old --safetensors GOOD/plain")
+    cut(good / "new", good / "cut")
+    (good / "old" / "notes of the user.txt").write_text("do not touch\n")
+    (good / "scripts").mkdir()
+    for script in (good / "cache").glob("*.js"):  # of reports: made once, which takes a second
+        script.rename(good / "scripts" / script.name)
+
+
+def make_labels(lab: Lab, good: Path) -> None:
+    """Write texts and earlier outputs of classifiers, if they are not there."""
+    if (good / "texts.jsonl").exists():
+        return
     words = ("sport", "music", "food")
     for name, number in (("texts", 12), ("more", 5)):
         texts = [{"text": f"{word} and {word}s {n}", "labels": [word]} for n in range(number) for word in words]
         (good / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
-    (good / "tree.tsv").write_text(
-        "id\tparent\tname\nall\t\tAll\nsport\tall\tSport\nmusic\tall\tMusic\nfood\tall\tFood\n"
-    )
-    (good / "note").write_text("earlier predictions\n")
-    for name, options in (("old", "--seed 1 --history 4"), ("new", "")):
-        done(lab, good, f"recommend fit GOOD/log.csv --out GOOD/{name} {SMALL} {options}")
-    for name, options in (("old_labels", "--seed 1"), ("new_labels", "")):
-        done(lab, good, f"classify fit GOOD/texts.jsonl --out GOOD/{name} {NGRAMS} {options}")
-    done(lab, good, "export GOOD/old --safetensors GOOD/plain")
-    for whole, cut in (("new", "cut"), ("new_labels", "cut_labels")):  # as after a kill in the second epoch
-        shutil.copytree(good / whole, good / cut)
-        for path in (good / cut).iterdir():
-            if path.name not in ("config.toml", "data.json", "checkpoints"):
-                path.unlink()
-        (good / cut / "checkpoints" / "previous.safetensors").replace(good / cut / "checkpoints" / "last.safetensors")
-    for run in ("old", "old_labels"):
-        (good / run / "notes of the user.txt").write_text("do not touch\n")
-    scripts = [*(good / "cache").glob("*.js")]  # of reports: made once, which takes a second
-    (good / "scripts").mkdir()
-    for script in scripts:
-        script.rename(good / "scripts" / script.name)
-    shutil.rmtree(good / "cache", ignore_errors=True)
+    tree = "id\tparent\tname\nall\t\tAll\nsport\tall\tSport\nmusic\tall\tMusic\nfood\tall\tFood\n"
+    (good / "tree.tsv").write_text(tree)
+    done(lab, good, f"classify fit GOOD/texts.jsonl --out GOOD/old_labels {NGRAMS} --seed 1")
+    done(lab, good, f"classify fit GOOD/texts.jsonl --out GOOD/new_labels {NGRAMS}")
+    cut(good / "new_labels", good / "cut_labels")
+    (good / "old_labels" / "notes of the user.txt").write_text("do not touch\n")
+
+
+def cut(whole: Path, unfinished: Path) -> None:
+    """Copy a run, as it was after a kill in its last epoch."""
+    shutil.copytree(whole, unfinished)
+    for path in unfinished.iterdir():
+        if path.name not in ("config.toml", "data.json", "checkpoints"):
+            path.unlink()
+    (unfinished / "checkpoints" / "previous.safetensors").replace(unfinished / "checkpoints" / "last.safetensors")
 
 
 def done(lab: Lab, good: Path, command: str) -> None:

@@ -6,20 +6,24 @@ import pytest
 from crash_cases import CASES, begin, words
 from crash_checks import CHECKS, Trial, impolite
 from crash_known import assert_none
-from crash_points import Fault, fails
+from crash_points import ALL, Fault, fails
 from crash_states import usual
 
 WAYS = [(errno.ENOSPC, False), (errno.ENOSPC, True), (errno.EIO, False), (errno.EMFILE, False), (errno.EMFILE, True)]
 SOME = {"recommend fit": 0.7, "recommend update": 0.4, "predict --block": 0.2}
-FAST = [name for name, case in CASES.items() if not case.slow and case.kind != "nothing"]
+MANY = [
+    "recommend fit", "recommend fit, streamed", "classify fit", "recommend fit --overwrite", "recommend update",
+    "recommend update, no exchange", "save over a run", "save over a run of labels", "predict", "predict --block",
+    "predict --block, parquet", "export --safetensors", "report", "report, empty cache",
+]  # fmt: skip
 
 
 def jobs(harness, name):
-    """Return the calls to fail: of those with the same name and usual paths, the first and the last."""
+    """Return the calls to fail: of those with the same name and usual paths, the first, or the first and the last."""
     chosen = {}
     for call in harness.record(name).calls:
         chosen.setdefault((call.name, tuple(map(usual, call.paths))), []).append(call)
-    calls = [call for same in chosen.values() for call in dict.fromkeys((same[0], same[-1]))]
+    calls = [call for same in chosen.values() for call in dict.fromkeys((same[0], same[-1] if ALL else same[0]))]
     return [(call.number, code, on) for code, on in WAYS for call in calls if fails(call, code)]
 
 
@@ -30,7 +34,7 @@ def test_some_failures(harness, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("name", MANY)
 def test_every_failure(harness, name):
     assert_none(harness.failures(name, jobs(harness, name), "failure"), full=False, case=name)
 
