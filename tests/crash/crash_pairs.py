@@ -5,6 +5,7 @@ The outcome must be that of one after the other, or one is refused and the other
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
@@ -16,6 +17,7 @@ from crash_points import Harness
 from crash_shim import GO, HOLD, Call, Ended, Plan, Running
 from crash_states import Archive, State
 
+HOLDER = re.compile(r"process \d+ on \S+, since .* is writing to it")
 WAIT_SECONDS = 8  # for the second command, which may wait for the first
 
 
@@ -148,9 +150,12 @@ class Pair:
         said = "".join(one.said for one in ended)
         if not any(codes):
             return [f"both are refused: {said}"]
-        allowed = [outcome for outcome in self.allowed if outcome.succeeded == codes]
+        allowed = [outcome for outcome in self.allowed[2:] if outcome.succeeded == codes]
         if not all(codes):  # the other one alone, too
             allowed.append(self.allowed[codes.index(True)])
+            refused = ended[codes.index(False)]
+            if len(allowed) == 1 and not HOLDER.search(refused.err):
+                return [f"the refusal does not say who writes: {refused.said}"]
         reasons = [self._unlike(outcome.state, state) for outcome in allowed]
         if [] not in reasons:
             return [
