@@ -9,7 +9,8 @@ from crash_known import assert_none
 from crash_points import ALL, Fault, fails
 from crash_states import usual
 
-WAYS = [(errno.ENOSPC, False), (errno.ENOSPC, True), (errno.EIO, False), (errno.EMFILE, False), (errno.EMFILE, True)]
+WAYS = [(errno.ENOSPC, True), (errno.EIO, False), (errno.EMFILE, False)]  # errno, and whether from then on
+WAYS += [(errno.ENOSPC, False), (errno.EIO, True), (errno.EMFILE, True)] if ALL else []
 SOME = {"recommend fit": 0.7, "recommend update": 0.4, "predict --block": 0.2}
 MANY = [
     "recommend fit", "recommend fit, streamed", "classify fit", "recommend fit --overwrite", "recommend update",
