@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Callable, Set
+from contextlib import closing
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -19,7 +21,7 @@ from crash_states import Archive, Entry, State, usual
 
 TIMED = (  # relative to BOX; their bytes hold seconds, or checksums of those
     "*history.jsonl", "*evidence.json", "*report.html", "*manifest.json", "*/checkpoints/*", "*.sqlite", "*/table.csv",
-    "*/table.md", "*tensorboard*", "*/.lock",
+    "*/table.json", "*/table.md", "*tensorboard*", "*/.lock",
 )  # fmt: skip
 DAMAGE = re.compile(r"damage|not as (it|they) w|[Rr]estore|checksum|differs", re.IGNORECASE)
 
@@ -121,7 +123,16 @@ def differences(trial: Trial, state: State) -> list[str]:
             problems.append(f"{name}: {one.kind} {one.mode:o} in place of {two.kind} {two.mode:o}")
         elif one.content != two.content and not is_timed(name, trial.facts):
             problems.append(f"{name}: other bytes")
+        elif name.endswith(".sqlite") and results(trial, one) != results(trial, two):
+            problems.append(f"{name}: other results")
     return problems
+
+
+def results(trial: Trial, store: Entry) -> list[tuple[object, ...]]:
+    """Return the results in the store of a grid."""
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.deserialize(trial.archive.contents[store.content])
+        return database.execute("SELECT name, seed, status, numbers FROM results ORDER BY name, seed").fetchall()
 
 
 def leftovers(names: Set[str]) -> list[str]:

@@ -117,7 +117,7 @@ class Lab:
         home, temporary = box / "home", self.folder / "tmp"
         for folder in (home, temporary):
             folder.mkdir(parents=True, exist_ok=True)
-        kept = {
+        passed = {
             name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG", "HF_HUB_OFFLINE") if name in os.environ
         }
         threads = dict.fromkeys(
@@ -125,7 +125,7 @@ class Lab:
         )
         folders = {"HOME": str(home), "HYPERFOCAL_CACHE": str(box / "cache"), "TMPDIR": str(temporary)}
         native = {"XDG_CACHE_HOME": str(self.folder / "native")}  # the compiled losses: once for all
-        return kept | threads | folders | native | {"COLUMNS": "200", "PYTHONHASHSEED": "0", "HF_HUB_OFFLINE": "1"}
+        return passed | threads | folders | native | {"COLUMNS": "200", "PYTHONHASHSEED": "0", "HF_HUB_OFFLINE": "1"}
 
     def _serve(self) -> None:
         """Start the fork server."""
