@@ -100,7 +100,7 @@ def test_three_kills_leave_nothing(harness, tmp_path, name):
 @pytest.mark.parametrize("name", [n for n in FAST if CASES[n].kind != "nothing"])
 def test_three_kills_at_many_points_leave_nothing(harness, tmp_path, name):
     count = len(harness.record(name).calls)
-    check_three_kills(harness, name, tmp_path, range(1, count, max(count // 12, 1)))
+    check_three_kills(harness, name, tmp_path, range(1, count, max(count // 6, 1)))
 
 
 def check_three_kills(harness, name, folder, numbers):
