@@ -11,9 +11,6 @@ from crash_points import Fault
 
 KNOWN: tuple[tuple[str, str, str, str], ...] = (
     ("*", "check_*", "leaves cache/*", "a killed process leaves its folder in the cache for good"),
-    ("*grid*", "check_again", "leaves grid/.PID.grid.sqlite*", "a killed grid leaves the store that it began to make"),
-    ("*grid*", "check_again", "lacks grid/*/manifest.json", "a winner without its manifest counts as complete"),
-    ("*grid*", "check_again", "leaves grid/baseline/.*", "a winner without its manifest counts as complete"),
     ("*, no exchange", "check_output", "the output is none", "without renameat2, an export is away for a moment"),
     ("*", "the command itself", "ends with code 1*MemoryError*", "MemoryError ends with a traceback"),
     ("*", "the command itself", "prints a traceback*MemoryError*", "MemoryError ends with a traceback"),
