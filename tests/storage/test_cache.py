@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from hyperfocal.data.stored_texts import hash_texts
 from hyperfocal.errors import RunError
 from hyperfocal.machine import CACHE, default_cache
-from hyperfocal.storage.cache import NAMES, cached, cached_vectors, digest_texts, hash_of
+from hyperfocal.storage.cache import cached_vectors, digest_texts, hash_of
+from hyperfocal.storage.entries import INDEX, cached
 
 quick = settings(deadline=None, max_examples=60)
 ARRAYS = {
@@ -107,7 +108,7 @@ class TestDamaged:
     @pytest.mark.parametrize("size", [0, 1, 20])
     def test_a_list_of_arrays_that_is_cut(self, tmp_path, size):
         cached(tmp_path, "key", lambda: ARRAYS)
-        path = tmp_path / "key" / NAMES
+        path = tmp_path / "key" / INDEX
         path.write_bytes(path.read_bytes()[:size])
         with pytest.raises(RunError, match=r"key: is damaged \("):
             cached(tmp_path, "key", never)
@@ -116,11 +117,11 @@ class TestDamaged:
     def test_without_the_list_of_arrays_it_is_made_anew(self, tmp_path, others):
         """As what is left of an entry that was removed in part."""
         cached(tmp_path, "key", lambda: {"old": np.ones(3)} | ARRAYS)
-        for name in (NAMES, *(f"{name}.npy" for name in others)):
+        for name in (INDEX, *(f"{name}.npy" for name in others)):
             (tmp_path / "key" / name).unlink()
         assert same(cached(tmp_path, "key", lambda: ARRAYS), ARRAYS)
         assert same(cached(tmp_path, "key", never), ARRAYS)
-        assert {path.name for path in (tmp_path / "key").iterdir()} == {NAMES, *(f"{name}.npy" for name in ARRAYS)}
+        assert {path.name for path in (tmp_path / "key").iterdir()} == {INDEX, *(f"{name}.npy" for name in ARRAYS)}
 
     def test_an_array_that_is_not_listed_is_none_of_it(self, tmp_path):
         cached(tmp_path, "key", lambda: ARRAYS)
@@ -176,7 +177,7 @@ class TestVectors:
     def test_another_folder_is_another_way_of_making_them(self, tmp_path):
         assert self.asked(tmp_path / "one", "a") == self.asked(tmp_path / "two", "a") == ["a"]
 
-    @pytest.mark.parametrize("damage", ["vectors.npy", "digests.npy", NAMES])
+    @pytest.mark.parametrize("damage", ["vectors.npy", "digests.npy", INDEX])
     @pytest.mark.parametrize("size", [None, 0, 130])
     def test_a_damaged_set_is_not_used(self, tmp_path, damage, size):
         """It is missing, empty or cut; the other whole one is used."""
