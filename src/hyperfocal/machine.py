@@ -12,7 +12,7 @@ import torch
 from hyperfocal.distributed import local_processes
 from hyperfocal.errors import ConfigError
 from hyperfocal.parts import total_size
-from hyperfocal.private.folders import VARIABLE, cache_folder, warn_unused
+from hyperfocal.private.folders import NO_HOME, VARIABLE, cache_folder, warn_unused
 from hyperfocal.private.work import process_folder
 
 CACHE = VARIABLE  # names the cache folder
@@ -125,7 +125,12 @@ def _user_caches() -> Path:
         OSError: the user has no home.
     """
     named = os.environ.get("XDG_CACHE_HOME", "")
+    if Path(named).is_absolute():
+        return Path(named)
     try:
-        return Path(named) if Path(named).is_absolute() else Path.home() / ".cache"
+        home = Path.home()
     except RuntimeError:
-        raise OSError("the user has no home folder, and HOME is not set") from None
+        home = Path(NO_HOME)
+    if str(home) == NO_HOME:
+        raise OSError("the user has no home folder")
+    return home / ".cache"

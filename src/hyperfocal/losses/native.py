@@ -123,11 +123,17 @@ def _build(command: list[str]) -> NDArray[np.uint8]:
 
 
 def _load(library: bytes) -> ctypes.CDLL:
-    """Load a library from memory: the bytes that were checked, which no other process can change or cut."""
-    with os.fdopen(_memory_file(), "wb") as file:
+    """Load a library from memory: the bytes that were checked, which no other process can change or cut.
+
+    If the system does not allow that, load it from a temporary file, which is removed.
+    """
+    with suppress(OSError), os.fdopen(_memory_file(), "wb") as file:
         file.write(library)
         file.flush()
         return ctypes.CDLL(f"/proc/{os.getpid()}/fd/{file.fileno()}")
+    with temporary_folder() as work:
+        (work / "native.so").write_bytes(library)
+        return ctypes.CDLL(str(work / "native.so"))
 
 
 def _memory_file() -> int:

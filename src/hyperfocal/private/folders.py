@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +24,7 @@ FOLDER_MODE, FILE_MODE = 0o700, 0o600
 NO_LINK, NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)  # Windows has neither
 ONLY_FOLDER = getattr(os, "O_DIRECTORY", 0)
 VARIABLE = "HYPERFOCAL_CACHE"
+NO_HOME = "/dev/null"  # the HOME of a user who has none: not even root can make a folder in it
 ACL = "system.posix_acl_access"
 
 
@@ -120,13 +122,24 @@ def _check_links(path: Path) -> None:
             _check_links(part.parent / part.readlink())
 
 
+def path_of(number: int, path: Path) -> Path:
+    """Return a path of an open file or folder that stays valid if it, or a folder above it, is renamed or replaced.
+
+    Args:
+        number: descriptor of it; the path is valid until this is closed.
+        path: what it was opened as; returned if the system has no such path, or hides it, as from a user who was root.
+    """
+    own = f"/proc/self/fd/{number}"
+    return Path(own) if os.path.exists(own) else path  # noqa: PTH110 - Path.exists() raises for what may not be seen
+
+
 def names_in(folder: int) -> list[str]:
     """Return the names in an open folder."""
     with os.scandir(folder) as entries:
         return [entry.name for entry in entries]
 
 
-def open_file(name: str, folder: int) -> IO[bytes]:
+def open_file(name: str, folder: int) -> BufferedReader:
     """Open a private file of an open folder for reading.
 
     Raises:

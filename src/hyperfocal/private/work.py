@@ -49,7 +49,7 @@ def work_folder(parent: int, prefix: str = WORK) -> Iterator[tuple[str, int]]:
     remove_leftovers(parent, prefix)
     with ExitStack() as stack:
         name = _make(parent, prefix, stack)
-        stack.callback(shutil.rmtree, name, ignore_errors=True, dir_fd=parent)
+        stack.callback(_remove, name, parent, os.getpid())
         yield name, stack.enter_context(opened(name, within=parent))
 
 
@@ -78,13 +78,8 @@ def process_folder() -> Path:
     """
     stack = ExitStack()
     folder = stack.enter_context(temporary_folder())
-    atexit.register(_close, stack, os.getpid())
+    atexit.register(stack.close)
     return folder
-
-
-def _close(stack: ExitStack, process: int) -> None:
-    if os.getpid() == process:  # not in a fork
-        stack.close()
 
 
 @contextmanager
@@ -131,6 +126,11 @@ def _last_change(name: str, parent: int) -> float:
     for _, folders, files, number in os.fwalk(name, dir_fd=parent):
         changes += [os.stat(one, dir_fd=number, follow_symlinks=False).st_mtime for one in (*folders, *files)]
     return max(changes)
+
+
+def _remove(name: str, parent: int, process: int) -> None:
+    if os.getpid() == process:  # not a fork, which ends its copy of everything
+        shutil.rmtree(name, ignore_errors=True, dir_fd=parent)
 
 
 def _make(parent: int, prefix: str, stack: ExitStack) -> str:

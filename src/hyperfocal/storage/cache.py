@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 
 from hyperfocal.errors import RunError
 from hyperfocal.parts import files_of
-from hyperfocal.private.folders import VARIABLE, cache_folder, names_in, warn_unused
+from hyperfocal.private.folders import VARIABLE, cache_folder, names_in, path_of, warn_unused
 from hyperfocal.private.work import temporary_folder, work_folder
 from hyperfocal.storage.entries import Arrays as Arrays
 from hyperfocal.storage.entries import cached as cached
-from hyperfocal.storage.entries import find
+from hyperfocal.storage.entries import find, with_file
 
 FORMAT = 2  # of the cached arrays; increase it when their content changes
 KEY = re.compile("[0-9a-f]{64}")  # of `hash_of` and `hash_array`
@@ -69,8 +69,7 @@ def cached_streamed(folder: Path, key: str, make: Callable[[Path], Arrays]) -> A
 def _building(folder: Path) -> Iterator[Path]:
     """Yield a work folder in a cache."""
     with cache_folder(folder) as place, work_folder(place) as (name, number):
-        opened = Path(f"/proc/self/fd/{number}")  # stays this folder, even if another user renames one above it
-        yield opened if opened.is_dir() else folder / name
+        yield path_of(number, folder / name)
 
 
 def _is_elsewhere(folder: Path) -> bool:
@@ -203,7 +202,10 @@ def map_blocks(blocks: Iterable[Arrays], work: Path) -> Arrays:
 
 def map_file(path: Path, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return the numbers of a file, mapped; an empty file, which cannot be mapped, gives an empty array."""
-    return np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.empty(0, dtype=dtype)
+    if not path.stat().st_size:
+        return np.empty(0, dtype=dtype)
+    with path.open("rb") as file:
+        return with_file(np.memmap(file, dtype=dtype, mode="r"), file, path)
 
 
 def pack(table: pl.DataFrame) -> NDArray[np.uint8]:

@@ -15,9 +15,11 @@ import hashlib
 import json
 import logging
 import os
+import weakref
 import zlib
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,6 +36,7 @@ from hyperfocal.private.folders import (
     create_file,
     open_file,
     opened,
+    path_of,
     warn_unused,
 )
 from hyperfocal.private.work import work_folder
@@ -81,29 +84,29 @@ def find(folder: Path, key: str, names: Collection[str] = ()) -> Arrays | None:
     """
     try:
         with cache_folder(folder) as place:
-            return _find(place, folder, key, names)
+            return _find(place, folder / key, names)
     except OSError as error:
         warn_unused(folder, error)
         return None
 
 
-def _find(place: int, folder: Path, key: str, names: Collection[str]) -> Arrays | None:
+def _find(place: int, path: Path, names: Collection[str]) -> Arrays | None:
     try:
-        entry = os.open(key, os.O_RDONLY | ONLY_FOLDER | NO_LINK, dir_fd=place)
+        entry = os.open(path.name, os.O_RDONLY | ONLY_FOLDER | NO_LINK, dir_fd=place)
     except (FileNotFoundError, NotADirectoryError):  # the second for a link, too
         return None
     try:
-        return _read(entry, key, names)
+        return _read(entry, path, names)
     except (ValueError, FileNotFoundError, NotPrivateError) as error:
         if getattr(error, "filename", None) != INDEX:  # no index: partly removed, or of an earlier version
-            logger.warning("cache %s: is damaged and made again (%s)", folder / key, error)
-        _discard(place, key, entry)
+            logger.warning("cache %s: is damaged and made again (%s)", path, error)
+        _discard(place, path.name, entry)
         return None
     finally:
         os.close(entry)
 
 
-def _read(entry: int, key: str, names: Collection[str]) -> Arrays:
+def _read(entry: int, path: Path, names: Collection[str]) -> Arrays:
     """Return the arrays of an open folder, mapped.
 
     Raises:
@@ -116,25 +119,34 @@ def _read(entry: int, key: str, names: Collection[str]) -> Arrays:
     if hashlib.sha256(listed).hexdigest().encode() != checksum:
         raise ValueError(f"{INDEX} has another checksum")
     index = json.loads(listed)
-    if index["key"] != key:
+    if index["key"] != path.name:
         raise ValueError(f"{INDEX} has another key")
-    return {name: _map(entry, f"{name}.npy", *index["arrays"][name]) for name in names or index["arrays"]}
+    return {name: _map(entry, path / f"{name}.npy", *index["arrays"][name]) for name in names or index["arrays"]}
 
 
-def _map(entry: int, name: str, size: int, checksum: int) -> NDArray[Any]:
-    with open_file(name, entry) as file:
+def _map(entry: int, path: Path, size: int, checksum: int) -> NDArray[Any]:
+    with open_file(path.name, entry) as file:
         found = os.fstat(file.fileno()).st_size
         if found != size:
-            raise ValueError(f"{name} has {found:,} bytes, not {size:,}")
+            raise ValueError(f"{path.name} has {found:,} bytes, not {size:,}")
         if _checksum(file) != checksum:
-            raise ValueError(f"{name} has another checksum")
+            raise ValueError(f"{path.name} has another checksum")
         file.seek(0)
         np.lib.format.read_magic(file)
         shape, by_column, dtype = np.lib.format.read_array_header_1_0(file)
-        return np.memmap(file, dtype, "c", file.tell(), shape, "F" if by_column else "C")
+        array = np.memmap(file, dtype, "c", file.tell(), shape, "F" if by_column else "C")
+        return with_file(array, file, path)
 
 
-def _checksum(file: IO[bytes]) -> int:
+def with_file(array: np.memmap[Any, Any], file: IO[bytes], path: Path) -> np.memmap[Any, Any]:
+    """Give a mapped array a `filename` that names its open file for as long as it lives, even if that is removed."""
+    number = os.dup(file.fileno())
+    weakref.finalize(array.base, os.close, number)
+    array.filename = str(path_of(number, path))
+    return array
+
+
+def _checksum(file: BufferedReader) -> int:
     checksum, block = 0, memoryview(bytearray(BLOCK))
     while size := file.readinto(block):
         checksum = zlib.crc32(block[:size], checksum)
