@@ -108,7 +108,8 @@ def cache_folder(path: Path, *, below_own: bool = False) -> Iterator[int]:
             place = next(folder for folder in path.absolute().parents if folder.is_dir())
             _check_owner(place.stat(), f"the folder {place}")
         for part in (*reversed(path.parents), path):
-            part.mkdir(FOLDER_MODE, exist_ok=True)
+            with suppress(FileExistsError):  # also a file, which is refused below
+                part.mkdir(FOLDER_MODE)
     with opened(path) as number:
         yield number
 
