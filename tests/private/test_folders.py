@@ -201,7 +201,7 @@ class TestFiles:
 def test_the_reason_is_logged_once(caplog, tmp_path):
     for _ in range(2):
         warn_unused(tmp_path / "once", NotPrivateError("it belongs to another user, uid 7"))
-        warn_unused(tmp_path / "once", OSError(28, "No space left on device", "name"))
+        warn_unused(tmp_path / "another", OSError(28, "No space left on device", "name"))
     assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
         "is not used (it belongs to another user, uid 7). Mend that, or name another folder with the variable "
         "HYPERFOCAL_CACHE",

@@ -1,8 +1,11 @@
-"""The cache with real folders, and with several processes that want the same arrays at once."""
+"""Vectors of texts, arrays made through files, keys and the default folder of the cache, with real folders."""
 
+import gc
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +15,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperfocal.data.stored_texts import hash_texts
+from hyperfocal.errors import RunError
 from hyperfocal.machine import CACHE, default_cache
-from hyperfocal.storage.cache import cached_vectors, digest_texts, hash_of
+from hyperfocal.private.work import process_folder
+from hyperfocal.storage.cache import (
+    cached_streamed,
+    cached_vectors,
+    digest_texts,
+    hash_of,
+    key_of,
+    map_blocks,
+    map_file,
+)
 from hyperfocal.storage.entries import INDEX
+from user_cases import OTHER, give, needs_root
 
 quick = settings(deadline=None, max_examples=60)
 
@@ -131,11 +145,146 @@ class TestHashes:
         assert outputs == {f"{hash_of('a', 1)} {hash_texts(pl.Series(['b']))}\n"}
 
 
-def test_the_default_folder(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv(CACHE, raising=False)
-    assert default_cache() == tmp_path / ".cache" / "hyperfocal"
-    monkeypatch.setenv(CACHE, "")
-    assert default_cache() == tmp_path / ".cache" / "hyperfocal"
-    monkeypatch.setenv(CACHE, str(tmp_path / "elsewhere"))
-    assert default_cache() == tmp_path / "elsewhere"
+class TestDefaultFolder:
+    @pytest.fixture(autouse=True)
+    def variables(self, monkeypatch, tmp_path):
+        for name in (CACHE, "XDG_CACHE_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HOME", str(tmp_path))
+
+    def test_the_variables(self, monkeypatch, tmp_path):
+        assert default_cache() == tmp_path / ".cache" / "hyperfocal"
+        monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # is ignored, as the specification says
+        assert default_cache() == tmp_path / ".cache" / "hyperfocal"
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+        assert default_cache() == tmp_path / "xdg" / "hyperfocal"
+        monkeypatch.setenv(CACHE, "")
+        assert default_cache() == tmp_path / "xdg" / "hyperfocal"
+        monkeypatch.setenv(CACHE, str(tmp_path / "elsewhere"))
+        assert default_cache() == tmp_path / "elsewhere"
+
+    @needs_root
+    def test_under_sudo_with_home_unchanged(self, tmp_path, caplog):
+        """Root uses a temporary folder, and makes none in the home of the user."""
+        give(tmp_path)
+        folder = default_cache()
+        assert folder == default_cache() == process_folder()
+        assert list(tmp_path.iterdir()) == []
+        assert [record.getMessage() for record in caplog.records] == [
+            f"cache {tmp_path}/.cache/hyperfocal: is not used (the folder {tmp_path} belongs to another user, uid "
+            f"{OTHER}). Mend that, or name another folder with the variable HYPERFOCAL_CACHE"
+        ]
+
+
+class TestStreamed:
+    """Arrays made through files: in the cache, or in a temporary folder if the cache cannot be used."""
+
+    @staticmethod
+    def make(work: Path) -> dict[str, np.ndarray]:
+        blocks = ({"numbers": np.arange(start, start + 1_000), "none": np.empty(0)} for start in range(0, 3_000, 1_000))
+        return map_blocks(blocks, work)
+
+    def check(self, arrays) -> None:
+        """Read the numbers from memory, and from the file that they are mapped from."""
+        numbers = arrays["numbers"]
+        assert numbers.tolist() == list(range(3_000))
+        assert arrays["none"].tolist() == []
+        with Path(numbers.filename).open("rb") as file:
+            file.seek(numbers.offset)
+            assert file.read() == numbers.tobytes()
+
+    def test_made_once_and_nothing_else_is_left(self, tmp_path):
+        for _ in range(2):
+            self.check(cached_streamed(tmp_path / "cache", "key", self.make))
+        self.check(cached_streamed(tmp_path / "cache", "key", lambda work: 1 / 0))
+        assert [path.name for path in (tmp_path / "cache").iterdir()] == ["key"]
+
+    def test_arrays_can_be_read_after_their_entry_is_gone(self, tmp_path):
+        arrays = cached_streamed(tmp_path / "cache", "key", self.make)
+        shutil.rmtree(tmp_path / "cache")
+        self.check(arrays)
+
+    def test_no_file_stays_open_longer_than_its_array(self, tmp_path):
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        arrays = cached_streamed(tmp_path / "cache", "key", self.make)
+        part = arrays["numbers"][5:7]
+        del arrays
+        assert Path(part.filename).exists()
+        del part
+        gc.collect()
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+    @pytest.mark.parametrize("case", ["file", "open"])
+    def test_a_cache_that_cannot_be_used(self, tmp_path, monkeypatch, caplog, case):
+        (tmp_path / "tmp").mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+        (tmp_path / "file").touch()
+        (tmp_path / "open").mkdir()
+        (tmp_path / "open").chmod(0o777)
+        self.check(cached_streamed(tmp_path / case, "key", self.make))
+        assert list((tmp_path / "tmp").iterdir()) == []
+        assert "is not used (" in caplog.text
+        assert list((tmp_path / "open").iterdir()) == []
+
+    def test_files_that_cannot_be_written(self, tmp_path):
+        """If temporary files are on the same disk, they are not tried."""
+
+        def fail(work):
+            raise OSError(28, "No space left on device", str(work / "x"))
+
+        with pytest.raises(RunError) as caught:
+            cached_streamed(tmp_path / "cache", "key", fail)
+        assert str(caught.value) == (
+            f"cache {tmp_path / 'cache'}: cannot be written (No space left on device). Free some space, or name "
+            "another folder with the variable HYPERFOCAL_CACHE"
+        )
+        assert list((tmp_path / "cache").iterdir()) == []
+
+    @needs_root
+    def test_a_folder_above_is_swapped_while_files_are_made(self, tmp_path):
+        """Its owner puts a folder with other files in its place; work goes on in the folder that was checked."""
+        theirs = tmp_path / "theirs"
+        cache = theirs / "cache"
+        cache.mkdir(parents=True)
+        os.chown(theirs, OTHER, OTHER)
+
+        def make(work):
+            arrays = self.make(work)
+            planted = theirs / "cache" / work.resolve().name
+            theirs.rename(tmp_path / "moved")
+            planted.mkdir(parents=True)
+            (work / "more.bin").write_bytes(b"my bytes")
+            (planted / "more.bin").write_bytes(b"planted.")
+            return arrays | {"more": map_file(work / "more.bin", np.dtype("S8"))}
+
+        assert cached_streamed(cache, "key", make)["more"].tolist() == [b"my bytes"]
+
+
+class TestKeys:
+    """The key of a file changes with its content, whatever else is the same."""
+
+    @pytest.fixture
+    def file(self, tmp_path):
+        path = tmp_path / "log.csv"
+        path.write_bytes(bytes(300_000))
+        return path
+
+    def test_it_is_the_same_for_the_same_file(self, file):
+        assert key_of(file, ["user"]) == key_of(file, ["user"]) != key_of(file, ["item"])
+
+    @pytest.mark.parametrize("place", [0, 70_000, 150_000, 299_999])
+    @pytest.mark.parametrize("way", ["in place", "replaced"])
+    def test_a_byte_changes_and_the_time_is_set_back(self, file, place, way):
+        """In the middle, only the time of the last change of the file's own facts differs, which nobody can set."""
+        before, key = file.stat(), key_of(file, [])
+        time.sleep(0.02)  # the resolution of that time
+        if way == "replaced":
+            file.rename(file.with_name("old"))
+            shutil.copy(file.with_name("old"), file)
+        with file.open("r+b") as opened:
+            opened.seek(place)
+            opened.write(b"x")
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+        after = file.stat()
+        assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+        assert key_of(file, []) != key

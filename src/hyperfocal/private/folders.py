@@ -25,6 +25,7 @@ NO_LINK, NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)  #
 ONLY_FOLDER = getattr(os, "O_DIRECTORY", 0)
 VARIABLE = "HYPERFOCAL_CACHE"
 NO_HOME = "/dev/null"  # the HOME of a user who has none: not even root can make a folder in it
+_warned: set[Path] = set()  # folders whose reason has been logged
 ACL = "system.posix_acl_access"
 
 
@@ -173,11 +174,11 @@ def create_file(name: str, folder: int) -> IO[bytes]:
 
 
 def warn_unused(folder: Path, error: OSError) -> None:
-    """Log once why a cache is not used."""
+    """Log why a cache is not used, once for each folder."""
+    if folder in _warned:
+        return
+    _warned.add(folder)
     reason = str(error) if isinstance(error, NotPrivateError) else f"{error.strerror or error}"
-    _warn(f"cache {folder}: is not used ({reason}). Mend that, or name another folder with the variable {VARIABLE}")
-
-
-@cache
-def _warn(message: str) -> None:
-    logger.warning(message)
+    logger.warning(
+        "cache %s: is not used (%s). Mend that, or name another folder with the variable %s", folder, reason, VARIABLE
+    )
