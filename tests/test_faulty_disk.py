@@ -37,7 +37,6 @@ COMMANDS = {  # GOOD is a folder to read from, DISK the faulty one
         "recommend", "grid", "GOOD/log.csv", "--out", "DISK/grid", "--encoders", "mean", "--losses", "bce", *TINY,
     ],
     "classify fit": ["classify", "fit", "GOOD/texts.jsonl", "--out", "DISK/new", *NGRAMS],
-    "classify fit, cache": ["classify", "fit", "GOOD/texts.jsonl", "--out", "GOOD/cache/new", *NGRAMS],
     "classify predict": ["classify", "predict", "GOOD/classify", "GOOD/texts.jsonl", "--out", "DISK/out.jsonl"],
     "export --onnx": ["export", "GOOD/recommend", "--onnx", "DISK/onnx"],
     "export --safetensors": ["export", "GOOD/classify", "--safetensors", "DISK/plain", "--overwrite"],
@@ -50,10 +49,10 @@ MESSAGES = {  # of the system, or of SQLite
 }
 
 
-def invoke(good: Path, disk: Path, words: list[str], cache: Path | None = None):
+def invoke(good: Path, disk: Path, words: list[str]):
     """Run a command in this process."""
     given = [word.replace("GOOD", str(good)).replace("DISK", str(disk)) for word in words]
-    return CliRunner(env={CACHE: str(cache or good / "cache")}).invoke(main, given)
+    return CliRunner(env={CACHE: str(good / "cache")}).invoke(main, given)
 
 
 def done(good: Path, *words: str) -> None:
@@ -145,9 +144,9 @@ def error_of(ended):
 @pytest.mark.parametrize("fault", MESSAGES)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_error_is_clear_and_existing_files_are_unchanged(good, disk, command, fault):
-    before, cache = contents(disk), disk / "cache" if "cache" in command else None
+    before = contents(disk)
     with faulty(disk, fault):
-        ended = invoke(good, disk, COMMANDS[command], cache)
+        ended = invoke(good, disk, COMMANDS[command])
     assert ended.exit_code == 2, (ended.output, ended.exception)
     message = error_of(ended)
     assert message.count("\n") == 0, message
@@ -184,9 +183,9 @@ def lost(folder: Path, monkeypatch):
 def test_a_lost_network_folder_is_a_clear_error(good, tmp_path, monkeypatch, command):
     disk = tmp_path / "disk"
     shutil.copytree(good, disk)
-    before, cache = contents(disk), disk / "cache" if "cache" in command else None
+    before = contents(disk)
     with lost(disk, monkeypatch):
-        ended = invoke(good, disk, COMMANDS[command], cache)
+        ended = invoke(good, disk, COMMANDS[command])
     assert ended.exit_code == 2, (ended.output, ended.exception)
     assert error_of(ended).startswith("error: ")
     assert "Stale file handle" in ended.stderr

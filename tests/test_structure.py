@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "hyperfocal"
 ROWS = (
     ("errors",),
-    ("distributed", "parts"),
+    ("distributed", "parts", "private"),
     ("config", "labels", "sequences", "storage", "machine"),
     ("losses", "metrics", "data"),
     ("models", "training", "thresholds"),

@@ -12,8 +12,10 @@ import torch
 from hyperfocal.distributed import local_processes
 from hyperfocal.errors import ConfigError
 from hyperfocal.parts import total_size
+from hyperfocal.private.folders import NO_HOME, VARIABLE, cache_folder, warn_unused
+from hyperfocal.private.work import process_folder
 
-CACHE = "HYPERFOCAL_CACHE"
+CACHE = VARIABLE  # names the cache folder
 CPU_SHARE = Path("/sys/fs/cgroup/cpu.max")  # of a container
 MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 MEMORY_SHARE = 1 / 16  # of the memory; a larger file is streamed, because its rows and texts take ten times its size
@@ -98,6 +100,37 @@ def memory_bytes() -> int:
 
 
 def default_cache() -> Path:
-    """Return the folder that the variable HYPERFOCAL_CACHE names, else ~/.cache/hyperfocal."""
+    """Return the folder that the variable HYPERFOCAL_CACHE names, else `hyperfocal` in XDG_CACHE_HOME or ~/.cache.
+
+    If it cannot be used, the reason is logged once, and a temporary folder serves until the process ends.
+    """
     named = os.environ.get(CACHE, "")
-    return Path(named) if named else Path.home() / ".cache" / "hyperfocal"
+    folder = Path(named or "~/.cache/hyperfocal")
+    try:
+        folder = Path(named) if named else _user_caches() / "hyperfocal"
+        with cache_folder(folder, below_own=not named):
+            return folder
+    except OSError as error:
+        warn_unused(folder, error)
+    try:
+        return process_folder()
+    except OSError:  # nothing can be written: every user of this folder then does without it
+        return folder
+
+
+def _user_caches() -> Path:
+    """Return the folder of the user's caches.
+
+    Raises:
+        OSError: the user has no home.
+    """
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    if Path(named).is_absolute():
+        return Path(named)
+    try:
+        home = Path.home()
+    except RuntimeError:
+        home = Path(NO_HOME)
+    if str(home) == NO_HOME:
+        raise OSError("the user has no home folder")
+    return home / ".cache"

@@ -1,8 +1,12 @@
 """The compiled pass against float64 maths, and the choice of the backend if it is not available."""
 
 import logging
+import os
+import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -15,6 +19,7 @@ from hyperfocal.losses import AsymmetricLoss, FocalLoss, SoftmaxLoss, native, wa
 from hyperfocal.losses.focal import focal_with_slope
 from hyperfocal.losses.terms import FocalTerms
 from loss_cases import make
+from user_cases import OTHER, give, needs_root
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0, 2.5, 3.0, 4.0, 5.0)
 
@@ -163,16 +168,130 @@ class TestChoice:
             "print(FocalLoss()(torch.ones(1, 2), torch.ones(3, 2), None, labels).item(), native.unavailable())"
         )
         environment = {"XDG_CACHE_HOME": str(tmp_path), "PATH": "/usr/bin:/bin", **variables}
+        environment["PYTHONPATH"] = os.environ.get("PYTHONPATH", "")
         result = subprocess.run(
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
         )
         assert reason in result.stdout
         assert float(result.stdout.split()[0]) == pytest.approx(3.3019, rel=1e-3)
 
-    @needs_compiler
-    def test_it_is_built_once_and_kept(self, tmp_path):
-        code = "from hyperfocal.losses import native; assert not native.unavailable(), native.unavailable()"
-        environment = {"XDG_CACHE_HOME": str(tmp_path), "PATH": "/usr/local/bin:/usr/bin:/bin"}
-        for _ in range(2):
-            subprocess.run([sys.executable, "-c", code], env=environment, check=True)
-        assert len(list((tmp_path / "hyperfocal").iterdir())) == 1
+
+PLANT = """
+original = native._build
+def real(command):
+    source = Path(os.environ["HYPERFOCAL_CACHE"]).with_name("planted.c")
+    source.write_text(native.SOURCE.read_text() + r'''
+#include <stdio.h>
+#include <stdlib.h>
+__attribute__((constructor)) static void planted(void)
+{ fclose(fopen(getenv("MARK"), "w")); puts("planted"); fflush(stdout); }
+''')
+    native.SOURCE = source
+    return original(command)
+"""
+
+
+@needs_compiler
+class TestCache:
+    """The library is loaded from a private cache if it is whole, and else built again."""
+
+    CODE = """
+import logging, os, sys
+from pathlib import Path
+logging.basicConfig(format="%(message)s", stream=sys.stdout)
+import torch
+from hyperfocal.losses import native
+from hyperfocal.losses.terms import FocalTerms
+from hyperfocal.labels import SparseLabels
+real = native._build
+native._build = lambda command: print("built") or real(command)
+assert not native.unavailable(), native.unavailable()
+arguments = torch.zeros(2), FocalTerms(0.0), 0, SparseLabels.from_lists([[]], num_labels=2)
+print(round(native.focal_pass_(torch.zeros(1, 2), *arguments).item(), 4))
+"""
+
+    def used(self, folder, code=CODE, **variables) -> list[str]:
+        """Use the library in a process with the cache `folder`; return the lines that it printed."""
+        (folder.parent / "tmp").mkdir(exist_ok=True)
+        path = "/usr/local/bin:/usr/bin:/bin"
+        environment = {"HYPERFOCAL_CACHE": str(folder), "PATH": path, "TMPDIR": str(folder.parent / "tmp"), **variables}
+        environment["PYTHONPATH"] = os.environ.get("PYTHONPATH", "")
+        ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout.splitlines()
+
+    def test_it_is_built_once(self, tmp_path):
+        assert self.used(tmp_path / "cache") == ["built", "1.3863"]  # 2 ln 2
+        assert self.used(tmp_path / "cache") == ["1.3863"]
+        assert list((tmp_path / "tmp").glob("hyperfocal*")) == []
+
+    def test_a_library_that_is_cut_or_altered_is_built_again(self, tmp_path):
+        """A mapped library that is cut ends its process with SIGBUS."""
+        again = """
+[library] = Path(os.environ["HYPERFOCAL_CACHE"]).rglob("*.npy")
+for share in (0.0, 0.5, 0.999):
+    for cut in (True, False):
+        content = bytearray(library.read_bytes())
+        place = int(share * len(content))
+        content[place] ^= 1
+        library.write_bytes(content[:place] if cut else content)
+        native._library.cache_clear()
+        print(native.focal_pass_(torch.zeros(1, 2), *arguments).item() > 1.38)
+"""
+        lines = self.used(tmp_path / "cache", self.CODE + again)
+        assert [line for line in lines if "is damaged" not in line] == ["built", "1.3863", *["built", "True"] * 6]
+        assert len([line for line in lines if "is damaged and made again" in line]) == 6
+
+    @needs_root
+    @pytest.mark.parametrize("planted", ["library", "entry", "cache"])
+    def test_a_library_of_another_user_is_not_loaded(self, tmp_path, planted):
+        """With a whole entry: whoever can write the library can write its checksum, too."""
+        cache = tmp_path / "cache"
+        assert "planted" in self.used(
+            cache, self.CODE.replace("real = native._build", PLANT), MARK=str(tmp_path / "first")
+        )
+        assert (tmp_path / "first").exists()  # the planted code runs if it belongs to this user
+        [library] = cache.rglob("*.npy")
+        give({"library": library, "entry": library.parent, "cache": cache}[planted])
+        lines = self.used(cache, MARK=str(tmp_path / "ran"))
+        assert f"belongs to another user, uid {OTHER}" in lines[0]
+        assert lines[1:] == ["built", "1.3863"]
+        assert not (tmp_path / "ran").exists()
+
+    def test_many_build_at_once(self, tmp_path):
+        with ThreadPoolExecutor(3) as pool:
+            outputs = list(pool.map(lambda _: self.used(tmp_path / "cache"), range(3)))
+        assert {lines[-1] for lines in outputs} == {"1.3863"}
+        assert len(list((tmp_path / "cache").iterdir())) == 1
+
+    def test_a_process_that_is_killed_while_it_compiles_leaves_nothing_that_stays(self, tmp_path):
+        compiler = tmp_path / "slow-cc"
+        compiler.write_text(
+            '#!/bin/sh\ncase "$*" in *shared*) touch "$TMPDIR/part.s" "$STARTED"; exec sleep 600;; esac\n'
+        )
+        compiler.chmod(0o755)
+        (tmp_path / "tmp").mkdir()
+        variables = {"HYPERFOCAL_CACHE": str(tmp_path / "cache"), "TMPDIR": str(tmp_path / "tmp")}
+        variables |= {
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+            "CC": str(compiler),
+            "STARTED": str(tmp_path / "started"),
+            "PATH": "/usr/bin:/bin",
+        }
+        process = subprocess.Popen([sys.executable, "-c", self.CODE], env=variables, start_new_session=True)
+        try:
+            deadline = time.monotonic() + 60
+            while not (tmp_path / "started").exists() and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.01)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(60)
+        [left] = (tmp_path / "tmp").glob("hyperfocal-work-*")
+        assert (left / "part.s").exists()
+        assert self.used(tmp_path / "cache") == ["built", "1.3863"]
+        assert list((tmp_path / "tmp").glob("hyperfocal*")) == []
+
+    def test_where_nothing_can_be_loaded_from_memory(self, tmp_path):
+        """As in a process that was root once, and has no path of its open files: see proc(5)."""
+        refuse = "def refuse(*_):\n    raise OSError(1)\nos.memfd_create = refuse\nreal = native._build"
+        assert self.used(tmp_path / "cache", self.CODE.replace("real = native._build", refuse)) == ["built", "1.3863"]

@@ -1,5 +1,4 @@
 import json
-import logging
 import re
 
 import pytest
@@ -9,6 +8,7 @@ from hyperfocal.report import page as vega
 from hyperfocal.report.blocks import Bullets, Cell, Chart, Chips, Facts, Folded, Page, Paragraph, Quote, Section, Table
 from hyperfocal.report.charts import dots
 from hyperfocal.report.page import line_of, render, write_page
+from user_cases import give, needs_root
 
 SCRIPT = "</script><script>alert(1)</script>"
 
@@ -106,7 +106,7 @@ def test_a_page_that_cannot_be_written(tmp_path):
 def made(monkeypatch):
     """Count how often the script of charts is made, without making it."""
     calls = []
-    monkeypatch.setattr(vega, "make_bundle", lambda: calls.append(1) or "x" * (vega.LEAST + 1))
+    monkeypatch.setattr(vega, "make_bundle", lambda: calls.append(1) or "x" * 100_000)
     return calls
 
 
@@ -114,17 +114,30 @@ def test_the_script_is_made_once_and_again_if_the_cached_one_is_incomplete(tmp_p
     first = vega.bundle(tmp_path)
     assert vega.bundle(tmp_path) == first
     assert len(made) == 1
-    [kept] = tmp_path.iterdir()
-    kept.write_text("cut off")
+    [script] = tmp_path.rglob("*.npy")
+    script.write_text("cut off")
     assert vega.bundle(tmp_path) == first
     assert len(made) == 2
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path, made, caplog):
     (tmp_path / "file").write_text("")
-    with caplog.at_level(logging.INFO, vega.logger.name):
-        vega.bundle(tmp_path / "file")
-    assert "is not cached" in caplog.text
+    assert vega.bundle(tmp_path / "file") == "x" * 100_000
+    assert f"cache {tmp_path / 'file'}: is not used (Not a directory)" in caplog.text
+
+
+@needs_root
+@pytest.mark.parametrize("planted", ["script", "entry", "cache"])
+def test_a_script_of_another_user_enters_no_report(tmp_path, made, monkeypatch, planted):
+    """With the checksum that belongs to it: whoever can write the files can write that, too."""
+    cache = tmp_path / "cache"
+    with monkeypatch.context() as patch:
+        patch.setattr(vega, "make_bundle", lambda: "steal()")
+        vega.bundle(cache)
+    [script] = cache.rglob("*.npy")
+    give({"script": script, "entry": script.parent, "cache": cache}[planted])
+    assert vega.bundle(cache) == "x" * 100_000
+    assert made == [1]
 
 
 def test_a_script_that_cannot_be_made_says_why(tmp_path, monkeypatch):

@@ -1,11 +1,11 @@
-"""The cache with real folders, and with several processes that want the same arrays at once."""
+"""Vectors of texts, arrays made through files, keys and the default folder of the cache, with real folders."""
 
+import gc
 import os
-import resource
+import shutil
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,122 +17,20 @@ from hypothesis import strategies as st
 from hyperfocal.data.stored_texts import hash_texts
 from hyperfocal.errors import RunError
 from hyperfocal.machine import CACHE, default_cache
-from hyperfocal.storage.cache import NAMES, cached, cached_vectors, digest_texts, hash_of
+from hyperfocal.private.work import process_folder
+from hyperfocal.storage.cache import (
+    cached_streamed,
+    cached_vectors,
+    digest_texts,
+    hash_of,
+    key_of,
+    map_blocks,
+    map_file,
+)
+from hyperfocal.storage.entries import INDEX
+from user_cases import OTHER, give, needs_root
 
 quick = settings(deadline=None, max_examples=60)
-ARRAYS = {
-    "values": np.arange(6, dtype=np.float32).reshape(2, 3),
-    "indptr": np.array([0, 2**40], dtype=np.int64),
-    "empty": np.zeros((0, 4), dtype=np.float32),
-    "name-with.dots": np.array([True, False]),
-}
-
-
-def never():
-    raise AssertionError("it is in the cache")
-
-
-def same(found, expected) -> bool:
-    return found.keys() == expected.keys() and all(
-        found[name].dtype == expected[name].dtype and np.array_equal(found[name], expected[name]) for name in expected
-    )
-
-
-class TestCached:
-    def test_made_once_and_read_afterwards(self, tmp_path):
-        made = []
-        for _ in range(3):
-            assert same(cached(tmp_path / "new" / "cache", "key", lambda: made.append(1) or ARRAYS), ARRAYS)
-        assert made == [1]
-        assert same(cached(tmp_path / "new" / "cache", "key", never), ARRAYS)
-
-    def test_another_key_is_another_entry(self, tmp_path):
-        for number in range(3):
-            cached(tmp_path, f"key {number}", lambda number=number: {"x": np.array([number])})
-        assert [cached(tmp_path, f"key {number}", never)["x"].tolist() for number in range(3)] == [[0], [1], [2]]
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["key 0", "key 1", "key 2"]  # nothing left aside
-
-    def test_without_a_folder_nothing_is_kept(self, tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-        made = []
-        for _ in range(2):
-            assert cached(None, "key", lambda: made.append(1) or ARRAYS) is ARRAYS
-        assert (made, list(tmp_path.iterdir())) == ([1, 1], [])
-
-    def test_they_are_mapped_and_may_be_written_to_without_harm(self, tmp_path):
-        """torch.from_numpy wants arrays that can be written; what is written stays in this process."""
-        cached(tmp_path, "key", lambda: ARRAYS)
-        found = cached(tmp_path, "key", never)
-        assert all(isinstance(array, np.memmap) and array.flags.writeable for array in found.values())
-        found["values"][:] = -1
-        assert same(cached(tmp_path, "key", never), ARRAYS)
-
-    def test_an_error_in_making_them_is_its_own_and_leaves_nothing(self, tmp_path):
-        with pytest.raises(ZeroDivisionError):
-            cached(tmp_path, "key", lambda: {"x": np.ones(1 // 0)})
-        assert same(cached(tmp_path, "key", lambda: ARRAYS), ARRAYS)
-
-    def test_objects_are_refused(self, tmp_path):
-        """They would be pickled, and a pickle runs code when it is read."""
-        with pytest.raises(ValueError, match="Object arrays cannot be saved"):
-            cached(tmp_path, "key", lambda: {"x": np.array([{}], dtype=object)})
-        assert not list(tmp_path.iterdir())
-
-
-class TestDamaged:
-    @pytest.mark.parametrize("size", [0, 1, 5, 60, 127, 128, 151])
-    def test_a_file_that_is_cut(self, tmp_path, size):
-        cached(tmp_path, "key", lambda: ARRAYS)
-        path = tmp_path / "key" / "values.npy"  # 128 bytes of header, 24 of values
-        path.write_bytes(path.read_bytes()[:size])
-        with pytest.raises(RunError) as caught:
-            cached(tmp_path, "key", never)
-        assert str(caught.value).startswith(f"cache {tmp_path / 'key'}: is damaged (")
-        assert str(caught.value).endswith("Remove this folder; it will be made again")
-
-    @pytest.mark.parametrize("content", [b"not numpy's format at all", b"\x93NUMPY\x01\x00\x03\x00{}\n", b"\x80\x04N."])
-    def test_a_file_of_something_else(self, tmp_path, content):
-        cached(tmp_path, "key", lambda: ARRAYS)
-        (tmp_path / "key" / "values.npy").write_bytes(content)
-        with pytest.raises(RunError, match="is damaged"):
-            cached(tmp_path, "key", never)
-
-    @pytest.mark.parametrize("name", ARRAYS)
-    def test_a_file_that_is_missing(self, tmp_path, name):
-        cached(tmp_path, "key", lambda: ARRAYS)
-        (tmp_path / "key" / f"{name}.npy").unlink()
-        with pytest.raises(RunError, match=rf"key: is damaged \(.*{name}\.npy.*it will be made again"):
-            cached(tmp_path, "key", never)
-
-    @pytest.mark.parametrize("size", [0, 1, 20])
-    def test_a_list_of_arrays_that_is_cut(self, tmp_path, size):
-        cached(tmp_path, "key", lambda: ARRAYS)
-        path = tmp_path / "key" / NAMES
-        path.write_bytes(path.read_bytes()[:size])
-        with pytest.raises(RunError, match=r"key: is damaged \("):
-            cached(tmp_path, "key", never)
-
-    @pytest.mark.parametrize("others", [[], ["values"], list(ARRAYS)])
-    def test_without_the_list_of_arrays_it_is_made_anew(self, tmp_path, others):
-        """As what is left of an entry that was removed in part."""
-        cached(tmp_path, "key", lambda: {"old": np.ones(3)} | ARRAYS)
-        for name in (NAMES, *(f"{name}.npy" for name in others)):
-            (tmp_path / "key" / name).unlink()
-        assert same(cached(tmp_path, "key", lambda: ARRAYS), ARRAYS)
-        assert same(cached(tmp_path, "key", never), ARRAYS)
-        assert {path.name for path in (tmp_path / "key").iterdir()} == {NAMES, *(f"{name}.npy" for name in ARRAYS)}
-
-    def test_an_array_that_is_not_listed_is_none_of_it(self, tmp_path):
-        cached(tmp_path, "key", lambda: ARRAYS)
-        np.save(tmp_path / "key" / "mine.npy", np.ones(3))
-        assert same(cached(tmp_path, "key", never), ARRAYS)
-
-    def test_removed_as_the_message_says_it_is_made_anew(self, tmp_path):
-        cached(tmp_path, "key", lambda: ARRAYS)
-        for path in (tmp_path / "key").iterdir():
-            path.unlink()
-        assert same(cached(tmp_path, "key", lambda: ARRAYS), ARRAYS)  # the folder itself is still there, empty
-        assert same(cached(tmp_path, "key", never), ARRAYS)
 
 
 class TestVectors:
@@ -176,7 +74,7 @@ class TestVectors:
     def test_another_folder_is_another_way_of_making_them(self, tmp_path):
         assert self.asked(tmp_path / "one", "a") == self.asked(tmp_path / "two", "a") == ["a"]
 
-    @pytest.mark.parametrize("damage", ["vectors.npy", "digests.npy", NAMES])
+    @pytest.mark.parametrize("damage", ["vectors.npy", "digests.npy", INDEX])
     @pytest.mark.parametrize("size", [None, 0, 130])
     def test_a_damaged_set_is_not_used(self, tmp_path, damage, size):
         """It is missing, empty or cut; the other whole one is used."""
@@ -206,114 +104,6 @@ class TestVectors:
 
 def vector(text: str) -> list[float]:
     return [len(text), ord(text[0]) if text else 0, 0.5]
-
-
-class TestCannotBeWritten:
-    @pytest.mark.parametrize("place", ["file", "file/cache", "dangling/cache"])
-    def test_no_folder_can_be_there(self, tmp_path, place):
-        (tmp_path / "file").write_text("x")
-        (tmp_path / "dangling").symlink_to(tmp_path / "file" / "nowhere")
-        with pytest.raises(RunError) as caught:
-            cached(tmp_path / place, "key", lambda: ARRAYS)
-        assert str(caught.value).startswith(f"cache {tmp_path / place}: cannot be written (")
-        assert str(caught.value).endswith("name another folder with the variable HYPERFOCAL_CACHE")
-
-    def test_a_file_stands_where_the_arrays_go(self, tmp_path):
-        (tmp_path / "key").write_text("mine")
-        with pytest.raises(RunError, match="cannot be written"):
-            cached(tmp_path, "key", lambda: ARRAYS)
-        assert (tmp_path / "key").read_text() == "mine"
-        assert len(list(tmp_path.iterdir())) == 1
-
-    def test_no_space_left(self, tmp_path):
-        """A process may write files of 100 kB at most: the first array fits, the second does not."""
-        code, output = ask(tmp_path, "1", "1000000", limit=100_000)
-        assert code == 0
-        assert output.startswith(f"made 1\nRunError cache {tmp_path}: cannot be written (")
-        assert not list(tmp_path.iterdir())  # no half of an entry, which would be taken for a whole one
-        assert ask(tmp_path, "1", "1000000") == (0, "made 1\nread 1\n")
-
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-    def test_a_folder_of_somebody_else(self, tmp_path):
-        tmp_path.chmod(0o500)
-        with pytest.raises(RunError, match="cannot be written"):
-            cached(tmp_path, "key", lambda: ARRAYS)
-
-
-class TestAtOnce:
-    def test_processes(self, tmp_path):
-        """All make, for none is there when they look; the arrays of the first to finish are everybody's."""
-        (tmp_path / "cache").mkdir()
-        processes = [start(tmp_path / "cache", str(number), "200000", tmp_path / "go") for number in range(4)]
-        for process in processes:
-            assert process.stdout.readline() == "ready\n"
-        (tmp_path / "go").touch()
-        outputs = [process.communicate(timeout=60)[0].split() for process in processes]
-        assert [process.returncode for process in processes] == [0] * 4
-        assert [words[:3] for words in outputs] == [["made", str(number), "read"] for number in range(4)]
-        assert len({words[3] for words in outputs}) == 1
-        assert [path.name for path in (tmp_path / "cache").iterdir()] == ["key"]
-
-    def test_threads(self, tmp_path):
-        with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(lambda number: slow(tmp_path, number), range(8)))
-        assert len({int(arrays["a"][0]) for arrays in found}) == 1
-        assert all((arrays["a"] == arrays["a"][0]).all() and same(arrays, found[0]) for arrays in found)
-
-    def test_a_process_that_was_killed_leaves_no_entry(self, tmp_path):
-        """What it has written stands aside, hidden, and another one makes the entry."""
-        process = start(tmp_path, "1", "-1")
-        assert process.stdout.readline() == "made 1\n"
-        process.kill()
-        process.communicate()
-        assert not (tmp_path / "key").exists()
-        assert ask(tmp_path, "2", "10") == (0, "made 2\nread 2\n")
-
-
-def slow(folder: Path, number: int):
-    def make():
-        time.sleep(0.05)
-        return {name: np.full(1_000, number) for name in "abc"}
-
-    return cached(folder, "key", make)
-
-
-def start(folder: Path, *arguments: object, limit: int = 0) -> subprocess.Popen:
-    command = [sys.executable, "-W", "error", __file__, str(folder), *map(str, arguments)]
-
-    def shorten() -> None:
-        if limit:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, bufsize=1, preexec_fn=shorten)
-
-
-def ask(folder: Path, *arguments: object, limit: int = 0) -> tuple[int, str]:
-    process = start(folder, *arguments, limit=limit)
-    output, _ = process.communicate(timeout=60)
-    return process.returncode, output
-
-
-def program(folder: str, number: str, length: str, go: str = "") -> None:
-    """Ask for arrays full of `number`, the second of `length`, once the file `go` exists; run as a program."""
-
-    def make():
-        if go:
-            print("ready", flush=True)
-            deadline = time.monotonic() + 30
-            while not Path(go).exists() and time.monotonic() < deadline:
-                time.sleep(0.001)
-        print("made", number, flush=True)
-        if int(length) < 0:
-            time.sleep(60)
-        return {"a": np.full(3, int(number)), "b": np.full(int(length), int(number))}
-
-    try:
-        found = cached(Path(folder), "key", make)
-        assert (found["b"] == found["a"][0]).all(), "arrays of two processes were mixed"
-        print("read", int(found["a"][0]))
-    except RunError as error:
-        print("RunError", error)
 
 
 class TestHashes:
@@ -355,15 +145,146 @@ class TestHashes:
         assert outputs == {f"{hash_of('a', 1)} {hash_texts(pl.Series(['b']))}\n"}
 
 
-def test_the_default_folder(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv(CACHE, raising=False)
-    assert default_cache() == tmp_path / ".cache" / "hyperfocal"
-    monkeypatch.setenv(CACHE, "")
-    assert default_cache() == tmp_path / ".cache" / "hyperfocal"
-    monkeypatch.setenv(CACHE, str(tmp_path / "elsewhere"))
-    assert default_cache() == tmp_path / "elsewhere"
+class TestDefaultFolder:
+    @pytest.fixture(autouse=True)
+    def variables(self, monkeypatch, tmp_path):
+        for name in (CACHE, "XDG_CACHE_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HOME", str(tmp_path))
+
+    def test_the_variables(self, monkeypatch, tmp_path):
+        assert default_cache() == tmp_path / ".cache" / "hyperfocal"
+        monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # is ignored, as the specification says
+        assert default_cache() == tmp_path / ".cache" / "hyperfocal"
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+        assert default_cache() == tmp_path / "xdg" / "hyperfocal"
+        monkeypatch.setenv(CACHE, "")
+        assert default_cache() == tmp_path / "xdg" / "hyperfocal"
+        monkeypatch.setenv(CACHE, str(tmp_path / "elsewhere"))
+        assert default_cache() == tmp_path / "elsewhere"
+
+    @needs_root
+    def test_under_sudo_with_home_unchanged(self, tmp_path, caplog):
+        """Root uses a temporary folder, and makes none in the home of the user."""
+        give(tmp_path)
+        folder = default_cache()
+        assert folder == default_cache() == process_folder()
+        assert list(tmp_path.iterdir()) == []
+        assert [record.getMessage() for record in caplog.records] == [
+            f"cache {tmp_path}/.cache/hyperfocal: is not used (the folder {tmp_path} belongs to another user, uid "
+            f"{OTHER}). Mend that, or name another folder with the variable HYPERFOCAL_CACHE"
+        ]
 
 
-if __name__ == "__main__":
-    program(*sys.argv[1:])
+class TestStreamed:
+    """Arrays made through files: in the cache, or in a temporary folder if the cache cannot be used."""
+
+    @staticmethod
+    def make(work: Path) -> dict[str, np.ndarray]:
+        blocks = ({"numbers": np.arange(start, start + 1_000), "none": np.empty(0)} for start in range(0, 3_000, 1_000))
+        return map_blocks(blocks, work)
+
+    def check(self, arrays) -> None:
+        """Read the numbers from memory, and from the file that they are mapped from."""
+        numbers = arrays["numbers"]
+        assert numbers.tolist() == list(range(3_000))
+        assert arrays["none"].tolist() == []
+        with Path(numbers.filename).open("rb") as file:
+            file.seek(numbers.offset)
+            assert file.read() == numbers.tobytes()
+
+    def test_made_once_and_nothing_else_is_left(self, tmp_path):
+        for _ in range(2):
+            self.check(cached_streamed(tmp_path / "cache", "key", self.make))
+        self.check(cached_streamed(tmp_path / "cache", "key", lambda work: 1 / 0))
+        assert [path.name for path in (tmp_path / "cache").iterdir()] == ["key"]
+
+    def test_arrays_can_be_read_after_their_entry_is_gone(self, tmp_path):
+        arrays = cached_streamed(tmp_path / "cache", "key", self.make)
+        shutil.rmtree(tmp_path / "cache")
+        self.check(arrays)
+
+    def test_no_file_stays_open_longer_than_its_array(self, tmp_path):
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        arrays = cached_streamed(tmp_path / "cache", "key", self.make)
+        part = arrays["numbers"][5:7]
+        del arrays
+        assert Path(part.filename).exists()
+        del part
+        gc.collect()
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+    @pytest.mark.parametrize("case", ["file", "open"])
+    def test_a_cache_that_cannot_be_used(self, tmp_path, monkeypatch, caplog, case):
+        (tmp_path / "tmp").mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+        (tmp_path / "file").touch()
+        (tmp_path / "open").mkdir()
+        (tmp_path / "open").chmod(0o777)
+        self.check(cached_streamed(tmp_path / case, "key", self.make))
+        assert list((tmp_path / "tmp").iterdir()) == []
+        assert "is not used (" in caplog.text
+        assert list((tmp_path / "open").iterdir()) == []
+
+    def test_files_that_cannot_be_written(self, tmp_path):
+        """If temporary files are on the same disk, they are not tried."""
+
+        def fail(work):
+            raise OSError(28, "No space left on device", str(work / "x"))
+
+        with pytest.raises(RunError) as caught:
+            cached_streamed(tmp_path / "cache", "key", fail)
+        assert str(caught.value) == (
+            f"cache {tmp_path / 'cache'}: cannot be written (No space left on device). Free some space, or name "
+            "another folder with the variable HYPERFOCAL_CACHE"
+        )
+        assert list((tmp_path / "cache").iterdir()) == []
+
+    @needs_root
+    def test_a_folder_above_is_swapped_while_files_are_made(self, tmp_path):
+        """Its owner puts a folder with other files in its place; work goes on in the folder that was checked."""
+        theirs = tmp_path / "theirs"
+        cache = theirs / "cache"
+        cache.mkdir(parents=True)
+        os.chown(theirs, OTHER, OTHER)
+
+        def make(work):
+            arrays = self.make(work)
+            planted = theirs / "cache" / work.resolve().name
+            theirs.rename(tmp_path / "moved")
+            planted.mkdir(parents=True)
+            (work / "more.bin").write_bytes(b"my bytes")
+            (planted / "more.bin").write_bytes(b"planted.")
+            return arrays | {"more": map_file(work / "more.bin", np.dtype("S8"))}
+
+        assert cached_streamed(cache, "key", make)["more"].tolist() == [b"my bytes"]
+
+
+class TestKeys:
+    """The key of a file changes with its content, whatever else is the same."""
+
+    @pytest.fixture
+    def file(self, tmp_path):
+        path = tmp_path / "log.csv"
+        path.write_bytes(bytes(300_000))
+        return path
+
+    def test_it_is_the_same_for_the_same_file(self, file):
+        assert key_of(file, ["user"]) == key_of(file, ["user"]) != key_of(file, ["item"])
+
+    @pytest.mark.parametrize("place", [0, 70_000, 150_000, 299_999])
+    @pytest.mark.parametrize("way", ["in place", "replaced"])
+    def test_a_byte_changes_and_the_time_is_set_back(self, file, place, way):
+        """In the middle, only the time of the last change of the file's own facts differs, which nobody can set."""
+        before, key = file.stat(), key_of(file, [])
+        time.sleep(0.02)  # the resolution of that time
+        if way == "replaced":
+            file.rename(file.with_name("old"))
+            shutil.copy(file.with_name("old"), file)
+        with file.open("r+b") as opened:
+            opened.seek(place)
+            opened.write(b"x")
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+        after = file.stat()
+        assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+        assert key_of(file, []) != key

@@ -13,7 +13,7 @@ from hyperfocal.cli.inspect import inspect
 from hyperfocal.cli.recommend import recommend
 from hyperfocal.cli.report import report
 from hyperfocal.cli.serve import serve
-from hyperfocal.cli.steps import refuse_several_processes
+from hyperfocal.cli.steps import refuse_several_processes, set_home
 from hyperfocal.cli.wording import Commands, log_in_options
 
 
@@ -48,6 +48,7 @@ def main(context: click.Context) -> None:
     Start with `hyperfocal demo`.
     """
     log_in_options()
+    set_home()
     refuse_several_processes(context)
 
 

@@ -14,6 +14,7 @@ import click
 
 from hyperfocal.cli.report import report_line
 from hyperfocal.errors import ConfigError, DataError
+from hyperfocal.private.folders import NO_HOME
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 
 NO_ENCODER = "No sentence encoder is installed: n-grams only. Install one with `pip install 'hyperfocal[encoder]'`."
 DISTRIBUTED = ("fit", "recommend", "classify")  # the last two are groups, which check their own subcommand
+
+
+def set_home() -> None:
+    """Set HOME for a user without a home folder: libraries that look for it end with an error if there is none."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = NO_HOME
 
 
 def refuse_several_processes(context: click.Context) -> None:

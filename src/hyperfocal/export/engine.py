@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from hyperfocal.classify.service import ClassifyPredictor
 from hyperfocal.errors import RunError
 from hyperfocal.export.export import SETTINGS, export_onnx
 from hyperfocal.export.graphs import need
+from hyperfocal.private.work import temporary_folder
 from hyperfocal.recommend.files import read_fit as read_recommender
 from hyperfocal.recommend.service import RecommendPredictor
 from hyperfocal.sequences import Sequences
@@ -41,9 +41,9 @@ def open_engine(path: Path, *, threads: int = 0) -> Any:
     need("onnxruntime")
     if (path / "predict.py").is_file():
         return _open(path, threads)
-    with TemporaryDirectory() as folder:
-        export_onnx(path, Path(folder) / "onnx")
-        return _open(Path(folder) / "onnx", threads)
+    with temporary_folder() as folder:
+        export_onnx(path, folder / "onnx")
+        return _open(folder / "onnx", threads)
 
 
 def _open(folder: Path, threads: int) -> Any:

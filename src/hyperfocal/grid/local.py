@@ -27,7 +27,7 @@ from hyperfocal.grid.job import Prepared
 from hyperfocal.grid.points import Point
 from hyperfocal.grid.pool import record, released_on_error, thread_variables, train_point
 from hyperfocal.grid.store import Store
-from hyperfocal.machine import allowed_threads, count_cores
+from hyperfocal.machine import CACHE, allowed_threads, count_cores, default_cache
 from hyperfocal.training.watch import Forward, Watch
 
 PATIENCE_SECONDS = 30.0  # after Ctrl-C, for the step that a worker is in
@@ -109,7 +109,7 @@ class _Workers:
         """Start one more worker."""
         ours, theirs = self.context.Pipe()
         process = self.context.Process(target=be_worker, args=(*self.job, theirs), daemon=True)
-        with _threads_of_children(self.threads), interrupts_held_back():
+        with _variables_of_children(self.threads), interrupts_held_back():
             process.start()
             self.processes[ours] = process
         theirs.close()
@@ -231,9 +231,9 @@ def interrupts_held_back() -> Iterator[None]:
 
 
 @contextmanager
-def _threads_of_children(threads: int) -> Iterator[None]:
-    """Limit the thread pools of processes started inside, which are made when torch and numpy are imported."""
-    variables = thread_variables(threads)
+def _variables_of_children(threads: int) -> Iterator[None]:
+    """Limit the thread pools of processes started inside, made when torch and numpy are imported; share the cache."""
+    variables = thread_variables(threads) | {CACHE: str(default_cache())}
     before = {name: os.environ[name] for name in variables if name in os.environ}
     os.environ.update(variables)
     try:

@@ -1,7 +1,7 @@
 """Compile `native.c` once for this machine and call it: the elementwise work of a chunk in one pass instead of nine.
 
 The first installed C compiler ($CC, cc, gcc or clang) builds the library in well under a second when a loss first
-needs it. The library stays in the user's cache folder under the hash of source, flags, compiler and processor, and
+needs it. The library stays in the user's cache, under the hash of source, flags, compiler and processor, and
 shares torch's OpenMP threads. Without a compiler, or with HYPERFOCAL_NATIVE=0, the losses compute in plain torch.
 """
 
@@ -13,21 +13,26 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses.terms import FocalTerms
+from hyperfocal.machine import default_cache
+from hyperfocal.private.work import temporary_folder
+from hyperfocal.storage.entries import cached
 
 SOURCE = Path(__file__).with_name("native.c")
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
 X86_FLAGS = ("-mprefer-vector-width=512",)
+NOT_A_PROGRAM = 8  # MFD_NOEXEC_SEAL, which Python does not name yet
 
 
 @cache
@@ -80,7 +85,11 @@ def focal_pass_(
 
 @cache
 def _library() -> Callable[..., None]:
-    function = ctypes.CDLL(str(_built())).hyperfocal_focal
+    compiler, flags = _compiler(), FLAGS + (X86_FLAGS if platform.machine() in ("x86_64", "AMD64") else ())
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+    key = hashlib.sha256(b"\0".join([SOURCE.read_bytes(), " ".join(flags).encode(), version, _processor()])).hexdigest()
+    arrays = cached(default_cache(), key, lambda: {"library": _build([compiler, *flags])})
+    function = _load(arrays["library"].tobytes()).hyperfocal_focal
     pointer, integer, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
     function.argtypes = (*[pointer] * 3, *[integer] * 3, *[number] * 3, *[pointer] * 5, ctypes.c_int)
     function.restype = None
@@ -88,24 +97,50 @@ def _library() -> Callable[..., None]:
     return focal
 
 
-def _built() -> Path:
-    """Return the path of the library; build it if it is missing, aside and then renamed, so processes may race."""
+def _compiler() -> str:
     names = filter(None, (os.environ.get("CC"), "cc", "gcc", "clang"))
     compiler = next(filter(None, map(shutil.which, names)), None)
     if compiler is None:
         raise FileNotFoundError("no C compiler is installed ($CC, cc, gcc or clang)")
-    flags = FLAGS + (X86_FLAGS if platform.machine() in ("x86_64", "AMD64") else ())
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-    key = hashlib.sha256(b"\0".join([SOURCE.read_bytes(), " ".join(flags).encode(), version, _processor()]))
-    path = _cache_folder() / f"native-{key.hexdigest()[:20]}.so"
-    if not path.exists():
-        aside = path.with_name(f"{path.stem}.{os.getpid()}.so")
-        command = [compiler, *flags, "-shared", str(SOURCE), "-o", str(aside)]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return compiler
+
+
+def _build(command: list[str]) -> NDArray[np.uint8]:
+    """Compile the source, with all temporary files in one folder that is removed, and return the library."""
+    with temporary_folder() as work:
+        path = work / "native.so"
+        result = subprocess.run(
+            [*command, "-shared", str(SOURCE), "-o", str(path)],
+            env=os.environ | {"TMPDIR": str(work)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         if result.returncode:
-            raise OSError(f"{compiler}: {(result.stderr.strip().splitlines() or ['it failed without a message'])[0]}")
-        aside.replace(path)
-    return path
+            lines = result.stderr.strip().splitlines() or ["it failed without a message"]
+            raise OSError(f"{command[0]}: {lines[0]}")
+        return np.fromfile(path, dtype=np.uint8)
+
+
+def _load(library: bytes) -> ctypes.CDLL:
+    """Load a library from memory: the bytes that were checked, which no other process can change or cut.
+
+    If the system does not allow that, load it from a temporary file, which is removed.
+    """
+    with suppress(OSError), os.fdopen(_memory_file(), "wb") as file:
+        file.write(library)
+        file.flush()
+        return ctypes.CDLL(f"/proc/{os.getpid()}/fd/{file.fileno()}")
+    with temporary_folder() as work:
+        (work / "native.so").write_bytes(library)
+        return ctypes.CDLL(str(work / "native.so"))
+
+
+def _memory_file() -> int:
+    try:
+        return os.memfd_create("hyperfocal-native", os.MFD_CLOEXEC | NOT_A_PROGRAM)
+    except OSError:  # Linux before 6.3 does not know the flag, which later ones may demand
+        return os.memfd_create("hyperfocal-native", os.MFD_CLOEXEC)
 
 
 def _processor() -> bytes:
@@ -116,15 +151,3 @@ def _processor() -> bytes:
             dict.fromkeys(line for line in lines if line.startswith((b"flags", b"Features", b"model name")))
         )
     return platform.processor().encode()
-
-
-def _cache_folder() -> Path:
-    """Return the user's cache folder, or a private temporary one if the cache folder is not writable."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hyperfocal"
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if os.access(folder, os.W_OK):
-            return folder
-    except OSError:
-        pass
-    return Path(tempfile.mkdtemp(prefix="hyperfocal-"))

@@ -84,11 +84,13 @@ def _checksum(folder: Path) -> str:
     """Return a checksum of the names and contents of files, which are read again only after a change."""
     paths = [path for path in sorted(folder.rglob("*")) if path.suffix in READ and path.is_file()]
     stats = [path.stat() for path in paths]
-    return _hash_files(folder, tuple(paths), tuple((stat.st_size, stat.st_mtime_ns) for stat in stats))
+    return _hash_files(
+        folder, tuple(paths), tuple((stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats)
+    )
 
 
 @cache
-def _hash_files(folder: Path, paths: tuple[Path, ...], _state: tuple[tuple[int, int], ...]) -> str:
+def _hash_files(folder: Path, paths: tuple[Path, ...], _state: tuple[tuple[int, int, int], ...]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         digest.update(path.relative_to(folder).as_posix().encode())

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import logging
 import re
 import subprocess
 import sys
@@ -21,20 +20,20 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from hyperfocal.errors import RunError
 from hyperfocal.machine import default_cache
 from hyperfocal.report.blocks import Page
+from hyperfocal.storage.cache import Arrays, cached, hash_of
 from hyperfocal.storage.whole import whole_file
 
-logger = logging.getLogger(__name__)
 REPORT = "report.html"
 REST_OF_POLICY = "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 PRINT_BUNDLE = "import sys, vl_convert; sys.stdout.buffer.write(vl_convert.javascript_bundle().encode())"
-LEAST = 100_000  # characters of a complete bundle
 TIMEOUT = 120  # seconds to wait for it
 
 
@@ -128,23 +127,16 @@ def bundle(folder: Path) -> str:
     """Return the script that defines `vegaEmbed`; it is made once per version of vl-convert, which takes seconds.
 
     Args:
-        folder: where the script is cached. If it cannot be written, each process makes the script.
+        folder: where the script is cached. If it cannot be used, each process makes the script.
 
     Raises:
         RunError: it cannot be made.
     """
-    path = folder / f"vega-{version('vl-convert-python')}.js"
-    if path.is_file():
-        cached = path.read_text(encoding="utf-8", errors="replace")
-        if len(cached) > LEAST:
-            return cached
-    script = make_bundle()
-    try:
-        with whole_file(path) as aside:
-            aside.write_text(script, encoding="utf-8")
-    except RunError as error:
-        logger.info("the script of the charts is not cached: %s", error)
-    return script
+
+    def make() -> Arrays:
+        return {"script": np.frombuffer(make_bundle().encode(), dtype=np.uint8)}
+
+    return cached(folder, hash_of("vega", version("vl-convert-python")), make)["script"].tobytes().decode()
 
 
 @cache

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
 
 import click
 
 from hyperfocal.errors import HyperfocalError
+from hyperfocal.private.work import held, temporary_folder
 from hyperfocal.serve.metrics import FOLDER, forget
 from hyperfocal.serve.server import LAST_SECONDS, Service, serve
 from hyperfocal.serve.shared_run import SharedRun
@@ -31,13 +29,10 @@ def serve_with_workers(service: Service, listening: socket.socket, workers: int,
 
     Call `announce` once all of them answer on the bound socket.
     """
-    folder = Path(tempfile.mkdtemp(prefix="hyperfocal-"))
-    (folder / "metrics").mkdir()
-    os.environ[FOLDER] = str(folder / "metrics")
-    try:
+    with temporary_folder() as folder:
+        (folder / "metrics").mkdir()
+        os.environ[FOLDER] = str(folder / "metrics")
         return _Workers(service, listening, SharedRun(folder)).run(workers, announce)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Workers:
@@ -119,7 +114,8 @@ def _work(service: Service, listening: socket.socket, shared: SharedRun) -> None
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal sends it to all; the first process passes it on
     try:
-        serve(service, listening, shared=shared)
+        with held(shared.folder):
+            serve(service, listening, shared=shared)
     except (HyperfocalError, OSError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)

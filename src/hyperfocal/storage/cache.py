@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import os
+import re
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import IO, Any
 from uuid import uuid4
 
@@ -23,56 +24,61 @@ from numpy.typing import NDArray
 
 from hyperfocal.errors import RunError
 from hyperfocal.parts import files_of
+from hyperfocal.private.folders import VARIABLE, cache_folder, names_in, path_of, warn_unused
+from hyperfocal.private.work import temporary_folder, work_folder
+from hyperfocal.storage.entries import Arrays as Arrays
+from hyperfocal.storage.entries import cached as cached
+from hyperfocal.storage.entries import find, with_file
 
-Arrays = dict[str, NDArray[Any]]
-NAMES = "arrays.json"  # the names of an entry's arrays; written last, so an entry without it is incomplete
 FORMAT = 2  # of the cached arrays; increase it when their content changes
+KEY = re.compile("[0-9a-f]{64}")  # of `hash_of` and `hash_array`
 ENDS = 2**16  # bytes hashed at the start and at the end of a file
-
-
-def cached(folder: Path | None, key: str, make: Callable[[], Arrays]) -> Arrays:
-    """Return the arrays cached under `key`, mapped into memory; make and cache them if they are not there.
-
-    Several processes may ask at once: the arrays appear whole or not at all, and the first to finish wins.
-
-    Args:
-        folder: of the cache. None: make the arrays without caching.
-        key: checksum of everything that they depend on.
-        make: returns name -> array.
-
-    Raises:
-        RunError: the folder cannot be written; an array is damaged or missing.
-    """
-    if folder is None:
-        return make()
-    entry = folder / key
-    if not (entry / NAMES).is_file():
-        if entry.is_dir() and not (entry / NAMES).is_file():  # in this order: another process may write a whole one now
-            shutil.rmtree(entry, ignore_errors=True)  # left by an interrupted removal
-        _write(entry, make())
-    return _read(entry)
 
 
 def cached_streamed(folder: Path, key: str, make: Callable[[Path], Arrays]) -> Arrays:
     """Return the arrays cached under `key`, mapped; make them through files if they are not there.
 
+    If the folder cannot be used, the files are in a temporary one.
+
     Args:
         folder, key: as in `cached`.
-        make: gets a temporary folder on the same disk for its files, and returns name -> array.
+        make: gets a temporary folder for its files, and returns name -> array.
 
     Raises:
-        RunError: the folder cannot be written.
+        RunError: the files cannot be written.
     """
 
     def build() -> Arrays:
-        folder.mkdir(parents=True, exist_ok=True)
-        return make(Path(stack.enter_context(TemporaryDirectory(prefix=".building-", dir=folder))))
+        try:
+            return make(stack.enter_context(_building(folder)))
+        except OSError as error:
+            if not _is_elsewhere(folder):
+                raise
+            warn_unused(folder, error)
+            return make(stack.enter_context(temporary_folder()))
 
     try:
         with ExitStack() as stack:
             return cached(folder, key, build)
     except OSError as error:
-        raise _not_writable(folder, error) from None
+        fix = f"Free some space, or name another folder with the variable {VARIABLE}"
+        raise RunError(f"cache {folder}: cannot be written ({error.strerror or error}). {fix}") from None
+
+
+@contextmanager
+def _building(folder: Path) -> Iterator[Path]:
+    """Yield a work folder in a cache."""
+    with cache_folder(folder) as place, work_folder(place) as (name, number):
+        yield path_of(number, folder / name)
+
+
+def _is_elsewhere(folder: Path) -> bool:
+    """Return whether the system's folder for temporary files is on another disk, or the cache is not there."""
+    try:
+        with cache_folder(folder) as place:
+            return os.fstat(place).st_dev != Path(tempfile.gettempdir()).stat().st_dev
+    except OSError:
+        return True
 
 
 def cached_vectors(
@@ -88,8 +94,6 @@ def cached_vectors(
         digests: (N,) checksums of what the vectors are made from.
         make: (M,) positions of distinct digests in `digests` -> (M, D) vectors.
 
-    Raises:
-        RunError: the folder cannot be written; an array of exactly these digests is damaged or missing.
     """
     key = hash_array(digests)
     return cached(folder, key, lambda: {"digests": digests, "vectors": _gather(folder, digests, make)})["vectors"]
@@ -100,55 +104,37 @@ def _gather(
 ) -> NDArray[Any]:
     distinct, first, inverse = np.unique(digests, return_index=True, return_inverse=True)
     missing = np.ones(len(distinct), dtype=bool)
-    vectors, owners = [], []
-    for entry in _entries(folder):
-        _, ours, theirs = np.intersect1d(distinct, entry["digests"], return_indices=True)
-        new = missing[ours]
-        vectors.append(entry["vectors"][theirs[new]])
-        owners.append(ours[new])
-        missing[ours] = False
-    if missing.any() or not vectors:
-        vectors.append(make(first[missing]))
-        owners.append(np.flatnonzero(missing))
-    gathered: NDArray[Any] = np.concatenate(vectors)[np.argsort(np.concatenate(owners))[inverse]]
+    parts = [] if folder is None else list(_stored(folder, distinct, missing))
+    if missing.any() or not parts:
+        parts.append((np.flatnonzero(missing), make(first[missing])))
+    rows, vectors = (np.concatenate(each) for each in zip(*parts, strict=True))
+    gathered: NDArray[Any] = vectors[np.argsort(rows)[inverse]]
     return gathered
 
 
-def _entries(folder: Path | None) -> Iterator[Arrays]:
-    """Yield the entries of a folder; damaged and incomplete entries are skipped."""
-    for names in sorted(folder.glob(f"[!.]*/{NAMES}")) if folder else ():
-        with suppress(RunError):
-            yield _read(names.parent)
+def _stored(
+    folder: Path, distinct: NDArray[np.bytes_], missing: NDArray[np.bool_]
+) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
+    """Yield places in `distinct` and their vectors from each entry that has some, and mark them as not missing."""
+    for key in _keys(folder):
+        known = find(folder, key, ["digests"])
+        if known is None:
+            continue
+        _, ours, theirs = np.intersect1d(distinct, known["digests"], return_indices=True)
+        new = missing[ours]
+        entry = find(folder, key, ["vectors"]) if new.any() else None
+        if entry is not None:
+            yield ours[new], entry["vectors"][theirs[new]]
+            missing[ours] = False
 
 
-def _read(entry: Path) -> Arrays:
+def _keys(folder: Path) -> list[str]:
+    """Return the keys of the entries of a folder."""
     try:
-        names = json.loads((entry / NAMES).read_text())
-        return {name: np.load(entry / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in names}
-    except (OSError, ValueError, EOFError) as error:
-        raise RunError(f"cache {entry}: is damaged ({error}). Remove this folder; it will be made again") from None
-
-
-def _write(entry: Path, arrays: Arrays) -> None:
-    aside = entry.with_name(f".{uuid4().hex}.{entry.name}")
-    try:
-        aside.mkdir(parents=True)
-        for name, array in arrays.items():
-            np.save(aside / f"{name}.npy", array, allow_pickle=False)
-        (aside / NAMES).write_text(json.dumps(list(arrays)))
-        with suppress(OSError):  # another process was first
-            aside.rename(entry)
-        if not entry.is_dir():
-            raise OSError("the folder could not be renamed")
-    except OSError as error:
-        raise _not_writable(entry.parent, error) from None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _not_writable(folder: Path, error: OSError) -> RunError:
-    fix = "Free some space, or name another folder with the variable HYPERFOCAL_CACHE"
-    return RunError(f"cache {folder}: cannot be written ({error}). {fix}")
+        with cache_folder(folder) as place:
+            return sorted(filter(KEY.fullmatch, names_in(place)))
+    except OSError:
+        return []
 
 
 def hash_of(*values: Any) -> str:
@@ -168,7 +154,7 @@ def digest_texts(texts: pl.Series) -> NDArray[np.bytes_]:
 
 
 def key_of(path: Path, columns: list[Any]) -> str:
-    """Return a checksum of a file and the columns that are read: of its name, size, time and ends.
+    """Return a checksum of a file and the columns that are read: of its name, size, times and ends.
 
     A folder, or a pattern such as `logs/*.parquet`, counts by the parts that are read. Files that cannot be read get a
     key that was never used: reading them reports the error.
@@ -184,13 +170,14 @@ def key_of(path: Path, columns: list[Any]) -> str:
     )
 
 
-def _state(path: Path) -> tuple[str, int, int, str]:
+def _state(path: Path) -> tuple[str, int, int, int, str]:
+    """Return the facts of a file that change with its content: a program can set its time back, but not `st_ctime`."""
     state = path.stat()
     with path.open("rb") as file:
         first = file.read(ENDS)
         file.seek(max(state.st_size - ENDS, 0))
         ends = hashlib.sha256(first + file.read()).hexdigest()
-    return str(path.resolve()), state.st_size, state.st_mtime_ns, ends
+    return str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ctime_ns, ends
 
 
 def map_blocks(blocks: Iterable[Arrays], work: Path) -> Arrays:
@@ -215,7 +202,10 @@ def map_blocks(blocks: Iterable[Arrays], work: Path) -> Arrays:
 
 def map_file(path: Path, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return the numbers of a file, mapped; an empty file, which cannot be mapped, gives an empty array."""
-    return np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.empty(0, dtype=dtype)
+    if not path.stat().st_size:
+        return np.empty(0, dtype=dtype)
+    with path.open("rb") as file:
+        return with_file(np.memmap(file, dtype=dtype, mode="r"), file, path)
 
 
 def pack(table: pl.DataFrame) -> NDArray[np.uint8]:

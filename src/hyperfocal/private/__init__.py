@@ -1,0 +1,1 @@
+"""Folders and files that only this user can change."""

@@ -1,0 +1,172 @@
+"""Work folders that are removed at the end, or by the next process if their process was killed.
+
+A work folder holds a file that its process keeps locked. The lock ends with the process, however it ends, so a folder
+whose lock is free is a leftover.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+from hyperfocal.private.folders import FILE_MODE, FOLDER_MODE, NO_LINK, names_in, opened
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing is locked, and no leftover is removed
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = "lock"  # file of a work folder
+WORK, TEMPORARY = ".work-", "hyperfocal-work-"  # begin the names of work folders: in a cache, in the system's folder
+EARLIER = re.compile(r"\.building-\w+|\.[0-9a-f]{32}\..+|native-[0-9a-f]{20}\.\d+\.so")  # without a lock
+EARLIER_SECONDS = 24 * 60 * 60  # without a change, until a leftover of an earlier version is removed
+
+
+class _BusyError(Exception):
+    """Another process locks a work folder, or has removed it."""
+
+
+@contextmanager
+def work_folder(parent: int, prefix: str = WORK) -> Iterator[tuple[str, int]]:
+    """Yield the name and a descriptor of a new folder, which is removed at the end; remove leftovers first.
+
+    Args:
+        parent: descriptor of the folder that holds it.
+        prefix: of its name.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    remove_leftovers(parent, prefix)
+    with ExitStack() as stack:
+        name = _make(parent, prefix, stack)
+        stack.callback(_remove, name, parent, os.getpid())
+        yield name, stack.enter_context(opened(name, within=parent))
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Yield a new work folder in the system's folder for temporary files.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    place = Path(tempfile.gettempdir())
+    parent = os.open(place, os.O_RDONLY)
+    try:
+        with work_folder(parent, TEMPORARY) as (name, _):
+            yield place / name
+    finally:
+        os.close(parent)
+
+
+@cache
+def process_folder() -> Path:
+    """Return the temporary folder of this process, which is removed at its end.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    stack = ExitStack()
+    folder = stack.enter_context(temporary_folder())
+    atexit.register(stack.close)
+    return folder
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep a work folder of another process from being removed as a leftover if that process is killed.
+
+    Raises:
+        OSError: it is gone.
+    """
+    with opened(folder) as number, ExitStack() as stack:
+        _lock(number, stack, share=True)
+        yield
+
+
+def remove_leftovers(parent: int, prefix: str) -> None:
+    """Remove the work folders of dead processes in an open folder."""
+    with suppress(OSError):
+        for name in names_in(parent):
+            with suppress(OSError, _BusyError):
+                if name.startswith(prefix):
+                    _remove_dead(name, parent)
+                elif EARLIER.fullmatch(name) and prefix == WORK:
+                    _remove_earlier(name, parent)
+
+
+def _remove_dead(name: str, parent: int) -> None:
+    with opened(name, within=parent) as folder, ExitStack() as stack:
+        _lock(folder, stack, share=False)
+        shutil.rmtree(name, ignore_errors=True, dir_fd=parent)
+
+
+def _remove_earlier(name: str, parent: int) -> None:
+    """Remove what an earlier version left, which locked nothing, if it has not changed for a day."""
+    if time.time() - _last_change(name, parent) > EARLIER_SECONDS:
+        with suppress(NotADirectoryError):
+            shutil.rmtree(name, dir_fd=parent)
+            return
+        os.unlink(name, dir_fd=parent)
+
+
+def _last_change(name: str, parent: int) -> float:
+    """Return the time of the last change of a file, or of a folder and its files."""
+    changes = [os.stat(name, dir_fd=parent, follow_symlinks=False).st_mtime]
+    for _, folders, files, number in os.fwalk(name, dir_fd=parent):
+        changes += [os.stat(one, dir_fd=number, follow_symlinks=False).st_mtime for one in (*folders, *files)]
+    return max(changes)
+
+
+def _remove(name: str, parent: int, process: int) -> None:
+    if os.getpid() == process:  # not a fork, which ends its copy of everything
+        shutil.rmtree(name, ignore_errors=True, dir_fd=parent)
+
+
+def _make(parent: int, prefix: str, stack: ExitStack) -> str:
+    """Make and lock a folder with a random name until the stack is closed, and return the name."""
+    while True:
+        name = prefix + secrets.token_hex(8)
+        os.mkdir(name, FOLDER_MODE, dir_fd=parent)
+        with (
+            suppress(FileNotFoundError, _BusyError),
+            opened(name, within=parent) as folder,
+        ):  # a leftover to other processes
+            _lock(folder, stack, share=True)
+            return name
+
+
+def _lock(folder: int, stack: ExitStack, *, share: bool) -> None:
+    """Lock a work folder until the stack is closed.
+
+    Args:
+        folder: descriptor of it.
+        stack: closes the lock.
+        share: with the other processes that use it; False: alone, to remove it.
+
+    Raises:
+        _BusyError: another process locks it, or has removed it.
+        OSError: it cannot be locked here.
+    """
+    number = os.open(LOCK, os.O_RDWR | os.O_CREAT | NO_LINK, FILE_MODE, dir_fd=folder)
+    stack.callback(os.close, number)
+    try:
+        fcntl.flock(number, (fcntl.LOCK_SH if share else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _BusyError from None
+    except (OSError, AttributeError) as error:  # a file system, or Windows, without such locks
+        if share:
+            return
+        raise OSError("it cannot be locked") from error
+    if os.stat(LOCK, dir_fd=folder, follow_symlinks=False).st_ino != os.fstat(number).st_ino:
+        raise _BusyError
