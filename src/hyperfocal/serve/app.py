@@ -24,7 +24,7 @@ from hyperfocal.errors import HyperfocalError
 from hyperfocal.serve.access import Access, refuse_elsewhere, refuse_strangers
 from hyperfocal.serve.batching import Batcher
 from hyperfocal.serve.guard import Guard
-from hyperfocal.serve.limits import Limits
+from hyperfocal.serve.limits import DEFAULT, Limits
 from hyperfocal.serve.live import Live
 from hyperfocal.serve.messages import (
     JSON,
@@ -64,7 +64,7 @@ def create_app(
     *,
     key: str = "",
     hosts: Collection[str] | None = (),
-    limits: Limits = Limits(),
+    limits: Limits = DEFAULT,
     broadcast: Broadcast | None = None,
 ) -> ASGIApp:
     """Return the app that serves a run.
@@ -204,10 +204,18 @@ def _reload(live: Live, metrics: Metrics, broadcast: Broadcast | None, *, keyed:
             metrics.count_reload("refused")
             raise Refusal(422, "not_served", str(error), "$.run") from None
         metrics.count_reload("done")
-        workers = await broadcast() if broadcast else 1
-        return as_json(Reloaded(live.version, str(live.path), workers))
+        return as_json(Reloaded(live.version, str(live.path), await _others_follow(broadcast)))
 
     return reload
+
+
+async def _others_follow(broadcast: Broadcast | None) -> int:
+    """Return how many processes serve the run of this one, after the others have loaded it."""
+    try:
+        return await broadcast() if broadcast else 1
+    except OSError as error:
+        message = f"this process serves the new run, but it cannot tell the others: {error}. Send SIGHUP, or try again"
+        raise Refusal(500, "failed", message) from None
 
 
 def _state_routes(live: Live, metrics: Metrics) -> list[Route]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -124,7 +124,7 @@ class Connection(HttpToolsProtocol):
         elif self._late is None and (self._part is _Part.HEAD or self._is_idle()):
             self._late = self.loop.call_later(self._limits.head, self._end_late)
 
-    def eof_received(self) -> bool:
+    def eof_received(self) -> bool:  # type: ignore[override]
         """Answer a client that sends no more; return whether an answer is due."""
         if self.closing or self._deaf:
             return self._is_answering() and not self.closing
@@ -145,6 +145,11 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
         if self._stalled is not None:
             self._stalled.cancel()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection if it is unused; the rest of a head has its own deadline."""
+        if self._part is _Part.START:
+            super().timeout_keep_alive_handler()
 
     # The parser calls these.
 
@@ -242,10 +247,10 @@ class Connection(HttpToolsProtocol):
         if self._part is not _Part.BODY:
             super().on_message_begin()
             self.url = b"/"
-            self.scope[REFUSAL] = refusal  # type: ignore[typeddict-unknown-key]
+            cast(dict[str, Any], self.scope)[REFUSAL] = refusal
             super().on_headers_complete()
         else:
-            self.cycle.scope[REFUSAL] = refusal  # type: ignore[typeddict-unknown-key]
+            cast(dict[str, Any], self.cycle.scope)[REFUSAL] = refusal
             self.cycle.message_event.set()
         self._deaf, self.cycle.keep_alive = True, False
         self.flow.resume_reading()

@@ -34,3 +34,6 @@ class Limits:
     url_bytes: int = 8 * 2**10
     headers: int = 100
     unread: float = 10.0
+
+
+DEFAULT = Limits()

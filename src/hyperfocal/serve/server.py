@@ -25,6 +25,7 @@ from hyperfocal.serve.live import Engine, Live
 from hyperfocal.serve.shared_run import Follower, SharedRun
 
 log = logging.getLogger("hyperfocal.serve")
+LOG_FORMAT = "%(levelname)s: %(message)s"
 GRACE_SECONDS = 1.0  # in which open connections may send one more request, whose answer closes them
 LAST_SECONDS = 30  # in which requests in flight may finish
 REPORT_SECONDS = 10.0  # between two lines of the log about connections that were refused
@@ -147,7 +148,7 @@ def serve(
     Raises:
         RunError, ConfigError: the run cannot be served.
     """
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    logging.basicConfig(format=LOG_FORMAT, level=logging.WARNING)
     torch.set_num_threads(1)
     hangup = _Hangup()
     if shared is None:
