@@ -28,8 +28,9 @@ def test_anything_else_does_not(value):
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "LOCALHOST:1", "localhost.", "127.0.0.1:8000", "[::1]:8000", "10.1.2.3:80", "[fe80::1]", "", "b.org:9"]
-)  # fmt: skip
+    "host",
+    ["localhost", "LOCALHOST:1", "localhost.", "127.0.0.1:80", "[::1]:80", "10.1.2.3:80", "[fe80::1]", "", "b.org:9"],
+)
 def test_local_names_addresses_and_given_names_are_hosts(host):
     assert asked(Access("", ["B.org"]), host=host) is None
 

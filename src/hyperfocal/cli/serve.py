@@ -104,10 +104,9 @@ def _check_packages() -> None:
 
 
 def _say(line: str, *, err: bool = False) -> None:
-    """Print a line; a full disk or a closed pipe must not end the service."""
+    """Print a line at once, if possible: a full disk or a closed pipe must not end the service."""
     with suppress(OSError):
-        click.echo(line, err=err)
-        (sys.stderr if err else sys.stdout).flush()
+        click.echo(line, err=err)  # which flushes, and does nothing if the stream is closed
 
 
 def engine_by_name(name: str) -> Engine:
