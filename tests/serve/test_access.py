@@ -69,6 +69,6 @@ def test_a_page_of_another_site_reads_nothing(recommending):
 def test_hosts_of_a_proxy_a_key_and_an_open_service(recommend_path, options, key, allowed):
     with service(recommend_path, *options, key=key) as running:
         for host, status in allowed.items():
-            headers = {"Host": host, "Authorization": f"bearer  {key}"}
+            headers = {"Host": host, "Authorization": f"bearer  {key or 0}"}
             address = f"http://127.0.0.1:{running.port}/v1/model"
             assert httpx.get(address, headers=headers).status_code == status, host

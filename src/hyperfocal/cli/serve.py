@@ -67,12 +67,14 @@ def serve(
     and 32 KiB, a URL 8 KiB, a body --seconds and 2 MiB. SIGTERM and Ctrl-C finish the requests in flight.
     docs/serve.md and /docs describe every request and answer.
     """
+    from hyperfocal.serve.descriptors import open_standard_ones
+
     _check_packages()
+    open_standard_ones()
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nothing is loaded yet that could be loaded again
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch starts its threads: a worker is one core
     from hyperfocal.machine import count_cores
-    from hyperfocal.serve.descriptors import open_standard_ones
     from hyperfocal.serve.limits import Limits
     from hyperfocal.serve.server import Service, bind
     from hyperfocal.serve.server import serve as serve_alone
@@ -80,7 +82,6 @@ def serve(
 
     if workers > count_cores():
         raise ConfigError(f"--workers {workers}: each takes a core, and there are {count_cores()}. Give fewer")
-    open_standard_ones()
     key = os.environ.get(KEY, "")
     service = Service(run, engine_by_name(engine), host, key, Limits(**limits), allow_host)
     with bind(host, port) as listening:
@@ -106,7 +107,7 @@ def _check_packages() -> None:
 def _say(line: str, *, err: bool = False) -> None:
     """Print a line at once, if possible: a full disk or a closed pipe must not end the service."""
     with suppress(OSError):
-        click.echo(line, err=err)  # which flushes, and does nothing if the stream is closed
+        click.echo(line, err=err)
 
 
 def engine_by_name(name: str) -> Engine:

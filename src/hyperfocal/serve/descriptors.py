@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from pathlib import Path
 
 OTHER_FILES = 200  # descriptors for anything but connections: a run that is loaded, shared counters, libraries
 
@@ -40,3 +41,5 @@ def open_standard_ones() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - Python has None for a closed stream
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115

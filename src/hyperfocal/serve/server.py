@@ -180,6 +180,7 @@ def _server(service: Service, live: Live, follower: Follower | None, on_ready: C
         app,
         http=partial(Connection, limits=limits, counts=connections),  # type: ignore[arg-type]
         ws="none",  # a connection with another protocol would have no limits
+        log_config=None,  # it logs like everything else here
         log_level="warning",
         access_log=False,
         forwarded_allow_ips="127.0.0.1",  # whatever the environment says, because `refuse_strangers` relies on it
