@@ -22,12 +22,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import cycle
+from itertools import cycle, product
+from multiprocessing import get_context
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from serve import Load, fine_loop, load, recommend_payloads, resident, served, small_runs
+from serve import load, recommend_payloads, resident, served, small_runs
 
 GOOD, SLOW = 16, 200  # clients
 HEAD = b"POST /v1/recommend HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
@@ -62,24 +64,27 @@ async def attack(host: str, port: int, beginning: bytes, until: float) -> int:
     return closed
 
 
-async def attacked(address, payloads: Sequence[bytes], seconds: float, rate: float, slow: int) -> tuple[Load, int]:
-    """Return what came of the good clients, and how many connections of the slow ones were closed."""
-    until = time.perf_counter() + seconds + 2
-    kinds = cycle(SLOW_KINDS)
-    attacks = [asyncio.create_task(attack(address.hostname, address.port, next(kinds), until)) for _ in range(slow)]
-    await asyncio.sleep(2)
-    good = await Load(address.hostname, address.port, payloads, until, rate=rate).run(GOOD)
-    return good, sum(await asyncio.gather(*attacks))
+def attack_all(host: str, port: int, clients: int, seconds: float) -> int:
+    """Attack with many slow clients at once; return how many connections were closed."""
+
+    async def everyone() -> int:
+        until = time.perf_counter() + seconds
+        kinds = cycle(SLOW_KINDS)
+        return sum(await asyncio.gather(*(attack(host, port, next(kinds), until) for _ in range(clients))))
+
+    return asyncio.run(everyone())
 
 
 def slow_clients(process: int, address, payloads: Sequence[bytes], options: argparse.Namespace) -> None:
     """Print p50 and p99 of good clients without and with slow ones, in turns, and the memory."""
     load(address, payloads, GOOD, most=2_000)
     before = resident(process)
-    for turn in range(options.turns):
-        for slow in (0, SLOW):
-            with asyncio.Runner(loop_factory=fine_loop) as runner:
-                good, closed = runner.run(attacked(address, payloads, options.seconds, options.rate, slow))
+    with ProcessPoolExecutor(1, get_context("spawn")) as attackers:  # not in the process of the good load
+        for turn, slow in product(range(options.turns), (0, SLOW)):
+            attacks = attackers.submit(attack_all, address.hostname, address.port, slow, options.seconds + 4)
+            time.sleep(2)
+            good = load(address, payloads, GOOD, seconds=options.seconds, rate=options.rate)
+            closed = attacks.result()
             cuts = statistics.quantiles(good.seconds, n=100)
             print(
                 f"turn {turn}: {slow:3} slow clients, {closed:4} closed; {GOOD} good ones: p50 {cuts[49] * 1e3:.2f} "
