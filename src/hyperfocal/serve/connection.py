@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from enum import IntEnum
 from typing import Any, cast
 
 import httptools
@@ -24,15 +23,8 @@ SPARE = 64  # connections above the limit that are told so; even more are closed
 FRAMING = 8  # bytes of chunk sizes and extensions allowed for each byte of a body
 LINGER_SECONDS = 2.0  # in which a client may read a refusal, while the rest of its request is dropped
 SLOWEST = 1_000  # bytes per second at which an answer must be read at least
+START, HEAD, BODY = range(3)  # the part of a request that is expected next
 Timer = asyncio.TimerHandle
-
-
-class _Part(IntEnum):
-    """The part of a request that is expected next."""
-
-    START = 0
-    HEAD = 1
-    BODY = 2
 
 
 class _Transport:
@@ -65,13 +57,13 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *, limits: Limits, counts: Connections, **options: Any) -> None:
         super().__init__(**options)
         self._limits, self._counts = limits, counts
-        self._part = _Part.START
+        self._part = START
         self.closing = False
         self._deaf = self._ended = False  # what arrives is dropped; the client sends no more
         self._why: Refusal | None = None  # raised in a callback of the parser
         self._dropped = 0
         self._overhead = 0  # bytes of the request that are not its body, which allows some
-        self._head_bytes = self._fields = self._hosts = 0
+        self._trailers = 0
         self._late: Timer | None = None
         self._stalled: Timer | None = None
         self._last: Timer | None = None
@@ -116,20 +108,17 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             self._refuse(self._why or _malformed(error))
         else:
-            self._check_after(data)
-
-    def _check_after(self, data: bytes) -> None:
-        if self._part and self._overhead > self._limits.head_bytes:
-            self._refuse(_head_too_large(self._limits.head_bytes))
-        elif self._late is None and (self._part is _Part.HEAD or self._is_idle()):
-            self._late = self.loop.call_later(self._limits.head, self._end_late)
+            if self._part != START and self._overhead > self._limits.head_bytes:
+                self._refuse(_head_too_large(self._limits.head_bytes))
+            elif self._late is None and self._is_due():
+                self._late = self.loop.call_later(self._limits.head, self._end_late)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Answer a client that sends no more; return whether an answer is due."""
         if self.closing or self._deaf:
             return self._is_answering() and not self.closing
         self._ended = True
-        if self._part is not _Part.START:
+        if self._part != START:
             self._refuse(Refusal(400, "malformed", "the request is incomplete: the client sends no more"))
         elif self._is_answering():
             self._deaf, self.cycle.keep_alive = True, False
@@ -148,39 +137,32 @@ class Connection(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         """Close the connection if it is unused; the rest of a head has its own deadline."""
-        if self._part is _Part.START:
+        if self._part == START:
             super().timeout_keep_alive_handler()
 
     # The parser calls these.
 
     def on_message_begin(self) -> None:
         """Begin a request."""
-        self._part, self._head_bytes, self._fields, self._hosts = _Part.HEAD, 0, 0, 0
+        self._part = HEAD
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
         """Take a piece of the URL."""
         self.url += url
-        self._head_bytes = len(self.url)
-        if self._head_bytes > self._limits.url_bytes:
+        if len(self.url) > self._limits.url_bytes:
             message = f"the URL has more than {self._limits.url_bytes:,} bytes. Send a shorter one"
             self._stop(Refusal(414, "url_too_long", message))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; drop a trailer, which nothing here reads."""
-        self._fields += 1
-        self._head_bytes += len(name) + len(value) + 4
-        if self._head_bytes > self._limits.head_bytes:
-            self._stop(_head_too_large(self._limits.head_bytes))
-        if self._fields > self._limits.headers:
-            message = f"the request has more than {self._limits.headers} headers. Send fewer"
-            self._stop(Refusal(431, "head_too_large", message))
-        if self._part is not _Part.HEAD:
+        if self._part != HEAD:
+            self._trailers += 1
+            if self._trailers + len(self.headers) > self._limits.headers:
+                self._stop(_too_many_headers(self._limits.headers))
             return
         name = name.lower()
-        if name == b"host":
-            self._hosts += 1
-        elif name == b"expect" and value.lower() == b"100-continue":
+        if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))
 
@@ -189,6 +171,10 @@ class Connection(HttpToolsProtocol):
         if self._late is not None:
             self._late.cancel()
             self._late = None
+        if len(self.headers) > self._limits.headers:
+            self._stop(_too_many_headers(self._limits.headers))
+        if self._overhead > self._limits.head_bytes and self._head_bytes() > self._limits.head_bytes:
+            self._stop(_head_too_large(self._limits.head_bytes))
         if len(self.pipeline) >= PIPELINED:
             message = f"{PIPELINED} requests of this connection wait for their answers. Send more after them"
             self._stop(Refusal(429, "busy", message))
@@ -197,10 +183,11 @@ class Connection(HttpToolsProtocol):
             self._stop(Refusal(400, "malformed", message))
         if not self.url.startswith(b"/"):
             self._take_host_of_url()
-        if self._hosts > 1:
-            self._stop(Refusal(400, "malformed", "the request has several headers `Host`. Send one"))
         super().on_headers_complete()
-        self._part = _Part.BODY
+        self._part, self._trailers = BODY, 0
+
+    def _head_bytes(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def _take_host_of_url(self) -> None:
         """Treat http://HOST/PATH as a request to HOST for /PATH, whatever the header Host says."""
@@ -220,7 +207,7 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """End a request."""
         super().on_message_complete()
-        self._part, self._overhead = _Part.START, 0
+        self._part, self._overhead = START, 0
 
     # What ends a connection.
 
@@ -229,7 +216,7 @@ class Connection(HttpToolsProtocol):
         if self.closing:
             return
         self.closing = True
-        self._deaf = self._deaf or self._part is not _Part.START
+        self._deaf = self._deaf or self._part != START
         if self._deaf and not self._ended:
             self.flow.resume_reading()
             self._transport.write_eof()  # to close with unread input would reset the connection, and lose the answer
@@ -244,7 +231,7 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer the request that arrives with a refusal, after all earlier ones, and close the connection."""
-        if self._part is not _Part.BODY:
+        if self._part != BODY:
             super().on_message_begin()
             self.url = b"/"
             cast(dict[str, Any], self.scope)[REFUSAL] = refusal
@@ -267,7 +254,7 @@ class Connection(HttpToolsProtocol):
         self._late = None
         if self.flow.read_paused:  # it may have arrived
             self._late = self.loop.call_later(self._limits.head, self._end_late)
-        elif self._part is _Part.HEAD:
+        elif self._part == HEAD:
             message = f"the headers did not arrive within {self._limits.head:g} seconds. Send them faster"
             self._refuse(Refusal(408, "too_slow", message))
         elif not self._is_answering():
@@ -287,8 +274,9 @@ class Connection(HttpToolsProtocol):
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _is_idle(self) -> bool:
-        return self._part is _Part.START and not self._is_answering()
+    def _is_due(self) -> bool:
+        """Return whether the client owes a head, or the rest of one."""
+        return self._part == HEAD or (self._part == START and (self.cycle is None or self.cycle.response_complete))
 
 
 def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:
@@ -304,6 +292,10 @@ def _head_too_large(most: int) -> Refusal:
     return Refusal(
         431, "head_too_large", f"headers, trailers and chunk sizes have more than {most:,} bytes. Send fewer"
     )
+
+
+def _too_many_headers(most: int) -> Refusal:
+    return Refusal(431, "head_too_large", f"the request has more than {most} headers. Send fewer")
 
 
 def _too_many_connections(most: int) -> Refusal:

@@ -66,7 +66,7 @@ class Guard:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         try:
-            refusal = scope.get(REFUSAL) or self._refusal(scope, headers)
+            refusal = scope.get(REFUSAL) or _ambiguous(scope, headers) or self._refusal(scope, headers)
             if refusal is not None:
                 raise await self._dropped(scope, headers, receive, refusal)
             if scope["method"] == "POST" or _has_body(headers):
@@ -135,6 +135,13 @@ class Guard:
     def _too_large(self) -> Refusal:
         message = f"the body has more than {self._most_bytes:,} bytes. Send several smaller requests"
         return Refusal(413, "too_large", message)
+
+
+def _ambiguous(scope: Scope, headers: dict[bytes, bytes]) -> Refusal | None:
+    """Return why a request is refused that names several hosts, or None."""
+    if len(headers) == len(scope["headers"]) or sum(name == b"host" for name, _ in scope["headers"]) < 2:
+        return None
+    return Refusal(400, "malformed", "the request has several headers `Host`. Send one").closing()
 
 
 def _has_body(headers: dict[bytes, bytes]) -> bool:
