@@ -63,7 +63,7 @@ class Connection(HttpToolsProtocol):
         self._why: Refusal | None = None  # raised in a callback of the parser
         self._dropped = 0
         self._overhead = 0  # bytes of the request that are not its body, which allows some
-        self._trailers = 0
+        self._trailers = self._trailer_bytes = 0
         self._late: Timer | None = None
         self._stalled: Timer | None = None
         self._last: Timer | None = None
@@ -157,14 +157,20 @@ class Connection(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; drop a trailer, which nothing here reads."""
         if self._part != HEAD:
-            self._trailers += 1
-            if self._trailers + len(self.headers) > self._limits.headers:
-                self._stop(_too_many_headers(self._limits.headers))
+            self._count_trailer(len(name) + len(value) + 4)
             return
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))
+
+    def _count_trailer(self, size: int) -> None:
+        self._trailers += 1
+        self._trailer_bytes += size
+        if self._trailers + len(self.headers) > self._limits.headers:
+            self._stop(_too_many_headers(self._limits.headers))
+        if self._trailer_bytes > self._limits.head_bytes:
+            self._stop(_head_too_large(self._limits.head_bytes))
 
     def on_headers_complete(self) -> None:
         """Start to answer."""
@@ -184,7 +190,7 @@ class Connection(HttpToolsProtocol):
         if not self.url.startswith(b"/"):
             self._take_host_of_url()
         super().on_headers_complete()
-        self._part, self._trailers = BODY, 0
+        self._part, self._trailers, self._trailer_bytes = BODY, 0, 0
 
     def _head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
@@ -252,6 +258,8 @@ class Connection(HttpToolsProtocol):
     def _end_late(self) -> None:
         """End the wait for a head that did not arrive in time."""
         self._late = None
+        if self._deaf:
+            return
         if self.flow.read_paused:  # it may have arrived
             self._late = self.loop.call_later(self._limits.head, self._end_late)
         elif self._part == HEAD:
