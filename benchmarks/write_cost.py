@@ -27,7 +27,7 @@ from hyperfocal.recommend.recommender import Recommender
 STORAGE = "hyperfocal.storage"
 TIMED = {
     "lock": (f"{STORAGE}.lock.FolderLock.__enter__", f"{STORAGE}.lock.FolderLock.__exit__"),
-    "temporary folder": (f"{STORAGE}.whole._locked_folder", f"{STORAGE}.whole.remove_leftovers"),
+    "temporary folder": ("hyperfocal.private.work._make", "hyperfocal.private.work.remove_leftovers"),
     "mode": (f"{STORAGE}.whole._mode_for", f"{STORAGE}.exchange.set_new_modes"),
     "exchange": (f"{STORAGE}.exchange.put_in_place", f"{STORAGE}.exchange._link_others"),
     "binding": ("hyperfocal.training.weights._settings", "hyperfocal.training.weights._fingerprint"),

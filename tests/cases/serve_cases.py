@@ -1,8 +1,10 @@
 """Small runs of both jobs, with names that a page must not trust, and the service as a separate process."""
 
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -89,6 +91,14 @@ class Running:
     def port(self):
         return int(self.address.rpartition(":")[2])
 
+    def files(self):
+        """Return its open files, as links of /proc."""
+        return list(Path(f"/proc/{self.process.pid}/fd").iterdir())
+
+    def cpu_seconds(self):
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def end(self, number=signal.SIGTERM):
         """End it by a signal; return the exit code and its stderr."""
         self.process.send_signal(number)
@@ -101,20 +111,87 @@ def command(run, *options):
 
 
 @contextmanager
-def service(run, *options, key=""):
+def service(run, *options, key="", stderr=subprocess.PIPE, before=None):
     """Start `hyperfocal serve` on a free port and wait until it prints its address; end it on leaving."""
+    with _running(command(run, *options), key, stderr, before) as running:
+        yield running
+
+
+@contextmanager
+def service_with(run, **limits):
+    """Start a service with limits that the command line has no options for."""
+    code = (
+        "import sys; from pathlib import Path; from hyperfocal.cli.serve import engine_by_name\n"
+        "from hyperfocal.serve.limits import Limits; from hyperfocal.serve.server import Service, bind, serve\n"
+        "with bind('127.0.0.1', 0) as door:\n"
+        "    service = Service(Path(sys.argv[1]), engine_by_name('torch'), limits=Limits(**eval(sys.argv[2])))\n"
+        "    address = f'at http://127.0.0.1:{door.getsockname()[1]}'\n"
+        "    serve(service, door, lambda: print(address, flush=True))\n"
+    )
+    with _running([sys.executable, "-c", code, str(run), repr(limits)]) as running:
+        yield running
+
+
+@contextmanager
+def _running(arguments, key="", stderr=subprocess.PIPE, before=None):
     surroundings = os.environ | {"OMP_NUM_THREADS": "1", "HYPERFOCAL_API_KEY": key}
     process = subprocess.Popen(
-        command(run, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=surroundings
+        arguments, stdout=subprocess.PIPE, stderr=stderr, text=True, env=surroundings, preexec_fn=before
     )
     try:
         line = process.stdout.readline()
-        found = re.search(r"at (http://\S+)", line)
-        assert found, f"{line}{process.stderr.read()}"
-        yield Running(process, found[1])
+        address = re.search(r"at (http://\S+)", line)
+        assert address, f"{line}{process.stderr and process.stderr.read()}"
+        yield Running(process, address[1])
     finally:
         if process.poll() is None:
             process.terminate()
-            process.communicate(timeout=40)
-        process.stdout.close()
-        process.stderr.close()
+            try:
+                process.communicate(timeout=60)
+            finally:
+                process.kill()
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def connect(running):
+    """Return a socket to a service."""
+    connection = socket.create_connection(("127.0.0.1", running.port), timeout=60)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def converse(running, sent, *, half=False):
+    """Send bytes, and no more if `half`; return (status, headers, body) of each answer until the service closes."""
+    with connect(running) as connection:
+        try:
+            connection.sendall(sent)
+            if half:
+                connection.shutdown(socket.SHUT_WR)
+        except OSError:  # refused while it was being sent
+            pass
+        return answers(connection, head=sent.startswith(b"HEAD"))
+
+
+def answers(connection, *, head=False):
+    """Return (status, headers, body) of each answer that arrives before the service closes a connection."""
+    received = bytearray()
+    while block := connection.recv(2**16):
+        received += block
+    parsed, rest = [], bytes(received)
+    while rest:
+        lines, _, rest = rest.partition(b"\r\n\r\n")
+        first, *fields = lines.decode("latin-1").split("\r\n")
+        headers = {name.lower(): value for name, _, value in (field.partition(": ") for field in fields)}
+        length = 0 if head else int(headers.get("content-length", 0))
+        parsed.append((int(first.split()[1]), headers, rest[:length]))
+        rest = rest[length:]
+    return parsed
+
+
+def reason(answer):
+    """Return the status and the reason of an answer."""
+    status, headers, body = answer
+    assert headers["content-type"] == "application/json"
+    return status, json.loads(body)["error"]["reason"]

@@ -235,7 +235,7 @@ class Service:
         atexit.register(self.runner.close)  # ends the life of the app
         self.app = create_app(Live(run, engine_by_name("torch")))
         self.runner.run(self._start())
-        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://here")
+        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://localhost")
 
     async def _start(self) -> None:
         """Begin the life of the app, which ends with the process."""
@@ -257,7 +257,7 @@ class Service:
         """Send a request; its answer is one of the documented kinds, and says why it is a refusal."""
         method, path, kind, body = asked
         answer = self.runner.run(
-            self.client.request(method, f"http://here{path}", content=body, headers={"content-type": kind})
+            self.client.request(method, f"http://localhost{path}", content=body, headers={"content-type": kind})
         )
         assert answer.status_code < 500, (answer.status_code, answer.text)
         if answer.status_code == 422 or answer.status_code == 400:

@@ -237,7 +237,7 @@ with opened(sys.argv[1]) as place:
             (path / "mine").write_text(name)
             remove_leftovers(place, WORK)
             assert (path / "mine").read_text() == name
-            assert sorted(os.listdir(folder)) == ["lock", "mine"]
+            assert sorted(os.listdir(folder)) == [".lock", "mine"]
 print("done")
 """
         processes = [start(code, tmp_path) for _ in range(5)]

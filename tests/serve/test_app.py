@@ -87,7 +87,8 @@ def test_requests_are_counted(recommending):
 
 
 def test_everything_that_goes_wrong_has_one_form(recommending):
-    response = recommending.get("/nowhere", headers={"Host": "["})
+    assert refusal(recommending.get("/nowhere", headers={"Host": "["})) == (403, "foreign_host")
+    response = recommending.get("/nowhere")
     assert refusal(response) == (404, "not_found")
     assert response.json()["error"]["message"] == "there is no route /nowhere. GET /docs lists the routes"
     response = recommending.get("/v1/recommend")

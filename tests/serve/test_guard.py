@@ -8,8 +8,10 @@ import httpx
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from hyperfocal.serve.access import Access
 from hyperfocal.serve.app import ERROR_HANDLERS, create_app
 from hyperfocal.serve.guard import Guard
+from hyperfocal.serve.limits import Limits
 from hyperfocal.serve.metrics import Metrics
 
 
@@ -20,7 +22,8 @@ def guarded():
     routes = [Route("/v1/recommend", broken, methods=["POST"])]
     app, metrics = Starlette(routes=routes, exception_handlers=ERROR_HANDLERS), Metrics()
     live = SimpleNamespace(draining=False)
-    return Guard(app, live=live, metrics=metrics, key="", most_bytes=100, seconds=0.1), metrics
+    access, limits = Access("", None), Limits(bytes=100, seconds=0.1)
+    return Guard(app, live=live, metrics=metrics, access=access, limits=limits), metrics
 
 
 def ask(guard, content):

@@ -1,9 +1,16 @@
 """What does not start says why, with exit code 2."""
 
+import os
+import selectors
 import shutil
+import signal
 import socket
 import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
 
+import httpx
 import pytest
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
@@ -80,3 +87,88 @@ def test_help_teaches():
     taught = CliRunner().invoke(main, ["serve", "--help"]).stdout
     for word in ("curl --json", "/v1/recommend", "/v1/classify", "/v1/reload", "HYPERFOCAL_API_KEY", "/metrics"):
         assert word in taught
+    for word in ("--allow-host", "--connections", "--idle", "/health"):
+        assert word in taught
+
+
+def test_a_hangup_at_any_time_of_the_start_ends_nothing(recommend_path):
+    """SIGHUP comes every 50 ms from the first import on; several at once are one reload."""
+    with subprocess.Popen(
+        command(recommend_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+    ) as process:
+        try:
+            wait_until_ignored(process)
+            line = ""
+            with selectors.DefaultSelector() as selector:
+                selector.register(process.stdout, selectors.EVENT_READ)
+                while not selector.select(0.05):
+                    process.send_signal(signal.SIGHUP)
+                line = process.stdout.readline()
+            assert "Serving" in line
+            process.terminate()
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert 1 <= said.count("serving run") <= 2
+
+
+def wait_until_ignored(process):
+    """Wait until the process takes SIGHUP, by default its end."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        masks = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigIgn", "SigCgt"))]
+        if any(mask & 1 for mask in masks):
+            return
+        time.sleep(0.005)
+    raise AssertionError("SIGHUP still ends the process")
+
+
+@pytest.mark.parametrize("stream", ["/dev/full", None, "broken pipe"])
+def test_output_that_cannot_be_written_does_not_stop_the_service(recommend_path, stream):
+    """Its address and its warnings have nowhere to go; it serves, and ends well."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = command(recommend_path, "--host", "0.0.0.0")
+    arguments[arguments.index("--port") + 1] = str(port)
+    with unwritable(stream) as streams, subprocess.Popen(arguments, **streams) as process:
+        try:
+            client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
+            until = time.monotonic() + 60
+            while not answers(client) and time.monotonic() < until:
+                time.sleep(0.1)
+            for _ in range(3):
+                process.send_signal(signal.SIGHUP)  # each logs a line
+                time.sleep(0.2)
+                assert answers(client)
+            client.close()
+            process.terminate()
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+
+
+@contextmanager
+def unwritable(stream):
+    """Give options of Popen whose stdout and stderr are full, closed, or a pipe that nobody reads."""
+    if stream is None:
+        yield {"preexec_fn": lambda: (os.close(1), os.close(2))}
+    elif stream == "broken pipe":
+        reading, writing = os.pipe()
+        os.close(reading)
+        try:
+            yield {"stdout": writing, "stderr": writing}
+        finally:
+            os.close(writing)
+    else:
+        with Path(stream).open("w") as file:
+            yield {"stdout": file, "stderr": file}
+
+
+def answers(client):
+    try:
+        return client.get("/health").status_code == 200
+    except httpx.HTTPError:
+        return False

@@ -297,11 +297,11 @@ cached(place, "key", lambda: {"a": np.ones(9)})
 cached(place, "key", lambda: 1 / 0)
 (place / "key" / "a.npy").rename(place / "key" / "b.npy")
 cached(place, "key", lambda: {"a": np.ones(9)})
-assert all(flags & os.O_EXCL or name == "lock" for name, flags in opened), opened
+assert all(flags & os.O_EXCL or name == ".lock" for name, flags in opened), opened
 print(sorted({name for name, flags in opened}))
 """
         ended = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
-        assert ended.stdout == "['a.npy', 'entry.json', 'lock']\n"
+        assert ended.stdout == "['.lock', 'a.npy', 'entry.json']\n"
 
 
 class TestCannotBeWritten:

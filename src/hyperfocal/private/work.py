@@ -25,7 +25,7 @@ try:
 except ImportError:  # Windows: nothing is locked, and no leftover is removed
     fcntl = None  # type: ignore[assignment]
 
-LOCK = "lock"  # file of a work folder
+LOCK = ".lock"  # file of a work folder
 WORK, TEMPORARY = ".work-", "hyperfocal-work-"  # begin the names of work folders: in a cache, in the system's folder
 EARLIER = re.compile(r"\.building-\w+|\.[0-9a-f]{32}\..+|native-[0-9a-f]{20}\.\d+\.so")  # without a lock
 EARLIER_SECONDS = 24 * 60 * 60  # without a change, until a leftover of an earlier version is removed
@@ -54,16 +54,20 @@ def work_folder(parent: int, prefix: str = WORK) -> Iterator[tuple[str, int]]:
 
 
 @contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """Yield a new work folder in the system's folder for temporary files.
+def temporary_folder(place: Path | None = None, prefix: str = TEMPORARY) -> Iterator[Path]:
+    """Yield a new work folder by its path.
+
+    Args:
+        place: the folder that holds it. None: the system's folder for temporary files.
+        prefix: of its name.
 
     Raises:
         OSError: it cannot be made.
     """
-    place = Path(tempfile.gettempdir())
+    place = place or Path(tempfile.gettempdir())
     parent = os.open(place, os.O_RDONLY)
     try:
-        with work_folder(parent, TEMPORARY) as (name, _):
+        with work_folder(parent, prefix) as (name, _):
             yield place / name
     finally:
         os.close(parent)
@@ -84,7 +88,7 @@ def process_folder() -> Path:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Keep a work folder of another process from being removed as a leftover if that process is killed.
+    """Keep a work folder of another process from being removed if that process is killed; the last one removes it.
 
     Raises:
         OSError: it is gone.
@@ -92,6 +96,17 @@ def held(folder: Path) -> Iterator[None]:
     with opened(folder) as number, ExitStack() as stack:
         _lock(number, stack, share=True)
         yield
+    remove_leftovers_in(folder.parent, folder.name)
+
+
+def remove_leftovers_in(place: Path, prefix: str) -> None:
+    """Remove the work folders of dead processes in a folder, if there are any."""
+    with suppress(OSError):
+        parent = os.open(place, os.O_RDONLY)
+        try:
+            remove_leftovers(parent, prefix)
+        finally:
+            os.close(parent)
 
 
 def remove_leftovers(parent: int, prefix: str) -> None:

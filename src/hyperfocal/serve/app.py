@@ -6,9 +6,8 @@ Starlette routes the requests, and msgspec reads and writes their bodies.
 from __future__ import annotations
 
 from asyncio import to_thread
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from hyperfocal.errors import HyperfocalError
+from hyperfocal.serve.access import Access, refuse_elsewhere, refuse_strangers
 from hyperfocal.serve.batching import Batcher
-from hyperfocal.serve.guard import Guard, refuse_elsewhere, refuse_strangers
+from hyperfocal.serve.guard import Guard
+from hyperfocal.serve.limits import DEFAULT, Limits
 from hyperfocal.serve.live import Live
 from hyperfocal.serve.messages import (
     JSON,
@@ -58,22 +59,20 @@ Broadcast = Callable[[], Awaitable[int]]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Limits of one process."""
-
-    batch: int = 64  # histories or texts computed at once
-    queue: int = 2_000  # histories or texts that may wait
-    seconds: float = 10.0  # that a request may wait, and that its body may take to arrive
-    bytes: int = 2 * 2**20  # of a body
-
-
-def create_app(live: Live, *, key: str = "", limits: Limits = Limits(), broadcast: Broadcast | None = None) -> ASGIApp:
+def create_app(
+    live: Live,
+    *,
+    key: str = "",
+    hosts: Collection[str] | None = (),
+    limits: Limits = DEFAULT,
+    broadcast: Broadcast | None = None,
+) -> ASGIApp:
     """Return the app that serves a run.
 
     Args:
         live: the run.
-        key: API key of clients; "" lets everybody in, and then `guard.py` restricts who may load which run.
+        key: API key of clients; "" lets everybody in, and then `access.py` restricts who may load which run.
+        hosts: names that are allowed as Host besides local ones and addresses; None: all are.
         limits: of this process.
         broadcast: makes the other processes of the service load the same run, and returns how many serve it; None:
             there are no others.
@@ -103,7 +102,7 @@ def create_app(live: Live, *, key: str = "", limits: Limits = Limits(), broadcas
         *_page_routes(),
     ]
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=ERROR_HANDLERS)
-    return Guard(app, live=live, metrics=metrics, key=key, most_bytes=limits.bytes, seconds=limits.seconds)
+    return Guard(app, live=live, metrics=metrics, access=Access(key, hosts), limits=limits)
 
 
 async def _refused(request: Request, error: Refusal) -> Response:
@@ -205,10 +204,18 @@ def _reload(live: Live, metrics: Metrics, broadcast: Broadcast | None, *, keyed:
             metrics.count_reload("refused")
             raise Refusal(422, "not_served", str(error), "$.run") from None
         metrics.count_reload("done")
-        workers = await broadcast() if broadcast else 1
-        return as_json(Reloaded(live.version, str(live.path), workers))
+        return as_json(Reloaded(live.version, str(live.path), await _others_follow(broadcast)))
 
     return reload
+
+
+async def _others_follow(broadcast: Broadcast | None) -> int:
+    """Return how many processes serve the run of this one, after the others have loaded it."""
+    try:
+        return await broadcast() if broadcast else 1
+    except OSError as error:
+        message = f"this process serves the new run, but it cannot tell the others: {error}. Send SIGHUP, or try again"
+        raise Refusal(500, "failed", message) from None
 
 
 def _state_routes(live: Live, metrics: Metrics) -> list[Route]:

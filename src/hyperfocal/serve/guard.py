@@ -1,32 +1,22 @@
-"""Access rules of the service: the key, the size and time of a body, and who may load a run without a key.
-
-Without a key, anybody who gets a request through could load a folder of his choice. So then only a client on this
-machine may load a run, only the served run or one in the same folder, and only through a local host name: a page of
-another site whose name was made to point here (DNS rebinding) still sends that name as its Host.
-"""
+"""The outermost app of the service: refuses requests by their headers, and bodies by size and time; counts all."""
 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
-import os
 import time
-from contextlib import suppress
-from ipaddress import ip_address
-from pathlib import Path
-from urllib.parse import urlsplit
 
-from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from hyperfocal.serve.access import Access
+from hyperfocal.serve.limits import Limits
 from hyperfocal.serve.live import Live
 from hyperfocal.serve.messages import JSON, Refusal
 from hyperfocal.serve.metrics import Metrics
 
 log = logging.getLogger("hyperfocal.serve")
 COUNTED = frozenset({"/", "/v1/recommend", "/v1/classify", "/v1/model", "/v1/reload", "/health", "/ready", "/metrics"})
-KEYED = ("/v1/", "/metrics")  # paths that need the API key
+REFUSAL = "hyperfocal.refusal"  # in the scope: why the connection refuses this request, perhaps during its body
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -37,22 +27,19 @@ HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 ]
+JSON_BYTES, CLOSE = JSON.encode(), (b"connection", b"close")
 DISCARDED = 64 * 2**20  # bytes of a refused body that are read and dropped, so that its sender receives the refusal
 
 
 class Guard:
     """The outermost ASGI app: refuses or passes on each request, adds headers to each answer, and counts it.
 
-    While `live` is shutting down, each connection is closed after its answer. A body may have `most_bytes` and must
-    arrive within `seconds`. The key "" lets everybody in.
+    While `live` is shutting down, each connection is closed after its answer.
     """
 
-    def __init__(
-        self, app: ASGIApp, *, live: Live, metrics: Metrics, key: str, most_bytes: int, seconds: float
-    ) -> None:
-        self._app, self._live, self._metrics = app, live, metrics
-        self._bearer = f"Bearer {key}".encode() if key else b""
-        self._most_bytes, self._seconds = most_bytes, seconds
+    def __init__(self, app: ASGIApp, *, live: Live, metrics: Metrics, access: Access, limits: Limits) -> None:
+        self._app, self._live, self._metrics, self._access = app, live, metrics, access
+        self._most_bytes, self._seconds = limits.bytes, limits.seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -67,7 +54,7 @@ class Guard:
                 status = message["status"]
                 message["headers"] = [*message["headers"], *HEADERS]
                 if self._live.draining:
-                    message["headers"].append((b"connection", b"close"))
+                    message["headers"].append(CLOSE)
             await send(message)
 
         try:
@@ -77,68 +64,88 @@ class Guard:
             self._metrics.count_request(path, status, time.perf_counter() - began)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = self._refusal(scope)
-        if refusal is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._seconds):
-                    await _discard(receive)
-        elif scope["method"] == "POST":
-            try:
-                receive = _replay(await self._read(receive), receive)
-            except Refusal as error:
-                refusal = error
-        if refusal is not None:
-            return await refusal.response()(scope, receive, send)
+        headers = dict(scope["headers"])
+        try:
+            refusal = scope.get(REFUSAL) or _ambiguous(scope, headers) or self._refusal(scope, headers)
+            if refusal is not None:
+                raise await self._dropped(scope, headers, receive, refusal)
+            if scope["method"] == "POST" or _has_body(headers):
+                receive = _replay(await self._read(scope, receive), receive)
+        except Refusal as error:
+            return await error.response()(scope, receive, send)
         try:
             await self._app(scope, receive, send)
         except Exception:  # a bug, which the app has answered with 500
             log.exception("a request failed")
 
-    def _refusal(self, scope: Scope) -> Refusal | None:
+    def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> Refusal | None:
         """Return why a request is refused by its headers alone, or None."""
-        headers = dict(scope["headers"])
-        if scope["path"].startswith(KEYED) and not self._has_key(headers):
-            message = "this service needs a key. Send the header `Authorization: Bearer KEY`"
-            return Refusal(401, "no_key", message, headers={"WWW-Authenticate": "Bearer"})
-        if scope["method"] != "POST":
-            return None
-        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if kind != JSON.encode():
-            message = f"the body is {kind.decode('latin-1')!r}. Send JSON, with `Content-Type: application/json`"
-            return Refusal(415, "not_json", message)
-        length = headers.get(b"content-length", b"0")
-        return self._too_large() if int(length) > self._most_bytes else None
+        refusal = self._access.refusal(scope, headers)
+        if refusal is not None:
+            return refusal
+        if scope["method"] == "POST":
+            kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+            if kind != JSON_BYTES:
+                message = f"the body is {kind.decode('latin-1')!r}. Send JSON, with `Content-Type: application/json`"
+                return Refusal(415, "not_json", message)
+        length = headers.get(b"content-length")
+        return self._too_large() if length and int(length) > self._most_bytes else None
 
-    def _has_key(self, headers: dict[bytes, bytes]) -> bool:
-        return not self._bearer or hmac.compare_digest(headers.get(b"authorization", b""), self._bearer)
+    async def _dropped(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, refusal: Refusal) -> Refusal:
+        """Return a refusal after the body was read and dropped; it closes the connection if the body is not whole."""
+        if REFUSAL in scope or not _has_body(headers):
+            return refusal
+        waits = headers.get(b"expect", b"").lower() == b"100-continue"  # the client, whether to send its body
+        if waits or int(headers.get(b"content-length", b"0")) > DISCARDED:
+            return refusal.closing()
+        try:
+            async with asyncio.timeout(self._seconds):
+                return refusal if await _discard(scope, receive) else refusal.closing()
+        except TimeoutError:
+            return refusal.closing()
 
-    async def _read(self, receive: Receive) -> bytes:
+    async def _read(self, scope: Scope, receive: Receive) -> bytes:
         """Return the body of a request, whatever length its headers claim.
 
         Raises:
-            Refusal: 413 if it is too large, 408 if it arrives too slowly, 400 if the client disconnects before its end.
+            Refusal: 413 if it is too large, 408 if it arrives too slowly, 400 if the client disconnects before its end,
+                or why the connection refuses it.
         """
         blocks, size = [], 0
         try:
             async with asyncio.timeout(self._seconds):
                 while True:
                     message = await receive()
+                    if REFUSAL in scope:
+                        raise scope[REFUSAL]
                     if message["type"] == "http.disconnect":  # nobody reads the answer; the metrics count it
                         raise Refusal(400, "malformed", "the body is incomplete: the client disconnected")
                     blocks.append(message.get("body", b""))
                     size += len(blocks[-1])
                     if size > self._most_bytes:
-                        await _discard(receive)
-                        raise self._too_large()
+                        blocks.clear()
+                        whole = _is_last(message) or await _discard(scope, receive)
+                        raise self._too_large() if whole else self._too_large().closing()
                     if _is_last(message):
                         return b"".join(blocks)
         except TimeoutError:
             why = f"the body did not arrive within {self._seconds:g} seconds. Send it faster, or a smaller one"
-            raise Refusal(408, "too_slow", why, headers={"Connection": "close"}) from None
+            raise Refusal(408, "too_slow", why).closing() from None
 
     def _too_large(self) -> Refusal:
         message = f"the body has more than {self._most_bytes:,} bytes. Send several smaller requests"
         return Refusal(413, "too_large", message)
+
+
+def _ambiguous(scope: Scope, headers: dict[bytes, bytes]) -> Refusal | None:
+    """Return why a request is refused that names several hosts, or None."""
+    if len(headers) == len(scope["headers"]) or sum(name == b"host" for name, _ in scope["headers"]) < 2:
+        return None
+    return Refusal(400, "malformed", "the request has several headers `Host`. Send one").closing()
+
+
+def _has_body(headers: dict[bytes, bytes]) -> bool:
+    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
 
 
 def _replay(content: bytes, receive: Receive) -> Receive:
@@ -151,55 +158,17 @@ def _replay(content: bytes, receive: Receive) -> Receive:
     return replay
 
 
-async def _discard(receive: Receive) -> None:
-    """Read the rest of a body, up to a limit."""
+async def _discard(scope: Scope, receive: Receive) -> bool:
+    """Read the rest of a body, up to a limit; return whether its end was read."""
     read = 0
-    while read < DISCARDED:
+    while read < DISCARDED and REFUSAL not in scope:
         message = await receive()
         read += len(message.get("body", b""))
         if _is_last(message):
-            return
+            return True
+    return False
 
 
 def _is_last(message: Message) -> bool:
     """Return whether a message ends a body, or its client is gone."""
     return message["type"] != "http.request" or not message.get("more_body")
-
-
-def refuse_strangers(request: Request) -> None:
-    """Raise a Refusal, 401 or 403, of a request from another machine, or for a host name that is not local."""
-    if request.client is None or not is_local(request.client.host):  # a proxy may hide the client
-        message = "without a key, only a client on this machine may load a run. Use a key, or SIGHUP"
-        raise Refusal(401, "no_key", message)
-    host = request.headers.get("host", "")
-    if not is_local(_host_name(host)):
-        message = f"without a key, a run is loaded at localhost or 127.0.0.1, not at {host!r}. Ask there, or use a key"
-        raise Refusal(403, "foreign_host", message)
-
-
-def refuse_elsewhere(path: Path, served: Path) -> None:
-    """Raise a Refusal, 403, of a run that is, with its links resolved, neither the served one nor in its folder."""
-    allowed = Path(os.path.realpath(served)).parent  # Path.resolve raises for a loop of links
-    if Path(os.path.realpath(path)).parent != allowed:
-        message = f"without a key, only runs in {allowed} may be loaded. Put the run there, or serve with a key"
-        raise Refusal(403, "outside", message, "$.run")
-
-
-def is_local(host: str) -> bool:
-    """Return whether a host is this machine, without asking a name server.
-
-    >>> [is_local(host) for host in ("127.0.0.1", "::1", "LocalHost", "10.0.0.1", "127.0.0.1.example.org", "")]
-    [True, True, True, False, False, False]
-    """
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:  # a name
-        return host.lower() == "localhost"
-
-
-def _host_name(host: str) -> str:
-    """Return the header Host without its port and without the brackets of IPv6."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""

@@ -188,6 +188,11 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a failure of the server
         super().__init__(message)
         self.status, self.fault, self.headers = status, Fault(reason, message, where), headers
 
+    def closing(self) -> Refusal:
+        """Return the same refusal, which also closes the connection."""
+        headers = {**(self.headers or {}), "Connection": "close"}
+        return Refusal(self.status, self.fault.reason, self.fault.message, self.fault.where, headers)
+
     def response(self) -> Response:
         """Return the HTTP answer."""
         return Response(msgspec.json.encode(Refused(self.fault)), self.status, self.headers, JSON)

@@ -14,22 +14,27 @@ Predictions of a trained run. Bodies are JSON; every error says why: `{"error": 
 - 429 with `Retry-After`: the queue is full.
 - 413: the body is too large. 415: it is not sent as JSON. 400: it is malformed. 422: it breaks this description.
 - 409: the run was trained for the other job.
+- 414, 431: the URL or the headers are too large. 408: the request arrives too slowly.
+- 403 without a key: the Host is a name that the service does not answer to.
 """
 REFUSED = {
-    400: "The body is malformed JSON.",
+    400: "The body is malformed JSON, or the request is malformed HTTP.",
     401: "The key is missing or wrong.",
-    403: "Without a key: the run is in another folder than the one served, or the Host is not this machine.",
-    408: "The body took too long to arrive.",
+    403: "Without a key: the Host is not allowed, or the run is in another folder than the one served.",
+    408: "The headers or the body took too long to arrive.",
     409: "The run was trained for the other job.",
     413: "The body is too large.",
+    414: "The URL is too long.",
     415: "The body is not sent as JSON.",
     422: "The request does not match this description, or cannot be answered.",
     429: "The queue is full; `Retry-After` says when to try again.",
+    431: "The headers are too large or too many.",
     500: "The server failed; its log says why.",
-    503: "The request took too long, or the service is shutting down.",
+    503: "The request took too long, too many connections are open, or the service is shutting down.",
 }
 Content = dict[str, Any]  # media type -> schema
-PREDICTING = (400, 401, 408, 409, 413, 415, 422, 429, 503)
+ANY = (400, 408, 413, 414, 431, 500, 503)  # refusals of every request
+PREDICTING = (401, 403, 409, 415, 422, 429)
 
 
 def description(version: str, *, keyed: bool) -> dict[str, Any]:
@@ -53,12 +58,12 @@ def _paths() -> dict[str, Any]:
     operations: list[tuple[str, str, str, Content, tuple[int, ...]]] = [
         ("post", "/v1/recommend", "The next items of each history", _message("Recommendations"), PREDICTING),
         ("post", "/v1/classify", "The labels of each text", _message("Classifications"), PREDICTING),
-        ("get", "/v1/model", "The model card of the run", anything, (401, 422)),
+        ("get", "/v1/model", "The model card of the run", anything, (401, 403, 422)),
         ("post", "/v1/reload", "Load another run, or the same one again, without losing a request",
-         _message("Reloaded"), (400, 401, 403, 408, 413, 415, 422)),
+         _message("Reloaded"), (401, 403, 415, 422)),
         ("get", "/health", "Whether the process is alive", anything, ()),
-        ("get", "/ready", "Whether it takes requests: 503 while it shuts down", anything, (503,)),
-        ("get", "/metrics", "Counters for Prometheus", text, (401,)),
+        ("get", "/ready", "Whether it takes requests: 503 while it shuts down", anything, ()),
+        ("get", "/metrics", "Counters for Prometheus", text, (401, 403)),
     ]  # fmt: skip
     paths = {operation[1]: {operation[0]: _operation(*operation)} for operation in operations}
     paths["/v1/recommend"]["post"]["requestBody"] = {"required": True, "content": _message("RecommendRequest")}
@@ -70,7 +75,7 @@ def _paths() -> dict[str, Any]:
 
 def _operation(method: str, path: str, summary: str, answer: Content, refusals: tuple[int, ...]) -> dict[str, Any]:
     responses = {"200": {"description": "The answer.", "content": answer}}
-    for status in sorted((*refusals, 500)):
+    for status in sorted((*refusals, *ANY)):
         responses[str(status)] = {"description": REFUSED[status], "content": _message("Refused")}
     name = path.rpartition("/")[2] + path.replace("/", "_")
     return {"summary": summary, "operationId": f"{name}_{method}", "responses": responses}

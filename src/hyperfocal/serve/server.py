@@ -8,22 +8,27 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 import uvicorn
 
-from hyperfocal.serve.app import Limits, create_app
-from hyperfocal.serve.guard import is_local
+from hyperfocal.serve.access import is_local
+from hyperfocal.serve.app import create_app
+from hyperfocal.serve.connection import SPARE, Connection, Connections
+from hyperfocal.serve.descriptors import any_left, reserve
+from hyperfocal.serve.limits import Limits
 from hyperfocal.serve.live import Engine, Live
 from hyperfocal.serve.shared_run import Follower, SharedRun
 
+log = logging.getLogger("hyperfocal.serve")
+LOG_FORMAT = "%(levelname)s: %(message)s"
 GRACE_SECONDS = 1.0  # in which open connections may send one more request, whose answer closes them
 LAST_SECONDS = 30  # in which requests in flight may finish
-KEEP_ALIVE_SECONDS = 75  # that an idle connection stays open
+REPORT_SECONDS = 10.0  # between two lines of the log about connections that were refused
 SWITCH_SECONDS = 0.0005  # that a thread keeps the interpreter while another waits for it
 
 
@@ -36,11 +41,20 @@ class Service:
     host: str = "127.0.0.1"  # address to bind to
     key: str = ""  # API key of clients; "" lets everybody in
     limits: Limits = field(default_factory=Limits)  # of each process
+    allow_host: tuple[str, ...] = ()  # names that clients may ask for besides local ones
 
     @property
     def local(self) -> bool:
         """Return whether only this machine can reach it."""
         return is_local(self.host)
+
+    @property
+    def hosts(self) -> tuple[str, ...] | None:
+        """Return the names that are allowed as Host besides local ones; None: all are.
+
+        Without names of its own, only a service for this machine that has no key checks them.
+        """
+        return self.allow_host if self.allow_host or (self.local and not self.key) else None
 
 
 class Server(uvicorn.Server):
@@ -50,14 +64,35 @@ class Server(uvicorn.Server):
     connection after its answer.
     """
 
-    def __init__(self, config: uvicorn.Config, live: Live, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, live: Live, connections: Connections, on_ready: Callable[[], None]
+    ) -> None:
         super().__init__(config)
-        self._live, self._on_ready = live, on_ready
+        self._live, self._connections, self._on_ready = live, connections, on_ready
+        self._report_at = 0.0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to answer, then call `on_ready` in the event loop."""
         await super().startup(sockets)
         self._on_ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look around every tenth of a second."""
+        if counter % 10 == 0 and time.monotonic() >= self._report_at:
+            self._report_refused()
+        return await super().on_tick(counter)
+
+    def _report_refused(self) -> None:
+        """Log why connections are refused, at most once in `REPORT_SECONDS`."""
+        lines = []
+        if self._connections.refused:
+            lines.append(f"{self._connections.refused:,} connections were refused: too many were open")
+        if not any_left():
+            lines.append("no file descriptor is left: new connections are closed. Raise `ulimit -n`")
+        for line in lines:
+            log.warning(line)
+        if lines:
+            self._connections.refused, self._report_at = 0, time.monotonic() + REPORT_SECONDS
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Shut down without losing a request."""
@@ -70,16 +105,30 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-class _Background:
-    """Tasks of the event loop that nobody awaits, referenced here so that they are not garbage-collected."""
+class _Hangup:
+    """Loads the run again after SIGHUP, also after one that came while it was loaded; several at once count as one."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._came = False
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def listen(self) -> None:
+        """Take the signal from now on."""
+        if hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, self._take)
+
+    def _take(self, *_: object) -> None:
+        self._came = True
+
+    async def follow(self, live: Live) -> None:
+        """Load the run after each signal, until the process ends."""
+        event = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, event.set)
+        if self._came:
+            event.set()
+        while True:
+            await event.wait()
+            event.clear()
+            await live.try_swap()
 
 
 def serve(
@@ -99,35 +148,56 @@ def serve(
     Raises:
         RunError, ConfigError: the run cannot be served.
     """
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    logging.basicConfig(format=LOG_FORMAT, level=logging.WARNING)
     torch.set_num_threads(1)
-    live, background = Live(service.run, service.engine), _Background()
+    hangup = _Hangup()
+    if shared is None:
+        hangup.listen()
+    live = Live(service.run, service.engine)
     follower = Follower(shared, live) if shared else None
+    tasks: list[asyncio.Task[None]] = []  # referenced, so that they are not garbage-collected
 
     def on_ready() -> None:
         if follower is not None:
             follower.report_ready()
-            background.start(follower.follow())
+            tasks.append(asyncio.get_running_loop().create_task(follower.follow()))
         elif hasattr(signal, "SIGHUP"):
-            loop = asyncio.get_running_loop()
-            loop.add_signal_handler(signal.SIGHUP, lambda: background.start(live.try_swap()))
+            tasks.append(asyncio.get_running_loop().create_task(hangup.follow(live)))
         announce()
 
-    app = create_app(live, key=service.key, limits=service.limits, broadcast=follower.broadcast if follower else None)
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        forwarded_allow_ips="127.0.0.1",  # whatever the environment says, because `refuse_strangers` relies on it
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=LAST_SECONDS,
-    )
-    server = Server(config, live, on_ready)
+    server = _server(service, live, follower, on_ready)
     for number in (signal.SIGINT, signal.SIGTERM):  # before uvicorn takes them over, which raises them again at the end
         signal.signal(number, server.handle_exit)
     sys.setswitchinterval(SWITCH_SECONDS)
     server.run(sockets=[listening])
+
+
+def _server(service: Service, live: Live, follower: Follower | None, on_ready: Callable[[], None]) -> Server:
+    limits, connections = _within_descriptors(service.limits), Connections()
+    broadcast = follower.broadcast if follower else None
+    app = create_app(live, key=service.key, hosts=service.hosts, limits=limits, broadcast=broadcast)
+    config = uvicorn.Config(
+        app,
+        http=partial(Connection, limits=limits, counts=connections),  # type: ignore[arg-type]
+        ws="none",  # a connection with another protocol would have no limits
+        log_config=None,  # it logs like everything else here
+        log_level="warning",
+        access_log=False,
+        forwarded_allow_ips="127.0.0.1",  # whatever the environment says, because `refuse_strangers` relies on it
+        server_header=False,
+        timeout_keep_alive=limits.idle,  # type: ignore[arg-type]
+        timeout_graceful_shutdown=LAST_SECONDS,
+    )
+    return Server(config, live, connections, on_ready)
+
+
+def _within_descriptors(limits: Limits) -> Limits:
+    """Return limits with no more connections than this process may open files for."""
+    allowed = reserve(limits.connections + SPARE) - SPARE
+    if allowed >= limits.connections:
+        return limits
+    log.warning("only %d connections instead of %d: `ulimit -n` allows no more", max(1, allowed), limits.connections)
+    return replace(limits, connections=max(1, allowed))
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import time
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
 from hyperfocal.serve.live import Live
 from hyperfocal.storage.whole import whole_file
 
+log = logging.getLogger("hyperfocal.serve")
 REQUESTED = "requested.json"
 INTERVAL = 0.1  # seconds between two looks at the folder
+PAUSE_SECONDS = 5.0  # after an error of the machine
 TIMEOUT = 60.0  # seconds in which every living process should have loaded a requested run
 
 
@@ -61,6 +65,10 @@ class SharedRun:
             await asyncio.sleep(INTERVAL)
         return [version for handled, version in self.reports().values() if handled == number]
 
+    def has_reported(self, process: int | None) -> bool:
+        """Return whether a process has begun to answer."""
+        return (self.folder / f"worker-{process}.json").exists()
+
     def forget(self, process: int | None) -> None:
         """Remove the report of a dead process."""
         (self.folder / f"worker-{process}.json").unlink(missing_ok=True)
@@ -82,7 +90,8 @@ class Follower:
 
     def __init__(self, shared: SharedRun, live: Live) -> None:
         self._shared, self._live = shared, live
-        self._handled, self._parent = 0, os.getppid()
+        first = parent_process()
+        self._handled, self._parent = 0, first.pid if first else os.getppid()  # it may have died meanwhile
 
     def report_ready(self) -> None:
         """Record that this process answers requests."""
@@ -101,8 +110,15 @@ class Follower:
             if os.getppid() != self._parent:
                 signal.raise_signal(signal.SIGTERM)
                 return
-            number, run = self._shared.requested()
-            if number != self._handled:
-                await self._live.try_swap(run)
-                self._handled = number  # after the swap: a run broadcast meanwhile must be loaded again
-                self._shared.report(number, self._live.version)
+            try:
+                await self._follow_once()
+            except OSError as error:  # a full disk, or no file descriptor left: try again
+                log.error("run not loaded, the current model stays: %s", error)
+                await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _follow_once(self) -> None:
+        number, run = self._shared.requested()
+        if number != self._handled:
+            await self._live.try_swap(run)
+            self._handled = number  # after the swap: a run broadcast meanwhile must be loaded again
+            self._shared.report(number, self._live.version)

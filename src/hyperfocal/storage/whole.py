@@ -8,65 +8,32 @@ temporary folder; the next writer removes every one without a lock.
 from __future__ import annotations
 
 import os
-import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from uuid import uuid4
 
 from safetensors import SafetensorError
 
 from hyperfocal.errors import RunError
-from hyperfocal.storage.lock import try_lock
+from hyperfocal.private.work import remove_leftovers_in, temporary_folder
 
 ASIDE = ".hyperfocal-"  # begins the name of each temporary folder
 
 
-@contextmanager
-def aside_folder(parent: Path) -> Iterator[Path]:
-    """Yield an empty private folder in `parent`, and remove it at the end; first remove those of killed processes.
+def aside_folder(parent: Path) -> AbstractContextManager[Path]:
+    """Return the context of an empty private folder in `parent`; those of killed processes are removed first.
 
     Raises:
         OSError: it cannot be made.
     """
-    remove_leftovers(parent)
-    folder, number = _locked_folder(parent)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(number)
-
-
-def _locked_folder(parent: Path) -> tuple[Path, int]:
-    """Return a new folder and the descriptor that holds its lock."""
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=ASIDE, dir=parent))
-        number = os.open(folder, os.O_RDONLY)
-        try_lock(number)
-        if folder.is_dir():  # else another process took it for a leftover before it was locked
-            return folder, number
-        os.close(number)
+    return temporary_folder(parent, ASIDE)
 
 
 def remove_leftovers(parent: Path) -> None:
-    """Remove the temporary folders of this user in `parent` whose processes are gone."""
-    with suppress(OSError), os.scandir(parent) as entries:
-        for entry in entries:
-            if entry.name.startswith(ASIDE) and entry.is_dir(follow_symlinks=False):
-                _remove_leftover(Path(entry.path))
-
-
-def _remove_leftover(folder: Path) -> None:
-    with suppress(OSError):
-        number = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
-        try:
-            if os.fstat(number).st_uid == os.geteuid() and try_lock(number):
-                shutil.rmtree(folder, ignore_errors=True)
-        finally:
-            os.close(number)
+    """Remove the temporary folders of killed processes in `parent`."""
+    remove_leftovers_in(parent, ASIDE)
 
 
 def is_own_folder(path: Path) -> bool:

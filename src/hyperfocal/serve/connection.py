@@ -1,0 +1,311 @@
+"""A connection whose client can neither fill the memory nor stay for ever.
+
+uvicorn's connection reads a head of any length, and waits for ever for one. Here the head, the trailers and the sizes
+of chunks are counted while they arrive, each state has a deadline, and each refusal is an answer of the app: it comes
+after the answers to earlier requests, in the form of all refusals, and is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from hyperfocal.serve.guard import DISCARDED, REFUSAL
+from hyperfocal.serve.limits import Limits
+from hyperfocal.serve.messages import Refusal
+
+PIPELINED = 32  # requests of a connection that may wait for the answer to an earlier one
+SPARE = 64  # connections above the limit that are told so; even more are closed without an answer
+FRAMING = 8  # bytes of chunk sizes and extensions allowed for each byte of a body
+LINGER_SECONDS = 2.0  # in which a client may read a refusal, while the rest of its request is dropped
+SLOWEST = 1_000  # bytes per second at which an answer must be read at least
+START, HEAD, BODY = range(3)  # the part of a request that is expected next
+Timer = asyncio.TimerHandle
+
+
+class _Transport:
+    """The transport as the answers of uvicorn see it: to close it is left to the connection."""
+
+    __slots__ = ("close", "is_closing", "write")
+
+    def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
+        self.write = transport.write
+        self.close: Callable[[], None] = connection.close
+        self.is_closing: Callable[[], bool] = lambda: connection.closing
+
+
+class Connections:
+    """Counts connections that were refused, for the log of the server."""
+
+    def __init__(self) -> None:
+        self.refused = 0
+
+
+class Connection(HttpToolsProtocol):
+    """A connection of one client.
+
+    Args:
+        limits: of the process.
+        counts: shared by its connections.
+        options: of uvicorn.
+    """
+
+    def __init__(self, *, limits: Limits, counts: Connections, **options: Any) -> None:
+        super().__init__(**options)
+        self._limits, self._counts = limits, counts
+        self._part = START
+        self.closing = False
+        self._deaf = self._ended = False  # what arrives is dropped; the client sends no more
+        self._why: Refusal | None = None  # raised in a callback of the parser
+        self._dropped = 0
+        self._overhead = 0  # bytes of the request that are not its body, which allows some
+        self._trailers = self._trailer_bytes = 0
+        self._late: Timer | None = None
+        self._stalled: Timer | None = None
+        self._last: Timer | None = None
+
+    # The transport calls these.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a client, or tell it that there are too many."""
+        super().connection_made(transport)
+        self._transport = transport
+        self.transport = _Transport(transport, self)  # type: ignore[assignment]
+        above = len(self.connections) - self._limits.connections
+        if above > 0:
+            self._counts.refused += 1
+        if above > SPARE:
+            transport.abort()
+        elif above > 0:
+            self._refuse(_too_many_connections(self._limits.connections))
+        else:
+            self._late = self.loop.call_later(self._limits.head, self._end_late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the client."""
+        self.closing = self._deaf = True
+        for timer in (self._late, self._stalled, self._last):
+            if timer is not None:
+                timer.cancel()
+        self._unset_keepalive_if_required()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read what has arrived."""
+        if self._deaf:
+            self._drop(len(data))
+            return
+        self._unset_keepalive_if_required()
+        self._overhead += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:  # it was answered as if it had not asked for another protocol
+            self._deaf, self.cycle.keep_alive = True, False
+        except httptools.HttpParserError as error:
+            self._refuse(self._why or _malformed(error))
+        else:
+            if self._part != START and self._overhead > self._limits.head_bytes:
+                self._refuse(_head_too_large(self._limits.head_bytes))
+            elif self._late is None and self._is_due():
+                self._late = self.loop.call_later(self._limits.head, self._end_late)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer a client that sends no more; return whether an answer is due."""
+        if self.closing or self._deaf:
+            return self._is_answering() and not self.closing
+        self._ended = True
+        if self._part != START:
+            self._refuse(Refusal(400, "malformed", "the request is incomplete: the client sends no more"))
+        elif self._is_answering():
+            self._deaf, self.cycle.keep_alive = True, False
+        return self._is_answering()
+
+    def pause_writing(self) -> None:
+        """Wait for the client to read, but not for ever."""
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        super().resume_writing()
+        if self._stalled is not None:
+            self._stalled.cancel()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection if it is unused; the rest of a head has its own deadline."""
+        if self._part == START:
+            super().timeout_keep_alive_handler()
+
+    # The parser calls these.
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self._part = HEAD
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Take a piece of the URL."""
+        self.url += url
+        if len(self.url) > self._limits.url_bytes:
+            message = f"the URL has more than {self._limits.url_bytes:,} bytes. Send a shorter one"
+            self._stop(Refusal(414, "url_too_long", message))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; drop a trailer, which nothing here reads."""
+        if self._part != HEAD:
+            self._count_trailer(len(name) + len(value) + 4)
+            return
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
+    def _count_trailer(self, size: int) -> None:
+        self._trailers += 1
+        self._trailer_bytes += size
+        if self._trailers + len(self.headers) > self._limits.headers:
+            self._stop(_too_many_headers(self._limits.headers))
+        if self._trailer_bytes > self._limits.head_bytes:
+            self._stop(_head_too_large(self._limits.head_bytes))
+
+    def on_headers_complete(self) -> None:
+        """Start to answer."""
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+        if len(self.headers) > self._limits.headers:
+            self._stop(_too_many_headers(self._limits.headers))
+        if self._overhead > self._limits.head_bytes and self._head_bytes() > self._limits.head_bytes:
+            self._stop(_head_too_large(self._limits.head_bytes))
+        if len(self.pipeline) >= PIPELINED:
+            message = f"{PIPELINED} requests of this connection wait for their answers. Send more after them"
+            self._stop(Refusal(429, "busy", message))
+        if self.parser.should_upgrade() and _has_body(self.headers):
+            message = "this service speaks HTTP/1.1 alone. Send the body without the header `Upgrade`"
+            self._stop(Refusal(400, "malformed", message))
+        if not self.url.startswith(b"/"):
+            self._take_host_of_url()
+        super().on_headers_complete()
+        self._part, self._trailers, self._trailer_bytes = BODY, 0, 0
+
+    def _head_bytes(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _take_host_of_url(self) -> None:
+        """Treat http://HOST/PATH as a request to HOST for /PATH, whatever the header Host says."""
+        if self.url == b"*":
+            return
+        url = httptools.parse_url(self.url)
+        if url.host:
+            self.headers[:] = [header for header in self.headers if header[0] != b"host"]
+            self.headers.append((b"host", url.host))
+            self.url = (url.path or b"/") + (b"?" + url.query if url.query else b"")
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body."""
+        self._overhead -= (1 + FRAMING) * len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End a request."""
+        super().on_message_complete()
+        self._part, self._overhead = START, 0
+
+    # What ends a connection.
+
+    def close(self) -> None:
+        """Close it once its answers are sent, after the client has had time to read them if it still sends."""
+        if self.closing:
+            return
+        self.closing = True
+        self._deaf = self._deaf or self._part != START
+        if self._deaf and not self._ended:
+            self.flow.resume_reading()
+            self._transport.write_eof()  # to close with unread input would reset the connection, and lose the answer
+        else:
+            self._transport.close()
+        self._last = self.loop.call_later(LINGER_SECONDS, self._transport.abort)
+
+    def _stop(self, refusal: Refusal) -> None:
+        """Stop the parser: `data_received` then refuses the request."""
+        self._why = refusal
+        raise refusal
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer the request that arrives with a refusal, after all earlier ones, and close the connection."""
+        if self._part != BODY:
+            super().on_message_begin()
+            self.url = b"/"
+            cast(dict[str, Any], self.scope)[REFUSAL] = refusal
+            super().on_headers_complete()
+        else:
+            cast(dict[str, Any], self.cycle.scope)[REFUSAL] = refusal
+            self.cycle.message_event.set()
+        self._deaf, self.cycle.keep_alive = True, False
+        self.flow.resume_reading()
+        if self.cycle.response_complete:
+            self.close()
+
+    def _drop(self, size: int) -> None:
+        self._dropped += size
+        if self._dropped > DISCARDED:
+            self._transport.abort()
+
+    def _end_late(self) -> None:
+        """End the wait for a head that did not arrive in time."""
+        self._late = None
+        if self._deaf:
+            return
+        if self.flow.read_paused:  # it may have arrived
+            self._late = self.loop.call_later(self._limits.head, self._end_late)
+        elif self._part == HEAD:
+            message = f"the headers did not arrive within {self._limits.head:g} seconds. Send them faster"
+            self._refuse(Refusal(408, "too_slow", message))
+        elif not self._is_answering():
+            self.close()
+
+    def _watch_reader(self) -> None:
+        waiting = self._transport.get_write_buffer_size()
+        self._stalled = self.loop.call_later(self._limits.unread, self._end_unread, waiting)
+
+    def _end_unread(self, before: int) -> None:
+        """End a connection whose client has read hardly anything since the last look."""
+        if before - self._transport.get_write_buffer_size() < SLOWEST * self._limits.unread:
+            self._transport.abort()
+        else:
+            self._watch_reader()
+
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _is_due(self) -> bool:
+        """Return whether the client owes a head, or the rest of one."""
+        return self._part == HEAD or (self._part == START and (self.cycle is None or self.cycle.response_complete))
+
+
+def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:
+    return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in headers)
+
+
+def _malformed(error: Exception) -> Refusal:
+    why = "its URL cannot be read" if isinstance(error, httptools.HttpParserCallbackError) else error
+    return Refusal(400, "malformed", f"the request is not valid HTTP/1.1: {why}")
+
+
+def _head_too_large(most: int) -> Refusal:
+    return Refusal(
+        431, "head_too_large", f"headers, trailers and chunk sizes have more than {most:,} bytes. Send fewer"
+    )
+
+
+def _too_many_headers(most: int) -> Refusal:
+    return Refusal(431, "head_too_large", f"the request has more than {most} headers. Send fewer")
+
+
+def _too_many_connections(most: int) -> Refusal:
+    message = f"{most:,} connections are open. Use one connection for several requests, or try again later"
+    return Refusal(503, "too_many_connections", message, headers={"Retry-After": "1"})
