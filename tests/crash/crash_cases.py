@@ -129,8 +129,8 @@ def make_good(lab: Lab, good: Path) -> None:
     cut(good / "new", good / "cut")
     (good / "old" / "notes of the user.txt").write_text("do not touch\n")
     (good / "scripts").mkdir()
-    for script in (good / "cache").glob("*.js"):  # of reports: made once, which takes a second
-        script.rename(good / "scripts" / script.name)
+    for script in [*(good / "cache").rglob("script.npy")]:  # of reports: made once, which takes a second
+        script.parent.rename(good / "scripts" / script.parent.name)
 
 
 def make_labels(lab: Lab, good: Path) -> None:

@@ -20,7 +20,7 @@ NAMES = (  # parts of names that differ from run to run
 )
 
 
-TEMPORARY = re.compile(r"((^|/)\.((hyperfocal|building)-|[0-9a-f]{32}\.)[^/]*).*")
+TEMPORARY = re.compile(r"((^|/)\.((hyperfocal|work)-|[0-9a-f]{32}\.)[^/]*).*")
 
 
 @dataclass(frozen=True)

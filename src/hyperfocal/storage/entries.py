@@ -39,7 +39,7 @@ from hyperfocal.private.folders import (
     path_of,
     warn_unused,
 )
-from hyperfocal.private.work import work_folder
+from hyperfocal.private.work import WORK, remove_leftovers, work_folder
 
 logger = logging.getLogger(__name__)
 Arrays = dict[str, NDArray[Any]]
@@ -84,6 +84,7 @@ def find(folder: Path, key: str, names: Collection[str] = ()) -> Arrays | None:
     """
     try:
         with cache_folder(folder) as place:
+            remove_leftovers(place, WORK)
             return _find(place, folder / key, names)
     except OSError as error:
         warn_unused(folder, error)
