@@ -232,7 +232,7 @@ class Service:
 
     def __init__(self, run: Path) -> None:
         self.runner = Runner()
-        atexit.register(self.runner.close)  # ends the life of the app
+        atexit.register(lambda: self.runner.close())  # ends the life of the app; keeps `self.life` until then
         self.app = create_app(Live(run, engine_by_name("torch")))
         self.runner.run(self._start())
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://localhost")
