@@ -57,6 +57,9 @@ EXPORT = (("plain", "export"), ("old", "run"))
 NO_EXCHANGE = ("renameat2",)
 CASES = {
     "recommend fit": Case(FIT, "fit", "run", again=f"{FIT} --resume"),
+    "recommend fit, many steps": Case(
+        f"{FIT} --set train.batch_size=2", "fit", "run", again=f"{FIT} --set train.batch_size=2 --resume", slow=True
+    ),
     "recommend fit, streamed": Case(
         f"{FIT} --set data.stream=on", "fit", "run", again=f"{FIT} --set data.stream=on --resume"
     ),

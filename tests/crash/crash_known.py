@@ -12,6 +12,12 @@ from crash_points import Fault
 KNOWN: tuple[tuple[str, str, str, str], ...] = (
     ("*", "check_*", "leaves cache/*", "a killed process leaves its folder in the cache for good"),
     ("*, no exchange", "check_output", "the output is none", "without renameat2, an export is away for a moment"),
+    (
+        "predict --block*",
+        "the command itself",
+        "succeeds, but leaves out.*parts",
+        "a full disk keeps parts that are joined",
+    ),
     ("*", "the command itself", "ends with code 1*MemoryError*", "MemoryError ends with a traceback"),
     ("*", "the command itself", "prints a traceback*MemoryError*", "MemoryError ends with a traceback"),
 )

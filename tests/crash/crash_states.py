@@ -13,10 +13,10 @@ from pathlib import Path
 
 FRESH_NS = 50_000_000  # a file changed so shortly ago may change again without a new time
 NAMES = (  # parts of names that differ from run to run
+    (re.compile(r"(?<=^\.hyperfocal-)\w{8}$|(?<=^\.building-)\w{8}$|(?<=^tmp)\w{8}$|(?<=^\.tmp)\w{6}$"), "RANDOM"),
     (re.compile(r"(?<=\.)\d+(?=[.-])"), "PID"),
     (re.compile(r"[0-9a-f]{16,64}"), "HEX"),
     (re.compile(r"(?<=[-.])[0-9a-f]{8,15}(?=[.-]|$)"), "HEX"),
-    (re.compile(r"(?<=^\.hyperfocal-)\w{8}$|(?<=^\.building-)\w{8}$|(?<=^tmp)\w{8}$|(?<=^\.tmp)\w{6}$"), "RANDOM"),
 )
 
 

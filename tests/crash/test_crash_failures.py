@@ -65,7 +65,7 @@ def test_too_little_memory_at_a_step(harness, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["recommend fit", "classify fit", "recommend fit --overwrite", "recommend update"])
+@pytest.mark.parametrize("name", ["recommend fit, many steps", "classify fit", "recommend fit --overwrite"])
 def test_too_little_memory_at_every_step(harness, name):
     assert_none(memory(harness, name, range(1, 60)), full=False, case=name)
 

@@ -7,9 +7,9 @@ import re
 
 import pytest
 from crash_cases import CASES
-from crash_checks import TIMED, clean_temporary
+from crash_checks import clean_temporary, is_timed
 from crash_known import assert_none
-from crash_states import usual
+from crash_states import TEMPORARY, usual
 
 FAST = [name for name, case in CASES.items() if not case.slow]
 REAL = ("recommend fit", "recommend update", "save over a run", "predict --block", "export --safetensors", "report")
@@ -78,15 +78,14 @@ def check_real_kills(harness, name, folder, numbers):
 
 
 def contents(recorded, state):
-    """Return the names in a state, with the contents of those whose bytes hold no time."""
-    from fnmatch import fnmatch
+    """Return the names in a state, with the contents of those whose bytes hold no time.
 
-    def untimed(name):
-        return not any(fnmatch(name, pattern) for pattern in (*TIMED, "*last.safetensors", "*previous.safetensors"))
-
+    Of a temporary folder only its own name counts: it is removed in the order of the disk.
+    """
     return {
-        usual(name): (entry.kind, entry.mode, entry.content if untimed(name) else "")
+        usual(name): (entry.kind, entry.mode, "" if is_timed(name, recorded.facts) else entry.content)
         for name, entry in state.entries.items()
+        if TEMPORARY.sub(r"\1", name) == name
     }
 
 
