@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ from hyperfocal.parts import total_size
 CACHE = "HYPERFOCAL_CACHE"
 CPU_SHARE = Path("/sys/fs/cgroup/cpu.max")  # of a container
 MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
+CGROUP, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")  # of this process; of all
+MEMORY_INFO = Path("/proc/meminfo")
 MEMORY_SHARE = 1 / 16  # of the memory; a larger file is streamed, because its rows and texts take ten times its size
 
 
@@ -95,6 +100,44 @@ def memory_bytes() -> int:
         return min(memory, int(MEMORY_LIMIT.read_text()))
     except (OSError, ValueError):  # no container, or "max"
         return memory
+
+
+def largest_memory() -> tuple[int, str]:
+    """Return the most bytes that this process can ever use, and the name of the limit.
+
+    The limits are the memory of the machine or of the cgroup, each with the swap space, and the limits of the process
+    (`ulimit -v`, `ulimit -d`). What other programs use is not subtracted, because they may end.
+    """
+    swap = _swap_bytes()
+    limits = [(memory_bytes() + swap, "this machine"), *((limit + swap, "the cgroup") for limit in _cgroup_limits())]
+    for kind, name in ((resource.RLIMIT_AS, "the limit `ulimit -v`"), (resource.RLIMIT_DATA, "the limit `ulimit -d`")):
+        soft, _ = resource.getrlimit(kind)
+        limits += [] if soft == resource.RLIM_INFINITY else [(soft, name)]
+    return min(limits)
+
+
+def _swap_bytes() -> int:
+    with suppress(OSError):
+        match = re.search(r"^SwapTotal:\s+(\d+) kB", MEMORY_INFO.read_text(), re.MULTILINE)
+        return int(match[1]) * 1024 if match else 0
+    return 0
+
+
+def _cgroup_limits() -> list[int]:
+    """Return the memory limits of the cgroups that hold this process, of version 1 or 2."""
+    files: list[Path] = []
+    with suppress(OSError):
+        for line in CGROUP.read_text().splitlines():
+            _, controllers, name = line.split(":", 2)
+            if controllers in ("", "memory"):
+                folder = CGROUPS / controllers / name.strip("/")
+                limit = "memory.limit_in_bytes" if controllers else "memory.max"
+                files += [place / limit for place in (folder, *folder.parents) if place.is_relative_to(CGROUPS)]
+    limits = []
+    for file in files:
+        with suppress(OSError, ValueError):  # no such cgroup here, or "max"
+            limits.append(int(file.read_text()))
+    return limits
 
 
 def default_cache() -> Path:

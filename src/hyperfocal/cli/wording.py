@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyperfocal.errors import HyperfocalError
+from hyperfocal.errors import HyperfocalError, is_of_memory, no_memory
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -64,7 +64,7 @@ def options_of(command: click.Command) -> list[str]:
 
 
 class Commands(click.Group):
-    """A group whose commands end with a plain message and exit code 2 on the project's own errors."""
+    """A group whose commands end with a plain message and exit code 2 on errors of the project and of memory."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -73,6 +73,11 @@ class Commands(click.Group):
         except (HyperfocalError, OSError) as error:
             command = self.get_command(ctx, ctx.invoked_subcommand or "") or self
             click.echo(f"error: {in_options(str(error), options_of(command))}", err=True)
+            ctx.exit(2)
+        except (MemoryError, RuntimeError) as error:
+            if not is_of_memory(error):
+                raise
+            click.echo(f"error: {no_memory(error)}", err=True)
             ctx.exit(2)
 
 

@@ -18,6 +18,7 @@ from hyperfocal.config.sections import Section
 from hyperfocal.errors import ConfigError, did_you_mean
 
 Job = TypeVar("Job", bound=Section)
+VALUE_LENGTH = 80  # of a value in a message
 
 
 def resolve(kind: type[Job], recipe: str | Path | None = None, overrides: dict[str, Any] | None = None) -> Job:
@@ -185,7 +186,16 @@ def _explain(message: str, values: dict[str, Any], job: type[Section]) -> str:
         value = value.get(name) if isinstance(value, dict) else value
     choices = _choices(setting, job)
     allowed = f"Expected {choices}" if choices else expected.replace("`", "").replace("array", "list")
-    return f"{key} = {value!r} is not allowed. {allowed}"
+    return f"{key} = {_short(value)} is not allowed. {allowed}"
+
+
+def _short(value: Any) -> str:
+    """Return a value for a message, at most VALUE_LENGTH characters."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "an integer of thousands of digits"
+    return text if len(text) <= VALUE_LENGTH else f"{text[:VALUE_LENGTH]}... ({len(text):,} characters)"
 
 
 def _choices(key: str, job: type[Section]) -> str:

@@ -24,12 +24,14 @@ from hyperfocal.machine import set_threads
 from hyperfocal.models.baselines import check_size
 from hyperfocal.recommend.compare import compare, score_validation
 from hyperfocal.recommend.files import read_fit, write_fit
+from hyperfocal.recommend.memory import check_network_memory
 from hyperfocal.recommend.network import train
 from hyperfocal.recommend.prepare import Prepared, cut_of, hold_out, name_of, prepare
 from hyperfocal.recommend.ranker import Fit, Predictions, choose_blend
 from hyperfocal.recommend.update import update
 from hyperfocal.sequences import Sequences
 from hyperfocal.storage.run_folder import CONFIG, RunFolder
+from hyperfocal.training.memory import begun
 from hyperfocal.training.run import UnfittedError, begin_run, data_facts, open_run, resolve_settings
 from hyperfocal.training.watch import SILENT, Watch, check_watch
 
@@ -324,9 +326,11 @@ def _fit_ranker(
     check_size(settings.model.name, len(data.vocabulary))
     began, fingerprint = perf_counter(), data.fingerprint()
     refuse_different("data", fingerprint)
+    check_network_memory(data, settings)
     if run is not None:
         begin_run(run, settings, fingerprint, facts=data_facts(data.plan, data.counts), resume=resume)
-    ranker, history = train(data, settings, run, resume=resume, watch=watch)
+    with begun(run):
+        ranker, history = train(data, settings, run, resume=resume, watch=watch)
     ranker = choose_blend(ranker, data.valid)
     metrics, evidence = score_validation(ranker, data, began=began)
     events = Sequences.empty(len(data.vocabulary)) if data.streamed else data.train

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from hyperfocal.config.numbers import as_whole
 from hyperfocal.config.recommend import RecommendSettings
+from hyperfocal.config.sections import LARGEST
 from hyperfocal.data.examples import Holdout
 from hyperfocal.data.item_table import ItemTable, read_items
 from hyperfocal.data.logs import Log
@@ -81,11 +82,11 @@ def settings_of_update(settings: RecommendSettings, epochs: int) -> RecommendSet
     """Return the settings that an update trains with: its epochs, and a third of the learning rate, falling to 0.
 
     Raises:
-        ConfigError: `epochs` is not a whole number of 1 or more.
+        ConfigError: `epochs` is not a whole number from 1 to LARGEST.
     """
     passes = as_whole(epochs)
-    if passes is None or passes < 1:
-        raise ConfigError(f"epochs = {epochs!r} is not allowed. Expected a whole number of 1 or more")
+    if passes is None or not 1 <= passes <= LARGEST:
+        raise ConfigError(f"epochs = {epochs!r} is not allowed. Expected a whole number from 1 to {LARGEST:,}")
     train = msgspec.structs.replace(
         settings.train,
         epochs=passes,
