@@ -201,12 +201,16 @@ def evaluate(run: Path, history: Path, truth: Path | None, as_json: bool, **rank
 @click.option("--out", type=PATH, help="Run folder to write.  [default: RUN itself is replaced]")
 @click.option("--items", type=PATH, help="Item table with the new items, for a run that was fitted with --items.")
 @click.option("--epochs", type=click.IntRange(min=1), default=3, show_default=True, help="Epochs; the best one counts.")
-def update(run: Path, new_log: Path, out: Path | None, items: Path | None, epochs: int) -> None:
+@click.option("--again", is_flag=True, help="Allow events that RUN has already; they count twice.")
+def update(run: Path, new_log: Path, out: Path | None, items: Path | None, epochs: int, again: bool) -> None:
     """Continue RUN with the events of NEW_LOG, which may have new users and new items, without training from scratch.
 
     The events of users that RUN knows are appended to their histories. A tenth of the users in NEW_LOG is for
     validation: the scores of RUN on them are printed next to those of the updated model. RUN stays unchanged until
     the new run is complete.
+
+    Give only new events. A log that RUN has already, from its `fit` or an earlier update, is refused. So is a log that
+    begins with the events that RUN has of the same users.
     """
     from hyperfocal.recommend.recommender import Recommender
     from hyperfocal.report.progress import FitProgress
@@ -218,7 +222,7 @@ def update(run: Path, new_log: Path, out: Path | None, items: Path | None, epoch
     if elsewhere:
         target.refuse_taken()
     with exit_on_ctrl_c("RUN is unchanged. Give the same command again."), FitProgress() as progress:
-        recommender.update(new_log, items=items, epochs=epochs, watch=progress)
+        recommender.update(new_log, items=items, epochs=epochs, again=again, watch=progress)
     if elsewhere:
         recommender.save(target.path)
     else:

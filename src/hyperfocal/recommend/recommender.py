@@ -246,7 +246,9 @@ class Recommender(BaseEstimator):
         wider.fit_ = replace(fit, ranker=fit.ranker.with_items(items, boost))
         return wider
 
-    def update(self, log: LogLike, *, items: Any = None, epochs: int = 3, watch: Watch = SILENT) -> Recommender:
+    def update(
+        self, log: LogLike, *, items: Any = None, epochs: int = 3, again: bool = False, watch: Watch = SILENT
+    ) -> Recommender:
         """Continue from what was learnt, with new events, new users and new items.
 
         New events of training users follow their old ones. The network learns from the users of the new log and as many
@@ -257,16 +259,17 @@ class Recommender(BaseEstimator):
             log: new events: a path, a frame or a Log, as in `fit`.
             items: table of the new items, for a network that reads features. None: they have no features.
             epochs: passes at most; the best one counts.
+            again: whether a log is allowed that the fit has already, or one that begins with the events that it has.
             watch: as in `fit`.
 
         Raises:
-            DataError: the log cannot be read, or has fewer than two users to learn from and validate on.
+            DataError: the log cannot be read, repeats events, or has fewer than two users to learn and validate on.
             RunError: not fitted, made by `with_new_items`, or loaded from a run of an earlier version.
             ConfigError: fitted under leave-one-out; `items` for a model that reads none; too many items for ease.
             TrainingError: the loss is no longer a number.
         """
         check_watch(watch)
-        self.fit_ = update(self._fit_for("update"), log, items=items, epochs=epochs, watch=watch)
+        self.fit_ = update(self._fit_for("update"), log, items=items, epochs=epochs, again=again, watch=watch)
         return self
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
@@ -281,7 +284,7 @@ class Recommender(BaseEstimator):
             run,
             fit.ranker.settings,
             fit.fingerprint,
-            facts=data_facts(fit.ranker.plan, fit.metrics["data"]),
+            facts=data_facts(fit.ranker.plan, fit.metrics["data"], fit.logs),
             resume=False,
         )
         write_fit(run, fit)
@@ -328,13 +331,13 @@ def _fit_ranker(
     refuse_different("data", fingerprint)
     check_network_memory(data, settings)
     if run is not None:
-        begin_run(run, settings, fingerprint, facts=data_facts(data.plan, data.counts), resume=resume)
+        begin_run(run, settings, fingerprint, facts=data_facts(data.plan, data.counts, data.logs), resume=resume)
     with begun(run):
         ranker, history = train(data, settings, run, resume=resume, watch=watch)
     ranker = choose_blend(ranker, data.valid)
     metrics, evidence = score_validation(ranker, data, began=began)
     events = Sequences.empty(len(data.vocabulary)) if data.streamed else data.train
-    fit = Fit(ranker, data.users, events, fingerprint, metrics, history, evidence)
+    fit = Fit(ranker, data.users, events, fingerprint, metrics, history, evidence, data.logs)
     if run is not None:
         write_fit(run, fit)
     return fit

@@ -19,6 +19,7 @@ from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.config.sections import LARGEST
 from hyperfocal.data.examples import Holdout
 from hyperfocal.data.item_table import ItemTable, read_items
+from hyperfocal.data.log_checksum import log_checksum
 from hyperfocal.data.logs import Log
 from hyperfocal.data.reading import with_type
 from hyperfocal.data.vocabulary import Vocabulary
@@ -33,11 +34,14 @@ from hyperfocal.recommend.item_features import encode_features, with_popularity
 from hyperfocal.recommend.network import train, widened_network
 from hyperfocal.recommend.prepare import Prepared, cut_of, training_examples
 from hyperfocal.recommend.ranker import Fit, Ranker, choose_blend
+from hyperfocal.recommend.repeated import check_new
 from hyperfocal.sequences import Sequences
 from hyperfocal.training.watch import SILENT, Watch
 
 
-def update(fit: Fit, log: Any, *, items: Any = None, epochs: int = 3, watch: Watch = SILENT) -> Fit:
+def update(
+    fit: Fit, log: Any, *, items: Any = None, epochs: int = 3, again: bool = False, watch: Watch = SILENT
+) -> Fit:
     """Return the fit continued with the events of a log; arguments and errors as in `Recommender.update`."""
     check_update(fit, items)
     before = fit.ranker
@@ -45,6 +49,7 @@ def update(fit: Fit, log: Any, *, items: Any = None, epochs: int = 3, watch: Wat
     watch.begun(settings)
     set_threads(before.settings.train.threads)
     began, log = perf_counter(), before.read(log)
+    checksum = log_checksum(log) if again else check_new(fit, log)
     merged = merge(fit, log)
     data = _prepare(fit, log, merged, items)
     check_size(before.settings.model.name, len(data.vocabulary))
@@ -53,7 +58,8 @@ def update(fit: Fit, log: Any, *, items: Any = None, epochs: int = 3, watch: Wat
     ranker = choose_blend(replace(ranker, settings=before.settings), data.valid)
     metrics, evidence = score_validation(ranker, data, began=began)
     metrics |= {"before": _score_before(before, data)}
-    return Fit(ranker, merged.users, merged.events, data.fingerprint(), metrics, history, evidence)
+    logs = (*fit.logs, *({checksum} - {*fit.logs}))
+    return Fit(ranker, merged.users, merged.events, data.fingerprint(), metrics, history, evidence, logs)
 
 
 def check_update(fit: Fit, items: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from hyperfocal.training.watch import Watch
 
 Settings = TypeVar("Settings", bound=Section)
 READING = "reading"  # the plan, in the file of the data
+LOGS = "logs"  # checksums of the logs of a recommender's fit and updates, in the file of the data
 NAMES = {"RecommendSettings": "recommend", "ClassifySettings": "classify"}
 
 
@@ -109,9 +110,10 @@ def read_settings(kind: type[Settings], run: RunFolder) -> Settings:
     return from_toml(kind, run.read_text(CONFIG), str(run.path / CONFIG), whole=run.is_as_written(CONFIG))
 
 
-def data_facts(plan: ReadingPlan | None, counts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what data.json stores in addition to the checksum: the reading plan and the counts."""
-    return ({} if plan is None else {READING: to_builtins(plan)}) | {"counts": dict(counts)}
+def data_facts(plan: ReadingPlan | None, counts: Mapping[str, Any], logs: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what data.json stores in addition to the fingerprint: the plan, the counts, and checksums of logs."""
+    facts = ({} if plan is None else {READING: to_builtins(plan)}) | {"counts": dict(counts)}
+    return facts | ({LOGS: list(logs)} if logs else {})
 
 
 def read_plan(run: RunFolder) -> ReadingPlan | None:
@@ -119,6 +121,13 @@ def read_plan(run: RunFolder) -> ReadingPlan | None:
     identity = run.read_json(DATA)
     with run.guard(DATA):
         return convert(identity[READING], ReadingPlan) if READING in identity else None
+
+
+def read_logs(run: RunFolder) -> tuple[str, ...]:
+    """Return checksums of the logs in a run; () for a run of an earlier version."""
+    identity = run.read_json(DATA)
+    with run.guard(DATA):
+        return tuple(convert(identity.get(LOGS, []), list[str]))
 
 
 def begin_run(
