@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from hyperfocal.data.logs import Log
+from hyperfocal.data.logs import Log, places_of
 
 
 def log_checksum(log: Log) -> str:
@@ -16,19 +16,28 @@ def log_checksum(log: Log) -> str:
 
     Users are sorted by id, and events at the same time by item. Without an order, the rows of a user are oldest first.
     """
-    ranks = log.users.rank("ordinal").cast(pl.Int64)
+    users = log.users.arg_sort().to_numpy().astype(np.int64)
     catalogue = log.items.unique().sort()
     codes = log.items.cast(pl.Enum(catalogue)).to_physical().cast(pl.Int64).to_numpy()
-    owners = np.repeat(ranks.to_numpy(), log.lengths)
     order = _numbers(log)
-    rows = np.lexsort((codes, order, owners))
-    lengths = log.lengths[np.argsort(ranks.to_numpy())]
+    codes = _sorted_ties(codes, order, np.repeat(np.arange(len(log)), log.lengths))
+    rows, offsets = places_of(log.offsets, users)
     checksum = hashlib.sha256()
     for names in (log.users.sort(), catalogue):
         checksum.update("\0".join(names).encode("utf-8", "surrogatepass") + b"\0\0")
-    for array in (lengths, codes[rows], order[rows]):
+    for array in (offsets, codes[rows], order[rows]):
         checksum.update(np.ascontiguousarray(array).tobytes())
     return checksum.hexdigest()
+
+
+def _sorted_ties(codes: NDArray[np.int64], order: NDArray[np.float64], owners: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the items with those of equal owner and order sorted; the events are sorted by owner and order."""
+    tied = np.zeros(len(codes) + 1, dtype=bool)
+    tied[1:-1] = (order[1:] == order[:-1]) & (owners[1:] == owners[:-1])
+    rows = np.flatnonzero(tied[1:] | tied[:-1])
+    codes = codes.copy()
+    codes[rows] = codes[rows][np.lexsort((codes[rows], order[rows], owners[rows]))]
+    return codes
 
 
 def _numbers(log: Log) -> NDArray[np.float64]:
