@@ -20,7 +20,7 @@ CACHE = "HYPERFOCAL_CACHE"
 CPU_SHARE = Path("/sys/fs/cgroup/cpu.max")  # of a container
 MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 CGROUP, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")  # of this process; of all
-MEMORY_INFO = Path("/proc/meminfo")
+MEMORY_INFO, STATUS = Path("/proc/meminfo"), Path("/proc/self/status")
 MEMORY_SHARE = 1 / 16  # of the memory; a larger file is streamed, because its rows and texts take ten times its size
 
 
@@ -114,6 +114,24 @@ def largest_memory() -> tuple[int, str]:
         soft, _ = resource.getrlimit(kind)
         limits += [] if soft == resource.RLIM_INFINITY else [(soft, name)]
     return min(limits)
+
+
+def free_memory() -> tuple[int, str]:
+    """Return the most bytes that this process can ever use in addition, and the name of the limit.
+
+    Of a limit of the process, the part that is used is subtracted; of the machine, nothing.
+    """
+    limit, name = largest_memory()
+    used = _used_bytes() if name.startswith("the limit") else {}
+    return limit - used.get("-d" if "-d" in name else "-v", 0), name
+
+
+def _used_bytes() -> dict[str, int]:
+    """Return the address space (`ulimit -v`) and the data (`ulimit -d`) of this process in bytes."""
+    with suppress(OSError):
+        sizes = dict(re.findall(r"^(VmSize|VmData):\s+(\d+) kB", STATUS.read_text(), re.MULTILINE))
+        return {"-v": int(sizes["VmSize"]) * 1024, "-d": int(sizes["VmData"]) * 1024}
+    return {}
 
 
 def _swap_bytes() -> int:

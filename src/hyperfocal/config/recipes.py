@@ -16,9 +16,12 @@ import tomli_w
 
 from hyperfocal.config.sections import Section
 from hyperfocal.errors import ConfigError, did_you_mean
+from hyperfocal.parts import special
 
 Job = TypeVar("Job", bound=Section)
 VALUE_LENGTH = 80  # of a value in a message
+LARGEST_RECIPE = 2**22  # characters
+STREAMS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")  # pipes that a shell opens: - and <(command)
 
 
 def resolve(kind: type[Job], recipe: str | Path | None = None, overrides: dict[str, Any] | None = None) -> Job:
@@ -128,8 +131,19 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file does not exist or is not TOML.
     """
+    kind = special(path)
+    if kind in ("a pipe", "a socket") and not str(path).startswith(STREAMS):
+        raise ConfigError(f"recipe {path}: is {kind}, not a file. Give a TOML file")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            text = file.read(LARGEST_RECIPE + 1)
+        if len(text) > LARGEST_RECIPE:
+            raise ConfigError(
+                f"recipe {path}: has more than {LARGEST_RECIPE:,} characters. Give a TOML file of settings"
+            )
+        return tomllib.loads(text)
+    except ConfigError:
+        raise
     except FileNotFoundError:
         raise ConfigError(f"recipe {path}: no such file") from None
     except (OSError, ValueError, RecursionError) as error:  # not TOML, a number of 5,000 digits, 100,000 brackets
