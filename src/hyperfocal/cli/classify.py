@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyperfocal.cli.options import BLOCKS, DOCUMENTS, GRID, PATH, RUN, TRACK, document_settings, with_options
+from hyperfocal.cli.options import BLOCKS, DOCUMENTS, GRID, PATH, RUN, SAFE_CSV, TRACK, document_settings, with_options
 from hyperfocal.cli.steps import (
     NO_ENCODER,
     follow_fit,
@@ -130,8 +130,8 @@ def _print_fit(classifier: MultiLabelClassifier) -> None:
 @click.option(
     "--out", type=PATH, required=True, help="File to write: .jsonl, .csv, .tsv (also .gz, .bz2, .zst) or .parquet."
 )
-@with_options(*BLOCKS)
-def predict(run: Path, docs: Path, out: Path, block: int | None, resume: bool) -> None:
+@with_options(*BLOCKS, SAFE_CSV)
+def predict(run: Path, docs: Path, out: Path, block: int | None, resume: bool, safe_csv: bool) -> None:
     """Predict the labels of each document in DOCS.
 
     The output has one row per document: id, labels (those decided), scores (the 10 best labels with their
@@ -139,12 +139,12 @@ def predict(run: Path, docs: Path, out: Path, block: int | None, resume: bool) -
     scores are JSON in a field; in .parquet they are lists.
     A large DOCS is read block by block.
     """
-    refuse_output(out, docs, "DOCS")
+    refuse_output(out, docs, "DOCS", safe_csv=safe_csv)
     from hyperfocal.classify.classifier import MultiLabelClassifier
     from hyperfocal.cli.predict import DocumentPredictor, predict_file
     from hyperfocal.report.format import quantity
 
-    predictor = DocumentPredictor(MultiLabelClassifier.load(run))
+    predictor = DocumentPredictor(MultiLabelClassifier.load(run), safe_csv=safe_csv)
     counts = predict_file(predictor, run, docs, out, block=block, resume=resume)
     each = counts["labels"] / max(counts["documents"], 1)
     click.echo(f"{counts['documents']:,} documents, {each:.2f} labels each, written to {out}")

@@ -15,6 +15,7 @@ from hyperfocal.cli.options import (
     RANKING,
     RECIPE,
     RUN,
+    SAFE_CSV,
     SET,
     TRACK,
     log_settings,
@@ -147,8 +148,10 @@ def _print_fit(recommender: Recommender) -> None:
 @click.option(
     "--out", type=PATH, required=True, help="File to write: .csv, .tsv, .jsonl (also .gz, .bz2, .zst) or .parquet."
 )
-@with_options(*RANKING, *BLOCKS)
-def predict(run: Path, history: Path, out: Path, block: int | None, resume: bool, **ranking: Any) -> None:
+@with_options(*RANKING, *BLOCKS, SAFE_CSV)
+def predict(
+    run: Path, history: Path, out: Path, block: int | None, resume: bool, safe_csv: bool, **ranking: Any
+) -> None:
     """Predict the best K items of each user in HISTORY. Users may be new and have any number of items.
 
     The output has the user and item columns of HISTORY, rank (1 is best), score and known: whether the user's history
@@ -156,11 +159,11 @@ def predict(run: Path, history: Path, out: Path, block: int | None, resume: bool
 
     A large HISTORY is read block by block; the rows of each user must then be consecutive.
     """
-    refuse_output(out, history, "HISTORY")
+    refuse_output(out, history, "HISTORY", safe_csv=safe_csv)
     from hyperfocal.cli.predict import LogPredictor, predict_file
     from hyperfocal.report.format import quantity
 
-    predictor = LogPredictor(_load(run, ranking), **ranking)
+    predictor = LogPredictor(_load(run, ranking), **ranking, safe_csv=safe_csv)
     counts = predict_file(predictor, run, history, out, block=block, resume=resume)
     click.echo(f"{counts['rows']:,} rows for {counts['users']:,} users written to {out}")
     if counts["unknown_events"]:

@@ -130,12 +130,19 @@ def program_name() -> str:
     return "hyperfocal" if shutil.which("hyperfocal") else sys.argv[0]
 
 
-def refuse_output(out: Path, read: Path, argument: str) -> None:
-    """Raise DataError if predictions cannot be written to `out`: a wrong format, a folder, or a file that is read."""
+def refuse_output(out: Path, read: Path, argument: str, *, safe_csv: bool = False) -> None:
+    """Raise an error if predictions cannot be written to `out`.
+
+    Raises:
+        DataError: a wrong format, a folder, or a file that is read.
+        ConfigError: cells of CSV are asked for, and the format is another one.
+    """
     from hyperfocal.data.files import File
     from hyperfocal.parts import covers, files_of
 
     File(out).check_writable()
+    if safe_csv and File(out).kind != "csv":
+        raise ConfigError(f"--safe-csv is for cells of .csv and .tsv, not for {out}. Leave it out")
     target = out.resolve()
     if target in (path.resolve() for path in (read, *files_of(read))):
         raise DataError(f"--out {out} is {argument} itself and would overwrite it. Choose another name")

@@ -14,7 +14,7 @@ from typing import IO, Any
 import polars as pl
 
 from hyperfocal.data.compression import PACKERS, create_packed, is_compressed, without_packed
-from hyperfocal.data.csv_text import csv_rows
+from hyperfocal.data.csv_text import csv_rows, safe_cells
 from hyperfocal.data.parquet_parts import locate_row
 from hyperfocal.data.text_bytes import open_text_bytes
 from hyperfocal.errors import DataError
@@ -192,8 +192,9 @@ def write_frame(frame: pl.DataFrame, path: Path) -> None:
         raise OSError(str(error)) from error
 
 
-def write_rows(frame: pl.DataFrame, path: Path, *, header: bool) -> None:
-    """Write a frame as .csv or .tsv (also compressed), with or without a header."""
+def write_rows(frame: pl.DataFrame, path: Path, *, header: bool, safe: bool = False) -> None:
+    """Write a frame as .csv or .tsv (also compressed), with or without a header; `safe`: as `safe_cells` returns it."""
+    frame = safe_cells(frame) if safe else frame
     with create_packed(path) as out:
         frame.write_csv(out, separator="\t" if File(path).suffix == ".tsv" else ",", include_header=header)
 
