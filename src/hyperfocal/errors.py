@@ -17,6 +17,8 @@ NO_MEMORY = re.compile(
     r"allocate memory|enough memory|out of memory|bad_alloc|allocation failed|[Ss]torage size calculation overflowed"
 )
 
+UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
 
 class HyperfocalError(Exception):
     """The base of every error raised on purpose."""
@@ -69,6 +71,17 @@ def no_memory(error: BaseException) -> str:
         f"the memory is not enough{array}. Lower train.batch_size or the size of the model, read less data, or use a "
         "machine with more memory"
     )
+
+
+def printable(text: str) -> str:
+    r"""Return a text for a terminal: control characters, and bytes of a name that is not UTF-8, are escaped.
+
+    Line ends and tabs stay. A name or a label could otherwise clear the screen or write to the clipboard.
+
+    >>> printable("a\x1b[31mb\udcff\n")
+    'a\\x1b[31mb\\xff\n'
+    """
+    return UNPRINTABLE.sub(lambda match: f"\\x{ord(match[0]) & 0xFF:02x}", text)
 
 
 def in_units(size: int) -> str:

@@ -30,7 +30,7 @@ from hyperfocal.cli.steps import (
     refuse_resume_and_overwrite,
     refuse_several_processes,
 )
-from hyperfocal.cli.wording import Commands
+from hyperfocal.cli.wording import Commands, echo
 from hyperfocal.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -124,12 +124,11 @@ def fit(
 
 
 def _print_fit(recommender: Recommender) -> None:
-    from rich.console import Console
-
     from hyperfocal.cli.wording import print_lines, print_report
     from hyperfocal.recommend.terminal import data_lines, scores_report
+    from hyperfocal.report.console import SafeConsole
 
-    console, metrics = Console(), recommender.metrics_
+    console, metrics = SafeConsole(), recommender.metrics_
     print_lines(console, [*data_lines(metrics["data"]), ""])
     print_report(console, scores_report(metrics, title="Validation"))
     metric = metrics["metric"]
@@ -165,12 +164,12 @@ def predict(
 
     predictor = LogPredictor(_load(run, ranking), **ranking, safe_csv=safe_csv)
     counts = predict_file(predictor, run, history, out, block=block, resume=resume)
-    click.echo(f"{counts['rows']:,} rows for {counts['users']:,} users written to {out}")
+    echo(f"{counts['rows']:,} rows for {counts['users']:,} users written to {out}")
     if counts["unknown_events"]:
-        click.echo(f"{counts['unknown_events']:,} events are on items that training never saw; they were left out.")
+        echo(f"{counts['unknown_events']:,} events are on items that training never saw; they were left out.")
     if counts["unknown_users"]:
         users = quantity(counts["unknown_users"], "user")
-        click.echo(f"{users} without an item that RUN knows: the same items as for an empty history.")
+        echo(f"{users} without an item that RUN knows: the same items as for an empty history.")
 
 
 def _load(run: Path, ranking: dict[str, Any]) -> Recommender:
@@ -235,12 +234,11 @@ def update(run: Path, new_log: Path, out: Path | None, items: Path | None, epoch
 
 
 def _print_update(recommender: Recommender) -> None:
-    from rich.console import Console
-
     from hyperfocal.cli.wording import print_lines, print_report
     from hyperfocal.recommend.terminal import data_lines, scores_report
+    from hyperfocal.report.console import SafeConsole
 
-    console, metrics = Console(), recommender.metrics_
+    console, metrics = SafeConsole(), recommender.metrics_
     counts, metric = metrics["data"], metrics["metric"]
     new = f"{counts['new_events']:,} new events, {counts['new_users']:,} new users, {counts['new_items']:,} new items."
     print_lines(console, [new, *data_lines(counts), ""])

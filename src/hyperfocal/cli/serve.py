@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hyperfocal.cli.wording import echo
 from hyperfocal.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -61,10 +62,10 @@ def serve(run: Path, host: str, port: int, workers: int, engine: str, batch: int
     with bind(host, port) as listening:
         address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
         if not service.local and not key:
-            click.echo(f"warning: other machines can reach {host}, and there is no key. Set {KEY}", err=True)
+            echo(f"warning: other machines can reach {host}, and there is no key. Set {KEY}", err=True)
 
         def announce() -> None:
-            click.echo(f"Serving {run} at {address} (Ctrl-C ends it)")
+            echo(f"Serving {run} at {address} (Ctrl-C ends it)")
             sys.stdout.flush()
 
         if workers == 1:

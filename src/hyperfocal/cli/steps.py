@@ -39,10 +39,11 @@ def exit_on_ctrl_c(how_to_continue: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        from hyperfocal.cli.wording import echo
         from hyperfocal.distributed import is_first
 
         if is_first():
-            click.echo(f"stopped. {how_to_continue}", err=True)
+            echo(f"stopped. {how_to_continue}", err=True)
         sys.exit(130)
 
 
@@ -93,12 +94,11 @@ def follow_fit(
 
 def print_run(out: Path, following: str = "") -> None:
     """Write the report of a run that was just written; print where both are, and the command that follows."""
-    from rich.console import Console
-
+    from hyperfocal.report.console import SafeConsole
     from hyperfocal.report.format import print_commands
 
     lines = [f"Run folder: {out}", report_line(out)]
-    print_commands(Console(), [*lines, f"Next: hyperfocal {following}"] if following else lines)
+    print_commands(SafeConsole(), [*lines, f"Next: hyperfocal {following}"] if following else lines)
 
 
 def print_evaluation(
@@ -112,15 +112,14 @@ def print_evaluation(
     """Print the scores on test data as a table with notes, made by the job's functions, or as JSON."""
     import json
 
-    from rich.console import Console
-
     from hyperfocal.cli.wording import print_lines, print_report
+    from hyperfocal.report.console import SafeConsole
     from hyperfocal.storage.run_folder import without_nan
 
     if as_json:
         click.echo(json.dumps(without_nan(metrics), indent=2))
         return
-    console = Console()
+    console = SafeConsole()
     print_report(console, scores_report(metrics, title=title_of(metrics["data"])))
     print_lines(console, holdout_lines(metrics["data"], "test"))
 

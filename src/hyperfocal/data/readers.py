@@ -105,7 +105,7 @@ def read_csv(file: File) -> pl.DataFrame:
     """
     with file.open() as text:
         delimiter = find_delimiter(text)
-    plain = file.raw is None and is_plain(file.path)
+    plain = file.raw is None and is_plain(file.path) and _is_utf8(file.path)
     source = file.path if plain else file.read()
     check_csv(source, delimiter, file)
     quote = '"' if file.quoted else None
@@ -116,6 +116,15 @@ def read_csv(file: File) -> pl.DataFrame:
     if _has_quotes(source):
         _warn_of_swallowed_rows(frame, delimiter, file)
     return without_types(frame, file)
+
+
+def _is_utf8(path: Path) -> bool:
+    """Return whether polars can open a path: it takes no name with other bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _has_quotes(source: Path | bytes) -> bool:
@@ -167,6 +176,8 @@ def _warn_once(message: str) -> None:
 
 def read_parquet(file: File) -> pl.DataFrame:
     """Return the rows of a Parquet file, or of all parts of a folder or pattern."""
+    if not all(map(_is_utf8, files_of(file.path))):
+        raise DataError(f"{file}: a Parquet file must have a name in UTF-8. Rename it")
     frames = scan_parts(file.path)
     check_table(pl.concat(frames), file)
     return pl.concat(pl.collect_all(frames))

@@ -92,6 +92,10 @@ class RunFolder:
         if not isinstance(path, str | os.PathLike):
             raise ConfigError(f"{path!r} is not the path of a run. Give a str or a Path")
         self.path = Path(path)
+        try:
+            str(self.path).encode()
+        except UnicodeEncodeError:  # safetensors opens no such file
+            raise ConfigError(f"run {self.path}: its name is not valid UTF-8. Rename the folder") from None
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunFolder:
