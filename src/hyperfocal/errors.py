@@ -10,7 +10,14 @@
 A message gives the problem, the value received, the allowed values, and the next step.
 """
 
+import re
 from difflib import get_close_matches
+
+NO_MEMORY = re.compile(
+    r"allocate memory|enough memory|out of memory|bad_alloc|allocation failed|[Ss]torage size calculation overflowed"
+)
+
+UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class HyperfocalError(Exception):
@@ -45,3 +52,45 @@ def did_you_mean(name: str, allowed: list[str]) -> str:
     """
     near = get_close_matches(name.lower(), allowed, n=1, cutoff=0.5)
     return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def is_of_memory(error: BaseException) -> bool:
+    """Return whether an error is about too little memory; torch raises a RuntimeError then."""
+    return isinstance(error, MemoryError) or bool(NO_MEMORY.search(str(error)))
+
+
+def no_memory(error: BaseException) -> str:
+    """Return the message for an error about too little memory.
+
+    >>> no_memory(RuntimeError("you tried to allocate 4000000000 bytes")).split(". ")[0]
+    'the memory is not enough for an array of 3.7 GiB'
+    """
+    size = re.search(r"allocate (\d+) bytes", str(error))
+    array = f" for an array of {in_units(int(size[1]))}" if size else ""
+    return (
+        f"the memory is not enough{array}. Lower train.batch_size or the size of the model, read less data, or use a "
+        "machine with more memory"
+    )
+
+
+def printable(text: str) -> str:
+    r"""Return a text for a terminal: control characters, and bytes of a name that is not UTF-8, are escaped.
+
+    Line ends and tabs stay. A name or a label could otherwise clear the screen or write to the clipboard.
+
+    >>> printable("a\x1b[31mb\udcff\n")
+    'a\\x1b[31mb\\xff\n'
+    """
+    return UNPRINTABLE.sub(lambda match: f"\\x{ord(match[0]) & 0xFF:02x}", text)
+
+
+def in_units(size: int) -> str:
+    """Return a number of bytes for messages.
+
+    >>> in_units(3 * 2**40), in_units(1_500)
+    ('3.0 TiB', '1.5 KiB')
+    """
+    number, units = float(size), ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
+    while number >= 1024 and len(units) > 1:
+        number, units = number / 1024, units[1:]
+    return f"{number:,.1f} {units[0]}" if number < 1e6 else f"{number:.1e} {units[0]}"

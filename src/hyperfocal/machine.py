@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ from hyperfocal.private.work import process_folder
 CACHE = VARIABLE  # names the cache folder
 CPU_SHARE = Path("/sys/fs/cgroup/cpu.max")  # of a container
 MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
+CGROUP, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")  # of this process; of all
+MEMORY_INFO, STATUS = Path("/proc/meminfo"), Path("/proc/self/status")
 MEMORY_SHARE = 1 / 16  # of the memory; a larger file is streamed, because its rows and texts take ten times its size
 
 
@@ -97,6 +102,62 @@ def memory_bytes() -> int:
         return min(memory, int(MEMORY_LIMIT.read_text()))
     except (OSError, ValueError):  # no container, or "max"
         return memory
+
+
+def largest_memory() -> tuple[int, str]:
+    """Return the most bytes that this process can ever use, and the name of the limit.
+
+    The limits are the memory of the machine or of the cgroup, each with the swap space, and the limits of the process
+    (`ulimit -v`, `ulimit -d`). What other programs use is not subtracted, because they may end.
+    """
+    swap = _swap_bytes()
+    limits = [(memory_bytes() + swap, "this machine"), *((limit + swap, "the cgroup") for limit in _cgroup_limits())]
+    for kind, name in ((resource.RLIMIT_AS, "the limit `ulimit -v`"), (resource.RLIMIT_DATA, "the limit `ulimit -d`")):
+        soft, _ = resource.getrlimit(kind)
+        limits += [] if soft == resource.RLIM_INFINITY else [(soft, name)]
+    return min(limits)
+
+
+def free_memory() -> tuple[int, str]:
+    """Return the most bytes that this process can ever use in addition, and the name of the limit.
+
+    Of a limit of the process, the part that is used is subtracted; of the machine, nothing.
+    """
+    limit, name = largest_memory()
+    used = _used_bytes() if name.startswith("the limit") else {}
+    return limit - used.get("-d" if "-d" in name else "-v", 0), name
+
+
+def _used_bytes() -> dict[str, int]:
+    """Return the address space (`ulimit -v`) and the data (`ulimit -d`) of this process in bytes."""
+    with suppress(OSError):
+        sizes = dict(re.findall(r"^(VmSize|VmData):\s+(\d+) kB", STATUS.read_text(), re.MULTILINE))
+        return {"-v": int(sizes["VmSize"]) * 1024, "-d": int(sizes["VmData"]) * 1024}
+    return {}
+
+
+def _swap_bytes() -> int:
+    with suppress(OSError):
+        match = re.search(r"^SwapTotal:\s+(\d+) kB", MEMORY_INFO.read_text(), re.MULTILINE)
+        return int(match[1]) * 1024 if match else 0
+    return 0
+
+
+def _cgroup_limits() -> list[int]:
+    """Return the memory limits of the cgroups that hold this process, of version 1 or 2."""
+    files: list[Path] = []
+    with suppress(OSError):
+        for line in CGROUP.read_text().splitlines():
+            _, controllers, name = line.split(":", 2)
+            if controllers in ("", "memory"):
+                folder = CGROUPS / controllers / name.strip("/")
+                limit = "memory.limit_in_bytes" if controllers else "memory.max"
+                files += [place / limit for place in (folder, *folder.parents) if place.is_relative_to(CGROUPS)]
+    limits = []
+    for file in files:
+        with suppress(OSError, ValueError):  # no such cgroup here, or "max"
+            limits.append(int(file.read_text()))
+    return limits
 
 
 def default_cache() -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from glob import has_magic, iglob
 from pathlib import Path
+from stat import S_IFBLK, S_IFCHR, S_IFIFO, S_IFMT, S_IFSOCK
 
 SUFFIX, MAGIC = ".parquet", b"PAR1"
 
@@ -30,6 +31,19 @@ def files_of(path: Path) -> list[Path]:
 def total_size(path: Path) -> int:
     """Return the bytes of a file, or of all parts of a folder or a pattern; 0 if there is none."""
     return sum(part.stat().st_size for part in files_of(path))
+
+
+def special(path: Path) -> str:
+    """Return "a pipe", "a device" or "a socket" if a path names one, or "" for a file, a folder or nothing.
+
+    Such a path is not opened: a pipe may wait forever, and a device may never end.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # ValueError: a name with NUL
+        return ""
+    kinds = {S_IFIFO: "a pipe", S_IFCHR: "a device", S_IFBLK: "a device", S_IFSOCK: "a socket"}
+    return kinds.get(S_IFMT(mode), "")
 
 
 def covers(path: Path, target: Path) -> bool:

@@ -14,6 +14,7 @@ from hyperfocal.classify.head import restore_head
 from hyperfocal.classify.indicator import Indicator
 from hyperfocal.classify.label_model import Fit, LabelModel, LabelSpace
 from hyperfocal.config.classify import ClassifySettings
+from hyperfocal.data.csv_text import safe_cells, unsafe_cell
 from hyperfocal.data.taxonomy import Taxonomy
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.models.text_features import TextFeatures
@@ -48,7 +49,7 @@ def write_fit(run: RunFolder, fit: Fit) -> None:
     run.write_text("history.jsonl", "".join(json.dumps(row) + "\n" for row in fit.history))
     run.write_json("environment.json", describe_environment())
     run.write_json("metrics.json", fit.metrics)
-    run.write_text("labels.csv", pl.DataFrame(fit.label_table).write_csv())
+    run.write_text("labels.csv", safe_cells(pl.DataFrame(fit.label_table)).write_csv())
     write_weights(run, model.head.state_dict())
     write_manifest(run)
 
@@ -99,9 +100,15 @@ def _read_labels(run: RunFolder, settings: ClassifySettings) -> tuple[LabelSpace
 
 
 def read_label_table(run: RunFolder, names: list[str]) -> list[dict[str, Any]]:
-    """Return the rows of labels.csv; raise ValueError if it does not have one for each of the labels `names`."""
+    """Return the rows of labels.csv; raise ValueError if it does not have one for each of the labels `names`.
+
+    Earlier versions wrote the labels as they are. No set of labels looks the same in both forms, except if it has no
+    label with a quote before it.
+    """
     text = StringIO(run.read_text("labels.csv"))
     rows = pl.read_csv(text, schema_overrides={"label": pl.String}, infer_schema_length=None).to_dicts()
+    if sorted(row["label"] for row in rows) != sorted(names):
+        rows = [row | {"label": unsafe_cell(row["label"])} for row in rows]
     if sorted(row["label"] for row in rows) != sorted(names):
         raise ValueError("it does not have one row for each label")
     return rows

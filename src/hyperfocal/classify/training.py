@@ -19,6 +19,7 @@ from hyperfocal.classify.finetune import finetune, load_trainable
 from hyperfocal.classify.head import Trained, score_documents, train_head
 from hyperfocal.classify.indicator import Indicator
 from hyperfocal.classify.label_model import Fit, LabelModel, LabelSpace
+from hyperfocal.classify.memory import check_head_memory
 from hyperfocal.classify.prepare import Labelled, PreparedTexts
 from hyperfocal.classify.scores import Evaluation, validate
 from hyperfocal.config.classify import ClassifySettings
@@ -32,6 +33,7 @@ from hyperfocal.models.text_features import TextFeatures
 from hyperfocal.models.text_head import Features, TextHead, join
 from hyperfocal.report.run import EVIDENCE, evidence_of
 from hyperfocal.storage.run_folder import RunFolder
+from hyperfocal.training.memory import begun
 from hyperfocal.training.run import begin_run, data_facts
 from hyperfocal.training.watch import SILENT, Watch
 
@@ -70,16 +72,20 @@ def fit_prepared(
     _begin(data, settings)
     features = TextFeatures.fit(data.train.documents.texts, settings.features, cache)
     refuse_different("documents or encoders", f"{fingerprint} {features.checksum}")
+    check_head_memory(data, settings, num_sparse=features.num_sparse)
     if run is not None and resume:
         begin_run(run, settings, fingerprint, features.checksum, facts=facts, resume=True)
     encoder = load_trainable(features, settings)
     inputs = None if encoder is not None else make_inputs(data, features, cache, watch)
+    if inputs is not None and (dense := inputs.train[0].dense) is not None:
+        check_head_memory(data, settings, num_sparse=features.num_sparse, num_dense=dense.shape[1])
     if run is not None and not resume:  # only now: an error up to here does not cost the run that is replaced
         begin_run(run, settings, fingerprint, features.checksum, facts=facts, resume=False)
-    if inputs is None:
-        trained = finetune(encoder, data, settings, run, resume=resume, watch=watch)
-    else:
-        trained = train_and_score(data, inputs, settings, run, resume=resume, watch=watch)
+    with begun(run):
+        if inputs is None:
+            trained = finetune(encoder, data, settings, run, resume=resume, watch=watch)
+        else:
+            trained = train_and_score(data, inputs, settings, run, resume=resume, watch=watch)
     labels = LabelSpace.of(data, settings)
     decisions, decided, evaluation = validate(trained.scores, data, labels, settings)
     head = trained.head
@@ -134,12 +140,20 @@ def score_prepared(
 
 
 def _begin(data: PreparedTexts, settings: ClassifySettings) -> None:
-    """Set the CPU threads; raise ConfigError unless the documents were split as `train.folds` says."""
+    """Set the CPU threads, and check what the settings ask of the documents before anything is written.
+
+    Raises:
+        ConfigError: the documents were not split as `train.folds` says; the head surely does not fit in memory.
+        DataError: fewer documents, or groups of documents, than folds.
+    """
     if bool(settings.train.folds) != (data.valid is data.train):
         raise ConfigError(
             f"train.folds = {settings.train.folds} does not match the split of these documents: with folds the "
             "training documents validate, without folds other documents do. Prepare the documents with these settings"
         )
+    if settings.train.folds:
+        _check_folds(data.train, settings)
+    check_head_memory(data, settings)
     set_threads(settings.train.threads)
 
 
@@ -224,13 +238,18 @@ def folds_of(train: Labelled, settings: ClassifySettings) -> Tensor:
     Raises:
         DataError: fewer documents, or groups of documents, than folds.
     """
+    _check_folds(train, settings)
+    number, groups = settings.train.folds, train.documents.group_numbers()
+    folds = stratified_folds(train.labels, groups, [1.0] * number, seed=settings.seed, first_trains=False)
+    return torch.from_numpy(np.unique(folds, return_inverse=True)[1])  # without folds that got no document
+
+
+def _check_folds(train: Labelled, settings: ClassifySettings) -> None:
     number, groups = settings.train.folds, train.documents.group_numbers()
     units = len(train) if groups is None else len(np.unique(groups))
     if units < number:
         kind = "documents" if groups is None else "groups of documents"
         raise DataError(f"{units:,} {kind} cannot make train.folds = {number}. Use fewer folds or more documents")
-    folds = stratified_folds(train.labels, groups, [1.0] * number, seed=settings.seed, first_trains=False)
-    return torch.from_numpy(np.unique(folds, return_inverse=True)[1])  # without folds that got no document
 
 
 def refit_head(inputs: Inputs, settings: ClassifySettings, epochs: int, watch: Watch = SILENT) -> TextHead:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyperfocal.cli.options import BLOCKS, DOCUMENTS, GRID, PATH, RUN, TRACK, document_settings, with_options
+from hyperfocal.cli.options import BLOCKS, DOCUMENTS, GRID, PATH, RUN, SAFE_CSV, TRACK, document_settings, with_options
 from hyperfocal.cli.steps import (
     NO_ENCODER,
     follow_fit,
@@ -17,7 +17,7 @@ from hyperfocal.cli.steps import (
     refuse_resume_and_overwrite,
     refuse_several_processes,
 )
-from hyperfocal.cli.wording import Commands
+from hyperfocal.cli.wording import Commands, echo
 
 if TYPE_CHECKING:
     from hyperfocal.classify.classifier import MultiLabelClassifier
@@ -109,12 +109,11 @@ def _number_or_word(text: str) -> float | str:
 
 
 def _print_fit(classifier: MultiLabelClassifier) -> None:
-    from rich.console import Console
-
     from hyperfocal.classify.terminal import data_lines, how_decided, scores_report
     from hyperfocal.cli.wording import print_lines, print_report
+    from hyperfocal.report.console import SafeConsole
 
-    console, metrics = Console(), classifier.metrics_
+    console, metrics = SafeConsole(), classifier.metrics_
     print_lines(console, [*data_lines(metrics["data"]), ""])
     if classifier.features_.encoder is None and classifier.settings_.features.kind == "auto":
         print_lines(console, [NO_ENCODER, ""])
@@ -130,8 +129,8 @@ def _print_fit(classifier: MultiLabelClassifier) -> None:
 @click.option(
     "--out", type=PATH, required=True, help="File to write: .jsonl, .csv, .tsv (also .gz, .bz2, .zst) or .parquet."
 )
-@with_options(*BLOCKS)
-def predict(run: Path, docs: Path, out: Path, block: int | None, resume: bool) -> None:
+@with_options(*BLOCKS, SAFE_CSV)
+def predict(run: Path, docs: Path, out: Path, block: int | None, resume: bool, safe_csv: bool) -> None:
     """Predict the labels of each document in DOCS.
 
     The output has one row per document: id, labels (those decided), scores (the 10 best labels with their
@@ -139,18 +138,18 @@ def predict(run: Path, docs: Path, out: Path, block: int | None, resume: bool) -
     scores are JSON in a field; in .parquet they are lists.
     A large DOCS is read block by block.
     """
-    refuse_output(out, docs, "DOCS")
+    refuse_output(out, docs, "DOCS", safe_csv=safe_csv)
     from hyperfocal.classify.classifier import MultiLabelClassifier
     from hyperfocal.cli.predict import DocumentPredictor, predict_file
     from hyperfocal.report.format import quantity
 
-    predictor = DocumentPredictor(MultiLabelClassifier.load(run))
+    predictor = DocumentPredictor(MultiLabelClassifier.load(run), safe_csv=safe_csv)
     counts = predict_file(predictor, run, docs, out, block=block, resume=resume)
     each = counts["labels"] / max(counts["documents"], 1)
-    click.echo(f"{counts['documents']:,} documents, {each:.2f} labels each, written to {out}")
+    echo(f"{counts['documents']:,} documents, {each:.2f} labels each, written to {out}")
     if counts["unknown_texts"]:
         texts = quantity(counts["unknown_texts"], "text")
-        click.echo(f"{texts} without an n-gram or word that RUN knows; the labels are unreliable.")
+        echo(f"{texts} without an n-gram or word that RUN knows; the labels are unreliable.")
 
 
 @classify.command()

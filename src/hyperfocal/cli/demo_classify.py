@@ -5,8 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from rich.console import Console
-
 from hyperfocal.classify.grid import TextSource
 from hyperfocal.classify.grid_layout import LABEL_LAYOUT
 from hyperfocal.classify.terminal import data_lines, test_report
@@ -23,6 +21,7 @@ from hyperfocal.grid.points import baseline_name
 from hyperfocal.grid.search import WINNER_BY, GridJob, run_grid
 from hyperfocal.grid.winner import score_test
 from hyperfocal.machine import count_cores
+from hyperfocal.report.console import SafeConsole
 from hyperfocal.report.format import print_commands
 from hyperfocal.report.page import line_of
 from hyperfocal.report.progress import GridProgress
@@ -33,7 +32,7 @@ AXES = {"caps": [None, 7.0], "gammas": [None, 3.0]}
 
 def run_demo(out: Path, *, documents: int, workers: int | None, seed: int) -> None:
     """Write corpus, grid and winner to the folder `out`, and print the table and the scores."""
-    console, folder = Console(), out / "data"
+    console, folder = SafeConsole(), out / "data"
     pool = LocalPool(count_cores() if workers is None else workers)
     settings = {"seed": seed, "features.kind": "ngrams", "data.taxonomy": str(folder / "taxonomy.tsv")}
     base = resolve(ClassifySettings, overrides=settings)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import polars as pl
-from rich.console import Console
 
 from hyperfocal.cli.report import write_run_report
 from hyperfocal.cli.steps import program_name
@@ -14,6 +13,7 @@ from hyperfocal.data.files import write_frame
 from hyperfocal.data.synthetic_logs import ChallengeData, make_challenges, write_challenges
 from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.recommend.terminal import data_lines, examples_table, holdout_lines, scores_report
+from hyperfocal.report.console import SafeConsole
 from hyperfocal.report.format import print_commands
 from hyperfocal.report.page import line_of
 from hyperfocal.report.progress import FitProgress
@@ -26,7 +26,7 @@ LEARNING_RATE = 0.003  # higher than the default, because few users mean few ste
 
 def run_demo(out: Path, *, users: int, challenges: int, epochs: int, seed: int) -> None:
     """Write data, run and predictions to the folder `out`, and print the scores and some predictions."""
-    console = Console()
+    console = SafeConsole()
     recommender = Recommender(seed=seed, settings={"train.epochs": epochs, "train.learning_rate": LEARNING_RATE})
     recommender.resolve()  # a wrong one is an error before anything is written
     claim_demo(out)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from hyperfocal.cli.wording import echo
 from hyperfocal.errors import ConfigError
 
 FOLDER = click.Path(path_type=Path)
@@ -34,8 +35,8 @@ def export(run: Path, onnx: Path | None, safetensors: Path | None, overwrite: bo
             refuse_taken(folder, overwrite)
     if onnx is not None:
         for note in export_onnx(run, onnx, overwrite=overwrite):
-            click.echo(note)
-        click.echo(f"ONNX: {onnx}. Read {onnx / 'README.md'}, or run python {onnx / 'predict.py'}")
+            echo(note)
+        echo(f"ONNX: {onnx}. Read {onnx / 'README.md'}, or run python {onnx / 'predict.py'}")
     if safetensors is not None:
         export_plain(run, safetensors, overwrite=overwrite)
-        click.echo(f"Weights: {safetensors}. The formulas are in {safetensors / 'README.md'}")
+        echo(f"Weights: {safetensors}. The formulas are in {safetensors / 'README.md'}")

@@ -37,6 +37,7 @@ from hyperfocal.machine import default_cache
 from hyperfocal.recommend import grid as recommend_grid
 from hyperfocal.recommend import terminal as recommend_terminal
 from hyperfocal.recommend.grid_layout import ranking_layout
+from hyperfocal.report.console import SafeConsole
 from hyperfocal.report.format import print_commands
 from hyperfocal.report.grid_table import Layout, grid_table, printed_table, write_table
 from hyperfocal.report.progress import EncodingProgress, GridProgress
@@ -66,7 +67,7 @@ class GridCommand:
 def run_grid_command(command: GridCommand, options: Options) -> None:
     """Run the grid under a live table, print and write its table, keep the winner, and score test data once."""
     plan = _plan(command, options)
-    layout, out, console = command.layout(plan.base), options["out"], Console()
+    layout, out, console = command.layout(plan.base), options["out"], SafeConsole()
     by = options["by"] or layout.changed
     source, test = command.open(options, plan.base)  # test data are read before hours of training
     tracking = Tracking(options["track"], out, command.job, resume=True)

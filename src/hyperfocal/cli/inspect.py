@@ -31,13 +31,13 @@ def inspect(file: Path, as_json: bool, **options: Any) -> None:
     hyperfocal inspect tickets.csv --text subject --text body --labels tags
     """
     from msgspec.json import encode, format
-    from rich.console import Console
 
     from hyperfocal.data.inspection import inspect as read_plan
+    from hyperfocal.report.console import SafeConsole
     from hyperfocal.report.reading import plan_report
 
     plan = read_plan(file, **options)
     if as_json:
         click.echo(format(encode(plan)))
     else:
-        Console().print(plan_report(plan))
+        SafeConsole().print(plan_report(plan))

@@ -14,7 +14,7 @@ from hyperfocal.cli.recommend import recommend
 from hyperfocal.cli.report import report
 from hyperfocal.cli.serve import serve
 from hyperfocal.cli.steps import refuse_several_processes, set_home
-from hyperfocal.cli.wording import Commands, log_in_options
+from hyperfocal.cli.wording import Commands, echo, log_in_options
 
 
 @click.command()
@@ -36,7 +36,7 @@ def verify(run: Path) -> None:
             f"run {run}: {len(wrong)} files are not as they were written:{lines}\n"
             "Restore them from a copy, or fit again with --overwrite"
         )
-    click.echo(f"{run}: {count} files are as they were written.")
+    echo(f"{run}: {count} files are as they were written.")
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -60,6 +60,12 @@ BLOCKS = (
     ),
     click.option("--resume", is_flag=True, help="Continue after an interruption: predict only what is missing."),
 )
+SAFE_CSV = click.option(
+    "--safe-csv",
+    is_flag=True,
+    help="Write a single quote before each text cell of a .csv or .tsv that a spreadsheet may run as a formula: one "
+    "that begins with =, +, -, @, a tab or a line end, or with a single quote. Such ids then differ from those read.",
+)
 RANKING = (
     click.option("--k", type=int, help="Items per user.  [default: the number the run was trained for]"),
     click.option("--repeats", is_flag=True, help="Allow items that are in the user's history."),

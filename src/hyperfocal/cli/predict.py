@@ -107,17 +107,18 @@ class DocumentPredictor:
 
     Args:
         classifier: of the run.
+        safe_csv: whether cells are written that no spreadsheet runs as a formula.
     """
 
     argument = "DOCS"
 
-    def __init__(self, classifier: MultiLabelClassifier) -> None:
-        self.classifier = classifier
+    def __init__(self, classifier: MultiLabelClassifier, *, safe_csv: bool = False) -> None:
+        self.classifier, self.safe_csv = classifier, safe_csv
         self.rows = max(min(DOCUMENTS, SCORES // max(len(classifier.vocabulary_), 1)), 1)
 
     def choices(self) -> dict[str, Any]:
-        """Return the options that decide the predictions: none."""
-        return {}
+        """Return the options that decide the predictions."""
+        return _safe(self.safe_csv)
 
     def predict(self, data: Path | Block) -> Predicted:
         """Return the predictions for a file or a block."""
@@ -149,7 +150,13 @@ class DocumentPredictor:
         elif kind == "parquet":
             write_frame(with_pairs(frame), path)
         else:
-            write_rows(frame.with_columns(_as_json(frame[name]) for name in ("labels", "scores")), path, header=first)
+            rows = frame.with_columns(_as_json(frame[name]) for name in ("labels", "scores"))
+            write_rows(rows, path, header=first, safe=self.safe_csv)
+
+
+def _safe(safe_csv: bool) -> dict[str, Any]:
+    """Return --safe-csv if it is given: the parts of earlier versions do not know it."""
+    return {"--safe-csv": True} if safe_csv else {}
 
 
 def _as_json(column: pl.Series) -> pl.Series:
@@ -168,21 +175,29 @@ class LogPredictor:
         repeats: whether items of the history are allowed.
         new_items: the table of new items that the recommender knows.
         new_boost: what is added to their scores.
+        safe_csv: whether cells are written that no spreadsheet runs as a formula.
     """
 
     argument, rows = "HISTORY", LOG_ROWS
 
     def __init__(
-        self, recommender: Recommender, *, k: int | None, repeats: bool, new_items: Path | None, new_boost: float | None
+        self,
+        recommender: Recommender,
+        *,
+        k: int | None,
+        repeats: bool,
+        new_items: Path | None,
+        new_boost: float | None,
+        safe_csv: bool = False,
     ) -> None:
         self.recommender, self.k, self.repeats = recommender, k, repeats
-        self.new_items, self.new_boost = new_items, new_boost
+        self.new_items, self.new_boost, self.safe_csv = new_items, new_boost, safe_csv
 
     def choices(self) -> dict[str, Any]:
         """Return the options that decide the predictions, JSON-able."""
         new_items = None if self.new_items is None else stamp(self.new_items)
         chosen = {"--k": self.k, "--repeats": self.repeats}
-        return chosen | {"--new-items": new_items, "--new-boost": self.new_boost}
+        return chosen | {"--new-items": new_items, "--new-boost": self.new_boost} | _safe(self.safe_csv)
 
     def predict(self, data: Path | Block) -> Predicted:
         """Return the predictions for a file or a block."""
@@ -202,6 +217,6 @@ class LogPredictor:
     def write(self, frame: pl.DataFrame, path: Path, first: bool) -> None:
         """Write rows, with their header if they are the first."""
         if File(path).kind == "csv":
-            write_rows(frame, path, header=first)
+            write_rows(frame, path, header=first, safe=self.safe_csv)
         else:
             write_frame(frame, path)

@@ -15,6 +15,7 @@ from hyperfocal.cli.options import (
     RANKING,
     RECIPE,
     RUN,
+    SAFE_CSV,
     SET,
     TRACK,
     log_settings,
@@ -29,7 +30,7 @@ from hyperfocal.cli.steps import (
     refuse_resume_and_overwrite,
     refuse_several_processes,
 )
-from hyperfocal.cli.wording import Commands
+from hyperfocal.cli.wording import Commands, echo
 from hyperfocal.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -123,12 +124,11 @@ def fit(
 
 
 def _print_fit(recommender: Recommender) -> None:
-    from rich.console import Console
-
     from hyperfocal.cli.wording import print_lines, print_report
     from hyperfocal.recommend.terminal import data_lines, scores_report
+    from hyperfocal.report.console import SafeConsole
 
-    console, metrics = Console(), recommender.metrics_
+    console, metrics = SafeConsole(), recommender.metrics_
     print_lines(console, [*data_lines(metrics["data"]), ""])
     print_report(console, scores_report(metrics, title="Validation"))
     metric = metrics["metric"]
@@ -147,8 +147,10 @@ def _print_fit(recommender: Recommender) -> None:
 @click.option(
     "--out", type=PATH, required=True, help="File to write: .csv, .tsv, .jsonl (also .gz, .bz2, .zst) or .parquet."
 )
-@with_options(*RANKING, *BLOCKS)
-def predict(run: Path, history: Path, out: Path, block: int | None, resume: bool, **ranking: Any) -> None:
+@with_options(*RANKING, *BLOCKS, SAFE_CSV)
+def predict(
+    run: Path, history: Path, out: Path, block: int | None, resume: bool, safe_csv: bool, **ranking: Any
+) -> None:
     """Predict the best K items of each user in HISTORY. Users may be new and have any number of items.
 
     The output has the user and item columns of HISTORY, rank (1 is best), score and known: whether the user's history
@@ -156,18 +158,18 @@ def predict(run: Path, history: Path, out: Path, block: int | None, resume: bool
 
     A large HISTORY is read block by block; the rows of each user must then be consecutive.
     """
-    refuse_output(out, history, "HISTORY")
+    refuse_output(out, history, "HISTORY", safe_csv=safe_csv)
     from hyperfocal.cli.predict import LogPredictor, predict_file
     from hyperfocal.report.format import quantity
 
-    predictor = LogPredictor(_load(run, ranking), **ranking)
+    predictor = LogPredictor(_load(run, ranking), **ranking, safe_csv=safe_csv)
     counts = predict_file(predictor, run, history, out, block=block, resume=resume)
-    click.echo(f"{counts['rows']:,} rows for {counts['users']:,} users written to {out}")
+    echo(f"{counts['rows']:,} rows for {counts['users']:,} users written to {out}")
     if counts["unknown_events"]:
-        click.echo(f"{counts['unknown_events']:,} events are on items that training never saw; they were left out.")
+        echo(f"{counts['unknown_events']:,} events are on items that training never saw; they were left out.")
     if counts["unknown_users"]:
         users = quantity(counts["unknown_users"], "user")
-        click.echo(f"{users} without an item that RUN knows: the same items as for an empty history.")
+        echo(f"{users} without an item that RUN knows: the same items as for an empty history.")
 
 
 def _load(run: Path, ranking: dict[str, Any]) -> Recommender:
@@ -201,12 +203,16 @@ def evaluate(run: Path, history: Path, truth: Path | None, as_json: bool, **rank
 @click.option("--out", type=PATH, help="Run folder to write.  [default: RUN itself is replaced]")
 @click.option("--items", type=PATH, help="Item table with the new items, for a run that was fitted with --items.")
 @click.option("--epochs", type=click.IntRange(min=1), default=3, show_default=True, help="Epochs; the best one counts.")
-def update(run: Path, new_log: Path, out: Path | None, items: Path | None, epochs: int) -> None:
+@click.option("--again", is_flag=True, help="Allow events that RUN has already; they count twice.")
+def update(run: Path, new_log: Path, out: Path | None, items: Path | None, epochs: int, again: bool) -> None:
     """Continue RUN with the events of NEW_LOG, which may have new users and new items, without training from scratch.
 
     The events of users that RUN knows are appended to their histories. A tenth of the users in NEW_LOG is for
     validation: the scores of RUN on them are printed next to those of the updated model. RUN stays unchanged until
     the new run is complete.
+
+    Give only new events. A log that RUN has already, from its `fit` or an earlier update, is refused. So is a log that
+    begins with the events that RUN has of the same users.
     """
     from hyperfocal.recommend.recommender import Recommender
     from hyperfocal.report.progress import FitProgress
@@ -221,19 +227,18 @@ def update(run: Path, new_log: Path, out: Path | None, items: Path | None, epoch
     with exit_on_ctrl_c("RUN is unchanged. Give the same command again."), target.writing():
         recommender = Recommender.load(run)
         with FitProgress() as progress:
-            recommender.update(new_log, items=items, epochs=epochs, watch=progress)
+            recommender.update(new_log, items=items, epochs=epochs, again=again, watch=progress)
         target.replace_by(recommender.save, or_in_place=elsewhere)
     _print_update(recommender)
     print_run(out or run)
 
 
 def _print_update(recommender: Recommender) -> None:
-    from rich.console import Console
-
     from hyperfocal.cli.wording import print_lines, print_report
     from hyperfocal.recommend.terminal import data_lines, scores_report
+    from hyperfocal.report.console import SafeConsole
 
-    console, metrics = Console(), recommender.metrics_
+    console, metrics = SafeConsole(), recommender.metrics_
     counts, metric = metrics["data"], metrics["metric"]
     new = f"{counts['new_events']:,} new events, {counts['new_users']:,} new users, {counts['new_items']:,} new items."
     print_lines(console, [new, *data_lines(counts), ""])

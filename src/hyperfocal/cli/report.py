@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hyperfocal.cli.wording import echo
 from hyperfocal.errors import RunError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def report(folder: Path, out: Path | None) -> None:
     hyperfocal report run
     hyperfocal report grid --out grid.html
     """
-    click.echo(f"Report: {write_report(folder, out)}")
+    echo(f"Report: {write_report(folder, out)}")
 
 
 def report_line(folder: Path) -> str:

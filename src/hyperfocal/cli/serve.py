@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hyperfocal.cli.wording import echo
 from hyperfocal.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _check_packages() -> None:
 def _say(line: str, *, err: bool = False) -> None:
     """Print a line at once, if possible: a full disk or a closed pipe must not end the service."""
     with suppress(OSError):
-        click.echo(line, err=err)
+        echo(line, err=err)
 
 
 def engine_by_name(name: str) -> Engine:

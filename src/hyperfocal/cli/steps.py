@@ -48,10 +48,11 @@ def exit_on_ctrl_c(how_to_continue: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        from hyperfocal.cli.wording import echo
         from hyperfocal.distributed import is_first
 
         if is_first():
-            click.echo(f"stopped. {how_to_continue}", err=True)
+            echo(f"stopped. {how_to_continue}", err=True)
         sys.exit(130)
 
 
@@ -102,12 +103,11 @@ def follow_fit(
 
 def print_run(out: Path, following: str = "") -> None:
     """Write the report of a run that was just written; print where both are, and the command that follows."""
-    from rich.console import Console
-
+    from hyperfocal.report.console import SafeConsole
     from hyperfocal.report.format import print_commands
 
     lines = [f"Run folder: {out}", report_line(out)]
-    print_commands(Console(), [*lines, f"Next: hyperfocal {following}"] if following else lines)
+    print_commands(SafeConsole(), [*lines, f"Next: hyperfocal {following}"] if following else lines)
 
 
 def print_evaluation(
@@ -121,15 +121,14 @@ def print_evaluation(
     """Print the scores on test data as a table with notes, made by the job's functions, or as JSON."""
     import json
 
-    from rich.console import Console
-
     from hyperfocal.cli.wording import print_lines, print_report
+    from hyperfocal.report.console import SafeConsole
     from hyperfocal.storage.run_folder import without_nan
 
     if as_json:
         click.echo(json.dumps(without_nan(metrics), indent=2))
         return
-    console = Console()
+    console = SafeConsole()
     print_report(console, scores_report(metrics, title=title_of(metrics["data"])))
     print_lines(console, holdout_lines(metrics["data"], "test"))
 
@@ -139,12 +138,19 @@ def program_name() -> str:
     return "hyperfocal" if shutil.which("hyperfocal") else sys.argv[0]
 
 
-def refuse_output(out: Path, read: Path, argument: str) -> None:
-    """Raise DataError if predictions cannot be written to `out`: a wrong format, a folder, or a file that is read."""
+def refuse_output(out: Path, read: Path, argument: str, *, safe_csv: bool = False) -> None:
+    """Raise an error if predictions cannot be written to `out`.
+
+    Raises:
+        DataError: a wrong format, a folder, or a file that is read.
+        ConfigError: cells of CSV are asked for, and the format is another one.
+    """
     from hyperfocal.data.files import File
     from hyperfocal.parts import covers, files_of
 
     File(out).check_writable()
+    if safe_csv and File(out).kind != "csv":
+        raise ConfigError(f"--safe-csv is for cells of .csv and .tsv, not for {out}. Leave it out")
     target = out.resolve()
     if target in (path.resolve() for path in (read, *files_of(read))):
         raise DataError(f"--out {out} is {argument} itself and would overwrite it. Choose another name")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyperfocal.errors import HyperfocalError
+from hyperfocal.errors import HyperfocalError, is_of_memory, no_memory, printable
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -64,7 +64,7 @@ def options_of(command: click.Command) -> list[str]:
 
 
 class Commands(click.Group):
-    """A group whose commands end with a plain message and exit code 2 on the project's own errors."""
+    """A group whose commands end with a plain message and exit code 2 on errors of the project and of memory."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -72,8 +72,18 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except (HyperfocalError, OSError) as error:
             command = self.get_command(ctx, ctx.invoked_subcommand or "") or self
-            click.echo(f"error: {in_options(str(error), options_of(command))}", err=True)
+            echo(f"error: {in_options(str(error), options_of(command))}", err=True)
             ctx.exit(2)
+        except (MemoryError, RuntimeError) as error:
+            if not is_of_memory(error):
+                raise
+            echo(f"error: {no_memory(error)}", err=True)
+            ctx.exit(2)
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a text to stdout or stderr, its control characters escaped."""
+    click.echo(printable(text), err=err)
 
 
 def print_lines(console: Console, lines: Sequence[str]) -> None:
@@ -98,7 +108,7 @@ def log_in_options() -> None:
 
 def _rewrite(record: logging.LogRecord) -> bool:
     if click.get_current_context(silent=True) is not None:
-        record.msg, record.args = _in_own_options(record.getMessage()), ()
+        record.msg, record.args = printable(_in_own_options(record.getMessage())), ()
     return True
 
 

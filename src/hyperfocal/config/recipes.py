@@ -16,8 +16,12 @@ import tomli_w
 
 from hyperfocal.config.sections import Section
 from hyperfocal.errors import ConfigError, did_you_mean
+from hyperfocal.parts import special
 
 Job = TypeVar("Job", bound=Section)
+VALUE_LENGTH = 80  # of a value in a message
+LARGEST_RECIPE = 2**22  # characters
+STREAMS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")  # pipes that a shell opens: - and <(command)
 
 
 def resolve(kind: type[Job], recipe: str | Path | None = None, overrides: dict[str, Any] | None = None) -> Job:
@@ -127,8 +131,19 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file does not exist or is not TOML.
     """
+    kind = special(path)
+    if kind in ("a pipe", "a socket") and not str(path).startswith(STREAMS):
+        raise ConfigError(f"recipe {path}: is {kind}, not a file. Give a TOML file")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            text = file.read(LARGEST_RECIPE + 1)
+        if len(text) > LARGEST_RECIPE:
+            raise ConfigError(
+                f"recipe {path}: has more than {LARGEST_RECIPE:,} characters. Give a TOML file of settings"
+            )
+        return tomllib.loads(text)
+    except ConfigError:
+        raise
     except FileNotFoundError:
         raise ConfigError(f"recipe {path}: no such file") from None
     except (OSError, ValueError, RecursionError) as error:  # not TOML, a number of 5,000 digits, 100,000 brackets
@@ -185,7 +200,16 @@ def _explain(message: str, values: dict[str, Any], job: type[Section]) -> str:
         value = value.get(name) if isinstance(value, dict) else value
     choices = _choices(setting, job)
     allowed = f"Expected {choices}" if choices else expected.replace("`", "").replace("array", "list")
-    return f"{key} = {value!r} is not allowed. {allowed}"
+    return f"{key} = {_short(value)} is not allowed. {allowed}"
+
+
+def _short(value: Any) -> str:
+    """Return a value for a message, at most VALUE_LENGTH characters."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "an integer of thousands of digits"
+    return text if len(text) <= VALUE_LENGTH else f"{text[:VALUE_LENGTH]}... ({len(text):,} characters)"
 
 
 def _choices(key: str, job: type[Section]) -> str:

@@ -111,7 +111,8 @@ class Windows:
         places = starts + torch.arange(int((stops - starts).max()))  # (B, T)
         inside = places < stops
         inputs = torch.where(inside, items[places.clamp(max=len(items) - 1)], padding)
-        following = places[inside][:, None] + torch.arange(1, self.ahead + 1)  # (P, ahead)
+        ahead = min(self.ahead, int((self.ends[index, None] - starts).max()))  # none has more items after it
+        following = places[inside][:, None] + torch.arange(1, ahead + 1)  # (P, ahead)
         ends = self.ends[index, None].expand_as(places)[inside][:, None]
         targets = torch.where(following < ends, items[following.clamp(max=len(items) - 1)], -1)
         return inputs, inside.flatten().nonzero()[:, 0], SparseLabels.from_padded(targets, num_labels=padding)

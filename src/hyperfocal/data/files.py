@@ -14,11 +14,11 @@ from typing import IO, Any
 import polars as pl
 
 from hyperfocal.data.compression import PACKERS, create_packed, is_compressed, without_packed
-from hyperfocal.data.csv_text import csv_rows
+from hyperfocal.data.csv_text import csv_rows, safe_cells
 from hyperfocal.data.parquet_parts import locate_row
 from hyperfocal.data.text_bytes import open_text_bytes
 from hyperfocal.errors import DataError
-from hyperfocal.parts import files_of
+from hyperfocal.parts import files_of, special
 
 WRITABLE = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 RECBOLE = (".inter", ".item", ".user")
@@ -69,6 +69,7 @@ class File:
             return KINDS[self.suffix]
         if self.path.is_dir() or (not self.path.is_file() and files_of(self.path)):
             return "parquet"
+        self.refuse_special()
         raise DataError(
             f"{self}: cannot tell its format from its name. Allowed: {', '.join(KINDS)}; text also as "
             f"{', '.join(PACKERS)}; Parquet parts also as a folder, or a pattern such as 'log/*.parquet'"
@@ -78,6 +79,11 @@ class File:
     def quoted(self) -> bool:
         """Return whether quotes enclose fields: in CSV, but not in the files of RecBole, which writes no quotes."""
         return self.kind == "csv" and self.suffix not in RECBOLE
+
+    def refuse_special(self) -> None:
+        """Raise DataError if the path is a pipe, a device or a socket."""
+        if kind := special(self.path):
+            raise DataError(f"{self}: is {kind}, not a file. Write its content to a file first")
 
     def check_writable(self) -> None:
         """Raise DataError if `write_frame` cannot write to this path; called before a long computation."""
@@ -186,8 +192,9 @@ def write_frame(frame: pl.DataFrame, path: Path) -> None:
         raise OSError(str(error)) from error
 
 
-def write_rows(frame: pl.DataFrame, path: Path, *, header: bool) -> None:
-    """Write a frame as .csv or .tsv (also compressed), with or without a header."""
+def write_rows(frame: pl.DataFrame, path: Path, *, header: bool, safe: bool = False) -> None:
+    """Write a frame as .csv or .tsv (also compressed), with or without a header; `safe`: as `safe_cells` returns it."""
+    frame = safe_cells(frame) if safe else frame
     with create_packed(path) as out:
         frame.write_csv(out, separator="\t" if File(path).suffix == ".tsv" else ",", include_header=header)
 

@@ -18,6 +18,7 @@ import polars as pl
 
 from hyperfocal.data.columns import json_text
 from hyperfocal.data.files import File
+from hyperfocal.data.memory import check_json
 from hyperfocal.errors import DataError
 
 CANDIDATE = re.compile(  # a half that no other half seems to follow or to precede; a first half after a backslash
@@ -47,6 +48,7 @@ def read_json_lines(file: File) -> pl.DataFrame:
     if not raw or raw.isspace():
         raise pl.exceptions.NoDataError
     check_pairs(raw, file)
+    check_json(raw, file)
     frame = _parsed(raw)
     rounded = [column for column in frame.get_columns() if _is_rounded(column)]
     return frame.with_columns(_exact(raw, rounded)) if rounded else frame

@@ -52,6 +52,7 @@ class Log:
     ties: int = 0  # events with the same user and time stamp as the event before; they keep the order of the file
     repeats: int = 0  # events with the same user, time stamp and item as an earlier one; they are kept
     incomplete: int = 0  # rows without a user, an item or an order, which are left out
+    order: pl.Series | None = None  # (N,) position or time of each event. None: the rows were oldest first
 
     def __len__(self) -> int:
         """Return U, the number of users."""
@@ -80,8 +81,10 @@ class Log:
     def select(self, users: NDArray[np.int64]) -> Log:
         """Return the log of the given users (row numbers), in that order."""
         places, offsets = places_of(self.offsets, users)
-        items = self.items.gather(pl.Series(places, dtype=pl.UInt32))
-        return Log(self.users.gather(pl.Series(users)), items, offsets, self.plan)
+        rows = pl.Series(places, dtype=pl.UInt32)
+        order = None if self.order is None else self.order.gather(rows)
+        chosen = self.users.gather(pl.Series(users))
+        return Log(chosen, self.items.gather(rows), offsets, self.plan, order=order)
 
 
 def offsets_of(lengths: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int64]:
@@ -192,7 +195,8 @@ def _group(frame: pl.DataFrame, columns: Columns, file: File) -> Log:
     events = events.with_columns(user=numbers).sort(keys, maintain_order=True)
     ties = count_ties(events, users, columns, file)
     offsets = np.searchsorted(events["user"].to_numpy(), np.arange(len(users) + 1)).astype(np.int64)
-    return Log(users.alias("user"), events["item"], offsets, plan, ties, count_repeats(events, ties), incomplete)
+    repeats, order = count_repeats(events, ties), events["order"] if columns.order is not None else None
+    return Log(users.alias("user"), events["item"], offsets, plan, ties, repeats, incomplete, order)
 
 
 def missing_values(events: pl.DataFrame) -> dict[str, int]:

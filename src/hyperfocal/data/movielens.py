@@ -8,6 +8,7 @@ from io import BytesIO
 import polars as pl
 
 from hyperfocal.data.files import File
+from hyperfocal.data.memory import check_csv
 from hyperfocal.errors import DataError
 
 SEPARATOR, BYTE = "::", "\x1f"  # the byte stands for the separator, because polars splits at one byte
@@ -42,6 +43,7 @@ def _read(file: File, names: Mapping[int, tuple[str, ...]]) -> pl.DataFrame:
             f"{file.place(0)}: has {width} fields separated by '::', but a .dat file has MovieLens's format: "
             f"{' or '.join(SEPARATOR.join(each) for each in names.values())}. Add a header and save it as .csv"
         )
+    check_csv(raw, SEPARATOR, file)
     _check_width(raw, width, file)
     rows = pl.read_csv(
         raw.lstrip().replace(SEPARATOR.encode(), BYTE.encode()),

@@ -52,7 +52,7 @@ class Ngrams:
         """
         terms: dict[str, list[str]] = {}
         weights: dict[str, NDArray[np.float32]] = {}
-        for name in _analyzers(settings):
+        for name in analyzers(settings):
             try:
                 terms[name], weights[name] = _count(name, texts, settings, work)
             except (ValueError, StopIteration) as error:  # an empty vocabulary; no text to hash
@@ -64,7 +64,7 @@ class Ngrams:
 
     def check(self) -> None:
         """Raise DataError if terms and weights do not match the settings."""
-        if not self.terms.keys() == self.weights.keys() == {*_analyzers(self.settings)}:
+        if not self.terms.keys() == self.weights.keys() == {*analyzers(self.settings)}:
             raise DataError(f"its n-grams are of {', '.join(self.terms) or 'nothing'}, which contradicts its settings")
         for name, terms in self.terms.items():
             size = self.settings.max_features if self.settings.hashed else len(terms)
@@ -103,7 +103,8 @@ class Ngrams:
         return vectorizers
 
 
-def _analyzers(settings: FeatureSettings) -> list[str]:
+def analyzers(settings: FeatureSettings) -> list[str]:
+    """Return the kinds of n-grams that the settings ask for."""
     chosen = {"words": settings.word_ngrams >= 1, "chars": settings.char_ngrams >= SHORTEST_CHARS}
     return [name for name, used in chosen.items() if used]
 

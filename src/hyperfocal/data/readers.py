@@ -19,6 +19,7 @@ from hyperfocal.data.faults import check_signature, unreadable
 from hyperfocal.data.files import MEMORY, File
 from hyperfocal.data.frames import as_frame, is_frame
 from hyperfocal.data.json_lines import read_json_lines
+from hyperfocal.data.memory import check_csv, check_lines, check_table, not_enough
 from hyperfocal.data.movielens import read_ratings
 from hyperfocal.data.parquet_parts import scan_parts
 from hyperfocal.data.recbole import without_types
@@ -78,6 +79,8 @@ def read_frame(file: File, *, readers: Mapping[str, Reader] | None = None, row: 
         raise _empty(file, row) from None
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, UnicodeDecodeError, *READ_ERRORS) as error:
         raise unreadable(file, error) from None
+    except MemoryError:
+        raise not_enough(file) from None
 
 
 def check_exists(file: File) -> None:
@@ -87,6 +90,7 @@ def check_exists(file: File) -> None:
     if file.path.is_dir():
         problem = "is a folder without Parquet parts" if file.kind == "parquet" else "is a folder, not a file"
         raise DataError(f"{file}: {problem}. Name a file, or a folder of Parquet parts (*.parquet)")
+    file.refuse_special()
     several = "; a pattern names Parquet parts only" if has_magic(str(file)) else ""
     raise DataError(f"{file}: no such file{several}. Check the path (looked in {Path.cwd()})")
 
@@ -101,8 +105,9 @@ def read_csv(file: File) -> pl.DataFrame:
     """
     with file.open() as text:
         delimiter = find_delimiter(text)
-    plain = file.raw is None and is_plain(file.path)
+    plain = file.raw is None and is_plain(file.path) and _is_utf8(file.path)
     source = file.path if plain else file.read()
+    check_csv(source, delimiter, file)
     quote = '"' if file.quoted else None
     frame = pl.read_csv(source, separator=delimiter, quote_char=quote, infer_schema=False, glob=False)
     filled = frame.select(filled=pl.any_horizontal(pl.all().str.len_bytes() > 0).fill_null(value=False))["filled"]
@@ -111,6 +116,15 @@ def read_csv(file: File) -> pl.DataFrame:
     if _has_quotes(source):
         _warn_of_swallowed_rows(frame, delimiter, file)
     return without_types(frame, file)
+
+
+def _is_utf8(path: Path) -> bool:
+    """Return whether polars can open a path: it takes no name with other bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _has_quotes(source: Path | bytes) -> bool:
@@ -162,12 +176,18 @@ def _warn_once(message: str) -> None:
 
 def read_parquet(file: File) -> pl.DataFrame:
     """Return the rows of a Parquet file, or of all parts of a folder or pattern."""
-    return pl.concat(pl.collect_all(scan_parts(file.path)))
+    if not all(map(_is_utf8, files_of(file.path))):
+        raise DataError(f"{file}: a Parquet file must have a name in UTF-8. Rename it")
+    frames = scan_parts(file.path)
+    check_table(pl.concat(frames), file)
+    return pl.concat(pl.collect_all(frames))
 
 
 def read_text_lines(file: File) -> list[str]:
     """Return the lines of a text, without byte order marks where files with marks were joined."""
-    return file.read().decode().removeprefix("\ufeff").replace("\n\ufeff", "\n").split("\n")
+    raw = file.read()
+    check_lines(raw, file)
+    return raw.decode().removeprefix("\ufeff").replace("\n\ufeff", "\n").split("\n")
 
 
 def refuse_extreme(lines: Sequence[str], file: File) -> None:

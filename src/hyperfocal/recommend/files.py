@@ -22,7 +22,7 @@ from hyperfocal.report.run import EVIDENCE
 from hyperfocal.sequences import Sequences
 from hyperfocal.storage.manifest import write_manifest
 from hyperfocal.storage.run_folder import DATA, MODEL, RunFolder, describe_environment
-from hyperfocal.training.run import read_plan, read_settings
+from hyperfocal.training.run import read_logs, read_plan, read_settings
 from hyperfocal.training.weights import read_weights, write_weights
 
 BASELINES = "baselines.safetensors"
@@ -84,7 +84,7 @@ def read_fit(run: RunFolder) -> Fit:
     ranker = Ranker(
         settings, vocabulary, model, baselines, features, columns, blend_weight, streamed=streamed, plan=plan
     )
-    return Fit(ranker, users, events, fingerprint, metrics, history)
+    return Fit(ranker, users, events, fingerprint, metrics, history, logs=read_logs(run))
 
 
 def _model(

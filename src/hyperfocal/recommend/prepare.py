@@ -29,6 +29,7 @@ from hyperfocal.data.examples import (
     hold_out_truth,
 )
 from hyperfocal.data.item_table import ItemColumn
+from hyperfocal.data.log_checksum import log_checksum
 from hyperfocal.data.logs import Log, LogReading, as_log
 from hyperfocal.data.mapped_logs import MappedLog, as_sequences, count_items, keep_users, stream_log
 from hyperfocal.data.reading import ReadingPlan, plan_words, reading_of
@@ -65,6 +66,7 @@ class Prepared:
         features: of the items. None: no item table.
         columns: of the item table.
         streamed: whether the events stay on disk.
+        logs: the checksum of the log, which an update compares; () if it was streamed.
     """
 
     vocabulary: Vocabulary
@@ -78,6 +80,7 @@ class Prepared:
     features: ItemFeatures | None = None
     columns: Sequence[ItemColumn] = ()
     streamed: bool = False
+    logs: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
         """Return a checksum of items, features, sequences and validation users."""
@@ -153,6 +156,7 @@ def prepare(
         counts,
         split.plan,
         streamed=split.streamed,
+        logs=split.logs,
     )
     return data if items is None else _with_features(data, items, settings)
 
@@ -170,6 +174,7 @@ class Split(NamedTuple):
     repeats: int  # events with the same user, time and item as an earlier one
     incomplete: int  # rows without a user, an item or an order
     streamed: bool  # whether the events stay on disk
+    logs: tuple[str, ...] = ()  # the checksum of the log; () if it was streamed
 
 
 def _split_in_memory(log: Any, valid: Any, settings: RecommendSettings) -> Split:
@@ -193,9 +198,9 @@ def _split_in_memory(log: Any, valid: Any, settings: RecommendSettings) -> Split
         check_lengths(train.lengths, settings.data.history, name)
     vocabulary = Vocabulary.of(train.items, whole.plan.kind("item"))
     events = encode_log(train, vocabulary)[0]
-    return Split(
-        vocabulary, train.users, events, train, held_out, whole.plan, whole.ties, whole.repeats, whole.incomplete, False
-    )
+    counts = (whole.ties, whole.repeats, whole.incomplete)
+    logs = (log_checksum(whole),)
+    return Split(vocabulary, train.users, events, train, held_out, whole.plan, *counts, False, logs)
 
 
 def _split_streamed(log: Any, valid: Any, settings: RecommendSettings) -> Split:

@@ -157,6 +157,7 @@ class Fit:
         metrics: scores on validation users, the verdict, and the counts of the data.
         history: one row per epoch; empty for baselines.
         evidence: tables and examples for the report. None: the run is of a version that wrote none.
+        logs: checksums of the logs that are in it, of the fit and of each update; () for an earlier version.
     """
 
     ranker: Ranker
@@ -166,6 +167,7 @@ class Fit:
     metrics: dict[str, Any]
     history: list[dict[str, float]]
     evidence: dict[str, Any] | None = None
+    logs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

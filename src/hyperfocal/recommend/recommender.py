@@ -24,12 +24,14 @@ from hyperfocal.machine import set_threads
 from hyperfocal.models.baselines import check_size
 from hyperfocal.recommend.compare import compare, score_validation
 from hyperfocal.recommend.files import read_fit, write_fit
+from hyperfocal.recommend.memory import check_network_memory
 from hyperfocal.recommend.network import train
 from hyperfocal.recommend.prepare import Prepared, cut_of, hold_out, name_of, prepare
 from hyperfocal.recommend.ranker import Fit, Predictions, choose_blend
 from hyperfocal.recommend.update import update
 from hyperfocal.sequences import Sequences
 from hyperfocal.storage.run_folder import CONFIG, RunFolder, read_stable
+from hyperfocal.training.memory import begun
 from hyperfocal.training.run import (
     Origin,
     UnfittedError,
@@ -257,7 +259,9 @@ class Recommender(BaseEstimator):
         wider.fit_ = replace(fit, ranker=fit.ranker.with_items(items, boost))
         return wider
 
-    def update(self, log: LogLike, *, items: Any = None, epochs: int = 3, watch: Watch = SILENT) -> Recommender:
+    def update(
+        self, log: LogLike, *, items: Any = None, epochs: int = 3, again: bool = False, watch: Watch = SILENT
+    ) -> Recommender:
         """Continue from what was learnt, with new events, new users and new items.
 
         New events of training users follow their old ones. The network learns from the users of the new log and as many
@@ -268,16 +272,17 @@ class Recommender(BaseEstimator):
             log: new events: a path, a frame or a Log, as in `fit`.
             items: table of the new items, for a network that reads features. None: they have no features.
             epochs: passes at most; the best one counts.
+            again: whether a log is allowed that the fit has already, or one that begins with the events that it has.
             watch: as in `fit`.
 
         Raises:
-            DataError: the log cannot be read, or has fewer than two users to learn from and validate on.
+            DataError: the log cannot be read, repeats events, or has fewer than two users to learn and validate on.
             RunError: not fitted, made by `with_new_items`, or loaded from a run of an earlier version.
             ConfigError: fitted under leave-one-out; `items` for a model that reads none; too many items for ease.
             TrainingError: the loss is no longer a number.
         """
         check_watch(watch)
-        self.fit_ = update(self._fit_for("update"), log, items=items, epochs=epochs, watch=watch)
+        self.fit_ = update(self._fit_for("update"), log, items=items, epochs=epochs, again=again, watch=watch)
         return self
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
@@ -288,7 +293,7 @@ class Recommender(BaseEstimator):
                 run than when this one was loaded from it.
         """
         fit = self._fit_for("save")
-        facts = data_facts(fit.ranker.plan, fit.metrics["data"])
+        facts = data_facts(fit.ranker.plan, fit.metrics["data"], fit.logs)
 
         def write(run: RunFolder) -> None:
             write_identity(run, fit.ranker.settings, fit.fingerprint, facts=facts)
@@ -336,13 +341,15 @@ def _fit_ranker(
     check_size(settings.model.name, len(data.vocabulary))
     began, fingerprint = perf_counter(), data.fingerprint()
     refuse_different("data", fingerprint)
+    check_network_memory(data, settings)
     if run is not None:
-        begin_run(run, settings, fingerprint, facts=data_facts(data.plan, data.counts), resume=resume)
-    ranker, history = train(data, settings, run, resume=resume, watch=watch)
+        begin_run(run, settings, fingerprint, facts=data_facts(data.plan, data.counts, data.logs), resume=resume)
+    with begun(run):
+        ranker, history = train(data, settings, run, resume=resume, watch=watch)
     ranker = choose_blend(ranker, data.valid)
     metrics, evidence = score_validation(ranker, data, began=began)
     events = Sequences.empty(len(data.vocabulary)) if data.streamed else data.train
-    fit = Fit(ranker, data.users, events, fingerprint, metrics, history, evidence)
+    fit = Fit(ranker, data.users, events, fingerprint, metrics, history, evidence, data.logs)
     if run is not None:
         write_fit(run, fit)
     return fit

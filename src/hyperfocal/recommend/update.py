@@ -16,8 +16,10 @@ from torch.nn import functional
 
 from hyperfocal.config.numbers import as_whole
 from hyperfocal.config.recommend import RecommendSettings
+from hyperfocal.config.sections import LARGEST
 from hyperfocal.data.examples import Holdout
 from hyperfocal.data.item_table import ItemTable, read_items
+from hyperfocal.data.log_checksum import log_checksum
 from hyperfocal.data.logs import Log
 from hyperfocal.data.reading import with_type
 from hyperfocal.data.vocabulary import Vocabulary
@@ -32,11 +34,14 @@ from hyperfocal.recommend.item_features import encode_features, with_popularity
 from hyperfocal.recommend.network import train, widened_network
 from hyperfocal.recommend.prepare import Prepared, cut_of, training_examples
 from hyperfocal.recommend.ranker import Fit, Ranker, choose_blend
+from hyperfocal.recommend.repeated import check_new
 from hyperfocal.sequences import Sequences
 from hyperfocal.training.watch import SILENT, Watch
 
 
-def update(fit: Fit, log: Any, *, items: Any = None, epochs: int = 3, watch: Watch = SILENT) -> Fit:
+def update(
+    fit: Fit, log: Any, *, items: Any = None, epochs: int = 3, again: bool = False, watch: Watch = SILENT
+) -> Fit:
     """Return the fit continued with the events of a log; arguments and errors as in `Recommender.update`."""
     check_update(fit, items)
     before = fit.ranker
@@ -44,6 +49,7 @@ def update(fit: Fit, log: Any, *, items: Any = None, epochs: int = 3, watch: Wat
     watch.begun(settings)
     set_threads(before.settings.train.threads)
     began, log = perf_counter(), before.read(log)
+    checksum = log_checksum(log) if again else check_new(fit, log)
     merged = merge(fit, log)
     data = _prepare(fit, log, merged, items)
     check_size(before.settings.model.name, len(data.vocabulary))
@@ -52,7 +58,8 @@ def update(fit: Fit, log: Any, *, items: Any = None, epochs: int = 3, watch: Wat
     ranker = choose_blend(replace(ranker, settings=before.settings), data.valid)
     metrics, evidence = score_validation(ranker, data, began=began)
     metrics |= {"before": _score_before(before, data)}
-    return Fit(ranker, merged.users, merged.events, data.fingerprint(), metrics, history, evidence)
+    logs = (*fit.logs, *({checksum} - {*fit.logs}))
+    return Fit(ranker, merged.users, merged.events, data.fingerprint(), metrics, history, evidence, logs)
 
 
 def check_update(fit: Fit, items: Any) -> None:
@@ -81,11 +88,11 @@ def settings_of_update(settings: RecommendSettings, epochs: int) -> RecommendSet
     """Return the settings that an update trains with: its epochs, and a third of the learning rate, falling to 0.
 
     Raises:
-        ConfigError: `epochs` is not a whole number of 1 or more.
+        ConfigError: `epochs` is not a whole number from 1 to LARGEST.
     """
     passes = as_whole(epochs)
-    if passes is None or passes < 1:
-        raise ConfigError(f"epochs = {epochs!r} is not allowed. Expected a whole number of 1 or more")
+    if passes is None or not 1 <= passes <= LARGEST:
+        raise ConfigError(f"epochs = {epochs!r} is not allowed. Expected a whole number from 1 to {LARGEST:,}")
     train = msgspec.structs.replace(
         settings.train,
         epochs=passes,

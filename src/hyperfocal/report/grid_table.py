@@ -16,6 +16,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from hyperfocal.data.csv_text import safe_cells
 from hyperfocal.metrics.differences import Difference
 from hyperfocal.metrics.verdict import Families, Verdict
 from hyperfocal.report.format import numbers_table, quantity, share
@@ -276,13 +277,15 @@ def _wanted(name: str) -> int:
 def write_table(table: GridTable, folder: str | Path) -> None:
     """Write table.md for people, and table.csv and table.json with every metric in full precision.
 
+    A text in table.csv that a spreadsheet may run as a formula has a single quote before it.
+
     Raises:
         RunError: a file cannot be written.
     """
     records = _records(table)
     files = RunFolder(folder)
     files.write_text("table.md", markdown_table(table))
-    files.write_text("table.csv", pl.DataFrame(records, infer_schema_length=None).write_csv())
+    files.write_text("table.csv", safe_cells(pl.DataFrame(records, infer_schema_length=None)).write_csv())
     files.write_json("table.json", records)
 
 

@@ -28,6 +28,7 @@ from rich.text import Text
 from hyperfocal.config.sections import Section, TrainSettings
 from hyperfocal.data.reading import ReadingPlan
 from hyperfocal.distributed import is_first
+from hyperfocal.report.console import SafeConsole
 from hyperfocal.report.format import duration, quantity, share
 from hyperfocal.report.grid_table import Layout
 from hyperfocal.report.reading import print_plan
@@ -47,7 +48,7 @@ class ProgressLine(Watch):
     """
 
     def __init__(self, *columns: ProgressColumn, left: str = "left") -> None:
-        console = Console(stderr=True)
+        console = SafeConsole(stderr=True)
         self._bar = Progress(
             *columns,
             TimeElapsedColumn(),
@@ -174,7 +175,7 @@ class GridProgress(Watch):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._total, self._workers, self._by, self._clock = total, max(workers, 1), by, clock
-        self._console = console or Console(stderr=True)
+        self._console = console or SafeConsole(stderr=True)
         self._layout = layout
         self._lock = threading.RLock()  # a separate thread draws the table
         self._running: dict[tuple[str, int], float] = {}  # name and seed -> start

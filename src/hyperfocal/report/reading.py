@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from hyperfocal.data.reading import LISTS, PlannedColumn, ReadingPlan
 from hyperfocal.data.text_columns import KNOWN_TEXTS
 from hyperfocal.distributed import is_first
 from hyperfocal.report.blocks import Cell, Table
+from hyperfocal.report.console import SafeConsole
 from hyperfocal.report.format import numbers_table, quantity
 
 MOST_COLUMNS = 8  # in the terminal, so that the table has at most a dozen lines
@@ -20,7 +21,7 @@ TYPES = {"whole": "text, whole numbers", "integer": "integers", "position": "pos
 def print_plan(plan: ReadingPlan) -> None:
     """Print the reading plan of training data to stderr; nothing for lists, which have no columns."""
     if plan.form != LISTS and is_first():
-        Console(stderr=True).print(plan_report(plan), "")
+        SafeConsole(stderr=True).print(plan_report(plan), "")
 
 
 def plan_report(plan: ReadingPlan) -> RenderableType:

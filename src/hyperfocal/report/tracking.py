@@ -16,11 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from hyperfocal.config.recipes import flat_settings
 from hyperfocal.config.sections import Section
 from hyperfocal.errors import ConfigError
+from hyperfocal.report.console import SafeConsole
 from hyperfocal.training.trainer import Progress
 from hyperfocal.training.watch import Watch
 
@@ -195,7 +194,7 @@ class Tracking(Watch):
             self._runs.pop(name, None)
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             text = f"warning: --track {name} is dropped: {reason}. Training continues without it"
-            Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+            SafeConsole(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def trackable(values: Mapping[str, float]) -> dict[str, float]:

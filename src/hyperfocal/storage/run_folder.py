@@ -68,6 +68,10 @@ class RunFolder:
         if not isinstance(path, str | os.PathLike):
             raise ConfigError(f"{path!r} is not the path of a run. Give a str or a Path")
         self.path = Path(path)
+        try:
+            str(self.path).encode()
+        except UnicodeEncodeError:  # safetensors opens no such file
+            raise ConfigError(f"run {self.path}: its name is not valid UTF-8. Rename the folder") from None
         self._lock: FolderLock | None = None
 
     @classmethod
@@ -129,7 +133,7 @@ class RunFolder:
             return isinstance(identity, dict) and "fingerprint" in identity
         return False
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
         """Remove the run that is here: its settings first and its file of the data last, as `_is_remainder` expects."""
         left = filter(LEFT.fullmatch, os.listdir(self.path)) if self.path.is_dir() else ()  # noqa: PTH208 - names
         others = [name for name in FILES if name not in (CONFIG, DATA)]
@@ -161,7 +165,7 @@ class RunFolder:
         except OSError as error:
             if not (or_in_place and error.errno in FIXED):
                 raise RunError(f"run {self.path}: cannot be replaced: {error}. It is unchanged") from error
-            self._clear()
+            self.clear()
             write(self.path)
 
     def _names(self) -> list[str]:

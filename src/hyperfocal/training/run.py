@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from hyperfocal.training.watch import Watch
 Settings = TypeVar("Settings", bound=Section)
 Origin = tuple[Path, str]  # a folder, and `RunFolder.state` of the run in it
 READING = "reading"  # the plan, in the file of the data
+LOGS = "logs"  # checksums of the logs of a recommender's fit and updates, in the file of the data
 NAMES = {"RecommendSettings": "recommend", "ClassifySettings": "classify"}
 
 
@@ -116,9 +117,10 @@ def read_settings(kind: type[Settings], run: RunFolder) -> Settings:
     return from_toml(kind, run.read_text(CONFIG), str(run.path / CONFIG), whole=is_as_written(run, CONFIG))
 
 
-def data_facts(plan: ReadingPlan | None, counts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what data.json stores in addition to the checksum: the reading plan and the counts."""
-    return ({} if plan is None else {READING: to_builtins(plan)}) | {"counts": dict(counts)}
+def data_facts(plan: ReadingPlan | None, counts: Mapping[str, Any], logs: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what data.json stores in addition to the fingerprint: the plan, the counts, and checksums of logs."""
+    facts = ({} if plan is None else {READING: to_builtins(plan)}) | {"counts": dict(counts)}
+    return facts | ({LOGS: list(logs)} if logs else {})
 
 
 def read_plan(run: RunFolder) -> ReadingPlan | None:
@@ -126,6 +128,13 @@ def read_plan(run: RunFolder) -> ReadingPlan | None:
     identity = run.read_json(DATA)
     with run.guard(DATA):
         return convert(identity[READING], ReadingPlan) if READING in identity else None
+
+
+def read_logs(run: RunFolder) -> tuple[str, ...]:
+    """Return checksums of the logs in a run; () for a run of an earlier version."""
+    identity = run.read_json(DATA)
+    with run.guard(DATA):
+        return tuple(convert(identity.get(LOGS, []), list[str]))
 
 
 def begin_run(
