@@ -27,6 +27,10 @@ START, HEAD, BODY = range(3)  # the part of a request that is expected next
 Timer = asyncio.TimerHandle
 
 
+class _Stopped(Exception):  # noqa: N818 - ends a callback of the parser
+    pass
+
+
 class _Transport:
     """The transport as the answers of uvicorn see it: to close it is left to the connection."""
 
@@ -36,6 +40,10 @@ class _Transport:
         self.write = transport.write
         self.close: Callable[[], None] = connection.close
         self.is_closing: Callable[[], bool] = lambda: connection.closing
+
+    def release(self, transport: asyncio.Transport) -> None:
+        """Forget the connection, which has ended."""
+        self.close, self.is_closing = transport.close, transport.is_closing
 
 
 class Connections:
@@ -74,7 +82,8 @@ class Connection(HttpToolsProtocol):
         """Take a client, or tell it that there are too many."""
         super().connection_made(transport)
         self._transport = transport
-        self.transport = _Transport(transport, self)  # type: ignore[assignment]
+        self._own = _Transport(transport, self)
+        self.transport = self._own  # type: ignore[assignment]
         above = len(self.connections) - self._limits.connections
         if above > 0:
             self._counts.refused += 1
@@ -93,6 +102,7 @@ class Connection(HttpToolsProtocol):
                 timer.cancel()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
+        self._own.release(self._transport)  # so that memory is freed at once, not by the garbage collector
 
     def data_received(self, data: bytes) -> None:
         """Read what has arrived."""
@@ -233,7 +243,7 @@ class Connection(HttpToolsProtocol):
     def _stop(self, refusal: Refusal) -> None:
         """Stop the parser: `data_received` then refuses the request."""
         self._why = refusal
-        raise refusal
+        raise _Stopped  # not the refusal, whose traceback would hold on to the connection
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer the request that arrives with a refusal, after all earlier ones, and close the connection."""

@@ -72,6 +72,7 @@ class Guard:
             if scope["method"] == "POST" or _has_body(headers):
                 receive = _replay(await self._read(scope, receive), receive)
         except Refusal as error:
+            error.with_traceback(None)  # which holds on to the body
             return await error.response()(scope, receive, send)
         try:
             await self._app(scope, receive, send)
