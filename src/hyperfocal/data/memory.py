@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -30,7 +31,15 @@ CHUNK = 2**20  # bytes that are searched for line ends at once; a shorter line c
 SAMPLE = 1_000  # lines of JSON whose keys are counted first
 MANY_KEYS = 500  # distinct keys in the sample: then the keys of all lines are counted
 KEY = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:')
-WIDTHS = {pl.Boolean: 1 / 8, pl.Int8: 1, pl.UInt8: 1, pl.Int16: 2, pl.UInt16: 2, pl.Int32: 4, pl.UInt32: 4}
+WIDTHS: dict[Any, float] = {
+    pl.Boolean: 1 / 8,
+    pl.Int8: 1,
+    pl.UInt8: 1,
+    pl.Int16: 2,
+    pl.UInt16: 2,
+    pl.Int32: 4,
+    pl.UInt32: 4,
+}
 WIDTHS |= {pl.Float32: 4, pl.Date: 4, pl.Categorical: 4, pl.Enum: 1, pl.String: CELL, pl.Binary: CELL, pl.Null: 0}
 Text = bytes | mmap
 

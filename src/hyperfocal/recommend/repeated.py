@@ -56,7 +56,8 @@ def returning(fit: Fit, log: Log) -> NDArray[np.bool_]:
     heads = np.repeat(log.offsets[new] - starts[:-1], lengths) + np.arange(len(places))
     after = fit.ranker.vocabulary.encode(log.items.gather(pl.Series(heads, dtype=pl.UInt32))).numpy()
     varied = _per_user(before != np.repeat(before[starts[:-1]], lengths), starts) > 0
-    return (_per_user(before != after, starts) == 0)[varied]
+    repeated: NDArray[np.bool_] = (_per_user(before != after, starts) == 0)[varied]
+    return repeated
 
 
 def _per_user(values: NDArray[np.bool_], starts: NDArray[np.int64]) -> NDArray[np.int64]:
