@@ -11,7 +11,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +95,17 @@ class PartFiles:
         """Write the output from `count` parts, and remove the parts.
 
         Raises:
-            RunError: it cannot be written, or a part is damaged.
+            RunError: it cannot be written, a part is damaged, or the parts cannot be removed.
         """
         paths = [self._path(number) for number in range(count)]
         with whole_file(self.out) as aside:
             join_parts(paths, aside)
-        with suppress(OSError):
+        try:
             discard(self.folder)
+        except OSError as error:
+            raise RunError(
+                f"{self.folder}: cannot be removed ({error}). {self.out} is complete: remove the folder by hand"
+            ) from error
 
     @contextmanager
     def writing(self) -> Iterator[None]:
