@@ -6,8 +6,10 @@ import sys
 
 import pytest
 
+from hyperfocal.data.files import write_lines
 from hyperfocal.errors import ConfigError, printable
 from hyperfocal.storage.run_folder import RunFolder
+from hyperfocal.training.weights import verify_run
 from log_cases import log
 
 ODD = b"odd\xff\x1b[31m"  # no UTF-8, and an escape sequence
@@ -48,4 +50,35 @@ def test_an_output_that_takes_nothing(name, stream, tmp_path):
     errors = ended.stderr + ((tmp_path / "err").read_text() if stream != "closed" else "")
     assert "Traceback" not in errors
     if name == "fit" and (tmp_path / "fit").exists():
-        RunFolder.open(tmp_path / "fit").verify()
+        assert verify_run(RunFolder.open(tmp_path / "fit")) == {}
+
+
+EVIL = "\x1b]0;mine\x07\x1b[2Jred"  # sets the title of the terminal, and clears it
+
+
+def test_labels_items_and_columns_with_escape_sequences_reach_no_terminal(tmp_path):
+    texts = [{"text": f"{word} and {word}s", "labels": [word, EVIL]} for word in ("sport", "music", EVIL) * 12]
+    write_lines(texts, tmp_path / "docs.jsonl")
+    rows = "".join(f"u{n // 9},{EVIL if n % 9 == 4 else n % 9},{n}\n" for n in range(270))
+    (tmp_path / "log.csv").write_text(f"user,item,order\n{rows}")
+    (tmp_path / "bad.csv").write_text(f"user,{EVIL}\na,b\n")
+    few = ["--set", "train.epochs=1", "--set", "train.threads=1"]
+    commands = [
+        ["inspect", "docs.jsonl"],
+        ["inspect", "bad.csv"],
+        ["classify", "fit", "docs.jsonl", "--out", "labels", "--features", "ngrams", *few],
+        ["classify", "evaluate", "labels", "docs.jsonl"],
+        ["classify", "grid", "docs.jsonl", "--out", "grid", "--set", "features.kind=ngrams", "--caps", "none,4", *few],
+        ["recommend", "fit", "log.csv", "--out", "ranks", "--model", "markov"],
+        ["recommend", "fit", "bad.csv", "--out", "none"],
+        ["recommend", "predict", "ranks", "log.csv", "--out", f"{EVIL}.csv"],
+        ["recommend", "evaluate", "ranks", "log.csv"],
+        ["verify", EVIL],
+    ]
+    codes = []
+    for words in commands:
+        ended = subprocess.run([sys.executable, "-m", "hyperfocal", *words], capture_output=True, cwd=tmp_path)
+        raw = [line for line in (ended.stdout + ended.stderr).splitlines() if b"\x1b" in line or b"\x07" in line]
+        assert not raw, (words, raw)
+        codes.append(ended.returncode)
+    assert codes == [0, 0, 0, 0, 0, 0, 2, 0, 0, 2]

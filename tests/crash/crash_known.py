@@ -11,12 +11,6 @@ from crash_points import Fault
 
 KNOWN: tuple[tuple[str, str, str, str], ...] = (
     ("*, no exchange", "check_output", "the output is none", "without renameat2, an export is away for a moment"),
-    (
-        "predict --block*",
-        "the command itself",
-        "succeeds, but leaves out.*parts",
-        "a full disk keeps parts that are joined",
-    ),
 )
 
 
