@@ -28,7 +28,7 @@ STORAGE = "hyperfocal.storage"
 TIMED = {
     "lock": (f"{STORAGE}.lock.FolderLock.__enter__", f"{STORAGE}.lock.FolderLock.__exit__"),
     "temporary folder": ("hyperfocal.private.work._make", "hyperfocal.private.work.remove_leftovers"),
-    "mode": (f"{STORAGE}.whole._mode_for", f"{STORAGE}.exchange.set_new_modes"),
+    "mode": (f"{STORAGE}.whole._mode_for", f"{STORAGE}.exchange.finish"),
     "exchange": (f"{STORAGE}.exchange.put_in_place", f"{STORAGE}.exchange._link_others"),
     "binding": ("hyperfocal.training.weights._settings", "hyperfocal.training.weights._fingerprint"),
 }

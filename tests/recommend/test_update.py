@@ -1,6 +1,7 @@
 """Going on from a run: new events, users and items, and nothing of the old forgotten."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -180,6 +181,22 @@ class TestCommand:
         CliRunner().invoke(recommend, command, catch_exceptions=False)
         assert (run / "model.safetensors").read_bytes() == before
         assert len(Recommender.load(tmp_path / "second").vocabulary_) == NEW
+
+    def test_into_the_working_folder(self, run, tmp_path, monkeypatch):
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        command = ["update", "../run", "../new.csv", "--epochs", "1", "--out", "."]
+        result = CliRunner().invoke(recommend, command, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        assert len(Recommender.load(".").vocabulary_) == NEW
+        assert [path.name for path in Path().glob(".*")] == []
+
+    def test_of_the_working_folder_is_refused_before_it_trains(self, run, monkeypatch):
+        monkeypatch.chdir(run)
+        monkeypatch.setattr(Recommender, "update", lambda *_, **__: pytest.fail("trained"))
+        result = CliRunner().invoke(recommend, ["update", ".", "../new.csv"])
+        assert result.exit_code == 2
+        assert "cannot be replaced: it is the working folder. Write to another folder with" in result.output
 
     def test_other_columns_leave_the_run_as_it_is(self, run, tmp_path):
         (tmp_path / "odd.csv").write_text("a,b,c,d\n1,2,3,4\n")

@@ -3,6 +3,9 @@
 import errno
 import os
 import stat
+import subprocess
+import sys
+import time
 from itertools import count
 from pathlib import Path
 
@@ -19,7 +22,7 @@ from hyperfocal.storage.run_folder import (
     RunFolder,
     read_stable,
 )
-from hyperfocal.storage.whole import ASIDE
+from hyperfocal.storage.whole import ASIDE, whole_file
 from run_cases import files, full_disk, replace, write_other
 
 
@@ -76,6 +79,81 @@ def test_a_file_that_comes_during_the_exchange_stays(run, monkeypatch):
     monkeypatch.setattr("hyperfocal.storage.exchange.exchange", late)
     replace(run)
     assert run.read_text("p.csv") == "late"
+
+
+def test_a_file_that_is_rewritten_during_the_exchange_is_the_new_one(run, monkeypatch):
+    run.write_text("p.csv", "early")
+    run.write_text("plots/a.png", "early")
+    exchange = hyperfocal.storage.exchange.exchange
+
+    def late(fresh, path):
+        time.sleep(0.01)  # of the clock of the file system
+        for name in ("p.csv", "plots/b.png", "plots/deep/c.png"):
+            RunFolder(path).write_text(name, "late")
+        exchange(fresh, path)
+
+    monkeypatch.setattr("hyperfocal.storage.exchange.exchange", late)
+    replace(run)
+    assert [run.read_text(name) for name in ("p.csv", "plots/b.png", "plots/deep/c.png")] == ["late"] * 3
+    assert run.read_text("plots/a.png") == "early"
+    assert files(run.path) == sorted([CONFIG, DATA, "p.csv", "plots/a.png", "plots/b.png", "plots/deep/c.png"])
+
+
+def test_every_file_of_a_folder_is_flushed_before_the_exchange(run, monkeypatch):
+    """Also those that a library wrote."""
+    flushed, fsync = set(), os.fsync
+
+    def write(path):
+        write_other(path)
+        (path / "encoder").mkdir()
+        (path / "encoder" / "model.bin").write_bytes(b"x")
+
+    def note(number):
+        flushed.add(Path(f"/proc/self/fd/{number}").readlink().name)
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", note)
+    replace(run, write)
+    assert {CONFIG, DATA, "encoder", "model.bin", "run"} <= flushed
+
+
+def test_private_files_stay_private(run, way):
+    """An update must not open the training data to everybody."""
+    (run.path / DATA).chmod(0o600)
+    replace(run)
+    assert stat.S_IMODE((run.path / DATA).stat().st_mode) == 0o600
+
+
+def test_the_folder_that_the_user_knows_is_named(run):
+    def write(path: Path) -> None:
+        with whole_file(path / MODEL):
+            full_disk()
+
+    with pytest.raises(RunError) as caught:
+        replace(run, write)
+    assert str(caught.value).startswith(f"cannot write {run.path / MODEL}: [Errno 28] No space left on device")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_run_that_this_user_cannot_remove_is_not_replaced(run, tmp_path, in_place):
+    (run.path / "checkpoints").chmod(0o755)  # of root
+    for path in (run.path, tmp_path, *tmp_path.parents[: len(tmp_path.parents) - 2]):
+        path.chmod(0o777)
+    before = files(run.path)
+    code = f"""
+import os, sys
+from hyperfocal.storage.run_folder import RunFolder
+os.setuid(65534)
+run = RunFolder(sys.argv[1])
+with run.writing():
+    run.replace_by(lambda path: RunFolder(path).write_text("config.toml", ""), or_in_place={in_place})
+"""
+    ended = subprocess.run([sys.executable, "-c", code, run.path], capture_output=True, text=True, check=False)
+    assert "RunError" in ended.stderr
+    assert "checkpoints" in ended.stderr
+    assert files(run.path) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_the_mode_of_the_folder_stays(run, way):

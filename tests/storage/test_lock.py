@@ -107,3 +107,17 @@ def test_a_grid_in_the_folder_that_a_fit_writes_to(tmp_path, monkeypatch):
     assert ended.exit_code == 2
     assert re.search(r"error: .*out: process \d+ on .* is writing to it", ended.stderr)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
+def test_the_lock_file_of_another_user_who_was_killed(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".lock").write_text("{}")
+    for path in (folder, *folder.parents[: len(folder.parents) - 2]):
+        path.chmod(0o777)
+    code = "import os, sys; from hyperfocal.storage.lock import FolderLock; from pathlib import Path\n"
+    code += "os.setuid(65534)\nwith FolderLock(Path(sys.argv[1])) as lock: print(len(lock._held))"
+    ended = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=False)
+    assert ended.stdout == "1\n", ended.stderr
+    assert not (folder / ".lock").exists()

@@ -74,3 +74,13 @@ def test_a_damaged_binding_is_an_error(run, state):
     run.write_tensors(MODEL, TENSORS, state=state)
     with pytest.raises(RunError):
         read_weights(run)
+
+
+@pytest.mark.parametrize("damage", [None, "[", "{}"])
+def test_every_fault_is_named_if_the_data_file_is_one_of_them(run, damage):
+    (run.path / MODEL).write_bytes(b"x")
+    if damage is None:
+        (run.path / DATA).unlink()
+    else:
+        (run.path / DATA).write_text(damage)
+    assert verify_run(run) == {MODEL: "changed", DATA: "missing" if damage is None else "changed"}

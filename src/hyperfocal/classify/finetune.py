@@ -28,7 +28,7 @@ from hyperfocal.models.text_features import TextFeatures
 from hyperfocal.models.text_head import Features, TextHead
 from hyperfocal.storage.exchange import put_in_place
 from hyperfocal.storage.run_folder import ENCODER, RunFolder
-from hyperfocal.storage.whole import aside_folder, set_new_modes
+from hyperfocal.storage.whole import aside_folder, finish
 from hyperfocal.training.run import train_job
 from hyperfocal.training.trainer import Job, Portion
 from hyperfocal.training.watch import SILENT, Watch
@@ -135,7 +135,7 @@ def write_encoder(run: RunFolder, encoder: Encoder) -> str:
     try:
         with aside_folder(run.path) as aside:
             encoder.save_pretrained(str(aside / ENCODER), create_model_card=False)
-            set_new_modes(aside / ENCODER)
+            finish(aside / ENCODER)
             if place.exists():
                 put_in_place(aside / ENCODER, place)
             else:

@@ -10,7 +10,7 @@ from hyperfocal.classify.grid_layout import LABEL_LAYOUT
 from hyperfocal.classify.terminal import data_lines, test_report
 from hyperfocal.cli.grid import print_table
 from hyperfocal.cli.report import write_report
-from hyperfocal.cli.steps import program_name
+from hyperfocal.cli.steps import claim_demo, program_name
 from hyperfocal.cli.wording import print_lines, print_report
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import resolve
@@ -25,7 +25,6 @@ from hyperfocal.report.console import SafeConsole
 from hyperfocal.report.format import print_commands
 from hyperfocal.report.page import line_of
 from hyperfocal.report.progress import GridProgress
-from hyperfocal.storage.run_folder import claim_demo
 
 AXES = {"caps": [None, 7.0], "gammas": [None, 3.0]}
 

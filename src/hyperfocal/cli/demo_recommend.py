@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from hyperfocal.cli.report import write_run_report
-from hyperfocal.cli.steps import program_name
+from hyperfocal.cli.steps import claim_demo, program_name
 from hyperfocal.cli.wording import print_lines, print_report
 from hyperfocal.data.files import write_frame
 from hyperfocal.data.synthetic_logs import ChallengeData, make_challenges, write_challenges
@@ -17,7 +17,6 @@ from hyperfocal.report.console import SafeConsole
 from hyperfocal.report.format import print_commands
 from hyperfocal.report.page import line_of
 from hyperfocal.report.progress import FitProgress
-from hyperfocal.storage.run_folder import claim_demo
 from hyperfocal.storage.whole import whole_file
 
 EXAMPLE_USERS = 3

@@ -223,12 +223,14 @@ def update(run: Path, new_log: Path, out: Path | None, items: Path | None, epoch
     if elsewhere:
         target.refuse_taken()
     else:
-        RunFolder.open(run)
+        RunFolder.open(run).refuse_fixed()
     with exit_on_ctrl_c("RUN is unchanged. Give the same command again."), target.writing():
+        if elsewhere:
+            target.refuse_taken()  # another process may have been faster
         recommender = Recommender.load(run)
         with FitProgress() as progress:
             recommender.update(new_log, items=items, epochs=epochs, again=again, watch=progress)
-        target.replace_by(recommender.save, or_in_place=elsewhere)
+        target.replace_by(lambda fresh: recommender.write_into(RunFolder(fresh)), or_in_place=elsewhere)
     _print_update(recommender)
     print_run(out or run)
 

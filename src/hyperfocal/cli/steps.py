@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyperfocal.cli.report import report_line
-from hyperfocal.errors import ConfigError, DataError
+from hyperfocal.errors import ConfigError, DataError, RunError
 from hyperfocal.private.folders import NO_HOME
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hyperfocal.training.watch import Watch
 
 NO_ENCODER = "No sentence encoder is installed: n-grams only. Install one with `pip install 'hyperfocal[encoder]'`."
+DEMO = ".hyperfocal-demo"  # marks a folder that a demo may overwrite
 DISTRIBUTED = ("fit", "recommend", "classify")  # the last two are groups, which check their own subcommand
 
 
@@ -157,3 +158,15 @@ def refuse_output(out: Path, read: Path, argument: str, *, safe_csv: bool = Fals
     if covers(read, target):
         place = "in the folder" if read.is_dir() else "among the files of the pattern"
         raise DataError(f"--out {out} is {place} {argument}, whose parts are read. Choose another folder")
+
+
+def claim_demo(out: Path) -> None:
+    """Make and mark a folder for a demo; an empty folder or that of an earlier demo is reused.
+
+    Raises:
+        RunError: the folder holds something else.
+    """
+    if out.exists() and not (out.is_dir() and ((out / DEMO).exists() or not any(out.iterdir()))):
+        raise RunError(f"{out}: exists and is not a folder of this demo. Choose another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / DEMO).touch()

@@ -53,10 +53,11 @@ def export_onnx(run: Path, folder: Path, *, overwrite: bool = False) -> list[str
     """
     need("onnx", "onnxscript", "onnxruntime")
     refuse_taken(folder, overwrite)
-    return read_stable(run, lambda _: _export_onnx(run, folder, overwrite))
+    return read_stable(run, lambda source: _export_onnx(source, folder, overwrite))
 
 
-def _export_onnx(run: Path, folder: Path, overwrite: bool) -> list[str]:
+def _export_onnx(source: RunFolder, folder: Path, overwrite: bool) -> list[str]:
+    before, run = source.state(), source.path
     trained, notes = load_run(run), list[str]()
 
     def write(aside: Path) -> None:
@@ -69,6 +70,8 @@ def _export_onnx(run: Path, folder: Path, overwrite: bool) -> list[str]:
         shutil.copyfile(HERE / "standalone" / program, aside / program)
         shutil.copyfile(HERE / "templates" / f"predict_{settings['job']}.py", aside / "predict.py")
         (aside / "README.md").write_text(readme(settings), encoding="utf-8")
+        if source.state() != before:  # the encoder is read again; the caller exports the new run then
+            raise RunError(f"run {run}: was replaced while it was exported. Export it again")
 
     _write_whole(folder, overwrite, write)
     return notes

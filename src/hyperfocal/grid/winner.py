@@ -10,7 +10,7 @@ from typing import Any
 from hyperfocal.config.recipes import flat_settings
 from hyperfocal.errors import RunError
 from hyperfocal.grid.points import Point
-from hyperfocal.grid.search import GridResult
+from hyperfocal.grid.search import PATIENCE_SECONDS, GridResult
 from hyperfocal.storage.lock import LOCK
 from hyperfocal.storage.run_folder import MANIFEST, MODEL, RunFolder
 from hyperfocal.storage.whole import ASIDE
@@ -44,7 +44,7 @@ def _load(result: GridResult, name: str, folder: Path) -> Any:
     """Return the estimator in a folder if it is that of the point, else None."""
     if not all((folder / name).is_file() for name in (MODEL, MANIFEST)):  # a process that fitted it was killed
         return None
-    with RunFolder(folder).writing():  # removes what a killed process left
+    with RunFolder(folder).writing(PATIENCE_SECONDS):  # removes what a killed process left
         fitted = result.prepared.load(folder)
     threads = {"train.threads": result.prepared.threads}
     same = flat_settings(fitted.settings_) | threads == _settings(result, name)

@@ -292,14 +292,19 @@ class Recommender(BaseEstimator):
             RunError: the folder holds another run, cannot be written, or another process writes to it; it holds another
                 run than when this one was loaded from it.
         """
+        self._fit_for("save")
+        self._origin = write_run(path, self.write_into, overwrite=overwrite, origin=self._origin)
+
+    def write_into(self, run: RunFolder) -> None:
+        """Write everything that `load` reads into an empty folder, whose only writer this process is.
+
+        Raises:
+            RunError: it cannot be written.
+        """
         fit = self._fit_for("save")
         facts = data_facts(fit.ranker.plan, fit.metrics["data"], fit.logs)
-
-        def write(run: RunFolder) -> None:
-            write_identity(run, fit.ranker.settings, fit.fingerprint, facts=facts)
-            write_fit(run, fit)
-
-        self._origin = write_run(path, write, overwrite=overwrite, origin=self._origin)
+        write_identity(run, fit.ranker.settings, fit.fingerprint, facts=facts)
+        write_fit(run, fit)
 
     @classmethod
     def load(cls, path: str | Path) -> Recommender:

@@ -16,9 +16,11 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
+from hyperfocal.errors import RunError
 from hyperfocal.storage.lock import LOCK, FolderLock
-from hyperfocal.storage.whole import aside_folder, flush, is_own_folder, set_new_modes
+from hyperfocal.storage.whole import ASIDE, aside_folder, finish, flush, is_own_folder
 
 HERE = -100  # AT_FDCWD: paths are relative to the working directory
 EXCHANGE = 2  # RENAME_EXCHANGE of Linux and RENAME_SWAP of macOS
@@ -40,16 +42,17 @@ def whole_folder(
     Raises:
         OSError: it cannot be written or exchanged, or the working folder is inside; `path` is unchanged.
     """
+    if (closed := _closed_folder(path)) is not None:
+        raise PermissionError(errno.EACCES, "another user's folder, which this user cannot remove", str(closed))
     if _is_working_folder(path):
         raise OSError(errno.EBUSY, "it is the working folder")
     with aside_folder(path.parent) as aside:
         fresh = aside / path.name
         fresh.mkdir()
-        write(fresh)
-        set_new_modes(fresh)
+        _write(write, fresh, path)
+        finish(fresh, like=path)
         _link_others(path, fresh, belongs)
         fresh.chmod(path.stat().st_mode)
-        flush(fresh)
         lock.extend_to(fresh)
         put_in_place(fresh, path)
         if fresh.exists():
@@ -64,18 +67,58 @@ def _is_working_folder(path: Path) -> bool:
     return False
 
 
-def _link_others(path: Path, fresh: Path, belongs: Callable[[str], bool]) -> None:
-    """Give the files of `path` that are not replaced a second name in `fresh`; a folder is copied with such names."""
-    for entry in path.iterdir():
-        if entry.name == LOCK or belongs(entry.name) or os.path.lexists(fresh / entry.name):
+def why_fixed(path: Path) -> str:
+    """Return why a folder cannot be replaced in one step, or ""."""
+    if _is_working_folder(path):
+        return "the working folder"
+    if path.is_mount():
+        return "a mount point"
+    if (closed := _closed_folder(path)) is not None:
+        return f"with a folder that this user cannot remove, {closed}"
+    return "" if os.access(path.parent, os.W_OK) else f"in a folder that is not writable, {path.parent}"
+
+
+def _closed_folder(path: Path) -> Path | None:
+    """Return a folder below `path`, or itself, that this user may not read and change; None: there is none."""
+    for folder, _, _ in os.walk(path):
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            return Path(folder)
+    return None
+
+
+def _write(write: Callable[[Path], None], fresh: Path, path: Path) -> None:
+    """Let `write` write, and name the folder that the user knows in its error."""
+    try:
+        write(fresh)
+    except RunError as error:
+        raise RunError(str(error).replace(str(fresh), str(path))) from error.__cause__
+
+
+def _link_others(source: Path, target: Path, belongs: Callable[[str], bool] = lambda name: False) -> None:
+    """Give the files in `source` that are not replaced a second name in `target`, unless it has newer ones."""
+    for entry in source.iterdir():
+        if entry.name == LOCK or entry.name.startswith(ASIDE) or belongs(entry.name):
             continue
+        other = target / entry.name
         if entry.is_dir() and not entry.is_symlink():
-            shutil.copytree(entry, fresh / entry.name, symlinks=True, copy_function=_link)
-        else:
-            _link(entry, fresh / entry.name)
+            if not other.exists():
+                other.mkdir()
+                shutil.copystat(entry, other)
+            _link_others(entry, other)
+        elif not os.path.lexists(other):
+            _link(entry, other)
+        elif _is_newer(entry, other):
+            aside = target / f".{uuid4().hex}"
+            _link(entry, aside)
+            aside.replace(other)
 
 
-def _link(source: str | Path, target: str | Path) -> None:
+def _is_newer(first: Path, second: Path) -> bool:
+    one, other = first.lstat(), second.lstat()
+    return not os.path.samestat(one, other) and one.st_mtime_ns > other.st_mtime_ns
+
+
+def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError:  # a file system without hard links

@@ -113,7 +113,10 @@ def _open_locked(path: Path) -> int | None:
     Raises:
         BlockingIOError: another process holds the lock; the error says which.
     """
-    number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    try:
+        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except PermissionError:  # the file of another user who was killed; a lock needs no right to write to it
+        number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         try_lock(number)
         if os.path.samestat(path.stat(), os.fstat(number)):

@@ -35,8 +35,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hyperfocal.errors import ConfigError, RunError
-from hyperfocal.storage.exchange import restore, whole_folder
+from hyperfocal.errors import ConfigError, HyperfocalError, RunError
+from hyperfocal.storage.exchange import restore, whole_folder, why_fixed
 from hyperfocal.storage.lock import LOCK, FolderLock
 from hyperfocal.storage.whole import ASIDE, remove_leftovers, whole_file
 
@@ -58,7 +58,6 @@ LEFT = re.compile(rf"\.\d+\.({'|'.join(map(re.escape, FILES))})")  # by a killed
 FIXED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV)  # of a folder that cannot be renamed
 ATTEMPTS = 5  # to read a run that is being replaced
 Read = TypeVar("Read")
-DEMO = ".hyperfocal-demo"  # marks a folder that a demo may overwrite
 
 
 class RunFolder:
@@ -94,17 +93,28 @@ class RunFolder:
         return Path(os.path.realpath(self.path))
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Be the only writer of this folder, after what a killed process left is restored or removed.
+    def writing(self, patience: float = 0) -> Iterator[None]:
+        """Lock the folder for writing; first restore or remove what a killed process left.
+
+        Args:
+            patience: seconds to wait while another process writes to it.
 
         Raises:
             RunError: another process writes to it, or it cannot be written.
         """
         restore(self.place)
-        with FolderLock(self.place) as self._lock:
+        with FolderLock(self.place, patience) as self._lock:
             for folder in (self.place.parent, self.place, (self.place / CHECKPOINT).parent):
                 remove_leftovers(folder)
-            yield
+            try:
+                yield
+            finally:
+                self._lock = None
+
+    def refuse_fixed(self) -> None:
+        """Raise RunError if the run cannot be replaced in one step, for a command that does not write file by file."""
+        if why := why_fixed(self.place):
+            raise RunError(f"run {self.path}: cannot be replaced: it is {why}. Write to another folder with `out=`")
 
     def refuse_taken(self, *, resume: bool | None = None, overwrite: bool | None = None) -> None:
         """Check that a run may be written here; change nothing. None: the caller offers no such choice.
@@ -138,6 +148,9 @@ class RunFolder:
         left = filter(LEFT.fullmatch, os.listdir(self.path)) if self.path.is_dir() else ()  # noqa: PTH208 - names
         others = [name for name in FILES if name not in (CONFIG, DATA)]
         try:
+            for folder in (self.path, *(self.path / name for name in others if (self.path / name).is_dir())):
+                if not os.access(folder, os.W_OK | os.X_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
             for path in (self.path / name for name in (CONFIG, *left, *others, DATA)):
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
@@ -164,7 +177,8 @@ class RunFolder:
             whole_folder(self.place, write, self._lock, lambda name: name in FILES or bool(LEFT.fullmatch(name)))
         except OSError as error:
             if not (or_in_place and error.errno in FIXED):
-                raise RunError(f"run {self.path}: cannot be replaced: {error}. It is unchanged") from error
+                fix = "Free some space or choose another folder"
+                raise RunError(f"run {self.path}: cannot be replaced: {error}. It is unchanged. {fix}") from error
             self.clear()
             write(self.path)
 
@@ -263,15 +277,18 @@ class RunFolder:
         with self.guard(name):
             with safe_open(self.path / name, framework="pt") as file:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is not a dict
-                metadata = file.metadata() or {}
-            about = json.loads(metadata["about"]) if "about" in metadata else metadata  # earlier versions
+                about = _about(file.metadata())
             text = about.get("state", "{}")
             if about.get("checksum", "") not in ("", _checksum_of_tensors(tensors, text)):
                 raise ValueError("its checksum differs: bytes have changed on the disk")
-            state = json.loads(text)
-            if not isinstance(state, dict):
-                raise ValueError("its state is not a table of names and values")
-        return tensors, state
+            return tensors, _as_table(text)
+
+    def read_state(self, name: str) -> dict[str, Any]:
+        """Return the state of a safetensors file without reading its tensors, with the errors of `read_text`."""
+        if not self.has(name):
+            raise self._missing(name)
+        with self.guard(name), safe_open(self.path / name, framework="pt") as file:
+            return _as_table(_about(file.metadata()).get("state", "{}"))
 
     @contextmanager
     def guard(self, name: str) -> Iterator[None]:
@@ -298,6 +315,20 @@ class RunFolder:
         return RunError(f"run {self.path}: {name} is missing. Restore the file or fit again")
 
 
+def _about(metadata: dict[str, str] | None) -> dict[str, Any]:
+    """Return state and checksum from the metadata of a file, which earlier versions did not put in one entry."""
+    metadata = metadata or {}
+    about: dict[str, Any] = json.loads(metadata["about"]) if "about" in metadata else metadata
+    return about
+
+
+def _as_table(text: str) -> dict[str, Any]:
+    state = json.loads(text)
+    if not isinstance(state, dict):
+        raise ValueError("its state is not a table of names and values")
+    return state
+
+
 def _open_regular(path: str, flags: int) -> int:
     """Open a file; a pipe or a device, from which reading might never end, is an error."""
     number = os.open(path, flags | os.O_NONBLOCK)
@@ -311,14 +342,15 @@ def read_stable(path: str | os.PathLike[str], read: Callable[[RunFolder], Read])
     """Return what `read` returns for the run in a folder, all of it from one run if the run is replaced meanwhile.
 
     Raises:
-        RunError: the folder holds no run; `read` raised it; the run is replaced again and again.
+        RunError: the folder holds no run; the run is replaced again and again.
+        HyperfocalError, OSError: `read` raised it.
     """
     for _ in range(ATTEMPTS):
         run = RunFolder.open(path)
         before = run.state()
         try:
             value = read(run)
-        except RunError:
+        except (HyperfocalError, OSError):
             if run.state() == before:
                 raise
             continue
@@ -363,15 +395,3 @@ def describe_environment() -> dict[str, Any]:
         "cpu_threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-
-
-def claim_demo(out: Path) -> None:
-    """Make and mark a folder for a demo; an empty folder or that of an earlier demo is reused.
-
-    Raises:
-        RunError: the folder holds something else.
-    """
-    if out.exists() and not (out.is_dir() and ((out / DEMO).exists() or not any(out.iterdir()))):
-        raise RunError(f"{out}: exists and is not a folder of this demo. Choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / DEMO).touch()

@@ -90,12 +90,22 @@ def new_mode(folder: Path) -> int:
         probe.unlink()
 
 
-def set_new_modes(folder: Path) -> None:
-    """Give the files in a folder the mode of new files, which a library made private."""
+def finish(folder: Path, like: Path | None = None) -> None:
+    """Flush a folder with all that is in it, and set the modes of its files, which some libraries make private.
+
+    Args:
+        folder: the folder.
+        like: a folder that it replaces, whose files of the same names have the modes. None: those of new files.
+    """
     mode = new_mode(folder)
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink():
-            path.chmod(mode)
+            before = None if like is None else like / path.relative_to(folder)
+            path.chmod(stat.S_IMODE(before.stat().st_mode) if before is not None and before.is_file() else mode)
+            flush(path)
+        elif path.is_dir():
+            flush(path)
+    flush(folder)
 
 
 def flush(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from contextlib import suppress
 from typing import Any
 
 from torch import Tensor
@@ -39,13 +40,14 @@ def verify_run(run: RunFolder) -> dict[str, str]:
         RunError: the run is unfinished, or its manifest is damaged.
     """
     faults = verify(run)
-    if MODEL not in faults and (fault := _mixture(run, run.read_tensors(MODEL)[1])):
-        faults[MODEL] = fault
+    if MODEL not in faults:
+        with suppress(RunError):  # of a file that is among the faults
+            faults |= {MODEL: fault} if (fault := _mixture(run, run.read_state(MODEL))) else {}
     return faults
 
 
 def _mixture(run: RunFolder, state: dict[str, Any]) -> str:
-    """Return why the weights with this state are of another run; "": they are not, or are of an earlier version."""
+    """Return why the weights with this state are of another run; "": they are of this run, or of an earlier version."""
     if state.get("fingerprint") not in (None, _fingerprint(run)):
         return f"{DATA} is not of the data that {MODEL} was trained on"
     with run.guard(MODEL):
