@@ -199,6 +199,14 @@ class TestStreamed:
         self.check(cached_streamed(tmp_path / "cache", "key", lambda work: 1 / 0))
         assert [path.name for path in (tmp_path / "cache").iterdir()] == ["key"]
 
+    def test_a_folder_of_the_user_in_the_cache_stays(self, tmp_path):
+        """Its name begins as that of a work folder does."""
+        (tmp_path / ".work-notes").mkdir()
+        (tmp_path / ".work-notes" / "thesis.tex").write_text("years of work")
+        for _ in range(2):
+            self.check(cached_streamed(tmp_path, "key", self.make))
+        assert (tmp_path / ".work-notes" / "thesis.tex").read_text() == "years of work"
+
     def test_arrays_can_be_read_after_their_entry_is_gone(self, tmp_path):
         arrays = cached_streamed(tmp_path / "cache", "key", self.make)
         shutil.rmtree(tmp_path / "cache")
