@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from hyperfocal.data.stored_texts import hash_texts
 from hyperfocal.errors import RunError
-from hyperfocal.machine import CACHE, default_cache
+from hyperfocal.machine import default_cache
+from hyperfocal.private.folders import VARIABLE
 from hyperfocal.private.work import process_folder
 from hyperfocal.storage.cache import (
     cached_streamed,
@@ -148,7 +149,7 @@ class TestHashes:
 class TestDefaultFolder:
     @pytest.fixture(autouse=True)
     def variables(self, monkeypatch, tmp_path):
-        for name in (CACHE, "XDG_CACHE_HOME"):
+        for name in (VARIABLE, "XDG_CACHE_HOME"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("HOME", str(tmp_path))
 
@@ -158,9 +159,9 @@ class TestDefaultFolder:
         assert default_cache() == tmp_path / ".cache" / "hyperfocal"
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
         assert default_cache() == tmp_path / "xdg" / "hyperfocal"
-        monkeypatch.setenv(CACHE, "")
+        monkeypatch.setenv(VARIABLE, "")
         assert default_cache() == tmp_path / "xdg" / "hyperfocal"
-        monkeypatch.setenv(CACHE, str(tmp_path / "elsewhere"))
+        monkeypatch.setenv(VARIABLE, str(tmp_path / "elsewhere"))
         assert default_cache() == tmp_path / "elsewhere"
 
     @needs_root
