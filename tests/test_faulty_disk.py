@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from hyperfocal.cli import main
 from hyperfocal.data.files import write_lines
-from hyperfocal.machine import CACHE
+from hyperfocal.private.folders import VARIABLE
 from hyperfocal.storage.run_folder import RunFolder
 from hyperfocal.training.weights import verify_run
 
@@ -52,7 +52,7 @@ MESSAGES = {  # of the system, or of SQLite
 def invoke(good: Path, disk: Path, words: list[str]):
     """Run a command in this process."""
     given = [word.replace("GOOD", str(good)).replace("DISK", str(disk)) for word in words]
-    return CliRunner(env={CACHE: str(good / "cache")}).invoke(main, given)
+    return CliRunner(env={VARIABLE: str(good / "cache")}).invoke(main, given)
 
 
 def done(good: Path, *words: str) -> None:

@@ -56,13 +56,15 @@ def did_you_mean(name: str, allowed: list[str]) -> str:
 
 def is_of_memory(error: BaseException) -> bool:
     """Return whether an error is about too little memory; torch raises a RuntimeError then."""
-    return isinstance(error, MemoryError) or bool(NO_MEMORY.search(str(error)))
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and NO_MEMORY.search(str(error)) is not None
+    )
 
 
-def no_memory(error: BaseException) -> str:
+def memory_message(error: BaseException) -> str:
     """Return the message for an error about too little memory.
 
-    >>> no_memory(RuntimeError("you tried to allocate 4000000000 bytes")).split(". ")[0]
+    >>> memory_message(RuntimeError("you tried to allocate 4000000000 bytes")).split(". ")[0]
     'the memory is not enough for an array of 3.7 GiB'
     """
     size = re.search(r"allocate (\d+) bytes", str(error))

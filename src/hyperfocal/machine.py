@@ -18,9 +18,7 @@ from hyperfocal.parts import total_size
 from hyperfocal.private.folders import NO_HOME, VARIABLE, cache_folder, warn_unused
 from hyperfocal.private.work import process_folder
 
-CACHE = VARIABLE  # names the cache folder
 CPU_SHARE = Path("/sys/fs/cgroup/cpu.max")  # of a container
-MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 CGROUP, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")  # of this process; of all
 MEMORY_INFO, STATUS = Path("/proc/meminfo"), Path("/proc/self/status")
 MEMORY_SHARE = 1 / 16  # of the memory; a larger file is streamed, because its rows and texts take ten times its size
@@ -97,11 +95,11 @@ def _is_large(path: Path) -> bool:
 
 def memory_bytes() -> int:
     """Return the memory of the machine, or of the container if that is less."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(memory, int(MEMORY_LIMIT.read_text()))
-    except (OSError, ValueError):  # no container, or "max"
-        return memory
+    return min([_machine_bytes(), *_cgroup_limits()])
+
+
+def _machine_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def largest_memory() -> tuple[int, str]:
@@ -110,12 +108,7 @@ def largest_memory() -> tuple[int, str]:
     The limits are the memory of the machine or of the cgroup, each with the swap space, and the limits of the process
     (`ulimit -v`, `ulimit -d`). What other programs use is not subtracted, because they may end.
     """
-    swap = _swap_bytes()
-    limits = [(memory_bytes() + swap, "this machine"), *((limit + swap, "the cgroup") for limit in _cgroup_limits())]
-    for kind, name in ((resource.RLIMIT_AS, "the limit `ulimit -v`"), (resource.RLIMIT_DATA, "the limit `ulimit -d`")):
-        soft, _ = resource.getrlimit(kind)
-        limits += [] if soft == resource.RLIM_INFINITY else [(soft, name)]
-    return min(limits)
+    return min((limit, name) for limit, _, name in _limits())
 
 
 def free_memory() -> tuple[int, str]:
@@ -123,17 +116,27 @@ def free_memory() -> tuple[int, str]:
 
     Of a limit of the process, the part that is used is subtracted; of the machine, nothing.
     """
-    limit, name = largest_memory()
-    used = _used_bytes() if name.startswith("the limit") else {}
-    return limit - used.get("-d" if "-d" in name else "-v", 0), name
+    return min((limit - used, name) for limit, used, name in _limits())
 
 
-def _used_bytes() -> dict[str, int]:
-    """Return the address space (`ulimit -v`) and the data (`ulimit -d`) of this process in bytes."""
+def _limits() -> list[tuple[int, int, str]]:
+    """Return each limit in bytes, what this process has used of it, and its name."""
+    swap = _swap_bytes()
+    limits = [(_machine_bytes() + swap, 0, "this machine")]
+    limits += [(limit + swap, 0, "the cgroup") for limit in _cgroup_limits()]
+    for kind, size, option in ((resource.RLIMIT_AS, "VmSize", "-v"), (resource.RLIMIT_DATA, "VmData", "-d")):
+        soft, _ = resource.getrlimit(kind)
+        if soft != resource.RLIM_INFINITY:
+            limits.append((soft, _used_bytes(size), f"the limit `ulimit {option}`"))
+    return limits
+
+
+def _used_bytes(size: str) -> int:
+    """Return the address space (VmSize) or the data (VmData) of this process in bytes; 0 where Linux does not tell."""
     with suppress(OSError):
-        sizes = dict(re.findall(r"^(VmSize|VmData):\s+(\d+) kB", STATUS.read_text(), re.MULTILINE))
-        return {"-v": int(sizes["VmSize"]) * 1024, "-d": int(sizes["VmData"]) * 1024}
-    return {}
+        match = re.search(rf"^{size}:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE)
+        return int(match[1]) * 1024 if match else 0
+    return 0
 
 
 def _swap_bytes() -> int:
@@ -145,7 +148,7 @@ def _swap_bytes() -> int:
 
 def _cgroup_limits() -> list[int]:
     """Return the memory limits of the cgroups that hold this process, of version 1 or 2."""
-    files: list[Path] = []
+    files = [CGROUPS / "memory.max"]  # of a container that sees nothing above itself
     with suppress(OSError):
         for line in CGROUP.read_text().splitlines():
             _, controllers, name = line.split(":", 2)
@@ -165,7 +168,7 @@ def default_cache() -> Path:
 
     If it cannot be used, the reason is logged once, and a temporary folder serves until the process ends.
     """
-    named = os.environ.get(CACHE, "")
+    named = os.environ.get(VARIABLE, "")
     folder = Path(named or "~/.cache/hyperfocal")
     try:
         folder = Path(named) if named else _user_caches() / "hyperfocal"

@@ -3,7 +3,7 @@ import multiprocessing
 import pytest
 
 from command_cases import TINY, done, rows, write
-from hyperfocal.machine import CACHE
+from hyperfocal.private.folders import VARIABLE
 
 
 @pytest.fixture(scope="module")
@@ -13,7 +13,7 @@ def folder(tmp_path_factory):
     write(path / "train.jsonl", rows())
     write(path / "test.jsonl", rows(40, seed=1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(CACHE, str(path / "cache"))
+        patch.setenv(VARIABLE, str(path / "cache"))
         texts = ("--text", "title", "--text", "body", "--features", "ngrams")
         done("classify", "fit", path / "train.jsonl", "--out", path / "run", *texts, *TINY)
     return path
@@ -22,7 +22,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path, monkeypatch):
     """Keep features in a folder of the test, print 80 columns wide, and use one thread and no network."""
-    for name, value in {CACHE: tmp_path / "cache", "COLUMNS": 80, "OMP_NUM_THREADS": 1, "HF_HUB_OFFLINE": 1}.items():
+    for name, value in {VARIABLE: tmp_path / "cache", "COLUMNS": 80, "OMP_NUM_THREADS": 1, "HF_HUB_OFFLINE": 1}.items():
         monkeypatch.setenv(name, str(value))
 
 

@@ -193,11 +193,19 @@ class TestRecommend:
         assert list((tmp_path / "elsewhere").iterdir()) == []
 
     def test_an_empty_folder_that_a_killed_process_left(self, run, tmp_path):
-        (tmp_path / "p.csv.parts" / ".hyperfocal-x").mkdir(parents=True)
+        (tmp_path / "p.csv.parts" / ".hyperfocal-0123456789abcdef").mkdir(parents=True)
         (tmp_path / "p.csv.parts" / ".lock").write_text("{}")
         asked = ("recommend", "predict", run, log(tmp_path / "log.csv"), "--out", tmp_path / "p.csv", "--block", 50)
         done(*asked)
         assert names_below(tmp_path) == ["log.csv", "p.csv"]
+
+    def test_a_folder_of_the_user_among_the_parts_is_not_removed_with_them(self, run, tmp_path):
+        mine = tmp_path / "p.csv.parts" / ".hyperfocal-notes" / "thesis.tex"
+        mine.parent.mkdir(parents=True)
+        mine.write_text("years of work")
+        asked = ("recommend", "predict", run, log(tmp_path / "log.csv"), "--out", tmp_path / "p.csv", "--block", 50)
+        assert "holds other files (.hyperfocal-notes) and no parts" in refused(*asked)
+        assert mine.read_text() == "years of work"
 
     def test_a_damaged_part_is_named(self, tmp_path):
         parts = PartFiles(tmp_path / "p.parquet", {})

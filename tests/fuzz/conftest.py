@@ -13,7 +13,7 @@ from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import to_toml
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data.files import write_frame, write_lines
-from hyperfocal.machine import CACHE
+from hyperfocal.private.folders import VARIABLE
 from hyperfocal.recommend.recommender import Recommender
 
 QUICK = {"train.epochs": 2, "train.threads": 1, "train.checkpoint_seconds": 0.0}
@@ -102,7 +102,7 @@ def material(tmp_path_factory):
         "--set",
         "train.threads=1",
     ]
-    ended = CliRunner(env={CACHE: str(folder / "cache")}).invoke(main, [str(word) for word in grid])
+    ended = CliRunner(env={VARIABLE: str(folder / "cache")}).invoke(main, [str(word) for word in grid])
     assert ended.exit_code == 0, ended.output
     for part in ("winner", "baseline"):
         shutil.rmtree(folder / "grid" / part, ignore_errors=True)

@@ -1,6 +1,7 @@
 """Work folders of processes that end, are killed at any moment, fork, and race."""
 
 import os
+import resource
 import signal
 import stat
 import subprocess
@@ -17,13 +18,13 @@ from hyperfocal.private.work import (
     TEMPORARY,
     WORK,
     held,
-    process_folder,
     remove_leftovers,
     temporary_folder,
     work_folder,
 )
 from user_cases import OTHER, give, needs_root
 
+DIGITS = "0123456789abcdef"  # end the name of a work folder
 USE = """
 import os, sys, tempfile, time
 from pathlib import Path
@@ -72,6 +73,20 @@ class TestEnds:
         with pytest.raises(ZeroDivisionError), work_folder(place):
             1 / 0  # noqa: B018
         assert names(tmp_path) == []
+
+    def test_no_descriptor_is_left(self, tmp_path, place):
+        """The folder is removed again if its lock cannot be made."""
+        usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+        for more in (0, 1):  # descriptors: of the folder, of the lock
+            free = os.dup(place)
+            os.close(free)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free + more, usual[1]))
+            try:
+                with pytest.raises(OSError, match="Too many open files"), work_folder(place):
+                    pass
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, usual)
+            assert names(tmp_path) == []
 
     def test_two_in_one_process(self, tmp_path, place):
         with work_folder(place) as (one, _), work_folder(place) as (other, _):
@@ -143,10 +158,58 @@ class TestKilled:
             assert len(names(tmp_path)) == 1
 
     def test_before_the_lock_was_made_or_while_it_was_removed(self, tmp_path, place):
-        (tmp_path / f"{WORK}unlocked").mkdir()
-        (tmp_path / f"{WORK}partly" / "rest").mkdir(parents=True)
+        (tmp_path / f"{WORK}{DIGITS}").mkdir()
         remove_leftovers(place, WORK)
         assert names(tmp_path) == []
+
+    def test_while_it_was_removed(self, tmp_path, place):
+        """A kill after any call that removes something leaves a folder that the next process removes."""
+        code = """
+import hyperfocal.private.work as work
+removals = 0
+def end(call):
+    def counted(*given, **named):
+        global removals
+        call(*given, **named)
+        removals += 1
+        if removals == int(sys.argv[2]):
+            os._exit(9)
+    return counted
+with opened(sys.argv[1]) as place, work_folder(place) as (name, number):
+    for path in ("a/b", "c"):
+        os.makedirs(Path(sys.argv[1]) / name / path)
+    for path in ("a/file", "file"):
+        (Path(sys.argv[1]) / name / path).touch()
+    for call in ("unlink", "rmdir"):
+        setattr(os, call, end(getattr(os, call)))
+print(removals)
+"""
+        for number in range(1, 20):
+            process = start(code, tmp_path, number)
+            try:
+                output = process.communicate(timeout=60)[0]
+            finally:
+                process.kill()
+            if process.returncode == 0:
+                break
+            assert process.returncode == 9
+            remove_leftovers(place, WORK)
+            assert names(tmp_path) == []
+        assert output == "7\n"  # two files, three folders, the lock and the work folder
+
+    @pytest.mark.parametrize("prefix", [WORK, TEMPORARY, ".hyperfocal-"])
+    def test_folders_of_the_user_stay(self, tmp_path, place, prefix):
+        """A folder that is no work folder stays, whatever its name: it holds something and has no lock."""
+        for end in ("", "x", "cache", DIGITS[:-1], DIGITS + "0", DIGITS.upper(), DIGITS):
+            (tmp_path / f"{prefix}{end}").mkdir()
+            (tmp_path / f"{prefix}{end}" / "thesis.tex").write_text("years of work")
+        (tmp_path / f"{prefix}empty").mkdir()
+        (tmp_path / f"{prefix}run").mkdir()
+        (tmp_path / f"{prefix}run" / LOCK).touch()  # as a run has one
+        before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
+        with work_folder(place, prefix):
+            pass
+        assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
 
     def test_one_that_lives_stays(self, tmp_path, place):
         code = "with opened(sys.argv[1]) as p, work_folder(p) as (name, n): print(name, flush=True); sys.stdin.read()"
@@ -184,11 +247,11 @@ class TestKilled:
 
     @needs_root
     def test_folders_of_others_stay(self, temporary):
-        theirs = temporary / f"{TEMPORARY}theirs"
+        theirs = temporary / f"{TEMPORARY}{DIGITS}"
         theirs.mkdir()
         give(theirs)
-        (temporary / f"{TEMPORARY}link").symlink_to(temporary)
-        (temporary / f"{TEMPORARY}file").touch()
+        (temporary / f"{TEMPORARY}{DIGITS[::-1]}").symlink_to(temporary)
+        (temporary / f"{TEMPORARY}{DIGITS[8:] * 2}").touch()
         with temporary_folder():
             pass
         assert len(names(temporary)) == 3
@@ -196,15 +259,15 @@ class TestKilled:
 
     def test_leftovers_of_earlier_versions_stay_for_a_day(self, tmp_path, place):
         """They have no lock, so their process may live."""
-        folders = [".building-abc_1", f".{'0a' * 16}.key"]
+        folders = [".building-abc_12x9", f".{'0a' * 16}.key"]
         for name in folders:
             (tmp_path / name / "deep").mkdir(parents=True)
             (tmp_path / name / "deep" / "values.bin").touch()
-        files = [f"native-{'0a' * 10}.123.so", f"native-{'0a' * 10}.so", ".mine", "logs"]
+        files = [f"native-{'0a' * 10}.123.so", f"native-{'0a' * 10}.so", ".mine", "logs", ".building-site"]
         for name in files:
             (tmp_path / name).touch()
         remove_leftovers(place, WORK)
-        assert len(names(tmp_path)) == 6
+        assert len(names(tmp_path)) == 7
         old = time.time() - EARLIER_SECONDS - 60
         for path in (*tmp_path.rglob("*"),):
             os.utime(path, (old, old))
@@ -218,11 +281,12 @@ class TestKilled:
         def refuse(*_):
             raise OSError(95, "Operation not supported")
 
-        (tmp_path / f"{WORK}other").mkdir()
+        (tmp_path / f"{WORK}{DIGITS}").mkdir()
+        (tmp_path / f"{WORK}{DIGITS}" / LOCK).touch()
         monkeypatch.setattr("fcntl.flock", refuse)
         with work_folder(place) as (name, _):
             assert (tmp_path / name).is_dir()
-        assert names(tmp_path) == [f"{WORK}other"]
+        assert names(tmp_path) == [f"{WORK}{DIGITS}"]
 
 
 class TestRaces:
@@ -253,7 +317,3 @@ print("done")
         with opened(tmp_path) as place:
             remove_leftovers(place, WORK)
         assert names(tmp_path) == []
-
-
-def test_the_folder_of_this_process_is_one():
-    assert process_folder() == process_folder()

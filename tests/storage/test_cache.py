@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from hyperfocal.data.stored_texts import hash_texts
 from hyperfocal.errors import RunError
-from hyperfocal.machine import CACHE, default_cache
+from hyperfocal.machine import default_cache
+from hyperfocal.private.folders import VARIABLE
 from hyperfocal.private.work import process_folder
 from hyperfocal.storage.cache import (
     cached_streamed,
@@ -148,7 +149,7 @@ class TestHashes:
 class TestDefaultFolder:
     @pytest.fixture(autouse=True)
     def variables(self, monkeypatch, tmp_path):
-        for name in (CACHE, "XDG_CACHE_HOME"):
+        for name in (VARIABLE, "XDG_CACHE_HOME"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("HOME", str(tmp_path))
 
@@ -158,9 +159,9 @@ class TestDefaultFolder:
         assert default_cache() == tmp_path / ".cache" / "hyperfocal"
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
         assert default_cache() == tmp_path / "xdg" / "hyperfocal"
-        monkeypatch.setenv(CACHE, "")
+        monkeypatch.setenv(VARIABLE, "")
         assert default_cache() == tmp_path / "xdg" / "hyperfocal"
-        monkeypatch.setenv(CACHE, str(tmp_path / "elsewhere"))
+        monkeypatch.setenv(VARIABLE, str(tmp_path / "elsewhere"))
         assert default_cache() == tmp_path / "elsewhere"
 
     @needs_root
@@ -198,6 +199,14 @@ class TestStreamed:
             self.check(cached_streamed(tmp_path / "cache", "key", self.make))
         self.check(cached_streamed(tmp_path / "cache", "key", lambda work: 1 / 0))
         assert [path.name for path in (tmp_path / "cache").iterdir()] == ["key"]
+
+    def test_a_folder_of_the_user_in_the_cache_stays(self, tmp_path):
+        """Its name begins as that of a work folder does."""
+        (tmp_path / ".work-notes").mkdir()
+        (tmp_path / ".work-notes" / "thesis.tex").write_text("years of work")
+        for _ in range(2):
+            self.check(cached_streamed(tmp_path, "key", self.make))
+        assert (tmp_path / ".work-notes" / "thesis.tex").read_text() == "years of work"
 
     def test_arrays_can_be_read_after_their_entry_is_gone(self, tmp_path):
         arrays = cached_streamed(tmp_path / "cache", "key", self.make)

@@ -108,7 +108,7 @@ class TestManifest:
 
     def test_what_a_killed_process_left_is_no_damage(self, run):
         write_manifest(run)
-        for name in (".hyperfocal-x/last.safetensors", ".4711.last.safetensors"):
+        for name in (".hyperfocal-0123456789abcdef/last.safetensors", ".4711.last.safetensors"):
             path = (run.path / CHECKPOINT).parent / name
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(b"half")
@@ -303,7 +303,7 @@ def test_a_folder_with_other_files_is_never_taken(tmp_path, options):
 
 def test_what_a_killed_process_leaves_is_no_run_and_no_other_file(tmp_path):
     (tmp_path / f".4711.{CONFIG}").write_text("seed =")  # of an earlier version
-    (tmp_path / ".hyperfocal-x").mkdir()
+    (tmp_path / ".hyperfocal-0123456789abcdef").mkdir()
     (tmp_path / ".lock").write_text("{}")
     RunFolder(tmp_path).refuse_taken()
 

@@ -168,3 +168,16 @@ def test_a_killed_writer_leaves_nothing_for_long_and_a_living_one_is_left_alone(
             aside.write_text("a")
         assert living.exists()
     assert files(tmp_path) == ["a.txt", "b.txt"]
+
+
+def test_a_folder_of_the_user_beside_a_file_or_in_a_run_stays(run):
+    """Its name begins as that of a temporary folder does."""
+    for folder in (run.path.parent, run.path, run.path / "checkpoints"):
+        (folder / ".hyperfocal-cache").mkdir()
+        (folder / ".hyperfocal-cache" / "thesis.tex").write_text("years of work")
+    with whole_file(run.path.parent / "a.txt") as aside:
+        aside.write_text("a")
+    with run.writing():
+        run.write_text(CONFIG, "seed = 1\n")
+    for folder in (run.path.parent, run.path, run.path / "checkpoints"):
+        assert (folder / ".hyperfocal-cache" / "thesis.tex").read_text() == "years of work"

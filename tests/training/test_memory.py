@@ -5,7 +5,6 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import msgspec
 import numpy as np
 import pytest
 import torch
@@ -15,7 +14,7 @@ from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import flat_settings, resolve
 from hyperfocal.config.recommend import ModelSettings, RecommendSettings
 from hyperfocal.config.sections import LARGEST
-from hyperfocal.errors import ConfigError, TrainingError
+from hyperfocal.errors import ConfigError, RunError, TrainingError
 from hyperfocal.models.item_vectors import ItemFeatures
 from hyperfocal.models.parameter_counts import count_parameters
 from hyperfocal.models.sequence_networks import CausalNetwork, ConcatMLP
@@ -24,6 +23,7 @@ from hyperfocal.storage.run_folder import RunFolder
 from hyperfocal.training import memory
 from hyperfocal.training.memory import begun
 from log_cases import TINY, log
+from run_cases import full_disk
 
 HUGE = 2_000_000_000
 EPOCH = ("--set", "train.epochs=1", "--set", "train.threads=1")
@@ -198,6 +198,21 @@ def test_a_run_with_a_checkpoint_is_not_removed(tmp_path):
     assert names_below(run.path) == ["checkpoints", "checkpoints/last.safetensors"]
 
 
+def test_an_error_is_told_even_if_the_run_cannot_be_removed(tmp_path, monkeypatch):
+    run = RunFolder(tmp_path / "run")
+    (run.path / "checkpoints").mkdir(parents=True)
+    monkeypatch.setattr("shutil.rmtree", full_disk)
+    with pytest.raises(RunError, match="No space left on device"):
+        run.clear()
+    with pytest.raises(RuntimeError, match="shapes differ"), begun(run):
+        raise RuntimeError("shapes differ")
+
+
+def test_an_error_of_the_disk_is_not_of_memory():
+    with pytest.raises(OSError, match="Cannot allocate memory"), begun(None):
+        raise OSError(12, "Cannot allocate memory")
+
+
 def test_an_error_that_is_not_of_memory_stays_as_it_is():
     with pytest.raises(RuntimeError, match="shapes differ"), begun(None):
         raise RuntimeError("shapes differ")
@@ -266,5 +281,4 @@ def test_the_keys_of_the_estimates_are_settings():
     from hyperfocal.recommend.memory import KEYS as LOG_KEYS
 
     for kind, keys in ((RecommendSettings, LOG_KEYS), (ClassifySettings, TEXT_KEYS)):
-        assert msgspec.to_builtins(kind())  # settings have defaults
         assert {*keys} <= flat_settings(kind()).keys()

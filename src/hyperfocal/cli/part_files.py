@@ -24,7 +24,7 @@ from hyperfocal.parts import files_of
 from hyperfocal.storage.cache import hash_of
 from hyperfocal.storage.exchange import discard
 from hyperfocal.storage.lock import LOCK, FolderLock
-from hyperfocal.storage.whole import ASIDE, is_own_folder, remove_leftovers, whole_file
+from hyperfocal.storage.whole import is_aside, is_own_folder, remove_leftovers, whole_file
 
 PLAN = "plan.json"
 Write = Callable[[pl.DataFrame, Path, bool], None]  # rows, file, whether these are its first rows
@@ -70,7 +70,7 @@ class PartFiles:
     def _refuse_others(self) -> None:
         """Raise RunError if a folder without a plan is not empty; a process killed before the first part leaves one."""
         names = os.listdir(self.folder) if self.folder.exists() else []  # noqa: PTH208 - names only
-        others = sorted(name for name in names if name != LOCK and not name.startswith(ASIDE))
+        others = sorted(name for name in names if name != LOCK and not is_aside(name))
         if others:
             raise RunError(f"{self.folder}: holds other files ({others[0]}) and no parts. Choose another --out")
 

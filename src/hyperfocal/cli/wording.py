@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyperfocal.errors import HyperfocalError, is_of_memory, no_memory, printable
+from hyperfocal.errors import HyperfocalError, is_of_memory, memory_message, printable
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -77,7 +77,7 @@ class Commands(click.Group):
         except (MemoryError, RuntimeError) as error:
             if not is_of_memory(error):
                 raise
-            echo(f"error: {no_memory(error)}", err=True)
+            echo(f"error: {memory_message(error)}", err=True)
             ctx.exit(2)
 
 

@@ -30,7 +30,11 @@ ADVICE = "Split the file, or leave out columns and long fields"
 CHUNK = 2**20  # bytes that are searched for line ends at once; a shorter line counts as 0
 SAMPLE = 1_000  # lines of JSON whose keys are counted first
 MANY_KEYS = 500  # distinct keys in the sample: then the keys of all lines are counted
-KEY = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:')
+STRING = (
+    re.compile(  # of JSON; a colon follows a key. Nothing is tried twice, whatever the text is: all of it is read once
+        rb'"([^"\\\n]*+(?:\\.[^"\\\n]*+)*+)(?:"(\s*+:)?)?'
+    )
+)
 WIDTHS: dict[Any, float] = {
     pl.Boolean: 1 / 8,
     pl.Int8: 1,
@@ -123,4 +127,4 @@ def _lines(text: bytes, step: int) -> Iterator[bytes]:
 
 
 def _distinct_keys(texts: Iterable[bytes]) -> int:
-    return len({match[1] for text in texts for match in KEY.finditer(text)})
+    return len({match[1] for text in texts for match in STRING.finditer(text) if match[2]})

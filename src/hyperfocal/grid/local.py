@@ -27,7 +27,8 @@ from hyperfocal.grid.job import Prepared
 from hyperfocal.grid.points import Point
 from hyperfocal.grid.pool import record, released_on_error, thread_variables, train_point
 from hyperfocal.grid.store import Store
-from hyperfocal.machine import CACHE, allowed_threads, count_cores, default_cache
+from hyperfocal.machine import allowed_threads, count_cores, default_cache
+from hyperfocal.private.folders import VARIABLE
 from hyperfocal.training.watch import Forward, Watch
 
 PATIENCE_SECONDS = 30.0  # after Ctrl-C, for the step that a worker is in
@@ -233,7 +234,7 @@ def interrupts_held_back() -> Iterator[None]:
 @contextmanager
 def _variables_of_children(threads: int) -> Iterator[None]:
     """Limit the thread pools of processes started inside, made when torch and numpy are imported; share the cache."""
-    variables = thread_variables(threads) | {CACHE: str(default_cache())}
+    variables = thread_variables(threads) | {VARIABLE: str(default_cache())}
     before = {name: os.environ[name] for name in variables if name in os.environ}
     os.environ.update(variables)
     try:

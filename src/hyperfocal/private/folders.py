@@ -8,8 +8,10 @@ read from the descriptor, and its files are opened relative to this descriptor a
 from __future__ import annotations
 
 import errno
+import grp
 import logging
 import os
+import pwd
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,8 +23,7 @@ from typing import IO
 logger = logging.getLogger(__name__)
 ROOT = 0  # the user who can change everything anyway
 FOLDER_MODE, FILE_MODE = 0o700, 0o600
-NO_LINK, NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)  # Windows has neither
-ONLY_FOLDER = getattr(os, "O_DIRECTORY", 0)
+NO_LINK, NO_WAIT, ONLY_FOLDER = os.O_NOFOLLOW, os.O_NONBLOCK, os.O_DIRECTORY
 VARIABLE = "HYPERFOCAL_CACHE"
 NO_HOME = "/dev/null"  # the HOME of a user who has none: not even root can make a folder in it
 _warned: set[Path] = set()  # folders whose reason has been logged
@@ -51,7 +52,7 @@ def _check_owner(state: os.stat_result, what: str) -> None:
 
 
 def _has_own_group(number: int, state: os.stat_result) -> bool:
-    with suppress(OSError, AttributeError):
+    with suppress(OSError, AttributeError):  # macOS has no getxattr
         os.getxattr(number, ACL)
         return False  # the mode of the group stands for users in a list
     return _is_alone(state.st_gid, os.geteuid())
@@ -61,12 +62,9 @@ def _has_own_group(number: int, state: os.stat_result) -> bool:
 def _is_alone(group: int, user: int) -> bool:
     """Return whether a group has the name of the user, is his first one, and has no other member."""
     try:
-        import grp
-        import pwd
-
         own, entry = pwd.getpwuid(user), grp.getgrgid(group)
         others = {one.pw_name for one in pwd.getpwall() if one.pw_gid == group} | set(entry.gr_mem)
-    except (ImportError, KeyError):
+    except KeyError:
         return False
     return own.pw_gid == group and entry.gr_name == own.pw_name and others <= {own.pw_name}
 

@@ -17,7 +17,7 @@ from uuid import uuid4
 from safetensors import SafetensorError
 
 from hyperfocal.errors import RunError
-from hyperfocal.private.work import remove_leftovers_in, temporary_folder
+from hyperfocal.private.work import is_name, remove_leftovers_in, temporary_folder
 
 ASIDE = ".hyperfocal-"  # begins the name of each temporary folder
 
@@ -34,6 +34,11 @@ def aside_folder(parent: Path) -> AbstractContextManager[Path]:
 def remove_leftovers(parent: Path) -> None:
     """Remove the temporary folders of killed processes in `parent`."""
     remove_leftovers_in(parent, ASIDE)
+
+
+def is_aside(name: str) -> bool:
+    """Return whether a name is one of a temporary folder."""
+    return is_name(name, ASIDE)
 
 
 def is_own_folder(path: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -12,7 +12,7 @@ import msgspec
 
 from hyperfocal.config.recipes import flat_settings
 from hyperfocal.config.sections import Section, TrainSettings
-from hyperfocal.errors import ConfigError, TrainingError, in_units, is_of_memory, no_memory
+from hyperfocal.errors import ConfigError, RunError, TrainingError, in_units, is_of_memory, memory_message
 from hyperfocal.machine import largest_memory
 from hyperfocal.storage.run_folder import CHECKPOINT, MODEL, RunFolder
 
@@ -71,9 +71,10 @@ def begun(run: RunFolder | None) -> Iterator[None]:
         yield
     except Exception as error:
         if run is not None and not run.has(MODEL) and not any((run.path / CHECKPOINT).parent.glob("[!.]*")):
-            run.clear()
-        if is_of_memory(error) and isinstance(error, MemoryError | RuntimeError):
-            raise TrainingError(no_memory(error)) from error
+            with suppress(RunError):  # the error of the training says more
+                run.clear()
+        if is_of_memory(error):
+            raise TrainingError(memory_message(error)) from error
         raise
 
 
