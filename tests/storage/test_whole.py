@@ -181,3 +181,20 @@ def test_a_folder_of_the_user_beside_a_file_or_in_a_run_stays(run):
         run.write_text(CONFIG, "seed = 1\n")
     for folder in (run.path.parent, run.path, run.path / "checkpoints"):
         assert (folder / ".hyperfocal-cache" / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_file_system_that_reports_any_owner_and_mode(tmp_path, monkeypatch):
+    """As vfat, CIFS and NFS with root_squash do. A cache is not used there, but an output is written."""
+    fstat = os.fstat
+
+    def report(number):
+        state = list(fstat(number))
+        state[0], state[4] = stat.S_IFMT(state[0]) | 0o777, 65534
+        return os.stat_result(state)
+
+    monkeypatch.setattr(os, "fstat", report)
+    for _ in range(2):
+        with whole_file(tmp_path / "a.txt") as aside:
+            aside.write_text("a")
+    assert files(tmp_path) == ["a.txt"]
+    assert os.listdir(tmp_path) == ["a.txt"]  # noqa: PTH208 - hidden folders too

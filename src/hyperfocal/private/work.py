@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from hyperfocal.private.folders import FILE_MODE, FOLDER_MODE, names_in, opened
+from hyperfocal.private.folders import FILE_MODE, FOLDER_MODE, ROOT, names_in, opened
 
 LOCK = ".lock"  # file of a work folder
 WORK, TEMPORARY = ".work-", "hyperfocal-work-"  # begin the names of work folders: in a cache, in the system's folder
@@ -47,7 +47,7 @@ def work_folder(parent: int, prefix: str = WORK) -> Iterator[tuple[str, int]]:
     remove_leftovers(parent, prefix)
     with ExitStack() as stack:
         name = _make(parent, prefix, stack)
-        yield name, stack.enter_context(opened(name, within=parent))
+        yield name, stack.enter_context(_opened_any(name, within=parent))
 
 
 @contextmanager
@@ -116,7 +116,9 @@ def remove_leftovers(parent: int, prefix: str) -> None:
 
 
 def _remove_dead(name: str, parent: int) -> None:
-    with opened(name, within=parent) as folder, ExitStack() as stack:
+    with _opened_any(name, within=parent) as folder, ExitStack() as stack:
+        if os.geteuid() == ROOT != os.fstat(folder).st_uid:  # only root could remove what is another user's
+            return
         try:
             _lock(folder, stack, share=False)
         except FileNotFoundError:  # killed before it made the lock
@@ -171,7 +173,7 @@ def _make(parent: int, prefix: str, stack: ExitStack) -> str:
         with ExitStack() as attempt:
             lock = attempt.enter_context(ExitStack())  # is closed after the removal
             attempt.callback(_remove, name, parent, os.getpid())
-            with suppress(FileNotFoundError, _BusyError), opened(name, within=parent) as folder:
+            with suppress(FileNotFoundError, _BusyError), _opened_any(name, within=parent) as folder:
                 _lock(folder, lock, share=True, create=True)  # until then it is a leftover to other processes
                 stack.enter_context(attempt.pop_all())
                 return name
@@ -179,7 +181,10 @@ def _make(parent: int, prefix: str, stack: ExitStack) -> str:
 
 @contextmanager
 def _opened_any(path: str | Path, *, within: int | None = None) -> Iterator[int]:
-    """Yield a descriptor of a folder of any owner; `within` as in `opened`."""
+    """Yield a descriptor of a folder; `within` as in `opened`.
+
+    Its owner and mode are not checked: a file system without them, such as vfat, reports any for a folder just made.
+    """
     number = os.open(path, os.O_RDONLY | (0 if within is None else os.O_NOFOLLOW), dir_fd=within)
     try:
         yield number
