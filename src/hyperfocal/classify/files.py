@@ -102,8 +102,8 @@ def _read_labels(run: RunFolder, settings: ClassifySettings) -> tuple[LabelSpace
 def read_label_table(run: RunFolder, names: list[str]) -> list[dict[str, Any]]:
     """Return the rows of labels.csv; raise ValueError if it does not have one for each of the labels `names`.
 
-    Earlier versions wrote the labels as they are. No set of labels looks the same in both forms, except if it has no
-    label with a quote before it.
+    Earlier versions wrote the labels as they are. If the labels do not match as written, they were written by
+    `safe_cells`: one quote before a label is removed.
     """
     text = StringIO(run.read_text("labels.csv"))
     rows = pl.read_csv(text, schema_overrides={"label": pl.String}, infer_schema_length=None).to_dicts()

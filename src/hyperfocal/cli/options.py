@@ -64,7 +64,8 @@ SAFE_CSV = click.option(
     "--safe-csv",
     is_flag=True,
     help="Write a single quote before each text cell of a .csv or .tsv that a spreadsheet may run as a formula: one "
-    "that begins with =, +, -, @, a tab or a line end, or with a single quote. Such ids then differ from those read.",
+    "that begins with =, +, -, @, a tab or a line end, or with a single quote. Such ids then differ from the ids in "
+    "the input.",
 )
 RANKING = (
     click.option("--k", type=int, help="Items per user.  [default: the number the run was trained for]"),

@@ -21,7 +21,7 @@ def check_new(fit: Fit, log: Log) -> str:
 
     Raises:
         DataError: the fit has these events, from its own log or an earlier update; or the log is cumulative: it begins
-            with the events that the fit has of nearly all users who return.
+            with all events that the fit has of a user, for nearly all users who are in the fit and in the log.
     """
     checksum = log_checksum(log)
     if checksum in fit.logs:
