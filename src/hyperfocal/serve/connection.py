@@ -11,6 +11,7 @@ import asyncio
 import fcntl
 import sys
 import termios
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -49,23 +50,16 @@ class _Transport:
         self.close, self.is_closing = transport.close, transport.is_closing
 
 
-class Connections:
-    """Counts connections that were refused, for the log of the server."""
-
-    def __init__(self) -> None:
-        self.refused = 0
-
-
 class Connection(HttpToolsProtocol):
     """A connection of one client.
 
     Args:
         limits: of the process.
-        counts: shared by its connections.
+        counts: "refused" connections, for the log of the server; shared by its connections.
         options: of uvicorn.
     """
 
-    def __init__(self, *, limits: Limits, counts: Connections, **options: Any) -> None:
+    def __init__(self, *, limits: Limits, counts: Counter[str], **options: Any) -> None:
         super().__init__(**options)
         self._limits, self._counts = limits, counts
         self._state = START
@@ -89,7 +83,7 @@ class Connection(HttpToolsProtocol):
         self.transport = self._own  # type: ignore[assignment]
         above = len(self.connections) - self._limits.connections
         if above > 0:
-            self._counts.refused += 1
+            self._counts["refused"] += 1
         if above > SPARE:
             transport.abort()
         elif above > 0:
