@@ -27,6 +27,8 @@ ALLOWED = {  # file or folder -> why its messages may name options
     "report/grid_table.py": "only the command line trains grids",
     "report/page.py": "an option of pip",
     "report/tracking.py": "only the command line has trackers",
+    "serve/access.py": "the service has --allow-host",
+    "serve/server.py": "the service has --connections",
 }
 PYTHON_ONLY = {"padding"}  # parameters of functions that no command calls
 COLUMNS = {"user", "item", "order", "text", "labels", "id", "group"}  # what a name that is filled in can be

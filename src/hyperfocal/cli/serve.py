@@ -8,7 +8,7 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 KEY = "HYPERFOCAL_API_KEY"
 WHOLE = click.IntRange(1)
 POSITIVE = click.FloatRange(0.001)
-PACKAGES = ("starlette", "uvicorn", "prometheus_client")
+PACKAGES = ("starlette", "uvicorn", "httptools", "prometheus_client")
 INSTALL = "the service needs {}, which is not installed. Install it with `pip install 'hyperfocal[serve]'`"
 
 
@@ -33,7 +33,13 @@ INSTALL = "the service needs {}, which is not installed. Install it with `pip in
 @click.option("--engine", default="torch", show_default=True, help="torch, or onnx: faster for single requests.")
 @click.option("--batch", type=WHOLE, default=64, show_default=True, help="Histories or texts computed at once.")
 @click.option("--queue", type=WHOLE, default=2_000, show_default=True, help="Histories or texts that may wait.")
-@click.option("--seconds", type=POSITIVE, default=10.0, show_default=True, help="How long one may wait.")
+@click.option(
+    "--seconds",
+    type=POSITIVE,
+    default=10.0,
+    show_default=True,
+    help="Seconds that a request may wait, and that its body may take to arrive.",
+)
 @click.option(
     "--connections", type=WHOLE, default=1_000, show_default=True, help="Open connections per process; more get 503."
 )
@@ -47,8 +53,12 @@ def serve(
     port: int,
     workers: int,
     engine: str,
+    batch: int,
+    queue: int,
+    seconds: float,
+    connections: int,
+    idle: float,
     allow_host: tuple[str, ...],
-    **limits: Any,
 ) -> None:
     """Serve RUN, of either job, over HTTP, with a page at / to try it by hand.
 
@@ -72,8 +82,7 @@ def serve(
 
     _check_packages()
     open_standard_ones()
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nothing is loaded yet that could be loaded again
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nothing is loaded yet that could be loaded again
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch starts its threads: a worker is one core
     from hyperfocal.machine import count_cores
     from hyperfocal.serve.limits import Limits
@@ -84,7 +93,8 @@ def serve(
     if workers > count_cores():
         raise ConfigError(f"--workers {workers}: each takes a core, and there are {count_cores()}. Give fewer")
     key = os.environ.get(KEY, "")
-    service = Service(run, engine_by_name(engine), host, key, Limits(**limits), allow_host)
+    limits = Limits(batch, queue, seconds, connections=connections, idle=idle)
+    service = Service(run, engine_by_name(engine), host, key, limits, allow_host)
     with bind(host, port) as listening:
         address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
         if not service.local and not key:

@@ -1,6 +1,6 @@
 """Access rules of the service: the key, the host names it answers to, and who may load which run.
 
-Without a key, anybody who gets a request through could read answers and load a folder of his choice. A browser can be
+Without a key, anybody who gets a request through could read answers and load any folder. A browser can be
 made to send requests here by a page of another site whose name was made to point here (DNS rebinding); they still have
 that name as their Host. So a service for this machine alone answers to local names, to addresses, which cannot be
 rebound, and to names that it was given. Only a client on this machine may load a run, only the served run or one in the
@@ -27,10 +27,10 @@ REMEMBERED = 100  # values of Host that were checked
 
 
 class Access:
-    """Decides who may ask.
+    """Decides if a request is allowed by its key and its Host.
 
     Args:
-        key: API key of clients; "" lets everybody in.
+        key: API key of clients; "": they need none.
         hosts: names that are allowed as Host besides local ones and addresses; None: all are.
     """
 
@@ -62,7 +62,7 @@ class Access:
             message = (
                 f"the service does not answer to the host {text!r}. Ask at localhost or an address, or start it with "
             )
-            return Refusal(403, "foreign_host", f"{message}`allow_host='{name or 'NAME'}'` or a key")
+            return Refusal(403, "foreign_host", f"{message}--allow-host {name or 'NAME'} or a key")
         if len(self._allowed) < REMEMBERED:
             self._allowed.add(host)
         return None

@@ -214,7 +214,7 @@ async def _others_follow(broadcast: Broadcast | None) -> int:
     try:
         return await broadcast() if broadcast else 1
     except OSError as error:
-        message = f"this process serves the new run, but it cannot tell the others: {error}. Send SIGHUP, or try again"
+        message = f"the other processes cannot load the run that this one serves: {error}. Send SIGHUP, or try again"
         raise Refusal(500, "failed", message) from None
 
 

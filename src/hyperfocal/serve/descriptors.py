@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -11,17 +12,13 @@ OTHER_FILES = 200  # descriptors for anything but connections: a run that is loa
 
 
 def reserve(connections: int) -> int:
-    """Raise the limit of open files as far as so many connections need, and return how many connections fit."""
-    if sys.platform == "win32":
-        return connections
-    import resource
-
+    """Raise the limit of open files to what the connections need, if allowed; return how many connections fit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + OTHER_FILES
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return connections
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     return max(1, min(connections, allowed - OTHER_FILES))
 
 

@@ -11,30 +11,30 @@ from hyperfocal.serve.messages import JSON, ModelQuery, schemas
 ABOUT = """\
 Predictions of a trained run. Bodies are JSON; every error says why: `{"error": {"reason", "message", "where"}}`.
 
-- 429 with `Retry-After`: the queue is full.
+- 429 with `Retry-After`: the queue is full, or too many requests of a connection wait.
 - 413: the body is too large. 415: it is not sent as JSON. 400: it is malformed. 422: it breaks this description.
 - 409: the run was trained for the other job.
 - 414, 431: the URL or the headers are too large. 408: the request arrives too slowly.
-- 403 without a key: the Host is a name that the service does not answer to.
+- 403: the Host is a name that the service does not answer to.
 """
 REFUSED = {
     400: "The body is malformed JSON, or the request is malformed HTTP.",
     401: "The key is missing or wrong.",
-    403: "Without a key: the Host is not allowed, or the run is in another folder than the one served.",
+    403: "The Host is not allowed; or, without a key, the run is in another folder than the one served.",
     408: "The headers or the body took too long to arrive.",
     409: "The run was trained for the other job.",
     413: "The body is too large.",
     414: "The URL is too long.",
     415: "The body is not sent as JSON.",
     422: "The request does not match this description, or cannot be answered.",
-    429: "The queue is full; `Retry-After` says when to try again.",
+    429: "The queue is full, or too many requests of the connection wait; `Retry-After` says when to try again.",
     431: "The headers are too large or too many.",
     500: "The server failed; its log says why.",
     503: "The request took too long, too many connections are open, or the service is shutting down.",
 }
 Content = dict[str, Any]  # media type -> schema
-ANY = (400, 408, 413, 414, 431, 500, 503)  # refusals of every request
-PREDICTING = (401, 403, 409, 415, 422, 429)
+ANY = (400, 408, 413, 414, 429, 431, 500, 503)  # refusals of every request
+PREDICTING = (401, 403, 409, 415, 422)
 
 
 def description(version: str, *, keyed: bool) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,7 +19,7 @@ import uvicorn
 
 from hyperfocal.serve.access import is_local
 from hyperfocal.serve.app import create_app
-from hyperfocal.serve.connection import SPARE, Connection, Connections
+from hyperfocal.serve.connection import SPARE, Connection
 from hyperfocal.serve.descriptors import any_left, reserve
 from hyperfocal.serve.limits import Limits
 from hyperfocal.serve.live import Engine, Live
@@ -39,7 +40,7 @@ class Service:
     run: Path
     engine: Engine
     host: str = "127.0.0.1"  # address to bind to
-    key: str = ""  # API key of clients; "" lets everybody in
+    key: str = ""  # API key of clients; "": they need none
     limits: Limits = field(default_factory=Limits)  # of each process
     allow_host: tuple[str, ...] = ()  # names that clients may ask for besides local ones
 
@@ -64,11 +65,9 @@ class Server(uvicorn.Server):
     connection after its answer.
     """
 
-    def __init__(
-        self, config: uvicorn.Config, live: Live, connections: Connections, on_ready: Callable[[], None]
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, live: Live, counts: Counter[str], on_ready: Callable[[], None]) -> None:
         super().__init__(config)
-        self._live, self._connections, self._on_ready = live, connections, on_ready
+        self._live, self._counts, self._on_ready = live, counts, on_ready
         self._report_at = 0.0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -77,7 +76,7 @@ class Server(uvicorn.Server):
         self._on_ready()
 
     async def on_tick(self, counter: int) -> bool:
-        """Look around every tenth of a second."""
+        """Log refused connections. uvicorn calls it ten times per second."""
         if counter % 10 == 0 and time.monotonic() >= self._report_at:
             self._report_refused()
         return await super().on_tick(counter)
@@ -85,14 +84,16 @@ class Server(uvicorn.Server):
     def _report_refused(self) -> None:
         """Log why connections are refused, at most once in `REPORT_SECONDS`."""
         lines = []
-        if self._connections.refused:
-            lines.append(f"{self._connections.refused:,} connections were refused: too many were open")
+        if self._counts["refused"]:
+            lines.append(
+                f"{self._counts['refused']:,} connections were refused: too many were open. Raise --connections"
+            )
         if not any_left():
-            lines.append("no file descriptor is left: new connections are closed. Raise `ulimit -n`")
+            lines.append("no file descriptor is left: new connections are not served. Raise `ulimit -n`")
         for line in lines:
             log.warning(line)
         if lines:
-            self._connections.refused, self._report_at = 0, time.monotonic() + REPORT_SECONDS
+            self._counts["refused"], self._report_at = 0, time.monotonic() + REPORT_SECONDS
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Shut down without losing a request."""
@@ -113,8 +114,7 @@ class _Hangup:
 
     def listen(self) -> None:
         """Take the signal from now on."""
-        if hasattr(signal, "SIGHUP"):
-            signal.signal(signal.SIGHUP, self._take)
+        signal.signal(signal.SIGHUP, self._take)
 
     def _take(self, *_: object) -> None:
         self._came = True
@@ -161,7 +161,7 @@ def serve(
         if follower is not None:
             follower.report_ready()
             tasks.append(asyncio.get_running_loop().create_task(follower.follow()))
-        elif hasattr(signal, "SIGHUP"):
+        else:
             tasks.append(asyncio.get_running_loop().create_task(hangup.follow(live)))
         announce()
 
@@ -173,12 +173,12 @@ def serve(
 
 
 def _server(service: Service, live: Live, follower: Follower | None, on_ready: Callable[[], None]) -> Server:
-    limits, connections = _within_descriptors(service.limits), Connections()
+    limits, counts = _within_descriptors(service.limits), Counter[str]()
     broadcast = follower.broadcast if follower else None
     app = create_app(live, key=service.key, hosts=service.hosts, limits=limits, broadcast=broadcast)
     config = uvicorn.Config(
         app,
-        http=partial(Connection, limits=limits, counts=connections),  # type: ignore[arg-type]
+        http=partial(Connection, limits=limits, counts=counts),  # type: ignore[arg-type]
         ws="none",  # a connection with another protocol would have no limits
         log_config=None,  # it logs like everything else here
         log_level="warning",
@@ -188,7 +188,7 @@ def _server(service: Service, live: Live, follower: Follower | None, on_ready: C
         timeout_keep_alive=limits.idle,  # type: ignore[arg-type]
         timeout_graceful_shutdown=LAST_SECONDS,
     )
-    return Server(config, live, connections, on_ready)
+    return Server(config, live, counts, on_ready)
 
 
 def _within_descriptors(limits: Limits) -> Limits:

@@ -52,8 +52,7 @@ class _Workers:
         """Start the first process and, once it answers, the others; then watch over them until the end."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._end)
-        if hasattr(signal, "SIGHUP"):
-            signal.signal(signal.SIGHUP, self._request_reload)
+        signal.signal(signal.SIGHUP, self._request_reload)
         try:
             code = self._start_all()
             if not code and not self._ending:
@@ -91,7 +90,7 @@ class _Workers:
         return 0
 
     def _watch(self) -> int:
-        """Look after the processes once: pass on SIGHUP, replace the dead ones; return an exit code if none can start.
+        """Pass on SIGHUP and replace the dead processes, once; return an exit code if none can start.
 
         An error of the machine, such as a full disk, must not end the service while a process answers.
         """
@@ -103,7 +102,7 @@ class _Workers:
             wait([process.sentinel for process in self._processes], timeout=0.1)
             dead = [process for process in self._processes if process.exitcode is not None]
             for process in dead:
-                self._bury(process)
+                self._remove(process)
             if not self._processes and self._failures >= MOST_FAILURES:
                 return (dead[-1].exitcode if dead else 1) or 1
             self._replace()
@@ -112,8 +111,8 @@ class _Workers:
             self._postpone(failed=True)
         return 0
 
-    def _bury(self, process: SpawnProcess) -> None:
-        """Forget a dead process, and decide when it is replaced."""
+    def _remove(self, process: SpawnProcess) -> None:
+        """Remove a dead process, and decide when to replace it."""
         self._processes.remove(process)
         self._postpone(failed=not self._shared.has_reported(process.pid))
         seconds = self._next_start - time.monotonic()
@@ -148,9 +147,8 @@ class _Workers:
 
 def _work(service: Service, listening: socket.socket, shared: SharedRun) -> None:
     """Run one of the processes."""
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal sends it to all; the first process passes it on
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal sends it to all; the first process passes it on
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     try:
         with held(shared.folder):
             serve(service, listening, shared=shared)
@@ -163,9 +161,6 @@ def _work(service: Service, listening: socket.socket, shared: SharedRun) -> None
 @contextmanager
 def _hangup_blocked() -> Iterator[None]:
     """Hold SIGHUP back."""
-    if not hasattr(signal, "SIGHUP"):
-        yield
-        return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         yield
