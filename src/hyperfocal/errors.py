@@ -14,7 +14,8 @@ import re
 from difflib import get_close_matches
 
 NO_MEMORY = re.compile(
-    r"allocate memory|enough memory|out of memory|bad_alloc|allocation failed|[Ss]torage size calculation overflowed"
+    r"allocate memory|enough memory|out of memory|bad_alloc|allocation failed|could not create a (?:primitive|memory)|"
+    r"[Ss]torage size calculation overflowed"
 )
 
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")

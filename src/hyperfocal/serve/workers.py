@@ -85,7 +85,9 @@ class _Workers:
         while len(self._shared.reports()) < number and not self._ending:
             ended = [process.exitcode for process in self._processes if process.exitcode is not None]
             if ended:
-                return ended[0] or 1
+                code = ended[0] or 1
+                log.error("a worker ended with exit code %d while the service started; the service ends", code)
+                return code if code > 0 else 1
             time.sleep(0.02)
         return 0
 
