@@ -67,7 +67,8 @@ def good():
     rows = [(f"u{user}", f"i{(user + step) % 9}", step) for user in range(30) for step in range(6)]
     log = pl.DataFrame(rows, schema=["user", "item", "order"], orient="row")
     log.write_csv(folder / "log.csv")
-    log.with_columns(pl.col("order") + 6).write_csv(folder / "more.csv")
+    later = [(f"u{user}", f"i{(2 * user + step) % 9}", 6 + step) for user in range(30) for step in range(6)]
+    pl.DataFrame(later, schema=["user", "item", "order"], orient="row").write_csv(folder / "more.csv")
     texts = [{"text": f"{word} and {word}s", "labels": [word]} for word in ("sport", "music", "food") * 12]
     write_lines(texts, folder / "texts.jsonl")
     done(folder, "recommend", "fit", "GOOD/log.csv", "--out", "GOOD/recommend", *TINY)

@@ -80,7 +80,7 @@ class TestWhatIsSaidAndKept:
         loaded = Recommender.load(run)
         loaded.save(tmp_path / "copy")
         again = Recommender.load(tmp_path / "copy")
-        again.update(log(users=40))
+        again.update(log(users=40), again=True)
         assert again.ranker_.plan == loaded.ranker_.plan == Recommender.load(run).ranker_.plan
         assert isinstance(loaded.ranker_.plan, ReadingPlan)
 

@@ -15,7 +15,7 @@ import torch
 from hyperfocal.distributed import local_processes
 from hyperfocal.errors import ConfigError
 from hyperfocal.parts import total_size
-from hyperfocal.private.folders import NO_HOME, VARIABLE, cache_folder, warn_unused
+from hyperfocal.private.folders import NO_HOME, VARIABLE, check_usable, warn_unused
 from hyperfocal.private.work import process_folder
 
 CPU_SHARE = Path("/sys/fs/cgroup/cpu.max")  # of a container
@@ -172,8 +172,8 @@ def default_cache() -> Path:
     folder = Path(named or "~/.cache/hyperfocal")
     try:
         folder = Path(named) if named else _user_caches() / "hyperfocal"
-        with cache_folder(folder, below_own=not named):
-            return folder
+        check_usable(folder, below_own=not named)
+        return folder
     except OSError as error:
         warn_unused(folder, error)
     try:

@@ -119,7 +119,7 @@ def test_equally_frequent_ngrams_are_cut_in_another_way_which_a_resumed_run_is_t
     assert len(terms[0]) == len(terms[1]) == 300
     assert terms[0] != terms[1]
     (tmp_path / "auto" / "model.safetensors").unlink()
-    monkeypatch.setattr(machine, "memory_bytes", lambda: 1_000)
+    monkeypatch.setattr(machine, "MEMORY_SHARE", 1e-9)
     settings = FAST | {"features.max_features": 300}
     with pytest.raises(RunError, match="other n-grams"):
         MultiLabelClassifier(settings=settings).fit(path, out=tmp_path / "auto", resume=True)
@@ -177,7 +177,7 @@ class TestWhen:
     def test_a_file_too_large_for_memory(self, folder, monkeypatch):
         path, settings = folder / "train.jsonl", ClassifySettings()
         assert not self.streams(path, settings)
-        monkeypatch.setattr(machine, "memory_bytes", lambda: 1_000)
+        monkeypatch.setattr(machine, "MEMORY_SHARE", 1e-9)
         assert self.streams(path, settings)
         assert not self.streams(path, ClassifySettings(data=TextDataSettings(stream="off")))
         assert not self.streams(path, ClassifySettings(train=TextTrainSettings(folds=3)))  # needs them in memory

@@ -128,7 +128,7 @@ def test_a_disk_without_room(path, cache):
 class TestWhen:
     def test_a_file_too_large_for_memory(self, path, monkeypatch):
         assert not prepare(path, None, None, settings()).streamed
-        monkeypatch.setattr(machine, "memory_bytes", lambda: 1000)
+        monkeypatch.setattr(machine, "MEMORY_SHARE", 1e-9)
         assert prepare(path, None, None, settings()).streamed
         assert not prepare(path, None, None, settings(stream="off")).streamed
         assert not prepare(path, None, None, settings(protocol="leave-one-out")).streamed  # which reads into memory
@@ -143,7 +143,7 @@ class TestWhen:
             half.write_parquet(tmp_path / "logs" / f"part-{number}.parquet")
         parts = tmp_path / pattern
         assert not prepare(parts, None, None, settings()).streamed
-        monkeypatch.setattr(machine, "memory_bytes", lambda: 1000)
+        monkeypatch.setattr(machine, "MEMORY_SHARE", 1e-9)
         streamed = prepare(parts, None, None, settings())
         assert streamed.streamed
         whole = prepare(path, None, None, settings(stream="on"))

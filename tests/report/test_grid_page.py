@@ -111,7 +111,7 @@ def test_what_is_no_grid_or_a_damaged_one_is_refused(finished, tmp_path):
 
 def read_as_nobody(folder, out):
     """Write the report of a grid as a user who may write nothing there."""
-    os.environ["HYPERFOCAL_CACHE"] = str(out)
+    os.environ["HYPERFOCAL_CACHE"] = str(folder / "cache")
     if os.getuid() == 0:
         os.setuid(65534)
     with pytest.raises(PermissionError):
@@ -128,7 +128,9 @@ def test_a_grid_that_may_only_be_read_has_a_report_elsewhere(finished):
         out.mkdir()
         for file in ("grid.sqlite", "plan.json"):
             shutil.copyfile(finished / file, folder / "grid" / file)
-        bundle(out)  # the charts' script, for the one who reads has no cache of his own
+        bundle(folder / "cache")  # the charts' script, which the reader cannot make
+        for path in (folder / "cache", *(folder / "cache").rglob("*")):
+            os.chown(path, 65534 if os.getuid() == 0 else -1, -1)
         for path, mode in ((folder, 0o755), (out, 0o777), (folder / "grid", 0o555)):
             path.chmod(mode)
         reader = multiprocessing.get_context("forkserver").Process(target=read_as_nobody, args=(folder, out))

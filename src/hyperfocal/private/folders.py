@@ -89,6 +89,19 @@ def opened(path: str | Path, *, within: int | None = None) -> Iterator[int]:
         os.close(number)
 
 
+def check_usable(path: Path, *, below_own: bool = False) -> None:
+    """Raise the error of `cache_folder` if the folder cannot be opened or surely cannot be made; make nothing."""
+    _check_links(path.absolute())
+    if path.exists():
+        with opened(path):
+            return
+    place = next(folder for folder in path.absolute().parents if folder.is_dir())
+    if below_own:
+        _check_owner(place.stat(), f"the folder {place}")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
+
+
 @contextmanager
 def cache_folder(path: Path, *, below_own: bool = False) -> Iterator[int]:
     """Yield a descriptor of a private folder, which is made if it is missing.

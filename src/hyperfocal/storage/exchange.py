@@ -43,7 +43,8 @@ def whole_folder(
         OSError: it cannot be written or exchanged, or the working folder is inside; `path` is unchanged.
     """
     if (closed := _closed_folder(path)) is not None:
-        raise PermissionError(errno.EACCES, "another user's folder, which this user cannot remove", str(closed))
+        number = _why_closed(closed)
+        raise OSError(number, os.strerror(number), str(closed))
     if _is_working_folder(path):
         raise OSError(errno.EBUSY, "it is the working folder")
     with aside_folder(path.parent) as aside:
@@ -70,12 +71,15 @@ def _is_working_folder(path: Path) -> bool:
 def why_fixed(path: Path) -> str:
     """Return why a folder cannot be replaced in one step, or ""."""
     if _is_working_folder(path):
-        return "the working folder"
+        return "it is the working folder"
     if path.is_mount():
-        return "a mount point"
-    if (closed := _closed_folder(path)) is not None:
-        return f"with a folder that this user cannot remove, {closed}"
-    return "" if os.access(path.parent, os.W_OK) else f"in a folder that is not writable, {path.parent}"
+        return "it is a mount point"
+    closed = _closed_folder(path) or (None if os.access(path.parent, os.W_OK) else path.parent)
+    return "" if closed is None else f"{closed}: {os.strerror(_why_closed(closed))}"
+
+
+def _why_closed(folder: Path) -> int:
+    return errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
 
 
 def _closed_folder(path: Path) -> Path | None:

@@ -115,8 +115,10 @@ def _open_locked(path: Path) -> int | None:
     """
     try:
         number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-    except PermissionError:  # the file of another user who was killed; a lock needs no right to write to it
-        number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except PermissionError:
+        if not path.exists():
+            raise
+        number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)  # of another user; a lock needs no right to write to it
     try:
         try_lock(number)
         if os.path.samestat(path.stat(), os.fstat(number)):

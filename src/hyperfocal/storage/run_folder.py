@@ -114,7 +114,7 @@ class RunFolder:
     def refuse_fixed(self) -> None:
         """Raise RunError if the run cannot be replaced in one step, for a command that does not write file by file."""
         if why := why_fixed(self.place):
-            raise RunError(f"run {self.path}: cannot be replaced: it is {why}. Write to another folder with `out=`")
+            raise RunError(f"run {self.path}: cannot be replaced: {why}. Write to another folder with `out=`")
 
     def refuse_taken(self, *, resume: bool | None = None, overwrite: bool | None = None) -> None:
         """Check that a run may be written here; change nothing. None: the caller offers no such choice.
