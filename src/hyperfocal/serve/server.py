@@ -53,7 +53,7 @@ class Service:
     def hosts(self) -> tuple[str, ...] | None:
         """Return the names that are allowed as Host besides local ones; None: all are.
 
-        Without names of its own, only a service for this machine that has no key checks them.
+        If `allow_host` is empty, only a service for this machine without a key checks them.
         """
         return self.allow_host if self.allow_host or (self.local and not self.key) else None
 

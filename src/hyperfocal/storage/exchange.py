@@ -57,7 +57,7 @@ def whole_folder(
         lock.extend_to(fresh)
         put_in_place(fresh, path)
         if fresh.exists():
-            _link_others(fresh, path, belongs)  # those that came in the meantime
+            _link_others(fresh, path, belongs)  # files that were written during the exchange
     flush(path.parent)
 
 

@@ -120,7 +120,7 @@ def _open_locked(path: Path) -> int | None:
             raise
         number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)  # of another user; a lock needs no right to write to it
     try:
-        try_lock(number)
+        _lock(number)
         if os.path.samestat(path.stat(), os.fstat(number)):
             return number
     except FileNotFoundError:
@@ -141,8 +141,8 @@ def _holder(number: int) -> str:
     return "another process"
 
 
-def try_lock(number: int) -> bool:
-    """Lock an open file or folder; return False if its file system has no locks.
+def _lock(number: int) -> None:
+    """Lock an open file, if its file system has locks.
 
     Raises:
         BlockingIOError: another process holds the lock.
@@ -153,11 +153,9 @@ def try_lock(number: int) -> bool:
         raise
     except OSError as error:
         _warn(str(error))
-        return False
-    return True
 
 
 @cache
 def _warn(reason: str) -> None:
-    """Log once that nobody is kept out."""
+    """Log once that the file system has no locks."""
     logger.warning("this file system has no locks (%s): do not let two commands write to one folder at a time", reason)
