@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,6 +90,21 @@ def test_help_teaches():
         assert word in taught
     for word in ("--allow-host", "--connections", "--idle", "/health"):
         assert word in taught
+
+
+def test_what_was_imported_is_left_out_of_garbage_collections(recommend_path):
+    """A full collection over it would stop every answer for some 0.2 s."""
+    code = (
+        "import gc, os, signal, sys; from pathlib import Path; from hyperfocal.cli.serve import engine_by_name\n"
+        "from hyperfocal.serve.server import Service, bind, serve\n"
+        "def announce():\n"
+        "    print(gc.get_freeze_count(), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "with bind('127.0.0.1', 0) as door:\n"
+        "    serve(Service(Path(sys.argv[1]), engine_by_name('torch')), door, announce)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, recommend_path], capture_output=True, text=True, timeout=120)
+    assert int(done.stdout) > 50_000, done.stderr
 
 
 def test_a_hangup_at_any_time_of_the_start_ends_nothing(recommend_path):
