@@ -9,7 +9,14 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from hyperfocal.classify.label_model import LabelSpace
 from hyperfocal.classify.prepare import Labelled
-from hyperfocal.classify.scores import cross_decided, evaluate_decisions, score_labels, table_of_labels, tier_scores
+from hyperfocal.classify.scores import (
+    cross_decided,
+    draw_halves,
+    evaluate_decisions,
+    score_labels,
+    table_of_labels,
+    tier_scores,
+)
 from hyperfocal.config.classify import DecisionSettings
 from hyperfocal.data.documents import Documents
 from hyperfocal.data.taxonomy import Taxonomy
@@ -22,19 +29,25 @@ RANDOM = torch.Generator().manual_seed(0)
 SCORES = torch.randn(N, L, generator=RANDOM)
 HITS = (torch.randn(N, L, generator=RANDOM) + SCORES) > torch.tensor([0.0, 0.7, 1.4, 2.0])
 TRUTH, COUNTS = SparseLabels.from_dense(HITS), torch.tensor([300, 100, 30, 5])
-DECIDED = {"half": SparseLabels.from_dense(SCORES > 0), "tuned": SparseLabels.from_dense(SCORES > 0.3)}
+DECIDED = {"half": [SparseLabels.from_dense(SCORES > 0)], "tuned": [SparseLabels.from_dense(SCORES > 0.3)]}
 PER_LABEL = DecisionSettings()
 LABELS = LabelSpace(Vocabulary(pl.Series(["a", "b", "c", "d"])), None, COUNTS, 400, consistent=False)
+
+
+def decided_of(scores, truth, settings, groups=None):
+    """Return the decisions of the first cross-fit."""
+    halves, *_ = draw_halves(len(scores), groups, seed=0)
+    return cross_decided(scores, truth, COUNTS, settings, halves, seed=0)
 
 
 class TestCrossDecisions:
     def test_no_document_sees_its_own_truth(self):
         """Whatever the truth of one half becomes, the decisions of that half stay."""
-        before = cross_decided(SCORES, TRUTH, COUNTS, PER_LABEL, None, seed=0).to_dense()
+        before = decided_of(SCORES, TRUTH, PER_LABEL).to_dense()
         half = torch.randperm(N, generator=torch.Generator().manual_seed(0)) % 2
         other = HITS.clone()
         other[half == 0] = ~other[half == 0]
-        after = cross_decided(SCORES, SparseLabels.from_dense(other), COUNTS, PER_LABEL, None, seed=0).to_dense()
+        after = decided_of(SCORES, SparseLabels.from_dense(other), PER_LABEL).to_dense()
         assert torch.equal(before[half == 0], after[half == 0])
         assert not torch.equal(before[half == 1], after[half == 1])
 
@@ -43,7 +56,7 @@ class TestCrossDecisions:
         groups = torch.full((N,), 7)
         groups[0] = 1_000
         found = [
-            cross_decided(SCORES, SparseLabels.from_dense(hits), COUNTS, PER_LABEL, groups, seed=0).to_dense()[1:]
+            decided_of(SCORES, SparseLabels.from_dense(hits), PER_LABEL, groups).to_dense()[1:]
             for hits in (HITS, torch.cat([HITS[:1], ~HITS[1:]]))
         ]
         assert torch.equal(*found)
@@ -52,19 +65,19 @@ class TestCrossDecisions:
         """Numbers far apart, as `group_numbers` gives them, are as good as 0 and 1: no half is empty."""
         rule = DecisionSettings(rule="global")
         near = torch.arange(N) % 2
-        expected = cross_decided(SCORES, TRUTH, COUNTS, rule, near, seed=0).to_dense()
+        expected = decided_of(SCORES, TRUTH, rule, near).to_dense()
         assert not torch.equal(expected, (SCORES > 0).float())
         for distance in range(2, 10):
-            decided = cross_decided(SCORES, TRUTH, COUNTS, rule, distance * near, seed=0).to_dense()
+            decided = decided_of(SCORES, TRUTH, rule, distance * near).to_dense()
             assert torch.equal(decided, expected)
 
     @pytest.mark.parametrize("number", [0, 1])
     def test_too_few_to_tune_are_decided_at_one_half(self, number):
-        decided = cross_decided(SCORES[:number], TRUTH.select(torch.arange(number)), COUNTS, PER_LABEL, None, seed=0)
+        decided = decided_of(SCORES[:number], TRUTH.select(torch.arange(number)), PER_LABEL)
         assert torch.equal(decided.to_dense(), (SCORES[:number] > 0).float())
 
     def test_one_group_alone_too(self):
-        decided = cross_decided(SCORES, TRUTH, COUNTS, PER_LABEL, torch.zeros(N, dtype=torch.int64), seed=0)
+        decided = decided_of(SCORES, TRUTH, PER_LABEL, torch.zeros(N, dtype=torch.int64))
         assert torch.equal(decided.to_dense(), (SCORES > 0).float())
 
 
@@ -100,11 +113,35 @@ class TestScores:
         pair = torch.arange(N) % 2
         scores, truth = SCORES[pair], TRUTH.select(pair)
         grouped, alone = (
-            evaluate_decisions(scores, DECIDED["tuned"].select(pair), documents(truth, groups), LABELS)
-            for groups in (pair, None)
+            evaluate_decisions(scores, [DECIDED["tuned"][0].select(pair)], documents(truth, groups), LABELS)
+            for groups in (pair)
         )
         grouped, alone = (found.metrics["intervals"]["tuned.micro_f1"] for found in (grouped, alone))
         assert grouped["high"] - grouped["low"] > 2 * (alone["high"] - alone["low"])
+
+    def test_decisions_of_two_cross_fits_are_averaged(self):
+        """The variance over the resamples grows by that of the mean of two: a quarter of their squared distance."""
+        fits = [SparseLabels.from_dense(SCORES > 0.3), SparseLabels.from_dense(SCORES > 0.9)]
+        weights = torch.poisson(torch.ones(4_000, N), generator=torch.Generator().manual_seed(0))
+        (one, first), (other, second), (both, mixed) = (
+            score_labels(SCORES, TRUTH, {"tuned": each}, COUNTS, 400, weights=weights)
+            for each in (fits[:1], fits[1:], fits)
+        )
+        for name in ("tuned.macro_f1", "tuned.micro_f1"):
+            assert both[name] == pytest.approx((one[name] + other[name]) / 2)
+            assert torch.equal(mixed[name][::2], first[name][::2])
+            assert torch.equal(mixed[name][1::2], second[name][1::2])
+            within = (first[name].var() + second[name].var()) / 2
+            between = (first[name].mean() - second[name].mean()) ** 2 / 4
+            assert float(mixed[name].var()) == pytest.approx(float(within + between), rel=0.05)
+        assert torch.equal(mixed["macro_ap"], first["macro_ap"])
+
+    def test_halves_are_drawn_anew_for_each_cross_fit(self):
+        groups = torch.arange(N) // 2
+        for halves in (draw_halves(N, groups, seed=0), draw_halves(N, groups, seed=1)):
+            assert len(halves) == 2
+            assert not torch.equal(*halves)
+            assert all(torch.equal(each[::2], each[1::2]) and int(each.sum()) == N // 2 for each in halves)
 
     def test_intervals_are_quantiles_around_the_value(self):
         resampled = torch.arange(1001, dtype=torch.float64) / 2000
@@ -141,7 +178,7 @@ class TestTables:
 
     def test_a_row_a_label_the_most_frequent_first(self):
         counts = torch.tensor([5, 300, 30, 300])
-        rows = table_of_labels(SCORES, DECIDED["tuned"], TRUTH, counts, ["a", "b", "c", "d"])
+        rows = table_of_labels(SCORES, DECIDED["tuned"][0], TRUTH, counts, ["a", "b", "c", "d"])
         assert [row["label"] for row in rows] == ["b", "d", "c", "a"]
         assert [row["train_documents"] for row in rows] == [300, 300, 30, 5]
         assert rows[0]["f1"] == pytest.approx(f1_score(HITS[:, 1].numpy(), (SCORES[:, 1] > 0.3).numpy()))

@@ -1,101 +1,160 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
 
 from hyperfocal.errors import DataError
-from hyperfocal.metrics.differences import Outcome, compare_outcomes, holm, pooled_spread
+from hyperfocal.metrics.differences import Outcome, Trainings, compare_outcomes, holm, spread_of
 
 
 def outcome(value: float, resamples: list[float], seed: int = 0, metric: str = "m") -> Outcome:
     return Outcome(seed, {metric: value}, {metric: torch.tensor(resamples, dtype=torch.float64)})
 
 
+def difference(ours: list[Outcome], theirs: list[Outcome], metric: str = "m", **options):
+    return compare_outcomes({"ours": ours, "theirs": theirs}, "theirs", metric, **options)["ours"]
+
+
 # A difference
 
 
-def test_one_seed_is_the_normal_interval_of_the_documents():
-    found = compare_outcomes([outcome(0.5, [0.4, 0.6, 0.5])], [outcome(0.4, [0.4, 0.4, 0.4])], "m")
+def test_one_seed_is_the_interval_of_the_documents():
+    shown = difference([outcome(0.5, [0.4, 0.6, 0.5])], [outcome(0.4, [0.4, 0.4, 0.4])])
     error = 0.1  # the differences 0.0, 0.2, 0.1 have the variance 0.01
-    assert (found.ours, found.theirs, found.seeds) == (0.5, 0.4, 1)
-    assert found.mean == pytest.approx(0.1)
-    assert (found.low, found.high) == pytest.approx((0.1 - 1.959964 * error, 0.1 + 1.959964 * error), abs=1e-6)
-    assert found.p == pytest.approx(2 * (1 - 0.841344746), abs=1e-8)  # one standard error
-    assert found.percent == pytest.approx((25, 25 * found.low / 0.1, 25 * found.high / 0.1))
+    assert (shown.ours, shown.theirs, shown.seeds, shown.repeated) == (0.5, 0.4, 1, False)
+    assert shown.mean == pytest.approx(0.1)
+    assert (shown.low, shown.high) == pytest.approx((0.1 - 1.959964 * error, 0.1 + 1.959964 * error), abs=1e-6)
+    assert shown.p == pytest.approx(2 * (1 - 0.841344746), abs=1e-8)  # one standard error
+    assert shown.percent == pytest.approx((25, 25 * shown.low / 0.1, 25 * shown.high / 0.1))
 
 
-def test_seeds_alone_are_the_paired_t_test():
+def test_few_documents_have_few_degrees_of_freedom():
+    shown = difference([outcome(0.5, [0.4, 0.6, 0.5])], [outcome(0.4, [0.4, 0.4, 0.4])], units=20)
+    assert shown.high - shown.mean == pytest.approx(0.1 * 2.093024, abs=1e-6)  # t of 19 degrees of freedom
+
+
+def test_seeds_alone_are_the_t_test_of_two_samples():
     ours, theirs = [0.50, 0.53, 0.49], [0.45, 0.46, 0.47]
     sides = [[outcome(v, [v, v], seed) for seed, v in enumerate(side)] for side in (ours, theirs)]
-    found, oracle = compare_outcomes(*sides, "m"), stats.ttest_rel(ours, theirs)
-    assert found.p == pytest.approx(oracle.pvalue, rel=1e-9)
-    assert (found.low, found.high) == pytest.approx(tuple(oracle.confidence_interval()), rel=1e-9)
+    shown, oracle = difference(*sides), stats.ttest_ind(ours, theirs)
+    assert shown.p == pytest.approx(oracle.pvalue, rel=1e-9)
+    assert (shown.low, shown.high) == pytest.approx(tuple(oracle.confidence_interval()), rel=1e-9)
+    assert shown.repeated
 
 
 def test_documents_and_seeds_add():
-    ours = [outcome(0.3, [0.2, 0.4], 0), outcome(0.5, [0.5, 0.5], 1)]
+    ours = [outcome(0.3, [0.2, 0.4], 0), outcome(0.5, [0.4, 0.6], 1)]
     theirs = [outcome(0.2, [0.2, 0.2], 0), outcome(0.2, [0.2, 0.2], 1)]
-    found = compare_outcomes(ours, theirs, "m")
-    # mean over seeds of the resampled differences: (0 + 0.3) / 2 and (0.2 + 0.3) / 2; differences 0.1 and 0.3
-    of_documents, of_seeds = 0.1**2 / 2, 0.2**2 / 2 / 2
-    error, freedom = math.sqrt(of_documents + of_seeds), (of_documents + of_seeds) ** 2 / of_seeds**2
-    assert found.mean == pytest.approx(0.2)
-    assert found.high - found.mean == pytest.approx(error * stats.t.ppf(0.975, freedom), rel=1e-9)
-    assert found.p == pytest.approx(2 * stats.t.sf(0.2 / error, freedom), rel=1e-9)
+    shown = difference(ours, theirs)
+    of_documents, of_seeds = 0.2**2 / 2, 0.2**2 / 2 / 2  # of 0.1 and 0.3; of 0.3 and 0.5
+    freedom = (of_documents + of_seeds) ** 2 / (of_seeds**2 / 2)  # two points of two seeds
+    assert shown.mean == pytest.approx(0.2)
+    assert shown.high - shown.mean == pytest.approx(
+        math.sqrt(of_documents + of_seeds) * stats.t.ppf(0.975, freedom), rel=1e-9
+    )
 
 
-def test_a_point_varies_at_least_as_the_grid_does():
-    base = [outcome(0.0, [0, 0], seed) for seed in range(2)]
-    calm = [outcome(value, [value, value], seed) for seed, value in enumerate((0.1, 0.1))]
-    wild = [outcome(value, [value, value], seed) for seed, value in enumerate((0.0, 0.4))]  # variance 0.08
-    spread = pooled_spread([calm, wild], base, "m")
-    assert spread == pytest.approx(((0 + 0.08) / 2, 2 / (1 + 1 / 4)))
-    found = compare_outcomes(calm, base, "m", spread=spread)
-    assert found.high - found.mean == pytest.approx(math.sqrt(0.04 / 2) * stats.t.ppf(0.975, 1.6), rel=1e-9)
-    lost = compare_outcomes(calm[:1], base, "m", spread=spread)  # one seed varies as the grid's others do
-    assert lost.high - lost.mean == pytest.approx(math.sqrt(0.04) * stats.t.ppf(0.975, 1.6), rel=1e-9)
-    assert pooled_spread([calm[:1]], base, "m") is None
+def crossed(seeds: int, documents: int, generator: np.random.Generator, *, interaction: float) -> np.ndarray:
+    """Return (seeds, documents) scores of one point whose trainings are equally good."""
+    return generator.normal(size=documents) + interaction * generator.normal(size=(seeds, documents))
 
 
-def test_seeds_are_paired_by_number_and_only_common_ones_count():
-    ours = [outcome(0.9, [0.9, 0.9], 7), outcome(0.5, [0.4, 0.6], 1), outcome(0.4, [0.4, 0.5], 0)]
-    theirs = [outcome(0.3, [0.3, 0.3], 0), outcome(0.4, [0.4, 0.4], 1), outcome(0.0, [0.0, 0.0], 2)]
-    assert compare_outcomes(ours, theirs, "m") == compare_outcomes(ours[1:], theirs[1::-1], "m")
-    assert compare_outcomes(ours, theirs, "m").seeds == 2
+def outcomes_of(scores: np.ndarray, weights: np.ndarray) -> list[Outcome]:
+    resampled = scores @ weights.T / weights.sum(1)
+    return [
+        Outcome(seed, {"m": float(row.mean())}, {"m": torch.from_numpy(resampled[seed])})
+        for seed, row in enumerate(scores)
+    ]
+
+
+def test_the_interaction_of_seeds_and_documents_counts_once():
+    """Trainings that are equally good on the whole, and far apart on each document: as the mean of them on each."""
+    generator, documents, seeds = np.random.default_rng(0), 400, 3
+    weights = generator.poisson(1.0, size=(2_000, documents)).astype(float)
+    scores = crossed(seeds, documents, generator, interaction=3.0)
+    scores -= scores.mean(1, keepdims=True)
+    shown = difference(outcomes_of(scores, weights), outcomes_of(np.zeros((seeds, documents)), weights))
+    oracle = stats.ttest_1samp(scores.mean(0), 0).confidence_interval()
+    assert (shown.high - shown.low) == pytest.approx(oracle.high - oracle.low, rel=0.05)
+
+
+def test_the_moments_are_those_of_the_analysis_of_variance():
+    generator, documents, seeds = np.random.default_rng(1), 300, 4
+    scores = crossed(seeds, documents, generator, interaction=0.5) + generator.normal(size=(seeds, 1))
+    weights = generator.poisson(1.0, size=(4_000, documents)).astype(float)
+    trainings = outcomes_of(scores, weights)
+    between, inside = Trainings(
+        torch.tensor([each.values["m"] for each in trainings], dtype=torch.float64),
+        torch.stack([each.resamples["m"] for each in trainings]),
+    ).moments
+    residuals = scores - scores.mean(0) - scores.mean(1, keepdims=True) + scores.mean()
+    mean_square = (residuals**2).sum() / (documents - 1) / (seeds - 1)
+    assert between == pytest.approx(scores.mean(1).var(ddof=1), rel=1e-9)
+    assert inside == pytest.approx(mean_square / documents, rel=0.1)
+
+
+def test_the_variance_of_a_point_is_shrunk_towards_the_mean():
+    calm = Trainings(torch.tensor([0.1, 0.1, 0.1]).double(), torch.zeros(3, 2))
+    wild = Trainings(torch.tensor([0.0, 0.2, 0.4]).double(), torch.zeros(3, 2))  # variance 0.04
+    points = {"calm": calm, "wild": wild, "single": Trainings(torch.tensor([0.3]).double(), torch.zeros(1, 2))}
+    mean = 0.02
+    assert spread_of(points, "calm", "wild").variance == pytest.approx((mean / 2 + (mean + 0.04) / 2) / 3)
+    assert spread_of(points, "calm", "wild").freedom == pytest.approx(4)  # all there are: two points of three seeds
+    assert spread_of(points, "single", "calm").variance == pytest.approx(mean + mean / 2 / 3)
+    alone = {name: Trainings(each.values[:1], each.resamples[:1]) for name, each in points.items()}
+    assert spread_of(alone, "calm", "wild").freedom == 0
+
+
+def test_the_seeds_of_other_points_speak_for_a_single_training():
+    points = {
+        "one": [outcome(0.5, [0.49, 0.51])],
+        "base": [outcome(0.4, [0.4, 0.4])],
+        "repeated": [outcome(value, [value, value], seed) for seed, value in enumerate((0.1, 0.3))],
+    }
+    alone = compare_outcomes({name: points[name] for name in ("one", "base")}, "base", "m")["one"]
+    informed = compare_outcomes(points, "base", "m")["one"]
+    assert (alone.repeated, informed.repeated) == (False, True)
+    assert informed.high - informed.low > 10 * (alone.high - alone.low)
+
+
+def test_the_number_of_seeds_may_differ():
+    ours = [outcome(value, [value, value], seed) for seed, value in enumerate((0.4, 0.5, 0.6))]
+    shown = difference(ours, [outcome(0.4, [0.4, 0.4], 7)])
+    assert (shown.mean, shown.seeds, shown.repeated) == (pytest.approx(0.1), 1, True)
 
 
 def test_without_spread():
     same, more = outcome(0.5, [0.5, 0.4]), outcome(0.75, [0.75, 0.65])
-    assert compare_outcomes([same], [same], "m").p == 1
-    assert (compare_outcomes([more], [same], "m").p, compare_outcomes([more], [same], "m").low) == (
-        1,
-        0.25,
-    )  # nothing tells of chance
+    assert difference([same], [same]).p == 1
+    assert (difference([more], [same]).p, difference([more], [same]).low) == (1, 0.25)  # nothing tells of chance
 
 
 def test_nothing_to_compare_is_nan():
     known, unknown = outcome(0.5, [0.4, 0.5]), outcome(math.nan, [math.nan, math.nan])
-    other_seed, one_resample = outcome(0.5, [0.4, 0.5], 1), outcome(0.5, [0.5])
-    for ours, theirs in (([], []), ([known], [other_seed]), ([unknown], [known]), ([one_resample], [one_resample])):
-        assert math.isnan(compare_outcomes(ours, theirs, "m").p)
-    assert math.isnan(compare_outcomes([known], [known], "n").mean)
-    assert math.isnan(
-        compare_outcomes([outcome(0.5, [0, 1])], [outcome(0.0, [0, 0])], "m").percent.mean
-    )  # no share of 0
+    one_resample = outcome(0.5, [0.5])
+    for ours, theirs in (([], []), ([known], []), ([unknown], [known]), ([one_resample], [one_resample])):
+        assert math.isnan(difference(ours, theirs).p)
+    assert math.isnan(difference([known], [known], "n").mean)
+    assert math.isnan(difference([outcome(0.5, [0, 1])], [outcome(0.0, [0, 0])]).percent.mean)  # no share of 0
 
 
 def test_a_resample_without_a_tail_document_is_left_out():
     ours, theirs = outcome(0.5, [0.4, 0.6, 0.5]), outcome(0.4, [0.4, 0.4, 0.4])
     hole = outcome(0.5, [0.4, math.nan, 0.6, 0.5])
-    assert compare_outcomes([hole], [outcome(0.4, [0.4] * 4)], "m").p == compare_outcomes([ours], [theirs], "m").p
+    assert difference([hole], [outcome(0.4, [0.4] * 4)]).p == difference([ours], [theirs]).p
+    several = [[hole, outcome(0.6, [0.5, math.nan, 0.7, 0.6], 1)], [outcome(0.4, [0.4] * 4)]]
+    assert math.isfinite(difference(*several).p)
 
 
 def test_resamples_that_are_not_shared():
-    with pytest.raises(DataError, match=r"'m', seed 0: resamples of \(2,\) and \(3,\)\. Expected the same"):
-        compare_outcomes([outcome(0, [0, 1])], [outcome(0, [0, 1, 2])], "m")
+    with pytest.raises(DataError, match=r"'m': resamples of \(2,\) and \(3,\)\. Expected the same"):
+        difference([outcome(0, [0, 1])], [outcome(0, [0, 1, 2])])
+    with pytest.raises(DataError, match="its seeds have resamples of different shapes"):
+        difference([outcome(0, [0, 1]), outcome(0, [0, 1, 2], 1)], [outcome(0, [0, 1])])
     with pytest.raises(DataError, match="has a value and no resamples"):
-        compare_outcomes([Outcome(0, {"m": 0.0}, {})], [outcome(0, [0, 1])], "m")
+        difference([Outcome(0, {"m": 0.0}, {})], [outcome(0, [0, 1])])
 
 
 # Holm

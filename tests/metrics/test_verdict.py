@@ -1,5 +1,6 @@
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hyperfocal.metrics.differences import Outcome
 from hyperfocal.metrics.verdict import (
     BASELINE,
     FAMILIES,
+    LABELS,
     NOT_COMPARED,
     NOTHING,
     THRESHOLD,
@@ -88,11 +90,11 @@ def test_only_the_threshold_moved():
     moved.resamples["half.macro_f1"] += 0.0005 * torch.tensor([1.0, -1.0]).repeat(100)  # 1.96 x 0.0005 / 0.239 = 0.41%
     found = verdicts({"cap_7.0_focal_g3": [moved], "no_cap_no_focal": [base]}, "no_cap_no_focal")
     assert list(found) == ["cap_7.0_focal_g3", "no_cap_no_focal"]
-    assert found["cap_7.0_focal_g3"].words == THRESHOLD
+    assert found["cap_7.0_focal_g3"].words == f"{THRESHOLD} on these documents"
     assert found["cap_7.0_focal_g3"].sentence == (
-        "cap_7.0_focal_g3: only the threshold moved. Macro-F1 at 0.5 0.295 against 0.239 (+23.4%, 95% interval "
+        "cap_7.0_focal_g3: only the threshold moved on these documents. Macro-F1 at 0.5 0.295 against 0.239 (+23.4%, 95% interval "
         "+23.0 to +23.8%), macro-F1 with tuned thresholds 0.336 against 0.336 (+0.0%, +0.0 to +0.0%), macro average "
-        "precision 0.402 against 0.402 (+0.0%, +0.0 to +0.0%)."
+        "precision 0.402 against 0.402 (+0.0%, +0.0 to +0.0%). One training cannot tell whether its settings are better."
     )
     assert found["no_cap_no_focal"].words == BASELINE
     assert found["no_cap_no_focal"].sentence == (
@@ -105,29 +107,95 @@ def test_a_tail_that_differs_is_in_numbers():
     base, worse = outcome(0.0, [0.0, 0.0], metric="tail_ap"), outcome(0.2, [0.19, 0.21], metric="tail_ap")
     found = verdicts({"a": [worse], "b": [base]}, "b")["a"]
     assert found.sentence == (
-        "a: better in the tail. Average precision in the tail 0.200 against 0.000 "
-        "(+0.200, 95% interval +0.172 to +0.228)."
+        "a: higher in the tail on these documents. Average precision in the tail 0.200 against 0.000 "
+        "(+0.200, 95% interval +0.172 to +0.228). One training cannot tell whether its settings are better."
     )
 
 
-def test_each_metric_is_corrected_by_itself_and_for_the_points():
-    base = outcome(0.4, [0.4, 0.4], metric="macro_ap")
-    near = outcome(0.4 + 0.1 * 2.1, [0.5, 0.5 + 0.1 * math.sqrt(2)], metric="macro_ap")  # 2.1 standard errors
-    assert verdicts({"base": [base], "near": [near]}, "base")["near"].words == "ranking better"
-    both = verdicts({"base": [base], "near": [near], "same": [base]}, "base")
-    p = 2 * stats.norm.sf(2.1)
-    assert both["near"].differences["macro_ap"].adjusted == pytest.approx(2 * p)
-    assert both["near"].words == NOTHING
-    assert both["near"].sentence.endswith(
-        " On its own it would differ significantly in macro average precision; among 2 points this can be chance."
+def errors_above(number: float, metric: str, seeds: int = 2) -> list[Outcome]:
+    """Return outcomes that agree from seed to seed, a number of standard errors above 0.4."""
+    one = outcome(0.4 + 0.1 * number, [0.5, 0.5 + 0.1 * math.sqrt(2)], metric=metric)
+    return [replace(one, seed=seed) for seed in range(seeds)]
+
+
+def level(metric: str) -> list[Outcome]:
+    return [outcome(0.4, [0.4, 0.4], seed, metric) for seed in range(2)]
+
+
+def test_the_primary_metric_is_corrected_for_the_points():
+    base, near = level("tuned.macro_f1"), errors_above(2.1, "tuned.macro_f1")
+    assert verdicts({"base": base, "near": near}, "base")["near"].words == "better with tuned thresholds"
+    both = verdicts({"base": base, "near": near, "same": base}, "base")["near"]
+    assert both.differences["tuned.macro_f1"].adjusted == pytest.approx(2 * 2 * stats.norm.sf(2.1))
+    assert both.words == NOTHING
+    assert both.sentence.endswith(
+        " On its own it would differ significantly in macro-F1 with tuned thresholds; among 2 points and 6 metrics "
+        "this can be chance."
     )
+
+
+def merged(*outcomes: list[Outcome]) -> list[Outcome]:
+    return [
+        Outcome(each[0].seed, *({k: v for one in each for k, v in getattr(one, part).items()} for part in PARTS))
+        for each in zip(*outcomes, strict=True)
+    ]
+
+
+PARTS = ("values", "resamples")
+
+
+def test_other_metrics_are_told_at_a_stricter_level_unless_the_primary_one_differs():
+    base = merged(level("tuned.macro_f1"), level("macro_ap"), level("tail_ap"))
+    near = errors_above(2.5, "macro_ap")  # p = 0.0124
+    for primary, words in ((0, NOTHING), (3, "ranking better")):
+        point = merged(errors_above(primary, "tuned.macro_f1"), near, level("tail_ap"))
+        found = verdicts({"base": base, "point": point}, "base")["point"]
+        assert found.words == words
+        p = 2 * 2 * stats.norm.sf(2.5)  # two metrics beside the primary one
+        assert found.differences["macro_ap"].adjusted == pytest.approx(p if primary else p * 5)
+    far = merged(level("tuned.macro_f1"), errors_above(3, "macro_ap"), level("tail_ap"))  # p = 0.0027
+    assert verdicts({"base": base, "point": far}, "base")["point"].words == "ranking better"
+
+
+def test_a_doubtful_ranking_is_not_only_a_moved_threshold():
+    base = merged(level("tuned.macro_f1"), level("macro_ap"), level("half.macro_f1"))
+    moved = errors_above(9, "half.macro_f1")
+    for ranking, words in ((0, THRESHOLD), (2.1, "better at 0.5")):
+        point = merged(level("tuned.macro_f1"), errors_above(ranking, "macro_ap"), moved)
+        assert verdicts({"base": base, "point": point}, "base")["point"].words == words
+
+
+def test_another_metric_may_decide():
+    families = LABELS.decided_by("tuned.head_f1")
+    base, near = level("tuned.head_f1"), errors_above(2.1, "tuned.head_f1")
+    assert verdicts({"base": base, "near": near}, "base", families)["near"].words == "better in tuned.head_f1"
+    both = merged(near, errors_above(9, "macro_ap"))
+    found = verdicts({"base": merged(base, level("macro_ap")), "near": both}, "base", families)["near"]
+    assert found.words == "better in tuned.head_f1; ranking better"
+    assert "Tuned.head_f1 0.610 against 0.400" in found.sentence
+
+
+def test_one_training_says_nothing_about_settings():
+    for seeds, words in ((1, "higher with tuned thresholds on these documents"), (2, "better with tuned thresholds")):
+        points = {"base": level("tuned.macro_f1")[:seeds], "near": errors_above(3, "tuned.macro_f1", seeds)}
+        assert verdicts(points, "base")["near"].words == words
+
+
+def test_earlier_trainings_tell_how_much_trainings_vary():
+    points = {"base": level("tuned.macro_f1")[:1], "near": errors_above(3, "tuned.macro_f1", 1)}
+    calm = [level("tuned.macro_f1")]
+    wild = [[outcome(value, [value, value], seed, "tuned.macro_f1") for seed, value in enumerate((0.1, 0.9))]]
+    found = verdicts(points, "base", earlier=calm)["near"]
+    assert found.words == "better with tuned thresholds"
+    assert found.sentence.endswith(" it is taken to vary as the trainings of other points do.")
+    assert verdicts(points, "base", earlier=wild)["near"].words == NOTHING
 
 
 def test_points_without_a_result():
     base = outcome(0.4, [0.4, 0.5], metric="macro_ap")
-    found = verdicts({"base": [base], "failed": [], "other": [outcome(0.4, [0, 1], 5, "macro_ap")]}, "base")
+    found = verdicts({"base": [base], "failed": [], "other": [outcome(0.4, [0, 1], 5, "recall")]}, "base")
     assert found["failed"].words == found["other"].words == NOT_COMPARED
-    assert found["failed"].sentence.startswith("failed: not compared. It has no result with a seed that the baseline")
+    assert found["failed"].sentence == "failed: not compared. It has no result, or the baseline has none."
     assert verdicts({"base": []}, "base")["base"].sentence == "base: the baseline. No result."
 
 
@@ -136,7 +204,7 @@ def test_an_unknown_baseline():
         verdicts({"no_cap_no_focal": []}, "no_cap")
 
 
-@pytest.mark.parametrize(("seeds", "spread", "least"), [(1, 0, 0.015), (3, 0.05, 0.01), (3, 0.3, 0), (2, 0.3, 0)])
+@pytest.mark.parametrize(("seeds", "spread", "least"), [(1, 0, 0.015), (3, 0.05, 0.01), (3, 0.3, 0.01), (2, 0.3, 0)])
 def test_without_a_difference_one_grid_in_twenty_at_most_says_one(seeds, spread, least):
     """The truth of all five points is the baseline's: documents differ, and with several seeds trainings do too."""
     generator = torch.Generator().manual_seed(1)
@@ -157,7 +225,8 @@ def test_without_a_difference_one_grid_in_twenty_at_most_says_one(seeds, spread,
             ]
             for point in range(6)
         }
-        wrong += any("ranking" in verdict.words for verdict in verdicts(points, "0").values())
+        found = verdicts(points, "0", LABELS.decided_by("macro_ap"))
+        wrong += any("ranking" in verdict.words for verdict in found.values())
     assert least <= wrong / grids <= 0.085  # 5%, and 2.5 standard errors of 250 grids
 
 
@@ -165,7 +234,7 @@ def test_too_few_documents_show_no_difference():
     base = outcome(0.4, [0.4, 0.4], metric="macro_ap")
     better = outcome(0.6, [0.59, 0.61], metric="macro_ap")
     points = {"base": [base], "better": [better], "failed": []}
-    assert verdicts(points, "base")["better"].words == "ranking better"
+    assert verdicts(points, "base")["better"].words == "ranking higher on these documents"
     found = verdicts(points, "base", too_few="too few documents (7) to compare")
     assert found["better"].sentence.startswith(
         "better: too few documents (7) to compare. Macro average precision 0.600"
@@ -220,6 +289,7 @@ def test_a_verdict_on_rankings_in_numbers():
     ours = Outcome(0, {"map@3": 0.06}, {"map@3": both + torch.tensor([0.009, 0.011])})
     found = verdicts({"gru softmax": [ours], "gru bce": [base]}, "gru bce", rankings(3))
     assert found["gru softmax"].sentence == (
-        "gru softmax: ranking better. Map@3 0.0600 against 0.0500 (+20.0%, 95% interval +14.5 to +25.5%)."
+        "gru softmax: ranking higher on these users. Map@3 0.0600 against 0.0500 (+20.0%, 95% interval +14.5 to "
+        "+25.5%). One training cannot tell whether its settings are better."
     )
     assert found["gru bce"].words == BASELINE

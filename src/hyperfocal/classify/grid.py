@@ -63,7 +63,7 @@ class TextSource:
     def metrics(self, base: Section) -> list[str]:
         """Return the metrics of a training of which more is better."""
         few = SparseLabels.from_lists([[0], [], []], num_labels=1)
-        values, _ = score_labels(torch.zeros(3, 1), few, {"half": few, "tuned": few}, few.counts(), len(few))
+        values, _ = score_labels(torch.zeros(3, 1), few, {"half": [few], "tuned": [few]}, few.counts(), len(few))
         return [name for name in values if name.split(".")[-1] not in NOT_BETTER]
 
     def prepare(self, points: Sequence[Point], base: Section, threads: int, watch: Watch) -> SharedTexts:

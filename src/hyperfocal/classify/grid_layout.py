@@ -25,8 +25,9 @@ def threshold_remark(rows: Sequence[Row]) -> list[str]:
     best = max(gains, key=lambda row: row.change("half.macro_f1").mean)
     half, tuned, ranking = (best.change(metric) for metric in ("half.macro_f1", "tuned.macro_f1", "macro_ap"))
     return [
-        f"With the threshold 0.5, {best.configuration} looks {half.percent.mean:.0f}% better than the baseline; with "
-        f"tuned thresholds it is {_direction(tuned)}, and its ranking is {_direction(ranking)}."
+        f"With the threshold 0.5, macro-F1 of {best.configuration} is {half.percent.mean:.0f}% higher than the "
+        f"baseline's; with tuned thresholds it is {_direction(tuned)}, and its average precision is "
+        f"{_direction(ranking)}."
     ]
 
 
@@ -34,7 +35,7 @@ def _direction(difference: Difference) -> str:
     percent = difference.percent.mean
     if not difference.sign:
         return f"not shown to differ ({percent:+.1f}%)"
-    return f"{abs(percent):.1f}% {'worse' if percent < 0 else 'better'}"
+    return f"{abs(percent):.1f}% {'lower' if percent < 0 else 'higher'}"
 
 
 LABEL_LAYOUT = Layout(

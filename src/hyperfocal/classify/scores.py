@@ -23,6 +23,7 @@ from hyperfocal.metrics.resampling import resample_weights, resampled_ap, resamp
 from hyperfocal.thresholds import Decisions, tune_decisions
 
 HALVES = 2  # of the validation documents: each half is decided with what the other half tuned
+CROSS_FITS = 2  # divisions into halves, over which the scores of tuned decisions are averaged
 
 
 class Evaluation(NamedTuple):
@@ -33,25 +34,27 @@ class Evaluation(NamedTuple):
     label_table: list[dict[str, Any]]  # one row per label, the most frequent first
 
 
-def evaluate_decisions(scores: Tensor, decided: SparseLabels, documents: Labelled, labels: LabelSpace) -> Evaluation:
+def evaluate_decisions(
+    scores: Tensor, decided: Sequence[SparseLabels], documents: Labelled, labels: LabelSpace
+) -> Evaluation:
     """Return the scores of decisions, of the threshold 0.5 for all labels, and of the ranking.
 
     Args:
         scores: (N, L) logits.
-        decided: N rows over L labels, by tuned decisions.
+        decided: N rows over L labels, by tuned decisions; of each cross-fit. Tables show the first.
         documents: the N documents with their labels.
         labels: the L labels.
     """
     truth, counts, names = documents.labels, labels.counts, labels.vocabulary.names
     weights = resample_weights(len(scores), groups=owners_of(documents.documents))
     half = labels.complete(Decisions(torch.zeros(scores.shape[1])).decide(scores))
-    both = {"half": half, "tuned": decided}
+    both = {"half": [half], "tuned": decided}
     values, resamples = score_labels(scores, truth, both, counts, labels.num_documents, weights=weights)
     bounds = {name: interval._asdict() for name, interval in intervals(values, resamples).items()}
     metrics: dict[str, Any] = {"documents": len(scores), "values": values, "intervals": bounds}
     if labels.taxonomy is not None:
-        metrics["tiers"] = tier_scores(decided, truth, names, labels.taxonomy)
-    return Evaluation(metrics, resamples, table_of_labels(scores, decided, truth, counts, names))
+        metrics["tiers"] = tier_scores(decided[0], truth, names, labels.taxonomy)
+    return Evaluation(metrics, resamples, table_of_labels(scores, decided[0], truth, counts, names))
 
 
 def score(model: LabelModel, documents: Documents, scores: Tensor) -> float:
@@ -80,7 +83,7 @@ def evaluate(model: LabelModel, documents: Documents, trained: Tensor | None = N
     labelled = number(model.resolve_labels(documents), model.labels.vocabulary)
     labelled.refuse_unlabelled("documents to score")
     scores = model.scores(documents.all_texts())
-    metrics, _, label_table = evaluate_decisions(scores, model.decide(scores), labelled, model.labels)
+    metrics, _, label_table = evaluate_decisions(scores, [model.decide(scores)], labelled, model.labels)
     known = None if trained is None else count_hashed(documents.all_texts(), trained.numpy())
     return metrics | {"data": labelled.counts() | {"training_documents": known}, "labels": label_table}
 
@@ -100,14 +103,29 @@ def validate(
     """
     truth, counts, seed = data.valid.labels, labels.counts, settings.seed
     decisions = tune_decisions(scores, truth, counts, settings.decide, seed=seed)
-    groups = owners_of(data.valid.documents)
-    decided = labels.complete(cross_decided(scores, truth, counts, settings.decide, groups, seed=seed))
+    decided = [
+        labels.complete(cross_decided(scores, truth, counts, settings.decide, halves, seed=seed))
+        for halves in draw_halves(len(scores), owners_of(data.valid.documents), seed=seed)
+    ]
     evaluation = evaluate_decisions(scores, decided, data.valid, labels)
-    return decisions, decided, evaluation._replace(metrics=evaluation.metrics | {"data": data.counts()})
+    return decisions, decided[0], evaluation._replace(metrics=evaluation.metrics | {"data": data.counts()})
+
+
+def draw_halves(num_documents: int, groups: Tensor | None, *, seed: int) -> list[Tensor]:
+    """Return two random divisions of documents into halves, each (N,) int64 of 0 and 1.
+
+    Args:
+        num_documents: N.
+        groups: (N,) int64, documents of one group stay in one half. None: no groups.
+        seed: draws them, so that the spread over seeds includes their randomness.
+    """
+    owners = torch.arange(num_documents) if groups is None else groups.unique(return_inverse=True)[1]
+    generator, number = torch.Generator().manual_seed(seed), len(owners.unique())
+    return [torch.randperm(number, generator=generator)[owners] % HALVES for _ in range(CROSS_FITS)]
 
 
 def cross_decided(
-    scores: Tensor, truth: SparseLabels, counts: Tensor, settings: DecisionSettings, groups: Tensor | None, *, seed: int
+    scores: Tensor, truth: SparseLabels, counts: Tensor, settings: DecisionSettings, halves: Tensor, *, seed: int
 ) -> SparseLabels:
     """Return decisions for the validation documents: those of each half are tuned on the other half.
 
@@ -119,12 +137,9 @@ def cross_decided(
         truth: N rows over L labels.
         counts: (L,) training documents of each label.
         settings: how to decide.
-        groups: (N,) int64, documents of one group stay in one half. None: no groups.
-        seed: draws the halves, so that the spread over seeds includes their randomness.
+        halves: (N,) the half of each document, from `draw_halves`.
+        seed: as in `tune_decisions`.
     """
-    owners = torch.arange(len(scores)) if groups is None else groups.unique(return_inverse=True)[1]
-    generator = torch.Generator().manual_seed(seed)
-    halves = torch.randperm(len(owners.unique()), generator=generator)[owners] % HALVES
     decided = torch.zeros(scores.shape, dtype=torch.bool)
     for half in range(HALVES):
         own, others = (halves == half).nonzero()[:, 0], (halves != half).nonzero()[:, 0]
@@ -137,7 +152,7 @@ def cross_decided(
 def score_labels(
     scores: Tensor,
     truth: SparseLabels,
-    decided: Mapping[str, SparseLabels],
+    decided: Mapping[str, Sequence[SparseLabels]],
     counts: Tensor,
     num_documents: int,
     *,
@@ -146,25 +161,32 @@ def score_labels(
     """Return every metric, and the main ones in bootstrap resamples of the documents.
 
     Names: macro_ap, ndcg@5, ... need no threshold; half.macro_f1, tuned.macro_f1, ... belong to the decisions with
-    that name.
+    that name. Tuned thresholds depend on the halves that they were tuned on, more so the fewer documents there are.
+    So decisions may come several times, from M cross-fits: each metric is the mean over them, and resample r has those
+    of cross-fit r mod M. With M = 2 the variance over the resamples then has its right share of that between halves.
 
     Args:
         scores: (N, L) logits.
         truth: N rows over L labels.
-        decided: name -> N rows over L labels.
+        decided: name -> N rows over L labels, of each cross-fit.
         counts: (L,) training documents of each label.
         num_documents: training documents.
         weights: (R, N) of the resamples, from `resample_weights`. None: no resamples.
     """
     values = ranking_scores(scores, truth, counts, num_documents)
-    for prefix, labels in decided.items():
-        values |= {f"{prefix}.{name}": value for name, value in decision_scores(labels, truth, counts).items()}
+    for prefix, fits in decided.items():
+        each = [decision_scores(labels, truth, counts) for labels in fits]
+        values |= {f"{prefix}.{name}": sum(one[name] for one in each) / len(fits) for name in each[0]}
     if weights is None:
         return values, {}
     resamples = dict(resampled_ap(scores, truth, counts, weights))
-    for prefix, labels in decided.items():
-        resampled = resampled_f1(labels, truth, counts, weights)
-        resamples |= {f"{prefix}.{name}": values for name, values in resampled.items()}
+    for prefix, fits in decided.items():
+        for number, labels in enumerate(fits):
+            part = slice(number, None, len(fits))
+            for name, resampled in resampled_f1(labels, truth, counts, weights[part]).items():
+                resamples.setdefault(f"{prefix}.{name}", torch.empty(len(weights), dtype=torch.float64))[part] = (
+                    resampled
+                )
     return values, resamples
 
 

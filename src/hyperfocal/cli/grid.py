@@ -27,7 +27,7 @@ from hyperfocal.data.logs import as_log
 from hyperfocal.data.reading import reading_of
 from hyperfocal.errors import ConfigError
 from hyperfocal.grid.adaptive import Range
-from hyperfocal.grid.axes import Axes, expand, parse_values, read_grid_recipe
+from hyperfocal.grid.axes import DEFAULT_SEEDS, Axes, expand, parse_values, read_grid_recipe
 from hyperfocal.grid.local import LocalPool
 from hyperfocal.grid.points import Point, baseline_name
 from hyperfocal.grid.pool import Pool
@@ -120,7 +120,7 @@ def _read_points(command: GridCommand, options: Options) -> tuple[Section, list[
     recipe, seeds = options["recipe"], options["seeds"]
     if axes:
         base = resolve(command.settings, recipe, overrides)
-        points = expand(base, axes, 1 if seeds is None else seeds)
+        points = expand(base, axes, DEFAULT_SEEDS if seeds is None else seeds)
         return base, points, baseline_name(points, options["baseline"])
     if recipe is None:
         *names, last = command.axis_options

@@ -77,7 +77,7 @@ RANKING = (
 )
 GRID = (
     click.option(
-        "--seeds", type=int, help="Trainings per point, each with its own seed.  [default: the recipe's, or 1]"
+        "--seeds", type=int, help="Trainings per point, each with its own seed.  [default: the recipe's, or 3]"
     ),
     click.option(
         "--workers",

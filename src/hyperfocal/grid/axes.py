@@ -29,6 +29,7 @@ WITHOUT = {
 }  # off: as in the setting loss.cap, where none is something else
 CAPS_AND_GAMMAS = {"caps": ("loss.cap",), "gammas": ("loss.name", "loss.gamma")}  # axes of `classify`: what they set
 OTHER_KEYS = ("seeds", "baseline")  # of [grid], besides axes
+DEFAULT_SEEDS = 3  # one training cannot tell whether its settings are better
 MOST_SEEDS = 1_000
 
 
@@ -231,7 +232,7 @@ def read_grid_recipe(
 ) -> GridRecipe[Job]:
     """Return the grid of a recipe file, checked.
 
-    [grid] holds axes: caps and gammas (`classify`), or dotted settings, each with a list of values; seeds, 1 by
+    [grid] holds axes: caps and gammas (`classify`), or dotted settings, each with a list of values; seeds, 3 by
     default; and the baseline, the name of a point or its values, such as {"loss.name" = "bce"}. The other sections
     are the base settings.
 
@@ -248,7 +249,7 @@ def read_grid_recipe(
     grid = values.pop("grid", None)
     if not isinstance(grid, dict):
         raise ConfigError(f"{where}: no section [grid]. Add it, with caps and gammas or settings and their values")
-    seeds, baseline = grid.pop("seeds", 1), grid.pop("baseline", None)
+    seeds, baseline = grid.pop("seeds", DEFAULT_SEEDS), grid.pop("baseline", None)
     axes = flatten(grid)
     base = overridden(kind(), flatten(values) | (overrides or {}), where)
     recipe = GridRecipe(base, axes, seeds, flatten(baseline) if isinstance(baseline, dict) else baseline)

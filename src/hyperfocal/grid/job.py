@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -100,3 +101,12 @@ def why_too_few(about: Mapping[str, Any]) -> str:
     """
     key = next((key for key in RESAMPLED if key in about), None)
     return too_few(about[key], RESAMPLED[key]) if key else ""
+
+
+def units_of(about: Mapping[str, Any]) -> float:
+    """Return how many units were resampled; infinity if the grid does not say.
+
+    >>> units_of({"documents": 900, "validation documents": 100, "validation groups": 70})
+    70.0
+    """
+    return float(next((about[key] for key in RESAMPLED if key in about), math.inf))

@@ -17,12 +17,11 @@ from hyperfocal.config.sections import Section
 from hyperfocal.errors import RunError
 from hyperfocal.grid.claims import holds
 from hyperfocal.grid.database import Database
-from hyperfocal.grid.job import why_too_few
 from hyperfocal.grid.points import NEITHER
-from hyperfocal.grid.search import STORE, WINNER_BY, choose_winner
+from hyperfocal.grid.search import STORE, WINNER_BY, choose_winner, compare
 from hyperfocal.grid.store import FORMAT, PLAN, Result, Store, outcomes
 from hyperfocal.metrics.intervals import Interval, intervals
-from hyperfocal.metrics.verdict import LABELS, Families, Verdict, rankings, verdicts
+from hyperfocal.metrics.verdict import LABELS, Families, Verdict, rankings
 from hyperfocal.storage.run_folder import RunFolder
 
 Training = tuple[str, int]  # the name of a point, and a seed
@@ -95,7 +94,8 @@ def read_grid(folder: str | Path) -> GridReading:
     meta, claimed = _read_meta(out.path / STORE)
     kind = _settings_class(out.path, meta["settings"])
     plan = _read_plan(out)
-    ended = _planned(Store(out.path / STORE, meta["fingerprint"], kind, read_only=True).results(), plan)
+    everything = Store(out.path / STORE, meta["fingerprint"], kind, read_only=True).results()
+    ended = _planned(everything, plan)
     results = _by_point([result for result in ended if result.done], list(plan.trainings.values()))
     base, about = flatten(msgspec.json.decode(meta["settings"])), msgspec.json.decode(meta.get("about", "{}"))
     families, default_by = _metrics(RULES[kind].job, base)
@@ -109,7 +109,7 @@ def read_grid(folder: str | Path) -> GridReading:
         base=base,
         results=results,
         failed=[result for result in ended if not result.done],
-        verdicts=_verdicts(results, baseline, families, why_too_few(about)),
+        verdicts=_verdicts(results, baseline, families, by, about, [r for r in everything if r.key not in keys]),
         levels={name: _levels(rows) for name, rows in results.items()},
         settings={name: _settings_read(rows[0].settings) for name, rows in results.items()},
         baseline=baseline,
@@ -181,11 +181,18 @@ def _default_baseline(results: dict[str, list[Result]]) -> str:
     return NEITHER if NEITHER in results else next(iter(results), "")
 
 
-def _verdicts(results: dict[str, list[Result]], baseline: str, families: Families, too_few: str) -> dict[str, Verdict]:
+def _verdicts(
+    results: dict[str, list[Result]],
+    baseline: str,
+    families: Families,
+    by: str,
+    about: dict[str, Any],
+    unplanned: Sequence[Result],
+) -> dict[str, Verdict]:
     if baseline not in results:
         return {}
     done = [result for rows in results.values() for result in rows]
-    return verdicts(outcomes(done), baseline, families, too_few=too_few)
+    return compare(outcomes(done), baseline, families, by, about=about, earlier=outcomes(unplanned))
 
 
 def _settings_read(settings: Section) -> dict[str, Any]:

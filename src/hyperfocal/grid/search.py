@@ -13,11 +13,12 @@ from hyperfocal.config.recipes import flat_settings
 from hyperfocal.config.sections import Section
 from hyperfocal.errors import ConfigError, RunError, did_you_mean
 from hyperfocal.grid.adaptive import BASELINE, Range, check_ranges, search_points
-from hyperfocal.grid.job import Prepared, Source, why_too_few
+from hyperfocal.grid.job import Prepared, Source, units_of, why_too_few
 from hyperfocal.grid.points import Point, baseline_name
 from hyperfocal.grid.pool import Pool, run_points
 from hyperfocal.grid.store import Result, Store, outcomes, write_plan
-from hyperfocal.metrics.verdict import Verdict, verdicts
+from hyperfocal.metrics.differences import Outcome
+from hyperfocal.metrics.verdict import Families, Verdict, verdicts
 from hyperfocal.storage.lock import FolderLock
 from hyperfocal.storage.run_folder import CONFIG, DATA
 from hyperfocal.training.watch import Watch
@@ -131,7 +132,8 @@ def run_search(job: GridJob, ranges: Mapping[str, Range], trials: int) -> GridRe
 
 def _compare(prepared: Prepared, points: Sequence[Point], store: Store, baseline: str, by: str) -> GridResult:
     names = {point.key(store.fingerprint): point.name for point in points}  # another grid may have named it otherwise
-    ended = [replace(result, name=names[result.key]) for result in store.results() if result.key in names]
+    everything = store.results()
+    ended = [replace(result, name=names[result.key]) for result in everything if result.key in names]
     done = sorted((result for result in ended if result.done), key=lambda result: result.seed)
     failed = [result for result in ended if not result.done]
     if not done:
@@ -144,8 +146,40 @@ def _compare(prepared: Prepared, points: Sequence[Point], store: Store, baseline
             f"grid {store.path.parent}: the baseline {baseline} has no result to compare with. "
             "Run it again with --retry, or choose another with --baseline"
         )
-    compared = verdicts(outcomes(done), baseline, prepared.families, too_few=why_too_few(prepared.about()))
+    others = outcomes(result for result in everything if result.key not in names)
+    compared = compare(outcomes(done), baseline, prepared.families, by, about=prepared.about(), earlier=others)
     return GridResult(results, failed, compared, baseline, choose_winner(results, by), by, prepared, points, store)
+
+
+def compare(
+    points: Mapping[str, Sequence[Outcome]],
+    baseline: str,
+    families: Families,
+    by: str,
+    *,
+    about: Mapping[str, Any],
+    earlier: Mapping[str, Sequence[Outcome]],
+) -> dict[str, Verdict]:
+    """Return the verdict on each point.
+
+    Args:
+        points: name -> its outcomes.
+        baseline: name of a point.
+        families: metrics of the job.
+        by: the metric that chooses the winner. It decides the verdicts too, if it is resampled.
+        about: description of the data.
+        earlier: outcomes of points that earlier commands trained on the same data.
+    """
+    if all(by in outcome.resamples for each in points.values() for outcome in each):
+        families = families.decided_by(by)
+    return verdicts(
+        points,
+        baseline,
+        families,
+        units=units_of(about),
+        earlier=list(earlier.values()),
+        too_few=why_too_few(about),
+    )
 
 
 def choose_winner(results: dict[str, list[Result]], by: str) -> str:

@@ -14,7 +14,7 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -293,7 +293,7 @@ class Store:
         return [line for line in lines if line.split(":")[0] not in left_out or line.startswith("seed:")]
 
 
-def outcomes(results: list[Result]) -> dict[str, list[Outcome]]:
+def outcomes(results: Iterable[Result]) -> dict[str, list[Outcome]]:
     """Return name -> outcomes of the points that are done, in the form that `verdicts` takes."""
     by_name: dict[str, list[Outcome]] = {}
     for result in results:

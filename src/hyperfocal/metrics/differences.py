@@ -1,12 +1,27 @@
-"""Differences between the points of a grid and its baseline: paired by seed and by document, with p-values."""
+"""Differences between the points of a grid and its baseline, with p-values.
+
+A point was trained with some seeds, and each training was scored on the same documents. Two things vary: documents and
+trainings (crossed random effects). With x_s the value of seed s, X_s(r) its value in resample r of the documents, and S
+seeds, a mean over seeds varies by
+
+    Var_r(mean_s X_s(r))  +  max(0, v - c) / S
+    v = Var_s(x_s)                              from training to training, which includes
+    c = S / (S - 1) mean_s Var_r(X_s - mean_s X_s)    what the documents add to it, and the first term has already
+
+`c` is the interaction of documents and trainings. Added twice, it makes intervals up to 1.4 times too wide; left in the
+first term alone, it makes them too narrow where trainings differ.
+
+Source: Searle, Casella and McCulloch 1992, Variance Components, chapter 4 (the crossed two-way model).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
@@ -15,6 +30,7 @@ from hyperfocal.errors import DataError
 from hyperfocal.metrics.intervals import ROUNDING, Interval
 
 LEVEL = 0.05  # a difference is significant if its corrected p is below
+PRIOR = 2.0  # degrees of freedom that the mean variance of all points has in the variance of one point
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,23 +40,24 @@ class Outcome:
     All outcomes of a grid share the resamples, so subtracting two outcomes pairs them by document.
     """
 
-    seed: int  # pairs the outcome with one of the baseline
+    seed: int
     values: dict[str, float]  # metric -> its value on all validation documents; nan if it is undefined
     resamples: dict[str, Tensor]  # metric -> (R,) float, its value in each bootstrap resample of the documents
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference between a point and the baseline in one metric, over the seeds that both have."""
+    """The difference between a point and the baseline in one metric."""
 
-    ours: float = math.nan  # mean of the point's values
+    ours: float = math.nan  # mean of the point's values over its seeds
     theirs: float = math.nan  # mean of the baseline's values
     mean: float = math.nan  # ours - theirs
     low: float = math.nan  # lower end of its 95% interval
     high: float = math.nan  # upper end
     p: float = math.nan  # two-sided p-value for no difference
-    adjusted: float = math.nan  # p corrected for the number of points; `verdicts` sets it
-    seeds: int = 0  # number of pairs
+    adjusted: float = math.nan  # p corrected for all that is tested, to compare with LEVEL; `verdicts` sets it
+    seeds: int = 0  # the smaller number of seeds of the two; 0: one of them has no value
+    repeated: bool = False  # whether the interval covers the variance from training to training
 
     @property
     def percent(self) -> Interval:
@@ -56,94 +73,132 @@ class Difference:
         return int(math.copysign(1, self.mean)) if self.adjusted < LEVEL else 0
 
 
-class Spread(NamedTuple):
-    """The variance of a difference from seed to seed, and its degrees of freedom."""
+class Trainings(NamedTuple):
+    """The trainings of one point in one metric."""
 
-    variance: float
-    freedom: float
+    values: Tensor  # (S,) float64, of the seeds that have a value
+    resamples: Tensor  # (S, R) float64
+
+    @property
+    def moments(self) -> tuple[float, float]:
+        """Return v and c of the module's formulas; 0 for fewer than two seeds."""
+        if len(self.values) < 2:
+            return 0.0, 0.0
+        known = self.resamples[:, self.resamples.isfinite().all(0)]
+        apart = known - known.mean(0)
+        inside = float(apart.var(1).sum()) / (len(self.values) - 1) if known.shape[1] > 1 else 0.0
+        return float(self.values.var()), inside
+
+
+class Spread(NamedTuple):
+    """The variance of a difference from training to training."""
+
+    variance: float  # of the difference of two means over seeds
+    documents: float  # the part of it that the documents add
+    freedom: float  # degrees of freedom of `variance`; 0: no point has two seeds
 
 
 def compare_outcomes(
-    point: list[Outcome], baseline: list[Outcome], metric: str, *, spread: Spread | None = None
-) -> Difference:
-    """Return the difference between a point and the baseline, paired by seed and by document.
+    points: Mapping[str, Sequence[Outcome]], baseline: str, metric: str, *, units: float = math.inf
+) -> dict[str, Difference]:
+    """Return the difference of each point from the baseline in one metric; the baseline's own is 0.
 
-    With d_s the difference for seed s on all documents, and S seeds that both sides have:
+    With X(r) the difference of the two means over seeds in resample r, n the units and e = max(0, v - c) the excess
+    variance from training to training, from `spread_of`:
 
-        mean  = mean_s d_s
-        SE^2  = Var_r(mean_s of the difference in resample r)  +  Var_s(d_s) / S, the last term for S >= 2
-        nu    = SE^4 / ((Var_s(d_s) / S)^2 / (S - 1))
+        SE^2 = Var_r(X(r)) + e
+        nu   = SE^4 / (Var_r(X(r))^2 / (n - 1)  +  v^2 / f, the last term if e > 0)
         low, high = mean -+ t(0.975, nu) SE;  p = P(|t_nu| >= |mean| / SE)
 
-    The document term has practically infinite degrees of freedom, so t is the normal distribution with one seed and
-    with seeds that agree. If SE is 0, p is 1: a difference that is equal in every resample is no evidence.
+    If SE is 0, p is 1: a difference that is equal in every resample is no evidence. If no point has two seeds, e is 0:
+    the interval is of these trainings, not of their settings.
 
     Args:
-        point: outcomes of the point, one per seed.
-        baseline: outcomes of the baseline, one per seed. A seed is left out if one side lacks it or its metric is nan.
+        points: name -> its outcomes, one per seed. A seed without a value is left out.
+        baseline: name of a point.
         metric: a key of `values` and `resamples`.
-        spread: of the grid, from `pooled_spread`. Var_s(d_s) is then at least its variance, and its degrees of
-            freedom replace S - 1, because two or three seeds can agree by chance. None: the seeds of this point alone.
-
-    Returns:
-        The difference; all nan without a common seed, or with fewer than two resamples.
+        units: documents, groups of documents or users that were resampled.
 
     Raises:
         DataError: the outcomes do not share their resamples.
 
-    Source: Welch 1947, The generalization of 'Student's' problem; Satterthwaite 1946, equation 17.
+    Source: Satterthwaite 1946, equation 17.
     """
-    pairs = _pairs(point, baseline, metric)
-    if not pairs:
-        return Difference()
-    values = torch.tensor([[ours.values[metric], other.values[metric]] for ours, other in pairs], dtype=torch.float64)
-    apart, count = values[:, 0] - values[:, 1], len(pairs)
-    resampled = torch.stack([_subtract(ours, other, metric) for ours, other in pairs]).mean(0)
-    own = Spread(apart.var().item() if count > 1 else 0.0, count - 1)
-    seeds = Spread(max(own.variance, spread.variance), spread.freedom) if spread else own
-    of_seeds = seeds.variance / count
+    trainings = {name: _trainings(outcomes, metric) for name, outcomes in points.items()}
+    _check_resamples(trainings, metric)
+    known = {name: each for name, each in trainings.items() if len(each.values)}
+    if baseline not in known:
+        return dict.fromkeys(points, Difference())
+    return {
+        name: _difference(known[name], known[baseline], spread_of(known, name, baseline), units)
+        if name in known
+        else Difference()
+        for name in points
+    }
+
+
+def spread_of(points: Mapping[str, Trainings], point: str, baseline: str) -> Spread:
+    """Return the variance of a difference from training to training.
+
+    Few seeds say little about their own variance, and some points agree by chance. So the variance of a point is
+
+        (PRIOR * mean over all points + (S - 1) * its own) / (PRIOR + S - 1)
+
+    and that of the difference is the sum over both points, each divided by its S. The seeds are not paired: a seed that
+    two points share makes their trainings hardly more alike. With c_q the coefficient of point q's own variance in this
+    sum, f = (sum c_q)^2 / sum(c_q^2 / (S_q - 1)).
+
+    Source: Smyth 2004, Linear Models and Empirical Bayes Methods (variances shrunk towards their mean).
+    """
+    names, counts = list(points), np.array([len(each.values) for each in points.values()])
+    freedom = counts - 1.0
+    if freedom.sum() == 0:
+        return Spread(0.0, 0.0, 0.0)
+    share = np.zeros(len(names))
+    for name in (point, baseline):
+        place = names.index(name)
+        own = freedom[place] / (PRIOR + freedom[place])
+        share += (1 - own) * freedom / freedom.sum() / counts[place]
+        share[place] += own / counts[place]
+    several = freedom > 0
+    variance, documents = share @ np.array([each.moments for each in points.values()])
+    freedom_of_sum = share.sum() ** 2 / (share[several] ** 2 / freedom[several]).sum()
+    return Spread(float(variance), float(documents), float(freedom_of_sum))
+
+
+def _trainings(outcomes: Sequence[Outcome], metric: str) -> Trainings:
+    known = [outcome for outcome in outcomes if math.isfinite(outcome.values.get(metric, math.nan))]
+    missing = [outcome.seed for outcome in known if metric not in outcome.resamples]
+    if missing:
+        raise DataError(
+            f"'{metric}', seed {missing[0]}: has a value and no resamples. Compute both from the same documents"
+        )
+    values = torch.tensor([outcome.values[metric] for outcome in known], dtype=torch.float64)
+    resamples = [outcome.resamples[metric].double() for outcome in known]
+    if len({each.shape for each in resamples}) > 1:
+        raise DataError(f"'{metric}': its seeds have resamples of different shapes. Expected the same (R,)")
+    return Trainings(values, torch.stack(resamples) if resamples else torch.empty(0, 0))
+
+
+def _check_resamples(trainings: Mapping[str, Trainings], metric: str) -> None:
+    shapes = {tuple(each.resamples.shape[1:]) for each in trainings.values() if len(each.values)}
+    if len(shapes) > 1 or any(len(shape) != 1 for shape in shapes):
+        raise DataError(f"'{metric}': resamples of {' and '.join(map(str, sorted(shapes)))}. Expected the same (R,)")
+
+
+def _difference(ours: Trainings, theirs: Trainings, spread: Spread, units: float) -> Difference:
+    resampled = ours.resamples.mean(0) - theirs.resamples.mean(0)
     known = resampled[resampled.isfinite()]  # the metric is defined there
     of_documents = known.var().item() if len(known) > 1 else math.nan
-    error = math.sqrt(of_documents + of_seeds)
-    freedom = error**4 / (of_seeds**2 / seeds.freedom) if of_seeds > 0 else math.inf
-    ours_mean, their_mean = values.mean(0).tolist()
-    return Difference(ours_mean, their_mean, *_student(apart.mean().item(), error, freedom), seeds=count)
-
-
-def pooled_spread(points: list[list[Outcome]], baseline: list[Outcome], metric: str) -> Spread | None:
-    """Return the mean of Var_s(d_s) over the points; None if no point has two seeds.
-
-    With k points of S seeds each, the variance has (S - 1) k / (1 + (k - 1) / 4) degrees of freedom instead of
-    (S - 1) k: all differences share the baseline, so they correlate by 1/2 and their variances by 1/4.
-    """
-    pairs = [_pairs(point, baseline, metric) for point in points]
-    apart = [[ours.values[metric] - other.values[metric] for ours, other in each] for each in pairs if len(each) > 1]
-    if not apart:
-        return None
-    freedom = sum(len(each) - 1 for each in apart)
-    squares = sum(torch.tensor(each, dtype=torch.float64).var().item() * (len(each) - 1) for each in apart)
-    return Spread(squares / freedom, freedom / (1 + (len(apart) - 1) / 4))
-
-
-def _pairs(point: list[Outcome], baseline: list[Outcome], metric: str) -> list[tuple[Outcome, Outcome]]:
-    theirs = {outcome.seed: outcome for outcome in baseline if _knows(outcome, metric)}
-    return [(ours, theirs[ours.seed]) for ours in point if ours.seed in theirs and _knows(ours, metric)]
-
-
-def _knows(outcome: Outcome, metric: str) -> bool:
-    return math.isfinite(outcome.values.get(metric, math.nan))
-
-
-def _subtract(ours: Outcome, theirs: Outcome, metric: str) -> Tensor:
-    if metric not in ours.resamples or metric not in theirs.resamples:
-        raise DataError(
-            f"'{metric}', seed {ours.seed}: has a value and no resamples. Compute both from the same documents"
-        )
-    left, right = ours.resamples[metric], theirs.resamples[metric]
-    if left.shape != right.shape or left.ndim != 1:
-        shapes = f"{tuple(left.shape)} and {tuple(right.shape)}"
-        raise DataError(f"'{metric}', seed {ours.seed}: resamples of {shapes}. Expected the same (R,)")
-    return left.double() - right.double()
+    excess = max(0.0, spread.variance - spread.documents)
+    error = math.sqrt(of_documents + excess)
+    our_mean, their_mean = float(ours.values.mean()), float(theirs.values.mean())
+    unsure = of_documents**2 / max(1.0, units - 1)
+    unsure += spread.variance**2 / spread.freedom if excess > 0 else 0.0
+    freedom = error**4 / unsure if unsure > 0 else math.inf
+    seeds = min(len(ours.values), len(theirs.values))
+    student = _student(our_mean - their_mean, error, freedom)
+    return Difference(our_mean, their_mean, *student, seeds=seeds, repeated=spread.freedom > 0)
 
 
 def _student(mean: float, error: float, freedom: float) -> tuple[float, float, float, float]:

@@ -2,18 +2,23 @@
 
 A verdict says whether a point differs significantly from the baseline, and in what: in the ranking, in the decisions,
 or only because the threshold moved. `LABELS` holds the metrics and words for `classify`, `rankings(k)` for `recommend`.
+
+One metric decides, the primary one, which also chooses the winner. Its test has the level 5%, corrected for the number
+of points (Holm). The others are told beside it: corrected for all of them and all points together, at 5% where the
+primary metric differs, else at 1%. So if nothing differs, some word of a difference appears in at most 6% of grids.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from hyperfocal.errors import ConfigError, did_you_mean
-from hyperfocal.metrics.differences import LEVEL, Difference, Outcome, compare_outcomes, holm, pooled_spread
+from hyperfocal.metrics.differences import LEVEL, Difference, Outcome, compare_outcomes, holm
 
+ASIDE_LEVEL = 0.01  # of all other metrics together, beside a primary metric that does not differ
 FAMILIES = {  # metric -> its name in sentences
     "half.macro_f1": "macro-F1 at 0.5",
     "tuned.macro_f1": "macro-F1 with tuned thresholds",
@@ -37,10 +42,18 @@ Signs = Mapping[str, int | None]
 class Families:
     """The metrics of a verdict."""
 
-    called: Mapping[str, str]  # metric -> its name in sentences. Each metric is a separate family of tests
+    called: Mapping[str, str]  # metric -> its name in sentences
+    primary: str  # the metric that decides
     always: tuple[str, ...]  # metrics whose numbers every sentence has; other metrics appear only if they differ
-    words: Callable[[Signs], str]  # returns the verdict in a few words from the signs of all metrics
+    worded: frozenset[str]  # metrics that `words` knows
+    words: Callable[[Signs], str]  # returns the verdict in a few words from the signs of these metrics
+    scored: str = "documents"  # units that points are scored on
     digits: int = 3  # after the decimal point
+
+    def decided_by(self, metric: str) -> Families:
+        """Return the same families with this primary metric, which comes first in a sentence."""
+        called = {metric: self.called.get(metric, metric), **self.called}
+        return replace(self, called=called, primary=metric, always=(metric, *self.always))
 
 
 @dataclass(frozen=True)
@@ -53,18 +66,22 @@ class Verdict:
 
 
 def verdicts(
-    points: dict[str, list[Outcome]], baseline: str, families: Families | None = None, *, too_few: str = ""
+    points: Mapping[str, Sequence[Outcome]],
+    baseline: str,
+    families: Families | None = None,
+    *,
+    units: float = math.inf,
+    earlier: Sequence[Sequence[Outcome]] = (),
+    too_few: str = "",
 ) -> dict[str, Verdict]:
     """Return the verdict on each point, the baseline included.
-
-    The p-values of each metric are corrected for the number of points that have it, the baseline excluded. With several
-    seeds, a point counts as varying from seed to seed at least as much as the grid's points do on average: of many
-    points with three seeds each, some agree by chance, and one grid in five would claim too much.
 
     Args:
         points: name -> its outcomes, one per seed.
         baseline: the name of the point that all others are compared with.
         families: the metrics of the verdict. None: `LABELS`.
+        units: documents, groups of documents or users that were resampled.
+        earlier: outcomes of further points on the same data, which tell how much trainings vary.
         too_few: why no difference is reported, such as "too few users (7) to compare". "": differences are reported.
 
     Raises:
@@ -75,35 +92,80 @@ def verdicts(
     if baseline not in points:
         hint = did_you_mean(baseline, list(points))
         raise ConfigError(f"baseline '{baseline}': no such point.{hint} There are {', '.join(points) or 'none'}")
+    everything = {**points, **{f"earlier {number}": each for number, each in enumerate(earlier)}}
+    compared = {metric: compare_outcomes(everything, baseline, metric, units=units) for metric in families.called}
     others = [name for name in points if name != baseline]
-    differences: dict[str, dict[str, Difference]] = {name: {} for name in others}
-    for metric in families.called:
-        spread = pooled_spread([points[name] for name in others], points[baseline], metric)
-        raw = [compare_outcomes(points[name], points[baseline], metric, spread=spread) for name in others]
-        for name, difference, p in zip(others, raw, holm([each.p for each in raw]), strict=True):
-            differences[name][metric] = replace(difference, adjusted=1.0 if too_few and difference.seeds else p)
+    adjusted = _adjusted(compared, others, families.primary)
+    differences = {
+        name: {
+            metric: replace(each[name], adjusted=1.0 if too_few and each[name].seeds else adjusted[metric, name])
+            for metric, each in compared.items()
+        }
+        for name in others
+    }
+    own = {metric: replace(each[baseline], adjusted=1.0) for metric, each in compared.items()}
     return {
-        name: _of_baseline(name, outcomes, families)
+        name: _of_baseline(name, own, families)
         if name == baseline
         else _of_point(name, differences[name], len(others), families, too_few)
-        for name, outcomes in points.items()
+        for name in points
     }
 
 
-def _of_baseline(name: str, outcomes: list[Outcome], families: Families) -> Verdict:
-    own = {metric: replace(compare_outcomes(outcomes, outcomes, metric), adjusted=1.0) for metric in families.called}
+def _adjusted(
+    compared: Mapping[str, Mapping[str, Difference]], others: Sequence[str], primary: str
+) -> dict[tuple[str, str], float]:
+    """Return (metric, point) -> corrected p, to compare with LEVEL."""
+    deciding = [(primary, name) for name in others]
+    beside = [(metric, name) for metric in compared if metric != primary for name in others]
+    adjusted: dict[tuple[str, str], float] = {}
+    for tests in (deciding, beside):
+        adjusted |= zip(tests, holm([compared[metric][name].p for metric, name in tests]), strict=True)
+    for metric, name in beside:
+        if not adjusted[primary, name] < LEVEL:  # nan: unknown
+            adjusted[metric, name] = min(1.0, adjusted[metric, name] * LEVEL / ASIDE_LEVEL)
+    return adjusted
+
+
+def _of_baseline(name: str, own: dict[str, Difference], families: Families) -> Verdict:
     numbers = [f"{families.called[m]} {own[m].ours:.{families.digits}f}" for m in families.always if own[m].seeds]
     return Verdict(BASELINE, f"{name}: {BASELINE}. {_capital(', '.join(numbers) or 'no result')}.", own)
 
 
 def _of_point(name: str, differences: dict[str, Difference], number: int, families: Families, too_few: str) -> Verdict:
-    words = families.words({metric: difference.sign for metric, difference in differences.items()})
-    if words == NOT_COMPARED:
-        return Verdict(words, f"{name}: {words}. It has no result with a seed that the baseline has too.", differences)
+    known = [each for each in differences.values() if each.seeds]
+    if not known:
+        return Verdict(
+            NOT_COMPARED, f"{name}: {NOT_COMPARED}. It has no result, or the baseline has none.", differences
+        )
     shown = [m for m, each in differences.items() if each.seeds and (m in families.always or each.sign)]
     numbers = [_clause(families, m, differences[m], first=place == 0) for place, m in enumerate(shown)]
-    words, chance = (too_few, "") if too_few else (words, _chance(differences, number, families))
-    return Verdict(words, f"{name}: {words}. {_capital(', '.join(numbers))}.{chance}", differences)
+    words = too_few or _words(differences, families)
+    remarks = "" if too_few else _chance(differences, number, families) + _repeats(known, words)
+    return Verdict(words, f"{name}: {words}. {_capital(', '.join(numbers))}.{remarks}", differences)
+
+
+def _words(differences: dict[str, Difference], families: Families) -> str:
+    """Return the verdict in a few words; without repeated trainings it is about these trainings only."""
+    doubtful = {metric for metric, each in differences.items() if each.sign == 0 and each.p < LEVEL}
+    signs = {metric: None if metric in doubtful else each.sign for metric, each in differences.items()}
+    words = families.words(signs) if any(sign is not None for sign in signs.values()) else NOTHING
+    own = signs.get(families.primary)
+    if own and families.primary not in families.worded:
+        lead = f"{BETTER[own]} in {families.called[families.primary]}"
+        words = lead if words == NOTHING else f"{lead}; {words}"
+    if words == NOTHING or any(each.repeated for each in differences.values()):
+        return words
+    return f"{words.replace('better', 'higher').replace('worse', 'lower')} on these {families.scored}"
+
+
+def _repeats(known: Sequence[Difference], words: str) -> str:
+    """Return a sentence on what is known about the variance from training to training, or ""."""
+    if not any(each.repeated for each in known):
+        return "" if words == NOTHING else " One training cannot tell whether its settings are better."
+    if min(each.seeds for each in known) == 1:
+        return " Where a point has one training, it is taken to vary as the trainings of other points do."
+    return ""
 
 
 def _clause(families: Families, metric: str, difference: Difference, *, first: bool) -> str:
@@ -122,7 +184,8 @@ def _chance(differences: dict[str, Difference], number: int, families: Families)
     metrics = " and ".join(families.called[m] for m, each in differences.items() if each.p < LEVEL and each.sign == 0)
     if not metrics:
         return ""
-    return f" On its own it would differ significantly in {metrics}; among {number} points this can be chance."
+    tests = f"{number:,} point{'' if number == 1 else 's'} and {len(families.called)} metrics"
+    return f" On its own it would differ significantly in {metrics}; among {tests} this can be chance."
 
 
 def _capital(text: str) -> str:
@@ -167,7 +230,7 @@ def _asides(signs: Signs, direction: int) -> dict[str, int]:
     return asides | ({"in micro-F1": micro} if micro and micro != direction else {})
 
 
-LABELS = Families(FAMILIES, ALWAYS_SHOWN, in_words)
+LABELS = Families(FAMILIES, "tuned.macro_f1", ALWAYS_SHOWN, frozenset(FAMILIES), in_words)
 
 
 def rankings(k: int) -> Families:
@@ -178,7 +241,8 @@ def rankings(k: int) -> Families:
     """
     ranking, tail = f"map@{k}", f"tail.map@{k}"
     called = {ranking: ranking, WIDE: WIDE, tail: f"{ranking} in the tail"}
-    return Families(called, (ranking, WIDE), partial(_ranking_in_words, ranking, tail), digits=4)
+    words = partial(_ranking_in_words, ranking, tail)
+    return Families(called, ranking, (ranking, WIDE), frozenset(called), words, scored="users", digits=4)
 
 
 def _ranking_in_words(ranking: str, tail: str, signs: Signs) -> str:

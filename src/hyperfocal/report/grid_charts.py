@@ -11,7 +11,7 @@ import altair as alt
 from hyperfocal.report.charts import FAINT, INK, MUTED, OTHERS, RULE, Rows, data, few_ticks, spec_of, texts
 
 BETTER, WORSE = "var(--better)", "var(--worse)"
-SIGNS = {"better": BETTER, "worse": WORSE, "no difference shown": OTHERS}
+SIGNS = {"higher": BETTER, "lower": WORSE, "no difference shown": OTHERS}
 CELL, ROW = 64, 24  # pixels of height
 NOT_AXES = ("seed", "train.threads", "train.checkpoint_seconds")  # they change no result that is compared
 TITLES = {"loss.cap": "class-weight cap", "loss.gamma": "focal gamma", "loss.name": "loss", "model.name": "model"}

@@ -18,7 +18,7 @@ from hyperfocal.report.grid_table import GridTable, Layout, Row, one_line
 from hyperfocal.report.run import score_cell
 
 Levels = Mapping[str, Mapping[str, Interval]]  # point -> metric -> mean over its seeds, with its interval
-WORDS = {1: "better", -1: "worse", 0: "no difference shown", None: "no difference shown"}
+WORDS = {1: "higher", -1: "lower", 0: "no difference shown", None: "no difference shown"}
 MOST_VALUES, MOST_POINTS = 14, 40  # of an axis of the heat map; of a chart with one line per point
 
 
@@ -46,7 +46,7 @@ def _heat_map(table: GridTable, done: Sequence[Row], axes: Sequence[Axis], level
         for metric in metrics
     ]
     about = (
-        "Each cell is a point: its score and its change from the baseline. Blue is better and orange is worse, on the "
+        "Each cell is a point: its score and its change from the baseline. Blue is higher and orange is lower, on the "
         "same scale for all metrics. Switch between the metrics to see whether a gain remains."
     )
     best = f" A cell with several points shows the best by {table.layout.name_of(table.by)}."
@@ -64,8 +64,8 @@ def _differences(layout: Layout, done: Sequence[Row], levels: Levels) -> list[Bl
         return []
     about = (
         "The change of each point from the baseline with its 95% interval, which covers the random choice of "
-        f"{layout.scored} and seeds. A colored point differs significantly after Holm's correction for the number of "
-        "points."
+        f"{layout.scored} and, with several seeds, of trainings. A colored point differs significantly after the "
+        "correction for the points and metrics that are tested."
     )
     left_out = f" Only the best {MOST_POINTS} points are drawn." if len(done) - 1 > MOST_POINTS else ""
     spec = forest(entries, [row.configuration for row in rows], next(iter(metrics)), about)

@@ -19,7 +19,7 @@ from rich.text import Text
 from hyperfocal.data.csv_text import safe_cells
 from hyperfocal.metrics.differences import Difference
 from hyperfocal.metrics.verdict import Families, Verdict
-from hyperfocal.report.format import numbers_table, quantity, share
+from hyperfocal.report.format import capitalized, numbers_table, quantity, share
 from hyperfocal.storage.run_folder import RunFolder, without_nan
 
 if TYPE_CHECKING:
@@ -125,6 +125,11 @@ class GridTable:
         return max((row.seeds for row in self.rows), default=0)
 
     @property
+    def primary(self) -> str:
+        """The metric that decides the verdicts: the one that orders the table, if points are compared in it."""
+        return self.by if any(row.change(self.by).seeds for row in self.rows) else self.layout.families.primary
+
+    @property
     def title(self) -> str:
         """The number of points and seeds, and the order."""
         each = f", {self.most_seeds} seeds each" if self.most_seeds > 1 else ""
@@ -177,14 +182,21 @@ def by_words(rows: Sequence[Row]) -> dict[str, list[str]]:
 
 
 def notes(table: GridTable) -> list[str]:
-    """Return what limits the comparison: one seed only, and points with fewer seeds than others."""
+    """Return the rule of the comparison and its limits: one seed only, and points with fewer seeds than others."""
     most = table.most_seeds
     fewer = [f"{row.configuration} ({row.seeds} of {most} seeds)" for row in table.rows if 0 < row.seeds < most]
-    one_seed = (
-        f"With one seed, the intervals cover the random choice of {table.layout.scored} but not the randomness of "
-        "training: a second run of the same point differs too. Give --seeds 3 to include it."
-    )
-    lines = [one_seed] if most == 1 else []
+    compared = [row.change(table.primary) for row in table.rows if row.verdict and not row.baseline]
+    lines = []
+    if any(change.seeds for change in compared):
+        lines.append(
+            f"{capitalized(table.layout.name_of(table.primary))} decides: it is tested at 5% over all points. Other "
+            "metrics are told where they differ among all metrics and points, at 5% if it differs too, else at 1%."
+        )
+        if not any(change.repeated for change in compared):
+            lines.append(
+                f"With one training of each point, a difference on these {table.layout.scored} is one of these "
+                "trainings, and another seed may turn it around. Give --seeds 3 to compare the settings."
+            )
     return lines + ([f"Cannot win because seeds are missing: {', '.join(fewer)}."] if fewer else [])
 
 
@@ -315,10 +327,11 @@ def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
 def _records(table: GridTable) -> list[dict[str, Any]]:
     """Return one record per point, all with the same keys; None for an unknown value."""
     others = sorted({metric for row in table.rows for metric in row.means} - set(table.layout.columns))
-    return [without_nan(_record(row, others, table.layout)) for row in table.rows]
+    return [without_nan(_record(row, others, table)) for row in table.rows]
 
 
-def _record(row: Row, others: Sequence[str], layout: Layout) -> dict[str, Any]:
+def _record(row: Row, others: Sequence[str], table: GridTable) -> dict[str, Any]:
+    layout = table.layout
     record: dict[str, Any] = {"configuration": row.configuration, "winner": row.winner, "baseline": row.baseline}
     record |= {"seeds": row.seeds, "failed_seeds": len(row.errors)}
     for metric in layout.columns:
@@ -327,5 +340,10 @@ def _record(row: Row, others: Sequence[str], layout: Layout) -> dict[str, Any]:
         change = row.change(metric)
         ends = dict(zip(("change_percent", "change_low", "change_high"), change.percent, strict=True))
         record |= {f"{metric}.{name}": value for name, value in (ends | {"adjusted_p": change.adjusted}).items()}
-    record |= {"seconds": row.seconds, "verdict": row.words, "sentence": row.verdict.sentence if row.verdict else ""}
+    record |= {
+        "seconds": row.seconds,
+        "primary": table.primary,
+        "verdict": row.words,
+        "sentence": row.verdict.sentence if row.verdict else "",
+    }
     return record | {"errors": "; ".join(_errors(row))} | {metric: row.means.get(metric) for metric in others}
