@@ -114,7 +114,7 @@ class TestScores:
         scores, truth = SCORES[pair], TRUTH.select(pair)
         grouped, alone = (
             evaluate_decisions(scores, [DECIDED["tuned"][0].select(pair)], documents(truth, groups), LABELS)
-            for groups in (pair)
+            for groups in (pair, None)
         )
         grouped, alone = (found.metrics["intervals"]["tuned.micro_f1"] for found in (grouped, alone))
         assert grouped["high"] - grouped["low"] > 2 * (alone["high"] - alone["low"])

@@ -92,9 +92,10 @@ def test_only_the_threshold_moved():
     assert list(found) == ["cap_7.0_focal_g3", "no_cap_no_focal"]
     assert found["cap_7.0_focal_g3"].words == f"{THRESHOLD} on these documents"
     assert found["cap_7.0_focal_g3"].sentence == (
-        "cap_7.0_focal_g3: only the threshold moved on these documents. Macro-F1 at 0.5 0.295 against 0.239 (+23.4%, 95% interval "
-        "+23.0 to +23.8%), macro-F1 with tuned thresholds 0.336 against 0.336 (+0.0%, +0.0 to +0.0%), macro average "
-        "precision 0.402 against 0.402 (+0.0%, +0.0 to +0.0%). One training cannot tell whether its settings are better."
+        "cap_7.0_focal_g3: only the threshold moved on these documents. Macro-F1 at 0.5 0.295 against 0.239 (+23.4%, "
+        "95% interval +23.0 to +23.8%), macro-F1 with tuned thresholds 0.336 against 0.336 (+0.0%, +0.0 to +0.0%), "
+        "macro average precision 0.402 against 0.402 (+0.0%, +0.0 to +0.0%). One training cannot tell whether its "
+        "settings are better."
     )
     assert found["no_cap_no_focal"].words == BASELINE
     assert found["no_cap_no_focal"].sentence == (
