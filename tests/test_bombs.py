@@ -36,7 +36,7 @@ def every_reader(folder, file):
         ["recommend", "fit", file, "--out", out / "f", "--model", "markov"],
         ["recommend", "fit", log, "--valid", file, "--out", out / "v", "--model", "markov"],
         ["recommend", "fit", log, "--items", file, "--out", out / "i", *FEW],
-        ["recommend", "grid", file, "--out", out / "g", "--encoders", "markov"],
+        ["recommend", "grid", file, "--out", out / "g", "--encoders", "markov", "--seeds", "1"],
         ["classify", "predict", labels, file, "--out", out / "p.jsonl"],
         ["classify", "predict", labels, file, "--out", out / "b.jsonl", "--block", 1_000],
         ["classify", "evaluate", labels, file],

@@ -57,9 +57,9 @@ def write_old(folder: Path) -> None:
         command("recommend", "fit", log, *options)
         loss = ("--loss", "focal", "--cap", 4)
         command("classify", "fit", texts, *loss, "--out", folder / "classifier", *settings(*TEXTS))
-        points = ("--encoders", "gru,markov", "--losses", "softmax")
+        points = ("--encoders", "gru,markov", "--losses", "softmax", "--seeds", "1")
         command("recommend", "grid", log, *points, "--out", folder / "recommend_grid", *settings(*NETWORK))
-        points = ("--caps", "none", "--gammas", "none,2")
+        points = ("--caps", "none", "--gammas", "none,2", "--seeds", "1")
         command("classify", "grid", texts, *points, "--out", folder / "classify_grid", *settings(*TEXTS))
         for run in (*RECOMMENDERS, *CLASSIFIERS):
             predict(folder / run, log if run in RECOMMENDERS else texts, predictions(folder, run))

@@ -22,8 +22,8 @@ def test_the_remark_says_what_tuned_thresholds_leave_of_the_largest_gain():
         compared("c", half__macro_f1=2, tuned__macro_f1=1, macro_ap=1),
     ]
     assert threshold_remark(rows) == [
-        "With the threshold 0.5, b looks 60% better than the baseline; with tuned thresholds it is 10.0% worse, and "
-        "its ranking is not shown to differ (+1.0%)."
+        "With the threshold 0.5, macro-F1 of b is 60% higher than the baseline's; with tuned thresholds it is 10.0% "
+        "lower, and its average precision is not shown to differ (+1.0%)."
     ]
     assert threshold_remark(rows[2:]) == []
 

@@ -19,7 +19,7 @@ from hyperfocal.machine import count_cores
 ROOT = Path(__file__).parents[2]
 STORY = ROOT / "recipes" / "caps_and_gammas.toml"
 BASE = ("--text", "title", "--text", "body", "--set", "features.kind=ngrams", *TINY)
-FOUR = ("--caps", "none,6", "--gammas", "none,2")
+FOUR = ("--caps", "none,6", "--gammas", "none,2", "--seeds", "1")
 NAMES = ["cap_6.0_focal_g2", "cap_6.0_no_focal", "no_cap_focal_g2", "no_cap_no_focal"]
 
 
@@ -93,7 +93,7 @@ class TestGrid:
         assert {name: (out / name).stat().st_mtime_ns for name in before} == before
 
     def test_a_larger_grid_trains_only_what_is_new(self, folder, mine):
-        arguments = ("--caps", "none,6,7", "--gammas", "none,2", "--out", mine, *BASE)
+        arguments = ("--caps", "none,6,7", "--gammas", "none,2", "--seeds", "1", "--out", mine, *BASE)
         result = invoke("classify", "grid", folder / "train.jsonl", *arguments)
         assert trained(result) == ["cap_7.0_focal_g2", "cap_7.0_no_focal"]
         assert len(table(mine)) == 6
@@ -124,7 +124,7 @@ class TestGrid:
         assert [row["configuration"] for row in records if row["baseline"]] == ["cap_6.0_no_focal"]
 
     def test_the_recipe_of_the_story(self, folder, tmp_path):
-        arguments = ("--recipe", STORY, "--out", tmp_path / "grid", *BASE)
+        arguments = ("--recipe", STORY, "--seeds", "1", "--out", tmp_path / "grid", *BASE)
         result = invoke("classify", "grid", folder / "train.jsonl", *arguments)
         assert result.exit_code == 0, result.output
         assert len(trained(result)) == 12
@@ -132,13 +132,13 @@ class TestGrid:
         assert max(map(len, result.stdout.partition("Table:")[0].splitlines())) <= 80
 
     def test_without_an_encoder_it_says_so(self, folder, tmp_path, no_encoder):
-        arguments = ("--caps", "none", "--out", tmp_path / "grid", "--text", "title", *TINY)
+        arguments = ("--caps", "none", "--seeds", "1", "--out", tmp_path / "grid", "--text", "title", *TINY)
         said = done("classify", "grid", folder / "train.jsonl", *arguments)
         assert "No sentence encoder is installed" in said
 
     def test_a_point_that_fails_is_kept_and_stops_no_other(self, folder, tmp_path):
         recipe = tmp_path / "grid.toml"
-        recipe.write_text('[grid]\n"train.learning_rate" = [0.001, 1e30]\n')
+        recipe.write_text('[grid]\nseeds = 1\n"train.learning_rate" = [0.001, 1e30]\n')
         arguments = ("--recipe", recipe, "--out", tmp_path / "grid", *BASE, "--set", "train.batch_size=16")
         result = invoke("classify", "grid", folder / "train.jsonl", *arguments)
         assert result.exit_code == 0, result.output
@@ -164,7 +164,7 @@ class TestGrid:
 class TestWithoutWeights:
     def test_off_is_none(self, folder, mine):
         """So the grid of `none` has all of its points already."""
-        arguments = ("--caps", "off,6", "--gammas", "none,2", "--out", mine, *BASE)
+        arguments = ("--caps", "off,6", "--gammas", "none,2", "--seeds", "1", "--out", mine, *BASE)
         result = invoke("classify", "grid", folder / "train.jsonl", *arguments)
         assert result.exit_code == 0, result.output
         assert trained(result) == []
@@ -194,7 +194,17 @@ class TestProcesses:
 
     def test_ctrl_c_ends_with_130_and_gives_the_point_back(self, folder, tmp_path):
         store = tmp_path / "grid" / "grid.sqlite"
-        arguments = ("--caps", "none,6", "--out", tmp_path / "grid", *BASE, "--set", "train.epochs=100000")
+        arguments = (
+            "--caps",
+            "none,6",
+            "--seeds",
+            "1",
+            "--out",
+            tmp_path / "grid",
+            *BASE,
+            "--set",
+            "train.epochs=100000",
+        )
         command = [sys.executable, "-m", "hyperfocal", "classify", "grid", folder / "train.jsonl", *arguments]
         running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         while not (store.exists() and rows_of(store, "claims")):

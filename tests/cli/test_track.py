@@ -110,7 +110,7 @@ def test_fit_again_with_overwrite_draws_anew_and_resume_goes_on(log, tmp_path):
 
 def test_a_grid_has_a_nested_run_a_point(store, log, tmp_path):
     out = tmp_path / "grid"
-    asked = ("recommend", "grid", log, "--encoders", "markov,popularity", "--out", out, *BOTH)
+    asked = ("recommend", "grid", log, "--encoders", "markov,popularity", "--seeds", 1, "--out", out, *BOTH)
     done(*asked, "--seeds", 1)
     _, [parent, *children] = mlflow_runs(store, "recommend")
     assert parent.info.run_name == "grid"
@@ -127,7 +127,20 @@ def test_a_grid_has_a_nested_run_a_point(store, log, tmp_path):
 def test_a_grid_of_texts_and_a_search(store, tmp_path):
     docs = write(tmp_path / "d.jsonl", rows())
     texts = ("--text", "title", "--text", "body", "--set", "features.kind=ngrams", *TINY, "--track", "mlflow")
-    done("classify", "grid", docs, "--caps", "none,6", "--gammas", "none", "--out", tmp_path / "grid", *texts)
+    done(
+        "classify",
+        "grid",
+        docs,
+        "--caps",
+        "none,6",
+        "--gammas",
+        "none",
+        "--seeds",
+        1,
+        "--out",
+        tmp_path / "grid",
+        *texts,
+    )
     _, found = mlflow_runs(store, "classify")
     assert [run.info.run_name for run in found if "loss.name" in run.data.params] == [
         "grid", "no_cap_no_focal seed 0", "cap_6.0_no_focal seed 0",

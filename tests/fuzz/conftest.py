@@ -91,6 +91,8 @@ def material(tmp_path_factory):
         "none,6",
         "--gammas",
         "none",
+        "--seeds",
+        "1",
     ]
     grid += [
         "--set",

@@ -3,7 +3,7 @@ import io
 import json
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import pytest
@@ -41,7 +41,7 @@ def rendered(thing: object, width: int = 80) -> list[str]:
 
 def verdict(words: str, change: float, reach: float) -> Verdict:
     difference = Difference(0.2 + change, 0.2, change, change - reach, change + reach, 0.01, 0.02, 1)
-    return Verdict(words, f"{words}, in numbers.", {"half.macro_f1": difference})
+    return Verdict(words, f"{words}, in numbers.", dict.fromkeys(("half.macro_f1", "tuned.macro_f1"), difference))
 
 
 def row(name: str, **changes: object) -> Row:
@@ -100,7 +100,8 @@ def test_the_printed_table():
     ]
     assert lines[lines.index("ranking better:") + 1] == "    cap_7.0_focal_g3"
     assert lines[-1] == "Failed: cap_6|g2 seed 0: boom [/x]"
-    assert any("With one seed" in line for line in lines)
+    assert any("Macro-F1 with tuned thresholds decides: it is tested at 5%" in line for line in lines)
+    assert any("With one training of each point, a difference" in line for line in lines)
 
 
 def test_the_title_of_a_single_point():
@@ -109,12 +110,15 @@ def test_the_title_of_a_single_point():
 
 def test_several_seeds_are_mentioned_and_add_a_column_of_their_spread():
     spread = {"tuned.macro_f1": 0.00123}
-    rows = [row("a", seeds=3, spreads=spread), row("b", seeds=2, spreads=spread, errors={1: "boom"})]
+    several = verdict("ranking better", 0.1, 0.02)
+    several = replace(several, differences={m: replace(d, repeated=True) for m, d in several.differences.items()})
+    rows = [row("a", seeds=3, spreads=spread, verdict=several)]
+    rows.append(row("b", seeds=2, spreads=spread, errors={1: "boom"}))
     text = "\n".join(rendered(printed_table(table(rows))))
     assert "2 points, 3 seeds each, best first" in text
     assert ".0012" in text
     assert "Cannot win because seeds are missing: b (2 of 3 seeds)." in text
-    assert "With one seed" not in text
+    assert "With one training" not in text
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from hyperfocal.report.grid_verdict import lead, verdict_section, verdict_senten
 FEW = "too few documents (7) to compare"
 
 
-def row(name, words="", *, winner=False, baseline=False, gain=0.05):
-    difference = Difference(0.5 + gain, 0.5, gain, gain - 0.01, gain + 0.01, p=0.01, adjusted=0.01, seeds=1)
+def row(name, words="", *, winner=False, baseline=False, gain=0.05, repeated=True):
+    ends = gain - 0.01, gain + 0.01
+    difference = Difference(0.5 + gain, 0.5, gain, *ends, p=0.01, adjusted=0.01, seeds=1, repeated=repeated)
     verdict = Verdict(words, f"{name}: {words}.", {"tuned.macro_f1": difference}) if words else None
     return Row(name, winner, baseline, 1, {}, {}, {}, 1.0, verdict)
 
@@ -27,6 +28,7 @@ def grid(*, points=4, missing=0):
     ("winner", "expected"),
     [
         (row("a", "ranking better", winner=True), "a is the best of 4 points: ranking better."),
+        (row("a", "higher", winner=True, repeated=False), "a leads among 4 points: higher."),
         (row("a", NOTHING, winner=True), "a leads, but this data shows no difference from the baseline."),
         (row("a", FEW, winner=True), f"a leads among 4 points: {FEW}."),
         (row("b", BASELINE, winner=True, baseline=True), "The baseline, b, is the best of 4 points."),
@@ -65,7 +67,7 @@ def test_verdicts_are_grouped_by_their_words():
     rows = [row("a", "better", winner=True), row("c", "better"), row("b", BASELINE, baseline=True), row("d")]
     groups, note, every = verdict_section(GridTable(rows, "tuned.macro_f1", LABEL_LAYOUT)).blocks
     assert groups == Bullets(["Better: a, c.", "The baseline: b."])
-    assert note.text.startswith("With one seed, ")
+    assert note.text.startswith("Macro-F1 with tuned thresholds decides: it is tested at 5% over all points.")
     assert every == Folded(
         "Every verdict with its numbers", [Bullets(["a: better.", "c: better.", "b: the baseline."])]
     )

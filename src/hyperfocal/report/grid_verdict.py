@@ -29,7 +29,7 @@ def verdict_sentence(grid: GridReading, rows: Sequence[Row]) -> str:
         return f"{so_far}{name} is the best of {number}."
     if best.words == NOTHING:
         return f"{so_far}{name} leads, but this data shows no difference from the baseline."
-    if best.words.startswith(TOO_FEW):
+    if best.words.startswith(TOO_FEW) or not any(each.repeated for each in best.verdict.differences.values()):
         return f"{so_far}{name} leads among {number}: {best.words}."
     return f"{so_far}{name} is the best of {number}: {best.words}."
 
