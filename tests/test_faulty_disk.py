@@ -34,7 +34,8 @@ COMMANDS = {  # GOOD is a folder to read from, DISK the faulty one
         "recommend", "predict", "GOOD/recommend", "GOOD/log.csv", "--out", "DISK/out.parquet", "--block", "30",
     ],
     "recommend grid": [
-        "recommend", "grid", "GOOD/log.csv", "--out", "DISK/grid", "--encoders", "mean", "--losses", "bce", "--seeds", "1", *TINY,
+        "recommend", "grid", "GOOD/log.csv", "--out", "DISK/grid", "--encoders", "mean", "--losses", "bce",
+        "--seeds", "1", *TINY,
     ],
     "classify fit": ["classify", "fit", "GOOD/texts.jsonl", "--out", "DISK/new", *NGRAMS],
     "classify predict": ["classify", "predict", "GOOD/classify", "GOOD/texts.jsonl", "--out", "DISK/out.jsonl"],

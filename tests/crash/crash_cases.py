@@ -20,7 +20,10 @@ NGRAMS = f"{FAST} --set train.batch_size=16 --set features.kind=ngrams --set hea
 FIT = f"recommend fit GOOD/log.csv --out BOX/run {SMALL}"
 TEXTS = f"classify fit GOOD/texts.jsonl --out BOX/run {NGRAMS}"
 GRID = f"recommend grid GOOD/log.csv --out BOX/grid --encoders mean,markov --losses softmax,bce --seeds 1 {SMALL}"
-LABEL_GRID = f"classify grid GOOD/texts.jsonl --test GOOD/more.jsonl --out BOX/grid --caps none,7 --gammas none --seeds 1 {NGRAMS}"
+LABEL_GRID = (
+    f"classify grid GOOD/texts.jsonl --test GOOD/more.jsonl --out BOX/grid --caps none,7 --gammas none "
+    f"--seeds 1 {NGRAMS}"
+)
 BLOCKS = "recommend predict GOOD/old GOOD/log.csv --block 60"
 
 

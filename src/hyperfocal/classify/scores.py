@@ -181,8 +181,8 @@ def score_labels(
         return values, {}
     resamples = dict(resampled_ap(scores, truth, counts, weights))
     for prefix, fits in decided.items():
-        for number, labels in enumerate(fits):
-            part = slice(number, None, len(fits))
+        for first, labels in enumerate(fits):
+            part = slice(first, None, len(fits))
             for name, resampled in resampled_f1(labels, truth, counts, weights[part]).items():
                 resamples.setdefault(f"{prefix}.{name}", torch.empty(len(weights), dtype=torch.float64))[part] = (
                     resampled
