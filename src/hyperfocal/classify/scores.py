@@ -181,13 +181,17 @@ def score_labels(
         return values, {}
     resamples = dict(resampled_ap(scores, truth, counts, weights))
     for prefix, fits in decided.items():
-        for first, labels in enumerate(fits):
-            part = slice(first, None, len(fits))
-            for name, resampled in resampled_f1(labels, truth, counts, weights[part]).items():
-                resamples.setdefault(f"{prefix}.{name}", torch.empty(len(weights), dtype=torch.float64))[part] = (
-                    resampled
-                )
+        parts = [resampled_f1(each, truth, counts, weights[m :: len(fits)]) for m, each in enumerate(fits)]
+        resamples |= {f"{prefix}.{name}": _in_turns([part[name] for part in parts]) for name in parts[0]}
     return values, resamples
+
+
+def _in_turns(parts: Sequence[Tensor]) -> Tensor:
+    """Return the values of several tensors, one of each in turn."""
+    mixed = parts[0].new_empty(sum(map(len, parts)))
+    for first, part in enumerate(parts):
+        mixed[first :: len(parts)] = part
+    return mixed
 
 
 def tier_scores(tuned: SparseLabels, truth: SparseLabels, labels: list[str], taxonomy: Taxonomy) -> dict[str, Any]:
