@@ -187,16 +187,16 @@ def _movable(
     if largest is not None:
         units = units[folds.sizes(units) <= largest]
     blocks = [units[start : start + BLOCK] for start in range(0, len(units), BLOCK)]
-    costs = np.concatenate([np.zeros(0), *[_costs(folds, block, source, target, keep=keep) for block in blocks]])
+    costs = np.concatenate([np.zeros(0), *[unit_costs(folds, block, source, target, keep=keep) for block in blocks]])
     allowed = np.isfinite(costs)
     return units[allowed], costs[allowed]
 
 
 def _cost(folds: Folds, unit: int, source: int, target: int, *, keep: bool) -> float:
-    return float(_costs(folds, np.array([unit]), source, target, keep=keep)[0])
+    return float(unit_costs(folds, np.array([unit]), source, target, keep=keep)[0])
 
 
-def _costs(folds: Folds, units: AnyInts, source: int, target: int, *, keep: bool) -> Floats:
+def unit_costs(folds: Folds, units: AnyInts, source: int, target: int, *, keep: bool) -> Floats:
     """Return the cost of each unit, by the formula above; infinite if it has to stay."""
     labels, moved, lengths = folds.gather(units)
     counts, others, totals = folds.counts[source, labels], folds.counts[target, labels], folds.totals[labels]
