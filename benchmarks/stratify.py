@@ -1,4 +1,4 @@
-"""Sizes and label shares of stratified splits, on real documents and on made-up long tails.
+"""Measure sizes and label shares of stratified splits, on real documents and on made-up long tails.
 
     python benchmarks/stratify.py [--data FOLDER] [--seeds 3]
 
@@ -63,15 +63,11 @@ def real_cases(folder: Path) -> Iterator[tuple[str, Case]]:
     for name in ("debtags", "cooking", "reuters"):
         path = folder / name / "train.jsonl.gz"
         if path.is_file():
-            documents = as_documents(
-                path,
-                TextDataSettings(
-                    text=("text" if name == "debtags" else "body",), group="group" if name == "debtags" else ""
-                ),
-            )
+            text, group = ("text", "group") if name == "debtags" else ("body", "")
+            documents = as_documents(path, TextDataSettings(text=(text,), group=group))
             labels = number_labels(documents.labels)
             yield name, Case(labels)
-            if name == "debtags":
+            if group:
                 yield "debtags, groups", Case(labels, documents.group_numbers())
     for name in ("bibtex", "delicious"):
         if (path := folder / name / "train.txt.gz").is_file():
