@@ -13,6 +13,7 @@ from hyperfocal.classify.training import cross_scores, score_prepared
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import resolve
 from hyperfocal.data.documents import Documents
+from hyperfocal.data.stratify import ALGORITHM
 from hyperfocal.errors import ConfigError, DataError, RunError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.models.text_head import Features
@@ -103,6 +104,22 @@ class TestFitting:
         fitted.save(tmp_path / "whole")
         for name in (MODEL, "thresholds.json", "metrics.json"):
             assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+    def test_a_run_with_the_folds_of_an_earlier_version_is_refused(self, tmp_path, monkeypatch):
+        """It may have the scores of finished folds, which would be taken for those of other documents."""
+        calls = itertools.count()
+
+        def stop(*_):
+            if next(calls) == 2 * 2 * 3:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr("hyperfocal.classify.prepare.ALGORITHM", ALGORITHM - 1)
+        with pytest.raises(KeyboardInterrupt):
+            classifier().fit(TEXTS, LABELS, out=tmp_path / "run", watch=on_step(stop))
+        monkeypatch.undo()
+        with pytest.raises(RunError, match=r"with another split, .* or by an earlier version\. Give the same files"):
+            classifier().fit(TEXTS, LABELS, out=tmp_path / "run", resume=True)
+        classifier().fit(TEXTS, LABELS, out=tmp_path / "run", overwrite=True)
 
     def test_a_point_of_a_grid_is_scored_without_the_head_of_all(self, fitted):
         settings = resolve(ClassifySettings, None, FOLDS)

@@ -12,6 +12,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.utils.validation import check_is_fitted
 
 from hyperfocal.data.logs import Log
@@ -443,6 +444,26 @@ class TestHabits:
         assert not hasattr(recommender, "settings_")
         check_is_fitted(recommender.fit(data.train))
         assert repr(recommender) == "Recommender(model='markov')"
+
+    def test_a_search_that_keeps_users_whole(self):
+        """docs/commands.md has an example; without a function scikit-learn finds no `score`."""
+        rows = [(user, (user + 3 * order) % 20, order) for user in range(60) for order in range(8)]
+        log = pl.DataFrame(rows, schema=["user", "item", "order"], orient="row")
+        tested = []
+
+        def map_at_3(recommender, part, truth=None):
+            tested.append(set(part["user"]))
+            scores = recommender.evaluate(part)
+            return scores["scores"][scores["model"]]["map@3"]["mean"]
+
+        models = {"model": ["popularity", "markov"]}
+        search = GridSearchCV(Recommender(), models, cv=GroupKFold(3), scoring=map_at_3, error_score="raise")
+        search.fit(log, groups=log["user"].to_numpy())
+        assert search.best_params_ == {"model": "markov"}
+        assert len(tested) == 6
+        assert [len(users) for users in tested] == [20] * 6  # all events of 20 users
+        with pytest.raises(TypeError, match="should have a 'score' method"):
+            GridSearchCV(Recommender(), models, cv=GroupKFold(3)).fit(log, groups=log["user"].to_numpy())
 
     def test_a_fit_that_fails_leaves_the_earlier_one(self, data):
         recommender = Recommender(model="markov").fit(data.train)

@@ -98,9 +98,8 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         labels_: one row per label: training and validation documents, precision, recall, F1, average precision.
         history_: one row per epoch.
 
-    Of scikit-learn's `check_estimator`, which cannot try texts itself, these checks fail when its numbers are turned
-    into words: checks that name the labels `y`, that give one label per document or rows of 0 and 1 as lists, or that
-    want the decided labels as a dense array and probabilities below 1 in float32.
+    scikit-learn's `check_estimator` has no texts. With its numbers turned into words, checks fail that name the labels
+    `y`, give one label per document or rows of 0 and 1 as lists, or want dense decisions or float32 values below 1.
 
     >>> texts = ["red wine from France", "white wine", "dark beer", "beer from Belgium"] * 10
     >>> labels = [["wine"], ["wine"], ["beer"], ["beer"]] * 10
@@ -294,22 +293,23 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         decided = model.decide(self._scores(texts))
         return model.indicator.matrix(decided, self.vocabulary_.names) if model.indicator else model.name(decided)
 
-    def score(self, texts: Any, labels: Any, sample_weight: None = None) -> float:
+    def score(self, texts: Any, labels: Any = None, sample_weight: None = None) -> float:
         """Return micro-F1 of `predict`.
 
         scikit-learn's usual score, the share of documents whose labels are all right, is near 0 with many labels.
 
         Args:
-            texts: N texts.
-            labels: in the form that `fit` got: lists of labels, or a matrix with the same columns.
+            texts: N texts; or a path, a frame or Documents, which include their labels.
+            labels: lists of labels, or a matrix with the same columns, as `fit` got them. None: `texts` has them.
             sample_weight: not supported.
 
         Raises:
-            DataError: labels of another form, or of which training has none.
+            DataError: labels of another form, or of which training has none; as in `evaluate`.
         """
         model = self._model
-        documents = from_pair((texts, labels), model.indicator, "labels")
-        return score(model, documents, self._scores(texts))
+        pair = texts if labels is None else from_pair((texts, labels), model.indicator, "labels")
+        documents = as_documents(pair, model.reading, need="labels")
+        return score(model, documents, self._scores(documents))
 
     def predict_documents(self, documents: Any) -> Any:
         """Return id, labels (decided), scores (the best 10 labels with their probability) and known of every document.
@@ -394,6 +394,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
 
     def _scores(self, texts: Any) -> Tensor:
         model = self._model  # refuses an unfitted classifier before it reads the texts
-        scores, known = model.answer(Documents.from_lists(check_texts(texts)).all_texts())
+        documents = texts if isinstance(texts, Documents) else Documents.from_lists(check_texts(texts))
+        scores, known = model.answer(documents.all_texts())
         warn_of_unknown(known)
         return scores

@@ -21,7 +21,7 @@ from hyperfocal.data.frames import is_frame, is_missing
 from hyperfocal.data.reading import ReadingPlan, plan_words, reading_of
 from hyperfocal.data.stored_documents import stored_documents, stream_documents
 from hyperfocal.data.stored_texts import hash_texts
-from hyperfocal.data.stratify import check_distinct_groups, split_documents
+from hyperfocal.data.stratify import ALGORITHM, check_distinct_groups, split_documents
 from hyperfocal.data.taxonomy import Taxonomy, read_taxonomy
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.errors import ConfigError, DataError
@@ -101,6 +101,8 @@ class PreparedTexts:
             documents, rows, groups = labelled.documents, labelled.labels, labelled.documents.group_numbers()
             hashes += [hash_texts(documents.texts), hash_array(rows.indptr.numpy()), hash_array(rows.indices.numpy())]
             hashes.append(None if groups is None else hash_array(groups))
+        if self.valid is self.train:  # the folds are computed again by a run that is resumed
+            hashes.append(f"folds {ALGORITHM}")
         return hash_of(*hashes)
 
 
