@@ -72,7 +72,7 @@ class TestGrid:
         assert max(map(len, shown.splitlines())) <= 80
         assert "all points are compared on 4 validation users." in " ".join(shown.split())
         assert "2 points, best first by map@2" in shown
-        assert "With one training of each point, a difference on these users is one of these trainings" in " ".join(
+        assert "With one training of each point, a difference on these users is one between these trainings" in " ".join(
             shown.split()
         )
         assert "Test, 20 users" in shown

@@ -174,6 +174,8 @@ def test_another_metric_may_decide():
     found = verdicts({"base": merged(base, level("macro_ap")), "near": both}, "base", families)["near"]
     assert found.words == "better in tuned.head_f1; ranking better"
     assert "Tuned.head_f1 0.610 against 0.400" in found.sentence
+    again = verdicts({"base": base}, "base", LABELS.decided_by("tuned.macro_f1").decided_by("tuned.head_f1"))["base"]
+    assert again.sentence == "base: the baseline. Tuned.head_f1 0.400."
 
 
 def test_one_training_says_nothing_about_settings():

@@ -53,7 +53,8 @@ class Families:
     def decided_by(self, metric: str) -> Families:
         """Return the same families with this primary metric, which comes first in a sentence."""
         called = {metric: self.called.get(metric, metric), **self.called}
-        return replace(self, called=called, primary=metric, always=(metric, *self.always))
+        always = tuple(dict.fromkeys((metric, *self.always)))
+        return replace(self, called=called, primary=metric, always=always)
 
 
 @dataclass(frozen=True)

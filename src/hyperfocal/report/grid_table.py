@@ -194,8 +194,8 @@ def notes(table: GridTable) -> list[str]:
         )
         if not any(change.repeated for change in compared):
             lines.append(
-                f"With one training of each point, a difference on these {table.layout.scored} is one of these "
-                "trainings, and another seed may turn it around. Give --seeds 3 to compare the settings."
+                f"With one training of each point, a difference on these {table.layout.scored} is one between "
+                "these trainings, and another seed may turn it around. Give --seeds 3 to compare the settings."
             )
     return lines + ([f"Cannot win because seeds are missing: {', '.join(fewer)}."] if fewer else [])
 
