@@ -18,8 +18,8 @@ from hyperfocal.distributed import from_first
 from hyperfocal.errors import ConfigError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses.base import FusedLoss
-from hyperfocal.losses.fused import LOSSES
 from hyperfocal.losses.options import RowOptions, check_finite, check_range, check_vector, label_vector, scale_of
+from hyperfocal.losses.walk_operator import LOSSES
 
 
 class SampledOptions(RowOptions, total=False):
