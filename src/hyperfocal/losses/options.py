@@ -196,8 +196,8 @@ def _check_data(name: str, labels: SparseLabels, inputs: Tensor) -> None:
     ids = labels.indices
     if any(map(torch._C._functorch.is_batchedtensor, (ids, labels.indptr))):
         raise DataError(
-            f"{name} are batched by torch.func.vmap. Call the loss once for all rows, with reduction='none' for a loss "
-            "per row"
+            f"{name} are batched by torch.func.vmap. Call the loss once for all rows, with `reduction='none'` for a "
+            "loss per row"
         )
     if not has_data(inputs):
         return

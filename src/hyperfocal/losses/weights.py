@@ -163,14 +163,18 @@ def as_counts(counts: Counts, *, at_most: float = math.inf) -> Tensor:
 
 def _numbers(counts: Counts) -> Tensor:
     """Return counts as float64 on the CPU; raise DataError if they are no numbers."""
+    numbers = constant("counts", counts) if isinstance(counts, Tensor) else _converted(counts)
+    if numbers.is_complex() or not has_data(numbers):
+        raise DataError(f"counts are {numbers.dtype} on {numbers.device}. Expected real numbers with data, (L,)")
+    return numbers.double().cpu()
+
+
+def _converted(counts: Sequence[float]) -> Tensor:
     try:
         if isinstance(counts, list | tuple):
             return torch.tensor(counts, dtype=torch.float64)  # torch would take them for float32
-        numbers = constant("counts", counts) if isinstance(counts, Tensor) else torch.tensor(np.array(counts))
+        return torch.tensor(np.array(counts))
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise DataError(
             f"counts are no numbers: {reprlib.repr(counts)}. Expected one number per label, (L,)"
         ) from error
-    if numbers.is_complex() or not has_data(numbers):
-        raise DataError(f"counts are {numbers.dtype} on {numbers.device}. Expected real numbers with data, (L,)")
-    return numbers.double().cpu()
