@@ -30,7 +30,10 @@ ALLOWED = {  # file or folder -> why its messages may name options
     "serve/access.py": "the service has --allow-host",
     "serve/server.py": "the service has --connections",
 }
-PYTHON_ONLY = {"padding"}  # parameters of functions that no command calls
+PYTHON_ONLY = {  # parameters of functions that no command calls
+    "padding",
+    *("backend", "reduction", "check_finite", "create_graph", "is_grads_batched", "vectorize"),  # of a loss, of torch
+}
 COLUMNS = {"user", "item", "order", "text", "labels", "id", "group"}  # what a name that is filled in can be
 
 

@@ -181,7 +181,12 @@ class SparseLabels:
         return SparseLabels(indptr, torch.cat([self.indices, others.indices]), self.num_labels)
 
     def without(self, others: SparseLabels) -> SparseLabels:
-        """Return the pairs that are not among `others`, which has the same B examples and L labels."""
+        """Return the pairs that are not among `others`, which has the same B examples and L labels.
+
+        Labels without data (device "meta") stay as they are: the number of the pairs depends on the data.
+        """
+        if not has_data(self.indices):
+            return self
         rest = ~self.among(others)
         lengths = torch.bincount(self.rows[rest], minlength=len(self))
         return SparseLabels(row_pointers(lengths), self.indices[rest], self.num_labels)
@@ -206,6 +211,11 @@ class SparseLabels:
         dense = torch.zeros(len(self), self.num_labels, dtype=dtype, device=self.indices.device)
         dense[self.rows, self.indices] = 1
         return dense
+
+
+def has_data(tensor: Tensor) -> bool:
+    """Return whether a tensor holds numbers: not one of device "meta", and no FakeTensor outside a compiler's trace."""
+    return torch.compiler.is_compiling() or not (tensor.device.type == "meta" or hasattr(tensor, "fake_mode"))
 
 
 def check_matrix(matrix: Any) -> None:

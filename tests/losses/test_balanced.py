@@ -131,6 +131,19 @@ def test_more_examples_of_a_label_than_there_are():
         DistributionBalancedLoss([1, 101], 100)
 
 
+@pytest.mark.parametrize("examples", [0, -1, math.inf, math.nan])
+def test_no_number_of_examples(examples):
+    """With 0 examples the shift was nan."""
+    with pytest.raises(ConfigError, match=rf"num_examples = {examples} is not allowed\. Expected 1 or more"):
+        DistributionBalancedLoss([0, 0], examples)
+
+
+def test_labels_without_any_example():
+    """s = 0.05 * -log(100 / 0.5 - 1), alike for all."""
+    shift = DistributionBalancedLoss([0, 0], 100).logit_shift
+    assert shift.tolist() == pytest.approx([-0.05 * math.log(199)] * 2)
+
+
 @pytest.mark.parametrize(("kappa", "name"), [(0.05, "logit_shift"), (0, "counts")])
 def test_counts_of_another_length(kappa, name):
     labels = SparseLabels.from_lists([[0]], num_labels=3)

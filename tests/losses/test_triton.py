@@ -14,7 +14,7 @@ from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import FocalLoss, SoftmaxLoss, triton
 from hyperfocal.losses.focal import focal_with_slope
 from hyperfocal.losses.options import REDUCTIONS
-from loss_cases import LOSSES, SHAPES, dense, far_and_near, fused, make, prior, value_and_gradients
+from loss_cases import LOSSES, SHAPES, dense, far_and_near, fused, make, penalised, prior, value_and_gradients
 
 CUDA = torch.cuda.is_available()
 if not CUDA:
@@ -115,6 +115,18 @@ class TestKernels:
 
 @needs_triton
 class TestLosses:
+    @every_covered_loss
+    @pytest.mark.parametrize("reduction", ["mean", "none"])
+    def test_second_derivatives_are_those_of_dense_maths(self, build, reduction):
+        """The kernels give the gradients of the penalty, plain torch their derivatives."""
+        *tensors, labels, mask = make("odd")
+        sparse = (labels.to(DEVICE), mask.to(DEVICE))
+        loss = build(13, backend="triton", reduction=reduction, chunk_labels=4).to(DEVICE)
+        got = penalised(fused, loss, *moved(tensors), *sparse)
+        expected = penalised(dense, loss, *moved(tensors, torch.float64), *sparse)
+        for one, exact in zip(got, expected, strict=True):
+            assert (one - exact).norm() <= 1e-4 * exact.norm()
+
     @every_covered_loss
     @pytest.mark.parametrize("shape", SHAPES)
     def test_value_and_gradients_equal_the_chunked_backend(self, build, shape):

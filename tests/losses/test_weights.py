@@ -1,6 +1,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -8,8 +9,24 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
 from hyperfocal.errors import ConfigError, DataError
-from hyperfocal.losses.weights import SCHEMES, capped_weights, frequency_bias, prior_bias
+from hyperfocal.losses import BCELoss
+from hyperfocal.losses.weights import SCHEMES, as_counts, capped_weights, frequency_bias, prior_bias
 
+EXTREME = (
+    [0],
+    [0, 0, 0],
+    [0, 5, 0],
+    [10**15, 1, 0],
+    [2**60, 1],
+    [1e300, 1e-300, 0.0, 1.0],
+    [1.7e308, 1.7e308, 1],
+    [0.2, 0.9],
+    torch.tensor([3, 0, 2**31 - 1], dtype=torch.int32),
+    torch.tensor([255, 0], dtype=torch.uint8),
+    torch.tensor([True, False]),
+    torch.tensor([60000, 0.5], dtype=torch.float16),
+    np.array([1, 2], dtype=np.uint64),
+)
 some_counts = st.lists(st.integers(0, 10**6), min_size=1, max_size=20)
 
 
@@ -52,10 +69,33 @@ class TestCappedWeights:
     def test_without_a_cap_no_example_weighs_as_one(self):
         assert capped_weights([100, 1, 0], cap=None).tolist() == [1, 100, 100]
 
-    def test_without_any_example(self):
-        for scheme in SCHEMES:
-            assert capped_weights([0, 0], scheme, cap=7, normalise=True).tolist() == [7, 7]
-            assert capped_weights([0, 0], scheme, cap=None).isfinite().all()
+    @pytest.mark.parametrize("scheme", SCHEMES)
+    @pytest.mark.parametrize("normalise", [False, True])
+    def test_without_any_example_all_weigh_alike(self, scheme, normalise):
+        assert capped_weights([0, 0, 0], scheme, cap=7, normalise=normalise).tolist() == [7, 7, 7]
+        assert capped_weights([0, 0, 0], scheme, cap=None, normalise=normalise).tolist() == [1, 1, 1]
+
+    def test_balanced_without_any_example_of_a_known_number(self):
+        """n / (L * 1), the weight of a label with one example."""
+        assert capped_weights([0, 0], "balanced", cap=None, num_examples=100).tolist() == [50, 50]
+
+    @pytest.mark.parametrize("scheme", SCHEMES)
+    @pytest.mark.parametrize("cap", [None, 1, 7.0, 1e300])
+    @pytest.mark.parametrize("normalise", [False, True])
+    @pytest.mark.parametrize("num_examples", [None, 1, 10**6, 1e308])
+    def test_a_loss_takes_the_weights_of_any_counts(self, scheme, cap, normalise, num_examples):
+        """Also where float64 or float32 end: every weight is finite and above 0."""
+        for counts in EXTREME:
+            for beta in (0, 1e-300, 1 - 2**-53):
+                weights = capped_weights(
+                    counts, scheme, cap=cap, beta=beta, normalise=normalise, num_examples=num_examples
+                )
+                assert torch.equal(BCELoss(positive_weight=weights).positive_weight, weights)
+
+    def test_a_float_in_a_list_is_not_rounded(self):
+        """2^24 + 1 has no float32."""
+        assert capped_weights([16777217.0, 1.0], cap=None)[0] == 1
+        assert as_counts([16777217.0]).tolist() == [16777217]
 
     @pytest.mark.parametrize("scheme", SCHEMES)
     @pytest.mark.parametrize("normalise", [False, True])
@@ -68,9 +108,19 @@ class TestCappedWeights:
         assert (weights[torch.tensor(counts).argsort()].diff() <= 0).all()
         assert all(weight == torch.tensor(cap) for weight, count in zip(weights, counts, strict=True) if count == 0)
 
+    def test_counts_that_require_a_gradient(self):
+        with pytest.raises(ConfigError, match=r"counts requires a gradient, .* Pass counts\.detach\(\)"):
+            capped_weights(torch.ones(2, requires_grad=True))
+
     def test_counts_of_any_kind(self):
         expected = capped_weights([4, 2])
-        for counts in (torch.tensor([4, 2]), torch.tensor([4.0, 2.0]), np.array([4, 2], dtype=np.int32), (4, 2)):
+        for counts in (
+            torch.tensor([4, 2]),
+            torch.tensor([4.0, 2.0]),
+            np.array([4, 2], dtype=np.int32),
+            (4, 2),
+            pd.Series([4, 2], index=[8, 9]),
+        ):
             assert torch.equal(capped_weights(counts), expected)
 
     @pytest.mark.parametrize(
@@ -85,6 +135,7 @@ class TestCappedWeights:
             ({"cap": math.inf}, "cap = inf is not allowed."),
             ({"beta": 1}, "beta = 1 is not allowed. Expected a number from 0 and below 1"),
             ({"num_examples": 0}, "num_examples = 0 is not allowed. Expected 1 or more, or None"),
+            ({"num_examples": math.inf}, "num_examples = inf is not allowed. Expected 1 or more, or None"),
         ],
     )
     def test_options_not_allowed(self, options, message):
@@ -100,6 +151,18 @@ class TestCappedWeights:
             ([math.inf], "counts: label 0 has inf examples."),
             ([[1, 2]], "counts are (1, 2). Expected one number per label, (L,)"),
             ([], "counts are (0,). Expected one number per label, (L,)"),
+            (["a"], "counts are no numbers: ['a']. Expected one number per label, (L,)"),
+            ([None], "counts are no numbers: [None]. Expected one number per label, (L,)"),
+            (None, "counts are no numbers: None. Expected one number per label, (L,)"),
+            ({"a": 1}, "counts are no numbers: {'a': 1}. Expected one number per label, (L,)"),
+            (np.array(["3"]), "counts are no numbers: array(['3']"),
+            ([1 + 2j], "counts are no numbers: [(1+2j)]."),
+            ([10**400], "counts are no numbers: ["),
+            (
+                torch.ones(2, dtype=torch.complex64),
+                "counts are torch.complex64 on cpu. Expected real numbers with data",
+            ),
+            (torch.ones(2, device="meta"), "counts are torch.float32 on meta. Expected real numbers with data, (L,)"),
         ],
     )
     def test_counts_not_allowed(self, counts, message):

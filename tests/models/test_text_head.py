@@ -80,6 +80,17 @@ class TestWideLogits:
         wide_logits(rows, weight).sum().backward()
         assert weight.grad.to_dense().tolist() == [[2, 2], [0, 0], [0, 0], [0, 0], [4, 4], [0, 0]]
 
+    def test_a_second_derivative_is_that_of_dense_maths(self):
+        """Of a penalty on the gradient; a feature stands twice in a row."""
+        rows, results = rows_of([[(0, 2.0), (4, 1.0), (0, 1.0)], [(4, 3.0)]]), []
+        for call in (wide_logits, lambda rows, weight: dense_of(rows) @ weight):
+            weight = parameter(FEATURES, 2)
+            value = call(rows, weight).sigmoid().sum()
+            (gradient,) = torch.autograd.grad(value, weight, create_graph=True)
+            (second,) = torch.autograd.grad(value + gradient.to_dense().square().sum(), weight)
+            results.append(second.to_dense())
+        torch.testing.assert_close(*results)
+
     def test_two_calls_add_up(self):
         rows, weight = rows_of([[(1, 1.0)], [(2, 5.0)]]), parameter(FEATURES, 1)
         for _ in range(2):

@@ -80,6 +80,8 @@ class DistributionBalancedLoss(SeparableLoss):
             check_range(name, value, 0, torch.inf)
         if not 0 < negative_scale < torch.inf:
             raise ConfigError(f"negative_scale = {negative_scale!r} is not allowed. Expected a number above 0")
+        if not 1 <= num_examples < torch.inf:
+            raise ConfigError(f"num_examples = {num_examples!r} is not allowed. Expected 1 or more")
         counted = as_counts(counts, at_most=num_examples)
         self.register_buffer("inverse_counts", (1 / counted.clamp(min=1)).float(), persistent=False)
         if kappa > 0:

@@ -10,7 +10,7 @@ from torch.nn import functional
 from hyperfocal.errors import ConfigError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import native, triton
-from hyperfocal.losses.fused import fused_loss, register
+from hyperfocal.losses.fused import fused_loss
 from hyperfocal.losses.options import (
     Options,
     check_call,
@@ -20,7 +20,8 @@ from hyperfocal.losses.options import (
     row_scale,
     weight_vector,
 )
-from hyperfocal.losses.walk import Problem, RowsAndGradients, log_once
+from hyperfocal.losses.walk import Problem, RowsAndGradients, Tangents, log_once
+from hyperfocal.losses.walk_operator import register
 
 COVERED = {"native": "BCELoss and FocalLoss", "triton": "BCELoss, FocalLoss and SoftmaxLoss"}
 
@@ -78,7 +79,8 @@ class FusedLoss(nn.Module):
         """Return the loss of the logits `hidden @ weight.T + bias`.
 
         The (B, L) logits never exist as a whole, except with backend "reference". Gradients reach hidden, weight and
-        bias. They reach parameters of the loss itself only with backend "reference" and in a sampled loss.
+        bias, and may be differentiated again: see `derivatives.py`. They reach parameters of the loss itself only with
+        backend "reference" and in a sampled loss.
 
         Args:
             hidden: (B, D) float, the output of the encoder.
@@ -94,7 +96,8 @@ class FusedLoss(nn.Module):
         Raises:
             DataError: tensors that are not floats, whose shapes do not match, that are on several devices
                 or of several dtypes outside autocast; with check_finite, NaN or infinity.
-            ConfigError: the backend that the options name is not available.
+            ConfigError: the backend that the options name is not available; a parameter of the loss itself requires a
+                gradient, and the backend is not "reference".
         """
         check_call(hidden, weight, bias, labels, mask)
         self.check_vectors(len(weight))
@@ -125,12 +128,22 @@ class FusedLoss(nn.Module):
     ) -> Tensor:
         """Return the loss of checked arguments."""
         if self.options.backend != "reference":
+            self._check_parameters()
             return fused_loss(self, hidden, weight, bias, labels, mask)
         if not torch.compiler.is_compiling():  # a compiler cannot trace a logger
             log_once("backend reference", "backend reference (asked for)")
         if self.options.check_finite:
             check_finite(hidden=hidden, weight=weight, bias=bias)
         return self.from_logits(functional.linear(hidden, weight, bias), labels, mask)
+
+    def _check_parameters(self) -> None:
+        """Raise ConfigError if a parameter of the loss itself requires a gradient, which a walk does not compute."""
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad and torch.is_grad_enabled():
+                raise ConfigError(
+                    f"{type(self).__name__}.{name} requires a gradient, which the fused call does not compute. Use "
+                    "`backend='reference'`, or freeze it with requires_grad_(False)"
+                )
 
     def compute_dense(self, logits: Tensor, labels: SparseLabels, mask: SparseLabels | None) -> Tensor:
         """Return the loss of checked (B, L) logits."""
@@ -156,6 +169,13 @@ class FusedLoss(nn.Module):
     def walk(self, problem: Problem) -> RowsAndGradients:
         """Return the unscaled loss of each row, (B,), and the scaled gradients that are needed."""
         return self.walks[self.choose_backend(problem.hidden.device)](self.terms(problem.labels), problem)
+
+    def curvature(self, problem: Problem, tangents: Tangents) -> RowsAndGradients:
+        """Return the directional derivative of each row, (B,), and the derivatives of the gradients @ tangents.
+
+        The first is unscaled. The others are scaled, and only those that are needed; see `curvature.py`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define curvature(problem, tangents)")
 
     def choose_backend(self, device: torch.device) -> str:
         """Return the name of the walk to use for inputs on a device, and log the choice once with its reason.

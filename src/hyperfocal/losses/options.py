@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hyperfocal.errors import ConfigError, DataError, did_you_mean
-from hyperfocal.labels import SparseLabels
+from hyperfocal.labels import SparseLabels, has_data
 
 REDUCTIONS = ("positives", "batch", "mean", "sum", "none")
 BACKENDS = ("auto", "reference", "chunked", "native", "triton")
@@ -77,17 +77,24 @@ def label_vector(name: str, values: Tensor | Sequence[float] | None) -> Tensor |
     """Return one float32 number per label, (L,), or None.
 
     Raises:
-        ConfigError: another shape; a number that is not finite.
+        ConfigError: another shape; a number that is not finite; a tensor that requires a gradient.
     """
     if values is None:
         return None
-    vector = torch.as_tensor(values).detach().float()
+    vector = (constant(name, values) if isinstance(values, Tensor) else torch.as_tensor(values)).float()
     if vector.ndim != 1 or len(vector) == 0:
         raise ConfigError(f"{name} is {tuple(vector.shape)}. Expected one number per label, (L,)")
     if not bool(vector.isfinite().all()):
         label = int((~vector.isfinite()).nonzero()[0])
         raise ConfigError(f"{name}: label {label} has {vector[label].item()}. Expected finite numbers")
     return vector.clone()
+
+
+def constant(name: str, values: Tensor) -> Tensor:
+    """Return a tensor without its graph; raise ConfigError if it requires a gradient, which it would never get."""
+    if values.requires_grad and torch.is_grad_enabled():
+        raise ConfigError(f"{name} requires a gradient, but a loss takes it for a constant. Pass {name}.detach()")
+    return values.detach()
 
 
 def weight_vector(values: Tensor | Sequence[float] | None) -> Tensor | None:
@@ -140,7 +147,7 @@ def check_call(
     if bias is not None and bias.shape != (len(weight),):
         raise DataError(f"expected bias ({len(weight)},), got {tuple(bias.shape)}")
     source = f"hidden has {len(hidden)} rows and weight {len(weight)} labels"
-    check_labels(labels, mask, len(hidden), len(weight), source)
+    check_labels(labels, mask, hidden, len(weight), source)
     _check_alike(tensors)
 
 
@@ -150,8 +157,13 @@ def _check_alike(tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if tensor.device != device:
             raise DataError(f"hidden is on {device} but {name} on {tensor.device}. Move them to one device")
-        if tensor.dtype != dtype and not torch.is_autocast_enabled(device.type):
+        if tensor.dtype != dtype and not is_autocast(device):
             raise DataError(f"hidden is {dtype} but {name} {tensor.dtype}. Convert one, or call under torch.autocast")
+
+
+def is_autocast(device: torch.device) -> bool:
+    """Return whether torch.autocast is active for a device."""
+    return device.type != "meta" and torch.is_autocast_enabled(device.type)
 
 
 def check_logits(logits: Tensor, labels: SparseLabels, mask: SparseLabels | None) -> None:
@@ -159,26 +171,39 @@ def check_logits(logits: Tensor, labels: SparseLabels, mask: SparseLabels | None
     check_float("logits", logits)
     if logits.ndim != 2:
         raise DataError(f"expected logits (B, L), got {tuple(logits.shape)}")
-    check_labels(labels, mask, logits.shape[0], logits.shape[1], f"logits are {tuple(logits.shape)}")
+    check_labels(labels, mask, logits, logits.shape[1], f"logits are {tuple(logits.shape)}")
 
 
-def check_labels(labels: SparseLabels, mask: SparseLabels | None, batch: int, num_labels: int, source: str) -> None:
-    """Check that labels and mask are B rows over L labels; `source` says which tensors give B and L."""
+def check_labels(labels: SparseLabels, mask: SparseLabels | None, inputs: Tensor, num_labels: int, source: str) -> None:
+    """Check that labels and mask are B rows over L labels; `source` says which tensors give B and L.
+
+    `inputs`, (B, ...), are hidden or the logits.
+    """
     for name, sparse in {"labels": labels, "mask": mask}.items():
         if sparse is None and name == "mask":
             continue
         if not isinstance(sparse, SparseLabels):
             kind = type(sparse).__name__
             raise DataError(f"{name} are a {kind}. Expected SparseLabels; see SparseLabels.from_lists and from_dense")
-        if (len(sparse), sparse.num_labels) != (batch, num_labels):
+        if (len(sparse), sparse.num_labels) != (inputs.shape[0], num_labels):
             raise DataError(f"{name} are {len(sparse)} rows over {sparse.num_labels} labels, but {source}")
-        _check_ids(name, sparse)
+        if not torch.compiler.is_compiling():
+            _check_data(name, sparse, inputs)
 
 
-def _check_ids(name: str, labels: SparseLabels) -> None:
-    """Check that label ids lie in [0, L), where reading them is free: on a CPU, outside a compiler's trace."""
+def _check_data(name: str, labels: SparseLabels, inputs: Tensor) -> None:
+    """Check that labels have data if the inputs have, and that label ids lie in [0, L) where reading them is free."""
     ids = labels.indices
-    if ids.device.type != "cpu" or not len(ids) or torch.compiler.is_compiling():
+    if any(map(torch._C._functorch.is_batchedtensor, (ids, labels.indptr))):
+        raise DataError(
+            f"{name} are batched by torch.func.vmap. Call the loss once for all rows, with `reduction='none'` for a "
+            "loss per row"
+        )
+    if not has_data(inputs):
+        return
+    if not has_data(ids):
+        raise DataError(f"{name} are on {ids.device}, without data. Build them on a device that holds data")
+    if ids.device.type != "cpu" or not len(ids):
         return
     lowest, highest = (int(id) for id in torch.aminmax(ids))
     if lowest < 0 or highest >= labels.num_labels:
@@ -201,9 +226,11 @@ def check_float(name: str, tensor: Tensor) -> None:
 
 
 def check_finite(**tensors: Tensor | None) -> None:
-    """Raise DataError, with the first index, if a tensor holds NaN or infinity."""
+    """Raise DataError, with the first index, if a tensor holds NaN or infinity; ConfigError if vmap hides them."""
     for name, tensor in tensors.items():
-        if tensor is not None and not bool(tensor.isfinite().all()):
+        if tensor is not None and torch._C._functorch.is_batchedtensor(tensor):
+            raise ConfigError(f"`check_finite=True` cannot read {name} under torch.func.vmap. Set `check_finite=False`")
+        if tensor is not None and has_data(tensor) and not bool(tensor.isfinite().all()):
             place = (~tensor.isfinite()).nonzero()[0].tolist()
             raise DataError(f"{name} holds {tensor[tuple(place)].item()} at {place}. Expected finite numbers")
 

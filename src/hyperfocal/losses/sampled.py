@@ -18,8 +18,8 @@ from hyperfocal.distributed import from_first
 from hyperfocal.errors import ConfigError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses.base import FusedLoss
-from hyperfocal.losses.fused import LOSSES
 from hyperfocal.losses.options import RowOptions, check_finite, check_range, check_vector, label_vector, scale_of
+from hyperfocal.losses.walk_operator import LOSSES
 
 
 class SampledOptions(RowOptions, total=False):
@@ -182,6 +182,7 @@ class SampledSoftmaxLoss(SampledLoss):
             drawn = drawn - torch.log(self.num_negatives * self.probabilities.to(drawn)[scores.ids])
         elif self.correction:
             drawn = drawn - math.log(self.num_negatives / scores.num_labels)
+        drawn = drawn.clamp(min=torch.finfo(drawn.dtype).min)  # a row of -inf has a log-sum-exp with slopes of nan
         each = scores.share * functional.softplus(drawn.logsumexp(1)[scores.rows] - scores.positive)
         return each.new_zeros(len(drawn)).index_add(0, scores.rows, each)
 

@@ -13,9 +13,11 @@ from torch import Tensor
 from hyperfocal.errors import ConfigError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses.base import FusedLoss
+from hyperfocal.losses.curvature import separable_curvature
 from hyperfocal.losses.terms import FocalTerms, SeparableTerms, TermWeights, ValueAndSlope
 from hyperfocal.losses.torch_walks import native_walk, separable_walk
 from hyperfocal.losses.triton_walks import separable_triton_walk
+from hyperfocal.losses.walk import Problem, RowsAndGradients, Tangents
 
 
 class SeparableLoss(FusedLoss):
@@ -78,6 +80,10 @@ class SeparableLoss(FusedLoss):
             positive_weight=self.positive_weight,
             shift=self.logit_shift,
         )
+
+    def curvature(self, problem: Problem, tangents: Tangents) -> RowsAndGradients:
+        """Return the directional derivative of each row, (B,), and the derivatives of the gradients @ tangents."""
+        return separable_curvature(self, self.terms(problem.labels), problem, tangents)
 
     def dense_rows(self, logits: Tensor, labels: SparseLabels, mask: SparseLabels | None) -> Tensor:
         """Return the undivided loss of each row, (B,), by the formula of this class."""

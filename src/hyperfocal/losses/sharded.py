@@ -13,17 +13,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from hyperfocal.distributed import all_reduce, rank, world_size
 from hyperfocal.errors import ConfigError, DataError
-from hyperfocal.labels import SparseLabels, row_pointers
-from hyperfocal.losses.fused import problem_of, product_dtype, scaled
+from hyperfocal.labels import SparseLabels, has_data, row_pointers
+from hyperfocal.losses.derivatives import is_transformed
+from hyperfocal.losses.fused import scaled
 from hyperfocal.losses.options import check_finite, check_float, check_labels
 from hyperfocal.losses.separable import SeparableLoss
 from hyperfocal.losses.softmax import SoftmaxLoss
 from hyperfocal.losses.torch_walks import Normaliser, first_walk, rows_and_slopes, second_walk
 from hyperfocal.losses.walk import Problem, RowsAndGradients, Walk
+from hyperfocal.losses.walk_operator import problem_of, product_dtype
 
 
 def shard_of(num_labels: int) -> slice:
@@ -94,7 +95,10 @@ class ShardedLoss(nn.Module):
             mask: B rows over all L labels, or None, as in FusedLoss.forward.
 
         Raises:
-            DataError: shapes that do not match, or numbers that are not floats; with check_finite, NaN or infinity.
+            DataError: shapes that do not match, or numbers that are not floats; tensors without data, as on device
+                "meta"; with check_finite, NaN or infinity.
+            ConfigError: a transform of torch.func, or forward-mode AD, is at work.
+            RuntimeError: in `backward`, a second one, or a second derivative.
             TrainingError: another process has ended.
         """
         self._check(hidden, weight, bias, labels, mask)
@@ -109,9 +113,15 @@ class ShardedLoss(nn.Module):
         self, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: SparseLabels, mask: SparseLabels | None
     ) -> None:
         size = self.part.stop - self.part.start
+        if is_transformed(hidden, weight, bias):
+            raise ConfigError(
+                "a ShardedLoss allows neither torch.func nor forward-mode AD. Use the loss itself, over all labels"
+            )
         for name, tensor in {"hidden": hidden, "weight": weight, "bias": bias}.items():
             if tensor is not None:
                 check_float(name, tensor)
+                if not has_data(tensor):
+                    raise DataError(f"{name} is on {tensor.device}, without data. A ShardedLoss needs numbers")
         if hidden.ndim != 2 or weight.shape != (size, hidden.shape[1]):
             raise DataError(
                 f"process {rank()} of {world_size()}: expected hidden (B, D) and weight ({size}, D), the rows of "
@@ -120,7 +130,7 @@ class ShardedLoss(nn.Module):
         if bias is not None and bias.shape != (size,):
             raise DataError(f"expected bias ({size},), got {tuple(bias.shape)}")
         source = f"hidden has {len(hidden)} rows and num_labels = {self.num_labels}"
-        check_labels(labels, mask, len(hidden), self.num_labels, source)
+        check_labels(labels, mask, hidden, self.num_labels, source)
         self.loss.check_vectors(self.num_labels)
         if self.loss.options.check_finite:
             check_finite(hidden=hidden, weight=weight, bias=bias)
@@ -142,18 +152,38 @@ class _Sharded(torch.autograd.Function):
             None if gradient is None or like is None else gradient.to(like.dtype)
             for gradient, like in zip(gradients, tensors, strict=True)
         ]
+        ctx.save_for_backward(*tensors)  # only for the refusal of a second derivative
         return value
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
             raise RuntimeError(
                 "a ShardedLoss allows one backward pass: it returned its gradients without a copy. Call the loss again"
             )
-        returned = (None if gradient is None else scaled(gradient, grad) for gradient in gradients)
+        returned = [None if gradient is None else scaled(gradient, grad) for gradient in gradients]
+        if torch.is_grad_enabled():  # create_graph=True
+            returned = _FirstDerivative.apply(grad, *ctx.saved_tensors, *returned)  # type: ignore[no-untyped-call]
         return (*returned, None, None, None, None, None)
+
+
+class _FirstDerivative(torch.autograd.Function):
+    """The gradients of hidden, weight and bias, with an error instead of their derivatives.
+
+    `once_differentiable` would drop them in silence if the incoming gradient needs no gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+        return tuple(None if each is None else each.view_as(each) for each in tensors[4:])
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> None:
+        raise RuntimeError(
+            "a ShardedLoss has no second derivative, which `create_graph=True` asks for. Use the loss itself, over "
+            "all labels in one process"
+        )
 
 
 def _separable_walk(loss: SeparableLoss, whole: Problem, part: slice) -> RowsAndGradients:

@@ -9,10 +9,12 @@ from torch import Tensor
 from hyperfocal.errors import ConfigError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses.base import FusedLoss
+from hyperfocal.losses.curvature import softmax_curvature
 from hyperfocal.losses.options import WalkOptions, check_range, label_vector
 from hyperfocal.losses.terms import SoftmaxTerms, ValueAndSlope
 from hyperfocal.losses.torch_walks import softmax_walk
 from hyperfocal.losses.triton_walks import softmax_triton_walk
+from hyperfocal.losses.walk import Problem, RowsAndGradients, Tangents
 
 
 class SoftmaxLoss(FusedLoss):
@@ -94,6 +96,10 @@ class SoftmaxLoss(FusedLoss):
             positive_weight=self.positive_weight,
             shift=None if self.logit_shift is None else self.temperature * self.logit_shift,
         )
+
+    def curvature(self, problem: Problem, tangents: Tangents) -> RowsAndGradients:
+        """Return the directional derivative of each row, (B,), and the derivatives of the gradients @ tangents."""
+        return softmax_curvature(self, self.terms(problem.labels), problem, tangents)
 
     def dense_rows(self, logits: Tensor, labels: SparseLabels, mask: SparseLabels | None) -> Tensor:
         """Return the undivided loss of each row, (B,), by the formula of this class."""

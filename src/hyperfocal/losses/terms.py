@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 from hyperfocal.losses.options import Options
-from hyperfocal.losses.walk import Problem, RowsAndGradients
+from hyperfocal.losses.walk import Problem, RowsAndGradients, Tangents
 
 ValueAndSlope = tuple[Tensor, Tensor]
 TermWeights = Callable[[slice], Tensor]  # from C labels to the factors r of their terms, (B, C)
@@ -23,6 +23,26 @@ class Walkable(Protocol):
 
     def walk(self, problem: Problem) -> RowsAndGradients:
         """Return the unscaled loss of each row, (B,), and the scaled gradients that are needed."""
+
+    def curvature(self, problem: Problem, tangents: Tangents) -> RowsAndGradients:
+        """Return the directional derivative of each row, (B,), and the derivatives of the gradients @ tangents."""
+
+
+class SeparableFormula(Protocol):
+    """The two scalar functions of a separable loss, differentiable by autograd."""
+
+    def positive(self, logits: Tensor) -> Tensor:
+        """Return pos(z)."""
+
+    def negative(self, logits: Tensor) -> Tensor:
+        """Return neg(z)."""
+
+
+class SoftmaxFormula(Protocol):
+    """The scalar function of a softmax loss, differentiable by autograd."""
+
+    def focal(self, log_p: Tensor) -> Tensor:
+        """Return (1 - p)^gamma * -log(p)."""
 
 
 class FocalTerms(NamedTuple):

@@ -117,11 +117,11 @@ def first_walk(terms: SoftmaxTerms, walk: Walk) -> Normaliser:
     sums, total = torch.zeros_like(scale), torch.zeros_like(scale)
     positives = scale.new_empty(walk.problem.labels.num_positives)
     for chunk in walk.chunks:
-        logits = _logits(terms, walk, chunk)
+        logits = softmax_logits(terms, walk, chunk)
         positives[chunk.order] = logits[chunk.positives]
         if terms.label_smoothing > 0:
-            total = total + _fill_masked(logits, chunk, 0).sum(1)
-        before, logits = peak, _fill_masked(logits, chunk, -torch.inf)
+            total = total + fill_masked(logits, chunk, 0).sum(1)
+        before, logits = peak, fill_masked(logits, chunk, -torch.inf)
         peak = torch.maximum(before, logits.amax(1))
         sums = sums * torch.exp(before - peak) + logits.sub_(peak[:, None]).exp_().sum(1)
     return Normaliser(peak, torch.where(sums == 0, 1, sums), total, positives)
@@ -135,8 +135,8 @@ def rows_and_slopes(terms: SoftmaxTerms, problem: Problem, normaliser: Normalise
     share = (1 - epsilon) / labels.lengths.clamp(min=1)[labels.rows].to(value)
     weight = positive_weights(terms.positive_weight, problem)
     share = share if weight is None else share * weight
-    rows, slope = _row_sums(share * value, labels), share * slope
-    factor = -_row_sums(slope, labels)
+    rows, slope = row_sums(share * value, labels), share * slope
+    factor = -row_sums(slope, labels)
     if epsilon == 0:
         return rows, Slopes(peak, factor / normaliser.sum, None, slope)
     smoothed = (labels.lengths > 0).to(rows) * epsilon
@@ -150,7 +150,7 @@ def second_walk(terms: SoftmaxTerms, walk: Walk, slopes: Slopes) -> None:
     """Add up the gradients that are needed."""
     if any(walk.problem.needs):
         for chunk in walk.chunks:
-            walk.add(chunk.span, _slope(terms, _logits(terms, walk, chunk), chunk, slopes))
+            walk.add(chunk.span, _slope(terms, softmax_logits(terms, walk, chunk), chunk, slopes))
 
 
 def _slope(terms: SoftmaxTerms, logits: Tensor, chunk: Chunk, slopes: Slopes) -> Tensor:
@@ -159,22 +159,23 @@ def _slope(terms: SoftmaxTerms, logits: Tensor, chunk: Chunk, slopes: Slopes) ->
     if slopes.smoothing is not None:
         slope -= slopes.smoothing[:, None]
     slope[chunk.positives] += slopes.positives[chunk.order]
-    slope = _fill_masked(slope, chunk, 0)
+    slope = fill_masked(slope, chunk, 0)
     return slope if terms.temperature == 1 else slope.div_(terms.temperature)
 
 
-def _logits(terms: SoftmaxTerms, walk: Walk, chunk: Chunk) -> Tensor:
+def softmax_logits(terms: SoftmaxTerms, walk: Walk, chunk: Chunk) -> Tensor:
+    """Return the logits plus the shift, divided by the temperature, (B, C)."""
     logits = walk.logits(chunk.span)
     return logits if terms.temperature == 1 else logits.div_(terms.temperature)
 
 
-def _fill_masked(values: Tensor, chunk: Chunk, filling: float) -> Tensor:
+def fill_masked(values: Tensor, chunk: Chunk, filling: float) -> Tensor:
     """Replace the values that do not count, in place."""
     if chunk.masked is not None:
         values[chunk.masked] = filling
     return values
 
 
-def _row_sums(values: Tensor, labels: SparseLabels) -> Tensor:
+def row_sums(values: Tensor, labels: SparseLabels) -> Tensor:
     """Return (B,), the sum over the positives of each row of a value per positive."""
     return values.new_zeros(len(labels)).index_add_(0, labels.rows, values)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,6 +51,14 @@ class Problem:
     dtype: torch.dtype  # of the matrix products
     needs: Sequence[bool]  # whether hidden, weight and bias need a gradient
     chunk_labels: int | None  # labels per chunk, or None for `chunk_size`
+
+
+class Tangents(NamedTuple):
+    """A direction in which hidden, weight and bias change; None for one that does not."""
+
+    hidden: Tensor | None  # (B, D)
+    weight: Tensor | None  # (L, D)
+    bias: Tensor | None  # (L,)
 
 
 @dataclass(frozen=True, eq=False)

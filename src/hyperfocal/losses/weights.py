@@ -1,15 +1,21 @@
 """Weights of the labels, and the initial output bias, from the labels' counts."""
 
 import math
+import reprlib
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hyperfocal.errors import ConfigError, DataError
-from hyperfocal.losses.options import check_choice
+from hyperfocal.labels import has_data
+from hyperfocal.losses.options import check_choice, constant
 
 Counts = Tensor | Sequence[float]
+
+SMALLEST = torch.finfo(torch.float32).tiny
+LARGEST = torch.finfo(torch.float64).max
 
 
 def capped_weights(
@@ -32,7 +38,9 @@ def capped_weights(
 
     then, if `normalise`, divided by their mean over the labels that have an example, so that the mean
     is 1; then min(weight, cap). A label without an example gets the cap; without a cap, the weight of a
-    label with one example.
+    label with one example. Without any example at all nothing tells the labels apart, and all weigh alike:
+    the cap, or without one 1 (`balanced` with num_examples: n / L). A weight that float32 cannot hold becomes
+    the nearest positive number that it holds.
 
     Args:
         counts: (L,) examples of each label, not negative.
@@ -43,11 +51,11 @@ def capped_weights(
         num_examples: n, balanced only; None: the sum of the counts, which is n if each example has one label.
 
     Returns:
-        (L,) float32.
+        (L,) float32, finite and above 0.
 
     Raises:
         ConfigError: unknown scheme; cap, beta or num_examples out of range.
-        DataError: counts that are negative, not finite or not one-dimensional.
+        DataError: counts that are no numbers, negative, not finite or not one-dimensional.
 
     Source: Cui et al. 2019, Class-Balanced Loss Based on Effective Number of Samples, equation 2. There the
     weights are (1 - beta) / (1 - beta^c), normalised to the mean 1; here the most frequent label starts at 1.
@@ -60,16 +68,17 @@ def capped_weights(
         raise ConfigError(f"cap = {cap!r} is not allowed. Expected a number of 1 or more, or None")
     if not 0 <= beta < 1:
         raise ConfigError(f"beta = {beta!r} is not allowed. Expected a number from 0 and below 1")
-    if num_examples is not None and not num_examples >= 1:
+    if num_examples is not None and not 1 <= num_examples < math.inf:
         raise ConfigError(f"num_examples = {num_examples!r} is not allowed. Expected 1 or more, or None")
     counts = as_counts(counts)
     number = float(counts.sum()) if num_examples is None else float(num_examples)
-    weights = SCHEMES[scheme](counts.clamp(min=1), beta, number)
+    number = min(number, LARGEST) or float(len(counts))  # no example at all: as if each label had one
+    weights = SCHEMES[scheme](counts.clamp(min=1), beta, number).clamp(min=SMALLEST)
     if normalise and bool((counts > 0).any()):
         weights = weights / weights[counts > 0].mean()
     if cap is not None:
         weights = torch.where(counts > 0, weights.clamp(max=cap), cap)
-    return weights.float()
+    return weights.clamp(SMALLEST, torch.finfo(torch.float32).max).float()
 
 
 def _effective_number(counts: Tensor, beta: float) -> Tensor:
@@ -139,9 +148,9 @@ def as_counts(counts: Counts, *, at_most: float = math.inf) -> Tensor:
     """Return counts as (L,) float64.
 
     Raises:
-        DataError: counts that are negative, not finite, not one-dimensional or above `at_most`.
+        DataError: counts that are no numbers, negative, not finite, not one-dimensional or above `at_most`.
     """
-    numbers: Tensor = torch.as_tensor(counts).detach().double().cpu()
+    numbers = _numbers(counts)
     if numbers.ndim != 1 or len(numbers) == 0:
         raise DataError(f"counts are {tuple(numbers.shape)}. Expected one number per label, (L,)")
     wrong = ~((numbers >= 0) & numbers.isfinite() & (numbers <= at_most))
@@ -150,3 +159,22 @@ def as_counts(counts: Counts, *, at_most: float = math.inf) -> Tensor:
         most = "finite and not negative" if at_most == math.inf else f"from 0 to {at_most}, the number of examples"
         raise DataError(f"counts: label {label} has {numbers[label].item()} examples. Expected a number {most}")
     return numbers
+
+
+def _numbers(counts: Counts) -> Tensor:
+    """Return counts as float64 on the CPU; raise DataError if they are no numbers."""
+    numbers = constant("counts", counts) if isinstance(counts, Tensor) else _converted(counts)
+    if numbers.is_complex() or not has_data(numbers):
+        raise DataError(f"counts are {numbers.dtype} on {numbers.device}. Expected real numbers with data, (L,)")
+    return numbers.double().cpu()
+
+
+def _converted(counts: Sequence[float]) -> Tensor:
+    try:
+        if isinstance(counts, list | tuple):
+            return torch.tensor(counts, dtype=torch.float64)  # torch would take them for float32
+        return torch.tensor(np.array(counts))
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise DataError(
+            f"counts are no numbers: {reprlib.repr(counts)}. Expected one number per label, (L,)"
+        ) from error
