@@ -7,7 +7,7 @@ from command_cases import done, rows, write
 from log_cases import log
 
 TEXTS = ("--text", "title", "--features", "ngrams")
-QUICK = ("field.csv.gz", "keys.jsonl", "nested.jsonl", "number.jsonl", "rows.parquet", "short-rows.csv", "zeros.csv.gz")
+QUICK = ("keys.jsonl", "field.csv.gz", "nested.jsonl", "number.jsonl", "rows.parquet", "short-rows.csv", "zeros.csv.gz")
 FEW = ("--set", "train.epochs=1", "--set", "train.threads=1")
 
 

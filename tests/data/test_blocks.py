@@ -3,10 +3,11 @@
 import gzip
 import json
 
+import numpy as np
 import polars as pl
 import pytest
 
-from hyperfocal.data import blocks
+from hyperfocal.data import blocks, memory
 from hyperfocal.data.blocks import Seen, read_blocks, whole_users
 from hyperfocal.data.files import File
 from hyperfocal.data.logs import row_users
@@ -63,6 +64,58 @@ def test_users_stay_whole(name, rows, tmp_path):
     assert pl.concat([block.frame for block in blocks]).equals(read_frame(File(path)))
     owners = [set(block.frame["user"]) for block in blocks]
     assert sum(map(len, owners)) == 8
+
+
+def grouped(path, rows):
+    return whole_users(read_blocks(path, rows), lambda frame, file: row_users(frame, None, file))
+
+
+@pytest.mark.parametrize("keys", ["", "a", "ab"])  # of each line in turn, so that the columns of the blocks differ
+def test_the_rows_of_a_long_user_are_copied_once(keys, put, monkeypatch):
+    lines = [{"user": "u", "item": "x", "order": n} | ({keys[n % len(keys)]: n} if keys else {}) for n in range(500)]
+    path = put("log.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    copied, looked, concat = [], [], pl.concat
+    monkeypatch.setattr(pl, "concat", lambda frames, **options: copied.append(frames) or concat(frames, **options))
+
+    def users_of(frame, file):
+        looked.append(frame.height)
+        return row_users(frame, None, file)
+
+    (block,) = whole_users(read_blocks(path, 1), users_of)
+    assert block.frame["order"].to_list() == [*range(500)]
+    assert sum(looked) <= 2 * 500  # with the row before each block
+    heights = [len(part.collect() if isinstance(part, pl.LazyFrame) else part) for parts in copied for part in parts]
+    assert sum(heights) <= 6 * 500  # each block with the row before, then all: as they are, and with equal columns
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 100])
+@pytest.mark.parametrize("name", ["log.csv", "log.jsonl"])
+def test_a_row_without_a_user_stays_with_the_row_before(name, rows, tmp_path):
+    users = [None, None, "a", None, None, None, "b", "b", None, "c"]
+    frame = pl.DataFrame({"user": users, "item": ["x"] * 10, "order": [str(row) for row in range(10)]})
+    blocks = list(grouped(written(tmp_path / name, frame), rows))
+    assert [int(order) for block in blocks for order in block.frame["order"]] == [*range(10)]
+    starts = {int(block.frame["order"][0]) for block in blocks}
+    assert starts <= {0, 6, 9}  # the first rows of a, b and c
+    assert rows == 100 or len(starts) > 1
+
+
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_blocks_of_blank_rows(place, put):
+    rows = ["a,x", "a,y", "b,x", "b,y"]
+    path = put("log.csv", "\n".join(["user,item", *rows[:place], *[","] * 7, *rows[place:]]) + "\n")
+    assert [row for block in grouped(path, 2) for row in block.frame.rows()] == [tuple(row.split(",")) for row in rows]
+
+
+def test_a_user_with_more_rows_than_the_memory_takes(put, monkeypatch):
+    path = put("log.csv", "user,item\n" + "a,x\n" * 300 + "b,x\n" * 400 + "c,x\n")
+    monkeypatch.setattr(memory, "free_memory", lambda: (30 * 2**10, "this test"))
+    with pytest.raises(DataError) as caught:
+        list(grouped(path, 1))
+    assert str(caught.value) == (
+        f"{path}: user 'b' has 321 rows or more, which need about 30.1 KiB of memory, but this test "
+        "leaves 30.0 KiB. Leave out the oldest rows of this user"
+    )
 
 
 def test_lines_of_text_and_of_labels(tmp_path):
@@ -137,6 +190,18 @@ def test_names_seen_are_known_again():
     assert seen.again(pl.Series(["a", "b", "a"])) is None
     assert seen.again(pl.Series(["c"])) is None
     assert seen.again(pl.Series(["d", "c", "a"])) == 1
+
+
+@pytest.mark.parametrize("at_once", [1, 7])
+def test_a_name_is_copied_few_times(at_once, monkeypatch):
+    sizes, concatenate = [], np.concatenate
+    monkeypatch.setattr(np, "concatenate", lambda arrays: sizes.append(sum(map(len, arrays))) or concatenate(arrays))
+    monkeypatch.setattr(np, "insert", None)  # copies all
+    seen, names = Seen(), [f"u{number}" for number in range(2**10)]
+    for start in range(0, 2**10, at_once):
+        assert seen.again(pl.Series(names[start : start + at_once])) is None
+    assert sum(sizes) <= 11 * 2**10  # about log2 N times; one array would be copied 2**19 / at_once times
+    assert all(seen.again(pl.Series([name])) == 0 for name in names)
 
 
 def test_a_block_of_long_lines_ends_before_it_has_all_its_rows(put, monkeypatch):

@@ -6,7 +6,7 @@ import resource
 import select
 import socket
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -76,13 +76,17 @@ def hasty(recommend_path):
         (POST + length(1) + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", (400, "malformed")),
         (POST + b"Transfer-Encoding: chunked\r\n" + length(1) + b"\r\n0\r\n\r\n", (400, "malformed")),
         (POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", (400, "malformed")),
-        (POST + UPGRADE + b"h2c\r\n" + length(len(BODY)) + b"\r\n" + BODY, (400, "malformed")),
         (
             POST.replace(b"application/json", b"text/plain") + length(9) + b"Expect: 100-continue\r\n\r\n",
             (415, "not_json"),
         ),
         (b"BREW / HTTP/1.1\r\n" + END, (400, "malformed")),
         (b"CONNECT a:443 HTTP/1.1\r\n\r\n", (400, "malformed")),
+        (b"CONNECT a:443 HTTP/1.1\r\n" + UPGRADE + b"h2c\r\n" + length(5) + b"\r\nhello", (400, "malformed")),
+        (GET + UPGRADE + b"h2c\r\n" + b"X: a\r\n" * 101 + b"\r\n", (431, "head_too_large")),
+        (GET + UPGRADE + b"h2c\r\nX: " + b"a" * 33_000 + b"\r\n\r\n", (431, "head_too_large")),
+        (POST + UPGRADE + b"h2c\r\n" + length(5) + b"\r\nhello", (400, "malformed")),
+        (CHUNKED[:-2] + UPGRADE + b"h2c\r\n\r\nx\r\n", (400, "malformed")),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", (400, "malformed")),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", (400, "malformed")),  # the hello of TLS
         (b"GET / HTTP/3.0\r\n\r\n", (400, "malformed")),
@@ -124,6 +128,58 @@ def test_a_request_within_the_limits_is_answered(running, sent):
     (answer,) = converse(running, sent)
     assert answer[0] == 200
     assert answer[1]["connection"] == "close"
+
+
+JAVA = (  # the head that java.net.http.HttpClient sends by default
+    b"POST /v1/recommend HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nContent-Length: %d\r\nHost: 127.0.0.1\r\n"
+    b"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\nUpgrade: h2c\r\nUser-Agent: Java-http-client/21\r\n"
+    b"Content-Type: application/json\r\n\r\n%b"
+) % (len(BODY), BODY)
+UPGRADES = [
+    JAVA,
+    POST + UPGRADE + b"websocket\r\n" + length(len(BODY)) + b"\r\n" + BODY,
+    CHUNKED[:-2] + UPGRADE + b"h2c\r\n\r\n" + ONE + b"0\r\nX: a\r\n\r\n",
+    JAVA.replace(b"HTTP/1.1", b"HTTP/1.0"),
+]
+
+
+@pytest.mark.parametrize("sent", UPGRADES)
+@pytest.mark.parametrize("pieces", [1, 2, 1_000])
+def test_a_wish_for_another_protocol_is_ignored_and_the_body_read(running, sent, pieces):
+    ((_, _, expected),) = converse(running, POST + length(len(BODY)) + END + BODY)
+    step = -(-len(sent) // pieces)
+    with connect(running) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for start in range(0, len(sent), step):
+            connection.sendall(sent[start : start + step])
+        ((status, headers, body),) = answers(connection)
+    assert (status, headers["connection"]) == (200, "close")
+    assert body == expected
+
+
+def test_a_body_after_a_wish_for_another_protocol_is_no_request(running, recommending):
+    before = recommending.get("/v1/model").json()["loaded"]
+    reload = b"POST /v1/reload HTTP/1.1\r\nHost: 127.0.0.1\r\n" + length(0) + b"\r\n"
+    inside = POST + UPGRADE + b"h2c\r\n" + length(len(reload)) + b"\r\n" + reload
+    (answer,) = converse(running, inside)
+    assert reason(answer) == (400, "malformed")
+    assert b"JSON" in answer[2]
+    assert recommending.get("/v1/model").json()["loaded"] == before
+
+
+@pytest.mark.parametrize("sent", UPGRADES)
+@pytest.mark.parametrize("pause", [0, 0.3])
+@pytest.mark.parametrize("extra", [WHOLE, JAVA, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x81\x85\0\0\0\0hello"])
+def test_nothing_after_a_wish_for_another_protocol_is_answered(running, recommending, sent, pause, extra):
+    """A proxy that takes the connection for a tunnel passes on what its client sends."""
+    with connect(running) as connection:
+        connection.sendall(sent + (b"" if pause else extra))
+        time.sleep(pause)
+        if pause:
+            with suppress(ConnectionError):
+                connection.sendall(extra)
+        received = answers(connection)
+    assert [status for status, _, _ in received] == [200]
 
 
 @pytest.mark.parametrize("path", ["/health", "/ready", "/metrics", "/v1/model", "/", "/docs", "/openapi.json"])

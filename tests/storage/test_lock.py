@@ -44,6 +44,26 @@ def test_a_folder_in_which_nothing_was_written_is_gone(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_folder_that_is_removed_before_its_lock_is_made(times, tmp_path, monkeypatch):
+    """At the worst moment, and its parent too."""
+    opened, left = os.open, [times]
+
+    def remove_first(path, *options, **named):
+        if str(path).endswith(".lock") and left[0]:
+            left[0] -= 1
+            (tmp_path / "a" / "run").rmdir()
+            if left[0] % 2 == 0:
+                (tmp_path / "a").rmdir()
+        return opened(path, *options, **named)
+
+    monkeypatch.setattr(os, "open", remove_first)
+    with FolderLock(tmp_path / "a" / "run"):
+        assert (tmp_path / "a" / "run" / ".lock").is_file()
+    assert left == [0]
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_lock_is_the_same_through_a_link_and_after_an_exchange(run, tmp_path):
     (tmp_path / "link").symlink_to(run.path)
     with run.writing():

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from hyperfocal.errors import ConfigError, RunError
-from hyperfocal.storage.manifest import read_manifest, verify, write_manifest
+from hyperfocal.storage.manifest import read_manifest, verify_files, write_manifest
 from hyperfocal.storage.run_folder import (
     CHECKPOINT,
     CONFIG,
@@ -79,25 +79,25 @@ class TestManifest:
     def test_what_is_whole(self, run):
         write_manifest(run)
         assert set(run.read_json(MANIFEST)["files"]) == {CONFIG, DATA, MODEL, "metrics.json"}
-        assert verify(run) == {}
+        assert verify_files(run) == {}
 
     def test_what_is_wrong_is_named(self, run):
         write_manifest(run)
         (run.path / CONFIG).write_text("seed = 1\n")
         (run.path / "metrics.json").unlink()
         flip(run.path / CHECKPOINT)
-        faults = verify(run)
+        faults = verify_files(run)
         assert (faults[CONFIG], faults["metrics.json"]) == ("changed", "missing")
         assert "bytes have changed" in faults[CHECKPOINT]
         assert len(faults) == 3
 
     def test_a_name_too_long_for_a_file_is_missing(self, run):
         run.write_json(MANIFEST, {"files": {"a" * 5_000: "0"}})
-        assert verify(run) == {"a" * 5_000: "missing"}
+        assert verify_files(run) == {"a" * 5_000: "missing"}
 
     def test_without_a_manifest_the_run_is_unfinished(self, run):
         with pytest.raises(RunError, match=r"manifest\.json is missing, so `fit` has not finished"):
-            verify(run)
+            verify_files(run)
 
     @pytest.mark.parametrize("name", ["../other", "/etc/passwd", "checkpoints/../../x", "a\x1b[2Jb", "a\nb"])
     def test_names_outside_of_the_run_or_with_control_characters(self, run, name):
@@ -112,7 +112,7 @@ class TestManifest:
             path = (run.path / CHECKPOINT).parent / name
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(b"half")
-        assert verify(run) == {}
+        assert verify_files(run) == {}
 
 
 # Round trips
@@ -326,4 +326,4 @@ def test_a_pipe_or_a_device_in_a_run_is_an_error_at_once(run, name):
         with pytest.raises(RunError):
             read(run, name) if name != CONFIG else run.read_text(name)
         with suppress(RunError):
-            assert verify(run)[name] == "missing"
+            assert verify_files(run)[name] == "missing"

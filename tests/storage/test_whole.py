@@ -170,6 +170,22 @@ def test_a_killed_writer_leaves_nothing_for_long_and_a_living_one_is_left_alone(
     assert files(tmp_path) == ["a.txt", "b.txt"]
 
 
+def test_many_files_in_one_folder_list_it_few_times(tmp_path, monkeypatch):
+    listed, scandir = [], os.scandir
+
+    def counted(folder):
+        listed.append(len(os.listdir(folder)))  # noqa: PTH208
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", counted)
+    for number in range(200):
+        with whole_file(tmp_path / f"{number}.csv") as aside:
+            aside.write_text("a")
+    assert len(files(tmp_path)) == 200
+    names = sum(listed)
+    assert names <= 2_000  # of the temporary folders too; to list the folder for each file would read 19,900 more
+
+
 def test_a_folder_of_the_user_beside_a_file_or_in_a_run_stays(run):
     """Its name begins as that of a temporary folder does."""
     for folder in (run.path.parent, run.path, run.path / "checkpoints"):

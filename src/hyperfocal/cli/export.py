@@ -28,11 +28,11 @@ def export(run: Path, onnx: Path | None, safetensors: Path | None, overwrite: bo
         raise ConfigError("nothing to export. Give --onnx DIR, --safetensors DIR, or both")
     if onnx is not None and safetensors is not None and onnx.resolve() == safetensors.resolve():
         raise ConfigError(f"--onnx and --safetensors are both {onnx}. Give two different folders")
-    from hyperfocal.export.export import export_onnx, export_plain, refuse_taken
+    from hyperfocal.export.export import check_export_place, export_onnx, export_plain
 
     for folder in (onnx, safetensors):
         if folder is not None:
-            refuse_taken(folder, overwrite)
+            check_export_place(folder, overwrite)
     if onnx is not None:
         for note in export_onnx(run, onnx, overwrite=overwrite):
             echo(note)

@@ -24,7 +24,7 @@ from hyperfocal.parts import files_of
 from hyperfocal.storage.cache import hash_of
 from hyperfocal.storage.exchange import discard
 from hyperfocal.storage.lock import LOCK, FolderLock
-from hyperfocal.storage.whole import is_aside, is_own_folder, remove_leftovers, whole_file
+from hyperfocal.storage.whole import is_aside, is_own_folder, remove_aside, whole_file
 
 PLAN = "plan.json"
 Write = Callable[[pl.DataFrame, Path, bool], None]  # rows, file, whether these are its first rows
@@ -115,7 +115,7 @@ class PartFiles:
             RunError: another process writes them, or the folder cannot be written.
         """
         with FolderLock(self.folder):
-            remove_leftovers(self.folder)
+            remove_aside(self.folder)
             yield
 
     def _path(self, number: int) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +17,7 @@ from hyperfocal.data.common_types import unified
 from hyperfocal.data.compression import READ_ERRORS
 from hyperfocal.data.faults import unreadable
 from hyperfocal.data.files import File
+from hyperfocal.data.memory import check_user
 from hyperfocal.data.parquet_parts import scan_blocks
 from hyperfocal.data.readers import Reader, check_exists, read_frame
 from hyperfocal.data.text_bytes import open_text_bytes
@@ -132,57 +133,120 @@ def _close_quotes(lines: IO[bytes], quotes: int) -> bytes:
 def whole_users(blocks: Iterator[Block], users_of: Callable[[pl.DataFrame, File], pl.Series]) -> Iterator[Block]:
     """Yield blocks that end where a user ends: the rows of the last user move to the next block.
 
-    `users_of` returns the user of each row.
+    The blocks of a long user are joined once, at the end of the user.
+
+    Args:
+        blocks: of a file.
+        users_of: returns the user of each row of a block. Null: the user of the row before.
 
     Raises:
-        DataError: the rows of a user are not consecutive.
+        DataError: the rows of a user are not consecutive, or surely need more memory than there can be.
     """
     seen, block = Seen(), next(blocks, None)
+    waiting: list[Block] = []  # the rows so far of the last user
+    height = 0  # the number of these rows
+    user: str | None = None  # the last user; None: no row so far has one
     while block is not None:
         following = next(blocks, None)
-        users = users_of(block.frame, block.file)
+        users = _fill(_read_users(waiting, block, users_of), user)
         end = block.frame.height if following is None else _last_start(users)
-        if end or following is None:
-            _check_new(seen, users.head(end), block.file)
-            yield replace(block, frame=block.frame.head(end))
-        block = None if following is None else _join(block, end, following)
+        if end or following is None or (user is not None and (users.head(1) != user).any()):
+            _check_new(seen, users.head(end), user, [*waiting, block])
+            yield _join([*waiting, _rows(block, 0, end)])
+            waiting, height = [], 0
+        if following is not None and len(users):
+            waiting.append(_rows(block, end, len(users)))
+            user, height = users[-1], height + len(users) - end
+            check_user(height, user, block.file)
+        block = following
+
+
+def _read_users(waiting: list[Block], block: Block, users_of: Callable[[pl.DataFrame, File], pl.Series]) -> pl.Series:
+    """Return the users of a block, whose columns get the types that they have together with the row before."""
+    if not waiting or waiting[-1].frame.schema == block.frame.schema:
+        return users_of(block.frame, block.file)
+    height = waiting[-1].frame.height
+    joined = _join([_rows(waiting[-1], height - 1, height), block])
+    return users_of(joined.frame, joined.file).slice(1)
+
+
+def _fill(users: pl.Series, before: str | None) -> pl.Series:
+    """Fill each null with the user of the row before, and the first ones of a file with the first user."""
+    users = users.fill_null(strategy="forward")
+    return users.fill_null(strategy="backward") if before is None else users.fill_null(before)
 
 
 def _last_start(users: pl.Series) -> int:
     """Return the row number where the last user begins."""
-    others = (users != users[-1]).arg_true()
+    others = (users != users.tail(1)).arg_true()
     return int(others[-1]) + 1 if len(others) else 0
 
 
-def _join(block: Block, end: int, following: Block) -> Block:
-    """Return the rows of a block from `end` on, then the rows of the following block."""
-    frames = [block.frame.slice(end).lazy(), following.frame.lazy()]
-    joined = pl.concat(unified(frames, ["earlier rows", "later rows"])).collect()
-    return replace(following, frame=joined, file=replace(block.file, first=block.file.first + end))
+def _rows(block: Block, start: int, end: int) -> Block:
+    """Return some rows of a block."""
+    file = replace(block.file, first=block.file.first + start)
+    return replace(block, frame=block.frame.slice(start, end - start), file=file)
 
 
-def _check_new(seen: Seen, users: pl.Series, file: File) -> None:
-    row = seen.again(users)
+def _join(blocks: list[Block]) -> Block:
+    """Return the rows of consecutive blocks as one block."""
+    alike = [[block.frame for block in group] for _, group in groupby(blocks, lambda block: block.frame.schema)]
+    frames = [pl.concat(group) for group in alike]
+    if len(frames) > 1:
+        names = ["earlier rows"] + ["later rows"] * (len(frames) - 1)
+        frames = [pl.concat(unified([frame.lazy() for frame in frames], names)).collect()]
+    return replace(blocks[-1], frame=frames[0], file=blocks[0].file)
+
+
+def _check_new(seen: Seen, users: pl.Series, user: str | None, blocks: list[Block]) -> None:
+    """Raise DataError if one of the users, or the user before them, is in earlier blocks.
+
+    Args:
+        seen: the users in earlier blocks.
+        users: of the first rows of the last block.
+        user: of the blocks before it. None: there are none, or they have no user.
+        blocks: the blocks.
+    """
+    before = [] if user is None else [user]
+    names = pl.concat([pl.Series(before, dtype=pl.String), users.cast(pl.String)])
+    row = seen.again(names)
     if row is not None:
-        place = str(file) if file.kind == "lines" else file.place(row)  # a line of a log has many rows
+        file, place = (blocks[0].file, 0) if row < len(before) else (blocks[-1].file, row - len(before))
+        at = str(file) if file.kind == "lines" else file.place(place)  # a line of a log has many rows
         raise DataError(
-            f"{place}: user {users[row]!r} has rows earlier in the file, with other users between, but a "
+            f"{at}: user {names[row]!r} has rows earlier in the file, with other users between, but a "
             "file read block by block needs the rows of a user together. Sort it by user, or set --block above its "
             "number of rows"
         )
 
 
 class Seen:
-    """The names in the blocks so far, stored as 8-byte hashes."""
+    """The names in the blocks so far, stored as 8-byte hashes.
+
+    The hashes are in sorted arrays, each more than twice as long as the next, so that a hash is copied about
+    log2 N times.
+    """
 
     def __init__(self) -> None:
-        self._hashes: NDArray[np.uint64] = np.empty(0, dtype=np.uint64)
+        self._arrays: list[NDArray[np.uint64]] = []
 
     def again(self, names: pl.Series) -> int | None:
         """Return the row of a name that an earlier call had, or None; then add all names."""
         hashes = names.hash(0).to_numpy()
         distinct = np.unique(hashes)
-        places = np.searchsorted(self._hashes, distinct)
-        known = self._hashes[np.minimum(places, len(self._hashes) - 1)] == distinct if len(self._hashes) else []
-        self._hashes = np.insert(self._hashes, places, distinct)
-        return int(np.isin(hashes, distinct[known]).argmax()) if np.any(known) else None
+        known = np.zeros(len(distinct), dtype=bool)
+        for array in self._arrays:
+            known |= _is_in(distinct, array)
+        self._add(distinct)
+        return int(np.isin(hashes, distinct[known]).argmax()) if known.any() else None
+
+    def _add(self, hashes: NDArray[np.uint64]) -> None:
+        while self._arrays and len(self._arrays[-1]) <= 2 * len(hashes):
+            hashes = np.sort(np.concatenate([self._arrays.pop(), hashes]), kind="stable")  # merges them
+        self._arrays.append(hashes)
+
+
+def _is_in(hashes: NDArray[np.uint64], array: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Return whether each hash is in a sorted array that is not empty."""
+    places = np.minimum(np.searchsorted(array, hashes), len(array) - 1)
+    return array[places] == hashes

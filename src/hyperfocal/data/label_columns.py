@@ -23,7 +23,7 @@ BRACKETS = {"[": "]", "(": ")", "{": "}"}
 BRACKETED = re.compile(r"\s*(set|frozenset|array)?([\[({])(.*)[\])}]\s*", re.DOTALL)
 QUOTED = re.compile(r"[\s,\[({]*['\"]")  # at the start
 VALUE = re.compile(
-    r"[-+]?(\d[\d_]*\.?\d*|\.\d+)(e[-+]?\d+)?|true|false|none|nan|nat|<na>|[-+]?inf|\.\.\.|", re.IGNORECASE
+    r"[-+]?(\d[\d_]*(\.\d*)?|\.\d+)(e[-+]?\d+)?|true|false|none|nan|nat|<na>|[-+]?inf|\.\.\.|", re.IGNORECASE
 )
 BETWEEN = re.compile(r"[\s,:\[\](){}]+")  # values
 

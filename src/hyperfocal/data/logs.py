@@ -128,13 +128,12 @@ def log_from_frame(
 
 
 def row_users(frame: pl.DataFrame, reading: LogReading | None, file: File) -> pl.Series:
-    """Return the user of each row of a log, as text; a row without a user has that of the row before.
+    """Return the user of each row of a log, as text; null for a row without a user.
 
     Errors as in `as_log`.
     """
     rows, columns = long_form(frame, reading or DataSettings(), file)
-    users = read_ids(rows[columns.user], file, "", columns.user_kind)[0]
-    return users.fill_null(strategy="forward").fill_null(strategy="backward").fill_null("")
+    return read_ids(rows[columns.user], file, "", columns.user_kind)[0]
 
 
 def long_form(frame: pl.DataFrame, reading: LogReading, file: File) -> tuple[pl.DataFrame, Columns]:

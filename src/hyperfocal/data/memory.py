@@ -25,6 +25,7 @@ COLUMN = 11 * 2**10  # bytes for each column of a CSV
 JSON_COLUMN = 3 * 2**10  # bytes for each key of JSON lines
 LINE = 75  # bytes of a short line as a text of Python
 CELL = 16  # bytes of a text in a column
+EVENT = 96  # bytes to rank items for a user, for each row of the user, in addition to the row
 NUMBER = 8  # bytes of a number, or of a missing one
 ADVICE = "Split the file, or leave out columns and long fields"
 CHUNK = 2**20  # bytes that are searched for line ends at once; a shorter line counts as 0
@@ -77,6 +78,16 @@ def check_table(lazy: pl.LazyFrame, file: File) -> None:
     row = sum(WIDTHS.get(dtype.base_type(), NUMBER) for dtype in lazy.collect_schema().dtypes())
     rows = int(lazy.select(pl.len()).collect().item())
     _check(int(rows * row), file, f"of {rows:,} rows ")
+
+
+def check_user(rows: int, user: str | None, file: File) -> None:
+    """Raise DataError if a user with this many rows or more surely needs more memory than there can be."""
+    needed, (limit, name) = EVENT * rows, free_memory()
+    if needed > limit:
+        raise DataError(
+            f"{file}: user {user!r} has {rows:,} rows or more, which need about {in_units(needed)} of memory, but "
+            f"{name} leaves {in_units(max(limit, 0))}. Leave out the oldest rows of this user"
+        )
 
 
 def _csv_bytes(text: Text, delimiter: str) -> int:

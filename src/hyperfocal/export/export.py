@@ -52,7 +52,7 @@ def export_onnx(run: Path, folder: Path, *, overwrite: bool = False) -> list[str
         ConfigError: the extra `export` is not installed.
     """
     need("onnx", "onnxscript", "onnxruntime")
-    refuse_taken(folder, overwrite)
+    check_export_place(folder, overwrite)
     return read_stable(run, lambda source: _export_onnx(source, folder, overwrite))
 
 
@@ -82,7 +82,7 @@ def export_plain(run: Path, folder: Path, *, overwrite: bool = False) -> None:
 
     Arguments and errors are those of `export_onnx`.
     """
-    refuse_taken(folder, overwrite)
+    check_export_place(folder, overwrite)
     trained = load_run(run)
 
     def write(aside: Path) -> None:
@@ -109,7 +109,7 @@ def load_run(path: Path) -> Recommender | MultiLabelClassifier:
     return Recommender.load(path) if ranks else MultiLabelClassifier.load(path)
 
 
-def refuse_taken(folder: Path, overwrite: bool) -> None:
+def check_export_place(folder: Path, overwrite: bool) -> None:
     """Raise RunError for a file, a folder with other files than an export, and an export not to be overwritten."""
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file, not a folder. Choose another")
@@ -185,7 +185,7 @@ def _write_whole(folder: Path, overwrite: bool, write: Callable[[Path], None]) -
     restore(place)
     try:
         with FolderLock(place) as lock:
-            refuse_taken(folder, overwrite)
+            check_export_place(folder, overwrite)
             whole_folder(place, write, lock)
     except (OSError, SafetensorError) as error:
         raise RunError(f"{folder} cannot be written: {error}. Free some space or choose another folder") from error

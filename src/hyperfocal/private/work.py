@@ -34,35 +34,37 @@ class _BusyError(Exception):
 
 
 @contextmanager
-def work_folder(parent: int, prefix: str = WORK) -> Iterator[tuple[str, int]]:
+def work_folder(parent: int, prefix: str = WORK, *, clean: bool = True) -> Iterator[tuple[str, int]]:
     """Yield the name and a descriptor of a new folder, which is removed at the end; remove leftovers first.
 
     Args:
         parent: descriptor of the folder that holds it.
         prefix: of its name.
+        clean: whether leftovers are removed, for which all names in `parent` are read.
 
     Raises:
         OSError: it cannot be made.
     """
-    remove_leftovers(parent, prefix)
+    if clean:
+        remove_leftovers(parent, prefix)
     with ExitStack() as stack:
         name = _make(parent, prefix, stack)
         yield name, stack.enter_context(_opened_any(name, within=parent))
 
 
 @contextmanager
-def temporary_folder(place: Path | None = None, prefix: str = TEMPORARY) -> Iterator[Path]:
+def temporary_folder(place: Path | None = None, prefix: str = TEMPORARY, *, clean: bool = True) -> Iterator[Path]:
     """Yield a new work folder by its path.
 
     Args:
         place: the folder that holds it. None: the system's folder for temporary files.
-        prefix: of its name.
+        prefix, clean: as in `work_folder`.
 
     Raises:
         OSError: it cannot be made.
     """
     place = place or Path(tempfile.gettempdir())
-    with _opened_any(place) as parent, work_folder(parent, prefix) as (name, _):
+    with _opened_any(place) as parent, work_folder(parent, prefix, clean=clean) as (name, _):
         yield place / name
 
 

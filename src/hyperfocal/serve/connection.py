@@ -109,9 +109,7 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._overhead += len(data)
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:  # another protocol, which was ignored
-            self._dropping, self.cycle.keep_alive = True, False
+            self._parse(data)
         except httptools.HttpParserError as error:
             self._refuse(self._why or _malformed(error))
         else:
@@ -119,6 +117,32 @@ class Connection(HttpToolsProtocol):
                 self._refuse(_head_too_large(self._limits.head_bytes))
             elif self._head_timer is None and self._is_due():
                 self._head_timer = self.loop.call_later(self._limits.head, self._end_head_wait)
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser; ignore the wish for another protocol, as RFC 9110, 7.8, allows.
+
+        The parser takes what follows the head of such a request for the other protocol, and would take its body for a
+        request. So a new parser gets the same head without the header Upgrade, and then the rest.
+        """
+        while data:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                head, data = self._head_without_upgrade(), data[upgrade.args[0] :]
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+            self.parser.feed_data(head)
+
+    def _head_without_upgrade(self) -> bytes:
+        """Return the head of the request, and let the connection close after it.
+
+        A proxy may believe that the other protocol begins, and then pass on whatever its client sends.
+        """
+        version = self.parser.get_http_version().encode()
+        headers = [header for header in self.headers if header[0] not in (b"upgrade", b"connection")]
+        lines = [b"%s: %s\r\n" % header for header in (*headers, (b"connection", b"close"))]
+        return b"%s %s HTTP/%s\r\n%s\r\n" % (self.parser.get_method(), self.url, version, b"".join(lines))
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Answer a client that sends no more, and return whether an answer is due."""
@@ -181,6 +205,8 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Start to answer."""
+        if self._is_parsed_again():
+            return
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
@@ -191,13 +217,16 @@ class Connection(HttpToolsProtocol):
         if len(self.pipeline) >= PIPELINED:
             message = f"{PIPELINED} requests of this connection wait for their answers. Send more after them"
             self._stop(Refusal(429, "busy", message, headers={"Retry-After": "1"}))
-        if self.parser.should_upgrade() and _has_body(self.headers):
-            message = "this service speaks HTTP/1.1 alone. Send the body without the header `Upgrade`"
-            self._stop(Refusal(400, "malformed", message))
+        if self.parser.should_upgrade():
+            self._stop(Refusal(400, "malformed", "this service is no proxy. Send no CONNECT"))
         if not self.url.startswith(b"/"):
             self._take_host_of_url()
         super().on_headers_complete()
         self._state, self._trailers, self._trailer_bytes = BODY, 0, 0
+
+    def _is_parsed_again(self) -> bool:
+        """Return whether a request wishes for another protocol; CONNECT is refused."""
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
 
     def _head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
@@ -219,6 +248,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End a request."""
+        if self._is_parsed_again():
+            return
         super().on_message_complete()
         self._state, self._overhead = START, 0
 
@@ -322,10 +353,6 @@ class Connection(HttpToolsProtocol):
     def _is_due(self) -> bool:
         """Return whether the client owes a head, or the rest of one."""
         return self._state == HEAD or (self._state == START and (self.cycle is None or self.cycle.response_complete))
-
-
-def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:
-    return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in headers)
 
 
 def _malformed(error: Exception) -> Refusal:

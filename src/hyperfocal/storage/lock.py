@@ -21,7 +21,8 @@ from socket import gethostname
 from hyperfocal.errors import RunError
 
 logger = logging.getLogger("hyperfocal")
-PAUSE_SECONDS = 0.05  # between two attempts
+PAUSE_SECONDS = 0.05  # between two looks at a lock that another process holds
+ATTEMPTS = 100  # to make a folder and lock it before another process removes it as empty
 LOCK = ".lock"  # a file in the folder; its text names the process that writes
 
 
@@ -46,8 +47,7 @@ class FolderLock:
     def __enter__(self) -> FolderLock:
         """Lock the folder."""
         try:
-            self._make_folders()
-            self.extend_to(self.folder)
+            self._make_and_lock()
         except OSError as error:
             self._remove_empty()
             raise RunError(
@@ -92,10 +92,22 @@ class FolderLock:
             os.ftruncate(number, 0)
             os.pwrite(number, json.dumps(holder).encode(), 0)
 
+    def _make_and_lock(self) -> None:
+        """Lock the folder; make it again as often as another lock, which made it, removes it as empty."""
+        for attempt in range(ATTEMPTS):
+            try:
+                self._make_folders()
+                self.extend_to(self.folder)
+                return
+            except FileNotFoundError:
+                if attempt == ATTEMPTS - 1:
+                    raise
+
     def _make_folders(self) -> None:
         missing = self.folder
         while not missing.exists():
-            self._made.append(missing)
+            if missing not in self._made:
+                self._made.append(missing)
             missing = missing.parent
         self.folder.mkdir(parents=True, exist_ok=True)
 

@@ -50,7 +50,7 @@ def is_as_written(run: RunFolder, name: str) -> bool:
     return run.has(MANIFEST) and read_manifest(run).get(name) == checksum_of_file(run.path / name)
 
 
-def verify(run: RunFolder) -> dict[str, str]:
+def verify_files(run: RunFolder) -> dict[str, str]:
     """Return the faults of the manifest's files and the checkpoints: name -> "missing", "changed" or the error.
 
     Raises:

@@ -38,7 +38,7 @@ from torch import Tensor
 from hyperfocal.errors import ConfigError, HyperfocalError, RunError
 from hyperfocal.storage.exchange import restore, whole_folder, why_fixed
 from hyperfocal.storage.lock import LOCK, FolderLock
-from hyperfocal.storage.whole import ASIDE, remove_leftovers, whole_file
+from hyperfocal.storage.whole import ASIDE, remove_aside, whole_file
 
 logger = logging.getLogger("hyperfocal")
 CONFIG = "config.toml"
@@ -105,7 +105,7 @@ class RunFolder:
         restore(self.place)
         with FolderLock(self.place, patience) as self._lock:
             for folder in (self.place.parent, self.place, (self.place / CHECKPOINT).parent):
-                remove_leftovers(folder)
+                remove_aside(folder)
             try:
                 yield
             finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -20,18 +21,23 @@ from hyperfocal.errors import RunError
 from hyperfocal.private.work import is_name, remove_leftovers_in, temporary_folder
 
 ASIDE = ".hyperfocal-"  # begins the name of each temporary folder
+_made: Counter[Path] = Counter()  # the temporary folders that this process made in a folder
 
 
 def aside_folder(parent: Path) -> AbstractContextManager[Path]:
-    """Return the context of an empty private folder in `parent`; those of killed processes are removed first.
+    """Return the context of an empty private folder in `parent`.
+
+    Those of killed processes are removed before the 1st, 2nd, 4th, 8th, ... one that this process makes there: to list
+    a folder before each of N files would read N**2 names.
 
     Raises:
         OSError: it cannot be made.
     """
-    return temporary_folder(parent, ASIDE)
+    _made[parent] += 1
+    return temporary_folder(parent, ASIDE, clean=_made[parent].bit_count() == 1)
 
 
-def remove_leftovers(parent: Path) -> None:
+def remove_aside(parent: Path) -> None:
     """Remove the temporary folders of killed processes in `parent`."""
     remove_leftovers_in(parent, ASIDE)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hyperfocal.config.recipes import flatten
 from hyperfocal.errors import RunError
-from hyperfocal.storage.manifest import verify
+from hyperfocal.storage.manifest import verify_files
 from hyperfocal.storage.run_folder import CONFIG, DATA, MODEL, RunFolder
 
 RUNS_IN = ("train.threads", "train.device", "features.encoder", "items.boost")  # settings that may change after a fit
@@ -39,7 +39,7 @@ def verify_run(run: RunFolder) -> dict[str, str]:
     Raises:
         RunError: the run is unfinished, or its manifest is damaged.
     """
-    faults = verify(run)
+    faults = verify_files(run)
     if MODEL not in faults:
         with suppress(RunError):  # of a file that is among the faults
             faults |= {MODEL: fault} if (fault := _mixture(run, run.read_state(MODEL))) else {}
