@@ -249,4 +249,5 @@ class Seen:
 def _is_in(hashes: NDArray[np.uint64], array: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Return whether each hash is in a sorted array that is not empty."""
     places = np.minimum(np.searchsorted(array, hashes), len(array) - 1)
-    return array[places] == hashes
+    same: NDArray[np.bool_] = array[places] == hashes
+    return same
