@@ -10,6 +10,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from hyperfocal.classify.label_model import LabelSpace
 from hyperfocal.classify.prepare import Labelled
 from hyperfocal.classify.scores import (
+    comparable,
     cross_decided,
     draw_halves,
     evaluate_decisions,
@@ -136,7 +137,19 @@ class TestScores:
             assert float(mixed[name].var()) == pytest.approx(float(within + between), rel=0.05)
         assert torch.equal(mixed["macro_ap"], first["macro_ap"])
 
-    def test_halves_are_drawn_anew_for_each_cross_fit(self):
+    def test_a_bucket_of_few_documents_is_not_compared(self):
+        """The tail has label d alone, which is true for 3 documents, 20 documents, or 20 documents of 3 groups."""
+        truths = {number: torch.zeros(N, L, dtype=torch.bool) for number in (3, 20)}
+        for number, hits in truths.items():
+            hits[:, :3], hits[:number, 3] = HITS[:, :3], True
+        resamples = {name: torch.ones(5) for name in ("macro_ap", "tail_ap", "tuned.tail_f1", "tuned.macro_f1")}
+        groups = torch.arange(N) % 3
+        for number, owners, shown in ((3, None, False), (20, None, True), (20, groups, False)):
+            labelled = documents(SparseLabels.from_dense(truths[number]), owners)
+            known = comparable(resamples, labelled, torch.tensor([300, 300, 300, 5]))
+            assert [bool(values.isfinite().all()) for values in known.values()] == [True, shown, shown, True]
+
+    def test_each_cross_fit_has_its_own_halves(self):
         groups = torch.arange(N) // 2
         for halves in (draw_halves(N, groups, seed=0), draw_halves(N, groups, seed=1)):
             assert len(halves) == 2

@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 
 from hyperfocal.errors import DataError
-from hyperfocal.metrics.differences import Outcome, Trainings, compare_outcomes, holm, spread_of
+from hyperfocal.metrics.differences import Moments, Outcome, compare_outcomes, holm, spread_of
 
 
 def outcome(value: float, resamples: list[float], seed: int = 0, metric: str = "m") -> Outcome:
@@ -46,14 +46,20 @@ def test_seeds_alone_are_the_t_test_of_two_samples():
 
 def test_documents_and_seeds_add():
     ours = [outcome(0.3, [0.2, 0.4], 0), outcome(0.5, [0.4, 0.6], 1)]
-    theirs = [outcome(0.2, [0.2, 0.2], 0), outcome(0.2, [0.2, 0.2], 1)]
+    theirs = [outcome(0.2, [0.2, 0.2], 0), outcome(0.1, [0.1, 0.1], 1)]
     shown = difference(ours, theirs)
-    of_documents, of_seeds = 0.2**2 / 2, 0.2**2 / 2 / 2  # of 0.1 and 0.3; of 0.3 and 0.5
+    of_documents, of_seeds = 0.2**2 / 2, (0.2**2 + 0.1**2) / 2 / 2  # means of 0.15 and 0.35 in the two resamples
     freedom = (of_documents + of_seeds) ** 2 / (of_seeds**2 / 2)  # two points of two seeds
-    assert shown.mean == pytest.approx(0.2)
+    assert shown.mean == pytest.approx(0.25)
     assert shown.high - shown.mean == pytest.approx(
         math.sqrt(of_documents + of_seeds) * stats.t.ppf(0.975, freedom), rel=1e-9
     )
+
+
+def test_the_difference_of_the_baseline_from_itself_is_zero():
+    base = [outcome(value, [value, value + 0.1], seed) for seed, value in enumerate((0.1, 0.3))]
+    own = compare_outcomes({"base": base}, "base", "m")["base"]
+    assert (own.ours, own.mean, own.low, own.high, own.p, own.seeds) == (pytest.approx(0.2), 0, 0, 0, 1, 2)
 
 
 def crossed(seeds: int, documents: int, generator: np.random.Generator, *, interaction: float) -> np.ndarray:
@@ -80,31 +86,36 @@ def test_the_interaction_of_seeds_and_documents_counts_once():
     assert (shown.high - shown.low) == pytest.approx(oracle.high - oracle.low, rel=0.05)
 
 
-def test_the_moments_are_those_of_the_analysis_of_variance():
+def test_the_variance_is_that_of_the_crossed_analysis_of_variance():
+    """(documents + seeds - interaction) / number, all from the squares of a point whose baseline is 0."""
     generator, documents, seeds = np.random.default_rng(1), 300, 4
     scores = crossed(seeds, documents, generator, interaction=0.5) + generator.normal(size=(seeds, 1))
     weights = generator.poisson(1.0, size=(4_000, documents)).astype(float)
-    trainings = outcomes_of(scores, weights)
-    between, inside = Trainings(
-        torch.tensor([each.values["m"] for each in trainings], dtype=torch.float64),
-        torch.stack([each.resamples["m"] for each in trainings]),
-    ).moments
+    shown = difference(outcomes_of(scores, weights), outcomes_of(np.zeros((1, documents)), weights))
     residuals = scores - scores.mean(0) - scores.mean(1, keepdims=True) + scores.mean()
-    mean_square = (residuals**2).sum() / (documents - 1) / (seeds - 1)
-    assert between == pytest.approx(scores.mean(1).var(ddof=1), rel=1e-9)
-    assert inside == pytest.approx(mean_square / documents, rel=0.1)
+    interaction = (residuals**2).sum() / (documents - 1) / (seeds - 1)
+    squares = seeds * scores.mean(0).var(ddof=1), documents * scores.mean(1).var(ddof=1)
+    several = scores.mean(1).var(ddof=1) - interaction / documents  # of the baseline's one training
+    variance = (sum(squares) - interaction) / (documents * seeds) + several
+    freedom = variance**2 / ((scores.mean(1).var(ddof=1) * (1 + 1 / seeds)) ** 2 / (seeds - 1))
+    assert shown.high - shown.mean == pytest.approx(math.sqrt(variance) * stats.t.ppf(0.975, freedom), rel=0.03)
 
 
 def test_the_variance_of_a_point_is_shrunk_towards_the_mean():
-    calm = Trainings(torch.tensor([0.1, 0.1, 0.1]).double(), torch.zeros(3, 2))
-    wild = Trainings(torch.tensor([0.0, 0.2, 0.4]).double(), torch.zeros(3, 2))  # variance 0.04
-    points = {"calm": calm, "wild": wild, "single": Trainings(torch.tensor([0.3]).double(), torch.zeros(1, 2))}
+    points = [Moments(3, 0.01, 0), Moments(3, 0.03, 0), Moments(1, 0, 0)]
     mean = 0.02
-    assert spread_of(points, "calm", "wild").variance == pytest.approx((mean / 2 + (mean + 0.04) / 2) / 3)
-    assert spread_of(points, "calm", "wild").freedom == pytest.approx(4)  # all there are: two points of three seeds
-    assert spread_of(points, "single", "calm").variance == pytest.approx(mean + mean / 2 / 3)
-    alone = {name: Trainings(each.values[:1], each.resamples[:1]) for name, each in points.items()}
-    assert spread_of(alone, "calm", "wild").freedom == 0
+    assert spread_of(points, 0, 1).variance == pytest.approx(((mean + 0.01) / 2 + (mean + 0.03) / 2) / 3)
+    assert spread_of(points, 0, 1).freedom == pytest.approx(4)  # all there are: two points of three seeds
+    assert spread_of(points, 2, 0).variance == pytest.approx(mean + (mean + 0.01) / 2 / 3)
+    assert spread_of([Moments(1, 0, 0)] * 2, 0, 1).freedom == 0
+
+
+def test_points_without_randomness_are_left_out_of_the_mean():
+    """A network keeps the variance that it has among networks, and a fixed model adds none of its own."""
+    networks, fixed = [Moments(3, 0.01, 0), Moments(3, 0.03, 0)], [Moments(3, 1e-33, 1e-34)] * 3
+    assert spread_of([*networks, *fixed], 0, 1) == pytest.approx(spread_of(networks, 0, 1))
+    assert spread_of([*networks, *fixed], 0, 2).variance == pytest.approx((0.02 + 0.01) / 2 / 3)
+    assert spread_of(fixed, 0, 1) == (0, 0, 0)
 
 
 def test_the_seeds_of_other_points_speak_for_a_single_training():

@@ -66,7 +66,7 @@ SIGNS = ("macro_ap", "half.macro_f1", "tuned.macro_f1", "tail_ap", "tuned.tail_f
         ((None, 1, 0, None, None, None), "better at 0.5"),  # what only moved is not known
         ((0, -1, None, None, None, None), "worse at 0.5"),
         ((0, None, None, None, None, None), NOTHING),
-        ((None,) * 6, NOT_COMPARED),
+        ((None,) * 6, NOTHING),
     ],
 )
 def test_words(signs, words):
@@ -94,8 +94,8 @@ def test_only_the_threshold_moved():
     assert found["cap_7.0_focal_g3"].sentence == (
         "cap_7.0_focal_g3: only the threshold moved on these documents. Macro-F1 at 0.5 0.295 against 0.239 (+23.4%, "
         "95% interval +23.0 to +23.8%), macro-F1 with tuned thresholds 0.336 against 0.336 (+0.0%, +0.0 to +0.0%), "
-        "macro average precision 0.402 against 0.402 (+0.0%, +0.0 to +0.0%). One training cannot tell whether its "
-        "settings are better."
+        "macro average precision 0.402 against 0.402 (+0.0%, +0.0 to +0.0%). One training per point "
+        "cannot show which settings are better."
     )
     assert found["no_cap_no_focal"].words == BASELINE
     assert found["no_cap_no_focal"].sentence == (
@@ -109,7 +109,7 @@ def test_a_tail_that_differs_is_in_numbers():
     found = verdicts({"a": [worse], "b": [base]}, "b")["a"]
     assert found.sentence == (
         "a: higher in the tail on these documents. Average precision in the tail 0.200 against 0.000 "
-        "(+0.200, 95% interval +0.172 to +0.228). One training cannot tell whether its settings are better."
+        "(+0.200, 95% interval +0.172 to +0.228). One training per point cannot show which settings are better."
     )
 
 
@@ -130,8 +130,8 @@ def test_the_primary_metric_is_corrected_for_the_points():
     assert both.differences["tuned.macro_f1"].adjusted == pytest.approx(2 * 2 * stats.norm.sf(2.1))
     assert both.words == NOTHING
     assert both.sentence.endswith(
-        " On its own it would differ significantly in macro-F1 with tuned thresholds; among 2 points and 6 metrics "
-        "this can be chance."
+        " On its own it would differ significantly in macro-F1 with tuned thresholds; among so many tests this can be "
+        "chance."
     )
 
 
@@ -184,14 +184,23 @@ def test_one_training_says_nothing_about_settings():
         assert verdicts(points, "base")["near"].words == words
 
 
-def test_earlier_trainings_tell_how_much_trainings_vary():
+def seeds_of(*values: float) -> list[Outcome]:
+    return [outcome(value, [value, value], seed, "tuned.macro_f1") for seed, value in enumerate(values)]
+
+
+def test_earlier_trainings_show_how_much_trainings_vary():
     points = {"base": level("tuned.macro_f1")[:1], "near": errors_above(3, "tuned.macro_f1", 1)}
-    calm = [level("tuned.macro_f1")]
-    wild = [[outcome(value, [value, value], seed, "tuned.macro_f1") for seed, value in enumerate((0.1, 0.9))]]
-    found = verdicts(points, "base", earlier=calm)["near"]
+    found = verdicts(points, "base", earlier=[seeds_of(0.4, 0.41, 0.4, 0.41, 0.4)])["near"]
     assert found.words == "better with tuned thresholds"
-    assert found.sentence.endswith(" it is taken to vary as the trainings of other points do.")
-    assert verdicts(points, "base", earlier=wild)["near"].words == NOTHING
+    assert found.sentence.endswith(" A point with one training is assumed to vary as much as the other points.")
+    assert verdicts(points, "base", earlier=[seeds_of(0.1, 0.9)])["near"].words == NOTHING
+
+
+def test_models_without_randomness_say_nothing_about_the_others():
+    """`popularity` is the same with every seed: a single training beside it remains a single training."""
+    points = {"base": level("tuned.macro_f1")[:1], "near": errors_above(3, "tuned.macro_f1", 1)}
+    points |= {"popularity": seeds_of(0.2, 0.2, 0.2)}
+    assert verdicts(points, "base")["near"].words == "higher with tuned thresholds on these documents"
 
 
 def test_points_without_a_result():
@@ -243,6 +252,7 @@ def test_too_few_documents_show_no_difference():
         "better: too few documents (7) to compare. Macro average precision 0.600"
     )
     assert "can be chance" not in found["better"].sentence
+    assert (found["better"].primary, verdicts(points, "base")["better"].primary) == ("", "tuned.macro_f1")
     assert found["better"].differences["macro_ap"].sign == 0
     assert (found["base"].words, found["failed"].words) == (BASELINE, NOT_COMPARED)
 
@@ -266,7 +276,7 @@ RANKING_SIGNS = ("map@3", "recall@10", "tail.map@3")
         ((0, 1, 0), "better in recall@10"),
         ((0, 1, -1), "better in recall@10 and worse in the tail"),
         ((0, None, None), NOTHING),
-        ((None, None, None), NOT_COMPARED),
+        ((None, None, None), NOTHING),
     ],
 )
 def test_words_of_rankings(signs, words):
@@ -293,6 +303,6 @@ def test_a_verdict_on_rankings_in_numbers():
     found = verdicts({"gru softmax": [ours], "gru bce": [base]}, "gru bce", rankings(3))
     assert found["gru softmax"].sentence == (
         "gru softmax: ranking higher on these users. Map@3 0.0600 against 0.0500 (+20.0%, 95% interval +14.5 to "
-        "+25.5%). One training cannot tell whether its settings are better."
+        "+25.5%). One training per point cannot show which settings are better."
     )
     assert found["gru bce"].words == BASELINE

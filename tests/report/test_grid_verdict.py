@@ -15,7 +15,7 @@ FEW = "too few documents (7) to compare"
 def row(name, words="", *, winner=False, baseline=False, gain=0.05, repeated=True):
     ends = gain - 0.01, gain + 0.01
     difference = Difference(0.5 + gain, 0.5, gain, *ends, p=0.01, adjusted=0.01, seeds=1, repeated=repeated)
-    verdict = Verdict(words, f"{name}: {words}.", {"tuned.macro_f1": difference}) if words else None
+    verdict = Verdict(words, f"{name}: {words}.", {"tuned.macro_f1": difference}, "tuned.macro_f1") if words else None
     return Row(name, winner, baseline, 1, {}, {}, {}, 1.0, verdict)
 
 
@@ -67,7 +67,7 @@ def test_verdicts_are_grouped_by_their_words():
     rows = [row("a", "better", winner=True), row("c", "better"), row("b", BASELINE, baseline=True), row("d")]
     groups, note, every = verdict_section(GridTable(rows, "tuned.macro_f1", LABEL_LAYOUT)).blocks
     assert groups == Bullets(["Better: a, c.", "The baseline: b."])
-    assert note.text.startswith("Macro-F1 with tuned thresholds decides: it is tested at 5% over all points.")
+    assert note.text.startswith("The metric that decides is macro-F1 with tuned thresholds: it is tested at 5%")
     assert every == Folded(
         "Every verdict with its numbers", [Bullets(["a: better.", "c: better.", "b: the baseline."])]
     )

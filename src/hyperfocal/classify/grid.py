@@ -12,7 +12,7 @@ import torch
 
 from hyperfocal.classify.classifier import MultiLabelClassifier
 from hyperfocal.classify.prepare import PreparedTexts, check_training, number, prepare, with_tree_labels
-from hyperfocal.classify.scores import score_labels
+from hyperfocal.classify.scores import comparable, score_labels
 from hyperfocal.classify.training import Inputs, make_inputs, score_prepared
 from hyperfocal.config.classify import ClassifySettings, FeatureSettings, TextDataSettings
 from hyperfocal.config.sections import Section
@@ -148,7 +148,8 @@ class SharedTexts:
         check_training(settings)  # a search makes points that `prepare_grid` has not seen
         inputs = self.inputs.get(settings.features)
         evaluation = score_prepared(self.data, settings, cache=self.cache, inputs=inputs)
-        return evaluation.metrics["values"], evaluation.resamples
+        resamples = comparable(evaluation.resamples, self.data.valid, self.data.train.labels.counts())
+        return evaluation.metrics["values"], resamples
 
     def fit(self, settings: dict[str, Any], folder: Path) -> MultiLabelClassifier:
         """Return a classifier with these settings, saved as a run."""

@@ -14,9 +14,9 @@ from hyperfocal.config.classify import ClassifySettings, DecisionSettings
 from hyperfocal.data.documents import Documents
 from hyperfocal.data.stored_texts import count_hashed
 from hyperfocal.data.taxonomy import Taxonomy
-from hyperfocal.labels import SparseLabels
+from hyperfocal.labels import SparseLabels, bucket_masks
 from hyperfocal.metrics.decisions import decision_scores, label_table
-from hyperfocal.metrics.intervals import intervals
+from hyperfocal.metrics.intervals import intervals, too_few
 from hyperfocal.metrics.label_ranking import ranking_scores
 from hyperfocal.metrics.ranking import only
 from hyperfocal.metrics.resampling import resample_weights, resampled_ap, resampled_f1
@@ -184,6 +184,29 @@ def score_labels(
         parts = [resampled_f1(each, truth, counts, weights[m :: len(fits)]) for m, each in enumerate(fits)]
         resamples |= {f"{prefix}.{name}": _in_turns([part[name] for part in parts]) for name in parts[0]}
     return values, resamples
+
+
+def comparable(resamples: Mapping[str, Tensor], documents: Labelled, counts: Tensor) -> dict[str, Tensor]:
+    """Return resamples for the comparison of points: nan for a bucket with too few documents.
+
+    A resample without the documents of a label leaves the label out of the mean, so the metrics of a bucket vary less
+    over the resamples than over other documents if the bucket has few of them.
+
+    Args:
+        resamples: metric -> (R,).
+        documents: the resampled documents.
+        counts: (L,) training documents of each label.
+    """
+    owners = owners_of(documents.documents)
+    hidden: set[str] = set()
+    for name, mask in bucket_masks(counts).items():
+        rows = documents.labels.rows[mask[documents.labels.indices]]
+        if too_few(len((rows if owners is None else owners[rows]).unique())):
+            hidden.add(name)
+    return {
+        name: torch.full_like(values, torch.nan) if name.split(".")[-1].split("_")[0] in hidden else values
+        for name, values in resamples.items()
+    }
 
 
 def _in_turns(parts: Sequence[Tensor]) -> Tensor:

@@ -148,9 +148,12 @@ def data_lines(counts: Mapping[str, Any]) -> list[str]:
 def how_decided(out_of_fold: bool) -> str:
     """Return a sentence on the documents that decisions were tuned and scored on."""
     if out_of_fold:
-        return "Each document was scored by a head that had not seen it, and decided by what the other half tuned."
+        return (
+            "Each document was scored by a head that had not seen it, and decided by thresholds from the other half; "
+            "scores of tuned decisions are means over two divisions."
+        )
     return (
-        "Decisions were tuned on one half of the validation documents and scored on the other; "
+        "Decisions were tuned on one half of the validation documents and scored on the other, for two divisions; "
         "the epoch was chosen on all of them."
     )
 

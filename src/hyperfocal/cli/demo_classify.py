@@ -61,7 +61,7 @@ def _closing_lines(out: Path, program: str) -> list[str]:
         f"Try it in a browser: {program} serve {out / 'grid' / 'winner'}",
         "",
         "The same with commands, on these files or on yours:",
-        f"  {program} classify grid {data / 'train.jsonl'} --caps none,7 --gammas none,3 --out grid {tree}",
+        f"  {program} classify grid {data / 'train.jsonl'} --caps none,7 --gammas none,3 --seeds 1 --out grid {tree}",
         f"  {program} classify fit {data / 'train.jsonl'} --out run {tree}",
         f"  {program} classify predict run {data / 'test.jsonl'} --out predictions.jsonl",
         f"  {program} classify evaluate run {data / 'test.jsonl'}",

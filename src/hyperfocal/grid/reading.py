@@ -19,7 +19,7 @@ from hyperfocal.grid.claims import holds
 from hyperfocal.grid.database import Database
 from hyperfocal.grid.points import NEITHER
 from hyperfocal.grid.search import STORE, WINNER_BY, choose_winner, compare
-from hyperfocal.grid.store import FORMAT, PLAN, Result, Store, outcomes
+from hyperfocal.grid.store import FORMAT, PLAN, Result, Store, outcomes, repeated
 from hyperfocal.metrics.intervals import Interval, intervals
 from hyperfocal.metrics.verdict import LABELS, Families, Verdict, rankings
 from hyperfocal.storage.run_folder import RunFolder
@@ -192,7 +192,7 @@ def _verdicts(
     if baseline not in results:
         return {}
     done = [result for rows in results.values() for result in rows]
-    return compare(outcomes(done), baseline, families, by, about=about, earlier=outcomes(unplanned))
+    return compare(outcomes(done), baseline, families, by, about=about, earlier=repeated(unplanned))
 
 
 def _settings_read(settings: Section) -> dict[str, Any]:

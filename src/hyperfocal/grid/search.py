@@ -16,7 +16,7 @@ from hyperfocal.grid.adaptive import BASELINE, Range, check_ranges, search_point
 from hyperfocal.grid.job import Prepared, Source, units_of, why_too_few
 from hyperfocal.grid.points import Point, baseline_name
 from hyperfocal.grid.pool import Pool, run_points
-from hyperfocal.grid.store import Result, Store, outcomes, write_plan
+from hyperfocal.grid.store import Result, Store, outcomes, repeated, write_plan
 from hyperfocal.metrics.differences import Outcome
 from hyperfocal.metrics.verdict import Families, Verdict, verdicts
 from hyperfocal.storage.lock import FolderLock
@@ -146,7 +146,7 @@ def _compare(prepared: Prepared, points: Sequence[Point], store: Store, baseline
             f"grid {store.path.parent}: the baseline {baseline} has no result to compare with. "
             "Run it again with --retry, or choose another with --baseline"
         )
-    others = outcomes(result for result in everything if result.key not in names)
+    others = repeated([result for result in everything if result.key not in names])
     compared = compare(outcomes(done), baseline, prepared.families, by, about=prepared.about(), earlier=others)
     return GridResult(results, failed, compared, baseline, choose_winner(results, by), by, prepared, points, store)
 
@@ -158,7 +158,7 @@ def compare(
     by: str,
     *,
     about: Mapping[str, Any],
-    earlier: Mapping[str, Sequence[Outcome]],
+    earlier: Sequence[Sequence[Outcome]],
 ) -> dict[str, Verdict]:
     """Return the verdict on each point.
 
@@ -166,18 +166,19 @@ def compare(
         points: name -> its outcomes.
         baseline: name of a point.
         families: metrics of the job.
-        by: the metric that chooses the winner. It decides the verdicts too, if it is resampled.
+        by: the metric that chooses the winner. It decides the verdicts too, if it is resampled on enough data.
         about: description of the data.
         earlier: outcomes of points that earlier commands trained on the same data.
     """
-    if all(by in outcome.resamples for each in points.values() for outcome in each):
+    resamples = [outcome.resamples.get(by) for each in points.values() for outcome in each]
+    if all(each is not None and bool(each.isfinite().any()) for each in resamples):
         families = families.decided_by(by)
     return verdicts(
         points,
         baseline,
         families,
         units=units_of(about),
-        earlier=list(earlier.values()),
+        earlier=earlier,
         too_few=why_too_few(about),
     )
 

@@ -302,6 +302,16 @@ def outcomes(results: Iterable[Result]) -> dict[str, list[Outcome]]:
     return by_name
 
 
+def repeated(results: Iterable[Result]) -> list[list[Outcome]]:
+    """Return the outcomes of each point that is done, whatever its name: those that differ in their seed alone."""
+    groups: dict[str, list[Outcome]] = {}
+    for result in results:
+        if result.done:
+            settings = _as_json(msgspec.structs.replace(result.settings, seed=0))  # type: ignore[call-arg]
+            groups.setdefault(settings, []).append(Outcome(result.seed, result.values, result.resamples))
+    return list(groups.values())
+
+
 def write_plan(
     out: Path, points: Sequence[Point], baseline: str, by: str, fingerprint: str, *, unproposed: int = 0
 ) -> None:

@@ -5,11 +5,11 @@ trainings (crossed random effects). With x_s the value of seed s, X_s(r) its val
 seeds, a mean over seeds varies by
 
     Var_r(mean_s X_s(r))  +  max(0, v - c) / S
-    v = Var_s(x_s)                              from training to training, which includes
-    c = S / (S - 1) mean_s Var_r(X_s - mean_s X_s)    what the documents add to it, and the first term has already
+    v = Var_s(x_s)                                    from training to training
+    c = S / (S - 1) mean_s Var_r(X_s - mean_s X_s)    the part of v that documents add, which the first term has too
 
-`c` is the interaction of documents and trainings. Added twice, it makes intervals up to 1.4 times too wide; left in the
-first term alone, it makes them too narrow where trainings differ.
+`c` is the interaction of documents and trainings. Counted twice, it makes intervals up to 1.4 times too wide. Without
+the second term they are too narrow if trainings differ.
 
 Source: Searle, Casella and McCulloch 1992, Variance Components, chapter 4 (the crossed two-way model).
 """
@@ -30,7 +30,7 @@ from hyperfocal.errors import DataError
 from hyperfocal.metrics.intervals import ROUNDING, Interval
 
 LEVEL = 0.05  # a difference is significant if its corrected p is below
-PRIOR = 2.0  # degrees of freedom that the mean variance of all points has in the variance of one point
+PRIOR = 2.0  # weight of the mean variance of all points in that of one point, as much as three seeds of its own have
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,15 +79,18 @@ class Trainings(NamedTuple):
     values: Tensor  # (S,) float64, of the seeds that have a value
     resamples: Tensor  # (S, R) float64
 
+
+class Moments(NamedTuple):
+    """How much the trainings of one point vary: S, v and c of the module's formulas; v = c = 0 for one seed."""
+
+    seeds: int
+    variance: float
+    documents: float
+
     @property
-    def moments(self) -> tuple[float, float]:
-        """Return v and c of the module's formulas; 0 for fewer than two seeds."""
-        if len(self.values) < 2:
-            return 0.0, 0.0
-        known = self.resamples[:, self.resamples.isfinite().all(0)]
-        apart = known - known.mean(0)
-        inside = float(apart.var(1).sum()) / (len(self.values) - 1) if known.shape[1] > 1 else 0.0
-        return float(self.values.var()), inside
+    def fixed(self) -> bool:
+        """Whether several trainings are all the same, because the model has no randomness."""
+        return self.seeds > 1 and max(self.variance, self.documents) <= ROUNDING**2
 
 
 class Spread(NamedTuple):
@@ -95,29 +98,35 @@ class Spread(NamedTuple):
 
     variance: float  # of the difference of two means over seeds
     documents: float  # the part of it that the documents add
-    freedom: float  # degrees of freedom of `variance`; 0: no point has two seeds
+    freedom: float  # degrees of freedom of `variance`; 0: no point has two seeds that differ
 
 
 def compare_outcomes(
-    points: Mapping[str, Sequence[Outcome]], baseline: str, metric: str, *, units: float = math.inf
+    points: Mapping[str, Sequence[Outcome]],
+    baseline: str,
+    metric: str,
+    *,
+    units: float = math.inf,
+    earlier: Sequence[Sequence[Outcome]] = (),
 ) -> dict[str, Difference]:
     """Return the difference of each point from the baseline in one metric; the baseline's own is 0.
 
-    With X(r) the difference of the two means over seeds in resample r, n the units and e = max(0, v - c) the excess
-    variance from training to training, from `spread_of`:
+    With X(r) the difference of the two means over seeds in resample r, n the units, and v, c and f of the difference
+    from `spread_of`:
 
-        SE^2 = Var_r(X(r)) + e
-        nu   = SE^4 / (Var_r(X(r))^2 / (n - 1)  +  v^2 / f, the last term if e > 0)
+        SE^2 = Var_r(X(r)) + max(0, v - c)
+        nu   = SE^4 / (Var_r(X(r))^2 / (n - 1)  +  v^2 / f, the last term if v > c)
         low, high = mean -+ t(0.975, nu) SE;  p = P(|t_nu| >= |mean| / SE)
 
-    If SE is 0, p is 1: a difference that is equal in every resample is no evidence. If no point has two seeds, e is 0:
-    the interval is of these trainings, not of their settings.
+    If SE is 0, p is 1: a difference that is equal in every resample is no evidence. If no point has two seeds, v = c =
+    0: the interval is of these trainings, not of their settings.
 
     Args:
         points: name -> its outcomes, one per seed. A seed without a value is left out.
         baseline: name of a point.
         metric: a key of `values` and `resamples`.
         units: documents, groups of documents or users that were resampled.
+        earlier: outcomes of further points on the same data, which show how much trainings vary.
 
     Raises:
         DataError: the outcomes do not share their resamples.
@@ -125,45 +134,59 @@ def compare_outcomes(
     Source: Satterthwaite 1946, equation 17.
     """
     trainings = {name: _trainings(outcomes, metric) for name, outcomes in points.items()}
-    _check_resamples(trainings, metric)
+    others = [_trainings(outcomes, metric) for outcomes in earlier]
+    _check_resamples([*trainings.values(), *others], metric)
     known = {name: each for name, each in trainings.items() if len(each.values)}
     if baseline not in known:
         return dict.fromkeys(points, Difference())
-    return {
-        name: _difference(known[name], known[baseline], spread_of(known, name, baseline), units)
-        if name in known
-        else Difference()
-        for name in points
+    names, theirs = list(known), known[baseline]
+    moments = [_moments(each) for each in (*known.values(), *others) if len(each.values)]
+    differences = {
+        name: _difference(ours, theirs, spread_of(moments, names.index(name), names.index(baseline)), units)
+        for name, ours in known.items()
+        if name != baseline
     }
+    mean = float(theirs.values.mean())
+    own = Difference(mean, mean, 0.0, 0.0, 0.0, p=1.0, seeds=len(theirs.values))
+    return {name: own if name == baseline else differences.get(name, Difference()) for name in points}
 
 
-def spread_of(points: Mapping[str, Trainings], point: str, baseline: str) -> Spread:
-    """Return the variance of a difference from training to training.
+def spread_of(moments: Sequence[Moments], point: int, baseline: int) -> Spread:
+    """Return the variance of the difference between two points from training to training.
 
     Few seeds say little about their own variance, and some points agree by chance. So the variance of a point is
 
         (PRIOR * mean over all points + (S - 1) * its own) / (PRIOR + S - 1)
 
-    and that of the difference is the sum over both points, each divided by its S. The seeds are not paired: a seed that
-    two points share makes their trainings hardly more alike. With c_q the coefficient of point q's own variance in this
-    sum, f = (sum c_q)^2 / sum(c_q^2 / (S_q - 1)).
+    where the mean has the weights S - 1. The variance of the difference is the sum over both points, each divided by
+    its S. With c_q the coefficient of point q's own variance in this sum, f = (sum c_q)^2 / sum(c_q^2 / (S_q - 1)).
+    Points without randomness, such as `popularity`, have variance 0 and are left out of the mean. The seeds are not
+    paired: trainings that share a seed are hardly more alike than others.
 
-    Source: Smyth 2004, Linear Models and Empirical Bayes Methods (variances shrunk towards their mean).
+    Args:
+        moments: of all points.
+        point: place of a point among them.
+        baseline: place of another.
+
+    Source: Smyth 2004, Linear Models and Empirical Bayes Methods (variances shrunk towards their mean). There the
+    weight of the mean is estimated too, which a handful of points is too few for.
     """
-    names, counts = list(points), np.array([len(each.values) for each in points.values()])
-    freedom = counts - 1.0
+    counts = np.array([each.seeds for each in moments])
+    freedom = np.array([0.0 if each.fixed else each.seeds - 1.0 for each in moments])
     if freedom.sum() == 0:
         return Spread(0.0, 0.0, 0.0)
-    share = np.zeros(len(names))
-    for name in (point, baseline):
-        place = names.index(name)
-        own = freedom[place] / (PRIOR + freedom[place])
-        share += (1 - own) * freedom / freedom.sum() / counts[place]
-        share[place] += own / counts[place]
+    share = np.zeros(len(moments))
+    for place in (point, baseline):
+        if not moments[place].fixed:
+            own = freedom[place] / (PRIOR + freedom[place])
+            share += (1 - own) * freedom / freedom.sum() / counts[place]
+            share[place] += own / counts[place]
+    if not share.any():
+        return Spread(0.0, 0.0, 0.0)
     several = freedom > 0
-    variance, documents = share @ np.array([each.moments for each in points.values()])
     freedom_of_sum = share.sum() ** 2 / (share[several] ** 2 / freedom[several]).sum()
-    return Spread(float(variance), float(documents), float(freedom_of_sum))
+    variance, documents = (share @ np.array([each[1:] for each in moments])).tolist()
+    return Spread(variance, documents, float(freedom_of_sum))
 
 
 def _trainings(outcomes: Sequence[Outcome], metric: str) -> Trainings:
@@ -180,10 +203,19 @@ def _trainings(outcomes: Sequence[Outcome], metric: str) -> Trainings:
     return Trainings(values, torch.stack(resamples) if resamples else torch.empty(0, 0))
 
 
-def _check_resamples(trainings: Mapping[str, Trainings], metric: str) -> None:
-    shapes = {tuple(each.resamples.shape[1:]) for each in trainings.values() if len(each.values)}
+def _check_resamples(trainings: Sequence[Trainings], metric: str) -> None:
+    shapes = {tuple(each.resamples.shape[1:]) for each in trainings if len(each.values)}
     if len(shapes) > 1 or any(len(shape) != 1 for shape in shapes):
         raise DataError(f"'{metric}': resamples of {' and '.join(map(str, sorted(shapes)))}. Expected the same (R,)")
+
+
+def _moments(trainings: Trainings) -> Moments:
+    seeds = len(trainings.values)
+    if seeds < 2:
+        return Moments(seeds, 0.0, 0.0)
+    known = trainings.resamples[:, trainings.resamples.isfinite().all(0)]
+    inside = float((known - known.mean(0)).var(1).sum()) / (seeds - 1) if known.shape[1] > 1 else 0.0
+    return Moments(seeds, float(trainings.values.var()), inside)
 
 
 def _difference(ours: Trainings, theirs: Trainings, spread: Spread, units: float) -> Difference:
@@ -198,7 +230,7 @@ def _difference(ours: Trainings, theirs: Trainings, spread: Spread, units: float
     freedom = error**4 / unsure if unsure > 0 else math.inf
     seeds = min(len(ours.values), len(theirs.values))
     student = _student(our_mean - their_mean, error, freedom)
-    return Difference(our_mean, their_mean, *student, seeds=seeds, repeated=spread.freedom > 0)
+    return Difference(our_mean, their_mean, *student, seeds=seeds, repeated=spread.freedom > 0 or seeds > 1)
 
 
 def _student(mean: float, error: float, freedom: float) -> tuple[float, float, float, float]:

@@ -1,4 +1,4 @@
-"""Bootstrap confidence intervals of means over users, of differences between two models, and of resampled metrics."""
+"""Confidence intervals of means over users, of differences between two models, and of resampled metrics."""
 
 from __future__ import annotations
 

@@ -3,9 +3,9 @@
 A verdict says whether a point differs significantly from the baseline, and in what: in the ranking, in the decisions,
 or only because the threshold moved. `LABELS` holds the metrics and words for `classify`, `rankings(k)` for `recommend`.
 
-One metric decides, the primary one, which also chooses the winner. Its test has the level 5%, corrected for the number
-of points (Holm). The others are told beside it: corrected for all of them and all points together, at 5% where the
-primary metric differs, else at 1%. So if nothing differs, some word of a difference appears in at most 6% of grids.
+One metric decides, the primary one. Its test has the level 5%, corrected for the number of points (Holm). The others
+are corrected for all of them and all points together, and have the level 5% if the primary metric differs, otherwise
+1%. So if nothing differs and the p-values are valid, at most 6% of grids report a difference.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from functools import partial
 from hyperfocal.errors import ConfigError, did_you_mean
 from hyperfocal.metrics.differences import LEVEL, Difference, Outcome, compare_outcomes, holm
 
-ASIDE_LEVEL = 0.01  # of all other metrics together, beside a primary metric that does not differ
+ASIDE_LEVEL = 0.01  # of all other metrics together, if the primary metric does not differ
 FAMILIES = {  # metric -> its name in sentences
     "half.macro_f1": "macro-F1 at 0.5",
     "tuned.macro_f1": "macro-F1 with tuned thresholds",
@@ -46,7 +46,7 @@ class Families:
     primary: str  # the metric that decides
     always: tuple[str, ...]  # metrics whose numbers every sentence has; other metrics appear only if they differ
     worded: frozenset[str]  # metrics that `words` knows
-    words: Callable[[Signs], str]  # returns the verdict in a few words from the signs of these metrics
+    words: Callable[[Signs], str]  # returns the verdict in a few words from the signs of all metrics
     scored: str = "documents"  # units that points are scored on
     digits: int = 3  # after the decimal point
 
@@ -64,6 +64,7 @@ class Verdict:
     words: str  # the verdict in a few words, for a table
     sentence: str  # the verdict with its numbers, for the report
     differences: dict[str, Difference]  # metric -> Difference, for each metric of the families
+    primary: str = ""  # the metric that decides. "": nothing was tested
 
 
 def verdicts(
@@ -82,7 +83,7 @@ def verdicts(
         baseline: the name of the point that all others are compared with.
         families: the metrics of the verdict. None: `LABELS`.
         units: documents, groups of documents or users that were resampled.
-        earlier: outcomes of further points on the same data, which tell how much trainings vary.
+        earlier: outcomes of further points on the same data, which show how much trainings vary.
         too_few: why no difference is reported, such as "too few users (7) to compare". "": differences are reported.
 
     Raises:
@@ -93,8 +94,9 @@ def verdicts(
     if baseline not in points:
         hint = did_you_mean(baseline, list(points))
         raise ConfigError(f"baseline '{baseline}': no such point.{hint} There are {', '.join(points) or 'none'}")
-    everything = {**points, **{f"earlier {number}": each for number, each in enumerate(earlier)}}
-    compared = {metric: compare_outcomes(everything, baseline, metric, units=units) for metric in families.called}
+    compared = {
+        metric: compare_outcomes(points, baseline, metric, units=units, earlier=earlier) for metric in families.called
+    }
     others = [name for name in points if name != baseline]
     adjusted = _adjusted(compared, others, families.primary)
     differences = {
@@ -108,7 +110,7 @@ def verdicts(
     return {
         name: _of_baseline(name, own, families)
         if name == baseline
-        else _of_point(name, differences[name], len(others), families, too_few)
+        else _of_point(name, differences[name], families, too_few)
         for name in points
     }
 
@@ -133,24 +135,25 @@ def _of_baseline(name: str, own: dict[str, Difference], families: Families) -> V
     return Verdict(BASELINE, f"{name}: {BASELINE}. {_capital(', '.join(numbers) or 'no result')}.", own)
 
 
-def _of_point(name: str, differences: dict[str, Difference], number: int, families: Families, too_few: str) -> Verdict:
+def _of_point(name: str, differences: dict[str, Difference], families: Families, too_few: str) -> Verdict:
     known = [each for each in differences.values() if each.seeds]
     if not known:
         return Verdict(
             NOT_COMPARED, f"{name}: {NOT_COMPARED}. It has no result, or the baseline has none.", differences
         )
-    shown = [m for m, each in differences.items() if each.seeds and (m in families.always or each.sign)]
+    shown = [m for m, each in differences.items() if not math.isnan(each.low) and (m in families.always or each.sign)]
     numbers = [_clause(families, m, differences[m], first=place == 0) for place, m in enumerate(shown)]
     words = too_few or _words(differences, families)
-    remarks = "" if too_few else _chance(differences, number, families) + _repeats(known, words)
-    return Verdict(words, f"{name}: {words}. {_capital(', '.join(numbers))}.{remarks}", differences)
+    remarks = "" if too_few else _chance(differences, families) + _repeats(known, words)
+    sentence = f"{name}: {words}. {_capital(', '.join(numbers))}.{remarks}"
+    return Verdict(words, sentence, differences, "" if too_few else families.primary)
 
 
 def _words(differences: dict[str, Difference], families: Families) -> str:
     """Return the verdict in a few words; without repeated trainings it is about these trainings only."""
     doubtful = {metric for metric, each in differences.items() if each.sign == 0 and each.p < LEVEL}
     signs = {metric: None if metric in doubtful else each.sign for metric, each in differences.items()}
-    words = families.words(signs) if any(sign is not None for sign in signs.values()) else NOTHING
+    words = families.words(signs)
     own = signs.get(families.primary)
     if own and families.primary not in families.worded:
         lead = f"{BETTER[own]} in {families.called[families.primary]}"
@@ -163,9 +166,9 @@ def _words(differences: dict[str, Difference], families: Families) -> str:
 def _repeats(known: Sequence[Difference], words: str) -> str:
     """Return a sentence on what is known about the variance from training to training, or ""."""
     if not any(each.repeated for each in known):
-        return "" if words == NOTHING else " One training cannot tell whether its settings are better."
+        return "" if words == NOTHING else " One training per point cannot show which settings are better."
     if min(each.seeds for each in known) == 1:
-        return " Where a point has one training, it is taken to vary as the trainings of other points do."
+        return " A point with one training is assumed to vary as much as the other points."
     return ""
 
 
@@ -180,13 +183,12 @@ def _clause(families: Families, metric: str, difference: Difference, *, first: b
     return f"{values} ({mean}%, {of}{low} to {high}%)"
 
 
-def _chance(differences: dict[str, Difference], number: int, families: Families) -> str:
+def _chance(differences: dict[str, Difference], families: Families) -> str:
     """Return a sentence on the differences that are significant only before the correction, or ""."""
     metrics = " and ".join(families.called[m] for m, each in differences.items() if each.p < LEVEL and each.sign == 0)
     if not metrics:
         return ""
-    tests = f"{number:,} point{'' if number == 1 else 's'} and {len(families.called)} metrics"
-    return f" On its own it would differ significantly in {metrics}; among {tests} this can be chance."
+    return f" On its own it would differ significantly in {metrics}; among so many tests this can be chance."
 
 
 def _capital(text: str) -> str:
@@ -203,8 +205,6 @@ def in_words(signs: Signs) -> str:
     >>> in_words({"macro_ap": 0, "half.macro_f1": 1, "tuned.macro_f1": 0})
     'only the threshold moved'
     """
-    if all(sign is None for sign in signs.values()):
-        return NOT_COMPARED
     lead, direction = _lead(signs.get("macro_ap"), signs.get("half.macro_f1"), signs.get("tuned.macro_f1"))
     return _phrase(lead, direction, _asides(signs, direction))
 
@@ -251,8 +251,6 @@ def _ranking_in_words(ranking: str, tail: str, signs: Signs) -> str:
 
     map@k leads if it differs. A contrary difference in recall@10 and any difference in the tail follow.
     """
-    if all(sign is None for sign in signs.values()):
-        return NOT_COMPARED
     direction, wide = signs.get(ranking) or 0, signs.get(WIDE) or 0
     lead = f"ranking {BETTER[direction]}" if direction else ""
     asides = {f"in {WIDE}": 0 if wide == direction else wide, "in the tail": signs.get(tail) or 0}

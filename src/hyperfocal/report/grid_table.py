@@ -19,7 +19,7 @@ from rich.text import Text
 from hyperfocal.data.csv_text import safe_cells
 from hyperfocal.metrics.differences import Difference
 from hyperfocal.metrics.verdict import Families, Verdict
-from hyperfocal.report.format import capitalized, numbers_table, quantity, share
+from hyperfocal.report.format import numbers_table, quantity, share
 from hyperfocal.storage.run_folder import RunFolder, without_nan
 
 if TYPE_CHECKING:
@@ -126,8 +126,8 @@ class GridTable:
 
     @property
     def primary(self) -> str:
-        """The metric that decides the verdicts: the one that orders the table, if points are compared in it."""
-        return self.by if any(row.change(self.by).seeds for row in self.rows) else self.layout.families.primary
+        """The metric that decides the verdicts. "": nothing was tested."""
+        return next((row.verdict.primary for row in self.rows if row.verdict and row.verdict.primary), "")
 
     @property
     def title(self) -> str:
@@ -185,17 +185,18 @@ def notes(table: GridTable) -> list[str]:
     """Return the rule of the comparison and its limits: one seed only, and points with fewer seeds than others."""
     most = table.most_seeds
     fewer = [f"{row.configuration} ({row.seeds} of {most} seeds)" for row in table.rows if 0 < row.seeds < most]
-    compared = [row.change(table.primary) for row in table.rows if row.verdict and not row.baseline]
     lines = []
-    if any(change.seeds for change in compared):
+    if table.primary:
+        name = table.layout.name_of(table.primary)
         lines.append(
-            f"{capitalized(table.layout.name_of(table.primary))} decides: it is tested at 5% over all points. Other "
-            "metrics are told where they differ among all metrics and points, at 5% if it differs too, else at 1%."
+            f"The metric that decides is {name}: it is tested at 5%, corrected for the number of points. Other metrics "
+            "are reported only if they differ after the correction for all metrics and points, at 5% if the deciding "
+            "one differs too, otherwise at 1%."
         )
-        if not any(change.repeated for change in compared):
+        if not any(row.change(table.primary).repeated for row in table.rows):
             lines.append(
-                f"With one training of each point, a difference on these {table.layout.scored} is one between "
-                "these trainings, and another seed may turn it around. Give --seeds 3 to compare the settings."
+                f"With one training of each point, a difference on these {table.layout.scored} is between these "
+                "trainings; other seeds may reverse it. A grid with several seeds per point compares the settings."
             )
     return lines + ([f"Cannot win because seeds are missing: {', '.join(fewer)}."] if fewer else [])
 
@@ -336,7 +337,7 @@ def _record(row: Row, others: Sequence[str], table: GridTable) -> dict[str, Any]
     record |= {"seeds": row.seeds, "failed_seeds": len(row.errors)}
     for metric in layout.columns:
         record |= {metric: row.means.get(metric), f"{metric}.sd": row.spreads.get(metric)}
-    for metric in layout.compared:
+    for metric in dict.fromkeys([*layout.compared, *filter(None, [table.primary])]):
         change = row.change(metric)
         ends = dict(zip(("change_percent", "change_low", "change_high"), change.percent, strict=True))
         record |= {f"{metric}.{name}": value for name, value in (ends | {"adjusted_p": change.adjusted}).items()}
