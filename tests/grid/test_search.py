@@ -4,6 +4,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
+from scipy import stats
 
 from grid_cases import LABELS, documents, failing, filled, gammas, job, points, settings
 from hyperfocal.data.documents import Documents
@@ -11,8 +13,10 @@ from hyperfocal.errors import ConfigError, DataError, LeakError, RunError
 from hyperfocal.grid.local import LocalPool
 from hyperfocal.grid.points import Point
 from hyperfocal.grid.reading import read_grid
-from hyperfocal.grid.search import check_metric, run_grid
+from hyperfocal.grid.search import check_metric, compare, run_grid
 from hyperfocal.machine import count_cores
+from hyperfocal.metrics import verdict
+from hyperfocal.metrics.differences import Outcome
 
 GRID = gammas(None, 2, 3, seeds=2)
 BASELINE = "no_cap_no_focal"
@@ -40,6 +44,32 @@ def test_a_grid_from_documents_to_the_winner(found):
     assert found.verdicts.keys() == found.results.keys()
     assert found.verdicts[BASELINE].words == "the baseline"
     assert found.verdicts["no_cap_focal_g2"].differences["macro_ap"].seeds == 2
+
+
+def test_what_decides_and_what_tells_how_much_trainings_vary(tmp_path):
+    """One seed of a grid that had two, and a metric without resamples; also as read from the folder."""
+    given = {"train": documents(240)}
+    run_grid(job(tmp_path, **given), gammas(None, 2, seeds=2), BASELINE)
+    single = run_grid(job(tmp_path, **given, by="macro_ap"), gammas(None, 2), BASELINE)
+    for verdicts in (single.verdicts, read_grid(tmp_path / "grid").verdicts):
+        told = verdicts["no_cap_focal_g2"]
+        assert (told.primary, told.differences["macro_ap"].seeds) == ("macro_ap", 1)
+        assert told.differences["macro_ap"].repeated
+    other = run_grid(job(tmp_path, **given, by="ndcg@5"), gammas(None, 2), BASELINE)
+    assert (other.by, other.verdicts["no_cap_focal_g2"].primary) == ("ndcg@5", "tuned.macro_f1")
+
+
+@pytest.mark.parametrize("units", [20, 1_000])
+def test_the_documents_that_are_scored_limit_the_degrees_of_freedom(units):
+    resamples = {"tuned.macro_f1": torch.tensor([0.4, 0.6])}
+    points = {
+        "base": [Outcome(0, {"tuned.macro_f1": 0.5}, {"tuned.macro_f1": torch.tensor([0.5, 0.5])})],
+        "other": [Outcome(0, {"tuned.macro_f1": 0.6}, resamples)],
+    }
+    found = compare(points, "base", verdict.LABELS, "tuned.macro_f1", about={"validation documents": units}, earlier=[])
+    reach = math.sqrt(0.02) * stats.t.ppf(0.975, units - 1)
+    difference = found["other"].differences["tuned.macro_f1"]
+    assert difference.high - difference.mean == pytest.approx(reach, rel=1e-6)
 
 
 def test_the_same_grid_again_trains_nothing(found, folder):

@@ -307,7 +307,7 @@ def repeated(results: Iterable[Result]) -> list[list[Outcome]]:
     groups: dict[str, list[Outcome]] = {}
     for result in results:
         if result.done:
-            settings = _as_json(msgspec.structs.replace(result.settings, seed=0))  # type: ignore[call-arg]
+            settings = _as_json(msgspec.structs.replace(result.settings, seed=0))
             groups.setdefault(settings, []).append(Outcome(result.seed, result.values, result.resamples))
     return list(groups.values())
 
