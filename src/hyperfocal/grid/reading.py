@@ -19,7 +19,8 @@ from hyperfocal.grid.claims import holds
 from hyperfocal.grid.database import Database
 from hyperfocal.grid.points import NEITHER
 from hyperfocal.grid.search import STORE, WINNER_BY, choose_winner, compare
-from hyperfocal.grid.store import FORMAT, PLAN, Result, Store, outcomes, repeated
+from hyperfocal.grid.store import FORMAT, PLAN, Result, Store, earlier_outcomes, outcomes
+from hyperfocal.metrics.differences import Outcome
 from hyperfocal.metrics.intervals import Interval, intervals
 from hyperfocal.metrics.verdict import LABELS, Families, Verdict, rankings
 from hyperfocal.storage.run_folder import RunFolder
@@ -109,7 +110,7 @@ def read_grid(folder: str | Path) -> GridReading:
         base=base,
         results=results,
         failed=[result for result in ended if not result.done],
-        verdicts=_verdicts(results, baseline, families, by, about, [r for r in everything if r.key not in keys]),
+        verdicts=_verdicts(results, baseline, families, by, about, earlier_outcomes(everything, keys)),
         levels={name: _levels(rows) for name, rows in results.items()},
         settings={name: _settings_read(rows[0].settings) for name, rows in results.items()},
         baseline=baseline,
@@ -187,12 +188,12 @@ def _verdicts(
     families: Families,
     by: str,
     about: dict[str, Any],
-    unplanned: Sequence[Result],
+    earlier: Sequence[Sequence[Outcome]],
 ) -> dict[str, Verdict]:
     if baseline not in results:
         return {}
     done = [result for rows in results.values() for result in rows]
-    return compare(outcomes(done), baseline, families, by, about=about, earlier=repeated(unplanned))
+    return compare(outcomes(done), baseline, families, by, about=about, earlier=earlier)
 
 
 def _settings_read(settings: Section) -> dict[str, Any]:

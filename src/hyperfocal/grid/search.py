@@ -16,7 +16,7 @@ from hyperfocal.grid.adaptive import BASELINE, Range, check_ranges, search_point
 from hyperfocal.grid.job import Prepared, Source, units_of, why_too_few
 from hyperfocal.grid.points import Point, baseline_name
 from hyperfocal.grid.pool import Pool, run_points
-from hyperfocal.grid.store import Result, Store, outcomes, repeated, write_plan
+from hyperfocal.grid.store import Result, Store, earlier_outcomes, outcomes, write_plan
 from hyperfocal.metrics.differences import Outcome
 from hyperfocal.metrics.verdict import Families, Verdict, verdicts
 from hyperfocal.storage.lock import FolderLock
@@ -146,7 +146,7 @@ def _compare(prepared: Prepared, points: Sequence[Point], store: Store, baseline
             f"grid {store.path.parent}: the baseline {baseline} has no result to compare with. "
             "Run it again with --retry, or choose another with --baseline"
         )
-    others = repeated([result for result in everything if result.key not in names])
+    others = earlier_outcomes(everything, names)
     compared = compare(outcomes(done), baseline, prepared.families, by, about=prepared.about(), earlier=others)
     return GridResult(results, failed, compared, baseline, choose_winner(results, by), by, prepared, points, store)
 

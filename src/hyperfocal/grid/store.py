@@ -14,7 +14,7 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -302,14 +302,23 @@ def outcomes(results: Iterable[Result]) -> dict[str, list[Outcome]]:
     return by_name
 
 
-def repeated(results: Iterable[Result]) -> list[list[Outcome]]:
-    """Return the outcomes of each point that is done, whatever its name: those that differ in their seed alone."""
-    groups: dict[str, list[Outcome]] = {}
+def earlier_outcomes(results: Iterable[Result], planned: Collection[str]) -> list[list[Outcome]]:
+    """Return the outcomes of points that earlier commands trained, one list for each point, whatever its name.
+
+    Args:
+        results: of all commands.
+        planned: keys of the running command. Its single trainings are repeated here beside those that belong to them.
+    """
+    points: dict[str, list[Result]] = {}
     for result in results:
         if result.done:
-            settings = _as_json(msgspec.structs.replace(result.settings, seed=0))
-            groups.setdefault(settings, []).append(Outcome(result.seed, result.values, result.resamples))
-    return list(groups.values())
+            points.setdefault(_as_json(msgspec.structs.replace(result.settings, seed=0)), []).append(result)
+    groups = []
+    for trainings in points.values():
+        others = [result for result in trainings if result.key not in planned]
+        if others:
+            groups.append(trainings if len(trainings) - len(others) < 2 else others)
+    return [[Outcome(each.seed, each.values, each.resamples) for each in group] for group in groups]
 
 
 def write_plan(
