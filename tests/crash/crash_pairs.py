@@ -18,7 +18,7 @@ from crash_shim import GO, HOLD, Call, Ended, Plan, Running
 from crash_states import Archive, State
 
 HOLDER = re.compile(r"process \d+ on \S+, since .* is writing to it")
-NAMELESS = re.compile(r"another process is writing to it")  # and has not yet written its name into the lock
+EARLY = re.compile(rf"{HOLDER.pattern}|another process is writing to it")  # its name may not yet be in the lock
 WAIT_SECONDS = 8  # for the second command, which may wait for the first
 
 
@@ -130,7 +130,7 @@ class Pair:
         while first.held is None and first.step(0.05):
             pass
         second = self._run(1)
-        named = not first.held or not any(path.endswith("/.lock") for path in first.held[1].paths)
+        early = first.held and any(path.endswith("/.lock") for path in first.held[1].paths)
         deadline = time.monotonic() + WAIT_SECONDS
         running = True
         while running and time.monotonic() < deadline:
@@ -143,9 +143,8 @@ class Pair:
         if first.status is not None and first.selector.get_map():
             first.end()
         ended = (first.ended(), second.ended())
-        problems = [problem for one in ended for problem in impolite(one)] + self._judge(
-            ended, HOLDER if named else NAMELESS
-        )
+        problems = [problem for one in ended for problem in impolite(one)]
+        problems += self._judge(ended, EARLY if early else HOLDER)
         return problems + (self._read(reader) if reader else [])
 
     def _judge(self, ended: tuple[Ended, Ended], holder: re.Pattern[str]) -> list[str]:
