@@ -17,6 +17,7 @@ from hyperfocal.cli.part_files import PartFiles, stamp
 from hyperfocal.data.logs import Log
 from hyperfocal.errors import RunError
 from hyperfocal.recommend.recommender import Recommender
+from hyperfocal.storage.lock import FolderLock
 from packing import unpack
 
 ENDS = [".csv", ".tsv", ".jsonl", ".csv.gz", ".csv.bz2", ".jsonl.gz", ".jsonl.zst", ".parquet"]
@@ -191,6 +192,18 @@ class TestRecommend:
         asked = ("recommend", "predict", run, log(tmp_path / "log.csv"), "--out", tmp_path / "p.csv", "--block", 50)
         assert "p.csv.parts: is no folder of this user" in refused(*asked)
         assert list((tmp_path / "elsewhere").iterdir()) == []
+
+    def test_parts_that_another_process_writes(self, run, tmp_path):
+        """Nobody is told to remove a folder while it is written to."""
+        out, parts = tmp_path / "p.csv", tmp_path / "p.csv.parts"
+        asked = ("recommend", "predict", run, log(tmp_path / "log.csv"), "--out", out, "--block", 50)
+        parts.mkdir()
+        (parts / "plan.json").write_text("{}")
+        with FolderLock(parts):
+            for resume in ((), ("--resume",)):
+                assert f"{parts}: process {os.getpid()} on " in refused(*asked, *resume)
+        assert "remove the folder to start over" in refused(*asked)
+        assert names_below(parts) == ["plan.json"]
 
     def test_an_empty_folder_that_a_killed_process_left(self, run, tmp_path):
         (tmp_path / "p.csv.parts" / ".hyperfocal-0123456789abcdef").mkdir(parents=True)

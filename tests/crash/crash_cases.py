@@ -103,7 +103,10 @@ CASES = {
     "export --safetensors, no exchange": Case(
         "export GOOD/new --safetensors BOX/export --overwrite", "folder", "export", EXPORT, absent=NO_EXCHANGE
     ),
-    "export --safetensors, new": Case("export GOOD/new_labels --safetensors BOX/export", "folder", "export"),
+    "export --safetensors, new": Case(
+        "export GOOD/new_labels --safetensors BOX/export", "folder", "export",
+        again="export GOOD/new_labels --safetensors BOX/export --overwrite",
+    ),
     "export --onnx": Case("export GOOD/new --onnx BOX/export --overwrite", "folder", "export", EXPORT, slow=True),
     "report": Case("report BOX/run", "file", "run/report.html", OLD),
     "report, empty cache": Case("report BOX/run", "file", "run/report.html", OLD, scripts=False),

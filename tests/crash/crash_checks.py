@@ -135,6 +135,17 @@ def results(trial: Trial, store: Entry) -> list[tuple[object, ...]]:
         return database.execute("SELECT name, seed, status, numbers FROM results ORDER BY name, seed").fetchall()
 
 
+def differences_in_cache(facts: Facts, state: State) -> list[str]:
+    """Return what is wrong with the entries of the cache that are there; a whole entry may be missing."""
+    here, there = state.below("cache"), facts.last.below("cache")
+    problems = [f"leaves cache/{name}" for name in sorted(here.keys() - there.keys())]
+    problems += [
+        f"cache/{name}: other bytes" for name in sorted(here.keys() & there.keys()) if here[name] != there[name]
+    ]
+    missing = [name for name in sorted(there.keys() - here.keys()) if there[name].kind != "d"]
+    return problems + [f"lacks cache/{name}" for name in missing if str(PurePosixPath(name).parent) in here]
+
+
 def leftovers(names: Set[str]) -> list[str]:
     """Return a problem per name, except names inside a folder that is one."""
     return [f"leaves {name}" for name in sorted(names) if not any(parent in names for parent in parents(name))]
@@ -262,7 +273,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {  # kind of a case -> what is checked in
     "replace": (check_again, check_verify, check_load, check_report),
     "new": (check_verify, check_load, check_plain, check_report),
     "file": (check_again, check_file, check_plain),
-    "folder": (check_again, check_output),
+    "folder": (check_again, check_output, check_plain),
     "nothing": (check_again,),
     "grid": (check_again, check_grid),
     "demo": (check_again,),

@@ -18,6 +18,7 @@ from crash_shim import GO, HOLD, Call, Ended, Plan, Running
 from crash_states import Archive, State
 
 HOLDER = re.compile(r"process \d+ on \S+, since .* is writing to it")
+EARLY = re.compile(rf"{HOLDER.pattern}|another process is writing to it")  # its name may not yet be in the lock
 WAIT_SECONDS = 8  # for the second command, which may wait for the first
 
 
@@ -129,6 +130,7 @@ class Pair:
         while first.held is None and first.step(0.05):
             pass
         second = self._run(1)
+        early = first.held and any(path.endswith("/.lock") for path in first.held[1].paths)
         deadline = time.monotonic() + WAIT_SECONDS
         running = True
         while running and time.monotonic() < deadline:
@@ -141,10 +143,11 @@ class Pair:
         if first.status is not None and first.selector.get_map():
             first.end()
         ended = (first.ended(), second.ended())
-        problems = [problem for one in ended for problem in impolite(one)] + self._judge(ended)
+        problems = [problem for one in ended for problem in impolite(one)]
+        problems += self._judge(ended, EARLY if early else HOLDER)
         return problems + (self._read(reader) if reader else [])
 
-    def _judge(self, ended: tuple[Ended, Ended]) -> list[str]:
+    def _judge(self, ended: tuple[Ended, Ended], holder: re.Pattern[str]) -> list[str]:
         codes = (ended[0].code == 0, ended[1].code == 0)
         state = self.archive.take(self.box)
         said = "".join(one.said for one in ended)
@@ -154,7 +157,7 @@ class Pair:
         if not all(codes):  # the other one alone, too
             allowed.append(self.allowed[codes.index(True)])
             refused = ended[codes.index(False)]
-            if len(allowed) == 1 and not HOLDER.search(refused.err):
+            if len(allowed) == 1 and not holder.search(refused.err):
                 return [f"the refusal does not say who writes: {refused.said}"]
         reasons = [self._unlike(outcome.state, state) for outcome in allowed]
         if [] not in reasons:

@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from crash_cases import CASES, Case, begin, make_labels, words
-from crash_checks import CHECKS, Facts, Trial, differences, impolite, is_timed
+from crash_checks import CHECKS, Facts, Trial, differences, differences_in_cache, impolite, is_timed
 from crash_shim import GO, KILL, Call, Ended, Lab, Plan, WithoutCalls
 from crash_states import Archive, State, usual
 
 PASSING = re.compile(r"leaves (.*/)?\.[^/]*$")  # a temporary folder that could not be removed; the next command does
+CACHED = re.compile(r"((lacks|leaves) )?cache/")  # a difference in the cache
+UNUSED = re.compile(r"cache \S+: is not used")  # the warning of a command that cannot write to its cache
 PARALLEL = int(os.environ.get("CRASH_PARALLEL", "2"))  # commands at a time
 ALL = bool(os.environ.get("CRASH_ALL"))  # whether states that differ only inside temporary folders are all checked
 MOST = 60  # states of a slow command to check, unless ALL
@@ -252,8 +254,12 @@ class Harness:
         ended = self.lab.run(words(case.argv, box, self.good), box, plan)
         return ended, self.record(name).archive.take(box)
 
-    def _differences(self, recorded: Recorded, state: State) -> list[str]:
-        return differences(Trial(self.lab, self.good, recorded.facts, recorded.archive, state), state)
+    def _differences(self, recorded: Recorded, state: State, ended: Ended) -> list[str]:
+        """Return how a state differs from the usual end; a command that says so may leave out entries of the cache."""
+        problems = differences(Trial(self.lab, self.good, recorded.facts, recorded.archive, state), state)
+        if not UNUSED.search(ended.err):
+            return problems
+        return [one for one in problems if not CACHED.match(one)] + differences_in_cache(recorded.facts, state)
 
     def failures(self, name: str, jobs: Sequence[tuple[int, int, bool]], what: str) -> list[Fault]:
         """Fail calls: (number, errno, from then on); check how the command ends, and each state that it leaves."""
@@ -268,7 +274,9 @@ class Harness:
             if ended.code == 0:
                 less = {"lacks run/report.html"} if "annot" in ended.out + ended.err else set()  # and says so
                 wrong = [
-                    one for one in self._differences(recorded, state) if not PASSING.match(one) and one not in less
+                    one
+                    for one in self._differences(recorded, state, ended)
+                    if not PASSING.match(one) and one not in less
                 ]
                 problems += [f"succeeds, but {one}" for one in wrong]
             faults += [Fault(name, how, "the command itself", problem) for problem in problems]

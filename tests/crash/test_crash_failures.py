@@ -4,10 +4,10 @@ import errno
 
 import pytest
 from crash_cases import CASES, begin, words
-from crash_checks import CHECKS, Trial, impolite
+from crash_checks import CHECKS, Facts, Trial, differences_in_cache, impolite
 from crash_known import assert_none
 from crash_points import ALL, Fault, fails
-from crash_states import usual
+from crash_states import Entry, State, usual
 
 WAYS = [(errno.ENOSPC, True), (errno.EIO, False), (errno.EMFILE, False)]  # errno, and whether from then on
 WAYS += [(errno.ENOSPC, False), (errno.EIO, True), (errno.EMFILE, True)] if ALL else []
@@ -82,3 +82,22 @@ def test_a_trial_sees_a_damaged_run(harness):
     problems = [problem for check in CHECKS["update"] for problem in check(trial)]
     assert any("neither the old run nor the new one loads" in problem for problem in problems)
     assert any("claims damage" in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, []),
+        ({"cache/a": None, "cache/a/x.npy": None, "cache/a/entry.json": None}, []),
+        ({"cache/a/x.npy": None}, ["lacks cache/a/x.npy"]),
+        ({"cache/a/x.npy": Entry("f", 0o600, "3")}, ["cache/a/x.npy: other bytes"]),
+        ({"cache/b": Entry("d", 0o700, "")}, ["leaves cache/b"]),
+    ],
+)
+def test_what_is_wrong_in_a_cache(changed, expected):
+    """An entry may be missing; one that is there is whole."""
+    names = {"cache": "", "cache/a": "", "cache/a/x.npy": "1", "cache/a/entry.json": "2"}
+    last = {name: Entry("f" if content else "d", 0o700, content) for name, content in names.items()}
+    state = {name: entry for name, entry in (last | changed).items() if entry is not None}
+    facts = Facts(CASES["classify fit"], State({}, {}), State(last, {}), (), frozenset())
+    assert differences_in_cache(facts, State(state, {})) == expected

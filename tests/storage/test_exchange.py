@@ -220,13 +220,14 @@ def test_a_mount_point_is_replaced_file_by_file_if_that_is_allowed(small_disk):
     assert files(small_disk) == sorted([CONFIG, DATA, "notes.txt"])
 
 
+def stop_at_a_mount_point(*_, **__):
+    raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+
 def test_removing_in_place_begins_with_the_settings_and_ends_with_the_data(run, monkeypatch):
     """Killed in between, the folder is known as what a run left, and a new run may begin there."""
     removed = []
     unlink = Path.unlink
-
-    def stop_at_a_mount_point(*_, **__):
-        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
     def note(path, **options):
         unlink(path, **options)
@@ -239,6 +240,22 @@ def test_removing_in_place_begins_with_the_settings_and_ends_with_the_data(run, 
     names = [name for name in removed if name in FILES]
     assert (names[0], names[-1]) == (CONFIG, DATA)
     assert MODEL in names
+
+
+def test_a_run_that_is_replaced_in_place_without_space_can_begin_again(run, monkeypatch):
+    """The folder is a mount point, so the old run goes first; the notes of a user stay."""
+    run.write_text("notes.txt", "mine")
+    monkeypatch.setattr("hyperfocal.storage.run_folder.whole_folder", stop_at_a_mount_point)
+    with pytest.raises(OSError, match="No space left on device"):
+        replace(run, full_disk, or_in_place=True)
+    assert files(run.path) == [DATA, "notes.txt"]
+    run.refuse_taken()
+
+
+def test_a_new_folder_in_place_is_no_failure_if_its_name_cannot_be_flushed(run, monkeypatch):
+    monkeypatch.setattr("hyperfocal.storage.exchange.flush", full_disk)
+    replace(run)
+    assert run.read_text(CONFIG) == "seed = 1\n"
 
 
 # Reading while a run is replaced

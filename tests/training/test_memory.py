@@ -190,6 +190,21 @@ def test_a_run_whose_first_step_has_no_memory_can_begin_again(name, tmp_path, mo
     done(*fit, *asked, "--set", "model.layers=2")
 
 
+def test_a_run_that_failed_beside_other_files_can_begin_again(tmp_path, monkeypatch):
+    log().write_csv(tmp_path / "log.csv")
+    run = tmp_path / "run"
+    fit = ("recommend", "fit", tmp_path / "log.csv", "--out", run)
+    asked = [word for key, value in TINY.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    done(*fit, *asked)
+    (run / "notes.txt").write_text("mine")
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "write_checkpoint", full_disk)
+        assert "No space left on device" in refused(*fit, *asked, "--overwrite")
+    assert names_below(run) == ["data.json", "notes.txt"]
+    done(*fit, *asked, "--overwrite")
+    assert (run / "notes.txt").read_text() == "mine"
+
+
 def test_a_run_with_a_checkpoint_is_not_removed(tmp_path):
     run = RunFolder(tmp_path / "run")
     run.write_checkpoint({}, {})

@@ -43,16 +43,13 @@ class PartFiles:
         self.folder = out.with_name(f"{out.name}.parts")
 
     def check(self, *, resume: bool) -> None:
-        """Check that existing parts may be continued; write nothing.
+        """Check that existing parts may be continued; call it inside `writing`: another process may be writing them.
 
         Raises:
-            RunError: there are parts and `resume` is False, or they were made by another plan; the folder is a link, or
-                belongs to another user.
+            RunError: there are parts and `resume` is False, or they were made by another plan; as in `refuse_others`.
         """
-        if os.path.lexists(self.folder) and not is_own_folder(self.folder):
-            raise RunError(f"{self.folder}: is no folder of this user. Remove it, or choose another --out")
+        self.refuse_others()
         if not (self.folder / PLAN).exists():
-            self._refuse_others()
             return
         if not resume:
             raise RunError(
@@ -67,8 +64,17 @@ class PartFiles:
                 "--resume, or remove the folder to start over"
             )
 
-    def _refuse_others(self) -> None:
-        """Raise RunError if a folder without a plan is not empty; a process killed before the first part leaves one."""
+    def refuse_others(self) -> None:
+        """Check that the folder is one of parts, or is not there; write nothing.
+
+        Raises:
+            RunError: it is a link, or belongs to another user; it has no plan and is not empty. A process killed before
+                the first part leaves an empty one.
+        """
+        if os.path.lexists(self.folder) and not is_own_folder(self.folder):
+            raise RunError(f"{self.folder}: is no folder of this user. Remove it, or choose another --out")
+        if (self.folder / PLAN).exists():
+            return
         names = os.listdir(self.folder) if self.folder.exists() else []  # noqa: PTH208 - names only
         others = sorted(name for name in names if name != LOCK and not is_aside(name))
         if others:

@@ -87,9 +87,9 @@ def _write_parts(
     with PredictProgress() as progress, ExitStack() as stack:
         for number, block in enumerate(blocks, 1):
             if number == 1:  # only now: a file that cannot be read leaves no folder
-                parts.check(resume=resume)
+                parts.refuse_others()
                 stack.enter_context(parts.writing())
-                parts.check(resume=resume)  # another process may have been faster
+                parts.check(resume=resume)
             counts = parts.counts(number - 1)
             if counts is None:
                 frame, counts = predictor.predict(block)

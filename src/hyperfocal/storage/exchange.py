@@ -58,7 +58,8 @@ def whole_folder(
         put_in_place(fresh, path)
         if fresh.exists():
             _link_others(fresh, path, belongs)  # files that were written during the exchange
-    flush(path.parent)
+    with suppress(OSError):  # the new folder is in place: that a power failure might undo this is no reason to fail
+        flush(path.parent)
 
 
 def _is_working_folder(path: Path) -> bool:

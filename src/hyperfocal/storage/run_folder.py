@@ -135,7 +135,7 @@ class RunFolder:
             raise RunError(f"run {self.path}: holds a run already. Choose another folder{ways}")
 
     def _is_remainder(self, names: list[str]) -> bool:
-        """Return whether a killed process left these names when it began or removed a run."""
+        """Return whether these names are left of a run that was begun or removed: a new run may begin beside them."""
         if CONFIG in names or DATA not in names:
             return False
         with suppress(RunError):
@@ -144,14 +144,15 @@ class RunFolder:
         return False
 
     def clear(self) -> None:
-        """Remove the run that is here: its settings first and its file of the data last, as `_is_remainder` expects."""
+        """Remove the run: its settings first; its file of the data last, or not at all beside other files."""
         left = filter(LEFT.fullmatch, os.listdir(self.path)) if self.path.is_dir() else ()  # noqa: PTH208 - names
         others = [name for name in FILES if name not in (CONFIG, DATA)]
+        last = () if set(self._names()) - set(FILES) else (DATA,)
         try:
             for folder in (self.path, *(self.path / name for name in others if (self.path / name).is_dir())):
                 if not os.access(folder, os.W_OK | os.X_OK):
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
-            for path in (self.path / name for name in (CONFIG, *left, *others, DATA)):
+            for path in (self.path / name for name in (CONFIG, *left, *others, *last)):
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
                 else:
