@@ -7,7 +7,8 @@ cross-fitted thresholds, `verdicts`) and prints one row per number of seeds:
 
     coverage    share of 95% intervals of the primary metric that hold the true difference. With several seeds: of the
                 settings. With one seed: of these trainings.
-    any word    share of grids in which some point has a word of a difference. Without a true difference it is false.
+    any word    share of grids in which some point has a word of a difference. Without a gain it is false, except about
+                single trainings that differ because of the seed sd.
     better      share of grids in which such a word is about settings, not only about these trainings
     p < .05     share of points with p below .05 in the primary metric, before any correction
     micro       the same share for micro-F1 with tuned thresholds
