@@ -49,7 +49,8 @@ def test_documents_and_seeds_add():
     theirs = [outcome(0.2, [0.2, 0.2], 0), outcome(0.1, [0.1, 0.1], 1)]
     shown = difference(ours, theirs)
     of_documents, of_seeds = 0.2**2 / 2, (0.2**2 + 0.1**2) / 2 / 2  # means of 0.15 and 0.35 in the two resamples
-    freedom = (of_documents + of_seeds) ** 2 / (of_seeds**2 / 2)  # two points of two seeds
+    cautious = of_seeds * (1 + 2 / 2)  # two points of two seeds
+    freedom = (of_documents + cautious) ** 2 / (cautious**2 / 2)
     assert shown.mean == pytest.approx(0.25)
     assert shown.high - shown.mean == pytest.approx(
         math.sqrt(of_documents + of_seeds) * stats.t.ppf(0.975, freedom), rel=1e-9
@@ -97,7 +98,9 @@ def test_the_variance_is_that_of_the_crossed_analysis_of_variance():
     squares = seeds * scores.mean(0).var(ddof=1), documents * scores.mean(1).var(ddof=1)
     several = scores.mean(1).var(ddof=1) - interaction / documents  # of the baseline's one training
     variance = (sum(squares) - interaction) / (documents * seeds) + several
-    freedom = variance**2 / ((scores.mean(1).var(ddof=1) * (1 + 1 / seeds)) ** 2 / (seeds - 1))
+    seeds_part = scores.mean(1).var(ddof=1) * (1 + 1 / seeds)
+    cautious = seeds_part * (1 + 2 / (seeds - 1))
+    freedom = (variance + cautious - seeds_part) ** 2 / (cautious**2 / (seeds - 1))
     assert shown.high - shown.mean == pytest.approx(math.sqrt(variance) * stats.t.ppf(0.975, freedom), rel=0.03)
 
 

@@ -114,12 +114,14 @@ def compare_outcomes(
     With X(r) the difference of the two means over seeds in resample r, n the units, and v, c and f of the difference
     from `spread_of`:
 
-        SE^2 = Var_r(X(r)) + max(0, v - c)
-        nu   = SE^4 / (Var_r(X(r))^2 / (n - 1)  +  v^2 / f, the last term if v > c)
+        SE^2 = D + max(0, v - c)    with D = Var_r(X(r))
+        nu   = (D + max(0, w - c))^2 / (D^2 / (n - 1)  +  w^2 / f, the last term if w > c)    with w = v (1 + 2 / f)
         low, high = mean -+ t(0.975, nu) SE;  p = P(|t_nu| >= |mean| / SE)
 
-    If SE is 0, p is 1: a difference that is equal in every resample is no evidence. If no point has two seeds, v = c =
-    0: the interval is of these trainings, not of their settings.
+    Satterthwaite's nu has v in place of w. If v is small by chance, SE and the last term are then too small at the same
+    time, so that with two or three seeds an interval covers as little as 92% or 93%. 2 / f is the relative variance of
+    v. If SE is 0, p is 1: a difference that is equal in every resample is no evidence. If no point has two seeds, v = c
+    = 0: the interval is of these trainings, not of their settings.
 
     Args:
         points: name -> its outcomes, one per seed. A seed without a value is left out.
@@ -131,7 +133,7 @@ def compare_outcomes(
     Raises:
         DataError: the outcomes do not share their resamples.
 
-    Source: Satterthwaite 1946, equation 17.
+    Source: Satterthwaite 1946, equation 17; w from simulation, benchmarks/verdict_calibration.py.
     """
     trainings = {name: _trainings(outcomes, metric) for name, outcomes in points.items()}
     others = [_trainings(outcomes, metric) for outcomes in earlier]
@@ -222,15 +224,23 @@ def _difference(ours: Trainings, theirs: Trainings, spread: Spread, units: float
     resampled = ours.resamples.mean(0) - theirs.resamples.mean(0)
     known = resampled[resampled.isfinite()]  # the metric is defined there
     of_documents = known.var().item() if len(known) > 1 else math.nan
-    excess = max(0.0, spread.variance - spread.documents)
-    error = math.sqrt(of_documents + excess)
+    error = math.sqrt(of_documents + max(0.0, spread.variance - spread.documents))
     our_mean, their_mean = float(ours.values.mean()), float(theirs.values.mean())
-    unsure = of_documents**2 / max(1.0, units - 1)
-    unsure += spread.variance**2 / spread.freedom if excess > 0 else 0.0
-    freedom = error**4 / unsure if unsure > 0 else math.inf
+    freedom = _freedom(of_documents, spread, units)
     seeds = min(len(ours.values), len(theirs.values))
     student = _student(our_mean - their_mean, error, freedom)
     return Difference(our_mean, their_mean, *student, seeds=seeds, repeated=spread.freedom > 0 or seeds > 1)
+
+
+def _freedom(of_documents: float, spread: Spread, units: float) -> float:
+    """Return nu of `compare_outcomes`."""
+    unsure, whole = of_documents**2 / max(1.0, units - 1), of_documents
+    if spread.freedom > 0:
+        cautious = spread.variance * (1 + 2 / spread.freedom)
+        if cautious > spread.documents:
+            unsure += cautious**2 / spread.freedom
+            whole += cautious - spread.documents
+    return whole**2 / unsure if unsure > 0 else math.inf
 
 
 def _student(mean: float, error: float, freedom: float) -> tuple[float, float, float, float]:
