@@ -2,7 +2,7 @@
 
 A walk is plain Python over sparse labels, which no compiler can trace. A compiled graph therefore calls it as one
 opaque operator, `hyperfocal::walk`. A graph carries only tensors and numbers, so the operator finds its loss by number.
-Both operators refuse to be differentiated: without a rule torch would take their results for constants.
+Both operators refuse to be differentiated: without a rule torch would treat their results as constants.
 Tensors without data (device "meta", FakeTensor) get the shapes of the results.
 """
 
@@ -106,17 +106,17 @@ def _shapes(*arguments: Any) -> Results:
     return value, grad_hidden, grad_weight, torch.empty_like(bias) if needs[2] and bias is not None else none[2]
 
 
-def _scale(gradient: Tensor, by: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return gradient * by; a second derivative finds hidden, weight and bias in the graph and is refused."""
-    return gradient * by
+def _factor(by: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the incoming gradient; a second derivative finds hidden, weight and bias in the graph and is refused."""
+    return by.clone()
 
 
-scale_op = torch.library.custom_op("hyperfocal::scale", _scale, mutates_args=())
+factor_op = torch.library.custom_op("hyperfocal::factor", _factor, mutates_args=())
 
 
-@scale_op.register_fake
-def _(gradient: Tensor, by: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.empty_like(gradient * by)
+@factor_op.register_fake
+def _(by: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.empty_like(by)
 
 
 def _refuse(ctx: Any, *_: Any) -> None:
@@ -127,7 +127,7 @@ def _refuse(ctx: Any, *_: Any) -> None:
 
 
 _walk_op.register_autograd(_refuse)
-scale_op.register_autograd(_refuse)
+factor_op.register_autograd(_refuse)
 
 
 def call_curvature(
