@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from hyperfocal.labels import SparseLabels
-from hyperfocal.losses.derivatives import Gradients, Value, is_transformed
+from hyperfocal.losses.derivatives import Gradients, Value
+from hyperfocal.losses.functorch import is_transformed
 from hyperfocal.losses.terms import Walkable
 from hyperfocal.losses.walk_operator import LOSSES, Call, call_walk, factor_op, product_dtype
 

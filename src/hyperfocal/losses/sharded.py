@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hyperfocal.distributed import all_reduce, rank, world_size
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.labels import SparseLabels, has_data, row_pointers
-from hyperfocal.losses.derivatives import is_transformed
+from hyperfocal.losses.functorch import is_transformed
 from hyperfocal.losses.fused import scaled
 from hyperfocal.losses.options import check_finite, check_float, check_labels
 from hyperfocal.losses.separable import SeparableLoss

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hyperfocal.errors import ConfigError
 from hyperfocal.labels import SparseLabels, has_data
+from hyperfocal.losses.functorch import is_older_batch
 from hyperfocal.losses.options import Options, check_finite, is_autocast, row_scale
 from hyperfocal.losses.terms import Walkable
 from hyperfocal.losses.walk import Problem, Tangents
@@ -174,8 +175,8 @@ def call_curvature(
 
 
 def _check_not_batched(*tensors: Tensor | None) -> None:
-    """Check that no tensor is a batch of torch.autograd's older vmap, which calls no rule of an autograd function."""
-    if any(tensor is not None and torch._C._functorch.is_legacy_batchedtensor(tensor) for tensor in tensors):
+    """Check that no tensor is a batch of torch.autograd's older vmap."""
+    if any(tensor is not None and is_older_batch(tensor) for tensor in tensors):
         raise ConfigError(
             "a fused loss cannot be batched by `vectorize=True` or `is_grads_batched=True` of torch.autograd. Use "
             "jacrev, jacfwd or hessian of torch.func, or `backend='reference'`"
