@@ -12,13 +12,17 @@ from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import FocalLoss, GBCELoss, SampledSoftmaxLoss, ShardedLoss, SoftmaxLoss
-from loss_cases import LOSSES, SHAPES, dense, fused, make, penalised, some_weights
+from loss_cases import LOSSES, SHAPES, dense, fused, make, penalised, rest_is_slow, some_weights
 
 FAMILIES = ("focal, weighted", "asymmetric, detached", "distribution-balanced", "user's lines", "softmax, all")
 ALL = (0, 1, 2)
 
 every_family = pytest.mark.parametrize("build", [LOSSES[name] for name in FAMILIES], ids=FAMILIES)
 every_value = pytest.mark.parametrize("reduction", ["positives", "none"])
+CALLS = rest_is_slow(
+    {f"{name}-{way}": (LOSSES[name], way) for name in FAMILIES for way in ("positives", "none")},
+    ("focal, weighted-none", "softmax, all-positives"),
+)
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*torch.jit.script:DeprecationWarning"
@@ -71,8 +75,7 @@ def both(build, reduction, program):
     return [program(lambda *y, call=call: call(loss, *y, labels, mask), x, v) for call in (fused, dense)]
 
 
-@every_family
-@every_value
+@pytest.mark.parametrize(("build", "reduction"), CALLS)
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
 def test_transforms_of_torch_func(build, reduction, program):
     torch.testing.assert_close(*both(build, reduction, program))

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import FocalLoss, GBCELoss, SampledSoftmaxLoss, SeparableLoss, SoftmaxLoss, walk
 from hyperfocal.losses.options import REDUCTIONS
-from loss_cases import LOSSES, SHAPES, Squared, dense, fused, make, penalised, value_and_gradients
+from loss_cases import LOSSES, SHAPES, Squared, dense, fused, make, penalised, rest_is_slow, value_and_gradients
 
 COMPILED = ("bce, weighted", "focal 0.5", "focal, weighted")  # what the native pass covers
 FAMILIES = ("focal, weighted", "asymmetric, detached", "distribution-balanced", "user's lines", "softmax, all")
@@ -22,6 +22,10 @@ FAMILIES = ("focal, weighted", "asymmetric, detached", "distribution-balanced", 
 every_loss = pytest.mark.parametrize("build", LOSSES.values(), ids=LOSSES)
 every_family = pytest.mark.parametrize("build", [LOSSES[name] for name in FAMILIES], ids=FAMILIES)
 every_reduction = pytest.mark.parametrize("reduction", REDUCTIONS)
+CALLS = rest_is_slow(
+    {f"{way}-{backend}": (way, backend) for way in REDUCTIONS for backend in ("reference", "chunked", "auto")},
+    ("positives-chunked", "none-chunked"),
+)
 
 
 def assert_same_penalty(loss, *inputs, **near):
@@ -32,18 +36,10 @@ def assert_same_penalty(loss, *inputs, **near):
 class TestGradientPenalty:
     """A function of the gradients is added to the loss, as in a gradient penalty."""
 
-    @every_reduction
-    @pytest.mark.parametrize("backend", ["reference", "chunked", "auto"])
+    @pytest.mark.parametrize(("reduction", "backend"), CALLS)
     def test_every_reduction_and_backend(self, build, reduction, backend):
         *tensors, labels, mask = make("odd")
         loss = build(13, reduction=reduction, backend=backend, chunk_labels=4)
-        for masked in (None, mask):
-            assert_same_penalty(loss, *tensors, labels, masked)
-
-    @pytest.mark.parametrize("shape", SHAPES)
-    def test_every_shape(self, build, shape):
-        *tensors, labels, mask = make(shape)
-        loss = build(SHAPES[shape][1], chunk_labels=4)
         for masked in (None, mask):
             assert_same_penalty(loss, *tensors, labels, masked)
 
@@ -95,6 +91,15 @@ class TestGradientPenalty:
         if "detach" in repr(loss) and loss.detach:
             pytest.skip("the gradient is not that of the value")
         assert torch.autograd.gradgradcheck(lambda *inputs: loss(*inputs, labels, mask), tensors, fast_mode=True)
+
+
+@pytest.mark.parametrize("build", rest_is_slow({name: (build,) for name, build in LOSSES.items()}, FAMILIES))
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape(build, shape):
+    *tensors, labels, mask = make(shape)
+    loss = build(SHAPES[shape][1], chunk_labels=4)
+    for masked in (None, mask):
+        assert_same_penalty(loss, *tensors, labels, masked)
 
 
 @pytest.mark.parametrize("build", [LOSSES[name] for name in COMPILED], ids=COMPILED)

@@ -26,6 +26,6 @@ def is_transformed(*tensors: Tensor | None) -> bool:
 
 
 def is_older_batch(tensor: Tensor) -> bool:
-    """Return whether a tensor is a batch of the older vmap of torch.autograd, which calls no autograd function's rule."""
+    """Return whether a tensor is a batch of the older vmap, which calls no rule of an autograd function."""
     test = getattr(_FUNCTORCH, "is_legacy_batchedtensor", None)
     return test is not None and bool(test(tensor))
