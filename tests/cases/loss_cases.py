@@ -1,5 +1,6 @@
 """The losses and shapes that the conformance suite runs over, and the calls of a loss."""
 
+import pytest
 import torch
 
 from hyperfocal.labels import SparseLabels
@@ -86,6 +87,14 @@ SHAPES = {  # B, L, D, the labels of each row, and the masked pairs of each row
     "empty batch": (0, 5, 2, [], []),
     "no width": (2, 3, 0, [[0], [1, 2]], [[0], [0]]),
 }
+
+
+def rest_is_slow(cases, default):
+    """Return the parameters of a test, id -> values, of which only the `default` ids belong to the short suite."""
+    return [
+        pytest.param(*values, id=name, marks=() if name in default else pytest.mark.slow)
+        for name, values in cases.items()
+    ]
 
 
 def make(shape, *, dtype=torch.float64, seed=0):

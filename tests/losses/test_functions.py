@@ -12,13 +12,17 @@ from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import FocalLoss, GBCELoss, SampledSoftmaxLoss, ShardedLoss, SoftmaxLoss
-from loss_cases import LOSSES, SHAPES, dense, fused, make, some_weights
+from loss_cases import LOSSES, SHAPES, dense, fused, make, penalised, rest_is_slow, some_weights
 
 FAMILIES = ("focal, weighted", "asymmetric, detached", "distribution-balanced", "user's lines", "softmax, all")
 ALL = (0, 1, 2)
 
 every_family = pytest.mark.parametrize("build", [LOSSES[name] for name in FAMILIES], ids=FAMILIES)
 every_value = pytest.mark.parametrize("reduction", ["positives", "none"])
+CALLS = rest_is_slow(
+    {f"{name}-{way}": (LOSSES[name], way) for name in FAMILIES for way in ("positives", "none")},
+    ("focal, weighted-none", "softmax, all-positives"),
+)
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*torch.jit.script:DeprecationWarning"
@@ -71,8 +75,7 @@ def both(build, reduction, program):
     return [program(lambda *y, call=call: call(loss, *y, labels, mask), x, v) for call in (fused, dense)]
 
 
-@every_family
-@every_value
+@pytest.mark.parametrize(("build", "reduction"), CALLS)
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
 def test_transforms_of_torch_func(build, reduction, program):
     torch.testing.assert_close(*both(build, reduction, program))
@@ -168,6 +171,19 @@ class TestRefusedUnderVmap:
         message = r"labels are batched by torch\.func\.vmap\. Call the loss once for all rows"
         with pytest.raises(DataError, match=message):
             vmap(lambda ids: FocalLoss()(*tensors, SparseLabels(labels.indptr, ids, 13)))(stacked)
+        with pytest.raises(DataError, match=message):
+            vmap(lambda all: FocalLoss()(*tensors, SparseLabels(all, labels.indices, 13)))(two(labels.indptr).long())
+
+    @pytest.mark.parametrize("backend", ["auto", "reference"])
+    def test_a_gradient_per_example(self, backend):
+        hidden, weight, bias, *_ = (tensor.detach() for tensor in make("odd")[:3])
+
+        def one(row, ids):
+            labels = SparseLabels(torch.tensor([0, 1]), ids, 13)
+            return FocalLoss(backend=backend)(row[None], weight, bias, labels)
+
+        with pytest.raises(DataError, match=r"labels are batched by torch\.func\.vmap"):
+            vmap(grad(one))(hidden, torch.arange(5)[:, None])
 
     @pytest.mark.parametrize(
         "loss", [FocalLoss(backend="reference", check_finite=True), GBCELoss(3, check_finite=True)]
@@ -176,6 +192,8 @@ class TestRefusedUnderVmap:
         hidden, weight, bias, labels, _ = make("odd")
         with pytest.raises(ConfigError, match="`check_finite=True` cannot read hidden under torch"):
             vmap(lambda h: loss(h, weight, bias, labels))(two(hidden))
+        with pytest.raises(ConfigError, match="`check_finite=True` cannot read hidden under torch"):
+            vmap(grad(lambda h: loss(h, weight, bias, labels)))(two(hidden))
         FocalLoss(check_finite=True)(hidden, weight, bias, labels)
 
     def test_a_walk_checks_each_element(self):
@@ -184,6 +202,31 @@ class TestRefusedUnderVmap:
         batch[1, 2, 0] = torch.nan
         with pytest.raises(DataError, match=r"hidden holds nan at \[2, 0\]"):
             vmap(lambda h: FocalLoss(check_finite=True)(h, weight, bias, labels))(batch)
+
+
+@pytest.mark.parametrize("reduction", ["positives", "none"])
+def test_vmap_over_an_empty_batch(reduction):
+    *tensors, labels, mask = make("odd")
+    hidden, weight, bias = (tensor.detach() for tensor in tensors)
+    for loss in (FocalLoss(reduction=reduction), SoftmaxLoss(reduction=reduction)):
+        for program in (lambda f: f, lambda f: grad(summed(f)), lambda f: hessian(summed(f))):
+            got, expected = (
+                vmap(program(lambda h, call=call, loss=loss: call(loss, h, weight, bias, labels, mask)))(
+                    hidden.new_empty(0, 5, 3)
+                )
+                for call in (fused, dense)
+            )
+            torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("missing", ["peek_interpreter_stack", "is_legacy_batchedtensor"])
+def test_a_torch_without_a_private_function_trains(monkeypatch, missing):
+    *tensors, labels, mask = make("odd")
+    for loss in (FocalLoss(), FocalLoss(reduction="none")):
+        expected = penalised(fused, loss, *tensors, labels, mask)
+        with monkeypatch.context() as patch:
+            patch.delattr(torch._C._functorch, missing)
+            torch.testing.assert_close(penalised(fused, loss, *tensors, labels, mask), expected)
 
 
 WITHOUT_DATA = {

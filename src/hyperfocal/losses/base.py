@@ -96,8 +96,8 @@ class FusedLoss(nn.Module):
         Raises:
             DataError: tensors that are not floats, whose shapes do not match, that are on several devices
                 or of several dtypes outside autocast; with check_finite, NaN or infinity.
-            ConfigError: the backend that the options name is not available; a parameter of the loss itself requires a
-                gradient, and the backend is not "reference".
+            ConfigError: the backend that the options name is not available; a parameter or buffer of the loss itself
+                requires a gradient, and the backend is not "reference".
         """
         check_call(hidden, weight, bias, labels, mask)
         self.check_vectors(len(weight))
@@ -128,7 +128,7 @@ class FusedLoss(nn.Module):
     ) -> Tensor:
         """Return the loss of checked arguments."""
         if self.options.backend != "reference":
-            self._check_parameters()
+            self.check_parameters()
             return fused_loss(self, hidden, weight, bias, labels, mask)
         if not torch.compiler.is_compiling():  # a compiler cannot trace a logger
             log_once("backend reference", "backend reference (asked for)")
@@ -136,13 +136,13 @@ class FusedLoss(nn.Module):
             check_finite(hidden=hidden, weight=weight, bias=bias)
         return self.from_logits(functional.linear(hidden, weight, bias), labels, mask)
 
-    def _check_parameters(self) -> None:
-        """Raise ConfigError if a parameter of the loss itself requires a gradient, which a walk does not compute."""
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad and torch.is_grad_enabled():
+    def check_parameters(self) -> None:
+        """Raise ConfigError if a parameter or buffer of the loss itself requires a gradient; a walk computes none."""
+        for name, tensor in (*self.named_parameters(), *self.named_buffers()):
+            if tensor.requires_grad and torch.is_grad_enabled():
                 raise ConfigError(
-                    f"{type(self).__name__}.{name} requires a gradient, which the fused call does not compute. Use "
-                    "`backend='reference'`, or freeze it with requires_grad_(False)"
+                    f"{type(self).__name__}.{name} requires a gradient, which the fused call does not compute. Freeze "
+                    "it with requires_grad_(False), or use the loss itself with `backend='reference'`"
                 )
 
     def compute_dense(self, logits: Tensor, labels: SparseLabels, mask: SparseLabels | None) -> Tensor:

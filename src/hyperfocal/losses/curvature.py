@@ -80,20 +80,32 @@ def separable_curvature(
         own = None if weights is None else weights[chunk.order]
         factors = None if terms.term_weights is None else terms.term_weights(chunk.span).to(logits)
         logit_tangents = walk.logit_tangents(chunk)
-        with torch.inference_mode(False), torch.enable_grad():
-            point = logits.detach().requires_grad_()
-            value = _separable_sum(formula, point, chunk, own, factors)
-            slope = derivative(value, point)
-            curved = derivative((slope * logit_tangents).sum(), point)
-        walk.add(chunk, logit_tangents, slope.detach(), curved.detach())
+        walk.add(chunk, logit_tangents, *_slope_and_curvature(formula, logits, logit_tangents, chunk, own, factors))
     return walk.results()
+
+
+def _slope_and_curvature(
+    formula: SeparableFormula,
+    logits: Tensor,
+    logit_tangents: Tensor,
+    chunk: Chunk,
+    weights: Tensor | None,
+    factors: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Return S and K of a chunk, (B, C), without their graph, which ends here."""
+    with torch.inference_mode(False), torch.enable_grad():
+        point = logits.detach().requires_grad_()
+        (slope,) = derivatives(_separable_sum(formula, point, chunk, weights, factors), point, again=True)
+        (curved,) = derivatives((slope * logit_tangents).sum(), point, again=False)
+    return slope.detach(), curved
 
 
 def _separable_sum(
     formula: SeparableFormula, logits: Tensor, chunk: Chunk, weights: Tensor | None, factors: Tensor | None
 ) -> Tensor:
     """Return the sum of the terms of a chunk; the arguments are those of `torch_walks.separable_walk`."""
-    positive, value = formula.positive(logits[chunk.positives]), formula.negative(logits)
+    positive = formula.positive(logits[chunk.positives])
+    value = formula.negative(logits.index_put(chunk.positives, logits.new_zeros(())))  # 0 * infinity would be NaN
     value = value.index_put(chunk.positives, positive if weights is None else positive * weights)
     value = value if factors is None else value * factors
     if chunk.masked is not None:
@@ -101,12 +113,12 @@ def _separable_sum(
     return value.sum()
 
 
-def derivative(value: Tensor, point: Tensor) -> Tensor:
-    """Return d value / d point, differentiable again; 0 if the value is a constant."""
+def derivatives(value: Tensor, *points: Tensor, again: bool) -> list[Tensor]:
+    """Return d value / d point of each point, which can be differentiated if `again`; 0 if the value is a constant."""
     if not value.requires_grad:
-        return torch.zeros_like(point)
-    (slope,) = torch.autograd.grad(value, point, create_graph=True, allow_unused=True)
-    return torch.zeros_like(point) if slope is None else slope
+        return [torch.zeros_like(point) for point in points]
+    slopes = torch.autograd.grad(value, points, create_graph=again, allow_unused=True)
+    return [torch.zeros_like(point) if slope is None else slope for slope, point in zip(slopes, points, strict=True)]
 
 
 class Partials(NamedTuple):
@@ -166,9 +178,9 @@ def _partials(
         epsilon = terms.label_smoothing
         smoothed = (labels.lengths > 0).to(sums) * epsilon
         value = value + smoothed * sums
-        by_sum, by_positive = derivative(value.sum(), sums), derivative(value.sum(), positives)
+        by_sum, by_positive = derivatives(value.sum(), sums, positives, again=True)
         along = (by_sum * mean).sum() + (by_positive * moved).sum()
-        curved = derivative(along, sums), derivative(along, positives)
+        curved = derivatives(along, sums, positives, again=False)
     counted = torch.full_like(labels.lengths, labels.num_labels)
     counted = (counted if problem.mask is None else counted - problem.mask.lengths).clamp(min=1)
     return Partials(*(each.detach() for each in (by_sum, -smoothed / counted, by_positive, *curved)))

@@ -17,19 +17,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from hyperfocal.errors import ConfigError
 from hyperfocal.losses.dense_derivatives import dense_jvp, dense_vjp
+from hyperfocal.losses.functorch import in_transform
 from hyperfocal.losses.walk import Tangents
 from hyperfocal.losses.walk_operator import LOSSES, NO_NEEDS, Call, call_curvature, call_walk, exact_dtype
-
-
-def is_transformed(*tensors: Tensor | None) -> bool:
-    """Return whether a transform of torch.func is at work, or one of the tensors has a forward-mode tangent."""
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        return True
-    return any(tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
 class Value(torch.autograd.Function):
@@ -156,7 +149,7 @@ class Second(torch.autograd.Function):
         Raises:
             ConfigError: outside torch.func, whose levels of forward mode torch.autograd.forward_ad cannot nest.
         """
-        if torch._C._functorch.peek_interpreter_stack() is None:
+        if not in_transform():
             raise ConfigError(
                 "torch.autograd.forward_ad cannot reach the second derivative of a fused loss. Use torch.func.jvp, or "
                 "`backend='reference'`"
@@ -213,14 +206,20 @@ def _sum(terms: Sequence[Tensor | None]) -> Tensor | None:
 
 
 def _each(function: Any, size: int, in_dims: tuple[Any, ...], inputs: tuple[Any, ...]) -> tuple[Any, Any]:
-    """Return the outputs of a function for each element of a batch, stacked, and their batch axis, 0."""
+    """Return the outputs of a function for each element of a batch, stacked, and their batch axis, 0.
+
+    An empty batch calls the function once, for the shapes: the sum over an empty axis is an element of zeros.
+    """
     batched = [dim is not None and isinstance(value, Tensor) for value, dim in zip(inputs, in_dims, strict=True)]
 
     def call(number: int) -> Any:
         each = zip(inputs, in_dims, batched, strict=True)
-        return function.apply(*(value.select(dim, number) if own else value for value, dim, own in each))
+        return function.apply(*(element(value, dim, number) if own else value for value, dim, own in each))
 
-    outputs = [call(number) for number in range(size)]
+    def element(batch: Tensor, dim: int, number: int) -> Tensor:
+        return batch.select(dim, number) if size else batch.sum(dim, dtype=batch.dtype)
+
+    outputs = [call(number) for number in range(max(size, 1))]
     if isinstance(outputs[0], Tensor):
-        return torch.stack(outputs), 0
-    return tuple(map(torch.stack, zip(*outputs, strict=True))), (0,) * len(outputs[0])
+        return torch.stack(outputs)[:size], 0
+    return tuple(torch.stack(each)[:size] for each in zip(*outputs, strict=True)), (0,) * len(outputs[0])

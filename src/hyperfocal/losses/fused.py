@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from hyperfocal.labels import SparseLabels
-from hyperfocal.losses.derivatives import Gradients, Value, is_transformed
+from hyperfocal.losses.derivatives import Gradients, Value
+from hyperfocal.losses.functorch import is_transformed
 from hyperfocal.losses.terms import Walkable
-from hyperfocal.losses.walk_operator import LOSSES, Call, call_walk, product_dtype, scale_op
+from hyperfocal.losses.walk_operator import LOSSES, Call, call_walk, factor_op, product_dtype
 
 
 def fused_loss(
@@ -69,7 +70,8 @@ class _FusedLoss(torch.autograd.Function):
         if ctx.gradients is None or differentiable:
             gradients = _walk_again(ctx, grad)
         elif torch.compiler.is_compiling():
-            gradients = [scale_op(gradient, grad, *ctx.saved_tensors[:3]) for gradient in ctx.gradients]
+            factor = factor_op(grad, *ctx.saved_tensors[:3])
+            gradients = [gradient * factor for gradient in ctx.gradients]
         else:
             gradients = [scaled(gradient, grad) for gradient in ctx.gradients]
         if not torch.compiler.is_compiling():

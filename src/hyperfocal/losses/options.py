@@ -3,12 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 
-from hyperfocal.errors import ConfigError, DataError, did_you_mean
+from hyperfocal.errors import ConfigError, DataError, HyperfocalError, did_you_mean
 from hyperfocal.labels import SparseLabels, has_data
 
 REDUCTIONS = ("positives", "batch", "mean", "sum", "none")
@@ -93,7 +93,7 @@ def label_vector(name: str, values: Tensor | Sequence[float] | None) -> Tensor |
 def constant(name: str, values: Tensor) -> Tensor:
     """Return a tensor without its graph; raise ConfigError if it requires a gradient, which it would never get."""
     if values.requires_grad and torch.is_grad_enabled():
-        raise ConfigError(f"{name} requires a gradient, but a loss takes it for a constant. Pass {name}.detach()")
+        raise ConfigError(f"{name} requires a gradient, but a loss treats it as a constant. Pass {name}.detach()")
     return values.detach()
 
 
@@ -194,18 +194,17 @@ def check_labels(labels: SparseLabels, mask: SparseLabels | None, inputs: Tensor
 def _check_data(name: str, labels: SparseLabels, inputs: Tensor) -> None:
     """Check that labels have data if the inputs have, and that label ids lie in [0, L) where reading them is free."""
     ids = labels.indices
-    if any(map(torch._C._functorch.is_batchedtensor, (ids, labels.indptr))):
-        raise DataError(
-            f"{name} are batched by torch.func.vmap. Call the loss once for all rows, with `reduction='none'` for a "
-            "loss per row"
-        )
     if not has_data(inputs):
         return
     if not has_data(ids):
         raise DataError(f"{name} are on {ids.device}, without data. Build them on a device that holds data")
     if ids.device.type != "cpu" or not len(ids):
         return
-    lowest, highest = (int(id) for id in torch.aminmax(ids))
+    batched = DataError(
+        f"{name} are batched by torch.func.vmap. Call the loss once for all rows, with `reduction='none'` for a loss "
+        "per row"
+    )
+    lowest, highest, _ = (_read(number, batched) for number in (*torch.aminmax(ids), labels.indptr[-1]))
     if lowest < 0 or highest >= labels.num_labels:
         raise DataError(
             f"{name} have the label id {lowest if lowest < 0 else highest}. Expected 0 to {labels.num_labels - 1}; "
@@ -228,11 +227,22 @@ def check_float(name: str, tensor: Tensor) -> None:
 def check_finite(**tensors: Tensor | None) -> None:
     """Raise DataError, with the first index, if a tensor holds NaN or infinity; ConfigError if vmap hides them."""
     for name, tensor in tensors.items():
-        if tensor is not None and torch._C._functorch.is_batchedtensor(tensor):
-            raise ConfigError(f"`check_finite=True` cannot read {name} under torch.func.vmap. Set `check_finite=False`")
-        if tensor is not None and has_data(tensor) and not bool(tensor.isfinite().all()):
+        if tensor is None or not has_data(tensor):
+            continue
+        batched = ConfigError(f"`check_finite=True` cannot read {name} under torch.func.vmap. Set `check_finite=False`")
+        if not _read(tensor.isfinite().all(), batched):
             place = (~tensor.isfinite()).nonzero()[0].tolist()
             raise DataError(f"{name} holds {tensor[tuple(place)].item()} at {place}. Expected finite numbers")
+
+
+def _read(number: Tensor, batched: HyperfocalError) -> Any:
+    """Return the number of a tensor; raise `batched` if vmap, within any other transforms, hides it."""
+    try:
+        return number.item()
+    except RuntimeError as error:
+        if "vmap" in str(error):
+            raise batched from error
+        raise
 
 
 def row_scale(labels: SparseLabels, mask: SparseLabels | None, options: Options, dtype: torch.dtype) -> Tensor:

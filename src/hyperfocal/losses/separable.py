@@ -92,10 +92,11 @@ class SeparableLoss(FusedLoss):
             logits = logits.masked_fill(ignored, 0)  # a NaN here would survive a multiplication by 0
         if self.logit_shift is not None:
             logits = logits + self.logit_shift.to(logits)
-        positive = self.positive(logits)
+        right = labels.to_dense(torch.bool)
+        positive = self.positive(logits.masked_fill(~right, 0))  # of the others, an infinity times 0 would be NaN
         if self.positive_weight is not None:
             positive = positive * self.positive_weight.to(logits)
-        losses = torch.where(labels.to_dense(torch.bool), positive, self.negative(logits))
+        losses = torch.where(right, positive, self.negative(logits.masked_fill(right, 0)))
         weights = self.term_weights(labels)
         if weights is not None:
             losses = losses * weights(slice(None)).to(logits)

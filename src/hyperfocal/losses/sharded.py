@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hyperfocal.distributed import all_reduce, rank, world_size
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.labels import SparseLabels, has_data, row_pointers
-from hyperfocal.losses.derivatives import is_transformed
+from hyperfocal.losses.functorch import is_transformed
 from hyperfocal.losses.fused import scaled
 from hyperfocal.losses.options import check_finite, check_float, check_labels
 from hyperfocal.losses.separable import SeparableLoss
@@ -97,7 +97,8 @@ class ShardedLoss(nn.Module):
         Raises:
             DataError: shapes that do not match, or numbers that are not floats; tensors without data, as on device
                 "meta"; with check_finite, NaN or infinity.
-            ConfigError: a transform of torch.func, or forward-mode AD, is at work.
+            ConfigError: a transform of torch.func, or forward-mode AD, is active; a parameter or buffer of the loss
+                itself requires a gradient.
             RuntimeError: in `backward`, a second one, or a second derivative.
             TrainingError: another process has ended.
         """
@@ -132,6 +133,7 @@ class ShardedLoss(nn.Module):
         source = f"hidden has {len(hidden)} rows and num_labels = {self.num_labels}"
         check_labels(labels, mask, hidden, self.num_labels, source)
         self.loss.check_vectors(self.num_labels)
+        self.loss.check_parameters()
         if self.loss.options.check_finite:
             check_finite(hidden=hidden, weight=weight, bias=bias)
 

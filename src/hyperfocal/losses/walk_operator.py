@@ -2,7 +2,7 @@
 
 A walk is plain Python over sparse labels, which no compiler can trace. A compiled graph therefore calls it as one
 opaque operator, `hyperfocal::walk`. A graph carries only tensors and numbers, so the operator finds its loss by number.
-Both operators refuse to be differentiated: without a rule torch would take their results for constants.
+Both operators refuse to be differentiated: without a rule torch would treat their results as constants.
 Tensors without data (device "meta", FakeTensor) get the shapes of the results.
 """
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hyperfocal.errors import ConfigError
 from hyperfocal.labels import SparseLabels, has_data
+from hyperfocal.losses.functorch import is_older_batch
 from hyperfocal.losses.options import Options, check_finite, is_autocast, row_scale
 from hyperfocal.losses.terms import Walkable
 from hyperfocal.losses.walk import Problem, Tangents
@@ -106,17 +107,17 @@ def _shapes(*arguments: Any) -> Results:
     return value, grad_hidden, grad_weight, torch.empty_like(bias) if needs[2] and bias is not None else none[2]
 
 
-def _scale(gradient: Tensor, by: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return gradient * by; a second derivative finds hidden, weight and bias in the graph and is refused."""
-    return gradient * by
+def _factor(by: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the incoming gradient; a second derivative finds hidden, weight and bias in the graph and is refused."""
+    return by.clone()
 
 
-scale_op = torch.library.custom_op("hyperfocal::scale", _scale, mutates_args=())
+factor_op = torch.library.custom_op("hyperfocal::factor", _factor, mutates_args=())
 
 
-@scale_op.register_fake
-def _(gradient: Tensor, by: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.empty_like(gradient * by)
+@factor_op.register_fake
+def _(by: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.empty_like(by)
 
 
 def _refuse(ctx: Any, *_: Any) -> None:
@@ -127,7 +128,7 @@ def _refuse(ctx: Any, *_: Any) -> None:
 
 
 _walk_op.register_autograd(_refuse)
-scale_op.register_autograd(_refuse)
+factor_op.register_autograd(_refuse)
 
 
 def call_curvature(
@@ -174,8 +175,8 @@ def call_curvature(
 
 
 def _check_not_batched(*tensors: Tensor | None) -> None:
-    """Check that no tensor is a batch of torch.autograd's older vmap, which calls no rule of an autograd function."""
-    if any(tensor is not None and torch._C._functorch.is_legacy_batchedtensor(tensor) for tensor in tensors):
+    """Check that no tensor is a batch of torch.autograd's older vmap."""
+    if any(tensor is not None and is_older_batch(tensor) for tensor in tensors):
         raise ConfigError(
             "a fused loss cannot be batched by `vectorize=True` or `is_grads_batched=True` of torch.autograd. Use "
             "jacrev, jacfwd or hessian of torch.func, or `backend='reference'`"

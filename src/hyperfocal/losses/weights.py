@@ -38,8 +38,8 @@ def capped_weights(
 
     then, if `normalise`, divided by their mean over the labels that have an example, so that the mean
     is 1; then min(weight, cap). A label without an example gets the cap; without a cap, the weight of a
-    label with one example. Without any example at all nothing tells the labels apart, and all weigh alike:
-    the cap, or without one 1 (`balanced` with num_examples: n / L). A weight that float32 cannot hold becomes
+    label with one example. If no label has an example, all weights are equal: the cap, or without a cap 1
+    (`balanced` with num_examples: n / L). A weight that float32 cannot hold becomes
     the nearest positive number that it holds.
 
     Args:
