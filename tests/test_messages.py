@@ -24,7 +24,6 @@ ALLOWED = {  # file or folder -> why its messages may name options
     "recommend/grid.py": "only the command line trains grids",
     "recommend/service.py": "the service has --engine",
     "report/grid_page.py": "only the command line trains grids",
-    "report/grid_table.py": "only the command line trains grids",
     "report/page.py": "an option of pip",
     "report/tracking.py": "only the command line has trackers",
     "serve/access.py": "the service has --allow-host",
