@@ -27,7 +27,7 @@ def test_the_recipe_of_the_story():
     base, axes, seeds, baseline = read_grid_recipe(RECIPE)
     assert (base, seeds, baseline) == (BASE, 3, "no_cap_no_focal")
     names = [point.name for point in expand(base, axes, seeds)]
-    assert len(names) == 12
+    assert (len(names), len(set(names))) == (36, 12)
     assert {"cap_7.0_focal_g3", "cap_6.0_no_focal", "no_cap_focal_g2", "no_cap_no_focal"} <= set(names)
 
 
