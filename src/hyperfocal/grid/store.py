@@ -307,7 +307,8 @@ def earlier_outcomes(results: Iterable[Result], planned: Collection[str]) -> lis
 
     Args:
         results: of all commands.
-        planned: keys of the running command. Its single trainings are repeated here beside those that belong to them.
+        planned: keys of the running command. Its points with one training are listed too if earlier commands trained
+            them with other seeds.
     """
     points: dict[str, list[Result]] = {}
     for result in results:
