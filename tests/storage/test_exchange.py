@@ -34,6 +34,15 @@ def way(request, monkeypatch):
     return request.param
 
 
+def test_what_a_killed_process_left_of_the_replaced_run_is_removed(run, way):
+    """It was killed after its two renames, while it removed the old run."""
+    left = run.path.with_name(f".{run.path.name}.replaced")
+    left.mkdir()
+    (left / MODEL).touch()
+    replace(run)
+    assert not left.exists()
+
+
 def test_a_run_is_replaced_and_other_files_stay(run, way):
     run.write_text("notes.txt", "mine")
     run.write_text("plots/a.png", "mine")

@@ -47,6 +47,8 @@ def whole_folder(
         raise OSError(number, os.strerror(number), str(closed))
     if _is_working_folder(path):
         raise OSError(errno.EBUSY, "it is the working folder")
+    if path.exists() and is_own_folder(_replaced(path)):  # a process was killed while it removed what it had replaced
+        shutil.rmtree(_replaced(path), ignore_errors=True)
     with aside_folder(path.parent) as aside:
         fresh = aside / path.name
         fresh.mkdir()
