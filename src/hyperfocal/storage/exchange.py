@@ -47,8 +47,7 @@ def whole_folder(
         raise OSError(number, os.strerror(number), str(closed))
     if _is_working_folder(path):
         raise OSError(errno.EBUSY, "it is the working folder")
-    if path.exists() and is_own_folder(_replaced(path)):  # a process was killed while it removed what it had replaced
-        shutil.rmtree(_replaced(path), ignore_errors=True)
+    remove_replaced(path)
     with aside_folder(path.parent) as aside:
         fresh = aside / path.name
         fresh.mkdir()
@@ -181,6 +180,12 @@ def restore(path: Path) -> None:
                 replaced.rename(path)
             return
         time.sleep(0.01)
+
+
+def remove_replaced(path: Path) -> None:
+    """Remove what a process left that was killed while it removed what it had replaced; call it inside the lock."""
+    if path.exists() and is_own_folder(_replaced(path)):
+        shutil.rmtree(_replaced(path), ignore_errors=True)
 
 
 def discard(folder: Path) -> None:

@@ -36,7 +36,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hyperfocal.errors import ConfigError, HyperfocalError, RunError
-from hyperfocal.storage.exchange import restore, whole_folder, why_fixed
+from hyperfocal.storage.exchange import remove_replaced, restore, whole_folder, why_fixed
 from hyperfocal.storage.lock import LOCK, FolderLock
 from hyperfocal.storage.whole import ASIDE, remove_aside, whole_file
 
@@ -106,6 +106,7 @@ class RunFolder:
         with FolderLock(self.place, patience) as self._lock:
             for folder in (self.place.parent, self.place, (self.place / CHECKPOINT).parent):
                 remove_aside(folder)
+            remove_replaced(self.place)
             try:
                 yield
             finally:
