@@ -59,7 +59,7 @@ class Cell:
     job: str  # rankings or labels
     units: int  # users or documents
     seed_sd: float = 0.0  # of the effect of a training, as a share of SEED_UNIT
-    points: int = 1  # beside the baseline
+    points: int = 1  # besides the baseline
     seeds: tuple[int, ...] = SEEDS
     gain: float = 0.0  # true difference of every point from the baseline: of the mean, or of the separation
     hit_rate: float = 0.0  # above 0: a user's value is 1 at this rate, else 0

@@ -30,7 +30,9 @@ from hyperfocal.errors import DataError
 from hyperfocal.metrics.intervals import ROUNDING, Interval
 
 LEVEL = 0.05  # a difference is significant if its corrected p is below
-PRIOR = 2.0  # weight of the mean variance of all points in that of one point, as much as three seeds of its own have
+PRIOR = (
+    2.0  # weight of the mean variance of all points in the variance of one point; three seeds of its own weigh as much
+)
 
 
 @dataclass(frozen=True, eq=False)
