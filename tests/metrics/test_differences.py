@@ -87,6 +87,14 @@ def test_the_interaction_of_seeds_and_documents_counts_once():
     assert (shown.high - shown.low) == pytest.approx(oracle.high - oracle.low, rel=0.05)
 
 
+def test_what_documents_add_to_the_variance_of_seeds_is_subtracted():
+    ours = [outcome(0.3, [0.25, 0.35], 0), outcome(0.5, [0.5, 0.5], 1)]  # v = 0.02, c = 2 x 0.00125
+    theirs = [outcome(0.2, [0.2, 0.2], seed) for seed in range(2)]
+    shown = difference(ours, theirs)
+    error = math.sqrt(0.00125 + (0.02 - 0.0025) / 2)  # the means 0.375 and 0.425 of the resamples vary by 0.00125
+    assert shown.high - shown.mean == pytest.approx(error * stats.t.ppf(0.975, 1), rel=1e-9)
+
+
 def test_the_variance_is_that_of_the_crossed_analysis_of_variance():
     """(documents + seeds - interaction) / number, all from the squares of a point whose baseline is 0."""
     generator, documents, seeds = np.random.default_rng(1), 300, 4
