@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "hyperfocal"
 ROWS = (
-    ("errors",),
+    ("errors", "interrupts"),
     ("distributed", "parts", "private"),
     ("config", "labels", "sequences", "storage", "machine"),
     ("losses", "metrics", "data"),

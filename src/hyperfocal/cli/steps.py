@@ -14,6 +14,7 @@ import click
 
 from hyperfocal.cli.report import report_line
 from hyperfocal.errors import ConfigError, DataError, RunError
+from hyperfocal.interrupts import remembered
 from hyperfocal.private.folders import NO_HOME
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def refuse_several_processes(context: click.Context) -> None:
 def exit_on_ctrl_c(how_to_continue: str) -> Iterator[None]:
     """End the program with exit code 130 on Ctrl-C; the first process says how to continue."""
     try:
-        yield
+        with remembered():
+            yield
     except KeyboardInterrupt:
         from hyperfocal.cli.wording import echo
         from hyperfocal.distributed import is_first

@@ -38,6 +38,7 @@ from hyperfocal.distributed import (
     world_size,
 )
 from hyperfocal.errors import ConfigError, TrainingError
+from hyperfocal.interrupts import came
 from hyperfocal.training.optimizers import clip_gradients, make_optimizer, schedule_factor
 
 LOG_STEPS = 50  # steps between two reads of the loss; each read waits for the device
@@ -360,10 +361,12 @@ class _Flag:
 def _interrupt_flag() -> Iterator[_Flag]:
     """Turn the first Ctrl-C into a flag, so that it does not interrupt a step; a second Ctrl-C raises.
 
+    The flag is raised at once if a command had a Ctrl-C before, whose exception a library has swallowed.
+
     In one of several processes every Ctrl-C sets the flag, and so does SIGTERM: torchrun repeats a Ctrl-C that all
     processes got, and sends SIGTERM when one of them has ended or its host is asked to stop.
     """
-    interrupted = _Flag()
+    interrupted = _Flag(came())
     if threading.current_thread() is not threading.main_thread():
         yield interrupted
         return
