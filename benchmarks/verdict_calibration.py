@@ -33,7 +33,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hyperfocal.classify.scores import cross_decided, draw_halves, score_labels
+from hyperfocal.classify.acceptance import Judged
+from hyperfocal.classify.scores import cross_fitted, draw_halves, score_labels
 from hyperfocal.config.classify import DecisionSettings
 from hyperfocal.labels import SparseLabels
 from hyperfocal.metrics.differences import LEVEL, Difference, Outcome
@@ -258,7 +259,7 @@ def labels_outcome(evidence: Tensor, true: Tensor, seed: int) -> Outcome:
     decided = {
         "half": [Decisions(torch.zeros(NUM_LABELS)).decide(scores)],
         "tuned": [
-            cross_decided(scores, truth, counts, DecisionSettings(), halves, seed=seed)
+            cross_fitted(Judged(scores, {}, truth, counts, "macro_ap", seed), None, DecisionSettings(), halves)[0]
             for halves in draw_halves(len(scores), None, seed=seed)
         ],
     }

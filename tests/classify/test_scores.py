@@ -7,11 +7,12 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, f1_score
 
+from hyperfocal.classify.acceptance import Judged
 from hyperfocal.classify.label_model import LabelSpace
 from hyperfocal.classify.prepare import Labelled
 from hyperfocal.classify.scores import (
     comparable,
-    cross_decided,
+    cross_fitted,
     draw_halves,
     evaluate_decisions,
     score_labels,
@@ -38,7 +39,7 @@ LABELS = LabelSpace(Vocabulary(pl.Series(["a", "b", "c", "d"])), None, COUNTS, 4
 def decided_of(scores, truth, settings, groups=None):
     """Return the decisions of the first cross-fit."""
     halves, *_ = draw_halves(len(scores), groups, seed=0)
-    return cross_decided(scores, truth, COUNTS, settings, halves, seed=0)
+    return cross_fitted(Judged(scores, {}, truth, COUNTS, "macro_ap", 0), None, settings, halves)[0]
 
 
 class TestCrossDecisions:
@@ -99,7 +100,7 @@ class TestScores:
         assert resamples == {}
 
     def test_a_report_has_the_value_inside_its_interval(self):
-        report, resamples, _ = evaluate_decisions(SCORES, DECIDED["tuned"], documents(TRUTH), LABELS)
+        report, resamples, _ = evaluate_decisions(SCORES, DECIDED["tuned"], documents(TRUTH), LABELS, SCORES)
         assert report["documents"] == N
         assert {"macro_ap", "half.macro_f1", "tuned.micro_f1"} <= report["intervals"].keys()
         for name, interval in report["intervals"].items():
@@ -114,7 +115,7 @@ class TestScores:
         pair = torch.arange(N) % 2
         scores, truth = SCORES[pair], TRUTH.select(pair)
         grouped, alone = (
-            evaluate_decisions(scores, [DECIDED["tuned"][0].select(pair)], documents(truth, groups), LABELS)
+            evaluate_decisions(scores, [DECIDED["tuned"][0].select(pair)], documents(truth, groups), LABELS, scores)
             for groups in (pair, None)
         )
         grouped, alone = (found.metrics["intervals"]["tuned.micro_f1"] for found in (grouped, alone))

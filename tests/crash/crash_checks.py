@@ -34,7 +34,7 @@ class Facts:
     first: State
     last: State
     answers: tuple[str, ...]  # of the old and the new run; fewer where there is none
-    timed: frozenset[str]  # relative paths whose bytes differ from run to run
+    timed: frozenset[str]  # relative paths whose bytes differ from run to run, or from folder to folder
 
 
 @dataclass(frozen=True)

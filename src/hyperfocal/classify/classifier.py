@@ -8,7 +8,6 @@ result; `files.py` writes it to a run folder and reads it back.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +21,20 @@ from sklearn.utils import Tags
 from torch import Tensor
 
 from hyperfocal.classify.files import read_fit, with_pairs, write_fit
-from hyperfocal.classify.finetune import Encoder
 from hyperfocal.classify.indicator import Indicator
-from hyperfocal.classify.label_model import KNOWN, Fit, LabelModel, warn_of_unknown
+from hyperfocal.classify.label_model import KNOWN, warn_of_unknown
 from hyperfocal.classify.prepare import PreparedTexts, check_texts, check_training, from_lists, from_pair, prepare
 from hyperfocal.classify.scores import evaluate, score
 from hyperfocal.classify.training import fit_prepared
+from hyperfocal.classify.views import FitViews
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.numbers import as_finite
 from hyperfocal.data.documents import Documents, as_documents
 from hyperfocal.data.frames import holds_objects, to_library
 from hyperfocal.data.ids import typed
-from hyperfocal.data.taxonomy import Taxonomy
-from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.errors import ConfigError
-from hyperfocal.models.text_features import TextFeatures
-from hyperfocal.models.text_head import TextHead
 from hyperfocal.storage.run_folder import CONFIG, RunFolder, read_stable
-from hyperfocal.thresholds import Decisions
 from hyperfocal.training.run import (
-    Origin,
-    UnfittedError,
     data_facts,
     open_run,
     origin_of,
@@ -53,12 +45,7 @@ from hyperfocal.training.run import (
 from hyperfocal.training.watch import SILENT, Watch, check_watch
 
 
-def _view(path: str) -> Any:
-    """Return a read-only property with a value inside the estimator's fit."""
-    return property(attrgetter(f"_fit.{path}"))
-
-
-class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
+class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
     """Classifies texts into many labels, most of them rare.
 
     The parameters are those of the command line. None: the recipe's value, without a recipe the default. `settings`
@@ -77,6 +64,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         gamma: of the focal losses.
         cap: the largest class weight; "off" for no weights, "none" for no cap.
         decide: "half", "global", "per_label" or "top_k".
+        label_texts: "names", "off", or the path of a table with the columns label, name and description.
         seed: of the split, the initial weights and the order of the examples.
         settings: any other settings by their dotted key, as {"train.epochs": 5}.
 
@@ -108,23 +96,6 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
     [['wine'], ['beer']]
     """
 
-    fit_: Fit
-    _origin: Origin | None = None  # the run folder that the fit was read from or written to
-    settings_: ClassifySettings = _view("model.settings")
-    vocabulary_: Vocabulary = _view("model.labels.vocabulary")
-    taxonomy_: Taxonomy | None = _view("model.labels.taxonomy")
-    counts_: Tensor = _view("model.labels.counts")
-    num_documents_: int = _view("model.labels.num_documents")
-    features_: TextFeatures = _view("model.features")
-    encoder_: Encoder | None = _view("model.encoder")
-    head_: TextHead = _view("model.head")
-    decisions_: Decisions = _view("model.decisions")
-    fingerprint_: str = _view("fingerprint")
-    metrics_: dict[str, Any] = _view("metrics")
-    resamples_: dict[str, Tensor] = _view("resamples")
-    labels_: list[dict[str, Any]] = _view("label_table")
-    history_: list[dict[str, float]] = _view("history")
-
     def __init__(
         self,
         recipe: str | Path | None = None,
@@ -139,6 +110,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         gamma: float | None = None,
         cap: float | str | None = None,
         decide: str | None = None,
+        label_texts: str | None = None,
         seed: int | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
@@ -153,6 +125,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         self.gamma = gamma
         self.cap = cap
         self.decide = decide
+        self.label_texts = label_texts
         self.seed = seed
         self.settings = settings
 
@@ -250,6 +223,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
             "loss.gamma": self.gamma,
             "loss.cap": self.cap,
             "decide.rule": self.decide,
+            "data.label_texts": self.label_texts,
             "seed": self.seed,
         }
         settings = resolve_settings(ClassifySettings, self.recipe, asked, resumed, self.settings)
@@ -375,22 +349,6 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):
         classifier = cls(Path(path) / CONFIG)
         classifier.fit_, classifier._origin = fit, origin
         return classifier
-
-    @property
-    def classes_(self) -> NDArray[Any]:
-        """Return (L,) names of the labels, or column numbers if `fit` got an indicator matrix."""
-        indicator = self._model.indicator
-        return np.arange(indicator.width) if indicator else np.asarray(self.vocabulary_.names)
-
-    @property
-    def _fit(self) -> Fit:
-        if not hasattr(self, "fit_"):
-            raise UnfittedError("this classifier is not fitted. Call fit, or MultiLabelClassifier.load(run)")
-        return self.fit_
-
-    @property
-    def _model(self) -> LabelModel:
-        return self._fit.model
 
     def _scores(self, texts: Any) -> Tensor:
         model = self._model  # refuses an unfitted classifier before it reads the texts

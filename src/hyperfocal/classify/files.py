@@ -9,14 +9,18 @@ from typing import Any
 import polars as pl
 import torch
 
+from hyperfocal.classify.combination import Combination
 from hyperfocal.classify.finetune import read_encoder, write_encoder
 from hyperfocal.classify.head import restore_head
 from hyperfocal.classify.indicator import Indicator
 from hyperfocal.classify.label_model import Fit, LabelModel, LabelSpace
+from hyperfocal.classify.label_texts import LabelTexts
+from hyperfocal.classify.opinions import SIMILARITY, LabelReader
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.data.csv_text import safe_cells, unsafe_cell
 from hyperfocal.data.taxonomy import Taxonomy
 from hyperfocal.data.vocabulary import Vocabulary
+from hyperfocal.models.name_matching import NameMatcher
 from hyperfocal.models.text_features import TextFeatures
 from hyperfocal.storage.manifest import write_manifest
 from hyperfocal.storage.run_folder import DATA, MODEL, RunFolder, describe_environment
@@ -25,6 +29,8 @@ from hyperfocal.training.run import read_plan, read_settings
 from hyperfocal.training.weights import read_weights, write_weights
 
 TEXTS = "texts.safetensors"  # checksums of the training texts
+OPINIONS = "opinions.json"  # label texts, and the weights of opinions; missing if validation did not accept them
+LABEL_VECTORS = "label_vectors.safetensors"  # an encoder's vectors of the label texts
 PAIRS = pl.List(pl.Struct({"label": pl.String, "probability": pl.Float64}))
 
 
@@ -42,6 +48,8 @@ def write_fit(run: RunFolder, fit: Fit) -> None:
     tuned = None if model.encoder is None else write_encoder(run, model.encoder)
     run.write_json("features.json", model.features.to_json() | {"finetuned": tuned})
     run.write_json("thresholds.json", model.decisions.to_json(names))
+    if model.reader is not None:
+        write_reader(run, model.reader, model.combination)
     if fit.texts is not None:
         run.write_tensors(TEXTS, {"checksums": fit.texts})
     if labels.taxonomy is not None:
@@ -72,6 +80,7 @@ def read_fit(run: RunFolder) -> Fit:
         encoder = read_encoder(run, facts["finetuned"]) if settings.features.finetune else None
     with run.guard("thresholds.json"):
         decisions = Decisions.from_json(run.read_json("thresholds.json"), names)
+    accepted = read_reader(run, len(names)) if run.has(OPINIONS) else ()
     with run.guard("labels.csv"):
         label_table = read_label_table(run, names)
     with run.guard("history.jsonl"):
@@ -80,10 +89,37 @@ def read_fit(run: RunFolder) -> Fit:
         head = restore_head(settings, tensors, len(names))
         if len(tensors.get("wide", ())) != features.num_sparse:
             raise ValueError("it does not match the features in features.json")
-    model = LabelModel(settings, labels, features, encoder, head, decisions, indicator, read_plan(run))
+    model = LabelModel(settings, labels, features, encoder, head, decisions, indicator, read_plan(run), *accepted)
     with run.guard(TEXTS):
         texts = run.read_tensors(TEXTS)[0]["checksums"] if run.has(TEXTS) else None
     return Fit(model, fingerprint, metrics, label_table, history, texts=texts)
+
+
+def write_reader(run: RunFolder, reader: LabelReader, combination: Combination) -> None:
+    """Write what `read_reader` reads."""
+    run.write_json(OPINIONS, {"combination": combination.to_json(), "texts": reader.texts.to_json()})
+    if reader.vectors is not None and reader.means is not None:
+        run.write_tensors(LABEL_VECTORS, {"vectors": reader.vectors, "means": reader.means})
+
+
+def read_reader(run: RunFolder, num_labels: int) -> tuple[LabelReader, Combination]:
+    """Return the reader of L label texts and the combination of its opinions with the head."""
+    with run.guard(OPINIONS):
+        value = run.read_json(OPINIONS)
+        combination, texts = Combination.from_json(value["combination"]), LabelTexts.from_json(value["texts"])
+        if len(texts.names) != num_labels:
+            raise ValueError(f"{len(texts.names):,} texts for {num_labels:,} labels")
+        if SIMILARITY in combination.weights and not run.has(LABEL_VECTORS):
+            raise ValueError(f"{LABEL_VECTORS}, which it needs, is missing")
+    matcher = NameMatcher.of(texts.names)
+    if not run.has(LABEL_VECTORS):
+        return LabelReader(texts, matcher), combination
+    with run.guard(LABEL_VECTORS):
+        tensors = run.read_tensors(LABEL_VECTORS)[0]
+        vectors, means = (tensors[name].clone() for name in ("vectors", "means"))
+        if len(vectors) != num_labels or means.shape != (num_labels,):
+            raise ValueError(f"{len(vectors):,} vectors for {num_labels:,} labels")
+    return LabelReader(texts, matcher, vectors, means), combination
 
 
 def _read_labels(run: RunFolder, settings: ClassifySettings) -> tuple[LabelSpace, Indicator | None]:

@@ -13,9 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hyperfocal.classify.combination import Combination
 from hyperfocal.classify.finetune import Encoder, encode
 from hyperfocal.classify.head import score_documents
 from hyperfocal.classify.indicator import Indicator
+from hyperfocal.classify.opinions import LabelReader
 from hyperfocal.classify.prepare import PreparedTexts, with_tree_labels
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.data.documents import Documents
@@ -91,6 +93,8 @@ class LabelModel:
         decisions: turn logits into labels.
         indicator: the width of the indicator matrix that `fit` got, or None.
         plan: how the training documents were read. None: the run is of an earlier version without a plan.
+        reader: reads the label texts. None: the labels have no texts, or validation did not accept opinions.
+        combination: of logits and opinions.
     """
 
     settings: ClassifySettings
@@ -101,6 +105,8 @@ class LabelModel:
     decisions: Decisions
     indicator: Indicator | None = None
     plan: ReadingPlan | None = None
+    reader: LabelReader | None = None
+    combination: Combination = field(default_factory=Combination)
 
     @property
     def reading(self) -> TextReading:
@@ -108,16 +114,31 @@ class LabelModel:
         return reading_of(self.plan, self.settings.data)
 
     def scores(self, texts: pl.Series) -> Tensor:
-        """Return (N, L) logits of N texts."""
+        """Return (N, L) scores of N texts."""
         return self.answer(texts)[0]
 
     def answer(self, texts: pl.Series) -> tuple[Tensor, Tensor]:
-        """Return (N, L) logits of N texts, and (N,) bool: whether any part of each text is known (`known_texts`)."""
+        """Return (N, L) scores of N texts, and (N,) bool: whether any part of each text is known (`known_texts`).
+
+        Scores are the logits of the head, combined with opinions if validation accepted them.
+        """
+        logits, features = self.logits(texts)
+        return self.combine(logits, texts, features.dense), known_texts(texts, features)
+
+    def logits(self, texts: pl.Series) -> tuple[Tensor, Features]:
+        """Return (N, L) logits of N texts, and their features."""
         if self.encoder is None:
             features = self.features.make(texts)
         else:
             features = Features(None, encode(self.encoder, texts, batch=self.settings.features.encoder_batch))
-        return score_documents(self.head, features), known_texts(texts, features)
+        return score_documents(self.head, features), features
+
+    def combine(self, logits: Tensor, texts: pl.Series, dense: Tensor | None) -> Tensor:
+        """Return the (N, L) scores of N texts, of which `dense` are the (N, D) vectors of the encoder, if any."""
+        if self.reader is None:
+            return logits
+        opinions = self.reader.of(texts, dense, self.combination.weights.keys())
+        return self.combination.apply(logits, opinions, self.labels.counts)
 
     def decide(self, scores: Tensor, decisions: Decisions | None = None) -> SparseLabels:
         """Return the labels decided from (N, L) logits, by the model's decisions or others, with their parents."""

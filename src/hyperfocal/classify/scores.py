@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from hyperfocal.classify.acceptance import HALVES, Form, Judged, choose_form, divided, fit_form, table_of_opinions
+from hyperfocal.classify.combination import Combination
 from hyperfocal.classify.label_model import LabelModel, LabelSpace
+from hyperfocal.classify.opinions import Opinions
 from hyperfocal.classify.prepare import Labelled, PreparedTexts, number, owners_of
 from hyperfocal.config.classify import ClassifySettings, DecisionSettings
 from hyperfocal.data.documents import Documents
@@ -22,7 +25,6 @@ from hyperfocal.metrics.ranking import only
 from hyperfocal.metrics.resampling import resample_weights, resampled_ap, resampled_f1
 from hyperfocal.thresholds import Decisions, tune_decisions
 
-HALVES = 2  # of the validation documents: each half is decided with what the other half tuned
 CROSS_FITS = 2  # divisions into halves, over which the scores of tuned decisions are averaged
 
 
@@ -35,19 +37,20 @@ class Evaluation(NamedTuple):
 
 
 def evaluate_decisions(
-    scores: Tensor, decided: Sequence[SparseLabels], documents: Labelled, labels: LabelSpace
+    scores: Tensor, decided: Sequence[SparseLabels], documents: Labelled, labels: LabelSpace, logits: Tensor
 ) -> Evaluation:
-    """Return the scores of decisions, of the threshold 0.5 for all labels, and of the ranking.
+    """Return the scores of decisions, of a probability of 0.5 as the threshold of all labels, and of the ranking.
 
     Args:
-        scores: (N, L) logits.
+        scores: (N, L) that rank.
         decided: N rows over L labels, by tuned decisions; of each cross-fit. Tables show the first.
         documents: the N documents with their labels.
         labels: the L labels.
+        logits: (N, L) of the head alone, whose probabilities the threshold 0.5 is for.
     """
     truth, counts, names = documents.labels, labels.counts, labels.vocabulary.names
     weights = resample_weights(len(scores), groups=owners_of(documents.documents))
-    half = labels.complete(Decisions(torch.zeros(scores.shape[1])).decide(scores))
+    half = labels.complete(Decisions(torch.zeros(logits.shape[1])).decide(logits))
     both = {"half": [half], "tuned": decided}
     values, resamples = score_labels(scores, truth, both, counts, labels.num_documents, weights=weights)
     bounds = {name: interval._asdict() for name, interval in intervals(values, resamples).items()}
@@ -82,33 +85,58 @@ def evaluate(model: LabelModel, documents: Documents, trained: Tensor | None = N
     """
     labelled = number(model.resolve_labels(documents), model.labels.vocabulary)
     labelled.refuse_unlabelled("documents to score")
-    scores = model.scores(documents.all_texts())
-    metrics, _, label_table = evaluate_decisions(scores, [model.decide(scores)], labelled, model.labels)
-    known = None if trained is None else count_hashed(documents.all_texts(), trained.numpy())
+    texts = documents.all_texts()
+    logits, features = model.logits(texts)
+    scores = model.combine(logits, texts, features.dense)
+    metrics, _, label_table = evaluate_decisions(scores, [model.decide(scores)], labelled, model.labels, logits)
+    known = None if trained is None else count_hashed(texts, trained.numpy())
     return metrics | {"data": labelled.counts() | {"training_documents": known}, "labels": label_table}
 
 
-def validate(
-    scores: Tensor, data: PreparedTexts, labels: LabelSpace, settings: ClassifySettings
-) -> tuple[Decisions, SparseLabels, Evaluation]:
-    """Return decisions tuned on all validation documents, cross-fitted labels (N rows over L), and their scores.
+class Validated(NamedTuple):
+    """The end of a validation."""
 
-    Cross-fitted decisions have not seen their own truth. The metrics include the counts of the data.
+    judged: Judged
+    divisions: list[Tensor]  # into halves, from `draw_halves`
+    form: Form | None  # of the combination; None: no opinion counts
+    combination: Combination  # fitted on all validation documents
+    decisions: Decisions  # tuned on all of them
+    scores: Tensor  # (N, L), cross-fitted
+    decided: SparseLabels  # N rows over L labels, cross-fitted
+    evaluation: Evaluation
+
+
+def validate(
+    logits: Tensor, opinions: Opinions, data: PreparedTexts, labels: LabelSpace, settings: ClassifySettings
+) -> Validated:
+    """Combine logits with opinions, if that is better, and tune the decisions; return them and their scores.
+
+    Cross-fitted scores and decisions have not seen their own truth. The metrics include the counts of the data.
 
     Args:
-        scores: (N, L) logits of the validation documents.
+        logits: (N, L) of the validation documents.
+        opinions: about the same pairs; {} for none.
         data: the documents.
         labels: the L labels.
         settings: all of them.
     """
     truth, counts, seed = data.valid.labels, labels.counts, settings.seed
-    decisions = tune_decisions(scores, truth, counts, settings.decide, seed=seed)
-    decided = [
-        labels.complete(cross_decided(scores, truth, counts, settings.decide, halves, seed=seed))
-        for halves in draw_halves(len(scores), owners_of(data.valid.documents), seed=seed)
-    ]
-    evaluation = evaluate_decisions(scores, decided, data.valid, labels)
-    return decisions, decided[0], evaluation._replace(metrics=evaluation.metrics | {"data": data.counts()})
+    judged = Judged(logits, opinions, truth, counts, settings.train.metric, seed)
+    divisions = draw_halves(len(logits), owners_of(data.valid.documents), seed=seed)
+    form = choose_form(judged, divisions[0])
+    combination = fit_form(judged, form, torch.arange(len(logits)))
+    decisions = tune_decisions(judged.combined(combination), truth, counts, settings.decide, seed=seed)
+    crossed = [cross_fitted(judged, form, settings.decide, halves) for halves in divisions]
+    decided, scores = [labels.complete(each) for each, _ in crossed], crossed[0][1]
+    evaluation = evaluate_decisions(scores, decided, data.valid, labels, logits)
+    evaluation = evaluation._replace(metrics=evaluation.metrics | {"data": data.counts()})
+    return Validated(judged, divisions, form, combination, decisions, scores, decided[0], evaluation)
+
+
+def opinions_table(validated: Validated) -> dict[str, Any]:
+    """Return what each opinion adds, in rows of metrics, and the weights that validation accepted."""
+    rows = table_of_opinions(validated.judged, validated.form, validated.divisions[0])
+    return {"accepted": validated.form is not None, **validated.combination.to_json(), "rows": rows}
 
 
 def draw_halves(num_documents: int, groups: Tensor | None, *, seed: int) -> list[Tensor]:
@@ -124,29 +152,29 @@ def draw_halves(num_documents: int, groups: Tensor | None, *, seed: int) -> list
     return [torch.randperm(number, generator=generator)[owners] % HALVES for _ in range(CROSS_FITS)]
 
 
-def cross_decided(
-    scores: Tensor, truth: SparseLabels, counts: Tensor, settings: DecisionSettings, halves: Tensor, *, seed: int
-) -> SparseLabels:
-    """Return decisions for the validation documents: those of each half are tuned on the other half.
+def cross_fitted(
+    judged: Judged, form: Form | None, settings: DecisionSettings, halves: Tensor
+) -> tuple[SparseLabels, Tensor]:
+    """Return decisions, N rows over L labels, and (N, L) scores: those of each half are fitted on the other half.
 
-    No decision has seen its document's truth. Only the decisions are cross-fitted: if these documents also chose the
-    epoch, the scores have seen that much of the truth.
+    No decision has seen its document's truth. Only combination and decisions are cross-fitted: if these documents also
+    chose the epoch, the logits have seen that much of the truth.
 
     Args:
-        scores: (N, L) logits.
-        truth: N rows over L labels.
-        counts: (L,) training documents of each label.
+        judged: logits of N documents, and opinions about them.
+        form: how to combine them. None: not at all.
         settings: how to decide.
         halves: (N,) the half of each document, from `draw_halves`.
-        seed: as in `tune_decisions`.
     """
-    decided = torch.zeros(scores.shape, dtype=torch.bool)
-    for half in range(HALVES):
-        own, others = (halves == half).nonzero()[:, 0], (halves != half).nonzero()[:, 0]
-        decisions = tune_decisions(scores[others], truth.select(others), counts, settings, seed=seed)
-        chosen = decisions.decide(scores[own])
+    scores, decided = torch.empty_like(judged.logits), torch.zeros(judged.logits.shape, dtype=torch.bool)
+    for own, others in divided(halves):
+        combined = judged.combined(fit_form(judged, form, others))
+        truth = judged.truth.select(others)
+        decisions = tune_decisions(combined[others], truth, judged.counts, settings, seed=judged.seed)
+        chosen = decisions.decide(combined[own])
         decided[own[chosen.rows], chosen.indices] = True
-    return SparseLabels.from_dense(decided)
+        scores[own] = combined[own]
+    return SparseLabels.from_dense(decided), scores
 
 
 def score_labels(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 from time import perf_counter
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
@@ -19,9 +20,11 @@ from hyperfocal.classify.finetune import finetune, load_trainable
 from hyperfocal.classify.head import Trained, score_documents, train_head
 from hyperfocal.classify.indicator import Indicator
 from hyperfocal.classify.label_model import Fit, LabelModel, LabelSpace
+from hyperfocal.classify.label_texts import label_texts
 from hyperfocal.classify.memory import check_head_memory
+from hyperfocal.classify.opinions import LabelReader, Opinions
 from hyperfocal.classify.prepare import Labelled, PreparedTexts
-from hyperfocal.classify.scores import Evaluation, validate
+from hyperfocal.classify.scores import Evaluation, opinions_table, validate
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.data.stored_texts import hash_each
 from hyperfocal.data.stratify import stratified_folds
@@ -47,6 +50,8 @@ class Inputs(NamedTuple):
     features: TextFeatures
     train: Rows
     valid: Rows
+    reader: LabelReader | None = None  # of label texts; None: the labels have none
+    opinions: Opinions = MappingProxyType({})  # about the validation documents; {}: none
 
 
 def fit_prepared(
@@ -76,7 +81,7 @@ def fit_prepared(
     if run is not None and resume:
         begin_run(run, settings, fingerprint, features.checksum, facts=facts, resume=True)
     encoder = load_trainable(features, settings)
-    inputs = None if encoder is not None else make_inputs(data, features, cache, watch)
+    inputs = None if encoder is not None else make_inputs(data, features, settings, cache, watch)
     if inputs is not None and (dense := inputs.train[0].dense) is not None:
         check_head_memory(data, settings, num_sparse=features.num_sparse, num_dense=dense.shape[1])
     if run is not None and not resume:  # only now: an error up to here does not cost the run that is replaced
@@ -87,17 +92,20 @@ def fit_prepared(
         else:
             trained = train_and_score(data, inputs, settings, run, resume=resume, watch=watch)
     labels = LabelSpace.of(data, settings)
-    decisions, decided, evaluation = validate(trained.scores, data, labels, settings)
-    head = trained.head
+    reader, opinions = (inputs.reader, inputs.opinions) if inputs else read_labels(data, settings)
+    validated = validate(trained.scores, opinions, data, labels, settings)
+    evaluation, head = validated.evaluation, trained.head
     if settings.train.refit:
         assert inputs is not None, "check_training refuses to refit with an encoder that is fine-tuned"
         head = refit_head(inputs, settings, len(trained.history), watch)
-    model = LabelModel(settings, labels, features, encoder, head, decisions, indicator, data.plan)
+    accepted = (reader if validated.form else None, validated.combination)
+    model = LabelModel(settings, labels, features, encoder, head, validated.decisions, indicator, data.plan, *accepted)
     texts = _trained_texts(data, settings)
-    scored = (evaluation.metrics, evaluation.label_table, trained.history, evaluation.resamples)
+    metrics = evaluation.metrics | {"opinions": opinions_table(validated)}
+    scored = (metrics, evaluation.label_table, trained.history, evaluation.resamples)
     fit = Fit(model, fingerprint, *scored, texts)
     if run is not None:
-        evidence = label_evidence(trained.scores, decided, data.valid, labels.vocabulary.names)
+        evidence = label_evidence(validated.scores, validated.decided, data.valid, labels.vocabulary.names)
         run.write_json(EVIDENCE, evidence_of("classify", evidence, began=began))
         write_fit(run, fit)
     return fit
@@ -129,14 +137,15 @@ def score_prepared(
     features = inputs.features if inputs else TextFeatures.fit(texts, settings.features, cache)
     encoder = load_trainable(features, settings)
     if encoder is not None:
-        scores = finetune(encoder, data, settings).scores
+        scores, opinions = finetune(encoder, data, settings).scores, read_labels(data, settings)[1]
     else:
-        inputs = inputs or make_inputs(data, features, cache)
+        inputs = inputs or make_inputs(data, features, settings, cache)
+        opinions = inputs.opinions
         if settings.train.folds:
             scores = cross_scores(inputs.train, folds_of(data.train, settings), features.num_sparse, settings)
         else:
             scores = train_and_score(data, inputs, settings).scores
-    return validate(scores, data, LabelSpace.of(data, settings), settings)[2]
+    return validate(scores, opinions, data, LabelSpace.of(data, settings), settings).evaluation
 
 
 def _begin(data: PreparedTexts, settings: ClassifySettings) -> None:
@@ -158,12 +167,41 @@ def _begin(data: PreparedTexts, settings: ClassifySettings) -> None:
 
 
 def make_inputs(
-    data: PreparedTexts, features: TextFeatures, cache: Path | None = None, watch: Watch = SILENT
+    data: PreparedTexts,
+    features: TextFeatures,
+    settings: ClassifySettings,
+    cache: Path | None = None,
+    watch: Watch = SILENT,
 ) -> Inputs:
-    """Return the features of the training and validation documents, made once if both are the same documents."""
+    """Return features of the training and validation documents, made once if both are the same, and opinions."""
     train = features.make(data.train.documents.texts, cache, watch.encoded)
     valid = train if data.valid is data.train else features.make(data.valid.documents.texts, cache, watch.encoded)
-    return Inputs(features, (train, data.train.labels), (valid, data.valid.labels))
+    reader, opinions = read_labels(data, settings, features, (train.dense, valid.dense), cache)
+    return Inputs(features, (train, data.train.labels), (valid, data.valid.labels), reader, opinions)
+
+
+def read_labels(
+    data: PreparedTexts,
+    settings: ClassifySettings,
+    features: TextFeatures | None = None,
+    dense: tuple[Tensor | None, Tensor | None] = (None, None),
+    cache: Path | None = None,
+) -> tuple[LabelReader | None, Opinions]:
+    """Return the reader of the label texts, and its opinions about the validation documents; (None, {}) without texts.
+
+    Args:
+        data: the documents.
+        settings: `data.label_texts` says where the texts are.
+        features: of the documents. None: those of an encoder that is fine-tuned, which gives no opinion.
+        dense: vectors of the training and of the validation documents, if a frozen encoder made them.
+        cache: folder of the encoder's vectors. None: they are not cached.
+    """
+    texts = label_texts(settings.data.label_texts, data.vocabulary.names, data.taxonomy)
+    if texts is None:
+        return None, {}
+    trained, validated = dense
+    reader = LabelReader.fit(texts, features, trained, cache)
+    return reader, reader.of(data.valid.documents.texts, validated)
 
 
 def train_and_score(

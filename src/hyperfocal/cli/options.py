@@ -25,6 +25,12 @@ DOCUMENTS = (
     RECIPE,
     *TEXT_COLUMNS,
     click.option("--taxonomy", type=PATH, help="TSV file of the label tree: id, parent, name."),
+    click.option(
+        "--label-texts",
+        metavar="names|off|FILE",
+        help="What labels say, an input too: their names, or a table with the columns label, name, description. "
+        "Validation decides how much it counts.  [default: names]",
+    ),
     SET,
 )
 LOG_COLUMNS = (
@@ -123,6 +129,7 @@ def document_settings(options: dict[str, Any]) -> dict[str, Any]:
         "data.id": options["id"],
         "data.group": options["group"],
         "data.taxonomy": None if taxonomy is None else str(taxonomy),
+        "data.label_texts": options["label_texts"],
     }
     return _given(columns) | dict(map(parse_override, options["assignments"]))
 

@@ -33,6 +33,7 @@ class TextDataSettings(Section, frozen=True, kw_only=True):
     taxonomy: str = ""  # file of the label tree: id, parent, name; "" is none
     add_parents: bool = False  # taxonomy: whether a document also gets the parents of its labels
     consistent: bool = False  # taxonomy: whether a predicted label adds its parents
+    label_texts: str = "names"  # names: labels are words to look for in texts; off; or a file: label, name, description
     stream: Literal["auto", "on", "off"] = "auto"  # read through mapped files; auto: a file too large for memory
 
 

@@ -5,7 +5,7 @@
     manifest.json: a checksum of each file, for `verify`; written last
     checkpoints/: last.safetensors, previous.safetensors; fold0.safetensors ...: out-of-fold scores
     recommend: baselines.safetensors    classify: features.json  thresholds.json  labels.csv  taxonomy.json  encoder/
-                                        texts.safetensors
+                                        texts.safetensors  opinions.json  label_vectors.safetensors
 
 Files appear whole or not at all, and so does a run that replaces another one. One process writes at a time. Nothing is
 unpickled. A file of tensors contains its own checksum, and that of the model also the settings and the checksum of the
@@ -52,7 +52,7 @@ FILES = (
     CONFIG, DATA, MODEL, "baselines.safetensors", "vocabulary.json", "metrics.json", "history.jsonl",
     "environment.json", "events.safetensors", "users.json", "items.safetensors", "items.json",
     MANIFEST, "features.json", "thresholds.json", "labels.csv", "taxonomy.json", "evidence.json", "report.html",
-    "texts.safetensors", ENCODER, "checkpoints",
+    "texts.safetensors", "opinions.json", "label_vectors.safetensors", ENCODER, "checkpoints",
 )  # fmt: skip
 LEFT = re.compile(rf"\.\d+\.({'|'.join(map(re.escape, FILES))})")  # by a killed process of an earlier version
 FIXED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV)  # of a folder that cannot be renamed

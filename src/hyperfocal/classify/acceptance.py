@@ -1,0 +1,123 @@
+"""Decide by validation whether opinions count, how much, and for which labels.
+
+Candidates are compared by train.metric + precision@1, so that a better ranking of the documents of each label does not
+cost the best label of each document. Scores are cross-fitted: the documents of each half have the weights that were
+fitted on the other half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hyperfocal.classify.combination import Combination, fit_weights
+from hyperfocal.classify.head import VALIDATION
+from hyperfocal.classify.opinions import FIRST_LINE, SIMILARITY, TEXT, Opinions, select
+from hyperfocal.labels import SparseLabels
+
+POWERS = (0.5, 1.0)  # of `fit_weights`
+LIMITS = (None, 200, 50)  # of a Combination
+SHOWN = {TEXT: "name in text", FIRST_LINE: "name in first line", SIMILARITY: "similarity"}
+HALVES = 2  # of the validation documents: each half gets what the other half tuned
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Logits of N documents, and opinions about them.
+
+    Attributes:
+        logits: (N, L) of a head that was not trained on the documents.
+        opinions: about the same pairs; {} for none.
+        truth: N rows over L labels.
+        counts: (L,) training documents of each label.
+        metric: a name of VALIDATION.
+        seed: draws pairs, see `fit_weights`.
+    """
+
+    logits: Tensor
+    opinions: Opinions
+    truth: SparseLabels
+    counts: Tensor
+    metric: str
+    seed: int
+
+    def combined(self, combination: Combination) -> Tensor:
+        """Return the (N, L) scores by a combination."""
+        return combination.apply(self.logits, self.opinions, self.counts)
+
+    def worth(self, scores: Tensor) -> float:
+        """Return train.metric + precision@1 of (N, L) scores."""
+        return sum(VALIDATION[name](scores, self.truth) for name in (self.metric, "precision@1"))
+
+
+class Form(NamedTuple):
+    """A way to combine."""
+
+    power: float
+    limit: int | None
+
+
+def choose_form(judged: Judged, halves: Tensor) -> Form | None:
+    """Return the best form of combination; None: the logits alone are best.
+
+    Args:
+        judged: of N documents.
+        halves: (N,) int64 of 0 and 1.
+    """
+    if not judged.opinions:
+        return None
+    best, worth = None, judged.worth(judged.logits)
+    for power in POWERS:
+        wide = cross_scores(judged, Form(power, None), halves)
+        for limit in LIMITS:
+            scores = wide if limit is None else torch.where(judged.counts < limit, wide, judged.logits)
+            if (value := judged.worth(scores)) > worth:
+                best, worth = Form(power, limit), value
+    return best
+
+
+def fit_form(judged: Judged, form: Form | None, rows: Tensor) -> Combination:
+    """Return the combination of a form, fitted on some of the documents; None: one that keeps the logits."""
+    if form is None:
+        return Combination()
+    opinions = select(judged.opinions, rows)
+    logits, truth = judged.logits[rows], judged.truth.select(rows)
+    weights = fit_weights(logits, opinions, truth, power=form.power, seed=judged.seed)
+    return Combination(weights, form.limit)
+
+
+def cross_scores(judged: Judged, form: Form | None, halves: Tensor) -> Tensor:
+    """Return (N, L) scores, those of each half by the combination that was fitted on the other half."""
+    scores = torch.empty_like(judged.logits)
+    for own, others in divided(halves):
+        scores[own] = judged.combined(fit_form(judged, form, others))[own]
+    return scores
+
+
+def divided(halves: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the documents of each half, and those of the other half."""
+    for half in range(HALVES):
+        yield (halves == half).nonzero()[:, 0], (halves != half).nonzero()[:, 0]
+
+
+def table_of_opinions(judged: Judged, form: Form | None, halves: Tensor) -> list[dict[str, Any]]:
+    """Return a row for the head, for each opinion added to it, for all of them, and for all of them without the head.
+
+    Each row has its name and the values of VALIDATION, of cross-fitted scores.
+    """
+    if not judged.opinions:
+        return []
+    form = form or Form(POWERS[0], None)
+    single = [(SHOWN[name], replace(judged, opinions={name: one})) for name, one in judged.opinions.items()]
+    rows = [(f"head + {name}", cross_scores(one, form, halves)) for name, one in [*single, ("all opinions", judged)]]
+    alone = cross_scores(replace(judged, logits=torch.zeros_like(judged.logits)), form._replace(limit=None), halves)
+    rows = [("head", judged.logits), *rows, ("opinions alone", alone)]
+    return [{"scores": name, **_values(scores, judged.truth)} for name, scores in rows]
+
+
+def _values(scores: Tensor, truth: SparseLabels) -> Mapping[str, float]:
+    return {name: metric(scores, truth) for name, metric in VALIDATION.items()}

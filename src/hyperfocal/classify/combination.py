@@ -1,0 +1,149 @@
+"""Combine the logits of a head with opinions, by one weight per opinion that all labels share.
+
+    score[i, l] = z[i, l] + sum over opinions k of w_k f_k[i, l]   if n_l < limit, else z[i, l]
+
+z are the head's logits and n_l the training documents of label l. The weights are fitted on the documents that tune the
+decisions, as logistic regression on (document, label) pairs with an L2 penalty toward z alone:
+
+    logit P(i has l) = s (z[i, l] + sum over k of w_k f_k[i, l]) + c
+
+The scale s is free there, because a head is too sure of documents that it was not trained on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from hyperfocal.classify.opinions import Opinions
+from hyperfocal.errors import DataError
+from hyperfocal.labels import SparseLabels
+
+PENALTY = 1.0  # of half the squared distance to z alone
+MOST_PAIRS = 1_000_000  # of (document, label), on which a fit computes; of more, all positives and a sample
+LEAST_SCALE = 0.1  # of the head: below it a head says nothing, and the opinions are all that counts
+ROUNDS = 50  # of Newton's method; usually 10 suffice
+HALVINGS = 40
+ENOUGH = 1e-9  # relative decrease of the loss at which a fit ends
+
+
+@dataclass(frozen=True, eq=False)
+class Combination:
+    """Turns logits and opinions into scores.
+
+    Attributes:
+        weights: of each opinion; without any, scores are the logits.
+        limit: training documents from which on a label keeps its logits. None: opinions count for all labels.
+    """
+
+    weights: Mapping[str, float] = field(default_factory=dict)
+    limit: int | None = None
+
+    def apply(self, logits: Tensor, opinions: Opinions, counts: Tensor) -> Tensor:
+        """Return (N, L) scores from (N, L) logits, opinions about the same pairs, and (L,) training documents."""
+        if not self.weights:
+            return logits
+        scores = logits.clone()
+        for name, weight in self.weights.items():
+            opinions[name].add_to(scores, weight)
+        return scores if self.limit is None else torch.where(counts < self.limit, scores, logits)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the value that `from_json` reads."""
+        return {"weights": dict(self.weights), "limit": self.limit}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Combination:
+        """Build from `to_json`'s value; raise DataError if it is not one."""
+        try:
+            limit = None if value["limit"] is None else int(value["limit"])
+            weights = {str(name): float(weight) for name, weight in value["weights"].items()}
+            if not all(map(math.isfinite, weights.values())):
+                raise ValueError("a weight is not finite")
+            return cls(weights, limit)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"not a combination: {type(error).__name__}: {error}") from None
+
+
+def fit_weights(
+    logits: Tensor, opinions: Opinions, truth: SparseLabels, *, power: float = 0.0, seed: int = 0
+) -> dict[str, float]:
+    """Return the weight of each opinion.
+
+    Args:
+        logits: (N, L) of documents that the head was not trained on; equal ones do not count.
+        opinions: about the same pairs.
+        truth: N rows over L labels.
+        power: a pair counts as 1 / positives^power of its label. 0: all pairs count the same, as in a micro average;
+            1: all labels count the same, as in a macro average.
+        seed: draws the sample of pairs, if there are more than MOST_PAIRS.
+    """
+    rows, labels, hits, share = _pairs(truth, seed)
+    columns = [logits[rows, labels].double(), *(opinion.at(rows, labels) for opinion in opinions.values())]
+    design = torch.stack([*columns, torch.ones_like(hits)], 1)
+    share = share * (truth.counts().double().clamp(min=1) ** -power)[labels]
+    start = torch.zeros(design.shape[1], dtype=torch.float64)
+    start[0] = 1
+    point = _newton(design, hits, share, start)
+    scale = max(float(point[0]), LEAST_SCALE)
+    return {name: weight / scale for name, weight in zip(opinions, point[1:-1].tolist(), strict=True)}
+
+
+def _pairs(truth: SparseLabels, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return documents, labels, truth (0 or 1) and weights of M pairs, each (M,).
+
+    Of more than MOST_PAIRS, these are all positives, and negatives that are drawn and weighted to stand for all.
+    """
+    number, labels = len(truth), truth.num_labels
+    hits = truth.rows * labels + truth.indices
+    if number * labels <= MOST_PAIRS:
+        pairs = torch.arange(number * labels)
+        targets = torch.zeros(len(pairs), dtype=torch.float64)
+        targets[hits] = 1
+        return pairs // labels, pairs % labels, targets, torch.ones_like(targets)
+    drawn = torch.randint(number * labels, (MOST_PAIRS,), generator=torch.Generator().manual_seed(seed))
+    negatives = drawn[~torch.isin(drawn, hits)]
+    share = (number * labels - len(hits)) / max(len(negatives), 1)
+    pairs, targets = torch.cat([hits, negatives]), torch.zeros(len(hits) + len(negatives), dtype=torch.float64)
+    targets[: len(hits)] = 1
+    return pairs // labels, pairs % labels, targets, torch.where(targets > 0, 1.0, share).double()
+
+
+def _newton(design: Tensor, hits: Tensor, share: Tensor, start: Tensor) -> Tensor:
+    """Return the (P,) coefficients with the smallest loss, by Newton's method with halved steps.
+
+    loss = sum over pairs of share BCE(design @ p, hits) + PENALTY / 2 |p - start|^2. A full step diverges where the
+    scores of rare labels are all far below 0, so it is halved until the loss falls.
+
+    Args:
+        design: (M, P) float64.
+        hits: (M,) float64, 0 or 1.
+        share: (M,) float64, weight of each pair.
+        start: (P,) float64, where the search begins and what the penalty draws to.
+    """
+
+    def loss(at: Tensor) -> float:
+        fit = binary_cross_entropy_with_logits(design @ at, hits, share, reduction="sum")
+        return float(fit + PENALTY / 2 * (at - start).square().sum())
+
+    point, value = start.clone(), loss(start)
+    for _ in range(ROUNDS):
+        probability = (design @ point).sigmoid()
+        gradient = design.T @ (share * (probability - hits)) + PENALTY * (point - start)
+        curvature = share * probability * (1 - probability)
+        hessian = design.T @ (design * curvature[:, None]) + PENALTY * torch.eye(len(point), dtype=torch.float64)
+        step = torch.linalg.solve(hessian, gradient)
+        sizes: Sequence[float] = [0.5**power for power in range(HALVINGS)]
+        tried = ((size, loss(point - size * step)) for size in sizes)
+        size, reached = next(((size, new) for size, new in tried if new < value), (0.0, value))
+        point = point - size * step
+        if value - reached <= ENOUGH * abs(value):
+            break
+        value = reached
+    return point
