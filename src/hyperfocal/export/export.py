@@ -19,7 +19,9 @@ from hyperfocal.export.facts import (
     counted_arrays,
     head_weights,
     label_settings,
+    label_vectors,
     ngram_facts,
+    opinion_facts,
     ranking_settings,
     ranking_weights,
 )
@@ -89,7 +91,7 @@ def export_plain(run: Path, folder: Path, *, overwrite: bool = False) -> None:
         if isinstance(trained, Recommender):
             settings, arrays = ranking_settings(trained), ranking_weights(trained)
         else:
-            settings, arrays = label_settings(trained, "apart"), head_weights(trained)
+            settings, arrays = label_settings(trained, "apart"), head_weights(trained) | label_vectors(trained)
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, aside / "model.safetensors")
         _write_texts(settings, trained, aside)
         shapes = {name: array.shape for name, array in arrays.items()}
@@ -144,6 +146,8 @@ def _write_labels(classifier: MultiLabelClassifier, folder: Path, run: Path, not
         else:
             encoder = "exported"
     write_head(classifier.head_, folder / "model.onnx", width)
+    if vectors := label_vectors(classifier):
+        np.savez(folder / "label_vectors.npz", **vectors)  # type: ignore[arg-type]
     return label_settings(classifier, encoder)
 
 
@@ -174,6 +178,8 @@ def _write_texts(settings: dict[str, Any], trained: Recommender | MultiLabelClas
     else:
         files["vocabulary.json"] = {"labels": names, "ngrams": ngram_facts(trained)}
         files["thresholds.json"] = trained.decisions_.to_json(names)
+        if opinions := opinion_facts(trained):
+            files["opinions.json"] = opinions
     for name, value in files.items():
         text = json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
         (folder / name).write_text(text, encoding="utf-8")

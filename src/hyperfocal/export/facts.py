@@ -8,6 +8,7 @@ import msgspec
 from numpy.typing import NDArray
 
 from hyperfocal.classify.classifier import MultiLabelClassifier
+from hyperfocal.classify.opinions import SIMILARITY
 from hyperfocal.models.baselines import POPULARITY_WEIGHT, Baseline
 from hyperfocal.models.sequence_networks import CausalNetwork
 from hyperfocal.recommend.ranker import PARTNER
@@ -50,6 +51,7 @@ def label_settings(classifier: MultiLabelClassifier, encoder: str) -> dict[str, 
         "encoder": encoder if has_encoder else "none",
         "encoder_name": settings.features.encoder or "the sentence encoder that was installed" if has_encoder else "",
         "parents": {name: above for name, above in parents.items() if above},
+        "opinions": list(classifier.fit_.model.combination.weights),
         "run": msgspec.to_builtins(settings),
     }
 
@@ -94,3 +96,25 @@ def ngram_facts(classifier: MultiLabelClassifier) -> dict[str, Any] | None:
         "terms": ngrams.terms,
         "idf": {name: weights.tolist() for name, weights in ngrams.weights.items()},
     }
+
+
+def opinion_facts(classifier: MultiLabelClassifier) -> dict[str, Any] | None:
+    """Return the opinions as opinions.json stores them; None: no opinion counts."""
+    model = classifier.fit_.model
+    if model.reader is None:
+        return None
+    limit, counts = model.combination.limit, model.labels.counts.tolist()
+    return {
+        "weights": dict(model.combination.weights),
+        "labels": [int(limit is None or count < limit) for count in counts],
+        "stems": model.reader.matcher.postings(),
+    }
+
+
+def label_vectors(classifier: MultiLabelClassifier) -> Arrays:
+    """Return the vectors of label texts and their mean cosines by name; {}: no opinion of an encoder counts."""
+    model = classifier.fit_.model
+    reader = model.reader
+    if reader is None or reader.vectors is None or reader.means is None or SIMILARITY not in model.combination.weights:
+        return {}
+    return {"label_vectors": reader.vectors.numpy(), "label_means": reader.means.numpy()}

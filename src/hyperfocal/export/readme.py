@@ -148,6 +148,8 @@ def _label_formulas(settings: dict[str, Any]) -> str:
         hidden = "max(hidden.0.weight @ v + hidden.0.bias, 0)" if run["head"]["name"] == "mlp" else "v"
         terms.append(f"weight @ {hidden}")
     sections.append(f"    logits = bias + {' + '.join(terms)}")
+    if settings["opinions"]:
+        sections.append(OPINIONS)
     sections.append(
         "A text gets each label whose logit is above its threshold in thresholds.json. If top_k is above 0, it gets "
         "the best top_k labels instead. If minimum_one is true, a text without a label gets the best one. Then the "
@@ -155,6 +157,17 @@ def _label_formulas(settings: dict[str, Any]) -> str:
         f"A text is `known` if {_known_if(settings)}; all other texts get the scores of an empty text from n-grams."
     )
     return "\n\n".join(sections)
+
+
+OPINIONS = """Opinions of the label texts are added to the logits of the labels that have a 1 in `labels` of
+opinions.json: the sum over `weights` of weight * opinion.
+
+    text          sum of the shares in `stems` of the distinct stems of the text
+    first_line    the same of the first line of the text
+    similarity    10 * (v @ label_vectors[l] / length of v - label_means[l]),  v the dense features
+
+A stem is a word (letters and digits) in lower case without the first of the endings ings, ing, ies, ied, es, ed, s, e
+and y that leaves 3 characters."""
 
 
 def _known_if(settings: dict[str, Any]) -> str:

@@ -66,6 +66,13 @@ class NameMatcher:
         shape = (len(columns), len(names))
         return cls(columns, csr_matrix((np.asarray(values, dtype=np.float32), (rows, places)), shape=shape))
 
+    def postings(self) -> dict[str, list[tuple[int, float]]]:
+        """Return stem -> (label, share) of each label with that stem in its name."""
+        rows = self.shares.tocsr()
+        ends = zip(rows.indptr[:-1].tolist(), rows.indptr[1:].tolist(), strict=True)
+        pairs = list(zip(rows.indices.tolist(), rows.data.tolist(), strict=True))
+        return {each: pairs[start:end] for each, (start, end) in zip(self.columns, ends, strict=True)}
+
     def match(self, blocks: Iterable[Sequence[str]]) -> csr_matrix[np.float32]:
         """Return (N, L) shares of N texts, given in blocks; pairs without a common stem are not stored."""
         seen: dict[str, int] = {}

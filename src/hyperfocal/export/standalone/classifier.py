@@ -21,6 +21,9 @@ MOST_NUMBERS = 2**24  # n-grams times labels per call, which the graph holds in 
 WORD = re.compile(r"(?u)\b\w\w+\b")
 WORD_CHARACTER = re.compile(r"\w")
 SHORTEST_CHARS = 3
+NAME_WORD = re.compile(r"[^\W_]+")
+SUFFIXES = ("ings", "ing", "ies", "ied", "es", "ed", "s", "e", "y")
+SHORTEST_STEM = 3
 
 
 class Classifier:
@@ -34,6 +37,7 @@ class Classifier:
         self.labels: list[str] = vocabulary["labels"]
         self.ngrams = Ngrams(vocabulary["ngrams"]) if vocabulary["ngrams"] else None
         self.thresholds = np.array([self.decisions["thresholds"][label] for label in self.labels], np.float32)
+        self.opinions = Opinions(folder) if self.settings["opinions"] else None
         self.head = onnxruntime.InferenceSession(folder / "model.onnx", options)
         self.encoder = None
         if self.settings["encoder"] == "exported":
@@ -84,7 +88,8 @@ class Classifier:
             inputs["dense"] = self.encoder.run(["vectors"], arrays)[0]
         elif dense is not None:
             inputs["dense"] = dense[start : start + len(texts)]
-        return np.asarray(self.head.run(["scores"], inputs)[0]), known
+        scores = np.asarray(self.head.run(["scores"], inputs)[0])
+        return scores if self.opinions is None else self.opinions.added(scores, texts, inputs.get("dense")), known
 
     def decide(self, scores: NDArray[np.float32]) -> list[list[str]]:
         """Return the labels that (B, L) scores decide for, in the order of the vocabulary."""
@@ -99,6 +104,45 @@ class Classifier:
         parents = self.settings["parents"]
         complete = [names.union(*(parents.get(name, ()) for name in names)) for names in rows]
         return [[label for label in self.labels if label in names] for names in complete]
+
+
+class Opinions:
+    """What the label texts say of a text, from opinions.json and label_vectors.npz."""
+
+    def __init__(self, folder: Path) -> None:
+        value = json.loads((folder / "opinions.json").read_text(encoding="utf-8"))
+        self.weights, self.counted = value["weights"], np.array(value["labels"], np.float32)
+        self.stems = {name: list(zip(*pairs, strict=True)) for name, pairs in value["stems"].items()}
+        vectors = folder / "label_vectors.npz"
+        self.vectors = dict(np.load(vectors)) if vectors.is_file() else {}
+
+    def added(
+        self, scores: NDArray[np.float32], texts: Sequence[str], dense: NDArray[np.float32] | None
+    ) -> NDArray[np.float32]:
+        """Return (B, L) logits with the opinions about B texts, of which `dense` are the vectors, if any."""
+        sums = np.zeros_like(scores)
+        for name, weight in self.weights.items():
+            if name == "similarity":
+                assert dense is not None, "an encoder gave its opinion in training"
+                length = np.maximum(np.sqrt((dense**2).sum(1, keepdims=True)), np.float32(1e-12))
+                sums += weight * 10 * (dense / length @ self.vectors["label_vectors"].T - self.vectors["label_means"])
+            else:
+                for row, text in enumerate(texts):
+                    self._match(sums[row], text if name == "text" else text.split("\n", 1)[0], weight)
+        return np.asarray(scores + sums * self.counted, np.float32)
+
+    def _match(self, row: NDArray[np.float32], text: str, weight: float) -> None:
+        """Add, times a weight, the share of each label's name that is in a text."""
+        for each in {stem(word) for word in NAME_WORD.findall(text.lower())} & self.stems.keys():
+            labels, shares = self.stems[each]
+            row[list(labels)] += np.float32(weight) * np.array(shares, np.float32)
+
+
+def stem(word: str) -> str:
+    """Return a word in lower case without a common English ending, if 3 letters are left."""
+    word = word.lower()
+    ending = next((end for end in SUFFIXES if word.endswith(end) and len(word) - len(end) >= SHORTEST_STEM), "")
+    return word.removesuffix(ending)
 
 
 def _joined(
