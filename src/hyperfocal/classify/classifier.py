@@ -8,6 +8,7 @@ result; `files.py` writes it to a run folder and reads it back.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils import Tags
 from torch import Tensor
 
@@ -32,7 +33,7 @@ from hyperfocal.config.numbers import as_finite
 from hyperfocal.data.documents import Documents, as_documents
 from hyperfocal.data.frames import holds_objects, to_library
 from hyperfocal.data.ids import typed
-from hyperfocal.errors import ConfigError
+from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.storage.run_folder import CONFIG, RunFolder, read_stable
 from hyperfocal.training.run import (
     data_facts,
@@ -321,14 +322,35 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
         read = as_documents(pair, self._model.reading, need="labels")
         return evaluate(self._model, read, self._fit.texts)
 
+    def with_new_labels(self, labels: Any, *, boost: float = 0.0) -> MultiLabelClassifier:
+        """Return a classifier that also scores labels that training never saw.
+
+        They are scored by what their texts say: `label_texts` describes how. The result shares the weights and cannot
+        be saved.
+
+        Args:
+            labels: path or frame with a column label and a column name, description or both; or a list of names.
+            boost: added to their scores; 1 makes them 2.7 times as likely.
+
+        Raises:
+            ConfigError: the run was fitted without label texts; `boost` is not a finite number.
+            DataError: a label that training has, one without a word, or one that is there twice; no label at all.
+        """
+        fit = self._fit
+        wider: MultiLabelClassifier = clone(self)
+        wider.fit_ = replace(fit, model=fit.model.with_new(labels, boost))
+        return wider
+
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write a run folder, from which `load` predicts the same; a run that is there is replaced in one step.
 
         Raises:
             RunError: the folder holds another run, cannot be written, or another process writes to it; it holds another
-                run than when this one was loaded from it.
+                run than when this one was loaded from it; the classifier is from `with_new_labels`.
         """
         fit = self._fit
+        if fit.model.new is not None:
+            raise RunError("save is not allowed after with_new_labels. Call it on the classifier that was fitted")
         model, facts = fit.model, data_facts(fit.model.plan, fit.metrics["data"])
 
         def write(run: RunFolder) -> None:
@@ -353,6 +375,6 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
     def _scores(self, texts: Any) -> Tensor:
         model = self._model  # refuses an unfitted classifier before it reads the texts
         documents = texts if isinstance(texts, Documents) else Documents.from_lists(check_texts(texts))
-        scores, known = model.answer(documents.all_texts())
+        scores, known, _ = model.answer(documents.all_texts())
         warn_of_unknown(known)
         return scores

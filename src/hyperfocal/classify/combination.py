@@ -95,6 +95,17 @@ def fit_weights(
     return {name: weight / scale for name, weight in zip(opinions, point[1:-1].tolist(), strict=True)}
 
 
+def fit_alone(opinions: Opinions, truth: SparseLabels, *, seed: int = 0) -> tuple[dict[str, float], float]:
+    """Return the weight of each opinion, and an offset, of scores without a head: logit P = offset + sum of w_k f_k.
+
+    Arguments as in `fit_weights`.
+    """
+    rows, labels, hits, share = _pairs(truth, seed)
+    design = torch.stack([*(opinion.at(rows, labels) for opinion in opinions.values()), torch.ones_like(hits)], 1)
+    point = _newton(design, hits, share, torch.zeros(design.shape[1], dtype=torch.float64)).tolist()
+    return dict(zip(opinions, point, strict=False)), point[-1]
+
+
 def _pairs(truth: SparseLabels, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return documents, labels, truth (0 or 1) and weights of M pairs, each (M,).
 

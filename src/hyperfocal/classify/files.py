@@ -15,6 +15,7 @@ from hyperfocal.classify.head import restore_head
 from hyperfocal.classify.indicator import Indicator
 from hyperfocal.classify.label_model import Fit, LabelModel, LabelSpace
 from hyperfocal.classify.label_texts import LabelTexts
+from hyperfocal.classify.new_labels import Headless
 from hyperfocal.classify.opinions import SIMILARITY, LabelReader
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.data.csv_text import safe_cells, unsafe_cell
@@ -29,7 +30,7 @@ from hyperfocal.training.run import read_plan, read_settings
 from hyperfocal.training.weights import read_weights, write_weights
 
 TEXTS = "texts.safetensors"  # checksums of the training texts
-OPINIONS = "opinions.json"  # label texts, and the weights of opinions; missing if validation did not accept them
+OPINIONS = "opinions.json"  # label texts, and how opinions count; missing if the labels have no texts
 LABEL_VECTORS = "label_vectors.safetensors"  # an encoder's vectors of the label texts
 PAIRS = pl.List(pl.Struct({"label": pl.String, "probability": pl.Float64}))
 
@@ -48,8 +49,8 @@ def write_fit(run: RunFolder, fit: Fit) -> None:
     tuned = None if model.encoder is None else write_encoder(run, model.encoder)
     run.write_json("features.json", model.features.to_json() | {"finetuned": tuned})
     run.write_json("thresholds.json", model.decisions.to_json(names))
-    if model.reader is not None:
-        write_reader(run, model.reader, model.combination)
+    if model.reader is not None and model.headless is not None:
+        write_reader(run, model.reader, model.combination, model.headless)
     if fit.texts is not None:
         run.write_tensors(TEXTS, {"checksums": fit.texts})
     if labels.taxonomy is not None:
@@ -95,31 +96,33 @@ def read_fit(run: RunFolder) -> Fit:
     return Fit(model, fingerprint, metrics, label_table, history, texts=texts)
 
 
-def write_reader(run: RunFolder, reader: LabelReader, combination: Combination) -> None:
+def write_reader(run: RunFolder, reader: LabelReader, combination: Combination, headless: Headless) -> None:
     """Write what `read_reader` reads."""
-    run.write_json(OPINIONS, {"combination": combination.to_json(), "texts": reader.texts.to_json()})
-    if reader.vectors is not None and reader.means is not None:
-        run.write_tensors(LABEL_VECTORS, {"vectors": reader.vectors, "means": reader.means})
+    fitted = {"combination": combination.to_json(), "headless": headless.to_json()}
+    run.write_json(OPINIONS, fitted | {"texts": reader.texts.to_json()})
+    if reader.vectors is not None and reader.center is not None:
+        run.write_tensors(LABEL_VECTORS, {"vectors": reader.vectors, "center": reader.center})
 
 
-def read_reader(run: RunFolder, num_labels: int) -> tuple[LabelReader, Combination]:
-    """Return the reader of L label texts and the combination of its opinions with the head."""
+def read_reader(run: RunFolder, num_labels: int) -> tuple[LabelReader, Combination, Headless]:
+    """Return the reader of L label texts, and how its opinions count with and without the head."""
     with run.guard(OPINIONS):
         value = run.read_json(OPINIONS)
-        combination, texts = Combination.from_json(value["combination"]), LabelTexts.from_json(value["texts"])
+        combination, headless = Combination.from_json(value["combination"]), Headless.from_json(value["headless"])
+        texts = LabelTexts.from_json(value["texts"])
         if len(texts.names) != num_labels:
             raise ValueError(f"{len(texts.names):,} texts for {num_labels:,} labels")
-        if SIMILARITY in combination.weights and not run.has(LABEL_VECTORS):
+        if SIMILARITY in headless.weights and not run.has(LABEL_VECTORS):
             raise ValueError(f"{LABEL_VECTORS}, which it needs, is missing")
     matcher = NameMatcher.of(texts.names)
     if not run.has(LABEL_VECTORS):
-        return LabelReader(texts, matcher), combination
+        return LabelReader(texts, matcher), combination, headless
     with run.guard(LABEL_VECTORS):
         tensors = run.read_tensors(LABEL_VECTORS)[0]
-        vectors, means = (tensors[name].clone() for name in ("vectors", "means"))
-        if len(vectors) != num_labels or means.shape != (num_labels,):
+        vectors, center = (tensors[name].clone() for name in ("vectors", "center"))
+        if len(vectors) != num_labels or center.shape != vectors.shape[1:]:
             raise ValueError(f"{len(vectors):,} vectors for {num_labels:,} labels")
-    return LabelReader(texts, matcher, vectors, means), combination
+    return LabelReader(texts, matcher, vectors, center), combination, headless
 
 
 def _read_labels(run: RunFolder, settings: ClassifySettings) -> tuple[LabelSpace, Indicator | None]:

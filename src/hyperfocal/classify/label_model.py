@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import torch
@@ -17,6 +17,7 @@ from hyperfocal.classify.combination import Combination
 from hyperfocal.classify.finetune import Encoder, encode
 from hyperfocal.classify.head import score_documents
 from hyperfocal.classify.indicator import Indicator
+from hyperfocal.classify.new_labels import Headless, NewLabels, check_boost, new_texts
 from hyperfocal.classify.opinions import LabelReader
 from hyperfocal.classify.prepare import PreparedTexts, with_tree_labels
 from hyperfocal.config.classify import ClassifySettings
@@ -25,6 +26,7 @@ from hyperfocal.data.reading import ReadingPlan, reading_of
 from hyperfocal.data.taxonomy import Taxonomy
 from hyperfocal.data.text_columns import TextReading
 from hyperfocal.data.vocabulary import Vocabulary
+from hyperfocal.errors import ConfigError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import frequency_bias
 from hyperfocal.models.text_features import TextFeatures, known_texts
@@ -67,17 +69,32 @@ class LabelSpace:
             return decided
         return with_parents(decided, self.vocabulary, self.taxonomy)
 
+    def extended(self, names: Sequence[str]) -> LabelSpace:
+        """Return the labels followed by other ones, without a training document."""
+        counts = torch.cat([self.counts, self.counts.new_zeros(len(names))])
+        return replace(self, vocabulary=self.vocabulary.extended(pl.Series(names, dtype=pl.String)), counts=counts)
+
 
 def with_parents(decided: SparseLabels, vocabulary: Vocabulary, taxonomy: Taxonomy) -> SparseLabels:
     """Return the decided labels and all their ancestors that are in the vocabulary."""
     numbers = vocabulary.numbers
-    ancestors = [[numbers[up] for up in taxonomy.ancestors(name) if up in numbers] for name in vocabulary.names]
+    inside = set(taxonomy.ids)  # a label that training never saw need not be
+    above = [taxonomy.ancestors(name) if name in inside else [] for name in vocabulary.names]
+    ancestors = [[numbers[up] for up in each if up in numbers] for each in above]
     rows, labels = decided.rows.tolist(), decided.indices.tolist()
     pairs = [(row, up) for row, label in zip(rows, labels, strict=True) for up in (label, *ancestors[label])]
     dense = torch.zeros(len(decided), len(vocabulary), dtype=torch.bool)
     if pairs:
         dense[tuple(torch.tensor(pairs).T)] = True
     return SparseLabels.from_dense(dense)
+
+
+class Answer(NamedTuple):
+    """The answer of a model to N texts."""
+
+    scores: Tensor  # (N, L): the logits of the head, combined with opinions if validation accepted them
+    known: Tensor  # (N,) bool: whether any part of the text is known, see `known_texts`
+    logits: Tensor  # (N, L) of the head alone
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +110,10 @@ class LabelModel:
         decisions: turn logits into labels.
         indicator: the width of the indicator matrix that `fit` got, or None.
         plan: how the training documents were read. None: the run is of an earlier version without a plan.
-        reader: reads the label texts. None: the labels have no texts, or validation did not accept opinions.
-        combination: of logits and opinions.
+        reader: reads the label texts. None: the labels have no texts.
+        combination: of logits and opinions; without weights if validation did not accept opinions.
+        headless: scores labels that training never saw. None: the labels have no texts.
+        new: labels that training never saw, the last ones of `labels`. None: there are none.
     """
 
     settings: ClassifySettings
@@ -107,6 +126,8 @@ class LabelModel:
     plan: ReadingPlan | None = None
     reader: LabelReader | None = None
     combination: Combination = field(default_factory=Combination)
+    headless: Headless | None = None
+    new: NewLabels | None = None
 
     @property
     def reading(self) -> TextReading:
@@ -115,30 +136,48 @@ class LabelModel:
 
     def scores(self, texts: pl.Series) -> Tensor:
         """Return (N, L) scores of N texts."""
-        return self.answer(texts)[0]
+        return self.answer(texts).scores
 
-    def answer(self, texts: pl.Series) -> tuple[Tensor, Tensor]:
-        """Return (N, L) scores of N texts, and (N,) bool: whether any part of each text is known (`known_texts`).
-
-        Scores are the logits of the head, combined with opinions if validation accepted them.
-        """
-        logits, features = self.logits(texts)
-        return self.combine(logits, texts, features.dense), known_texts(texts, features)
-
-    def logits(self, texts: pl.Series) -> tuple[Tensor, Features]:
-        """Return (N, L) logits of N texts, and their features."""
+    def answer(self, texts: pl.Series) -> Answer:
+        """Return the scores of N texts, of labels that training never saw too, and what they are made of."""
         if self.encoder is None:
             features = self.features.make(texts)
         else:
             features = Features(None, encode(self.encoder, texts, batch=self.settings.features.encoder_batch))
-        return score_documents(self.head, features), features
+        logits = score_documents(self.head, features)
+        scores = self._combine(logits, texts, features.dense)
+        if self.new is not None:
+            added = self.new.scores(texts, features.dense)
+            logits, scores = torch.cat([logits, added], 1), torch.cat([scores, added], 1)
+        return Answer(scores, known_texts(texts, features), logits)
 
-    def combine(self, logits: Tensor, texts: pl.Series, dense: Tensor | None) -> Tensor:
-        """Return the (N, L) scores of N texts, of which `dense` are the (N, D) vectors of the encoder, if any."""
-        if self.reader is None:
+    def _combine(self, logits: Tensor, texts: pl.Series, dense: Tensor | None) -> Tensor:
+        if self.reader is None or not self.combination.weights:
             return logits
         opinions = self.reader.of(texts, dense, self.combination.weights.keys())
-        return self.combination.apply(logits, opinions, self.labels.counts)
+        return self.combination.apply(logits, opinions, self.labels.counts[: logits.shape[1]])
+
+    def with_new(self, labels: Any, boost: float = 0.0) -> LabelModel:
+        """Return a model that also scores labels that training never saw; arguments as in `with_new_labels`.
+
+        Raises:
+            ConfigError: the labels of training have no texts; `boost` is not a finite number.
+            DataError: as in `new_texts`.
+        """
+        if self.reader is None or self.headless is None:
+            raise ConfigError(
+                "new labels are scored by their texts, and this run was fitted without label texts. Fit again with "
+                "`label_texts='names'` and labels that are words"
+            )
+        names, texts = new_texts(labels, self.labels.vocabulary.numbers)
+        reader = self.reader.of_new(texts, self.features)
+        thresholds = torch.cat([self.decisions.thresholds, torch.full((len(names),), self.headless.threshold)])
+        return replace(
+            self,
+            labels=self.labels.extended(names),
+            decisions=replace(self.decisions, thresholds=thresholds),
+            new=NewLabels(names, reader, self.headless, check_boost(boost)),
+        )
 
     def decide(self, scores: Tensor, decisions: Decisions | None = None) -> SparseLabels:
         """Return the labels decided from (N, L) logits, by the model's decisions or others, with their parents."""
@@ -167,7 +206,7 @@ class LabelModel:
 
     def rows(self, texts: pl.Series) -> dict[str, Any]:
         """Return columns of N texts: "labels" (decided), "scores" (the best 10 with their probability), "known"."""
-        scores, known = self.answer(texts)
+        scores, known, _ = self.answer(texts)
         best = _best(scores, self.labels.vocabulary.names)
         return {"labels": self.name(self.decide(scores)), "scores": best, KNOWN: known.numpy()}
 

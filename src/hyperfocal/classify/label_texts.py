@@ -6,14 +6,13 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from hyperfocal.data.columns import read_text
 from hyperfocal.data.files import File
-from hyperfocal.data.readers import read_frame
+from hyperfocal.data.readers import read_source
 from hyperfocal.data.taxonomy import Taxonomy
 from hyperfocal.errors import DataError
 
@@ -77,15 +76,22 @@ def _name(label: str, taxonomy: Taxonomy | None) -> str:
     return taxonomy.path_name(label) if taxonomy is not None and inside else label
 
 
-def read_label_texts(path: str | Path) -> dict[str, tuple[str, str]]:
+def says_nothing(text: tuple[str, str]) -> bool:
+    """Return whether neither the name nor the description of a label has a letter."""
+    return not any(LETTER.search(each) for each in text)
+
+
+def read_label_texts(source: Any) -> dict[str, tuple[str, str]]:
     """Return label -> (name, description) of a table; "" for a missing one, and the label for a missing name column.
+
+    Args:
+        source: path or frame, with a column label and a column name, description or both.
 
     Raises:
         DataError: no such file, an unreadable one, no column `label`, neither `name` nor `description`, an empty or
             repeated label.
     """
-    file = File(Path(path))
-    frame = read_frame(file, row="label")
+    frame, file = read_source(source, LabelTexts, row="label")
     _check_columns(frame, file)
     columns = [read_text(frame[name], file).to_list() if name in frame.columns else None for name in COLUMNS]
     labels, names, descriptions = columns

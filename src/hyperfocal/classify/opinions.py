@@ -104,13 +104,13 @@ class LabelReader:
         texts: of the labels.
         matcher: of their names.
         vectors: (L, D) float32 of length 1, the encoder's vectors of the label texts. None: no frozen encoder.
-        means: (L,) float32, mean cosine of each label and the training documents. None: no frozen encoder.
+        center: (D,) float32, mean of the training documents' vectors, each of length 1. None: no frozen encoder.
     """
 
     texts: LabelTexts
     matcher: NameMatcher
     vectors: Tensor | None = None
-    means: Tensor | None = None
+    center: Tensor | None = None
 
     @classmethod
     def fit(
@@ -127,10 +127,13 @@ class LabelReader:
         matcher = NameMatcher.of(texts.names)
         if dense is None or features is None or features.encoder is None:
             return cls(texts, matcher)
-        encoded = replace(features, ngrams=None).make(pl.Series("text", texts.whole, dtype=pl.String), cache).dense
-        assert encoded is not None, "an encoder makes dense features"
-        vectors = normalize(encoded)
-        return cls(texts, matcher, vectors, _means(dense, vectors))
+        return cls(texts, matcher, _encode(texts, features, cache), _center(dense))
+
+    def of_new(self, texts: LabelTexts, features: TextFeatures) -> LabelReader:
+        """Return the reader of other labels' texts, which `features` of the documents encode."""
+        matcher = NameMatcher.of(texts.names, self.texts.names)
+        vectors = None if self.center is None else _encode(texts, features)
+        return LabelReader(texts, matcher, vectors, self.center)
 
     def of(self, texts: Texts, dense: Tensor | None, only: Collection[str] = ALL) -> dict[str, Opinion]:
         """Return the opinions about N texts.
@@ -145,8 +148,8 @@ class LabelReader:
             opinions[TEXT] = Shares(self.matcher.match(_lists(texts)))
         if FIRST_LINE in only:
             opinions[FIRST_LINE] = Shares(self.matcher.match(_first_lines(texts)))
-        if SIMILARITY in only and self.vectors is not None and self.means is not None and dense is not None:
-            opinions[SIMILARITY] = Similarities(normalize(dense.float()), self.vectors, self.means)
+        if SIMILARITY in only and self.vectors is not None and self.center is not None and dense is not None:
+            opinions[SIMILARITY] = Similarities(normalize(dense.float()), self.vectors, self.vectors @ self.center)
         return opinions
 
 
@@ -155,11 +158,18 @@ def select(opinions: Opinions, rows: Tensor) -> dict[str, Opinion]:
     return {name: opinion.select(rows) for name, opinion in opinions.items()}
 
 
-def _means(dense: Tensor, vectors: Tensor) -> Tensor:
+def _encode(texts: LabelTexts, features: TextFeatures, cache: Path | None = None) -> Tensor:
+    series = pl.Series("text", texts.whole, dtype=pl.String)
+    encoded = replace(features, ngrams=None).make(series, cache).dense
+    assert encoded is not None, "an encoder makes dense features"
+    return normalize(encoded)
+
+
+def _center(dense: Tensor) -> Tensor:
     total = torch.zeros(dense.shape[1], dtype=torch.float64)
     for block in dense.split(BLOCK):
         total += normalize(block.float()).double().sum(0)
-    return vectors @ (total / max(len(dense), 1)).float()
+    return (total / max(len(dense), 1)).float()
 
 
 def _lists(texts: Texts) -> Iterator[Sequence[str]]:

@@ -18,6 +18,7 @@ from hyperfocal.data.documents import Documents
 from hyperfocal.data.stored_texts import count_hashed
 from hyperfocal.data.taxonomy import Taxonomy
 from hyperfocal.labels import SparseLabels, bucket_masks
+from hyperfocal.metrics.average_precision import average_precision
 from hyperfocal.metrics.decisions import decision_scores, label_table
 from hyperfocal.metrics.intervals import intervals, too_few
 from hyperfocal.metrics.label_ranking import ranking_scores
@@ -25,6 +26,7 @@ from hyperfocal.metrics.ranking import only
 from hyperfocal.metrics.resampling import resample_weights, resampled_ap, resampled_f1
 from hyperfocal.thresholds import Decisions, tune_decisions
 
+RECALLED = 10
 CROSS_FITS = 2  # divisions into halves, over which the scores of tuned decisions are averaged
 
 
@@ -86,9 +88,10 @@ def evaluate(model: LabelModel, documents: Documents, trained: Tensor | None = N
     labelled = number(model.resolve_labels(documents), model.labels.vocabulary)
     labelled.refuse_unlabelled("documents to score")
     texts = documents.all_texts()
-    logits, features = model.logits(texts)
-    scores = model.combine(logits, texts, features.dense)
+    scores, _, logits = model.answer(texts)
     metrics, _, label_table = evaluate_decisions(scores, [model.decide(scores)], labelled, model.labels, logits)
+    if model.new is not None:
+        metrics["seen"], metrics["new"] = seen_and_new(scores, labelled.labels, len(model.new.names))
     known = None if trained is None else count_hashed(texts, trained.numpy())
     return metrics | {"data": labelled.counts() | {"training_documents": known}, "labels": label_table}
 
@@ -104,6 +107,30 @@ class Validated(NamedTuple):
     scores: Tensor  # (N, L), cross-fitted
     decided: SparseLabels  # N rows over L labels, cross-fitted
     evaluation: Evaluation
+
+
+def seen_and_new(scores: Tensor, truth: SparseLabels, new: int) -> list[dict[str, float | None]]:
+    """Return the scores of the labels of training, and of those that training never saw, the last ones.
+
+    labels        number of labels
+    positives     true (document, label) pairs
+    macro_ap      mean average precision of the labels with a true document
+    recall@10     share of the true pairs whose label is among the 10 best of all labels of the document
+
+    Both are None without a true pair.
+    """
+    first = truth.num_labels - new
+    best = torch.zeros(scores.shape, dtype=torch.bool)
+    best.scatter_(1, scores.topk(min(RECALLED, scores.shape[1]), dim=1).indices, value=True)
+    precision = average_precision(scores, truth)
+    rows: list[dict[str, float | None]] = []
+    for start, end in ((0, first), (first, truth.num_labels)):
+        pairs = (truth.indices >= start) & (truth.indices < end)
+        hits = best[truth.rows[pairs], truth.indices[pairs]]
+        means = {"macro_ap": precision[start:end].nanmean(), "recall@10": hits.double().mean()}
+        values = {name: float(mean) if len(hits) else None for name, mean in means.items()}
+        rows.append({"labels": end - start, "positives": len(hits), **values})
+    return rows
 
 
 def validate(

@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 import torch
 from torch import Tensor
@@ -19,7 +21,17 @@ from hyperfocal.classify.files import read_fit
 from hyperfocal.classify.label_model import Fit
 from hyperfocal.data.reading import public_facts
 from hyperfocal.data.vocabulary import frequent_first
-from hyperfocal.serve.messages import MOST_WORDS, Classifications, ClassifyRequest, LabelScore, TextAnswer, WordEffect
+from hyperfocal.errors import ConfigError, HyperfocalError
+from hyperfocal.serve.messages import (
+    MOST_WORDS,
+    Classifications,
+    ClassifyRequest,
+    LabelScore,
+    NewLabel,
+    Refusal,
+    TextAnswer,
+    WordEffect,
+)
 from hyperfocal.storage.run_folder import RunFolder
 from hyperfocal.thresholds import Decisions
 
@@ -29,6 +41,7 @@ WORD = re.compile(r"\w+")
 MOST_CHARACTERS = 100_000  # of all copies of a text with a word removed; of a long text fewer words are tried
 FEWEST_WORDS = 5
 SHOWN = 10  # words in an answer
+CATALOGUES = 4  # lists of new labels that are kept
 
 Logits = Callable[[list[str]], Tensor]  # N texts to (N, L)
 TextScorer = Callable[[list[str]], tuple[Tensor, Tensor]]  # N texts to (N, L) logits and (N,) bool, as `known_texts`
@@ -42,7 +55,9 @@ class ClassifyPredictor:
 
     def __init__(self, fit: Fit, version: str, scorer: TextScorer | None = None) -> None:
         self._fit, self._model, self.version = fit, fit.model, version
-        self._scorer = scorer or (lambda texts: self._model.answer(pl.Series("text", texts, dtype=pl.String)))
+        self._scorer = scorer or (lambda texts: self._model.answer(pl.Series("text", texts, dtype=pl.String))[:2])
+        self._scores_new_labels = scorer is None
+        self._widened: dict[bytes, ClassifyPredictor] = {}  # by new labels
         labels = fit.model.labels
         self._labels = labels.vocabulary.names
         self.names: Sequence[str] = frequent_first(labels.vocabulary, labels.counts)
@@ -58,13 +73,50 @@ class ClassifyPredictor:
             "features": model.features.settings.kind,
             "labels": len(self._labels),
             "taxonomy": model.labels.taxonomy is not None,
+            "new_labels": self._scores_new_labels and model.reader is not None,
             "decide": model.settings.decide.rule,
             "reading": public_facts(model.plan),
             "data": metrics["data"],
             "metrics": {name: value for name, value in metrics.items() if name != "data"},
         }
 
-    def answer(self, requests: Sequence[ClassifyRequest]) -> list[Classifications]:
+    def answer(self, requests: Sequence[ClassifyRequest]) -> list[Classifications | Refusal]:
+        """Return the answer to each request, or a refusal; requests with the same new labels are scored together."""
+        batches: dict[bytes, list[int]] = {}
+        for place, request in enumerate(requests):
+            key = msgspec.json.encode(request.new_labels) if request.new_labels else b""
+            batches.setdefault(key, []).append(place)
+        answers: dict[int, Classifications | Refusal] = {}
+        for key, places in batches.items():
+            batch = [requests[place] for place in places]
+            answers |= zip(places, self._answer_batch(key, batch), strict=True)
+        return [answers[place] for place in range(len(requests))]
+
+    def _answer_batch(self, key: bytes, requests: list[ClassifyRequest]) -> Sequence[Classifications | Refusal]:
+        """Return the answers to requests with the same new labels."""
+        if not key:
+            return self._answer_alike(requests)
+        try:
+            predictor = self._with_new(key, requests[0].new_labels)
+        except HyperfocalError as error:
+            return [Refusal(422, "new_labels", str(error), "$.new_labels")] * len(requests)
+        return predictor._answer_alike(requests)
+
+    def _with_new(self, key: bytes, labels: Sequence[NewLabel]) -> ClassifyPredictor:
+        """Return the predictor that also scores new labels; the last few are kept."""
+        if not self._scores_new_labels:
+            raise ConfigError("this engine does not score new labels. Serve the run with --engine torch")
+        if key not in self._widened:
+            while len(self._widened) >= CATALOGUES:
+                del self._widened[next(iter(self._widened))]
+            columns = {name: [getattr(each, name) for each in labels] for name in ("label", "name", "description")}
+            columns["name"] = [each.name or each.label for each in labels]
+            model = self._model.with_new(pl.DataFrame(columns))
+            self._widened[key] = ClassifyPredictor(replace(self._fit, model=model), self.version)
+        self._widened[key] = self._widened.pop(key)  # the order is that of the last use
+        return self._widened[key]
+
+    def _answer_alike(self, requests: Sequence[ClassifyRequest]) -> list[Classifications]:
         """Return the answer to each request; all texts are scored together, and so are all texts without a word."""
         texts = [text for request in requests for text in request.texts]
         with torch.inference_mode():

@@ -50,6 +50,8 @@ def scores_report(metrics: Mapping[str, Any], *, title: str, labels: Sequence[Ma
         scores_table(metrics),
         Text(_meaning(metrics["values"]), style="dim"),
     ]
+    if "new" in metrics:
+        parts += [Text(), new_labels_table(metrics)]
     if metrics.get("tiers"):
         parts += [Text(), tiers_table(metrics["tiers"])]
     if labels:
@@ -113,6 +115,16 @@ def tiers_table(tiers: Mapping[str, Mapping[str, Any]]) -> Table:
     table = numbers_table("tier", "labels", "micro F1", "macro F1", texts=["tier"])
     for tier, row in tiers.items():
         table.add_row(tier, f"{row['labels']:,}", share(row["micro_f1"]), share(row["macro_f1"]))
+    return table
+
+
+def new_labels_table(metrics: Mapping[str, Any]) -> Table:
+    """Return the scores of the labels of training, and of those that training never saw."""
+    table = numbers_table("labels", "number", "true pairs", "macro AP", "recall@10", texts=["labels"])
+    for title, name in {"of training": "seen", "new": "new"}.items():
+        row = metrics[name]
+        scores = ["-" if row[each] is None else share(row[each]) for each in ("macro_ap", "recall@10")]
+        table.add_row(title, f"{row['labels']:,}", f"{row['positives']:,}", *scores)
     return table
 
 

@@ -22,6 +22,7 @@ from hyperfocal.classify.indicator import Indicator
 from hyperfocal.classify.label_model import Fit, LabelModel, LabelSpace
 from hyperfocal.classify.label_texts import label_texts
 from hyperfocal.classify.memory import check_head_memory
+from hyperfocal.classify.new_labels import fit_headless
 from hyperfocal.classify.opinions import LabelReader, Opinions
 from hyperfocal.classify.prepare import Labelled, PreparedTexts
 from hyperfocal.classify.scores import Evaluation, opinions_table, validate
@@ -98,7 +99,8 @@ def fit_prepared(
     if settings.train.refit:
         assert inputs is not None, "check_training refuses to refit with an encoder that is fine-tuned"
         head = refit_head(inputs, settings, len(trained.history), watch)
-    accepted = (reader if validated.form else None, validated.combination)
+    headless = fit_headless(validated.judged, settings.decide) if opinions else None
+    accepted = (reader if opinions else None, validated.combination, headless)
     model = LabelModel(settings, labels, features, encoder, head, validated.decisions, indicator, data.plan, *accepted)
     texts = _trained_texts(data, settings)
     metrics = evaluation.metrics | {"opinions": opinions_table(validated)}

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyperfocal.cli.options import BLOCKS, DOCUMENTS, GRID, PATH, RUN, SAFE_CSV, TRACK, document_settings, with_options
+from hyperfocal.cli.options import (
+    BLOCKS,
+    DOCUMENTS,
+    GRID,
+    NEW_LABELS,
+    PATH,
+    RUN,
+    SAFE_CSV,
+    TRACK,
+    document_settings,
+    with_options,
+)
 from hyperfocal.cli.steps import (
     NO_ENCODER,
     follow_fit,
@@ -18,6 +29,7 @@ from hyperfocal.cli.steps import (
     refuse_several_processes,
 )
 from hyperfocal.cli.wording import Commands, echo
+from hyperfocal.errors import ConfigError
 
 if TYPE_CHECKING:
     from hyperfocal.classify.classifier import MultiLabelClassifier
@@ -129,8 +141,17 @@ def _print_fit(classifier: MultiLabelClassifier) -> None:
 @click.option(
     "--out", type=PATH, required=True, help="File to write: .jsonl, .csv, .tsv (also .gz, .bz2, .zst) or .parquet."
 )
-@with_options(*BLOCKS, SAFE_CSV)
-def predict(run: Path, docs: Path, out: Path, block: int | None, resume: bool, safe_csv: bool) -> None:
+@with_options(*NEW_LABELS, *BLOCKS, SAFE_CSV)
+def predict(
+    run: Path,
+    docs: Path,
+    out: Path,
+    new_labels: Path | None,
+    new_boost: float | None,
+    block: int | None,
+    resume: bool,
+    safe_csv: bool,
+) -> None:
     """Predict the labels of each document in DOCS.
 
     The output has one row per document: id, labels (those decided), scores (the 10 best labels with their
@@ -139,11 +160,11 @@ def predict(run: Path, docs: Path, out: Path, block: int | None, resume: bool, s
     A large DOCS is read block by block.
     """
     refuse_output(out, docs, "DOCS", safe_csv=safe_csv)
-    from hyperfocal.classify.classifier import MultiLabelClassifier
     from hyperfocal.cli.predict import DocumentPredictor, predict_file
     from hyperfocal.report.format import quantity
 
-    predictor = DocumentPredictor(MultiLabelClassifier.load(run), safe_csv=safe_csv)
+    classifier = _load(run, new_labels, new_boost)
+    predictor = DocumentPredictor(classifier, new_labels=new_labels, new_boost=new_boost, safe_csv=safe_csv)
     counts = predict_file(predictor, run, docs, out, block=block, resume=resume)
     each = counts["labels"] / max(counts["documents"], 1)
     echo(f"{counts['documents']:,} documents, {each:.2f} labels each, written to {out}")
@@ -155,14 +176,24 @@ def predict(run: Path, docs: Path, out: Path, block: int | None, resume: bool, s
 @classify.command()
 @click.argument("run", type=PATH)
 @click.argument("docs", type=PATH)
+@with_options(*NEW_LABELS)
 @click.option("--json", "as_json", is_flag=True, help="Print all metrics, also those of each label, as JSON.")
-def evaluate(run: Path, docs: Path, as_json: bool) -> None:
-    """Score RUN on the documents DOCS."""
-    from hyperfocal.classify.classifier import MultiLabelClassifier
+def evaluate(run: Path, docs: Path, new_labels: Path | None, new_boost: float | None, as_json: bool) -> None:
+    """Score RUN on the documents DOCS; with --new-labels, labels of training and new labels are also scored apart."""
     from hyperfocal.classify.terminal import holdout_lines, scores_report, title_of
 
-    metrics = MultiLabelClassifier.load(run).evaluate(docs)
+    metrics = _load(run, new_labels, new_boost).evaluate(docs)
     print_evaluation(metrics, scores_report, holdout_lines, title_of, as_json=as_json)
+
+
+def _load(run: Path, new_labels: Path | None, boost: float | None) -> MultiLabelClassifier:
+    """Return the classifier of a run, which also knows the labels of --new-labels."""
+    from hyperfocal.classify.classifier import MultiLabelClassifier
+
+    if new_labels is None and boost is not None:
+        raise ConfigError("--new-boost is for the labels of --new-labels. Give --new-labels too")
+    classifier = MultiLabelClassifier.load(run)
+    return classifier if new_labels is None else classifier.with_new_labels(new_labels, boost=boost or 0.0)
 
 
 @classify.command()

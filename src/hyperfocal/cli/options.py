@@ -33,6 +33,18 @@ DOCUMENTS = (
     ),
     SET,
 )
+NEW_LABELS = (
+    click.option(
+        "--new-labels",
+        type=PATH,
+        help="Labels unseen in training, scored by their texts: a table with label, and name, description or both.",
+    ),
+    click.option(
+        "--new-boost",
+        type=float,
+        help="Added to the scores of new labels; 1 makes them 2.7 times as likely.  [default: 0]",
+    ),
+)
 LOG_COLUMNS = (
     click.option("--user", help="Column of the user id."),
     click.option("--item", help="Column of the item id."),

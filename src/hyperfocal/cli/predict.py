@@ -107,18 +107,31 @@ class DocumentPredictor:
 
     Args:
         classifier: of the run.
+        new_labels: the table of new labels that the classifier knows.
+        new_boost: what is added to their scores.
         safe_csv: whether cells are written that no spreadsheet runs as a formula.
     """
 
     argument = "DOCS"
 
-    def __init__(self, classifier: MultiLabelClassifier, *, safe_csv: bool = False) -> None:
+    def __init__(
+        self,
+        classifier: MultiLabelClassifier,
+        *,
+        new_labels: Path | None = None,
+        new_boost: float | None = None,
+        safe_csv: bool = False,
+    ) -> None:
         self.classifier, self.safe_csv = classifier, safe_csv
+        self.new_labels, self.new_boost = new_labels, new_boost
         self.rows = max(min(DOCUMENTS, SCORES // max(len(classifier.vocabulary_), 1)), 1)
 
     def choices(self) -> dict[str, Any]:
         """Return the options that decide the predictions."""
-        return _safe(self.safe_csv)
+        if self.new_labels is None:  # which parts of earlier versions do not know
+            return _safe(self.safe_csv)
+        new = {"--new-labels": stamp(self.new_labels), "--new-boost": self.new_boost}
+        return new | _safe(self.safe_csv)
 
     def predict(self, data: Path | Block) -> Predicted:
         """Return the predictions for a file or a block."""

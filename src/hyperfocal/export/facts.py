@@ -101,7 +101,7 @@ def ngram_facts(classifier: MultiLabelClassifier) -> dict[str, Any] | None:
 def opinion_facts(classifier: MultiLabelClassifier) -> dict[str, Any] | None:
     """Return the opinions as opinions.json stores them; None: no opinion counts."""
     model = classifier.fit_.model
-    if model.reader is None:
+    if model.reader is None or not model.combination.weights:
         return None
     limit, counts = model.combination.limit, model.labels.counts.tolist()
     return {
@@ -115,6 +115,6 @@ def label_vectors(classifier: MultiLabelClassifier) -> Arrays:
     """Return the vectors of label texts and their mean cosines by name; {}: no opinion of an encoder counts."""
     model = classifier.fit_.model
     reader = model.reader
-    if reader is None or reader.vectors is None or reader.means is None or SIMILARITY not in model.combination.weights:
+    if reader is None or reader.vectors is None or reader.center is None or SIMILARITY not in model.combination.weights:
         return {}
-    return {"label_vectors": reader.vectors.numpy(), "label_means": reader.means.numpy()}
+    return {"label_vectors": reader.vectors.numpy(), "label_means": (reader.vectors @ reader.center).numpy()}

@@ -54,12 +54,17 @@ class NameMatcher:
     shares: csr_matrix[np.float32]
 
     @classmethod
-    def of(cls, names: Sequence[str]) -> NameMatcher:
-        """Return the matcher of the names of L labels; a name without a letter or digit matches nothing."""
+    def of(cls, names: Sequence[str], others: Sequence[str] = ()) -> NameMatcher:
+        """Return the matcher of the names of L labels; a name without a letter or digit matches nothing.
+
+        Args:
+            names: L.
+            others: names of other labels, which count in idf.
+        """
         stems = [name_stems(name) for name in names]
-        labels = Counter(each for row in stems for each in row)
-        columns = {each: column for column, each in enumerate(labels)}
-        idf = {each: math.log((len(names) + 1) / number) for each, number in labels.items()}
+        labels = Counter(each for row in [*stems, *map(name_stems, others)] for each in row)
+        columns = {each: column for column, each in enumerate(dict.fromkeys(each for row in stems for each in row))}
+        idf = {each: math.log((len(names) + len(others) + 1) / labels[each]) for each in columns}
         sums = [sum(idf[each] for each in row) or 1.0 for row in stems]
         entries = [(idf[s] / sums[label], columns[s], label) for label, row in enumerate(stems) for s in row]
         values, rows, places = zip(*entries, strict=True) if entries else ((), (), ())

@@ -145,8 +145,9 @@ def _prediction_routes(live: Live, batcher: Batcher) -> list[Route]:
         content = await request.body()
         asked = read(CLASSIFY, content)
         _refuse_too_many(asked)
-        rows = len(asked.texts) * (1 + MOST_WORDS if asked.explain else 1)
-        return as_json(await batcher.ask(asked, rows, light=not asked.explain and len(content) <= LIGHT))
+        rows = len(asked.texts) * (1 + MOST_WORDS if asked.explain else 1) + len(asked.new_labels)
+        light = not (asked.explain or asked.new_labels) and len(content) <= LIGHT
+        return as_json(await batcher.ask(asked, rows, light=light))
 
     return [Route(f"/v1/{predict.__name__}", predict, methods=["POST"]) for predict in (recommend, classify)]
 

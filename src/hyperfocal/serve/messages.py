@@ -77,6 +77,20 @@ class Recommendations(Struct):
     answers: list[NextItems]
 
 
+class NewLabel(Struct, forbid_unknown_fields=True):
+    """A label that was not in the training data.
+
+    Attributes:
+        label: as answers call it.
+        name: whose words are looked for in the texts; "": the label itself.
+        description: which only a sentence encoder reads, after the name.
+    """
+
+    label: Annotated[str, Meta(min_length=1, max_length=1_000)]
+    name: Annotated[str, Meta(max_length=1_000)] = ""
+    description: Annotated[str, Meta(max_length=10_000)] = ""
+
+
 class ClassifyRequest(Struct, forbid_unknown_fields=True):
     """Texts in, the labels of each out.
 
@@ -85,6 +99,7 @@ class ClassifyRequest(Struct, forbid_unknown_fields=True):
         threshold: "tuned" uses the run's thresholds, "half" a probability of 0.5, a number that probability.
         top: how many of the best labels to return with their scores. Texts x top may not exceed 100,000.
         explain: whether to return the words that mattered most for the best label.
+        new_labels: labels that were not in the training data, scored by their texts next to the known labels.
     """
 
     texts: Annotated[
@@ -94,6 +109,7 @@ class ClassifyRequest(Struct, forbid_unknown_fields=True):
     threshold: Literal["tuned", "half"] | Annotated[float, Meta(ge=0, le=1)] = "tuned"
     top: Annotated[int, Meta(ge=0, le=1_000)] = 10
     explain: bool = False
+    new_labels: Annotated[list[NewLabel], Meta(max_length=1_000)] = []
 
 
 class LabelScore(Struct):

@@ -1,0 +1,132 @@
+"""Labels that training never saw: scored by what their texts say, next to the labels of training.
+
+    logit P(i has l) = offset + sum over opinions k of w_k f_k[i, l]
+
+The offset and the weights are fitted on the validation documents and all labels of training, as if each of them were
+new: without the head. So the probabilities of new labels and of other labels can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from msgspec import structs
+from torch import Tensor
+
+from hyperfocal.classify.acceptance import Judged
+from hyperfocal.classify.combination import fit_alone
+from hyperfocal.classify.label_texts import LabelTexts, read_label_texts, says_nothing
+from hyperfocal.classify.opinions import LabelReader
+from hyperfocal.config.classify import DecisionSettings
+from hyperfocal.config.numbers import as_finite
+from hyperfocal.data.frames import is_frame
+from hyperfocal.data.stored_texts import Texts
+from hyperfocal.errors import ConfigError, DataError
+from hyperfocal.thresholds import tune_decisions
+
+
+@dataclass(frozen=True)
+class Headless:
+    """Weights of opinions that stand for a head.
+
+    Attributes:
+        weights: of each opinion.
+        offset: added to each score.
+        threshold: a score above it decides a label: the best common one of all labels of training.
+    """
+
+    weights: Mapping[str, float]
+    offset: float
+    threshold: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the value that `from_json` reads."""
+        return {"weights": dict(self.weights), "offset": self.offset, "threshold": self.threshold}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Headless:
+        """Build from `to_json`'s value."""
+        weights = {str(name): float(weight) for name, weight in value["weights"].items()}
+        return cls(weights, float(value["offset"]), float(value["threshold"]))
+
+
+def fit_headless(judged: Judged, settings: DecisionSettings) -> Headless:
+    """Return the weights of opinions without a head, and a threshold by the objective of `settings`."""
+    weights, offset = fit_alone(judged.opinions, judged.truth, seed=judged.seed)
+    scores = torch.full_like(judged.logits, offset)
+    for name, weight in weights.items():
+        judged.opinions[name].add_to(scores, weight)
+    shared = structs.replace(settings, rule="global")
+    thresholds = tune_decisions(scores, judged.truth, judged.counts, shared, seed=judged.seed).thresholds
+    return Headless(weights, offset, float(thresholds[0]))
+
+
+@dataclass(frozen=True, eq=False)
+class NewLabels:
+    """M labels that training never saw.
+
+    Attributes:
+        names: M, none of which is a label of training.
+        reader: reads their texts.
+        headless: how opinions about them count.
+        boost: added to their scores; 1 makes them 2.7 times as likely.
+    """
+
+    names: Sequence[str]
+    reader: LabelReader
+    headless: Headless
+    boost: float
+
+    def scores(self, texts: Texts, dense: Tensor | None) -> Tensor:
+        """Return (N, M) scores of N texts, of which `dense` are the (N, D) vectors of the encoder, if any."""
+        weights = self.headless.weights
+        scores = torch.full((len(texts), len(self.names)), self.headless.offset + self.boost)
+        for name, opinion in self.reader.of(texts, dense, weights.keys()).items():
+            opinion.add_to(scores, weights[name])
+        return scores
+
+
+def new_texts(labels: Any, known: Mapping[str, int]) -> tuple[list[str], LabelTexts]:
+    """Return the names and texts of labels that training never saw.
+
+    Args:
+        labels: path or frame as in `read_label_texts`, or a list of names.
+        known: the labels of training.
+
+    Raises:
+        DataError: no label; one that training has; one whose text has no letter; one that is there twice; as in
+            `read_label_texts`.
+    """
+    texts = _read(labels)
+    if not texts:
+        raise DataError("new labels: none is given. Give at least one")
+    for label, pair in texts.items():
+        if label in known:
+            raise DataError(f"new labels: {label!r} is a label of training. Leave it out")
+        if says_nothing(pair):
+            raise DataError(f"new labels: the text of {label!r} has no letter. Give a name or a description in words")
+    names, descriptions = zip(*texts.values(), strict=True)
+    return list(texts), LabelTexts(names, descriptions)
+
+
+def _read(labels: Any) -> dict[str, tuple[str, str]]:
+    if isinstance(labels, str | Path) or is_frame(labels):
+        return read_label_texts(labels)
+    if not isinstance(labels, Sequence) or not all(isinstance(label, str) for label in labels):
+        raise DataError(f"new labels: {labels!r:.60} is not a list of names. Give names, a path or a frame")
+    again = next((label for place, label in enumerate(labels) if label in labels[:place]), None)
+    if again is not None:
+        raise DataError(f"new labels: {again!r} is there twice. Give each label once")
+    return {label: (label, "") for label in labels}
+
+
+def check_boost(boost: Any) -> float:
+    """Return a boost as Python's float; raise ConfigError unless it is a finite number."""
+    number = as_finite(boost)
+    if number is None:
+        raise ConfigError(f"`boost=`: {boost!r} is not allowed. Expected a finite number, such as 1")
+    return number
