@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hyperfocal.classify.files import read_label_table
-from hyperfocal.classify.terminal import data_lines, how_decided, how_refitted
+from hyperfocal.classify.terminal import BASELINE_COLUMNS, BASELINES, data_lines, how_decided, how_refitted
 from hyperfocal.labels import BUCKETS, HEAD, TAIL
 from hyperfocal.report import charts
 from hyperfocal.report.blocks import DASH, Block, Cell, Chart, Folded, Page, Paragraph, Quote, Section, Table
@@ -133,7 +133,18 @@ def _scores(metrics: dict[str, Any]) -> Section:
     words = Paragraph(f"{how_decided(metrics['data']['out_of_fold'])} Each ± is half a 95% interval.", quiet=True)
     decisions = Table("Decisions", ["", *BOTH], rows, sortable=False, marked=[0])
     ranking = Table("Ranking, without a threshold", ["", "score"], ranked, sortable=False)
-    return Section("scores", "Scores", [words, decisions, ranking])
+    return Section("scores", "Scores", [words, decisions, ranking, *_baselines(metrics)])
+
+
+def _baselines(metrics: dict[str, Any]) -> list[Block]:
+    """Return a table of the model and the baselines; runs of earlier versions, or without baselines, have none."""
+    if not (baselines := metrics.get("baselines")):
+        return []
+    rows = [
+        [Cell(BASELINES.get(name, name)), *(score_cell(values[column]) for column in BASELINE_COLUMNS.values())]
+        for name, values in {"this model": metrics["values"], **baselines}.items()
+    ]
+    return [Table("Baselines on the same documents", ["", *BASELINE_COLUMNS], rows, sortable=False, marked=[0])]
 
 
 def _scored(metrics: dict[str, Any], name: str) -> Cell:

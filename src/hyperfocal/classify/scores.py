@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from hyperfocal.classify.acceptance import HALVES, Form, Judged, choose_form, divided, fit_form, table_of_opinions
 from hyperfocal.classify.combination import Combination
+from hyperfocal.classify.head import VALIDATION
 from hyperfocal.classify.label_model import LabelModel, LabelSpace
 from hyperfocal.classify.opinions import Opinions
 from hyperfocal.classify.prepare import Labelled, PreparedTexts, number, owners_of
@@ -164,6 +166,19 @@ def opinions_table(validated: Validated) -> dict[str, Any]:
     """Return what each opinion adds, in rows of metrics, and the weights that validation accepted."""
     rows = table_of_opinions(validated.judged, validated.form, validated.divisions[0])
     return {"accepted": validated.form is not None, **validated.combination.to_json(), "rows": rows}
+
+
+def baselines_table(validated: Validated, baselines: Mapping[str, Tensor], decide: DecisionSettings) -> dict[str, Any]:
+    """Return name -> metrics of baselines, given by their (N, L) scores, with cross-fitted tuned decisions."""
+    judged, halves = validated.judged, validated.divisions[0]
+    rows = {}
+    for name, scores in baselines.items():
+        alone = replace(judged, logits=scores, opinions={})
+        decided, _ = cross_fitted(alone, None, decide, halves)
+        tuned = decision_scores(decided, judged.truth, judged.counts)
+        ranked = {metric: value(scores, judged.truth) for metric, value in VALIDATION.items()}
+        rows[name] = ranked | {f"tuned.{metric}": tuned[metric] for metric in ("micro_f1", "macro_f1")}
+    return rows
 
 
 def draw_halves(num_documents: int, groups: Tensor | None, *, seed: int) -> list[Tensor]:

@@ -21,6 +21,10 @@ RANKING = {
     "PSP@1": "psp@1",
     "PSP@5": "psp@5",
 }
+BASELINES = {"prior": "prior", "knn": "nearest neighbors", "svm": "linear SVM"}
+BASELINE_COLUMNS = {
+    "macro AP": "macro_ap", "P@1": "precision@1", "micro F1": "tuned.micro_f1", "macro F1": "tuned.macro_f1",
+}  # fmt: skip
 DECISIONS = {"at 0.5": "half", "tuned": "tuned"}
 TEST = {
     "macro-F1 at 0.5": "half.macro_f1",
@@ -50,6 +54,8 @@ def scores_report(metrics: Mapping[str, Any], *, title: str, labels: Sequence[Ma
         scores_table(metrics),
         Text(_meaning(metrics["values"]), style="dim"),
     ]
+    if metrics.get("baselines"):
+        parts += [Text(), baselines_table(metrics)]
     if "new" in metrics:
         parts += [Text(), new_labels_table(metrics)]
     if metrics.get("tiers"):
@@ -115,6 +121,14 @@ def tiers_table(tiers: Mapping[str, Mapping[str, Any]]) -> Table:
     table = numbers_table("tier", "labels", "micro F1", "macro F1", texts=["tier"])
     for tier, row in tiers.items():
         table.add_row(tier, f"{row['labels']:,}", share(row["micro_f1"]), share(row["macro_f1"]))
+    return table
+
+
+def baselines_table(metrics: Mapping[str, Any]) -> Table:
+    """Return the scores of the model and of each baseline on the same documents."""
+    table = numbers_table("model or baseline", *BASELINE_COLUMNS, texts=["model or baseline"])
+    for name, values in {"this model": metrics["values"], **metrics["baselines"]}.items():
+        table.add_row(BASELINES.get(name, name), *(share(values[column]) for column in BASELINE_COLUMNS.values()))
     return table
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from time import perf_counter
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -14,6 +14,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from hyperfocal.classify.baselines import baseline_scores
 from hyperfocal.classify.evidence import label_evidence
 from hyperfocal.classify.files import write_fit
 from hyperfocal.classify.finetune import finetune, load_trainable
@@ -25,7 +26,7 @@ from hyperfocal.classify.memory import check_head_memory
 from hyperfocal.classify.new_labels import fit_headless
 from hyperfocal.classify.opinions import LabelReader, Opinions
 from hyperfocal.classify.prepare import Labelled, PreparedTexts
-from hyperfocal.classify.scores import Evaluation, opinions_table, validate
+from hyperfocal.classify.scores import Evaluation, Validated, baselines_table, opinions_table, validate
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.data.stored_texts import hash_each
 from hyperfocal.data.stratify import stratified_folds
@@ -104,6 +105,8 @@ def fit_prepared(
     model = LabelModel(settings, labels, features, encoder, head, validated.decisions, indicator, data.plan, *accepted)
     texts = _trained_texts(data, settings)
     metrics = evaluation.metrics | {"opinions": opinions_table(validated)}
+    if inputs is not None:
+        metrics["baselines"] = _baselines(data, inputs, validated, settings)
     scored = (metrics, evaluation.label_table, trained.history, evaluation.resamples)
     fit = Fit(model, fingerprint, *scored, texts)
     if run is not None:
@@ -111,6 +114,17 @@ def fit_prepared(
         run.write_json(EVIDENCE, evidence_of("classify", evidence, began=began))
         write_fit(run, fit)
     return fit
+
+
+def _baselines(data: PreparedTexts, inputs: Inputs, validated: Validated, settings: ClassifySettings) -> dict[str, Any]:
+    """Return the metrics of the baselines; in one of several processes, those that the first computed."""
+    folds = folds_of(data.train, settings) if settings.train.folds else None
+
+    def compute() -> dict[str, Any]:
+        scores = baseline_scores(inputs.train, inputs.valid[0], settings.train.baselines, folds)
+        return baselines_table(validated, scores, settings.decide)
+
+    return on_first(compute)
 
 
 def _trained_texts(data: PreparedTexts, settings: ClassifySettings) -> Tensor | None:

@@ -86,6 +86,7 @@ class TextTrainSettings(TrainSettings, frozen=True, kw_only=True):
     """TrainSettings with defaults for texts; the metric needs no threshold."""
 
     folds: AtLeastZero = 0  # of cross-validation: train on all documents, decide by out-of-fold scores; 0 is off
+    baselines: Literal["auto", "all", "off"] = "auto"  # scored beside the head; auto: those that take little time
     refit: bool = False  # whether the tuned head is trained again, on training and validation documents
     learning_rate: Annotated[float, Meta(gt=0)] = 0.001
     encoder_learning_rate: Annotated[float, Meta(gt=0)] = 2e-5  # of a fine-tuned encoder
