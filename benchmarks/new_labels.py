@@ -83,7 +83,7 @@ def draw(train: Documents, seed: int) -> list[str]:
 def report(
     seed: int, name: str, scores: torch.Tensor, truth: SparseLabels, recall: float | None, others: float | None
 ) -> None:
-    own = truth.to_dense()[:, -scores.shape[1] :]
+    own = truth.to_dense()[:, -scores.shape[1] :].bool()
     precision = float(average_precision(scores, SparseLabels.from_dense(own)).nanmean())
     best = torch.zeros_like(own).scatter_(1, scores.topk(10, dim=1).indices, value=True)
     among = float((best & own).sum() / own.sum())

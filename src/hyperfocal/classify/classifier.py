@@ -224,7 +224,7 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
             "loss.gamma": self.gamma,
             "loss.cap": self.cap,
             "decide.rule": self.decide,
-            "data.label_texts": self.label_texts,
+            "features.label_texts": self.label_texts,
             "seed": self.seed,
         }
         settings = resolve_settings(ClassifySettings, self.recipe, asked, resumed, self.settings)

@@ -104,7 +104,6 @@ class SharedTexts:
         threads: CPU threads of one training. 0: one per core, or 1 in a worker process.
         encoder: checksum of the encoder. "": no encoder.
         kinds: the feature settings of all points.
-        base: the base settings, whose label texts all points share.
         inputs: features in memory; others are read from the cache.
     """
 
@@ -113,7 +112,6 @@ class SharedTexts:
     threads: int
     encoder: str
     kinds: frozenset[FeatureSettings]
-    base: ClassifySettings
     inputs: Mapping[FeatureSettings, Inputs] = field(default_factory=dict)
 
     @property
@@ -137,9 +135,7 @@ class SharedTexts:
         """Return this value with all features in memory, except those of an encoder that is fine-tuned."""
         texts, kinds = self.data.train.documents.texts, [kind for kind in self.kinds if not kind.finetune]
         features = {kind: TextFeatures.fit(texts, kind, self.cache) for kind in kinds}
-        return replace(
-            self, inputs={kind: make_inputs(self.data, features[kind], self.base, self.cache) for kind in kinds}
-        )
+        return replace(self, inputs={kind: make_inputs(self.data, features[kind], self.cache) for kind in kinds})
 
     def train(self, point: Point) -> Reached:
         """Train one point; return every metric on the validation documents, and the main ones in resamples.
@@ -214,11 +210,11 @@ def prepare_grid(
     for kind in used:
         features = TextFeatures.fit(data.train.documents.texts, kind, cache)
         if not kind.finetune:  # which computes its features during training
-            make_inputs(data, features, base, cache, watch)
+            make_inputs(data, features, cache, watch)
     encoders = {kind.encoder for kind in used if kind.kind != "ngrams"}
     sources = [find_encoder(name) for name in sorted(encoders)]
     checksum = hash_of(*[source.checksum for source in sources if source]) if sources else ""
-    return SharedTexts(data, cache, threads, checksum, frozenset(each.features for each in settings), base)
+    return SharedTexts(data, cache, threads, checksum, frozenset(each.features for each in settings))
 
 
 def check_test(data: PreparedTexts, test: Documents, settings: TextDataSettings) -> None:

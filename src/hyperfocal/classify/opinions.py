@@ -114,18 +114,18 @@ class LabelReader:
 
     @classmethod
     def fit(
-        cls, texts: LabelTexts, features: TextFeatures | None, dense: Tensor | None, cache: Path | None = None
+        cls, texts: LabelTexts, features: TextFeatures, dense: Tensor | None, cache: Path | None = None
     ) -> LabelReader:
         """Return the reader of label texts.
 
         Args:
             texts: of the L labels.
-            features: of the documents; a frozen encoder among them reads the label texts too. None: there is none.
+            features: of the documents; a frozen encoder among them reads the label texts too.
             dense: (N, D) the encoder's vectors of the training documents. None: no frozen encoder.
             cache: folder of the encoder's vectors. None: they are not cached.
         """
         matcher = NameMatcher.of(texts.names)
-        if dense is None or features is None or features.encoder is None:
+        if dense is None or features.encoder is None:
             return cls(texts, matcher)
         return cls(texts, matcher, _encode(texts, features, cache), _center(dense))
 

@@ -83,7 +83,7 @@ def fit_prepared(
     if run is not None and resume:
         begin_run(run, settings, fingerprint, features.checksum, facts=facts, resume=True)
     encoder = load_trainable(features, settings)
-    inputs = None if encoder is not None else make_inputs(data, features, settings, cache, watch)
+    inputs = None if encoder is not None else make_inputs(data, features, cache, watch)
     if inputs is not None and (dense := inputs.train[0].dense) is not None:
         check_head_memory(data, settings, num_sparse=features.num_sparse, num_dense=dense.shape[1])
     if run is not None and not resume:  # only now: an error up to here does not cost the run that is replaced
@@ -94,7 +94,7 @@ def fit_prepared(
         else:
             trained = train_and_score(data, inputs, settings, run, resume=resume, watch=watch)
     labels = LabelSpace.of(data, settings)
-    reader, opinions = (inputs.reader, inputs.opinions) if inputs else read_labels(data, settings)
+    reader, opinions = (inputs.reader, inputs.opinions) if inputs else read_labels(data, features)
     validated = validate(trained.scores, opinions, data, labels, settings)
     evaluation, head = validated.evaluation, trained.head
     if settings.train.refit:
@@ -153,9 +153,9 @@ def score_prepared(
     features = inputs.features if inputs else TextFeatures.fit(texts, settings.features, cache)
     encoder = load_trainable(features, settings)
     if encoder is not None:
-        scores, opinions = finetune(encoder, data, settings).scores, read_labels(data, settings)[1]
+        scores, opinions = finetune(encoder, data, settings).scores, read_labels(data, features)[1]
     else:
-        inputs = inputs or make_inputs(data, features, settings, cache)
+        inputs = inputs or make_inputs(data, features, cache)
         opinions = inputs.opinions
         if settings.train.folds:
             scores = cross_scores(inputs.train, folds_of(data.train, settings), features.num_sparse, settings)
@@ -183,23 +183,18 @@ def _begin(data: PreparedTexts, settings: ClassifySettings) -> None:
 
 
 def make_inputs(
-    data: PreparedTexts,
-    features: TextFeatures,
-    settings: ClassifySettings,
-    cache: Path | None = None,
-    watch: Watch = SILENT,
+    data: PreparedTexts, features: TextFeatures, cache: Path | None = None, watch: Watch = SILENT
 ) -> Inputs:
     """Return features of the training and validation documents, made once if both are the same, and opinions."""
     train = features.make(data.train.documents.texts, cache, watch.encoded)
     valid = train if data.valid is data.train else features.make(data.valid.documents.texts, cache, watch.encoded)
-    reader, opinions = read_labels(data, settings, features, (train.dense, valid.dense), cache)
+    reader, opinions = read_labels(data, features, (train.dense, valid.dense), cache)
     return Inputs(features, (train, data.train.labels), (valid, data.valid.labels), reader, opinions)
 
 
 def read_labels(
     data: PreparedTexts,
-    settings: ClassifySettings,
-    features: TextFeatures | None = None,
+    features: TextFeatures,
     dense: tuple[Tensor | None, Tensor | None] = (None, None),
     cache: Path | None = None,
 ) -> tuple[LabelReader | None, Opinions]:
@@ -207,12 +202,11 @@ def read_labels(
 
     Args:
         data: the documents.
-        settings: `data.label_texts` says where the texts are.
-        features: of the documents. None: those of an encoder that is fine-tuned, which gives no opinion.
+        features: of the documents; `features.label_texts` of their settings says where the texts are.
         dense: vectors of the training and of the validation documents, if a frozen encoder made them.
         cache: folder of the encoder's vectors. None: they are not cached.
     """
-    texts = label_texts(settings.data.label_texts, data.vocabulary.names, data.taxonomy)
+    texts = label_texts(features.settings.label_texts, data.vocabulary.names, data.taxonomy)
     if texts is None:
         return None, {}
     trained, validated = dense

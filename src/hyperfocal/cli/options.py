@@ -141,7 +141,7 @@ def document_settings(options: dict[str, Any]) -> dict[str, Any]:
         "data.id": options["id"],
         "data.group": options["group"],
         "data.taxonomy": None if taxonomy is None else str(taxonomy),
-        "data.label_texts": options["label_texts"],
+        "features.label_texts": options["label_texts"],
     }
     return _given(columns) | dict(map(parse_override, options["assignments"]))
 

@@ -33,7 +33,6 @@ class TextDataSettings(Section, frozen=True, kw_only=True):
     taxonomy: str = ""  # file of the label tree: id, parent, name; "" is none
     add_parents: bool = False  # taxonomy: whether a document also gets the parents of its labels
     consistent: bool = False  # taxonomy: whether a predicted label adds its parents
-    label_texts: str = "names"  # names: labels are words to look for in texts; off; or a file: label, name, description
     stream: Literal["auto", "on", "off"] = "auto"  # read through mapped files; auto: a file too large for memory
 
 
@@ -48,6 +47,7 @@ class FeatureSettings(Section, frozen=True, kw_only=True):
     hashed: bool = False  # whether n-grams are hashed to max_features columns, without a vocabulary
     encoder: str = ""  # sentence-transformers name or folder; "" is the encoder installed as a package
     encoder_batch: AtLeastOne = 32  # texts per batch
+    label_texts: str = "names"  # names: labels are words to look for in texts; off; or a file: label, name, description
     finetune: bool = False  # whether the encoder is trained end to end; needs kind encoder
 
 

@@ -49,10 +49,9 @@ CLASSIFY = Rules(
         ("train.encoder_learning_rate", "features.finetune", (False,)),
         ("train.momentum", "train.optimizer", ("adam", "adamw", "rowwise_adagrad")),
         ("train.patience", "train.folds", SOME),  # cross-validation chooses no epoch
-        ("train.metric", "train.folds", SOME),
     ),
     fixed=("seed", "data", "train.folds"),
-    not_in_key=("seed", "data.stream", "train.threads", "train.checkpoint_seconds", "train.refit"),
+    not_in_key=("seed", "data.stream", "train.threads", "train.checkpoint_seconds", "train.refit", "train.baselines"),
     caps_and_gammas=True,
     bare=(),
     compared_on="documents",
