@@ -17,7 +17,7 @@ ROWS = (
     ("errors", "interrupts"),
     ("distributed", "parts", "private"),
     ("config", "labels", "sequences", "storage", "machine"),
-    ("losses", "metrics", "data"),
+    ("losses", "metrics", "data", "offsets"),
     ("models", "training", "thresholds"),
     ("grid", "serve"),
     ("report",),

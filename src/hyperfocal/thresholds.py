@@ -7,6 +7,7 @@ differences of v over scores that occur.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hyperfocal.config.classify import DecisionSettings
+from hyperfocal.config.classify import ONE_RULES, DecisionSettings
 from hyperfocal.errors import DataError
 from hyperfocal.labels import SparseLabels
+from hyperfocal.offsets import best_class, fit_temperature, tune_offsets
 
 FOLDS = 5
 MOST_ROUNDS = 20  # of the linearized micro-F: usually two or three suffice; more if all scores are below 0
@@ -31,9 +33,31 @@ class Decisions:
     thresholds: Tensor  # (L,) float32; a label is decided if its score is above its threshold
     top_k: int = 0  # number of best labels per document, in place of thresholds. 0: off
     minimum_one: bool = False  # whether a document without a decided label gets its best label
+    one: str = ""  # "": any number of labels; "argmax" or "balanced": one, of the largest score - `applied`
+    temperature: float = 1.0  # with `one`: probabilities are softmax(scores / temperature)
+
+    @property
+    def applied(self) -> Tensor:
+        """Return (L,) what `one` subtracts from scores: the tuned offsets if it is "balanced", else zeros."""
+        return self.thresholds if self.one == "balanced" else torch.zeros_like(self.thresholds)
+
+    @property
+    def tuned(self) -> Decisions:
+        """Return the decisions that apply the tuned offsets, if they decide one label; else the same decisions."""
+        return replace(self, one="balanced") if self.one else self
+
+    def log_probabilities(self, scores: Tensor) -> Tensor:
+        """Return (N, L) log softmax(scores / temperature), for one label per document."""
+        return (scores / self.temperature).log_softmax(1)
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """Return (N, L) probabilities: sigmoid(scores), or with `one` softmax(scores / temperature)."""
+        return (scores / self.temperature).softmax(1) if self.one else scores.sigmoid()
 
     def decide(self, scores: Tensor) -> SparseLabels:
         """Return the labels decided from (N, L) scores."""
+        if self.one:
+            return best_class(scores - self.applied)
         if self.top_k:
             best = scores.topk(min(self.top_k, scores.shape[1]), dim=1).indices
             return SparseLabels.from_padded(best, num_labels=scores.shape[1])
@@ -46,7 +70,8 @@ class Decisions:
     def to_json(self, labels: list[str]) -> dict[str, Any]:
         """Return the value that `from_json` reads, with thresholds by label name."""
         named = dict(zip(labels, self.thresholds.tolist(), strict=True))
-        return {"top_k": self.top_k, "minimum_one": self.minimum_one, "thresholds": named}
+        facts = {"top_k": self.top_k, "minimum_one": self.minimum_one, "thresholds": named}
+        return facts | ({"one": self.one, "temperature": self.temperature} if self.one else {})
 
     @classmethod
     def from_json(cls, value: Any, labels: list[str]) -> Decisions:
@@ -61,7 +86,11 @@ class Decisions:
                 raise ValueError("a threshold is nan")
             if (top_k := int(value["top_k"])) < 0:
                 raise ValueError(f"top_k is {top_k}; expected 0 or more")
-            return cls(thresholds, top_k, bool(value["minimum_one"]))
+            if (one := value.get("one", "")) not in ("", *ONE_RULES):
+                raise ValueError(f"one is {one!r:.20}; expected {' or '.join(ONE_RULES)}")
+            if not 0 < (temperature := float(value.get("temperature", 1))) < math.inf:
+                raise ValueError(f"temperature is {temperature}; expected a number above 0")
+            return cls(thresholds, top_k, bool(value["minimum_one"]), one, temperature)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"not decisions: {type(error).__name__}: {error}") from None
 
@@ -76,6 +105,8 @@ def tune_decisions(
         global      one threshold, the best of all scores that occur
         per_label   one per label: w * own + (1 - w) * pooled, with w = P_l / (P_l + shrinkage)
         top_k       the k best labels of each document
+        argmax      one label, the best; offsets are tuned and stored, but not applied
+        balanced    one label, the best of score - offset; see `tune_offsets`
 
     `own` is the mean over five folds of the best threshold of label l on the documents outside the fold. `pooled` is
     the best common threshold of labels of similar training frequency with 150 validation positives in total.
@@ -105,6 +136,10 @@ def tune_decisions(
             f"scores: {float(scores[row, label])} for document {row} and label {label}; expected finite numbers. "
             "Train again with a smaller train.learning_rate"
         )
+    if settings.rule in ONE_RULES:
+        temperature = fit_temperature(scores, truth)
+        offsets = tune_offsets(scores, truth, counts, settings, temperature)
+        return Decisions(offsets, one=settings.rule, temperature=temperature)
     fixed = torch.zeros(scores.shape[1])
     if settings.rule == "top_k":
         return Decisions(fixed, settings.k, settings.minimum_one)

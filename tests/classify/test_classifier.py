@@ -354,8 +354,8 @@ class TestBadInput:
         with pytest.raises(DataError, match="different lengths"):
             self.fit(TEXTS, LABELS[:-1])
 
-    def test_one_label_a_document_that_is_no_list(self):
-        with pytest.raises(DataError, match="not a list of labels"):
+    def test_one_class_for_all_documents(self):
+        with pytest.raises(DataError, match="one class 'sport'"):
             self.fit(TEXTS, ["sport"] * len(TEXTS))
 
     def test_texts_without_labels(self):

@@ -9,27 +9,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils import Tags
 from torch import Tensor
 
 from hyperfocal.classify.files import read_fit, with_pairs, write_fit
-from hyperfocal.classify.indicator import Indicator
 from hyperfocal.classify.label_model import KNOWN, warn_of_unknown
-from hyperfocal.classify.prepare import PreparedTexts, check_texts, check_training, from_lists, from_pair, prepare
+from hyperfocal.classify.one_label import is_one_label
+from hyperfocal.classify.prepare import (
+    PreparedTexts,
+    check_texts,
+    check_training,
+    from_lists,
+    from_pair,
+    prepare,
+    target_of,
+)
 from hyperfocal.classify.scores import evaluate, score
 from hyperfocal.classify.training import fit_prepared
 from hyperfocal.classify.views import FitViews
 from hyperfocal.config.classify import ClassifySettings
-from hyperfocal.config.numbers import as_finite
+from hyperfocal.config.numbers import as_share
 from hyperfocal.data.documents import Documents, as_documents
 from hyperfocal.data.frames import holds_objects, to_library
 from hyperfocal.data.ids import typed
@@ -47,7 +54,7 @@ from hyperfocal.training.watch import SILENT, Watch, check_watch
 
 
 class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
-    """Classifies texts into many labels, most of them rare.
+    """Classifies texts into many labels, most of them rare, or each text into one class.
 
     The parameters are those of the command line. None: the recipe's value, without a recipe the default. `settings`
     wins over a parameter, and a parameter wins over the recipe.
@@ -61,10 +68,10 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
         group: column of groups of near-duplicates, which stay on the same side of a split. None: no groups.
         id: column of the document's id. None: id, or the row number without such a column.
         features: "auto", "ngrams", "encoder" or "both".
-        loss: "bce", "focal", "asymmetric", "ntr_focal", "balanced" or "softmax".
+        loss: "bce", "focal", "asymmetric", "ntr_focal", "balanced", "softmax" or "softmax_focal".
         gamma: of the focal losses.
         cap: the largest class weight; "off" for no weights, "none" for no cap.
-        decide: "half", "global", "per_label" or "top_k".
+        decide: "half", "global", "per_label" or "top_k"; of one label per document "argmax" or "balanced".
         label_texts: "names", "off", or the path of a table with the columns label, name and description.
         seed: of the split, the initial weights and the order of the examples.
         settings: any other settings by their dotted key, as {"train.epochs": 5}.
@@ -131,13 +138,12 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
         self.settings = settings
 
     def __sklearn_tags__(self) -> Tags:
-        """Return what scikit-learn's tools ask: texts in, a matrix or lists of several labels out."""
+        """Return what scikit-learn's tools ask: texts in, one label each, or a matrix or lists of several, out."""
         tags: Tags = super().__sklearn_tags__()  # type: ignore[no-untyped-call]
         tags.input_tags.string, tags.input_tags.two_d_array = True, False
-        tags.target_tags.one_d_labels, tags.target_tags.two_d_labels = False, True
-        tags.target_tags.single_output, tags.target_tags.multi_output = False, True
+        tags.target_tags.one_d_labels = tags.target_tags.two_d_labels = tags.target_tags.multi_output = True
         assert tags.classifier_tags is not None, "ClassifierMixin sets them"
-        tags.classifier_tags.multi_class, tags.classifier_tags.multi_label = False, True
+        tags.classifier_tags.multi_label = True
         return tags
 
     def fit(
@@ -156,7 +162,8 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
 
         Args:
             texts: N texts; or a path, a frame or Documents, which include their labels.
-            labels: a list of labels per text, or an (N, L) indicator matrix, dense or sparse. None: `texts` has them.
+            labels: a list of labels per text; an (N, L) indicator matrix, dense or sparse; or (N,) labels, one per
+                text (of a file: `settings={'data.single': True}`). None: `texts` has them.
             valid: validation documents as (texts, labels), a path, a frame or Documents. None: some documents are held
                 out or, with `train.folds`, all are cross-validated.
             out: run folder; it gets checkpoints during training.
@@ -178,20 +185,14 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
         writes `out`.
         """
         check_watch(watch)
-        with open_run(out, self.resolve, resume=resume, overwrite=overwrite) as (run, resumed, settings):
+        resolve = partial(self.resolve, single=is_one_label(labels))
+        with open_run(out, resolve, resume=resume, overwrite=overwrite) as (run, resumed, settings):
             watch.begun(settings)
-            indicator = Indicator.of(labels)
+            target = target_of(labels, single=settings.data.single)
             documents = texts if labels is None else from_lists(texts, labels)
-            data = prepare(documents, from_pair(valid, indicator, "valid"), settings, watch.planned)
-            self.fit_ = fit_prepared(
-                data,
-                settings,
-                run,
-                indicator=indicator,
-                resume=resumed,
-                cache=None if cache is None else Path(cache),
-                watch=watch,
-            )
+            data = prepare(documents, from_pair(valid, target, "valid"), settings, watch.planned)
+            folder = None if cache is None else Path(cache)
+            self.fit_ = fit_prepared(data, settings, run, target=target, resume=resumed, cache=folder, watch=watch)
             self._origin = origin_of(run)
         return self
 
@@ -204,21 +205,20 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
             self._origin = origin_of(run)
         return self
 
-    def resolve(self, resumed: RunFolder | None = None) -> ClassifySettings:
+    def resolve(self, resumed: RunFolder | None = None, *, single: bool = False) -> ClassifySettings:
         """Return the settings of `fit`: recipe, arguments and defaults combined.
 
         Args:
             resumed: the run that `fit` is to resume, whose settings must be the same. None: a new run.
+            single: whether `fit` got one label per document.
 
         Raises:
             ConfigError: a setting is wrong, or differs from the run to resume.
         """
         asked = {
             "data.text": [self.text] if isinstance(self.text, str) else self.text,
-            "data.labels": self.labels,
-            "data.separator": self.separator,
-            "data.group": self.group,
-            "data.id": self.id,
+            "data.single": single or None,
+            **{f"data.{name}": getattr(self, name) for name in ("labels", "separator", "group", "id")},
             "features.kind": self.features,
             "loss.name": self.loss,
             "loss.gamma": self.gamma,
@@ -232,7 +232,7 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
         return settings
 
     def decision_function(self, texts: Any) -> NDArray[np.float32]:
-        """Return (N, L) float32 logits, in the order of `classes_`.
+        """Return (N, L) float32 logits, in the order of `classes_`; (N,) for two classes of one label per document.
 
         A column of an indicator matrix that no training document has gets the logit of its prior.
 
@@ -244,6 +244,8 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
     def predict_proba(self, texts: Any, *, at_least: float | None = None) -> Any:
         """Return (N, L) probabilities, sigmoid(logit); they are only as calibrated as the loss makes them.
 
+        With one label per document: softmax(logits / temperature), a row sums to 1; validation documents calibrate it.
+
         Args:
             texts: N texts.
             at_least: smaller probabilities become 0, in a scipy CSR matrix. None: a dense array of all.
@@ -251,25 +253,18 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
         Raises:
             ConfigError: `at_least` is not a number from 0 to 1.
         """
-        limit = as_finite(at_least)
-        if at_least is not None and (limit is None or not 0 <= limit <= 1):
-            raise ConfigError(f"at_least = {at_least!r} is not allowed. Expected a number from 0 to 1")
-        probabilities = torch.from_numpy(self.decision_function(texts)).sigmoid().numpy()
-        if limit is None:
-            return probabilities
-        return csr_matrix(np.where(probabilities >= limit, probabilities, 0))
+        return self._model.probabilities(self._scores(texts), as_share("at_least", at_least))
 
     def predict(self, texts: Any) -> Any:
         """Return a list of labels per text; if `fit` got an indicator matrix, one of the same width (CSR, int64).
 
+        With one label per document: (N,) labels, in the type of those that `fit` got.
         One warning in the log `hyperfocal` counts the texts of which the features know no part; see `known_texts`.
         """
-        model = self._model
-        decided = model.decide(self._scores(texts))
-        return model.indicator.matrix(decided, self.vocabulary_.names) if model.indicator else model.name(decided)
+        return self._model.predictions(self._scores(texts))
 
     def score(self, texts: Any, labels: Any = None, sample_weight: None = None) -> float:
-        """Return micro-F1 of `predict`.
+        """Return micro-F1 of `predict`; with one label per document its accuracy.
 
         scikit-learn's usual score, the share of documents whose labels are all right, is near 0 with many labels.
 
@@ -282,14 +277,15 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
             DataError: labels of another form, or of which training has none; as in `evaluate`.
         """
         model = self._model
-        pair = texts if labels is None else from_pair((texts, labels), model.indicator, "labels")
+        pair = texts if labels is None else from_pair((texts, labels), model.indicator or model.classes, "labels")
         documents = as_documents(pair, model.reading, need="labels")
         return score(model, documents, self._scores(documents))
 
     def predict_documents(self, documents: Any) -> Any:
         """Return id, labels (decided), scores (the best 10 labels with their probability) and known of every document.
 
-        known is False for a text of which the features know no part, such as an empty one; see `known_texts`.
+        With one label per document the column is label, not labels. known is False for a text of which the features
+        know no part, such as an empty one; see `known_texts`.
 
         The frame is of the library of `documents`: scores are dictionaries in pandas and polars, and lists of (label,
         probability) in Arrow. The rows of a path, Documents or a dictionary are a polars frame.
@@ -300,7 +296,7 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
         """
         model = self._model
         read = as_documents(documents, model.reading, need="texts")
-        if read.id_column in ("labels", "scores", KNOWN):
+        if read.id_column in (model.column, "scores", KNOWN):
             raise ConfigError(f"column {read.id_column}: predictions have such a column too. Rename the id's column")
         ids = typed(read.ids, read.plan.kind("id"))
         frame = pl.DataFrame({read.id_column: ids, **model.rows(read.all_texts())})
@@ -318,9 +314,9 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
         Raises:
             DataError: the documents cannot be read, none has a label that training has, or labels of another form.
         """
-        pair = from_pair(documents, self._model.indicator, "labels")
-        read = as_documents(pair, self._model.reading, need="labels")
-        return evaluate(self._model, read, self._fit.texts)
+        model = self._model
+        pair = from_pair(documents, model.indicator or model.classes, "labels")
+        return evaluate(model, as_documents(pair, model.reading, need="labels"), self._fit.texts)
 
     def with_new_labels(self, labels: Any, *, boost: float = 0.0) -> MultiLabelClassifier:
         """Return a classifier that also scores labels that training never saw.

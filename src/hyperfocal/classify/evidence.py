@@ -14,6 +14,7 @@ from hyperfocal.classify.prepare import Labelled
 from hyperfocal.labels import SparseLabels
 from hyperfocal.metrics.calibration import decision_curve, reliability
 from hyperfocal.report.run import LISTED, LONGEST, cut
+from hyperfocal.thresholds import Decisions
 
 THRESHOLDS = (0.001, 0.002, 0.003, 0.005, 0.0075, *(step / 100 for step in range(1, 100)))
 EDGES = (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
@@ -21,7 +22,9 @@ PAIRS, EXAMPLES = 12, 2  # confusions, and documents of each
 MOST_PRODUCTS = 20_000_000  # pairs of a missed and a wrong label; if there are more, only the first documents count
 
 
-def label_evidence(scores: Tensor, decided: SparseLabels, valid: Labelled, names: list[str]) -> dict[str, Any]:
+def label_evidence(
+    scores: Tensor, decided: SparseLabels, valid: Labelled, names: list[str], decisions: Decisions
+) -> dict[str, Any]:
     """Return the JSON-able content that a classifier adds to evidence.json.
 
     Args:
@@ -29,14 +32,18 @@ def label_evidence(scores: Tensor, decided: SparseLabels, valid: Labelled, names
         decided: N rows over L labels, by tuned decisions.
         valid: the N documents.
         names: of the L labels.
+        decisions: of the model. One label per document has no threshold curve.
     """
-    points = torch.tensor(THRESHOLDS)
-    return {
-        "documents": len(valid),
-        "labels": len(names),
-        "thresholds": {"threshold": list(THRESHOLDS), **decision_curve(scores, valid.labels, points.logit())},
-        "reliability": reliability(scores.sigmoid(), valid.labels, torch.tensor(EDGES)),
-    } | confusions(decided, valid, names)
+    points, counts = torch.tensor(THRESHOLDS), {"documents": len(valid), "labels": len(names)}
+    curve = {} if decisions.one else decision_curve(scores, valid.labels, points.logit())
+    return (
+        counts
+        | {
+            "thresholds": {"threshold": list(THRESHOLDS), **curve},
+            "reliability": reliability(decisions.probabilities(scores), valid.labels, torch.tensor(EDGES)),
+        }
+        | confusions(decided, valid, names)
+    )
 
 
 def confusions(decided: SparseLabels, valid: Labelled, names: list[str]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from hyperfocal.classify.indicator import Indicator
 from hyperfocal.classify.label_model import Fit, LabelModel, LabelSpace
 from hyperfocal.classify.label_texts import LabelTexts
 from hyperfocal.classify.new_labels import Headless
+from hyperfocal.classify.one_label import Classes
 from hyperfocal.classify.opinions import SIMILARITY, LabelReader
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.data.csv_text import safe_cells, unsafe_cell
@@ -45,7 +46,7 @@ def write_fit(run: RunFolder, fit: Fit) -> None:
         "documents": labels.num_documents,
         "indicator": model.indicator.width if model.indicator else None,
     }
-    run.write_json("vocabulary.json", facts)
+    run.write_json("vocabulary.json", facts | ({"single": model.classes.kind} if model.classes else {}))
     tuned = None if model.encoder is None else write_encoder(run, model.encoder)
     run.write_json("features.json", model.features.to_json() | {"finetuned": tuned})
     run.write_json("thresholds.json", model.decisions.to_json(names))
@@ -73,7 +74,7 @@ def read_fit(run: RunFolder) -> Fit:
     settings = read_settings(ClassifySettings, run)
     tensors = read_weights(run)
     metrics, fingerprint = run.read_json("metrics.json"), str(run.read_json(DATA)["fingerprint"])
-    labels, indicator = _read_labels(run, settings)
+    labels, indicator, classes = _read_labels(run, settings)
     names = labels.vocabulary.names
     with run.guard("features.json"):
         facts = run.read_json("features.json")
@@ -90,7 +91,9 @@ def read_fit(run: RunFolder) -> Fit:
         head = restore_head(settings, tensors, len(names))
         if len(tensors.get("wide", ())) != features.num_sparse:
             raise ValueError("it does not match the features in features.json")
-    model = LabelModel(settings, labels, features, encoder, head, decisions, indicator, read_plan(run), *accepted)
+    model = LabelModel(
+        settings, labels, features, encoder, head, decisions, indicator, read_plan(run), *accepted, classes=classes
+    )
     with run.guard(TEXTS):
         texts = run.read_tensors(TEXTS)[0]["checksums"] if run.has(TEXTS) else None
     return Fit(model, fingerprint, metrics, label_table, history, texts=texts)
@@ -125,17 +128,18 @@ def read_reader(run: RunFolder, num_labels: int) -> tuple[LabelReader, Combinati
     return LabelReader(texts, matcher, vectors, center), combination, headless
 
 
-def _read_labels(run: RunFolder, settings: ClassifySettings) -> tuple[LabelSpace, Indicator | None]:
+def _read_labels(run: RunFolder, settings: ClassifySettings) -> tuple[LabelSpace, Indicator | None, Classes | None]:
     with run.guard("vocabulary.json"):
         facts = run.read_json("vocabulary.json")
         vocabulary, counts = Vocabulary.from_json(json.dumps(facts)), torch.tensor(facts["training_documents"])
         num_documents, width = int(facts["documents"]), facts["indicator"]
         indicator = None if width is None else Indicator.from_json(width, vocabulary.names)
+        classes = Classes.from_json(facts["single"], vocabulary.names) if settings.data.single else None
         if len(counts) != len(vocabulary):
             raise ValueError(f"{len(counts):,} counts for {len(vocabulary):,} labels")
     with run.guard("taxonomy.json"):
         taxonomy = Taxonomy.from_json(run.read_json("taxonomy.json")) if settings.data.taxonomy else None
-    return LabelSpace(vocabulary, taxonomy, counts, num_documents, settings.data.consistent), indicator
+    return LabelSpace(vocabulary, taxonomy, counts, num_documents, settings.data.consistent), indicator, classes
 
 
 def read_label_table(run: RunFolder, names: list[str]) -> list[dict[str, Any]]:

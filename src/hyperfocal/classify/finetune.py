@@ -16,11 +16,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from hyperfocal.classify.head import VALIDATION, Trained, make_head, make_loss, score_documents
+from hyperfocal.classify.head import Trained, make_bias, make_head, make_loss, score_documents, validate_scores
 from hyperfocal.classify.prepare import PreparedTexts
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.errors import RunError
-from hyperfocal.losses import frequency_bias
 from hyperfocal.losses.options import divisor
 from hyperfocal.machine import training_device
 from hyperfocal.models.sentence_encoder import find_encoder, load_encoder
@@ -75,10 +74,10 @@ def finetune(
     """
     texts, valid_texts = (part.documents.all_texts() for part in (data.train, data.valid))
     rows, labels, truth = texts.to_list(), data.train.labels, data.valid.labels
-    counts, device, name = labels.counts(), encoder.device, settings.train.metric
+    counts, device = labels.counts(), encoder.device
     loss = make_loss(settings.loss, counts, len(labels)).to(device)
     width = encoder.get_embedding_dimension()
-    head = make_head(settings, 0, width, frequency_bias(counts, len(labels))).to(device)
+    head = make_head(settings, 0, width, make_bias(settings, counts, len(labels))).to(device)
     network = Network(encoder, head)
 
     def step_loss(batch: Tensor) -> Portion:
@@ -93,7 +92,7 @@ def finetune(
         network,
         step_loss,
         len(labels),
-        lambda: {name: VALIDATION[name](score(), truth)},
+        lambda: validate_scores(score(), truth, settings),
         settings.train,
         settings.seed,
         slow=list(encoder.parameters()),

@@ -11,6 +11,7 @@ import msgspec
 import torch
 
 from hyperfocal.classify.classifier import MultiLabelClassifier
+from hyperfocal.classify.one_scores import one_label_values
 from hyperfocal.classify.prepare import PreparedTexts, check_training, number, prepare, with_tree_labels
 from hyperfocal.classify.scores import comparable, score_labels
 from hyperfocal.classify.training import Inputs, make_inputs, score_prepared
@@ -25,13 +26,13 @@ from hyperfocal.grid.job import Reached
 from hyperfocal.grid.points import Point
 from hyperfocal.labels import SparseLabels
 from hyperfocal.machine import set_threads
-from hyperfocal.metrics.verdict import LABELS, Families
+from hyperfocal.metrics.verdict import CLASSES, LABELS, Families
 from hyperfocal.models.sentence_encoder import find_encoder
 from hyperfocal.models.text_features import TextFeatures, resolve_kind
 from hyperfocal.storage.cache import hash_of
 from hyperfocal.training.watch import SILENT, Watch
 
-NOT_BETTER = ("calibration_error", "labels_per_document", "labels_without_truth")  # metrics of which more is not better
+NOT_BETTER = ("calibration_error", "labels_per_document", "labels_without_truth")  # more of these metrics is not better
 RANGES: dict[str, Range] = {  # of an adaptive search
     "loss.name": ["bce", "focal", "asymmetric", "ntr_focal", "balanced"],
     "loss.gamma": {"low": 0.5, "high": 4.0},
@@ -42,6 +43,15 @@ RANGES: dict[str, Range] = {  # of an adaptive search
     "head.width": [256, 512, 1_024],
     "head.dropout": {"low": 0.0, "high": 0.7},
 }
+ONE_LOSSES: dict[str, Range] = {"loss.name": ["softmax", "softmax_focal"], "loss.adjust": {"low": 0.0, "high": 1.0}}
+SIGMOID_ONLY = ("loss.alpha",)
+
+
+def ranges_of(base: ClassifySettings) -> dict[str, Range]:
+    """Return the ranges of an adaptive search; with one label per document those of the softmax losses."""
+    if not base.data.single:
+        return RANGES
+    return {key: values for key, values in RANGES.items() if key not in SIGMOID_ONLY} | ONE_LOSSES
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +72,12 @@ class TextSource:
 
     def metrics(self, base: Section) -> list[str]:
         """Return the metrics of a training of which more is better."""
-        few = SparseLabels.from_lists([[0], [], []], num_labels=1)
-        values, _ = score_labels(torch.zeros(3, 1), few, {"half": [few], "tuned": [few]}, few.counts(), len(few))
-        return [name for name in values if name.split(".")[-1] not in NOT_BETTER]
+        one = _settings(base).data.single
+        few = SparseLabels.from_lists([[0], [0], [0]] if one else [[0], [], []], num_labels=1)
+        both = {"argmax" if one else "half": [few], "tuned": [few]}
+        values, _ = score_labels(torch.zeros(3, 1), few, both, few.counts(), len(few))
+        own = one_label_values(both, few, torch.ones(1, 3))[0] if one else {}
+        return [name for name in values | own if name.split(".")[-1] not in NOT_BETTER]
 
     def prepare(self, points: Sequence[Point], base: Section, threads: int, watch: Watch) -> SharedTexts:
         """Return documents and features.
@@ -117,7 +130,7 @@ class SharedTexts:
     @property
     def families(self) -> Families:
         """Return the families of metrics on which a verdict is based."""
-        return LABELS
+        return LABELS if self.data.single is None else CLASSES
 
     def fingerprint(self) -> str:
         """Return a checksum of the documents, their labels and split, and the encoder."""

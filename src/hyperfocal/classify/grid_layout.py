@@ -5,28 +5,40 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hyperfocal.classify import one_terminal
+from hyperfocal.classify.one_terminal import is_one
 from hyperfocal.classify.terminal import TEST
 from hyperfocal.metrics.differences import Difference
-from hyperfocal.metrics.verdict import LABELS
+from hyperfocal.metrics.verdict import CLASSES, LABELS
 from hyperfocal.report.grid_table import Layout, Row, Scores
 
 
 def scores_on_test(scores: Mapping[str, Any]) -> Scores:
     """Return title -> score of what `MultiLabelClassifier.evaluate` returns."""
     values, intervals = scores["values"], scores["intervals"]
-    return {title.strip(): intervals.get(name) or {"mean": values[name]} for title, name in TEST.items()}
+    shown = one_terminal.TEST if is_one(scores) else TEST
+    return {title.strip(): intervals.get(name) or {"mean": values[name]} for title, name in shown.items()}
 
 
 def threshold_remark(rows: Sequence[Row]) -> list[str]:
     """Return what tuned thresholds leave of the largest gain at 0.5; nothing without a gain beyond chance."""
-    gains = [row for row in rows if row.change("half.macro_f1").sign == 1]
+    return _remark(rows, "half.macro_f1", "With the threshold 0.5", "thresholds")
+
+
+def offset_remark(rows: Sequence[Row]) -> list[str]:
+    """Return what tuned offsets leave of the largest gain by arg max; nothing without a gain beyond chance."""
+    return _remark(rows, "argmax.macro_f1", "By arg max", "offsets")
+
+
+def _remark(rows: Sequence[Row], plain: str, lead: str, what: str) -> list[str]:
+    gains = [row for row in rows if row.change(plain).sign == 1]
     if not gains:
         return []
-    best = max(gains, key=lambda row: row.change("half.macro_f1").mean)
-    half, tuned, ranking = (best.change(metric) for metric in ("half.macro_f1", "tuned.macro_f1", "macro_ap"))
+    best = max(gains, key=lambda row: row.change(plain).mean)
+    half, tuned, ranking = (best.change(metric) for metric in (plain, "tuned.macro_f1", "macro_ap"))
     return [
-        f"With the threshold 0.5, macro-F1 of {best.configuration} is {half.percent.mean:.0f}% higher than the "
-        f"baseline's; with tuned thresholds it is {_direction(tuned)}, and its average precision is "
+        f"{lead}, macro-F1 of {best.configuration} is {half.percent.mean:.0f}% higher than the "
+        f"baseline's; with tuned {what} it is {_direction(tuned)}, and its average precision is "
         f"{_direction(ranking)}."
     ]
 
@@ -62,3 +74,32 @@ LABEL_LAYOUT = Layout(
     test_scores=scores_on_test,
     remarks=threshold_remark,
 )
+CLASS_LAYOUT = Layout(
+    scored="documents",
+    families=CLASSES,
+    columns={
+        "argmax.macro_f1": "F1 by\narg max",
+        "tuned.macro_f1": "F1\ntuned",
+        "tuned.accuracy": "acc.\ntuned",
+        "macro_ap": "macro\nAP",
+        "head_ap": "head\nAP",
+        "medium_ap": "med.\nAP",
+        "tail_ap": "tail\nAP",
+    },
+    optional=("tuned.accuracy", "medium_ap", "head_ap"),
+    compared={
+        "argmax.macro_f1": "F1 by arg max",
+        "tuned.macro_f1": "F1, tuned offsets",
+        "macro_ap": "ranking (average precision)",
+    },
+    buckets={"average precision": "{}_ap", "F1, tuned": "tuned.{}_f1"},
+    meaning="F1: macro-F1; change: of F1 by arg max against {baseline}, with its 95% interval; AP: average precision",
+    progress={"macro_ap": "macro AP {}", "tuned.macro_f1": "F1 {} tuned"},
+    test_scores=scores_on_test,
+    remarks=offset_remark,
+)
+
+
+def layout_of_labels(*, single: bool) -> Layout:
+    """Return the layout of a grid of classifiers, whose documents have one label each if `single`."""
+    return CLASS_LAYOUT if single else LABEL_LAYOUT

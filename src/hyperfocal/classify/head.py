@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hyperfocal.config.classify import ClassifySettings, TextLossSettings
+from hyperfocal.config.classify import SOFTMAX, ClassifySettings, TextLossSettings
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import (
     AsymmetricLoss,
@@ -20,6 +20,7 @@ from hyperfocal.losses import (
     SoftmaxLoss,
     capped_weights,
     frequency_bias,
+    log_frequencies,
 )
 from hyperfocal.losses.options import LossOptions, divisor
 from hyperfocal.metrics.average_precision import average_precision, micro_average_precision
@@ -39,6 +40,13 @@ def _focal(settings: TextLossSettings, counts: Tensor, num_documents: int, optio
     return FocalLoss(settings.gamma, None if settings.alpha == "none" else settings.alpha, **options)
 
 
+def _softmax(settings: TextLossSettings, counts: Tensor, num_documents: int, options: LossOptions) -> SoftmaxLoss:
+    gamma = settings.gamma if settings.name == "softmax_focal" else 0.0
+    if settings.adjust == 0:
+        return SoftmaxLoss(gamma=gamma, **options)
+    return SoftmaxLoss(gamma=gamma, log_prior=log_frequencies(counts), tau=settings.adjust, **options)
+
+
 LOSSES: dict[str, Callable[[TextLossSettings, Tensor, int, LossOptions], Loss]] = {
     "bce": lambda settings, counts, number, options: BCELoss(**options),
     "focal": _focal,
@@ -49,7 +57,8 @@ LOSSES: dict[str, Callable[[TextLossSettings, Tensor, int, LossOptions], Loss]] 
     "balanced": lambda settings, counts, number, options: DistributionBalancedLoss(
         counts, number, gamma=settings.gamma, **options
     ),
-    "softmax": lambda settings, counts, number, options: SoftmaxLoss(**options),
+    "softmax": _softmax,
+    "softmax_focal": _softmax,
 }
 VALIDATION: dict[str, Callable[[Tensor, SparseLabels], float]] = {
     "macro_ap": lambda scores, truth: float(average_precision(scores, truth).nanmean()),
@@ -74,6 +83,23 @@ def make_loss(settings: TextLossSettings, counts: Tensor, num_documents: int) ->
         cap = None if settings.cap == "none" else settings.cap
         options["positive_weight"] = capped_weights(counts, settings.weights, cap=cap, num_examples=num_documents)
     return LOSSES[settings.name](settings, counts, num_documents, options)
+
+
+def make_bias(settings: ClassifySettings, counts: Tensor, num_documents: int) -> Tensor:
+    """Return the initial bias of the labels, (L,), so that training starts at their frequencies.
+
+    The sigmoid of the bias is the frequency. With one label per document and a softmax loss, the softmax of the logits
+    that the loss sees, with its adjustment, is the frequency.
+    """
+    if settings.data.single and settings.loss.name in SOFTMAX:
+        return (1 - settings.loss.adjust) * log_frequencies(counts)
+    return frequency_bias(counts, num_documents)
+
+
+def validate_scores(scores: Tensor, truth: SparseLabels, settings: ClassifySettings) -> dict[str, float]:
+    """Return the validation metric by its name; with one label per document the log-probabilities are ranked."""
+    name = settings.train.metric
+    return {name: VALIDATION[name](scores.log_softmax(1) if settings.data.single else scores, truth)}
 
 
 def make_head(settings: ClassifySettings, num_sparse: int, num_dense: int, bias: Tensor) -> TextHead:
@@ -113,11 +139,10 @@ def train_head(
     counts = labels.counts()
     loss = make_loss(settings.loss, counts, len(labels))
     width = 0 if features.dense is None else features.dense.shape[1]
-    head = make_head(settings, num_sparse, width, frequency_bias(counts, len(labels)))
+    head = make_head(settings, num_sparse, width, make_bias(settings, counts, len(labels)))
 
     def validate(features: Features, truth: SparseLabels) -> dict[str, float]:
-        name = settings.train.metric
-        return {name: VALIDATION[name](score_documents(head, features), truth)}
+        return validate_scores(score_documents(head, features), truth, settings)
 
     def step_loss(rows: Tensor) -> Portion:
         batch = labels.select(rows)

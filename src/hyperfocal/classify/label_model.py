@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from hyperfocal.classify.combination import Combination
@@ -18,6 +20,7 @@ from hyperfocal.classify.finetune import Encoder, encode
 from hyperfocal.classify.head import score_documents
 from hyperfocal.classify.indicator import Indicator
 from hyperfocal.classify.new_labels import Headless, NewLabels, check_boost, new_texts
+from hyperfocal.classify.one_label import Classes
 from hyperfocal.classify.opinions import LabelReader
 from hyperfocal.classify.prepare import PreparedTexts, with_tree_labels
 from hyperfocal.config.classify import ClassifySettings
@@ -128,6 +131,12 @@ class LabelModel:
     combination: Combination = field(default_factory=Combination)
     headless: Headless | None = None
     new: NewLabels | None = None
+    classes: Classes | None = None  # of one label per document. None: any number of labels
+
+    @property
+    def column(self) -> str:
+        """The column of predictions with what is decided."""
+        return "labels" if self.classes is None else "label"
 
     @property
     def reading(self) -> TextReading:
@@ -196,8 +205,11 @@ class LabelModel:
     def widen(self, scores: Tensor) -> NDArray[Any]:
         """Return (N, width) float32 logits, a column per column of the indicator matrix; (N, L) without one.
 
+        With one label per document: see `Classes.decision`; the largest score, less its offset, is decided.
         A column that no training document has gets the logit of its prior.
         """
+        if self.classes is not None:
+            return self.classes.decision(scores - self.decisions.applied)
         logits: NDArray[Any] = scores.numpy()
         if self.indicator is None:
             return logits
@@ -205,15 +217,43 @@ class LabelModel:
         return self.indicator.widened(logits, self.labels.vocabulary.names, prior)
 
     def rows(self, texts: pl.Series) -> dict[str, Any]:
-        """Return columns of N texts: "labels" (decided), "scores" (the best 10 with their probability), "known"."""
+        """Return columns of N texts: `column` (decided), "scores" (the best 10 with their probability), "known"."""
         scores, known, _ = self.answer(texts)
-        best = _best(scores, self.labels.vocabulary.names)
-        return {"labels": self.name(self.decide(scores)), "scores": best, KNOWN: known.numpy()}
+        best = _best(self.decisions.probabilities(scores), self.labels.vocabulary.names)
+        decided = self.name(self.decide(scores))
+        named = decided if self.classes is None else [names[0] for names in decided]
+        return {self.column: named, "scores": best, KNOWN: known.numpy()}
+
+    def predictions(self, scores: Tensor) -> Any:
+        """Return what `predict` returns for (N, L) logits: classes, an indicator matrix, or lists of labels."""
+        decided = self.decide(scores)
+        if self.classes is not None:
+            return self.classes.take(decided.indices)
+        return self.indicator.matrix(decided, self.labels.vocabulary.names) if self.indicator else self.name(decided)
+
+    def probabilities(self, scores: Tensor, at_least: float | None = None) -> Any:
+        """Return (N, L) or (N, width) probabilities for (N, L) logits, in the order of `class_values`.
+
+        Args:
+            scores: (N, L) logits.
+            at_least: smaller probabilities become 0, in a scipy CSR matrix. None: a dense array of all.
+        """
+        if self.classes is not None:
+            dense = self.classes.sorted(self.decisions.probabilities(scores))
+        else:
+            dense = torch.from_numpy(self.widen(scores)).sigmoid().numpy()
+        return dense if at_least is None else csr_matrix(np.where(dense >= at_least, dense, 0))
+
+    def class_values(self) -> NDArray[Any]:
+        """Return (L,) the labels in the type and order of predictions, or the column numbers of the indicator."""
+        if self.classes is not None:
+            return self.classes.values
+        return np.arange(self.indicator.width) if self.indicator else np.asarray(self.labels.vocabulary.names)
 
 
-def _best(scores: Tensor, names: Sequence[str]) -> pl.Series:
+def _best(probabilities: Tensor, names: Sequence[str]) -> pl.Series:
     """Return label -> probability of the best labels of each document, the best first."""
-    best = scores.sigmoid().topk(min(BEST, scores.shape[1]), dim=1)
+    best = probabilities.topk(min(BEST, probabilities.shape[1]), dim=1)
     ranked = [
         {names[label]: round(value, 6) for label, value in zip(labels, values, strict=True)}
         for labels, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)

@@ -6,7 +6,16 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from hyperfocal.classify import one_page
 from hyperfocal.classify.files import read_label_table
+from hyperfocal.classify.one_page import (
+    calibration_section,
+    confusion_tables,
+    one_headline,
+    one_question,
+    one_scores_section,
+)
+from hyperfocal.classify.one_terminal import is_one
 from hyperfocal.classify.terminal import BASELINE_COLUMNS, BASELINES, data_lines, how_decided, how_refitted
 from hyperfocal.labels import BUCKETS, HEAD, TAIL
 from hyperfocal.report import charts
@@ -79,9 +88,11 @@ def classify_page(run: FinishedRun) -> Page:
         labels = read_labels(run)
     with folder.guard("metrics.json"):
         lines = data_lines(metrics["data"])
-        scores, groups = _scores(metrics), _buckets(metrics)
-        line = headline(metrics, DECIDED[str(run.settings["decide.rule"])])
-        lead = [_question(metrics), _ranked(metrics)]
+        one, groups = is_one(metrics), _buckets(metrics)
+        how = how_decided(metrics["data"]["out_of_fold"])
+        scores = one_scores_section(metrics, how) if one else _scores(metrics)
+        line = one_headline(metrics) if one else headline(metrics, DECIDED[str(run.settings["decide.rule"])])
+        lead = [one_question(metrics) if one else _question(metrics), _ranked(metrics)]
     with folder.guard(EVIDENCE):
         evidence = [threshold_section(run), confusion_section(run, labels)]
     with folder.guard("history.jsonl"):
@@ -156,15 +167,17 @@ def _scored(metrics: dict[str, Any], name: str) -> Cell:
 
 
 def _buckets(metrics: dict[str, Any]) -> Section:
-    intervals = metrics["intervals"]
+    intervals, one = metrics["intervals"], is_one(metrics)
+    both = one_page.BOTH if one else BOTH
     rows = [
         {"bucket": bucket, "series": title, **intervals[name]}
         for bucket in BUCKETS
-        for title, prefix in BOTH.items()
+        for title, prefix in both.items()
         if (name := f"{prefix}.{bucket}_f1") in intervals and intervals[name]["mean"] is not None
     ]
     about = "Mean F1 of the labels of each group, at 0.5 and with tuned thresholds; the lines are 95% intervals."
-    spec = charts.buckets(rows, list(BOTH), TUNED, "macro-F1", about)
+    about = about.replace("at 0.5 and with tuned thresholds", "by arg max and with tuned offsets") if one else about
+    spec = charts.buckets(rows, list(both), list(both)[-1], "macro-F1", about)
     chart = Chart("F1 of frequent and rare labels", spec, f"{about} {BY_SIZE}.")
     return Section("groups", "Head, medium, tail", [chart] if rows else [])
 
@@ -174,7 +187,9 @@ def read_labels(run: FinishedRun) -> list[dict[str, Any]]:
     folder = run.folder
     with folder.guard("thresholds.json"):
         decisions = folder.read_json("thresholds.json")
-        known, cuts = list(decisions["thresholds"]), {} if decisions["top_k"] else decisions["thresholds"]
+        known, cuts = list(decisions["thresholds"]), decisions["thresholds"]
+        if decisions["top_k"] or decisions.get("one"):
+            cuts = {}
     rows = read_label_table(folder, known)
     names: dict[str, str] = {}
     if folder.has("taxonomy.json"):
@@ -257,6 +272,8 @@ def label_table(labels: Sequence[dict[str, Any]]) -> Section:
 def threshold_section(run: FinishedRun) -> Section:
     """Return the threshold curve and the reliability diagram; without evidence, a sentence on what is missing."""
     evidence, values = run.evidence, run.metrics["values"]
+    if is_one(run.metrics):
+        return calibration_section(run.metrics, _reliability(evidence["reliability"]) if evidence else None)
     if not evidence:
         missing = MISSING.format("the threshold curve, the reliability diagram and the confusions")
         return Section("thresholds", "Thresholds and reliability", [Paragraph(missing)])
@@ -294,6 +311,8 @@ def _reliability(bins: Sequence[dict[str, Any]]) -> Chart:
 def confusion_section(run: FinishedRun, labels: Sequence[dict[str, Any]]) -> Section:
     """Return the most frequent confusions, each with documents."""
     evidence, blocks = run.evidence, list[Block]()
+    if is_one(run.metrics):
+        blocks += confusion_tables(run.metrics["confusion"])
     confusions, names = evidence.get("confusions", []), {str(row["label"]): str(row["name"]) for row in labels}
     if confusions:
         words = "A true label that was missed, a wrong label that was given in the same document; most documents first."

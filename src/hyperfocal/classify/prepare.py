@@ -14,7 +14,16 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from hyperfocal.classify.indicator import Indicator, as_label_lists, check_form
+from hyperfocal.classify.indicator import Indicator, as_label_lists, check_form, is_indicator
+from hyperfocal.classify.one_label import (
+    Classes,
+    check_classes,
+    check_one_label,
+    check_target,
+    is_one_label,
+    only_labelled,
+    read_classes,
+)
 from hyperfocal.config.classify import ClassifySettings, TextDataSettings
 from hyperfocal.data.documents import Documents, as_documents
 from hyperfocal.data.frames import is_frame, is_missing
@@ -77,6 +86,7 @@ class PreparedTexts:
     train: Labelled
     valid: Labelled
     taxonomy: Taxonomy | None
+    single: dict[str, int] | None = None  # with one label per document: counts of oddities. None: any number of labels
 
     @property
     def plan(self) -> ReadingPlan:
@@ -92,7 +102,7 @@ class PreparedTexts:
             "train": self.train.counts(),
             "valid": self.valid.counts(),
             "out_of_fold": self.valid is self.train,
-        }
+        } | ({} if self.single is None else {"single": self.single})
 
     def fingerprint(self) -> str:
         """Return a checksum of texts, labels, groups, split and taxonomy."""
@@ -127,6 +137,9 @@ def prepare(
     streamed = is_streamed(train, settings.data.stream, _no_stream(train, settings))
     taxonomy = read_taxonomy(settings.data.taxonomy) if settings.data.taxonomy else None
     documents = read_streamed(train, settings.data) if streamed else as_documents(train, settings.data)
+    left_out = 0
+    if settings.data.single:
+        documents, left_out = only_labelled(documents, train, "training documents")
     del train  # frees a gigabyte of 10 million documents once they are split
     logger.info("training documents: %s", plan_words(documents.plan))
     planned(documents.plan)
@@ -141,6 +154,9 @@ def prepare(
         documents, others = documents.select(rows), documents.select(held_out)
     elif valid is not None:
         others = as_documents(valid, reading_of(documents.plan, settings.data))
+        if settings.data.single:
+            others, more = only_labelled(others, valid, "validation documents")
+            left_out += more
         check_distinct_groups(documents, others, name=str(valid) if isinstance(valid, str | Path) else "valid")
     documents = with_tree_labels(documents, taxonomy, settings.data)
     names = documents.labels.explode().drop_nulls()
@@ -148,15 +164,19 @@ def prepare(
         raise DataError("no training document has a label. Name the column of the labels with `labels=`")
     vocabulary = Vocabulary.of(names)
     labelled = number(documents, vocabulary)
+    single = check_classes(vocabulary.names, labelled.labels.counts()) if settings.data.single else None
+    if single is not None:
+        single |= {"left_out": left_out}
     if others is None:
-        return PreparedTexts(vocabulary, labelled, labelled, taxonomy)
+        return PreparedTexts(vocabulary, labelled, labelled, taxonomy, single)
     held = number(with_tree_labels(others, taxonomy, settings.data), vocabulary)
     held.refuse_unlabelled("validation documents")
-    return PreparedTexts(vocabulary, labelled, held, taxonomy)
+    return PreparedTexts(vocabulary, labelled, held, taxonomy, single)
 
 
 def check_training(settings: ClassifySettings) -> None:
     """Raise ConfigError if settings of `train` exclude each other, or a fine-tuned encoder."""
+    check_one_label(settings)
     train = settings.train
     if settings.features.finetune and (train.refit or train.folds):
         name = "train.refit" if train.refit else "train.folds"
@@ -189,16 +209,38 @@ def read_streamed(path: str | Path, settings: TextDataSettings) -> Documents:
 
 
 def from_lists(texts: Any, labels: Any) -> Documents:
-    """Return documents from texts and lists of labels, or an indicator matrix; errors of both."""
-    return Documents.from_lists(check_texts(texts), as_label_lists(labels))
+    """Return documents from texts and lists of labels, an indicator matrix, or one label per text; errors of all."""
+    lists = read_classes(labels)[0] if is_one_label(labels) else as_label_lists(labels)
+    return Documents.from_lists(check_texts(texts), lists)
 
 
-def from_pair(documents: Any, fitted: Indicator | None, name: str) -> Any:
+def from_pair(documents: Any, fitted: Indicator | Classes | None, name: str) -> Any:
     """Return documents from (texts, labels), and anything else unchanged; errors and arguments as in `check_form`."""
     if not isinstance(documents, tuple) or len(documents) != 2:
         return documents
-    check_form(documents[1], fitted, name)
-    return from_lists(*documents)
+    texts, labels = documents
+    if isinstance(fitted, Classes):
+        check_target(labels, fitted, name)
+        return from_lists(texts, labels)
+    check_form(labels, fitted, name)
+    return Documents.from_lists(check_texts(texts), as_label_lists(labels))
+
+
+def target_of(labels: Any, *, single: bool) -> Indicator | Classes | None:
+    """Return the form of the labels that `fit` got: None for lists of labels, and for those of a file.
+
+    Args:
+        labels: of `fit`. None: the documents have them.
+        single: whether each document has one label.
+
+    Raises:
+        DataError: an indicator matrix of documents with one label each; errors as in `read_classes`.
+    """
+    if not single:
+        return Indicator.of(labels)
+    if is_indicator(labels):
+        raise DataError("labels: data.single expects one label per text, not a matrix. Give an array of one dimension")
+    return Classes((), read_classes(labels)[1] if is_one_label(labels) else "text")
 
 
 def check_texts(texts: Any) -> list[str | None]:

@@ -13,6 +13,8 @@ from hyperfocal.classify.acceptance import HALVES, Form, Judged, choose_form, di
 from hyperfocal.classify.combination import Combination
 from hyperfocal.classify.head import VALIDATION
 from hyperfocal.classify.label_model import LabelModel, LabelSpace
+from hyperfocal.classify.one_label import only_labelled
+from hyperfocal.classify.one_scores import calibration_values, cross_temperatures, one_label_values, tuned_rule
 from hyperfocal.classify.opinions import Opinions
 from hyperfocal.classify.prepare import Labelled, PreparedTexts, number, owners_of
 from hyperfocal.config.classify import ClassifySettings, DecisionSettings
@@ -24,8 +26,10 @@ from hyperfocal.metrics.average_precision import average_precision
 from hyperfocal.metrics.decisions import decision_scores, label_table
 from hyperfocal.metrics.intervals import intervals, too_few
 from hyperfocal.metrics.label_ranking import ranking_scores
+from hyperfocal.metrics.one_label import class_scores, confusion_table
 from hyperfocal.metrics.ranking import only
 from hyperfocal.metrics.resampling import resample_weights, resampled_ap, resampled_f1
+from hyperfocal.offsets import best_class
 from hyperfocal.thresholds import Decisions, tune_decisions
 
 RECALLED = 10
@@ -41,7 +45,13 @@ class Evaluation(NamedTuple):
 
 
 def evaluate_decisions(
-    scores: Tensor, decided: Sequence[SparseLabels], documents: Labelled, labels: LabelSpace, logits: Tensor
+    scores: Tensor,
+    decided: Sequence[SparseLabels],
+    documents: Labelled,
+    labels: LabelSpace,
+    logits: Tensor,
+    decisions: Decisions | None = None,
+    temperatures: Tensor | None = None,
 ) -> Evaluation:
     """Return the scores of decisions, of a probability of 0.5 as the threshold of all labels, and of the ranking.
 
@@ -51,8 +61,12 @@ def evaluate_decisions(
         documents: the N documents with their labels.
         labels: the L labels.
         logits: (N, L) of the head alone, whose probabilities the threshold 0.5 is for.
+        decisions: of the model. None: any number of labels per document.
+        temperatures: (N,) of one label per document, cross-fitted. None: that of the decisions.
     """
     truth, counts, names = documents.labels, labels.counts, labels.vocabulary.names
+    if decisions is not None and decisions.one:
+        return _evaluate_one(scores, decided, documents, labels, decisions, temperatures)
     weights = resample_weights(len(scores), groups=owners_of(documents.documents))
     half = labels.complete(Decisions(torch.zeros(logits.shape[1])).decide(logits))
     both = {"half": [half], "tuned": decided}
@@ -64,8 +78,34 @@ def evaluate_decisions(
     return Evaluation(metrics, resamples, table_of_labels(scores, decided[0], truth, counts, names))
 
 
+def _evaluate_one(
+    scores: Tensor,
+    tuned: Sequence[SparseLabels],
+    documents: Labelled,
+    labels: LabelSpace,
+    decisions: Decisions,
+    temperatures: Tensor | None,
+) -> Evaluation:
+    """Return the scores of one label per document: by arg max, with tuned offsets, and of the ranking."""
+    truth, counts, names = documents.labels, labels.counts, labels.vocabulary.names
+    weights = resample_weights(len(scores), groups=owners_of(documents.documents))
+    both = {"argmax": [best_class(scores)], "tuned": tuned}
+    logs = decisions.log_probabilities(scores)
+    values, resamples = score_labels(logs, truth, both, counts, labels.num_documents, weights=weights)
+    own_values, own_resamples = one_label_values(both, truth, weights)
+    after = decisions.temperature if temperatures is None else temperatures[:, None]
+    values = values | own_values | calibration_values(scores, truth, after)
+    resamples = resamples | own_resamples
+    bounds = {name: interval._asdict() for name, interval in intervals(values, resamples).items()}
+    applied = both["argmax" if decisions.one == "argmax" else "tuned"][0]
+    confusion = confusion_table(applied, truth, names)
+    metrics = {"documents": len(scores), "values": values, "intervals": bounds, "decide": decisions.one}
+    metrics |= {"temperature": decisions.temperature, "confusion": confusion}
+    return Evaluation(metrics, resamples, table_of_labels(logs, applied, truth, counts, names))
+
+
 def score(model: LabelModel, documents: Documents, scores: Tensor) -> float:
-    """Return micro-F1 of the labels decided from the (N, L) logits of documents.
+    """Return micro-F1 of the labels decided from the (N, L) logits of documents; their accuracy if each has one.
 
     Raises:
         DataError: the documents have labels, and training has none of them.
@@ -73,6 +113,8 @@ def score(model: LabelModel, documents: Documents, scores: Tensor) -> float:
     truth = number(model.resolve_labels(documents), model.labels.vocabulary)
     if truth.unseen:
         truth.refuse_unlabelled("texts to score")
+    if model.decisions.one:
+        return class_scores(model.decide(scores), truth.labels)["accuracy"]
     return micro_f1(model.name(model.decide(scores)), truth.documents.labels.to_list())
 
 
@@ -87,15 +129,20 @@ def evaluate(model: LabelModel, documents: Documents, trained: Tensor | None = N
     Raises:
         DataError: none of the documents has a label that training has, or a label is not in the tree.
     """
+    left_out = {}
+    if model.decisions.one:
+        documents, number_left_out = only_labelled(documents, None, "documents to score")
+        left_out = {"left_out": number_left_out}
     labelled = number(model.resolve_labels(documents), model.labels.vocabulary)
     labelled.refuse_unlabelled("documents to score")
     texts = documents.all_texts()
     scores, _, logits = model.answer(texts)
-    metrics, _, label_table = evaluate_decisions(scores, [model.decide(scores)], labelled, model.labels, logits)
+    decided = [model.decide(scores, model.decisions.tuned)]
+    metrics, _, label_table = evaluate_decisions(scores, decided, labelled, model.labels, logits, model.decisions)
     if model.new is not None:
         metrics["seen"], metrics["new"] = seen_and_new(scores, labelled.labels, len(model.new.names))
     known = None if trained is None else count_hashed(texts, trained.numpy())
-    return metrics | {"data": labelled.counts() | {"training_documents": known}, "labels": label_table}
+    return metrics | {"data": labelled.counts() | {"training_documents": known} | left_out, "labels": label_table}
 
 
 class Validated(NamedTuple):
@@ -155,11 +202,13 @@ def validate(
     form = choose_form(judged, divisions[0])
     combination = fit_form(judged, form, torch.arange(len(logits)))
     decisions = tune_decisions(judged.combined(combination), truth, counts, settings.decide, seed=seed)
-    crossed = [cross_fitted(judged, form, settings.decide, halves) for halves in divisions]
+    crossed = [cross_fitted(judged, form, tuned_rule(settings.decide), halves) for halves in divisions]
     decided, scores = [labels.complete(each) for each, _ in crossed], crossed[0][1]
-    evaluation = evaluate_decisions(scores, decided, data.valid, labels, logits)
+    temperatures = cross_temperatures(scores, truth, divisions[0]) if decisions.one else None
+    evaluation = evaluate_decisions(scores, decided, data.valid, labels, logits, decisions, temperatures)
     evaluation = evaluation._replace(metrics=evaluation.metrics | {"data": data.counts()})
-    return Validated(judged, divisions, form, combination, decisions, scores, decided[0], evaluation)
+    applied = decisions.decide(scores) if decisions.one == "argmax" else decided[0]
+    return Validated(judged, divisions, form, combination, decisions, scores, applied, evaluation)
 
 
 def opinions_table(validated: Validated) -> dict[str, Any]:

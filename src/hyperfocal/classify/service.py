@@ -75,6 +75,7 @@ class ClassifyPredictor:
             "taxonomy": model.labels.taxonomy is not None,
             "new_labels": self._scores_new_labels and model.reader is not None,
             "decide": model.settings.decide.rule,
+            "single": bool(model.decisions.one),
             "reading": public_facts(model.plan),
             "data": metrics["data"],
             "metrics": {name: value for name, value in metrics.items() if name != "data"},
@@ -116,19 +117,40 @@ class ClassifyPredictor:
         self._widened[key] = self._widened.pop(key)  # the order is that of the last use
         return self._widened[key]
 
-    def _answer_alike(self, requests: Sequence[ClassifyRequest]) -> list[Classifications]:
-        """Return the answer to each request; all texts are scored together, and so are all texts without a word."""
-        texts = [text for request in requests for text in request.texts]
+    def _answer_alike(self, requests: Sequence[ClassifyRequest]) -> Sequence[Classifications | Refusal]:
+        """Return the answer to each request; all texts are scored together, and so are all texts without a word.
+
+        A request for another threshold than the tuned ones is refused if each text has one label.
+        """
+        refused = [self._refusal(request) for request in requests]
+        texts = [text for request, no in zip(requests, refused, strict=True) if no is None for text in request.texts]
         with torch.inference_mode():
             rows = self._rows(texts)
-            responses, to_explain = list[Classifications](), list[tuple[str, TextAnswer]]()
-            for request in requests:
+            responses, to_explain = list[Classifications | Refusal](), list[tuple[str, TextAnswer]]()
+            for request, no in zip(requests, refused, strict=True):
+                if no is not None:
+                    responses.append(no)
+                    continue
                 answers = [self._text_answer(request, text, rows) for text in request.texts]
                 responses.append(Classifications(self.version, answers))
                 if request.explain:
                     to_explain += [pair for pair in zip(request.texts, answers, strict=True) if pair[1].scores]
-            explain(to_explain, lambda texts: self._scorer(texts)[0], self._model.labels.vocabulary.numbers)
+            explain(to_explain, self._log_odds, self._model.labels.vocabulary.numbers)
         return responses
+
+    def _refusal(self, request: ClassifyRequest) -> Refusal | None:
+        if not self._model.decisions.one or request.threshold == "tuned":
+            return None
+        message = "this run decides one label per text, for which there is no threshold. Leave threshold out"
+        return Refusal(422, "not_possible", message, "$.threshold")
+
+    def _log_odds(self, texts: list[str]) -> Tensor:
+        """Return (N, L) log(p / (1 - p)) of the probabilities."""
+        scores, decisions = self._scorer(texts)[0], self._model.decisions
+        if not decisions.one:
+            return scores
+        logs = decisions.log_probabilities(scores.double())
+        return logs - torch.log(-torch.expm1(logs.clamp(max=-1e-12)))
 
     def _rows(self, texts: list[str]) -> Iterator[tuple[Tensor, bool]]:
         """Yield (1, L) logits of each text, and whether any part of it is known."""
@@ -141,9 +163,14 @@ class ClassifyPredictor:
         (scores, known), decisions = next(rows), self._decisions(request.threshold)
         decided = self._model.decide(scores, decisions).indices.tolist()
         chosen, depth = set(decided), max(request.top, int(request.explain))
-        values, best = scores[0].topk(min(depth, scores.shape[1]))
-        needed = [None] * len(best) if decisions.top_k else decisions.thresholds[best].sigmoid().tolist()
-        columns = best.tolist(), values.sigmoid().tolist(), needed
+        _, best = scores[0].topk(min(depth, scores.shape[1]))
+        values = decisions.probabilities(scores)[0, best].tolist()
+        without = bool(decisions.top_k or decisions.one)
+        columns = (
+            best.tolist(),
+            values,
+            [None] * len(best) if without else decisions.thresholds[best].sigmoid().tolist(),
+        )
         ranked = [
             LabelScore(self._labels[label], score, threshold, label in chosen, self._paths[label])
             for label, score, threshold in zip(*columns, strict=True)

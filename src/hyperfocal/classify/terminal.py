@@ -9,6 +9,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hyperfocal.classify import one_terminal
+from hyperfocal.classify.one_terminal import (
+    calibration_words,
+    confusion_report,
+    decided_words,
+    is_one,
+    one_scores_table,
+)
 from hyperfocal.labels import BUCKETS, HEAD, TAIL
 from hyperfocal.report.format import half_width, numbers_table, quantity, share, test_table
 
@@ -49,6 +57,8 @@ def scores_report(metrics: Mapping[str, Any], *, title: str, labels: Sequence[Ma
         title: names the documents, as "Validation".
         labels: one row per label, the most frequent first, as `labels_`. (): no labels are shown.
     """
+    if is_one(metrics):
+        return _one_report(metrics, title, labels)
     parts: list[RenderableType] = [
         Text(f"{title}, {metrics['documents']:,} documents", style="bold"),
         scores_table(metrics),
@@ -60,6 +70,25 @@ def scores_report(metrics: Mapping[str, Any], *, title: str, labels: Sequence[Ma
         parts += [Text(), new_labels_table(metrics)]
     if metrics.get("tiers"):
         parts += [Text(), tiers_table(metrics["tiers"])]
+    if labels:
+        parts += [Text(), labels_table(labels)]
+    return Group(*parts)
+
+
+def _one_report(metrics: Mapping[str, Any], title: str, labels: Sequence[Mapping[str, Any]]) -> Group:
+    missing = int(metrics["values"]["tuned.labels_without_truth"] or 0)
+    left_out = f" They and macro leave out {missing:,} classes without a document." if missing else ""
+    words = (
+        "AP: average precision of the probabilities. Each \u00b1 is half a 95% interval. balanced acc.: mean recall. "
+        f"head, medium, tail: macro over classes with >= {HEAD}, {TAIL}-{HEAD - 1}, < {TAIL} training documents."
+    )
+    parts: list[RenderableType] = [
+        Text(f"{title}, {metrics['documents']:,} documents", style="bold"),
+        one_scores_table(metrics),
+        Text(f"{words}{left_out} {decided_words(metrics)} {calibration_words(metrics)}", style="dim"),
+    ]
+    for table in confusion_report(metrics["confusion"]):
+        parts += [Text(), table]
     if labels:
         parts += [Text(), labels_table(labels)]
     return Group(*parts)
@@ -113,7 +142,8 @@ def test_report(scores: Mapping[str, Any]) -> Group:
 
 def _test_cells(scores: Mapping[str, Any]) -> dict[str, str]:
     values = scores["values"]
-    return {title: f"{share(values[name]):>5} {half_width(scores, name)}" for title, name in TEST.items()}
+    shown = one_terminal.TEST if is_one(scores) else TEST
+    return {title: f"{share(values[name]):>5} {half_width(scores, name)}" for title, name in shown.items()}
 
 
 def tiers_table(tiers: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -168,7 +198,19 @@ def data_lines(counts: Mapping[str, Any]) -> list[str]:
     lines = [f"{documents}, {labels}, {each:.1f} per document; {scored}."]
     if everywhere := counts["labels_in_every_document"]:
         lines.append(f"Every training document has {_named(everywhere)}: there is nothing to distinguish.")
+    if "single" in counts:
+        lines += _single_lines(counts)
     return lines + holdout_lines(train, "training") + (holdout_lines(valid, "validation") if valid else [])
+
+
+def _single_lines(counts: Mapping[str, Any]) -> list[str]:
+    """Return a line for each oddity of documents with one label each."""
+    single, lines = counts["single"], []
+    if left_out := single["left_out"]:
+        lines.append(f"{quantity(left_out, 'document')} without a label; left out.")
+    if rare := single["single_documents"]:
+        lines.append(f"{rare:,} of {counts['labels']:,} classes have one training document.")
+    return lines
 
 
 def how_decided(out_of_fold: bool) -> str:

@@ -24,6 +24,7 @@ from hyperfocal.classify.label_model import Fit, LabelModel, LabelSpace
 from hyperfocal.classify.label_texts import label_texts
 from hyperfocal.classify.memory import check_head_memory
 from hyperfocal.classify.new_labels import fit_headless
+from hyperfocal.classify.one_label import Classes, classes_of
 from hyperfocal.classify.opinions import LabelReader, Opinions
 from hyperfocal.classify.prepare import Labelled, PreparedTexts
 from hyperfocal.classify.scores import Evaluation, Validated, baselines_table, opinions_table, validate
@@ -61,7 +62,7 @@ def fit_prepared(
     settings: ClassifySettings,
     run: RunFolder | None = None,
     *,
-    indicator: Indicator | None = None,
+    target: Indicator | Classes | None = None,
     resume: bool = False,
     cache: Path | None = None,
     watch: Watch = SILENT,
@@ -72,7 +73,7 @@ def fit_prepared(
         data: the documents.
         settings: all of them.
         run: gets checkpoints and the result. None: nothing is written.
-        indicator: of the labels that `fit` got.
+        target: the form of the labels that `fit` got, from `target_of`.
         resume: whether to continue the training in `run`.
     """
     began, fingerprint, facts = perf_counter(), data.fingerprint(), data_facts(data.plan, data.counts())
@@ -102,7 +103,11 @@ def fit_prepared(
         head = refit_head(inputs, settings, len(trained.history), watch)
     headless = fit_headless(validated.judged, settings.decide) if opinions else None
     accepted = (reader if opinions else None, validated.combination, headless)
-    model = LabelModel(settings, labels, features, encoder, head, validated.decisions, indicator, data.plan, *accepted)
+    indicator = target if isinstance(target, Indicator) else None
+    classes = classes_of(data.vocabulary.names, target) if settings.data.single else None
+    model = LabelModel(
+        settings, labels, features, encoder, head, validated.decisions, indicator, data.plan, *accepted, classes=classes
+    )
     texts = _trained_texts(data, settings)
     metrics = evaluation.metrics | {"opinions": opinions_table(validated)}
     if inputs is not None:
@@ -110,7 +115,8 @@ def fit_prepared(
     scored = (metrics, evaluation.label_table, trained.history, evaluation.resamples)
     fit = Fit(model, fingerprint, *scored, texts)
     if run is not None:
-        evidence = label_evidence(validated.scores, validated.decided, data.valid, labels.vocabulary.names)
+        names, decided = labels.vocabulary.names, validated.decided
+        evidence = label_evidence(validated.scores, decided, data.valid, names, validated.decisions)
         run.write_json(EVIDENCE, evidence_of("classify", evidence, began=began))
         write_fit(run, fit)
     return fit

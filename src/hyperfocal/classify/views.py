@@ -5,7 +5,6 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -48,8 +47,7 @@ class FitViews:
     @property
     def classes_(self) -> NDArray[Any]:
         """Return (L,) names of the labels, or column numbers if `fit` got an indicator matrix."""
-        indicator = self._model.indicator
-        return np.arange(indicator.width) if indicator else np.asarray(self.vocabulary_.names)
+        return self._model.class_values()
 
     @property
     def _fit(self) -> Fit:

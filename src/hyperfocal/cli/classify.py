@@ -57,13 +57,21 @@ def classify(context: click.Context) -> None:
 @click.option(
     "--features", help="auto, ngrams, encoder or both.  [default: auto, which is both if an encoder is installed]"
 )
-@click.option("--loss", help="bce, focal, asymmetric, ntr_focal, balanced or softmax.  [default: bce]")
+@click.option(
+    "--loss",
+    help="bce, focal, asymmetric, ntr_focal, balanced, softmax or softmax_focal.  "
+    "[default: bce; with --single softmax]",
+)
 @click.option("--gamma", type=float, help="Focusing parameter of the focal losses, 0 to 5.  [default: 2]")
 @click.option(
     "--cap",
     help="Largest class weight, 1 or more; off: no class weights, none: weights without a cap.  [default: off]",
 )
-@click.option("--decide", help="Decision rule: half, global, per_label or top_k.  [default: per_label]")
+@click.option(
+    "--decide",
+    help="Decision rule: half, global, per_label or top_k; with --single argmax, or balanced: an offset per class, "
+    "tuned for --set decide.objective=both, macro, micro or recall.  [default: per_label; with --single argmax]",
+)
 @click.option("--finetune", is_flag=True, help="Train the encoder too, end to end. Needs a GPU to be practical.")
 @click.option("--seed", type=int, help="Seed of the split, the weights and the order of documents.  [default: 0]")
 @with_options(*RUN, TRACK)
@@ -79,6 +87,9 @@ def fit(
     **options: Any,
 ) -> None:
     """Fit on the documents TRAIN, tune a threshold per label, and score on validation documents.
+
+    With --single each document has one class: predictions are one label with probabilities that sum to 1, calibrated
+    on validation documents. Rare classes gain from --decide balanced, or from logit adjustment: --set loss.adjust=1.
 
     TRAIN is JSON lines, CSV, TSV or Parquet with one document per row, or text (.txt) in fastText format,
     __label__a __label__b the text, or in LibMultiLabel format, id<TAB>a b<TAB>the text. All formats except
@@ -123,6 +134,7 @@ def _number_or_word(text: str) -> float | str:
 def _print_fit(classifier: MultiLabelClassifier) -> None:
     from hyperfocal.classify.terminal import data_lines, how_decided, scores_report
     from hyperfocal.cli.wording import print_lines, print_report
+    from hyperfocal.config.classify import ONE_RULES
     from hyperfocal.report.console import SafeConsole
 
     console, metrics = SafeConsole(), classifier.metrics_
@@ -131,7 +143,7 @@ def _print_fit(classifier: MultiLabelClassifier) -> None:
         print_lines(console, [NO_ENCODER, ""])
     out_of_fold = metrics["data"]["out_of_fold"]
     print_report(console, scores_report(metrics, title="Out of fold" if out_of_fold else "Validation"))
-    if classifier.settings_.decide.rule in ("global", "per_label"):
+    if classifier.settings_.decide.rule in ("global", "per_label", *ONE_RULES):
         print_lines(console, [how_decided(out_of_fold), ""])
 
 
@@ -156,7 +168,8 @@ def predict(
 
     The output has one row per document: id, labels (those decided), scores (the 10 best labels with their
     probabilities) and known (whether RUN knows any part of the text, such as an n-gram). In .csv and .tsv, labels and
-    scores are JSON in a field; in .parquet they are lists.
+    scores are JSON in a field; in .parquet they are lists. A RUN of fit --single writes label, one text, in place of
+    labels.
     A large DOCS is read block by block.
     """
     refuse_output(out, docs, "DOCS", safe_csv=safe_csv)
@@ -167,7 +180,8 @@ def predict(
     predictor = DocumentPredictor(classifier, new_labels=new_labels, new_boost=new_boost, safe_csv=safe_csv)
     counts = predict_file(predictor, run, docs, out, block=block, resume=resume)
     each = counts["labels"] / max(counts["documents"], 1)
-    echo(f"{counts['documents']:,} documents, {each:.2f} labels each, written to {out}")
+    labels = "one label each" if predictor.single else f"{each:.2f} labels each"
+    echo(f"{counts['documents']:,} documents, {labels}, written to {out}")
     if counts["unknown_texts"]:
         texts = quantity(counts["unknown_texts"], "text")
         echo(f"{texts} without an n-gram or word that RUN knows; the labels are unreliable.")

@@ -13,7 +13,7 @@ from rich.console import Console, Group
 
 from hyperfocal.classify import grid as classify_grid
 from hyperfocal.classify import terminal as classify_terminal
-from hyperfocal.classify.grid_layout import LABEL_LAYOUT
+from hyperfocal.classify.grid_layout import layout_of_labels
 from hyperfocal.cli.options import document_settings, log_settings
 from hyperfocal.cli.report import report_line
 from hyperfocal.cli.steps import NO_ENCODER, exit_on_ctrl_c
@@ -56,7 +56,7 @@ class GridCommand:
     overrides: Callable[[Options], dict[str, Any]]  # dotted settings that the options stand for
     axes: Callable[[Options], Axes]  # defined by the options; {}: none
     axis_options: dict[str, str]  # option that defines axes -> its key in Options
-    ranges: Mapping[str, Range]  # of a search
+    ranges: Callable[[Any], Mapping[str, Range]]  # base settings -> ranges of an adaptive search
     open: Callable[[Options, Any], tuple[Any, Any]]  # -> source of the data, test data or None
     layout: Callable[[Any], Layout]  # base settings -> layout of the table
     notes: Callable[[Any, GridResult], list[str]]  # base settings, result -> lines above the table
@@ -111,7 +111,7 @@ def _plan(command: GridCommand, options: Options) -> Plan:
             f"Leave {', '.join(names)} and {last} out"
         )
     base, trials = resolve(command.settings, options["recipe"], command.overrides(options)), options["trials"]
-    return Plan(base, trials + 1, lambda job: run_search(job, command.ranges, trials))
+    return Plan(base, trials + 1, lambda job: run_search(job, command.ranges(base), trials))
 
 
 def _read_points(command: GridCommand, options: Options) -> tuple[Section, list[Point], str]:
@@ -241,9 +241,9 @@ CLASSIFY = GridCommand(
     overrides=document_settings,
     axes=_caps_and_gammas,
     axis_options={"--caps": "caps", "--gammas": "gammas"},
-    ranges=classify_grid.RANGES,
+    ranges=classify_grid.ranges_of,
     open=_open_documents,
-    layout=lambda base: LABEL_LAYOUT,
+    layout=lambda base: layout_of_labels(single=base.data.single),
     notes=_document_notes,
     test_report=classify_terminal.test_report,
     following="classify predict {} DOCS --out PRED.jsonl",
@@ -254,7 +254,7 @@ RECOMMEND = GridCommand(
     overrides=log_settings,
     axes=_setting_axes,
     axis_options={"--encoders": "encoders", "--losses": "losses", "--axis": "axes"},
-    ranges=recommend_grid.RANGES,
+    ranges=lambda base: recommend_grid.RANGES,
     open=_open_logs,
     layout=lambda base: ranking_layout(base.data.next),
     notes=_log_notes,

@@ -24,6 +24,12 @@ TEXT_COLUMNS = (
 DOCUMENTS = (
     RECIPE,
     *TEXT_COLUMNS,
+    click.option(
+        "--single",
+        is_flag=True,
+        help="Each document has exactly one label, as of y in scikit-learn: softmax loss, arg max, probabilities that "
+        "sum to 1. A field is then one label, unless it has a | or the --separator.",
+    ),
     click.option("--taxonomy", type=PATH, help="TSV file of the label tree: id, parent, name."),
     click.option(
         "--label-texts",
@@ -140,6 +146,7 @@ def document_settings(options: dict[str, Any]) -> dict[str, Any]:
         "data.separator": options["separator"],
         "data.id": options["id"],
         "data.group": options["group"],
+        "data.single": options["single"] or None,
         "data.taxonomy": None if taxonomy is None else str(taxonomy),
         "features.label_texts": options["label_texts"],
     }

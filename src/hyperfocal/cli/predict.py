@@ -124,6 +124,7 @@ class DocumentPredictor:
     ) -> None:
         self.classifier, self.safe_csv = classifier, safe_csv
         self.new_labels, self.new_boost = new_labels, new_boost
+        self.single = classifier.fit_.model.classes is not None
         self.rows = max(min(DOCUMENTS, SCORES // max(len(classifier.vocabulary_), 1)), 1)
 
     def choices(self) -> dict[str, Any]:
@@ -136,7 +137,8 @@ class DocumentPredictor:
     def predict(self, data: Path | Block) -> Predicted:
         """Return the predictions for a file or a block."""
         frame = self.classifier.predict_documents(self._documents(data) if isinstance(data, Block) else data)
-        labels, unknown = int(frame["labels"].list.len().sum()), int((~frame["known"]).sum())
+        labels = len(frame) if self.single else int(frame["labels"].list.len().sum())
+        unknown = int((~frame["known"]).sum())
         return frame, Counter(documents=len(frame), labels=labels, unknown_texts=unknown)
 
     def blocks(self, file: Path, rows: int) -> Iterator[Block]:
@@ -163,7 +165,7 @@ class DocumentPredictor:
         elif kind == "parquet":
             write_frame(with_pairs(frame), path)
         else:
-            rows = frame.with_columns(_as_json(frame[name]) for name in ("labels", "scores"))
+            rows = frame.with_columns(_as_json(frame[name]) for name in ("labels", "scores") if name in frame.columns)
             write_rows(rows, path, header=first, safe=self.safe_csv)
 
 

@@ -109,9 +109,9 @@ def run_page(run: str | Path) -> Page:
 def layout_of(grid: GridReading) -> Layout:
     """Return the layout of a grid, from its job."""
     if grid.job == "classify":
-        from hyperfocal.classify.grid_layout import LABEL_LAYOUT
+        from hyperfocal.classify.grid_layout import layout_of_labels
 
-        return LABEL_LAYOUT
+        return layout_of_labels(single=bool(grid.base.get("data.single", False)))
     from hyperfocal.recommend.grid_layout import ranking_layout
 
     return ranking_layout(grid.base["data.next"])

@@ -1,6 +1,7 @@
 """The settings of the job `classify`."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
@@ -33,6 +34,7 @@ class TextDataSettings(Section, frozen=True, kw_only=True):
     taxonomy: str = ""  # file of the label tree: id, parent, name; "" is none
     add_parents: bool = False  # taxonomy: whether a document also gets the parents of its labels
     consistent: bool = False  # taxonomy: whether a predicted label adds its parents
+    single: bool = False  # whether each document has exactly one label; then a field is one label, or parts at |
     stream: Literal["auto", "on", "off"] = "auto"  # read through mapped files; auto: a file too large for memory
 
 
@@ -63,9 +65,10 @@ class HeadSettings(Section, frozen=True, kw_only=True):
 class TextLossSettings(Section, frozen=True, kw_only=True):
     """The loss, and the weights of rare labels."""
 
-    name: Literal["bce", "focal", "asymmetric", "ntr_focal", "balanced", "softmax"] = "bce"
-    gamma: Gamma = 2.0  # focal, ntr_focal, balanced; for asymmetric: of the negatives
+    name: Literal["bce", "focal", "asymmetric", "ntr_focal", "balanced", "softmax", "softmax_focal"] = "bce"
+    gamma: Gamma = 2.0  # focal, ntr_focal, balanced, softmax_focal; for asymmetric: of the negatives
     alpha: Alpha = "none"  # focal: weight of positives; negatives get 1 - alpha
+    adjust: NotNegative = 0.0  # softmax, softmax_focal: training adds adjust * log(frequency) to the logits; 0: off
     weights: Weighting = "inverse"  # scheme, used if cap is set
     cap: Cap = "off"
     reduction: Reduction = "batch"  # the divisor of the sum
@@ -74,11 +77,11 @@ class TextLossSettings(Section, frozen=True, kw_only=True):
 class DecisionSettings(Section, frozen=True, kw_only=True):
     """The rule that turns scores into labels."""
 
-    rule: Literal["half", "global", "per_label", "top_k"] = "per_label"
-    objective: Literal["micro", "macro", "both", "f_beta"] = "both"  # the F1 that the threshold is tuned for
+    rule: Literal["half", "global", "per_label", "top_k", "argmax", "balanced"] = "per_label"  # the last two: one label
+    objective: Literal["micro", "macro", "both", "f_beta", "recall"] = "both"  # recall: balanced accuracy
     beta: Annotated[float, Meta(ge=0.01, le=100)] = 1.0  # f_beta: above 1, recall counts more
     k: AtLeastOne = 3  # top_k: labels per document
-    shrinkage: NotNegative = 10.0  # per_label: positives at which a label's threshold and the global one count equally
+    shrinkage: NotNegative = 10.0  # per_label, balanced: positives at which own and shared threshold count equally
     minimum_one: bool = False  # whether a document without a decided label gets its best label
 
 
@@ -104,6 +107,16 @@ def trainings(settings: TextTrainSettings) -> int:
     return settings.folds + 1 + int(settings.refit)
 
 
+ONE_LABEL = {  # defaults with data.single
+    "loss.name": "softmax",
+    "decide.rule": "argmax",
+    "data.separator": "|",
+    "features.label_texts": "off",
+}
+ONE_RULES = ("argmax", "balanced")  # decide exactly one label
+SOFTMAX = ("softmax", "softmax_focal")
+
+
 class ClassifySettings(Section, frozen=True, kw_only=True):
     """Everything except the data that a `classify` run depends on."""
 
@@ -114,3 +127,9 @@ class ClassifySettings(Section, frozen=True, kw_only=True):
     loss: TextLossSettings = TextLossSettings()
     decide: DecisionSettings = DecisionSettings()
     train: TextTrainSettings = TextTrainSettings()
+
+    @classmethod
+    def implied(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the defaults of documents with one label each, if the values ask for them."""
+        data = values.get("data")
+        return dict(ONE_LABEL) if isinstance(data, Mapping) and data.get("single") is True else {}

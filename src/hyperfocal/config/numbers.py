@@ -6,6 +6,8 @@ from math import isfinite
 from operator import index
 from typing import Any
 
+from hyperfocal.errors import ConfigError
+
 
 def as_whole(value: Any) -> int | None:
     """Return an integer as Python's; None for anything else, also for True, 2.0, "2" and an array.
@@ -32,6 +34,18 @@ def as_finite(value: Any) -> float | None:
     except (TypeError, ValueError, OverflowError, RuntimeError):  # OverflowError: an integer above 1e308
         return None
     return number if number is not None and isfinite(number) else None
+
+
+def as_share(name: str, value: Any) -> float | None:
+    """Return a number from 0 to 1 as Python's float, and None as it is.
+
+    Raises:
+        ConfigError: the value, called `name`, is something else.
+    """
+    number = as_finite(value)
+    if value is not None and (number is None or not 0 <= number <= 1):
+        raise ConfigError(f"{name} = {value!r} is not allowed. Expected a number from 0 to 1")
+    return number
 
 
 def _may_be_number(value: Any) -> bool:

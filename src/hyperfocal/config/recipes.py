@@ -49,6 +49,9 @@ def resolve(kind: type[Job], recipe: str | Path | None = None, overrides: dict[s
     for dotted, value in (overrides or {}).items():
         if value is not None:
             _put(values, dotted, _python(value))
+    for dotted, value in kind.implied(values).items():
+        if dotted not in flatten(values):
+            _put(values, dotted, value)
     _refuse_unknown(values, kind, where, prefix="")
     try:
         return msgspec.convert(values, kind)

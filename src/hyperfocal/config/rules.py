@@ -6,7 +6,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
-from hyperfocal.config.classify import ClassifySettings
+from hyperfocal.config.classify import ONE_RULES, SOFTMAX, ClassifySettings
 from hyperfocal.config.recipes import flat_settings
 from hyperfocal.config.recommend import CAUSAL, COUNTING, MODEL_NAMES, RecommendSettings
 from hyperfocal.config.sections import LARGEST, Section
@@ -37,13 +37,15 @@ CLASSIFY = Rules(
     settings=ClassifySettings,
     unread=(
         ("loss.gamma", "loss.name", ("bce", "softmax")),
-        ("loss.alpha", "loss.name", ("bce", "asymmetric", "ntr_focal", "balanced", "softmax")),
+        ("loss.alpha", "loss.name", ("bce", "asymmetric", "ntr_focal", "balanced", *SOFTMAX)),
+        ("loss.adjust", "loss.name", ("bce", "focal", "asymmetric", "ntr_focal", "balanced")),
         ("loss.weights", "loss.cap", ("off",)),
         ("head.width", "head.name", ("linear",)),
         ("head.dropout", "head.name", ("linear",)),
-        ("decide.k", "decide.rule", ("half", "global", "per_label")),
+        ("decide.k", "decide.rule", ("half", "global", "per_label", *ONE_RULES)),
         ("decide.objective", "decide.rule", ("half", "top_k")),
-        ("decide.beta", "decide.objective", ("micro", "macro", "both")),
+        ("decide.beta", "decide.objective", ("micro", "macro", "both", "recall")),
+        ("decide.minimum_one", "decide.rule", ONE_RULES),
         ("decide.shrinkage", "decide.rule", ("half", "global", "top_k")),
         ("train.sparse_learning_rate", "features.kind", ("encoder",)),
         ("train.encoder_learning_rate", "features.finetune", (False,)),

@@ -1,6 +1,7 @@
 """The base of all settings: number types and the training section."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -21,6 +22,11 @@ OptimizerName = Literal["sgd", "adam", "adamw", "rowwise_adagrad"]  # the last: 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):
     """A group of settings."""
+
+    @classmethod
+    def implied(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return dotted key -> default of settings whose default depends on the given values, which are nested."""
+        return {}
 
 
 class TrainSettings(Section, frozen=True, kw_only=True):

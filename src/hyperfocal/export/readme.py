@@ -150,6 +150,9 @@ def _label_formulas(settings: dict[str, Any]) -> str:
     sections.append(f"    logits = bias + {' + '.join(terms)}")
     if settings["opinions"]:
         sections.append(OPINIONS)
+    if run["data"]["single"]:
+        sections.append(f"{ONE_LABEL} A text is `known` if {_known_if(settings)}.")
+        return "\n\n".join(sections)
     sections.append(
         "A text gets each label whose logit is above its threshold in thresholds.json. If top_k is above 0, it gets "
         "the best top_k labels instead. If minimum_one is true, a text without a label gets the best one. Then the "
@@ -158,6 +161,11 @@ def _label_formulas(settings: dict[str, Any]) -> str:
     )
     return "\n\n".join(sections)
 
+
+ONE_LABEL = (
+    'A text gets the one label with the largest logit; if `one` in thresholds.json is "balanced", with the largest '
+    "logit - threshold. Probabilities are softmax(logits / temperature), with the `temperature` in thresholds.json."
+)
 
 OPINIONS = """Opinions of the label texts are added to the logits of the labels that have a 1 in `labels` of
 opinions.json: the sum over `weights` of weight * opinion.

@@ -82,7 +82,7 @@ def expand(base: Section, axes: Axes, seeds: int, *, where: str = "grid") -> lis
             head.width=256; for `recommend` without the names of the axes model.name and loss.name, transformer focal
             loss.gamma=2. For `classify` also the class-weight `caps` and focal `gammas`, both or neither,
             named cap_7.0_focal_g3, ..., no_cap_no_focal: a cap in [1, 1,000,000] or None for no class weights, a
-            gamma in [0, 5] or None for binary cross-entropy.
+            gamma in [0, 5] or None for cross-entropy: binary, or with data.single that of a softmax.
         seeds: trainings per point, with the seeds base.seed, base.seed + 1, ...
         where: names the grid in errors.
 
@@ -139,13 +139,14 @@ def _choices(base: Section, axes: Axes, where: str) -> list[list[Choice]]:
         missing = next(key for key in CAPS_AND_GAMMAS if key not in axes)
         raise ConfigError(f'{where}: {given[0]} without {missing}. Give {missing} too; {missing} = ["none"] is without')
     caps, gammas = (_checked(axes[key], key, f"{where}: {key}") for key in CAPS_AND_GAMMAS)
-    return [[_cap_and_gamma(cap, gamma) for cap in caps for gamma in gammas], *plain]
+    losses = ("softmax", "softmax_focal") if flat_settings(base).get("data.single") else ("bce", "focal")
+    return [[_cap_and_gamma(cap, gamma, losses) for cap in caps for gamma in gammas], *plain]
 
 
-def _cap_and_gamma(cap: float | None, gamma: float | None) -> Choice:
+def _cap_and_gamma(cap: float | None, gamma: float | None, losses: tuple[str, str]) -> Choice:
     capped = "no_cap" if cap is None else f"cap_{cap}"
     focal = "no_focal" if gamma is None else f"focal_g{_plain(gamma)}"
-    loss = {"loss.name": "bce"} if gamma is None else {"loss.name": "focal", "loss.gamma": gamma}
+    loss = {"loss.name": losses[0]} if gamma is None else {"loss.name": losses[1], "loss.gamma": gamma}
     return Choice(f"{capped}_{focal}", {"loss.cap": "off" if cap is None else cap} | loss)
 
 

@@ -49,11 +49,14 @@ class Point:
 def normalised(settings: Job) -> Job:
     """Return the settings with those that are not read at their defaults, so that equal trainings have equal settings.
 
-    bce does not read gamma, for example; focal with gamma 0 and no alpha is bce.
+    bce does not read gamma, for example; focal with gamma 0 and no alpha is bce, and softmax_focal
+    with gamma 0 is softmax.
     """
     flat = flat_settings(settings)
     if (flat["loss.name"], flat["loss.gamma"], flat["loss.alpha"]) == ("focal", 0, "none"):
         settings = resolve(type(settings), overrides=flat | {"loss.name": "bce"})
+    if (flat["loss.name"], flat["loss.gamma"]) == ("softmax_focal", 0):
+        settings = resolve(type(settings), overrides=flat | {"loss.name": "softmax"})
     return resolve(type(settings), overrides=flat_settings(settings) | unread(settings))
 
 

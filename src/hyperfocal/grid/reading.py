@@ -22,7 +22,7 @@ from hyperfocal.grid.search import STORE, WINNER_BY, choose_winner, compare
 from hyperfocal.grid.store import FORMAT, PLAN, Result, Store, earlier_outcomes, outcomes
 from hyperfocal.metrics.differences import Outcome
 from hyperfocal.metrics.intervals import Interval, intervals
-from hyperfocal.metrics.verdict import LABELS, Families, Verdict, rankings
+from hyperfocal.metrics.verdict import CLASSES, LABELS, Families, Verdict, rankings
 from hyperfocal.storage.run_folder import RunFolder
 
 Training = tuple[str, int]  # the name of a point, and a seed
@@ -173,7 +173,7 @@ def _by_point(done: Sequence[Result], planned: Sequence[Training]) -> dict[str, 
 def _metrics(job: str, base: dict[str, Any]) -> tuple[Families, str]:
     """Return the metrics of a job's verdicts, and the one that chooses the winner by default."""
     if job == "classify":
-        return LABELS, WINNER_BY
+        return CLASSES if base.get("data.single") else LABELS, WINNER_BY
     k = base["data.next"]
     return rankings(k), f"map@{k}"
 

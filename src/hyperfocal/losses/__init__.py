@@ -7,7 +7,7 @@ from hyperfocal.losses.sampled import GBCELoss, SampledSoftmaxLoss
 from hyperfocal.losses.separable import SeparableLoss
 from hyperfocal.losses.sharded import ShardedLoss
 from hyperfocal.losses.softmax import SoftmaxLoss
-from hyperfocal.losses.weights import capped_weights, frequency_bias, prior_bias
+from hyperfocal.losses.weights import capped_weights, frequency_bias, log_frequencies, prior_bias
 
 __all__ = [
     "AsymmetricLoss",
@@ -21,5 +21,6 @@ __all__ = [
     "SoftmaxLoss",
     "capped_weights",
     "frequency_bias",
+    "log_frequencies",
     "prior_bias",
 ]

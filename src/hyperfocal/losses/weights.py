@@ -144,6 +144,25 @@ def frequency_bias(counts: Counts, num_examples: int, *, smoothing: float = 1.0)
     return torch.log((counts + smoothing) / (num_examples - counts + smoothing)).float()
 
 
+def log_frequencies(counts: Counts) -> Tensor:
+    """Return log(max(c, 1) / sum of max(c, 1)) of each label: the log prior of examples with one label each.
+
+    Args:
+        counts: (L,) examples of each label; a label without an example counts as one.
+
+    Returns:
+        (L,) float32.
+
+    Raises:
+        DataError: counts that are negative, not finite or not one-dimensional.
+
+    >>> log_frequencies([3, 1]).exp().tolist()
+    [0.75, 0.25]
+    """
+    counts = as_counts(counts).clamp(min=1)
+    return (counts / counts.sum()).log().float()
+
+
 def as_counts(counts: Counts, *, at_most: float = math.inf) -> Tensor:
     """Return counts as (L,) float64.
 

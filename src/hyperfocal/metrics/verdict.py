@@ -234,6 +234,50 @@ def _asides(signs: Signs, direction: int) -> dict[str, int]:
 LABELS = Families(FAMILIES, "tuned.macro_f1", ALWAYS_SHOWN, frozenset(FAMILIES), in_words)
 
 
+CLASS_METRICS = {  # metric of one label per document -> its metric in `in_words`
+    "argmax.macro_f1": "half.macro_f1",
+    "tuned.macro_f1": "tuned.macro_f1",
+    "macro_ap": "macro_ap",
+    "tail_ap": "tail_ap",
+    "tuned.tail_f1": "tuned.tail_f1",
+    "tuned.accuracy": "tuned.micro_f1",
+}
+CLASS_WORDS = {  # words of many labels -> words of one label per document
+    THRESHOLD: "only the offsets moved",
+    "with tuned thresholds": "with tuned offsets",
+    "at 0.5": "by arg max",
+    "in micro-F1": "in accuracy",
+}
+
+
+def class_in_words(signs: Signs) -> str:
+    """Return the verdict on a point whose documents have one label each, as `in_words` does.
+
+    >>> class_in_words({"macro_ap": 0, "argmax.macro_f1": 1, "tuned.macro_f1": 0})
+    'only the offsets moved'
+    """
+    words = in_words({other: signs[name] for name, other in CLASS_METRICS.items() if name in signs})
+    for old, new in CLASS_WORDS.items():
+        words = words.replace(old, new)
+    return words
+
+
+CLASSES = Families(
+    {
+        "argmax.macro_f1": "macro-F1 by arg max",
+        "tuned.macro_f1": "macro-F1 with tuned offsets",
+        "macro_ap": "macro average precision",
+        "tail_ap": "average precision in the tail",
+        "tuned.tail_f1": "F1 in the tail with tuned offsets",
+        "tuned.accuracy": "accuracy with tuned offsets",
+    },
+    "macro_ap",
+    ("argmax.macro_f1", "tuned.macro_f1", "macro_ap"),
+    frozenset(CLASS_METRICS),
+    class_in_words,
+)
+
+
 def rankings(k: int) -> Families:
     """Return the families of rankings of k items: map@k, recall@10, and map@k of true items in the tail.
 

@@ -96,7 +96,8 @@ class ClassifyRequest(Struct, forbid_unknown_fields=True):
 
     Attributes:
         texts: up to 100,000 characters each.
-        threshold: "tuned" uses the run's thresholds, "half" a probability of 0.5, a number that probability.
+        threshold: "tuned" uses the run's thresholds, "half" a probability of 0.5, a number that probability. A run with
+            one label per text has no threshold and refuses "half" and numbers.
         top: how many of the best labels to return with their scores. Texts x top may not exceed 100,000.
         explain: whether to return the words that mattered most for the best label.
         new_labels: labels that were not in the training data, scored by their texts next to the known labels.
@@ -134,7 +135,7 @@ class TextAnswer(Struct, omit_defaults=True):
     """The answer to one text: its labels, the best scores and, with `explain`, the label explained and its words.
 
     `known` is false if the model knows no n-gram or word of the text; then a note says so. An
-    empty text is unknown.
+    empty text is unknown. A run with one label per text gives one label, and scores that sum to 1 over all labels.
     """
 
     labels: list[str]

@@ -91,9 +91,22 @@ class Classifier:
         scores = np.asarray(self.head.run(["scores"], inputs)[0])
         return scores if self.opinions is None else self.opinions.added(scores, texts, inputs.get("dense")), known
 
+    def probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return (B, L) probabilities; those of a run with one label per text sum to 1."""
+        logits = scores.astype(np.float64)
+        if not self.decisions.get("one", ""):
+            return 1 / (1 + np.exp(-logits))
+        logits = logits / self.decisions["temperature"]
+        powers = np.exp(logits - logits.max(1, keepdims=True))
+        shares: NDArray[np.float64] = powers / powers.sum(1, keepdims=True)
+        return shares
+
     def decide(self, scores: NDArray[np.float32]) -> list[list[str]]:
         """Return the labels that (B, L) scores decide for, in the order of the vocabulary."""
         decided = scores > self.thresholds
+        if one := self.decisions.get("one", ""):
+            best = (scores - self.thresholds if one == "balanced" else scores).argmax(1)
+            return [[self.labels[label]] for label in best]
         if top := min(self.decisions["top_k"], scores.shape[1]):
             decided = np.zeros_like(decided)
             np.put_along_axis(decided, np.argpartition(-scores, top - 1, axis=1)[:, :top], True, axis=1)

@@ -1,8 +1,8 @@
 """Classify texts: echo '"a glass of red wine"' | python predict.py
 
 Reads one text per line, a JSON string. Writes {"labels": [...], "scores": {label: probability}, "known": true} per
-line, with the labels decided and the ten best scores. known is false if the model knows no part of the text, such as an
-n-gram. Needs numpy and onnxruntime.
+line, with the labels decided and the ten best scores. If each text has one label, "label" is this text, in place of
+"labels". known is false if the model knows no part of the text, such as an n-gram. Needs numpy and onnxruntime.
 """
 
 import json
@@ -15,7 +15,9 @@ from classifier import Classifier
 classifier = Classifier(Path(__file__).parent)
 for line in sys.stdin:
     logits, known = classifier.answer([json.loads(line)])
-    probabilities = 1 / (1 + np.exp(-logits[0].astype(float)))
+    probabilities = classifier.probabilities(logits)[0]
     best = {classifier.labels[label]: round(probabilities[label], 6) for label in np.argsort(-probabilities)[:10]}
-    answer = {"labels": classifier.decide(logits)[0], "scores": best, "known": bool(known[0])}
+    decided = classifier.decide(logits)[0]
+    named = {"label": decided[0]} if classifier.decisions.get("one") else {"labels": decided}
+    answer = {**named, "scores": best, "known": bool(known[0])}
     print(json.dumps(answer, ensure_ascii=False))

@@ -3,7 +3,12 @@ import { ask, bar, byId, lively, make, say } from "./common.js";
 
 const TOP = 12;
 
-export function showClassify() {
+export function showClassify(card) {
+  if (card.single) { // one label per text: there is no threshold to choose
+    document.querySelector(".control").hidden = true;
+    byId("labels-title").textContent = "Class";
+    byId("decided").textContent = "The class appears as you type.";
+  }
   const refresh = lively(classify);
   byId("text").addEventListener("input", refresh);
   byId("policy").addEventListener("change", () => {
