@@ -592,14 +592,6 @@ class TestResuming:
 # Checks of scikit-learn that do not hold for numbers turned into words, and why.
 EXCEPTIONS = {
     "check_fit_score_takes_y": "the labels are called labels",
-    "check_estimators_dtypes": "gives labels that are not 0 and 1",
-    "check_classifiers_one_label": "gives one label a document, not a list or a matrix",
-    "check_classifiers_classes": "likewise",
-    "check_classifiers_train": "likewise",
-    "check_decision_proba_consistency": "likewise",
-    "check_classifier_not_supporting_multiclass": "likewise",
-    "check_fit2d_1feature": "likewise",
-    "check_classifier_data_not_an_array": "likewise",
     "check_classifier_multioutput": "the decided labels are a CSR matrix",
     "check_classifiers_multilabel_output_format_predict": "likewise",
     "check_classifiers_multilabel_representation_invariance": "a matrix in lists may be labels called 0 and 1",
@@ -628,6 +620,10 @@ class Rows(MultiLabelClassifier):
     def decision_function(self, X):  # noqa: N803
         check_is_fitted(self)
         return super().decision_function(self._words(X, reset=False))
+
+    def predict_proba(self, X):  # noqa: N803
+        check_is_fitted(self)
+        return super().predict_proba(self._words(X, reset=False))
 
     def predict(self, X):  # noqa: N803
         check_is_fitted(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from io import StringIO
 from typing import Any
 
@@ -91,9 +92,8 @@ def read_fit(run: RunFolder) -> Fit:
         head = restore_head(settings, tensors, len(names))
         if len(tensors.get("wide", ())) != features.num_sparse:
             raise ValueError("it does not match the features in features.json")
-    model = LabelModel(
-        settings, labels, features, encoder, head, decisions, indicator, read_plan(run), *accepted, classes=classes
-    )
+    model = LabelModel(settings, labels, features, encoder, head, decisions, indicator, read_plan(run), *accepted)
+    model = replace(model, classes=classes)
     with run.guard(TEXTS):
         texts = run.read_tensors(TEXTS)[0]["checksums"] if run.has(TEXTS) else None
     return Fit(model, fingerprint, metrics, label_table, history, texts=texts)

@@ -102,12 +102,15 @@ def classes_of(names: list[str], target: object) -> Classes:
 def is_one_label(labels: Any) -> bool:
     """Return whether labels are one per document: a list, an array or a series of texts, numbers or bools.
 
+    So is an array of one column, (N, 1), unless it is an indicator matrix of 0 and 1.
+
     >>> is_one_label(["a", "b"]), is_one_label([3, None]), is_one_label([["a"], ["b"]])
     (True, True, False)
     """
-    if labels is None or isinstance(labels, str | bytes | Mapping) or len(getattr(labels, "shape", (1,))) != 1:
+    if labels is None or isinstance(labels, str | bytes | Mapping):
         return False
-    if not isinstance(labels, Iterable) or isinstance(labels, AbstractSet) or not hasattr(labels, "__len__"):
+    labels = _flat(labels)
+    if len(getattr(labels, "shape", (1,))) != 1 or isinstance(labels, AbstractSet) or not hasattr(labels, "__len__"):
         return False
     values = _listed(labels)
     return any(isinstance(value, SCALARS) for value in values) and all(
@@ -146,8 +149,18 @@ def read_classes(labels: Any) -> tuple[list[list[str]], ClassKind]:
     return [[name] for name in names], kind
 
 
+def _flat(labels: Any) -> Any:
+    """Return a target that is no list as an array; a column of another thing than 0 and 1 as one of one dimension."""
+    if hasattr(labels, "__array__") and not isinstance(labels, Iterable):
+        labels = np.asarray(labels)
+    if not isinstance(labels, np.ndarray) or labels.ndim != 2 or labels.shape[1] != 1:
+        return labels
+    return labels if set(labels[:, 0].tolist()) <= {0, 1} else labels[:, 0]
+
+
 def _listed(labels: Any) -> list[Any]:
     """Return a target as a list: of a tensor, an array of pyarrow or any other sequence."""
+    labels = _flat(labels)
     if hasattr(labels, "to_pylist"):
         values: list[Any] = labels.to_pylist()
         return values

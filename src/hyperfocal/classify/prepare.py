@@ -238,9 +238,11 @@ def target_of(labels: Any, *, single: bool) -> Indicator | Classes | None:
     """
     if not single:
         return Indicator.of(labels)
+    if is_one_label(labels):
+        return Classes((), read_classes(labels)[1])
     if is_indicator(labels):
         raise DataError("labels: data.single expects one label per text, not a matrix. Give an array of one dimension")
-    return Classes((), read_classes(labels)[1] if is_one_label(labels) else "text")
+    return Classes(())
 
 
 def check_texts(texts: Any) -> list[str | None]:
