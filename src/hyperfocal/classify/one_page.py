@@ -43,7 +43,7 @@ def one_question(metrics: Mapping[str, Any]) -> str:
     )
 
 
-def one_scores_section(metrics: Mapping[str, Any], how: str) -> Section:
+def one_scores_section(metrics: Mapping[str, Any], how: str, baselines: Sequence[Block]) -> Section:
     """Return the scores of decisions and of probabilities; `how` says on which documents they were tuned."""
     names = {NAMES[title]: name for title, name in SCORES.items()} | MORE
     rows = [
@@ -59,6 +59,7 @@ def one_scores_section(metrics: Mapping[str, Any], how: str) -> Section:
             Paragraph(words, quiet=True),
             Table("Decisions", ["", *BOTH], rows, sortable=False, marked=[0]),
             Table("Probabilities", ["", "score"], ranked, sortable=False),
+            *baselines,
         ],
     )
 

@@ -90,7 +90,7 @@ def classify_page(run: FinishedRun) -> Page:
         lines = data_lines(metrics["data"])
         one, groups = is_one(metrics), _buckets(metrics)
         how = how_decided(metrics["data"]["out_of_fold"])
-        scores = one_scores_section(metrics, how) if one else _scores(metrics)
+        scores = one_scores_section(metrics, how, _baselines(metrics)) if one else _scores(metrics)
         line = one_headline(metrics) if one else headline(metrics, DECIDED[str(run.settings["decide.rule"])])
         lead = [one_question(metrics) if one else _question(metrics), _ranked(metrics)]
     with folder.guard(EVIDENCE):

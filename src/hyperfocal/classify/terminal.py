@@ -87,6 +87,8 @@ def _one_report(metrics: Mapping[str, Any], title: str, labels: Sequence[Mapping
         one_scores_table(metrics),
         Text(f"{words}{left_out} {decided_words(metrics)} {calibration_words(metrics)}", style="dim"),
     ]
+    if metrics.get("baselines"):
+        parts += [Text(), baselines_table(metrics)]
     for table in confusion_report(metrics["confusion"]):
         parts += [Text(), table]
     if labels:

@@ -25,6 +25,7 @@ from hyperfocal.classify.label_texts import label_texts
 from hyperfocal.classify.memory import check_head_memory
 from hyperfocal.classify.new_labels import fit_headless
 from hyperfocal.classify.one_label import Classes, classes_of
+from hyperfocal.classify.one_scores import tuned_rule
 from hyperfocal.classify.opinions import LabelReader, Opinions
 from hyperfocal.classify.prepare import Labelled, PreparedTexts
 from hyperfocal.classify.scores import Evaluation, Validated, baselines_table, opinions_table, validate
@@ -128,7 +129,7 @@ def _baselines(data: PreparedTexts, inputs: Inputs, validated: Validated, settin
 
     def compute() -> dict[str, Any]:
         scores = baseline_scores(inputs.train, inputs.valid[0], settings.train.baselines, folds)
-        return baselines_table(validated, scores, settings.decide)
+        return baselines_table(validated, scores, tuned_rule(settings.decide))
 
     return on_first(compute)
 
