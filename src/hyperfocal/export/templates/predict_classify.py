@@ -19,5 +19,4 @@ for line in sys.stdin:
     best = {classifier.labels[label]: round(probabilities[label], 6) for label in np.argsort(-probabilities)[:10]}
     decided = classifier.decide(logits)[0]
     named = {"label": decided[0]} if classifier.decisions.get("one") else {"labels": decided}
-    answer = {**named, "scores": best, "known": bool(known[0])}
-    print(json.dumps(answer, ensure_ascii=False))
+    print(json.dumps({**named, "scores": best, "known": bool(known[0])}, ensure_ascii=False))
