@@ -22,6 +22,7 @@ ALLOWED = {  # file or folder -> why its messages may name options
     "grid/": "only the command line trains grids",
     "losses/native.py": "an option of the compiler",
     "recommend/grid.py": "only the command line trains grids",
+    "classify/service.py": "the service has --engine",
     "recommend/service.py": "the service has --engine",
     "report/grid_page.py": "only the command line trains grids",
     "report/page.py": "an option of pip",
