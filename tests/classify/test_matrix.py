@@ -12,6 +12,7 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.preprocessing import StandardScaler
 
 from hyperfocal.classify.classifier import MultiLabelClassifier
+from hyperfocal.classify.service import load_classify
 from hyperfocal.cli import main
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.export.export import export_plain
@@ -105,6 +106,8 @@ class TestForms:
         np.testing.assert_array_equal(again.predict_proba(X), fitted.predict_proba(X))
         with pytest.raises(ConfigError, match="which an export cannot encode"):
             export_plain(tmp_path / "run", tmp_path / "export")
+        with pytest.raises(ConfigError, match="the run reads a feature matrix, and the service takes texts"):
+            load_classify(tmp_path / "run", "1")
 
     def test_validation_rows_and_folds(self):
         X, Y = data()  # noqa: N806

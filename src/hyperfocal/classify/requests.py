@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from hyperfocal.classify.label_model import LabelModel
 from hyperfocal.data.documents import as_documents
 from hyperfocal.data.input_columns import NO_COLUMNS, InputColumns
-from hyperfocal.errors import DataError
+from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.serve.messages import LONGEST_TEXT, ClassifyRequest
 
 
@@ -20,8 +20,14 @@ class Given(NamedTuple):
 
 
 def sample_of(model: LabelModel) -> ClassifyRequest:
-    """Return a request that the model can answer."""
-    if model.features.columns is None or model.plan is None:
+    """Return a request that the model can answer; ConfigError if the service has none for it."""
+    columns = model.features.columns
+    if columns is not None and columns.matrix is not None:
+        raise ConfigError(
+            "the run reads a feature matrix, and the service takes texts, fields and vectors only. Predict from Python or "
+            "with `hyperfocal classify predict`"
+        )
+    if columns is None or model.plan is None:
         return ClassifyRequest(texts=["a text"])
     inputs = ("text", "field", "vector")
     return ClassifyRequest(texts=[{column.name: None for column in model.plan.columns if column.use in inputs}])
