@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
-from scipy.sparse import csr_matrix
+from scipy.sparse import csc_array, csr_matrix
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.preprocessing import StandardScaler
 
@@ -88,7 +88,7 @@ class TestForms:
         X, Y = data()  # noqa: N806
         expected = fitted.predict_proba(X)
         frame = pd.DataFrame(X, columns=[f"f{column}" for column in range(FEATURES)])
-        for form in (X.astype(int), torch.tensor(X), frame, csr_matrix(X), X.astype(bool)):
+        for form in (X.astype(int), torch.tensor(X), frame, csr_matrix(X), csc_array(X), X.astype(bool)):
             np.testing.assert_allclose(fitted.predict_proba(form), expected, atol=1e-6)
             assert fit(form, Y).n_features_in_ == FEATURES
 

@@ -170,7 +170,7 @@ class LabelModel:
             ConfigError: the labels of training have no texts; `boost` is not a finite number.
             DataError: as in `new_texts`.
         """
-        if self.reader is None or self.headless is None:
+        if self.reader is None or self.headless is None or self.features.text is None:
             raise ConfigError(
                 "new labels are scored by their texts, and this run was fitted without label texts. Fit again with "
                 "`label_texts='names'` and labels that are words"

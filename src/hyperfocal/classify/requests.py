@@ -24,8 +24,8 @@ def sample_of(model: LabelModel) -> ClassifyRequest:
     columns = model.features.columns
     if columns is not None and columns.matrix is not None:
         raise ConfigError(
-            "the run reads a feature matrix, and the service takes texts, fields and vectors only. Predict from Python or "
-            "with `hyperfocal classify predict`"
+            "the run reads a feature matrix, and the service takes texts, fields and vectors only. Predict from Python "
+            "or with `hyperfocal classify predict`"
         )
     if columns is None or model.plan is None:
         return ClassifyRequest(texts=["a text"])

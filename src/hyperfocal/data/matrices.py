@@ -51,9 +51,10 @@ def as_matrix(values: Any) -> Matrix:
     elif is_frame(values):
         values = as_frame(values).cast(pl.Float64).to_numpy()
     try:
-        return cast(Matrix, check_array(values, accept_sparse="csr", dtype=np.float32, input_name="X"))
+        matrix: Any = check_array(values, accept_sparse="csr", dtype=np.float32, input_name="X")
     except ValueError as error:
         raise DataError(str(error)) from None
+    return csr_matrix(matrix) if issparse(matrix) else cast(Matrix, matrix)  # also of a sparse array
 
 
 def matrix_documents(values: Any, labels: Sequence[Sequence[str]] | None = None) -> Documents:
