@@ -54,7 +54,7 @@ def as_matrix(values: Any) -> Matrix:
         matrix: Any = check_array(values, accept_sparse="csr", dtype=np.float32, input_name="X")
     except ValueError as error:
         raise DataError(str(error)) from None
-    return csr_matrix(matrix) if issparse(matrix) else cast(Matrix, matrix)  # also of a sparse array
+    return cast(Matrix, csr_matrix(cast(Any, matrix)) if issparse(matrix) else matrix)  # a sparse array is one too
 
 
 def matrix_documents(values: Any, labels: Sequence[Sequence[str]] | None = None) -> Documents:
