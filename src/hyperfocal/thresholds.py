@@ -54,6 +54,13 @@ class Decisions:
         """Return (N, L) probabilities: sigmoid(scores), or with `one` softmax(scores / temperature)."""
         return (scores / self.temperature).softmax(1) if self.one else scores.sigmoid()
 
+    def log_odds(self, scores: Tensor) -> Tensor:
+        """Return (N, L) log(p / (1 - p)) of the probabilities p."""
+        if not self.one:
+            return scores
+        logs = self.log_probabilities(scores.double())
+        return logs - torch.log(-torch.expm1(logs.clamp(max=-1e-12)))
+
     def decide(self, scores: Tensor) -> SparseLabels:
         """Return the labels decided from (N, L) scores."""
         if self.one:

@@ -126,7 +126,7 @@ class TestLearning:
         assert fitted[0].features_.encoder.location == str(tiny)
         assert (
             fitted[0].features_.encoder.checksum
-            == type(fitted[0].features_).fit(pl.Series(TEXTS), fitted[0].settings_.features).encoder.checksum
+            == type(fitted[0].features_.text).fit(pl.Series(TEXTS), fitted[0].settings_.features).encoder.checksum
         )
 
 

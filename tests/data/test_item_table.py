@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hyperfocal.data.item_table import ItemColumn, encode_items, fit_columns, read_items
+from hyperfocal.data.field_columns import FieldColumn
+from hyperfocal.data.item_table import encode_items, fit_columns, read_items
 from hyperfocal.errors import DataError
 
 FRAME = pl.DataFrame(
@@ -104,7 +105,7 @@ class TestNumbers:
 
     def test_columns_survive_json(self):
         table, columns, _ = fitted()
-        again = msgspec.json.decode(msgspec.json.encode(columns), type=list[ItemColumn])
+        again = msgspec.json.decode(msgspec.json.encode(columns), type=list[FieldColumn])
         for ours, theirs in zip(encode_items(columns, table, IDS), encode_items(again, table, IDS), strict=True):
             assert (ours != theirs).sum() == 0
 

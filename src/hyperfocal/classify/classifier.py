@@ -14,33 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils import Tags
 from torch import Tensor
 
-from hyperfocal.classify.files import read_fit, with_pairs, write_fit
-from hyperfocal.classify.label_model import KNOWN, warn_of_unknown
+from hyperfocal.classify.files import read_fit, write_fit
 from hyperfocal.classify.one_label import is_one_label
-from hyperfocal.classify.prepare import (
-    PreparedTexts,
-    check_texts,
-    check_training,
-    from_lists,
-    from_pair,
-    prepare,
-    target_of,
-)
+from hyperfocal.classify.predictions import read_documents, score_inputs, table_of_predictions
+from hyperfocal.classify.prepare import PreparedTexts, check_training, from_lists, from_pair, prepare, target_of
 from hyperfocal.classify.scores import evaluate, score
 from hyperfocal.classify.training import fit_prepared
 from hyperfocal.classify.views import FitViews
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.numbers import as_share
-from hyperfocal.data.documents import Documents, as_documents
-from hyperfocal.data.frames import holds_objects, to_library
-from hyperfocal.data.ids import typed
-from hyperfocal.errors import ConfigError, RunError
+from hyperfocal.data.input_columns import as_names
+from hyperfocal.errors import RunError
 from hyperfocal.storage.run_folder import CONFIG, RunFolder, read_stable
 from hyperfocal.training.run import (
     data_facts,
@@ -63,6 +52,9 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
         recipe: path of a TOML file.
         text: column of the text in a file or a frame, or a list of columns that are joined. None: one of a known name,
             such as text.
+        fields: columns beside the text, each optionally with its kind, as ["section", "tags:list"]; the kinds are
+            category, list, number and date. None: no fields.
+        vectors: columns of lists of numbers of one length, such as embeddings of images. None: no vectors.
         labels: column of the labels. None: one of a known name, such as labels or tags.
         separator: of the labels in one field. None: the first of | ; , that occurs, else spaces.
         group: column of groups of near-duplicates, which stay on the same side of a split. None: no groups.
@@ -84,7 +76,7 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
         taxonomy_: the label tree, or None.
         counts_: (L,) int64, training documents of each label.
         num_documents_: training documents.
-        features_: turns texts into features.
+        features_: turns documents into features.
         encoder_: the encoder that was fine-tuned, or None.
         head_: the trained head.
         decisions_: turns scores into labels.
@@ -109,6 +101,8 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
         recipe: str | Path | None = None,
         *,
         text: str | Sequence[str] | None = None,
+        fields: str | Sequence[str] | None = None,
+        vectors: str | Sequence[str] | None = None,
         labels: str | None = None,
         separator: str | None = None,
         group: str | None = None,
@@ -124,6 +118,8 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
     ) -> None:
         self.recipe = recipe
         self.text = text
+        self.fields = fields
+        self.vectors = vectors
         self.labels = labels
         self.separator = separator
         self.group = group
@@ -161,7 +157,8 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
         """Fit on documents, tune the decisions on validation documents and score both there.
 
         Args:
-            texts: N texts; or a path, a frame or Documents, which include their labels.
+            texts: N texts; an (N, F) feature matrix: an array, a scipy sparse matrix, a torch tensor or a frame of
+                numbers; or a path, a frame or Documents, which include their labels, fields and vectors.
             labels: a list of labels per text; an (N, L) indicator matrix, dense or sparse; or (N,) labels, one per
                 text (of a file: `settings={'data.single': True}`). None: `texts` has them.
             valid: validation documents as (texts, labels), a path, a frame or Documents. None: some documents are held
@@ -216,7 +213,7 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
             ConfigError: a setting is wrong, or differs from the run to resume.
         """
         asked = {
-            "data.text": [self.text] if isinstance(self.text, str) else self.text,
+            **{f"data.{name}": as_names(getattr(self, name)) for name in ("text", "fields", "vectors")},
             "data.single": single or None,
             **{f"data.{name}": getattr(self, name) for name in ("labels", "separator", "group", "id")},
             "features.kind": self.features,
@@ -278,7 +275,7 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
         """
         model = self._model
         pair = texts if labels is None else from_pair((texts, labels), model.indicator or model.classes, "labels")
-        documents = as_documents(pair, model.reading, need="labels")
+        documents = read_documents(pair, model.reading, "labels")
         return score(model, documents, self._scores(documents))
 
     def predict_documents(self, documents: Any) -> Any:
@@ -294,13 +291,7 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
             DataError: the documents cannot be read.
             ConfigError: the column of their ids has the name of another column of the predictions.
         """
-        model = self._model
-        read = as_documents(documents, model.reading, need="texts")
-        if read.id_column in (model.column, "scores", KNOWN):
-            raise ConfigError(f"column {read.id_column}: predictions have such a column too. Rename the id's column")
-        ids = typed(read.ids, read.plan.kind("id"))
-        frame = pl.DataFrame({read.id_column: ids, **model.rows(read.all_texts())})
-        return to_library(frame if holds_objects(documents) else with_pairs(frame), documents)
+        return table_of_predictions(self._model, documents)
 
     def evaluate(self, documents: Any) -> dict[str, Any]:
         """Return scores of other documents, as in `metrics_`, and under "labels" one row per label.
@@ -316,7 +307,7 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
         """
         model = self._model
         pair = from_pair(documents, model.indicator or model.classes, "labels")
-        return evaluate(model, as_documents(pair, model.reading, need="labels"), self._fit.texts)
+        return evaluate(model, read_documents(pair, model.reading, "labels"), self._fit.texts)
 
     def with_new_labels(self, labels: Any, *, boost: float = 0.0) -> MultiLabelClassifier:
         """Return a classifier that also scores labels that training never saw.
@@ -369,8 +360,4 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
         return classifier
 
     def _scores(self, texts: Any) -> Tensor:
-        model = self._model  # refuses an unfitted classifier before it reads the texts
-        documents = texts if isinstance(texts, Documents) else Documents.from_lists(check_texts(texts))
-        scores, known, _ = model.answer(documents.all_texts())
-        warn_of_unknown(known)
-        return scores
+        return score_inputs(self._model, texts)  # refuses an unfitted classifier before it reads the texts

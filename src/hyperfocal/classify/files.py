@@ -23,8 +23,8 @@ from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.data.csv_text import safe_cells, unsafe_cell
 from hyperfocal.data.taxonomy import Taxonomy
 from hyperfocal.data.vocabulary import Vocabulary
+from hyperfocal.models.example_features import ExampleFeatures
 from hyperfocal.models.name_matching import NameMatcher
-from hyperfocal.models.text_features import TextFeatures
 from hyperfocal.storage.manifest import write_manifest
 from hyperfocal.storage.run_folder import DATA, MODEL, RunFolder, describe_environment
 from hyperfocal.thresholds import Decisions
@@ -79,7 +79,7 @@ def read_fit(run: RunFolder) -> Fit:
     names = labels.vocabulary.names
     with run.guard("features.json"):
         facts = run.read_json("features.json")
-        features = TextFeatures.from_json(facts)
+        features = ExampleFeatures.from_json(facts)
         encoder = read_encoder(run, facts["finetuned"]) if settings.features.finetune else None
     with run.guard("thresholds.json"):
         decisions = Decisions.from_json(run.read_json("thresholds.json"), names)

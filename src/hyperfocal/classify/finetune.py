@@ -22,8 +22,8 @@ from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.errors import RunError
 from hyperfocal.losses.options import divisor
 from hyperfocal.machine import training_device
+from hyperfocal.models.example_features import ExampleFeatures
 from hyperfocal.models.sentence_encoder import find_encoder, load_encoder
-from hyperfocal.models.text_features import TextFeatures
 from hyperfocal.models.text_head import Features, TextHead
 from hyperfocal.storage.exchange import put_in_place
 from hyperfocal.storage.run_folder import ENCODER, RunFolder
@@ -47,7 +47,7 @@ class Network(nn.Module):
         return self.head.hidden_of(embed(self.encoder, texts))
 
 
-def load_trainable(features: TextFeatures, settings: ClassifySettings) -> Encoder | None:
+def load_trainable(features: ExampleFeatures, settings: ClassifySettings) -> Encoder | None:
     """Return the encoder to fine-tune; None if the settings ask for none.
 
     Raises:

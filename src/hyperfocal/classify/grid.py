@@ -27,8 +27,9 @@ from hyperfocal.grid.points import Point
 from hyperfocal.labels import SparseLabels
 from hyperfocal.machine import set_threads
 from hyperfocal.metrics.verdict import CLASSES, LABELS, Families
+from hyperfocal.models.example_features import ExampleFeatures
 from hyperfocal.models.sentence_encoder import find_encoder
-from hyperfocal.models.text_features import TextFeatures, resolve_kind
+from hyperfocal.models.text_features import resolve_kind
 from hyperfocal.storage.cache import hash_of
 from hyperfocal.training.watch import SILENT, Watch
 
@@ -118,6 +119,7 @@ class SharedTexts:
         encoder: checksum of the encoder. "": no encoder.
         kinds: the feature settings of all points.
         inputs: features in memory; others are read from the cache.
+        scaling: of a feature matrix, by the base settings.
     """
 
     data: PreparedTexts
@@ -126,6 +128,7 @@ class SharedTexts:
     encoder: str
     kinds: frozenset[FeatureSettings]
     inputs: Mapping[FeatureSettings, Inputs] = field(default_factory=dict)
+    scaling: str = "auto"
 
     @property
     def families(self) -> Families:
@@ -134,7 +137,8 @@ class SharedTexts:
 
     def fingerprint(self) -> str:
         """Return a checksum of the documents, their labels and split, and the encoder."""
-        return hash_of(self.data.fingerprint(), self.encoder)
+        matrix = self.data.train.documents.columns.matrix
+        return hash_of(self.data.fingerprint(), self.encoder, *([] if matrix is None else [self.scaling]))
 
     def about(self) -> dict[str, Any]:
         """Return the numbers of documents, labels, and documents, or groups of documents, that are scored."""
@@ -146,8 +150,8 @@ class SharedTexts:
 
     def portable(self) -> SharedTexts:
         """Return this value with all features in memory, except those of an encoder that is fine-tuned."""
-        texts, kinds = self.data.train.documents.texts, [kind for kind in self.kinds if not kind.finetune]
-        features = {kind: TextFeatures.fit(texts, kind, self.cache) for kind in kinds}
+        documents, kinds = self.data.train.documents, [kind for kind in self.kinds if not kind.finetune]
+        features = {kind: ExampleFeatures.fit(documents, kind, self.cache, self.scaling) for kind in kinds}
         return replace(self, inputs={kind: make_inputs(self.data, features[kind], self.cache) for kind in kinds})
 
     def train(self, point: Point) -> Reached:
@@ -194,7 +198,9 @@ class TextTest:
 
     def checksum(self, keys: Sequence[str]) -> str:
         """Return a checksum of texts, labels and the points that are scored on them."""
-        return hash_of(self.documents.all_texts().to_list(), self.documents.labels.to_list(), *keys, self.refitted)
+        documents = self.documents
+        columns = [documents.columns.checksum()] if documents.columns else []
+        return hash_of(documents.all_texts().to_list(), documents.labels.to_list(), *columns, *keys, self.refitted)
 
     def evaluate(self, fitted: MultiLabelClassifier) -> dict[str, Any]:
         """Return the scores, without those of each label."""
@@ -221,13 +227,15 @@ def prepare_grid(
         check_training(each)
     used = {resolve_kind(each.features) for each in settings}
     for kind in used:
-        features = TextFeatures.fit(data.train.documents.texts, kind, cache)
+        features = ExampleFeatures.fit(data.train.documents, kind, cache, base.data.scaling)
         if not kind.finetune:  # which computes its features during training
             make_inputs(data, features, cache, watch)
     encoders = {kind.encoder for kind in used if kind.kind != "ngrams"}
     sources = [find_encoder(name) for name in sorted(encoders)]
     checksum = hash_of(*[source.checksum for source in sources if source]) if sources else ""
-    return SharedTexts(data, cache, threads, checksum, frozenset(each.features for each in settings))
+    return SharedTexts(
+        data, cache, threads, checksum, frozenset(each.features for each in settings), scaling=base.data.scaling
+    )
 
 
 def check_test(data: PreparedTexts, test: Documents, settings: TextDataSettings) -> None:

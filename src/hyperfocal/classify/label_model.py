@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from hyperfocal.classify.opinions import LabelReader
 from hyperfocal.classify.prepare import PreparedTexts, with_tree_labels
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.data.documents import Documents
+from hyperfocal.data.input_columns import NO_COLUMNS, InputColumns
 from hyperfocal.data.reading import ReadingPlan, reading_of
 from hyperfocal.data.taxonomy import Taxonomy
 from hyperfocal.data.text_columns import TextReading
@@ -32,7 +33,7 @@ from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.errors import ConfigError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import frequency_bias
-from hyperfocal.models.text_features import TextFeatures, known_texts
+from hyperfocal.models.example_features import ExampleFeatures
 from hyperfocal.models.text_head import Features, TextHead
 from hyperfocal.thresholds import Decisions
 
@@ -107,7 +108,7 @@ class LabelModel:
     Attributes:
         settings: all of them, resolved.
         labels: the L labels.
-        features: turns texts into features.
+        features: turns documents into features.
         encoder: the fine-tuned encoder, or None.
         head: turns features into logits.
         decisions: turn logits into labels.
@@ -121,7 +122,7 @@ class LabelModel:
 
     settings: ClassifySettings
     labels: LabelSpace
-    features: TextFeatures
+    features: ExampleFeatures
     encoder: Encoder | None
     head: TextHead
     decisions: Decisions
@@ -143,22 +144,27 @@ class LabelModel:
         """How other documents are read."""
         return reading_of(self.plan, self.settings.data)
 
-    def scores(self, texts: pl.Series) -> Tensor:
-        """Return (N, L) scores of N texts."""
-        return self.answer(texts).scores
+    def scores(self, texts: pl.Series, columns: InputColumns = NO_COLUMNS) -> Tensor:
+        """Return (N, L) scores of N texts, with their fields and vectors."""
+        return self.answer(texts, columns).scores
 
-    def answer(self, texts: pl.Series) -> Answer:
-        """Return the scores of N texts, of labels that training never saw too, and what they are made of."""
+    def answer(self, texts: pl.Series, columns: InputColumns = NO_COLUMNS) -> Answer:
+        """Return the scores of N texts, of labels that training never saw too, and what they are made of.
+
+        Raises:
+            DataError: the run reads fields, vectors or a matrix that `columns` lacks.
+        """
         if self.encoder is None:
-            features = self.features.make(texts)
+            features = self.features.make(texts, columns)
         else:
             features = Features(None, encode(self.encoder, texts, batch=self.settings.features.encoder_batch))
         logits = score_documents(self.head, features)
-        scores = self._combine(logits, texts, features.dense)
+        vectors = self.features.text_vectors(features)
+        scores = self._combine(logits, texts, vectors)
         if self.new is not None:
-            added = self.new.scores(texts, features.dense)
+            added = self.new.scores(texts, vectors)
             logits, scores = torch.cat([logits, added], 1), torch.cat([scores, added], 1)
-        return Answer(scores, known_texts(texts, features), logits)
+        return Answer(scores, self.features.known(texts, columns, features), logits)
 
     def _combine(self, logits: Tensor, texts: pl.Series, dense: Tensor | None) -> Tensor:
         if self.reader is None or not self.combination.weights:
@@ -173,13 +179,13 @@ class LabelModel:
             ConfigError: the labels of training have no texts; `boost` is not a finite number.
             DataError: as in `new_texts`.
         """
-        if self.reader is None or self.headless is None:
+        if self.reader is None or self.headless is None or self.features.text is None:
             raise ConfigError(
                 "new labels are scored by their texts, and this run was fitted without label texts. Fit again with "
                 "`label_texts='names'` and labels that are words"
             )
         names, texts = new_texts(labels, self.labels.vocabulary.numbers)
-        reader = self.reader.of_new(texts, self.features)
+        reader = self.reader.of_new(texts, self.features.text)
         thresholds = torch.cat([self.decisions.thresholds, torch.full((len(names),), self.headless.threshold)])
         return replace(
             self,
@@ -216,9 +222,9 @@ class LabelModel:
         prior = frequency_bias(torch.zeros(1), self.labels.num_documents).item()
         return self.indicator.widened(logits, self.labels.vocabulary.names, prior)
 
-    def rows(self, texts: pl.Series) -> dict[str, Any]:
+    def rows(self, texts: pl.Series, columns: InputColumns = NO_COLUMNS) -> dict[str, Any]:
         """Return columns of N texts: `column` (decided), "scores" (the best 10 with their probability), "known"."""
-        scores, known, _ = self.answer(texts)
+        scores, known, _ = self.answer(texts, columns)
         best = _best(self.decisions.probabilities(scores), self.labels.vocabulary.names)
         decided = self.name(self.decide(scores))
         named = decided if self.classes is None else [names[0] for names in decided]
@@ -269,6 +275,13 @@ def warn_of_unknown(known: Tensor) -> None:
             f"{unknown:,}",
             f"{len(known):,}",
         )
+
+
+def warn_of_unseen(unseen: Mapping[str, int]) -> None:
+    """Log one warning with the fields whose values training never saw, from `ExampleFeatures.unseen`."""
+    if unseen:
+        listed = ", ".join(f"{name} ({count:,} documents)" for name, count in unseen.items())
+        logger.warning("values that training never saw count as none, in the fields %s", listed)
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,6 +27,7 @@ from hyperfocal.classify.one_label import (
 from hyperfocal.config.classify import ClassifySettings, TextDataSettings
 from hyperfocal.data.documents import Documents, as_documents
 from hyperfocal.data.frames import is_frame, is_missing
+from hyperfocal.data.matrices import extreme_documents, is_extreme, is_matrix, matrix_documents
 from hyperfocal.data.reading import ReadingPlan, plan_words, reading_of
 from hyperfocal.data.stored_documents import stored_documents, stream_documents
 from hyperfocal.data.stored_texts import hash_texts
@@ -111,6 +112,7 @@ class PreparedTexts:
             documents, rows, groups = labelled.documents, labelled.labels, labelled.documents.group_numbers()
             hashes += [hash_texts(documents.texts), hash_array(rows.indptr.numpy()), hash_array(rows.indices.numpy())]
             hashes.append(None if groups is None else hash_array(groups))
+            hashes += [documents.columns.checksum()] if documents.columns else []
         if self.valid is self.train:  # the folds are computed again by a run that is resumed
             hashes.append(f"folds {ALGORITHM}")
         return hash_of(*hashes)
@@ -134,6 +136,7 @@ def prepare(
         ConfigError: validation documents together with cross-validation; data.stream = "on" for documents that cannot
             be streamed.
     """
+    train, valid = (extreme_documents(each) if is_extreme(each) else each for each in (train, valid))
     streamed = is_streamed(train, settings.data.stream, _no_stream(train, settings))
     taxonomy = read_taxonomy(settings.data.taxonomy) if settings.data.taxonomy else None
     documents = read_streamed(train, settings.data) if streamed else as_documents(train, settings.data)
@@ -141,6 +144,7 @@ def prepare(
     if settings.data.single:
         documents, left_out = only_labelled(documents, train, "training documents")
     del train  # frees a gigabyte of 10 million documents once they are split
+    check_columns(documents, settings.data)
     logger.info("training documents: %s", plan_words(documents.plan))
     planned(documents.plan)
     others = None
@@ -174,6 +178,16 @@ def prepare(
     return PreparedTexts(vocabulary, labelled, held, taxonomy, single)
 
 
+def check_columns(documents: Documents, settings: TextDataSettings) -> None:
+    """Raise DataError if the settings name fields or vectors that documents made of lists do not have."""
+    names = [*settings.fields, *settings.vectors]
+    if names and not documents.columns:
+        raise DataError(
+            f"`fields=` or `vectors=` names column '{names[0]}', but these documents are lists, which have no columns. "
+            "Give a file or a frame"
+        )
+
+
 def check_training(settings: ClassifySettings) -> None:
     """Raise ConfigError if settings of `train` exclude each other, or a fine-tuned encoder."""
     check_one_label(settings)
@@ -194,7 +208,8 @@ def _no_stream(documents: Any, settings: ClassifySettings) -> str:
     if not isinstance(documents, str | Path):
         return "for documents that are in memory already"
     train, finetune = settings.train, settings.features.finetune
-    in_memory = {"train.folds": train.folds, "train.refit": train.refit, "features.finetune": finetune}
+    in_memory: dict[str, Any] = {"train.folds": train.folds, "train.refit": train.refit, "features.finetune": finetune}
+    in_memory |= {"data.fields": settings.data.fields, "data.vectors": settings.data.vectors}
     name = next((name for name, value in in_memory.items() if value), "")
     return f"with {name}, which needs the features, or the texts, of all documents in memory" if name else ""
 
@@ -209,9 +224,12 @@ def read_streamed(path: str | Path, settings: TextDataSettings) -> Documents:
 
 
 def from_lists(texts: Any, labels: Any) -> Documents:
-    """Return documents from texts and lists of labels, an indicator matrix, or one label per text; errors of all."""
+    """Return documents from texts, or a feature matrix, and their labels.
+
+    Labels are lists, an indicator matrix, or one label per document; errors of all forms.
+    """
     lists = read_classes(labels)[0] if is_one_label(labels) else as_label_lists(labels)
-    return Documents.from_lists(check_texts(texts), lists)
+    return matrix_documents(texts, lists) if is_matrix(texts) else Documents.from_lists(check_texts(texts), lists)
 
 
 def from_pair(documents: Any, fitted: Indicator | Classes | None, name: str) -> Any:

@@ -33,6 +33,7 @@ from hyperfocal.offsets import best_class
 from hyperfocal.thresholds import Decisions, tune_decisions
 
 RECALLED = 10
+UNSEEN_VALUES = "unseen_values"  # field -> documents with a value that training never saw
 CROSS_FITS = 2  # divisions into halves, over which the scores of tuned decisions are averaged
 
 
@@ -136,13 +137,16 @@ def evaluate(model: LabelModel, documents: Documents, trained: Tensor | None = N
     labelled = number(model.resolve_labels(documents), model.labels.vocabulary)
     labelled.refuse_unlabelled("documents to score")
     texts = documents.all_texts()
-    scores, _, logits = model.answer(texts)
+    scores, _, logits = model.answer(texts, documents.columns)
     decided = [model.decide(scores, model.decisions.tuned)]
     metrics, _, label_table = evaluate_decisions(scores, decided, labelled, model.labels, logits, model.decisions)
     if model.new is not None:
         metrics["seen"], metrics["new"] = seen_and_new(scores, labelled.labels, len(model.new.names))
     known = None if trained is None else count_hashed(texts, trained.numpy())
-    return metrics | {"data": labelled.counts() | {"training_documents": known} | left_out, "labels": label_table}
+    counts = labelled.counts() | {"training_documents": known} | left_out
+    if unseen := model.features.unseen(documents.columns):
+        counts |= {UNSEEN_VALUES: unseen}
+    return metrics | {"data": counts, "labels": label_table}
 
 
 class Validated(NamedTuple):
@@ -228,6 +232,15 @@ def baselines_table(validated: Validated, baselines: Mapping[str, Tensor], decid
         ranked = {metric: value(scores, judged.truth) for metric, value in VALIDATION.items()}
         rows[name] = ranked | {f"tuned.{metric}": tuned[metric] for metric in ("micro_f1", "macro_f1")}
     return rows
+
+
+def with_unseen(evaluation: Evaluation, unseen: dict[str, int]) -> Evaluation:
+    """Return the scores with the counts of field values that training never saw, from `ExampleFeatures.unseen`."""
+    if not unseen:
+        return evaluation
+    data = evaluation.metrics["data"]
+    valid = data["valid"] | {UNSEEN_VALUES: unseen}
+    return evaluation._replace(metrics=evaluation.metrics | {"data": data | {"valid": valid}})
 
 
 def draw_halves(num_documents: int, groups: Tensor | None, *, seed: int) -> list[Tensor]:

@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
 from hyperfocal.classify.files import read_fit
 from hyperfocal.classify.label_model import Fit
+from hyperfocal.classify.requests import Given, read_request, sample_of
+from hyperfocal.data.input_columns import InputColumns, joined_columns
 from hyperfocal.data.reading import public_facts
 from hyperfocal.data.vocabulary import frequent_first
-from hyperfocal.errors import ConfigError, HyperfocalError
+from hyperfocal.errors import ConfigError, DataError, HyperfocalError
 from hyperfocal.serve.messages import (
     MOST_WORDS,
     Classifications,
@@ -43,7 +46,8 @@ FEWEST_WORDS = 5
 SHOWN = 10  # words in an answer
 CATALOGUES = 4  # lists of new labels that are kept
 
-Logits = Callable[[list[str]], Tensor]  # N texts to (N, L)
+Logits = Callable[[list[str], list[int]], Tensor]  # N texts, and the number of the document of each, to (N, L)
+Response = Classifications | Refusal | DataError
 TextScorer = Callable[[list[str]], tuple[Tensor, Tensor]]  # N texts to (N, L) logits and (N,) bool, as `known_texts`
 
 
@@ -51,11 +55,11 @@ class ClassifyPredictor:
     """Answers with the labels of a run's model; the `scorer` of another engine, if given, scores texts in its place."""
 
     job = "classify"
-    sample = ClassifyRequest(texts=["a text"])
 
     def __init__(self, fit: Fit, version: str, scorer: TextScorer | None = None) -> None:
         self._fit, self._model, self.version = fit, fit.model, version
-        self._scorer = scorer or (lambda texts: self._model.answer(pl.Series("text", texts, dtype=pl.String))[:2])
+        self.sample = sample_of(fit.model)
+        self._scorer = scorer
         self._scores_new_labels = scorer is None
         self._widened: dict[bytes, ClassifyPredictor] = {}  # by new labels
         labels = fit.model.labels
@@ -70,7 +74,7 @@ class ClassifyPredictor:
         model, metrics = self._model, self._fit.metrics
         return {
             "version": self.version,
-            "features": model.features.settings.kind,
+            "features": model.features.kind,
             "labels": len(self._labels),
             "taxonomy": model.labels.taxonomy is not None,
             "new_labels": self._scores_new_labels and model.reader is not None,
@@ -81,19 +85,19 @@ class ClassifyPredictor:
             "metrics": {name: value for name, value in metrics.items() if name != "data"},
         }
 
-    def answer(self, requests: Sequence[ClassifyRequest]) -> list[Classifications | Refusal]:
-        """Return the answer to each request, or a refusal; requests with the same new labels are scored together."""
+    def answer(self, requests: Sequence[ClassifyRequest]) -> list[Response]:
+        """Return the answer to each request, or an error; requests with the same new labels are scored together."""
         batches: dict[bytes, list[int]] = {}
         for place, request in enumerate(requests):
             key = msgspec.json.encode(request.new_labels) if request.new_labels else b""
             batches.setdefault(key, []).append(place)
-        answers: dict[int, Classifications | Refusal] = {}
+        answers: dict[int, Response] = {}
         for key, places in batches.items():
             batch = [requests[place] for place in places]
             answers |= zip(places, self._answer_batch(key, batch), strict=True)
         return [answers[place] for place in range(len(requests))]
 
-    def _answer_batch(self, key: bytes, requests: list[ClassifyRequest]) -> Sequence[Classifications | Refusal]:
+    def _answer_batch(self, key: bytes, requests: list[ClassifyRequest]) -> Sequence[Response]:
         """Return the answers to requests with the same new labels."""
         if not key:
             return self._answer_alike(requests)
@@ -117,26 +121,17 @@ class ClassifyPredictor:
         self._widened[key] = self._widened.pop(key)  # the order is that of the last use
         return self._widened[key]
 
-    def _answer_alike(self, requests: Sequence[ClassifyRequest]) -> Sequence[Classifications | Refusal]:
+    def _answer_alike(self, requests: Sequence[ClassifyRequest]) -> list[Response]:
         """Return the answer to each request; all texts are scored together, and so are all texts without a word.
 
-        A request for another threshold than the tuned ones is refused if each text has one label.
+        The answer to a request whose documents cannot be read is an error. A request for another threshold than the
+        tuned ones is refused if each text has one label.
         """
-        refused = [self._refusal(request) for request in requests]
-        texts = [text for request, no in zip(requests, refused, strict=True) if no is None for text in request.texts]
+        read = [self._refusal(request) or read_request(request, self._model) for request in requests]
+        pairs = [(one, given) for one, given in zip(requests, read, strict=True) if isinstance(given, Given)]
         with torch.inference_mode():
-            rows = self._rows(texts)
-            responses, to_explain = list[Classifications | Refusal](), list[tuple[str, TextAnswer]]()
-            for request, no in zip(requests, refused, strict=True):
-                if no is not None:
-                    responses.append(no)
-                    continue
-                answers = [self._text_answer(request, text, rows) for text in request.texts]
-                responses.append(Classifications(self.version, answers))
-                if request.explain:
-                    to_explain += [pair for pair in zip(request.texts, answers, strict=True) if pair[1].scores]
-            explain(to_explain, self._log_odds, self._model.labels.vocabulary.numbers)
-        return responses
+            answers = iter(self._answer_all(pairs))
+        return [next(answers) if isinstance(given, Given) else given for given in read]
 
     def _refusal(self, request: ClassifyRequest) -> Refusal | None:
         if not self._model.decisions.one or request.threshold == "tuned":
@@ -144,18 +139,37 @@ class ClassifyPredictor:
         message = "this run decides one label per text, for which there is no threshold. Leave threshold out"
         return Refusal(422, "not_possible", message, "$.threshold")
 
-    def _log_odds(self, texts: list[str]) -> Tensor:
-        """Return (N, L) log(p / (1 - p)) of the probabilities."""
-        scores, decisions = self._scorer(texts)[0], self._model.decisions
-        if not decisions.one:
-            return scores
-        logs = decisions.log_probabilities(scores.double())
-        return logs - torch.log(-torch.expm1(logs.clamp(max=-1e-12)))
+    def _answer_all(self, pairs: Sequence[tuple[ClassifyRequest, Given]]) -> list[Classifications]:
+        texts = [text for _, given in pairs for text in given.texts]
+        columns = joined_columns([given.columns for _, given in pairs])
+        rows = self._rows(texts, columns)
+        responses, to_explain, places = list[Classifications](), list[tuple[str, TextAnswer]](), list[int]()
+        for request, given in pairs:
+            start = sum(len(one.answers) for one in responses)
+            answers = [self._text_answer(request, text, rows) for text in given.texts]
+            responses.append(Classifications(self.version, answers))
+            if request.explain:
+                with_scores = [place for place, answer in enumerate(answers) if answer.scores]
+                to_explain += [(given.texts[place], answers[place]) for place in with_scores]
+                places += [start + place for place in with_scores]
 
-    def _rows(self, texts: list[str]) -> Iterator[tuple[Tensor, bool]]:
+        def log_odds(texts: list[str], owners: list[int]) -> Tensor:
+            scores = self._score(texts, columns.select(np.array(places, np.int64)[owners]))[0]
+            return self._model.decisions.log_odds(scores)
+
+        explain(to_explain, log_odds, self._model.labels.vocabulary.numbers)
+        return responses
+
+    def _score(self, texts: list[str], columns: InputColumns) -> tuple[Tensor, Tensor]:
+        """Return (N, L) logits, and (N,) bool: whether any part of each document is known."""
+        if self._scorer is not None:
+            return self._scorer(texts)
+        return self._model.answer(pl.Series("text", texts, dtype=pl.String), columns)[:2]
+
+    def _rows(self, texts: list[str], columns: InputColumns) -> Iterator[tuple[Tensor, bool]]:
         """Yield (1, L) logits of each text, and whether any part of it is known."""
         if texts:
-            scores, known = self._scorer(texts)
+            scores, known = self._score(texts, columns)
             yield from zip(scores.split(1), known.tolist(), strict=True)
 
     def _text_answer(self, request: ClassifyRequest, text: str, rows: Iterator[tuple[Tensor, bool]]) -> TextAnswer:
@@ -201,14 +215,15 @@ def explain(answered: Sequence[tuple[str, TextAnswer]], logits: Logits, numbers:
 
     effect(word) = logit(text) - logit(text without the word, wherever it occurs); `numbers` are the labels' columns.
     """
-    occluded, tried = list[str](), []
-    for text, answer in answered:
+    occluded, owners, tried = list[str](), list[int](), []
+    for number, (text, answer) in enumerate(answered):
         places = words_of(text)
         tried.append((answer, places, len(occluded)))
         occluded += [text, *(_without(text, spans) for spans in places.values())]
+        owners += [number] * (1 + len(places))
     if not occluded:
         return
-    scores = logits(occluded)
+    scores = logits(occluded, owners)
     for answer, places, start in tried:
         answer.explained = answer.scores[0].label
         column = scores[start : start + 1 + len(places), numbers[answer.explained]]

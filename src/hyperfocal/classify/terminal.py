@@ -264,6 +264,8 @@ def holdout_lines(counts: Mapping[str, Any], name: str) -> list[str]:
     total = quantity(counts["documents"], f"{name} document")
     lines = _trained_lines(counts)
     lines += [f"{counts[key]:,} of {total} {words}" for key, words in oddities.items() if counts[key]]
+    for field, number in counts.get("unseen_values", {}).items():
+        lines.append(f"{number:,} of {total} with a value of {field} that training never saw; it counts as none.")
     if unseen := counts["unseen_labels"]:
         lines.append(
             f"{quantity(len(unseen), 'label')} that training never saw, on {name} documents {sum(unseen.values()):,} "

@@ -28,7 +28,14 @@ from hyperfocal.classify.one_label import Classes, classes_of
 from hyperfocal.classify.one_scores import tuned_rule
 from hyperfocal.classify.opinions import LabelReader, Opinions
 from hyperfocal.classify.prepare import Labelled, PreparedTexts
-from hyperfocal.classify.scores import Evaluation, Validated, baselines_table, opinions_table, validate
+from hyperfocal.classify.scores import (
+    Evaluation,
+    Validated,
+    baselines_table,
+    opinions_table,
+    validate,
+    with_unseen,
+)
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.data.stored_texts import hash_each
 from hyperfocal.data.stratify import stratified_folds
@@ -36,7 +43,7 @@ from hyperfocal.distributed import on_first, refuse_different
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.machine import set_threads
-from hyperfocal.models.text_features import TextFeatures
+from hyperfocal.models.example_features import ExampleFeatures
 from hyperfocal.models.text_head import Features, TextHead, join
 from hyperfocal.report.run import EVIDENCE, evidence_of
 from hyperfocal.storage.run_folder import RunFolder
@@ -51,7 +58,7 @@ Rows = tuple[Features, SparseLabels]  # of the same N documents
 class Inputs(NamedTuple):
     """Features and labels of the training and validation documents, and what made the features."""
 
-    features: TextFeatures
+    features: ExampleFeatures
     train: Rows
     valid: Rows
     reader: LabelReader | None = None  # of label texts; None: the labels have none
@@ -79,7 +86,7 @@ def fit_prepared(
     """
     began, fingerprint, facts = perf_counter(), data.fingerprint(), data_facts(data.plan, data.counts())
     _begin(data, settings)
-    features = TextFeatures.fit(data.train.documents.texts, settings.features, cache)
+    features = ExampleFeatures.fit(data.train.documents, settings.features, cache, settings.data.scaling)
     refuse_different("documents or encoders", f"{fingerprint} {features.checksum}")
     check_head_memory(data, settings, num_sparse=features.num_sparse)
     if run is not None and resume:
@@ -98,7 +105,8 @@ def fit_prepared(
     labels = LabelSpace.of(data, settings)
     reader, opinions = (inputs.reader, inputs.opinions) if inputs else read_labels(data, features)
     validated = validate(trained.scores, opinions, data, labels, settings)
-    evaluation, head = validated.evaluation, trained.head
+    evaluation = with_unseen(validated.evaluation, features.unseen(data.valid.documents.columns))
+    head = trained.head
     if settings.train.refit:
         assert inputs is not None, "check_training refuses to refit with an encoder that is fine-tuned"
         head = refit_head(inputs, settings, len(trained.history), watch)
@@ -135,7 +143,12 @@ def _baselines(data: PreparedTexts, inputs: Inputs, validated: Validated, settin
 
 
 def _trained_texts(data: PreparedTexts, settings: ClassifySettings) -> Tensor | None:
-    """Return checksums of the texts that the head that predicts is trained on; None for streamed documents."""
+    """Return checksums of the texts that the head that predicts is trained on.
+
+    None: the documents are streamed, or have no texts.
+    """
+    if not data.train.documents.has_texts:
+        return None
     trained = [data.train, data.valid] if settings.train.refit else [data.train]
     texts = [each.documents.texts for each in trained]
     in_memory = [each for each in texts if isinstance(each, pl.Series)]
@@ -156,8 +169,9 @@ def score_prepared(
         inputs: the features of these documents by these settings. None: they come from `cache`, or are made.
     """
     _begin(data, settings)
-    texts = data.train.documents.texts
-    features = inputs.features if inputs else TextFeatures.fit(texts, settings.features, cache)
+    documents = data.train.documents
+    features = inputs.features if inputs else None
+    features = features or ExampleFeatures.fit(documents, settings.features, cache, settings.data.scaling)
     encoder = load_trainable(features, settings)
     if encoder is not None:
         scores, opinions = finetune(encoder, data, settings).scores, read_labels(data, features)[1]
@@ -190,18 +204,20 @@ def _begin(data: PreparedTexts, settings: ClassifySettings) -> None:
 
 
 def make_inputs(
-    data: PreparedTexts, features: TextFeatures, cache: Path | None = None, watch: Watch = SILENT
+    data: PreparedTexts, features: ExampleFeatures, cache: Path | None = None, watch: Watch = SILENT
 ) -> Inputs:
     """Return features of the training and validation documents, made once if both are the same, and opinions."""
-    train = features.make(data.train.documents.texts, cache, watch.encoded)
-    valid = train if data.valid is data.train else features.make(data.valid.documents.texts, cache, watch.encoded)
-    reader, opinions = read_labels(data, features, (train.dense, valid.dense), cache)
+    first, second = data.train.documents, data.valid.documents
+    train = features.make(first.texts, first.columns, cache, watch.encoded)
+    valid = train if second is first else features.make(second.texts, second.columns, cache, watch.encoded)
+    vectors = features.text_vectors(train), features.text_vectors(valid)
+    reader, opinions = read_labels(data, features, vectors, cache)
     return Inputs(features, (train, data.train.labels), (valid, data.valid.labels), reader, opinions)
 
 
 def read_labels(
     data: PreparedTexts,
-    features: TextFeatures,
+    features: ExampleFeatures,
     dense: tuple[Tensor | None, Tensor | None] = (None, None),
     cache: Path | None = None,
 ) -> tuple[LabelReader | None, Opinions]:
@@ -214,10 +230,10 @@ def read_labels(
         cache: folder of the encoder's vectors. None: they are not cached.
     """
     texts = label_texts(features.settings.label_texts, data.vocabulary.names, data.taxonomy)
-    if texts is None:
+    if texts is None or features.text is None:
         return None, {}
     trained, validated = dense
-    reader = LabelReader.fit(texts, features, trained, cache)
+    reader = LabelReader.fit(texts, features.text, trained, cache)
     return reader, reader.of(data.valid.documents.texts, validated)
 
 

@@ -13,7 +13,7 @@ from hyperfocal.classify.label_model import Fit, LabelModel
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.data.taxonomy import Taxonomy
 from hyperfocal.data.vocabulary import Vocabulary
-from hyperfocal.models.text_features import TextFeatures
+from hyperfocal.models.example_features import ExampleFeatures
 from hyperfocal.models.text_head import TextHead
 from hyperfocal.thresholds import Decisions
 from hyperfocal.training.run import Origin, UnfittedError
@@ -34,7 +34,7 @@ class FitViews:
     taxonomy_: Taxonomy | None = _view("model.labels.taxonomy")
     counts_: Tensor = _view("model.labels.counts")
     num_documents_: int = _view("model.labels.num_documents")
-    features_: TextFeatures = _view("model.features")
+    features_: ExampleFeatures = _view("model.features")
     encoder_: Encoder | None = _view("model.encoder")
     head_: TextHead = _view("model.head")
     decisions_: Decisions = _view("model.decisions")
@@ -48,6 +48,14 @@ class FitViews:
     def classes_(self) -> NDArray[Any]:
         """Return (L,) names of the labels, or column numbers if `fit` got an indicator matrix."""
         return self._model.class_values()
+
+    @property
+    def n_features_in_(self) -> int:
+        """Return F, the features of the matrix that `fit` got; AttributeError if it got no matrix."""
+        columns = self._model.features.columns
+        if columns is None or columns.matrix is None:
+            raise AttributeError("n_features_in_: `fit` got no feature matrix")
+        return columns.matrix.num_features
 
     @property
     def _fit(self) -> Fit:

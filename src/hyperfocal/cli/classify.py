@@ -42,6 +42,7 @@ def classify(context: click.Context) -> None:
 
     \b
     hyperfocal classify fit train.jsonl --out run --text title --text body
+    hyperfocal classify fit photos.parquet --out run --vector embedding --field camera --field price:number
     hyperfocal classify predict run new.jsonl --out predictions.jsonl
     hyperfocal classify evaluate run test.jsonl
     hyperfocal classify grid train.jsonl --caps none,6,7,8 --gammas none,2,3 --seeds 3 --out grid --workers 2
@@ -94,6 +95,8 @@ def fit(
     TRAIN is JSON lines, CSV, TSV or Parquet with one document per row, or text (.txt) in fastText format,
     __label__a __label__b the text, or in LibMultiLabel format, id<TAB>a b<TAB>the text. All formats except
     Parquet may be compressed (gzip, bzip2, zstd). A folder or a pattern of Parquet parts is one table.
+    A .txt file whose first line is three numbers, examples features labels, is a feature matrix in the Extreme
+    Classification format.
 
     Several processes can train together: torchrun --nproc-per-node 2 -m hyperfocal classify fit TRAIN --out RUN
     """

@@ -16,6 +16,21 @@ SET = click.option(
 RECIPE = click.option("--recipe", type=PATH, help="TOML file of settings, such as those in recipes/.")
 TEXT_COLUMNS = (
     click.option("--text", multiple=True, metavar="COLUMN", help="Text column. Repeatable: the texts are joined."),
+    click.option(
+        "--field",
+        "fields",
+        multiple=True,
+        metavar="COLUMN[:KIND]",
+        help="Column beside the text, or in place of a text. KIND is category, list, number or date.  [default: as the "
+        "values suggest] Repeatable.",
+    ),
+    click.option(
+        "--vector",
+        "vectors",
+        multiple=True,
+        metavar="COLUMN",
+        help="Column of vectors: lists of numbers of one length, such as embeddings of images. Repeatable.",
+    ),
     click.option("--labels", help="Column of the labels."),
     click.option("--separator", help="Separator of labels within a field.  [default: one of | ; , or spaces]"),
     click.option("--id", help="Column of the document id.  [default: id]"),
@@ -142,6 +157,8 @@ def document_settings(options: dict[str, Any]) -> dict[str, Any]:
     taxonomy = options["taxonomy"]
     columns = {
         "data.text": list(options["text"]) or None,
+        "data.fields": list(options["fields"]) or None,
+        "data.vectors": list(options["vectors"]) or None,
         "data.labels": options["labels"],
         "data.separator": options["separator"],
         "data.id": options["id"],

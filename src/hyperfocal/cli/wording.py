@@ -27,6 +27,8 @@ SETTING = re.compile(r"`settings=\{'([a-z_.]+)': ([^`\s{}]+)\}`")
 OPTIONS = {
     "next_items": "--next",
     "boost": "--new-boost",
+    "fields": "--field",
+    "vectors": "--vector",
     "settings": "--set",
 }  # parameter -> option; the others differ only in hyphens
 QUOTES = "'\""

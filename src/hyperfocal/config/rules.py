@@ -53,7 +53,10 @@ CLASSIFY = Rules(
         ("train.patience", "train.folds", SOME),  # cross-validation chooses no epoch
     ),
     fixed=("seed", "data", "train.folds"),
-    not_in_key=("seed", "data.stream", "train.threads", "train.checkpoint_seconds", "train.refit", "train.baselines"),
+    not_in_key=(
+        *("seed", "data.stream", "train.threads", "train.checkpoint_seconds", "train.refit", "train.baselines"),
+        *("data.fields", "data.vectors", "data.scaling"),  # the fingerprint of the data covers them
+    ),
     caps_and_gammas=True,
     bare=(),
     compared_on="documents",

@@ -1,4 +1,4 @@
-"""Documents: texts with their labels, from a file, a frame or lists.
+"""Documents: texts, fields and vectors with their labels, from a file, a frame or lists.
 
 Formats: JSON lines, CSV, TSV, and text lines (.txt, see `text_lines`), all also compressed, and Parquet.
 A document without text, or without labels, is kept and counted.
@@ -21,6 +21,7 @@ from hyperfocal.data.files import MEMORY, File, check_rows
 from hyperfocal.data.frames import is_missing, plain_text
 from hyperfocal.data.half_characters import refuse_halves
 from hyperfocal.data.ids import IdKind, read_ids
+from hyperfocal.data.input_columns import NO_COLUMNS, InputColumns, read_columns
 from hyperfocal.data.label_columns import read_labels
 from hyperfocal.data.readers import read_source
 from hyperfocal.data.reading import LISTS, PlannedColumn, ReadingPlan, Use, example_of
@@ -42,6 +43,7 @@ class Documents:
     labels: pl.Series  # (N,) List(String) or List(Enum): stripped, distinct, not empty; [] for none
     groups: pl.Series | None  # (N,) String: a split keeps equal ones together; null is no group. None: no groups
     plan: ReadingPlan = UNNAMED  # how the documents were read
+    columns: InputColumns = NO_COLUMNS  # fields and vectors
 
     def __len__(self) -> int:
         """Return N."""
@@ -51,6 +53,11 @@ class Documents:
     def id_column(self) -> str:
         """Name of the id column, for predictions."""
         return self.plan.name("id") or "id"
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether there is a column of texts; without one, all texts are empty."""
+        return bool(self.plan.names("text"))
 
     @property
     def numbered(self) -> bool:
@@ -97,7 +104,7 @@ class Documents:
         at = pl.Series(rows, dtype=pl.UInt32)
         groups = None if self.groups is None else self.groups.gather(at)
         values = (self.ids.gather(at), self.texts.gather(at), self.labels.gather(at))
-        return Documents(*values, groups, self.plan)
+        return Documents(*values, groups, self.plan, self.columns.select(rows))
 
     def group_numbers(self) -> NDArray[np.int64] | None:
         """Return (N,) group numbers, a separate one for each document without a group; None: no groups."""
@@ -109,7 +116,7 @@ class Documents:
 
     def counts(self) -> dict[str, int]:
         """Return the numbers of documents, empty texts, documents without labels, and repeated texts."""
-        filled, distinct = count_texts(self.texts)
+        filled, distinct = count_texts(self.texts) if self.has_texts else (len(self), len(self))
         return {
             "documents": len(self),
             "empty_texts": len(self) - filled,
@@ -186,8 +193,10 @@ def documents_of(frame: pl.DataFrame, columns: TextColumns, file: File) -> Docum
         check_distinct(ids, file)
     groups = read_text(frame[columns.group], file).alias("group") if columns.group else None
     groups = None if groups is None else groups.set(groups == "", None)
-    plan = _plan(frame, replace(columns, separator=separator or columns.separator, id_kind=kind), labels, file)
-    return Documents(ids.alias("id"), _join_texts(frame, columns, file), labels, groups, plan)
+    inputs = read_columns(frame, columns.fields, columns.vectors, file)
+    resolved = replace(columns, separator=separator or columns.separator, id_kind=kind)
+    plan = _plan(frame, resolved, inputs, labels, file)
+    return Documents(ids.alias("id"), _join_texts(frame, columns, file), labels, groups, plan, inputs)
 
 
 def _check_separator(separator: str, columns: TextColumns, frame: pl.DataFrame, file: File) -> None:
@@ -200,7 +209,9 @@ def _check_separator(separator: str, columns: TextColumns, frame: pl.DataFrame, 
         )
 
 
-def _plan(frame: pl.DataFrame, columns: TextColumns, labels: pl.Series, file: File) -> ReadingPlan:
+def _plan(
+    frame: pl.DataFrame, columns: TextColumns, inputs: InputColumns, labels: pl.Series, file: File
+) -> ReadingPlan:
     uses: list[tuple[Use, str]] = [("text", name) for name in columns.text]
     others: dict[Use, str] = {"labels": columns.labels, "id": columns.id, "group": columns.group}
     uses += [(use, name) for use, name in others.items() if name]
@@ -211,9 +222,19 @@ def _plan(frame: pl.DataFrame, columns: TextColumns, labels: pl.Series, file: Fi
         )
         for use, name in uses
     ]
-    ignored = [name for name in frame.columns if name not in {name for _, name in uses}]
+    planned[len(columns.text) : len(columns.text)] = _planned_inputs(frame, inputs)
+    ignored = [name for name in frame.columns if name not in {column.name for column in planned}]
     form = "lines" if file.kind == "lines" else "documents"
     return ReadingPlan(form, frame.height, tuple(planned), tuple(ignored), columns.separator)
+
+
+def _planned_inputs(frame: pl.DataFrame, inputs: InputColumns) -> list[PlannedColumn]:
+    types: list[tuple[Use, str, str]] = [("field", name, kind) for name, kind in inputs.kinds.items()]
+    types += [("vector", name, str(values.shape[1])) for name, values in inputs.vectors.items()]
+    return [
+        PlannedColumn(name, use, kind, _count_missing(frame[name], frame[name], use), example_of(frame[name]))
+        for use, name, kind in types
+    ]
 
 
 def _count_missing(column: pl.Series, labels: pl.Series, use: Use) -> int:
@@ -225,6 +246,8 @@ def _count_missing(column: pl.Series, labels: pl.Series, use: Use) -> int:
 
 def _join_texts(frame: pl.DataFrame, columns: TextColumns, file: File) -> pl.Series:
     """Return the text columns joined by line breaks, without empty ones."""
+    if not columns.text:
+        return pl.Series("text", [""], dtype=pl.String).new_from_index(0, frame.height)
     texts = [read_text(frame[name], file) for name in columns.text]
     filled = [text.set(text.str.strip_chars() == "", None).alias(str(place)) for place, text in enumerate(texts)]
     return pl.DataFrame(filled).select(text=pl.concat_str(pl.all(), separator="\n", ignore_nulls=True)).to_series()

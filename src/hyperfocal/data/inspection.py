@@ -11,6 +11,7 @@ from hyperfocal.config.recommend import DataSettings
 from hyperfocal.data.blocks import read_blocks
 from hyperfocal.data.documents import Documents, as_documents
 from hyperfocal.data.files import File
+from hyperfocal.data.input_columns import as_names
 from hyperfocal.data.log_columns import KNOWN_NAMES
 from hyperfocal.data.logs import as_log
 from hyperfocal.data.readers import read_source
@@ -31,6 +32,8 @@ def inspect(
     item: str | None = None,
     order: str | None = None,
     text: str | Sequence[str] | None = None,
+    fields: str | Sequence[str] | None = None,
+    vectors: str | Sequence[str] | None = None,
     labels: str | None = None,
     separator: str | None = None,
     id: str | None = None,
@@ -43,7 +46,7 @@ def inspect(
         job: "recommend" or "classify". None: the job of the named columns, else classify if the source has a text and
             labels, else recommend.
         user, item, order: columns of a log, as in `Recommender`.
-        text, labels, separator, id, group: columns of documents, as in `MultiLabelClassifier`.
+        text, fields, vectors, labels, separator, id, group: columns of documents, as in `MultiLabelClassifier`.
 
     Raises:
         DataError: the source cannot be read as training data of the job.
@@ -53,10 +56,16 @@ def inspect(
     >>> [(column.name, column.use, column.type) for column in plan.columns], plan.ignored
     ([('visitor', 'user', 'text'), ('sku', 'item', 'integer'), ('ts', 'order', 'position')], ('price',))
     """
-    texts = (text,) if isinstance(text, str) else () if text is None else tuple(text)
+    texts, given, lists = (tuple(as_names(names) or ()) for names in (text, fields, vectors))
     log = DataSettings(user=user or "", item=item or "", order=order or "")
     documents = TextDataSettings(
-        text=texts, labels=labels or "", separator=separator or "", id=id or "", group=group or ""
+        text=texts,
+        fields=given,
+        vectors=lists,
+        labels=labels or "",
+        separator=separator or "",
+        id=id or "",
+        group=group or "",
     )
     settings: dict[str, DataSettings | TextDataSettings] = {"recommend": log, "classify": documents}
     job = job or _job_of(source, log, documents)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from hyperfocal.data.ids import IdKind
 from hyperfocal.errors import DataError, did_you_mean
 
-Use = Literal["user", "item", "order", "text", "labels", "id", "group"]
+Use = Literal["user", "item", "order", "text", "field", "vector", "matrix", "labels", "id", "group"]
 LISTS = "lists"  # the form of data that came without columns
 LONGEST_EXAMPLE = 40  # characters
 Settings = TypeVar("Settings")
@@ -24,7 +24,8 @@ class PlannedColumn(Struct, frozen=True):
     Attributes:
         name: of the column.
         use: what its values are.
-        type: of an id, its `IdKind`; of an order, "position" or "time"; else "text", "list" or "number".
+        type: of an id, its `IdKind`; of an order, "position" or "time"; of a field, its kind; of a vector, its length;
+            else "text", "list" or "number".
         missing: rows without a value.
         example: the first value.
     """
@@ -144,7 +145,7 @@ def planned_column(plan: ReadingPlan, use: Use, name: str, header: Sequence[str]
     """Return the column of a file that a plan names; raise DataError if the file has none."""
     column = same_column(name, header)
     if not column:
-        words = {"text": "the texts", "order": "the order", "id": "the ids"}
+        words = {"text": "the texts", "order": "the order", "id": "the ids", "field": "a field", "vector": "vectors"}
         others = [each for each in header if each not in {column.name for column in plan.columns}]
         raise DataError(
             f"{file}: no column '{name}', from which this run reads {words.get(use, f'the {use}')}."

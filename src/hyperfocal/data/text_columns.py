@@ -7,8 +7,10 @@ from typing import Literal
 
 from hyperfocal.config.classify import TextDataSettings
 from hyperfocal.data.columns import check_column, check_unique
+from hyperfocal.data.field_columns import split_kind
 from hyperfocal.data.files import File
 from hyperfocal.data.ids import IdKind
+from hyperfocal.data.input_columns import DOCUMENT_KINDS
 from hyperfocal.data.reading import ReadingPlan, planned_column, same_column
 from hyperfocal.errors import DataError, did_you_mean
 
@@ -22,20 +24,22 @@ TextReading = TextDataSettings | ReadingPlan  # names of columns to find, or the
 class TextColumns:
     """The columns of documents."""
 
-    text: tuple[str, ...]  # names
+    text: tuple[str, ...]  # names; (): no texts, but fields or vectors
     labels: str  # its name; "": labels are not read
     id: str  # "": documents are numbered
     group: str  # "": no groups
     separator: str = ""  # of labels in a text; "": as the column shows
     id_kind: IdKind | None = None  # None: as the column shows
     only_lists: bool = False  # whether labels are lists in the plan, so that nothing says where to split a text
+    fields: tuple[tuple[str, str], ...] = ()  # names and kinds; "": the kind that the values suggest
+    vectors: tuple[tuple[str, int], ...] = ()  # names and lengths; 0: the length of the first vector
 
 
 def text_columns(header: list[str], reading: TextReading, file: File, need: Need) -> TextColumns:
     """Return the columns to read in a file; errors as in `find_text_columns` and `text_columns_by_plan`."""
     if isinstance(reading, TextDataSettings):
         return find_text_columns(header, reading, file, need)
-    if "lines" in (reading.form, file.kind):  # lines name no columns
+    if "lines" in (reading.form, file.kind) and not has_columns(reading):  # lines name no columns
         columns = find_text_columns(header, TextDataSettings(), file, need)
         return columns if file.kind == "lines" else _with_separator(columns, reading)
     return text_columns_by_plan(header, reading, file, need)
@@ -49,6 +53,8 @@ def find_text_columns(header: list[str], settings: TextDataSettings, file: File,
             for both; a name that the header has twice.
     """
     named = {"text": settings.text, "labels": (settings.labels,), "id": (settings.id,), "group": (settings.group,)}
+    for name in settings.vectors:
+        check_column(name, header, file, "`vectors=`")
     required = {"all": ("text", "labels", "id", "group"), "labels": ("text", "labels"), "texts": ("text",)}[need]
     for option in required:
         for name in filter(None, named[option]):
@@ -61,8 +67,10 @@ def find_text_columns(header: list[str], settings: TextDataSettings, file: File,
         settings.id if settings.id in header else lower.get("id", ""),
         settings.group if settings.group in header else "",
         settings.separator,
+        fields=tuple(split_kind(name, header, str(file), DOCUMENT_KINDS) for name in settings.fields),
+        vectors=tuple((name, 0) for name in settings.vectors),
     )
-    if not columns.text:
+    if not (columns.text or columns.fields or columns.vectors):
         raise _unknown("text", header, file)
     if need != "texts" and not columns.labels:
         raise _unknown("labels", header, file)
@@ -81,7 +89,20 @@ def text_columns_by_plan(header: list[str], plan: ReadingPlan, file: File, need:
     if group and need == "all":
         planned_column(plan, "group", group, header, file)
     columns = TextColumns(
-        text, labels, same_column(plan.name("id") or "id", header), same_column(group, header) if group else ""
+        text,
+        labels,
+        same_column(plan.name("id") or "id", header),
+        same_column(group, header) if group else "",
+        fields=tuple(
+            (planned_column(plan, "field", column.name, header, file), column.type)
+            for column in plan.columns
+            if column.use == "field"
+        ),
+        vectors=tuple(
+            (planned_column(plan, "vector", column.name, header, file), int(column.type))
+            for column in plan.columns
+            if column.use == "vector"
+        ),
     )
     return _checked(_with_separator(columns, plan), header, file)
 
@@ -98,8 +119,27 @@ def _checked(columns: TextColumns, header: list[str], file: File) -> TextColumns
         raise DataError(f"{file}: `text=` names column '{twice[0]}' twice. Name it once")
     if columns.labels in columns.text:
         raise DataError(f"{file}: column '{columns.labels}' cannot be both `text=` and `labels=`. Name one for each")
-    check_unique(filter(None, (*columns.text, columns.labels, columns.id, columns.group)), header, file)
+    inputs = [name for name, _ in (*columns.fields, *columns.vectors)]
+    _check_inputs(inputs, columns, file)
+    check_unique(filter(None, (*columns.text, *inputs, columns.labels, columns.id, columns.group)), header, file)
     return columns
+
+
+def has_columns(plan: ReadingPlan) -> bool:
+    """Return whether a plan reads fields or vectors."""
+    return bool(plan.names("field") or plan.names("vector"))
+
+
+def _check_inputs(inputs: list[str], columns: TextColumns, file: File) -> None:
+    """Raise DataError if a column is a field or vector twice, or is also the column of the labels."""
+    twice = next((name for name in inputs if inputs.count(name) > 1), "")
+    if twice:
+        raise DataError(f"{file}: column '{twice}' is named twice as `fields=` or `vectors=`. Name it once")
+    if columns.labels and columns.labels in inputs:
+        raise DataError(
+            f"{file}: column '{columns.labels}' cannot be both `labels=` and one of `fields=` or `vectors=`: the model "
+            "would read its answer. Name one for each"
+        )
 
 
 def _known_text(lower: dict[str, str]) -> tuple[str, ...]:

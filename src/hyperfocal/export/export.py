@@ -51,7 +51,7 @@ def export_onnx(run: Path, folder: Path, *, overwrite: bool = False) -> list[str
 
     Raises:
         RunError: no run, a damaged one, or `folder` holds other files or cannot be written.
-        ConfigError: the extra `export` is not installed.
+        ConfigError: the extra `export` is not installed; the run reads fields or vectors.
     """
     need("onnx", "onnxscript", "onnxruntime")
     check_export_place(folder, overwrite)
@@ -60,7 +60,7 @@ def export_onnx(run: Path, folder: Path, *, overwrite: bool = False) -> list[str
 
 def _export_onnx(source: RunFolder, folder: Path, overwrite: bool) -> list[str]:
     before, run = source.state(), source.path
-    trained, notes = load_run(run), list[str]()
+    trained, notes = _load_exportable(run), list[str]()
 
     def write(aside: Path) -> None:
         if isinstance(trained, Recommender):
@@ -85,7 +85,7 @@ def export_plain(run: Path, folder: Path, *, overwrite: bool = False) -> None:
     Arguments and errors are those of `export_onnx`.
     """
     check_export_place(folder, overwrite)
-    trained = load_run(run)
+    trained = _load_exportable(run)
 
     def write(aside: Path) -> None:
         if isinstance(trained, Recommender):
@@ -109,6 +109,17 @@ def load_run(path: Path) -> Recommender | MultiLabelClassifier:
     """
     ranks = job_of(RunFolder.open(path)) == "recommend"
     return Recommender.load(path) if ranks else MultiLabelClassifier.load(path)
+
+
+def _load_exportable(path: Path) -> Recommender | MultiLabelClassifier:
+    """Return the estimator of a run; ConfigError if it reads fields or vectors, else errors as in `load_run`."""
+    trained = load_run(path)
+    if isinstance(trained, MultiLabelClassifier) and trained.features_.columns is not None:
+        raise ConfigError(
+            f"run {path}: reads fields or vectors, which an export cannot encode. Use the run itself, or fit on texts "
+            "alone"
+        )
+    return trained
 
 
 def check_export_place(folder: Path, overwrite: bool) -> None:

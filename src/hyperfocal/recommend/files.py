@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hyperfocal.config.recommend import RecommendSettings
-from hyperfocal.data.item_table import ItemColumn
+from hyperfocal.data.field_columns import FieldColumn
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.models.baselines import KINDS, Baseline
 from hyperfocal.models.item_vectors import ItemFeatures
@@ -119,11 +119,11 @@ def _read_events(run: RunFolder, num_items: int) -> tuple[pl.Series, Sequences]:
     return users, events
 
 
-def _read_features(run: RunFolder) -> tuple[list[ItemColumn], ItemFeatures | None]:
+def _read_features(run: RunFolder) -> tuple[list[FieldColumn], ItemFeatures | None]:
     if not run.has(ITEMS):
         return [], None
     with run.guard("items.json"):
-        columns = msgspec.convert(run.read_json("items.json"), list[ItemColumn])
+        columns = msgspec.convert(run.read_json("items.json"), list[FieldColumn])
     with run.guard(ITEMS):
         tensors, size = run.read_tensors(ITEMS)
         return columns, ItemFeatures(**tensors, num_values=size["num_values"])

@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from hyperfocal.config.classify import FeatureSettings
 from hyperfocal.config.recommend import CAUSAL, RecommendSettings
-from hyperfocal.data.item_table import ItemColumn, ItemTable, encode_items, fit_columns, read_items
+from hyperfocal.data.field_columns import FieldColumn
+from hyperfocal.data.item_table import ItemTable, encode_items, fit_columns, read_items
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.errors import ConfigError, DataError, RunError
 from hyperfocal.machine import default_cache
@@ -27,7 +28,7 @@ LISTED_ITEMS = 5  # in an error message
 
 def fit_features(
     items: Any, vocabulary: Vocabulary, counts: Tensor, settings: RecommendSettings, column: str
-) -> tuple[list[ItemColumn], ItemFeatures, dict[str, Any]]:
+) -> tuple[list[FieldColumn], ItemFeatures, dict[str, Any]]:
     """Return the columns of an item table, the features of the training items, and counts of rows left out.
 
     Args:
@@ -61,7 +62,7 @@ def fit_features(
     return columns, features, described
 
 
-def encode_features(columns: Sequence[ItemColumn], table: ItemTable, ids: pl.Series) -> ItemFeatures:
+def encode_features(columns: Sequence[FieldColumn], table: ItemTable, ids: pl.Series) -> ItemFeatures:
     """Return the features of L items by their ids; the popularity of all is 0, that of a new item."""
     bags, numbers = encode_items(columns, table, ids)
     vectors = [_encode_texts(column, table, ids) for column in columns if column.kind == ENCODER]
@@ -82,7 +83,7 @@ def with_popularity(features: ItemFeatures, counts: Tensor) -> ItemFeatures:
 
 
 def new_features(
-    columns: Sequence[ItemColumn], items: Any, vocabulary: Vocabulary, column: str
+    columns: Sequence[FieldColumn], items: Any, vocabulary: Vocabulary, column: str
 ) -> tuple[pl.Series, ItemFeatures]:
     """Return the ids of a table's items that the vocabulary does not have, and their features.
 
@@ -114,7 +115,7 @@ def new_features(
     return ids, features
 
 
-def _encode_texts(column: ItemColumn, table: ItemTable, ids: pl.Series) -> Tensor:
+def _encode_texts(column: FieldColumn, table: ItemTable, ids: pl.Series) -> Tensor:
     """Return (L, E) vectors of length 1, zeros for an item without text."""
     texts = table.rows_of(ids)[column.name].cast(pl.String).fill_null("")
     features = TextFeatures(FeatureSettings(kind=ENCODER), None, _find_encoder(column))
@@ -124,7 +125,7 @@ def _encode_texts(column: ItemColumn, table: ItemTable, ids: pl.Series) -> Tenso
     return functional.normalize(vectors) * has_text
 
 
-def _find_encoder(column: ItemColumn) -> EncoderSource:
+def _find_encoder(column: FieldColumn) -> EncoderSource:
     """Return the installed encoder; raise an error if there is none, or if the run was trained with another one."""
     encoder = find_encoder()
     if encoder is None:

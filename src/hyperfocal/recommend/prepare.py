@@ -28,7 +28,7 @@ from hyperfocal.data.examples import (
     hold_out_last,
     hold_out_truth,
 )
-from hyperfocal.data.item_table import ItemColumn
+from hyperfocal.data.field_columns import FieldColumn
 from hyperfocal.data.log_checksum import log_checksum
 from hyperfocal.data.logs import Log, LogReading, as_log
 from hyperfocal.data.mapped_logs import MappedLog, as_sequences, count_items, keep_users, stream_log
@@ -78,7 +78,7 @@ class Prepared:
     counts: dict[str, Any]
     plan: ReadingPlan
     features: ItemFeatures | None = None
-    columns: Sequence[ItemColumn] = ()
+    columns: Sequence[FieldColumn] = ()
     streamed: bool = False
     logs: tuple[str, ...] = ()
 

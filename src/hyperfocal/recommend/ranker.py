@@ -21,8 +21,8 @@ from torch import Tensor
 from hyperfocal.config.numbers import as_finite
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data.examples import Holdout
+from hyperfocal.data.field_columns import FieldColumn
 from hyperfocal.data.ids import is_whole, typed
-from hyperfocal.data.item_table import ItemColumn
 from hyperfocal.data.logs import Log, LogReading, as_log
 from hyperfocal.data.reading import ReadingPlan, reading_of
 from hyperfocal.data.vocabulary import Vocabulary, encode_log
@@ -61,7 +61,7 @@ class Ranker:
     model: Network | Baseline
     baselines: dict[str, Baseline]
     features: ItemFeatures | None = None
-    columns: Sequence[ItemColumn] = ()
+    columns: Sequence[FieldColumn] = ()
     blend_weight: float = 0.0
     new_items: int = 0
     streamed: bool = False

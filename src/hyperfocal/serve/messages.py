@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 from starlette.responses import Response
 
+LONGEST_TEXT = 100_000  # characters
 MOST_ROWS = 1_000  # histories or texts per request
 MOST_ANSWERED = 100_000  # items or labels with scores per answer, some 4 to 10 MB
 MOST_EXPLAINED = 8  # texts per request with `explain`
@@ -92,10 +93,11 @@ class NewLabel(Struct, forbid_unknown_fields=True):
 
 
 class ClassifyRequest(Struct, forbid_unknown_fields=True):
-    """Texts in, the labels of each out.
+    """Documents in, the labels of each out.
 
     Attributes:
-        texts: up to 100,000 characters each.
+        texts: plain texts of up to 100,000 characters each; or objects with the columns of the training documents, as
+            {"text": "...", "section": "games"}, which a run with fields or vectors needs.
         threshold: "tuned" uses the run's thresholds, "half" a probability of 0.5, a number that probability. A run with
             one label per text has no threshold and refuses "half" and numbers.
         top: how many of the best labels to return with their scores. Texts x top may not exceed 100,000.
@@ -104,7 +106,7 @@ class ClassifyRequest(Struct, forbid_unknown_fields=True):
     """
 
     texts: Annotated[
-        list[Annotated[str, Meta(max_length=100_000)]],
+        list[Annotated[str, Meta(max_length=LONGEST_TEXT)] | dict[str, Any]],
         Meta(min_length=1, max_length=MOST_ROWS, examples=[["a glass of red wine"]]),
     ]
     threshold: Literal["tuned", "half"] | Annotated[float, Meta(ge=0, le=1)] = "tuned"

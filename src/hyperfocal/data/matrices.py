@@ -1,0 +1,109 @@
+"""Documents that are a feature matrix: rows of numbers, from Python or a file in the Extreme Classification format."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, issparse
+from sklearn.utils import check_array
+
+from hyperfocal.data.compression import READ_ERRORS
+from hyperfocal.data.documents import Documents
+from hyperfocal.data.extreme import read_extreme
+from hyperfocal.data.files import File
+from hyperfocal.data.frames import as_frame, is_frame
+from hyperfocal.data.input_columns import InputColumns, Matrix
+from hyperfocal.data.reading import LISTS, PlannedColumn, ReadingPlan
+from hyperfocal.errors import DataError
+
+NUMBERS = "biuf"  # kinds of numpy's dtypes
+SIZES = re.compile(rb"\s*\d+\s+\d+\s+\d+\s*")
+EXAMPLE = re.compile(rb"(\d+(,\d+)*)?\s+\d+:\S+(\s.*)?", re.DOTALL)
+LINE_BYTES = 2**16
+
+
+def is_matrix(values: Any) -> bool:
+    """Return whether values are a feature matrix: sparse, a two-dimensional array or tensor, or a frame of numbers."""
+    if issparse(values):
+        return True
+    if is_frame(values):
+        columns = as_frame(values).get_columns()
+        return bool(columns) and all(column.dtype.is_numeric() or column.dtype == pl.Boolean for column in columns)
+    shape = getattr(values, "shape", ())
+    return len(shape) == 2 and (hasattr(values, "detach") or np.asarray(values).dtype.kind in NUMBERS)
+
+
+def as_matrix(values: Any) -> Matrix:
+    """Return a feature matrix as (N, F) float32, dense or CSR.
+
+    Raises:
+        DataError: NaN, infinity, or a matrix without rows or columns, in scikit-learn's words.
+    """
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().numpy()
+    elif is_frame(values):
+        values = as_frame(values).cast(pl.Float64).to_numpy()
+    try:
+        matrix: Any = check_array(values, accept_sparse="csr", dtype=np.float32, input_name="X")
+    except ValueError as error:
+        raise DataError(str(error)) from None
+    return cast(Matrix, csr_matrix(cast(Any, matrix)) if issparse(matrix) else matrix)  # a sparse array is one too
+
+
+def matrix_documents(values: Any, labels: Sequence[Sequence[str]] | None = None) -> Documents:
+    """Return the rows of a feature matrix as documents without texts.
+
+    Args:
+        values: (N, F), see `is_matrix`.
+        labels: a list per row. None: no labels.
+
+    Raises:
+        DataError: another number of labels; as in `as_matrix`.
+    """
+    matrix = as_matrix(values)
+    rows = int(matrix.shape[0])
+    if labels is not None and len(labels) != rows:
+        raise DataError(f"Found input variables with inconsistent numbers of samples: {[rows, len(labels)]}")
+    lists = pl.Series("labels", [[]] * rows if labels is None else labels, dtype=pl.List(pl.String))
+    plan = ReadingPlan(LISTS, rows, (PlannedColumn("X", "matrix", "number"), PlannedColumn("labels", "labels", "list")))
+    ids = pl.Series("id", range(rows), dtype=pl.Int64).cast(pl.String)
+    texts = pl.Series("text", [""], dtype=pl.String).new_from_index(0, rows)
+    return Documents(ids, texts, lists, None, plan, InputColumns(matrix=matrix))
+
+
+def is_extreme(source: Any) -> bool:
+    """Return whether a path names a text file in the Extreme Classification format, by its first two lines."""
+    if not isinstance(source, str | Path):
+        return False
+    file = File(Path(source))
+    if not file.path.is_file() or file.kind != "lines":
+        return False
+    try:
+        with file.open_bytes() as lines:
+            first, second = (lines.readline(LINE_BYTES) for _ in range(2))
+    except READ_ERRORS:
+        return False
+    return bool(SIZES.fullmatch(first) and EXAMPLE.fullmatch(second))
+
+
+def extreme_documents(path: str | Path) -> Documents:
+    """Return the examples of a file in the Extreme Classification format; labels are named by their numbers.
+
+    Errors as in `read_extreme`.
+    """
+    data = read_extreme(path)
+    indptr, names = data.labels.indptr.tolist(), [str(label) for label in data.labels.indices.tolist()]
+    labels = [names[start:end] for start, end in pairwise(indptr)]
+    return matrix_documents(data.features, labels)
+
+
+def dense_rows(matrix: Matrix) -> NDArray[np.float32]:
+    """Return a matrix as a dense array."""
+    return cast(NDArray[np.float32], matrix.toarray() if isinstance(matrix, csr_matrix) else np.asarray(matrix))

@@ -1,0 +1,122 @@
+"""Features of the rows of a feature matrix, scaled.
+
+    none       the values as they are
+    l2         each row at length 1
+    idf_l2     the values times idf = 1 + ln((1 + N) / (1 + n)), n the training rows with the feature; then l2
+    standard   standard deviations above the training mean
+    auto       idf_l2 for a sparse matrix, standard for a dense one
+
+The rows of a sparse matrix by l2 or idf_l2 go to the wide part, as n-grams do, and if they have at most MOST_DENSE
+features also to the deep part. Everything else goes to the deep part alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, diags, issparse
+from sklearn.preprocessing import normalize
+
+from hyperfocal.data.input_columns import Matrix
+from hyperfocal.data.matrices import dense_rows
+from hyperfocal.errors import ConfigError, DataError
+from hyperfocal.models.text_head import Features, SparseRows
+
+MOST_DENSE = 5_000  # features
+WIDE = ("l2", "idf_l2")
+
+
+@dataclass(frozen=True, eq=False)
+class MatrixFeatures:
+    """Scales the rows of a matrix with F features.
+
+    Attributes:
+        scaling: "none", "l2", "idf_l2" or "standard".
+        sparse: whether the training matrix was sparse.
+        shift: (F,) subtracted from each row, before it is multiplied.
+        factor: (F,) that each row is multiplied by.
+    """
+
+    scaling: str
+    sparse: bool
+    shift: NDArray[np.float32]
+    factor: NDArray[np.float32]
+
+    @classmethod
+    def fit(cls, matrix: Matrix, scaling: str) -> MatrixFeatures:
+        """Fit on the training rows.
+
+        Raises:
+            ConfigError: a sparse matrix of more than MOST_DENSE features with a scaling that makes it dense.
+        """
+        sparse, (rows, width) = issparse(matrix), matrix.shape
+        chosen = ("idf_l2" if sparse else "standard") if scaling == "auto" else scaling
+        if sparse and chosen not in WIDE and width > MOST_DENSE:
+            raise ConfigError(
+                f"data.scaling = {chosen!r} makes a sparse matrix dense, and {width:,} features are too many. Use l2 "
+                f"or idf_l2, or at most {MOST_DENSE:,} features"
+            )
+        shift, factor = np.zeros(width), np.ones(width)
+        if chosen == "idf_l2":
+            counts = csr_matrix(matrix).getnnz(0)
+            factor = 1 + np.log((1 + rows) / (1 + counts))
+        elif chosen == "standard":
+            dense = dense_rows(matrix).astype(np.float64)
+            shift, deviation = dense.mean(0), dense.std(0)
+            factor = np.where(deviation > 1e-9, 1 / np.maximum(deviation, 1e-9), 0)
+        return cls(chosen, bool(sparse), shift.astype(np.float32), factor.astype(np.float32))
+
+    @property
+    def num_features(self) -> int:
+        """Return F."""
+        return len(self.shift)
+
+    @property
+    def num_sparse(self) -> int:
+        """Return the number of features in the wide part."""
+        return self.num_features if self.sparse and self.scaling in WIDE else 0
+
+    @property
+    def num_dense(self) -> int:
+        """Return the number of features in the deep part."""
+        return self.num_features if not self.num_sparse or self.num_features <= MOST_DENSE else 0
+
+    def make(self, matrix: Matrix) -> Features:
+        """Return the features of N rows; DataError for another number of features."""
+        self.check(matrix)
+        sparse = dense = None
+        if self.num_sparse:
+            scaled = csr_matrix(normalize(csr_matrix(matrix) @ diags(self.factor)), dtype=np.float32)
+            scaled.sort_indices()
+            arrays = scaled.indptr.astype(np.int64), scaled.indices.astype(np.int32), scaled.data
+            sparse = SparseRows(*(torch.from_numpy(array) for array in arrays))
+            if self.num_dense:
+                dense = scaled.toarray() * np.float32(np.sqrt(self.num_features))
+        else:
+            dense = (dense_rows(matrix) - self.shift) * self.factor
+            if self.scaling in WIDE:
+                dense = normalize(dense) * np.float32(np.sqrt(self.num_features))
+        return Features(sparse, None if dense is None else torch.from_numpy(dense.astype(np.float32)))
+
+    def check(self, matrix: Matrix) -> None:
+        """Raise DataError for another number of features, in scikit-learn's words."""
+        if matrix.shape[1] != self.num_features:
+            raise DataError(
+                f"X has {matrix.shape[1]} features, but MultiLabelClassifier is expecting {self.num_features} "
+                "features as input"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the value that `from_json` reads."""
+        arrays = {"shift": self.shift.tolist(), "factor": self.factor.tolist()}
+        return {"scaling": self.scaling, "sparse": self.sparse} | arrays
+
+    @classmethod
+    def from_json(cls, value: Any) -> MatrixFeatures:
+        """Build from `to_json`'s value."""
+        arrays = (np.asarray(value[name], dtype=np.float32) for name in ("shift", "factor"))
+        return cls(str(value["scaling"]), bool(value["sparse"]), *arrays)

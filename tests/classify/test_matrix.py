@@ -1,0 +1,174 @@
+"""Feature matrices: from Python and from a file of the Extreme Classification format, scaled, and what is refused."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner
+from scipy.sparse import csc_array, csr_matrix
+from sklearn.feature_extraction.text import TfidfTransformer
+from sklearn.preprocessing import StandardScaler
+
+from hyperfocal.classify.classifier import MultiLabelClassifier
+from hyperfocal.classify.service import load_classify
+from hyperfocal.cli import main
+from hyperfocal.errors import ConfigError, DataError
+from hyperfocal.export.export import export_plain
+from hyperfocal.models.matrix_features import MatrixFeatures
+
+SETTINGS = {"train.epochs": 10, "train.threads": 1}
+ROWS, FEATURES, LABELS = 160, 8, 3
+
+
+def data(seed=0):
+    """Return X and Y: label l is feature l."""
+    rng = np.random.default_rng(seed)
+    features = rng.random((ROWS, FEATURES)) < 0.4
+    return features.astype(np.float64), features[:, :LABELS].astype(int)
+
+
+def fit(X, Y, **settings):  # noqa: N803
+    return MultiLabelClassifier(settings=SETTINGS | settings).fit(X, Y)
+
+
+def plain_run():
+    """Return a classifier of texts."""
+    texts, labels = ["red wine", "dark beer"] * 20, [["x"], ["y"]] * 20
+    return MultiLabelClassifier(features="ngrams", settings=SETTINGS).fit(texts, labels)
+
+
+def extreme(path, X, Y):  # noqa: N803
+    lines = [f"{len(X)} {FEATURES} {LABELS}"]
+    for row, labels in zip(X, Y, strict=True):
+        features = " ".join(f"{column}:{row[column]:g}" for column in row.nonzero()[0])
+        lines.append(f"{','.join(map(str, labels.nonzero()[0]))} {features}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return fit(*data())
+
+
+class TestScaling:
+    def test_standard_is_that_of_scikit_learn(self):
+        X = np.random.default_rng(0).normal(3, 2, (20, 4)).astype(np.float32)  # noqa: N806
+        made = MatrixFeatures.fit(X, "auto").make(X)
+        assert made.sparse is None
+        np.testing.assert_allclose(made.dense, StandardScaler().fit_transform(X), atol=1e-5)
+
+    def test_idf_l2_is_that_of_scikit_learn(self):
+        X = csr_matrix(data()[0], dtype=np.float32)  # noqa: N806
+        fitted = MatrixFeatures.fit(X, "auto")
+        made, expected = fitted.make(X), TfidfTransformer().fit_transform(X)
+        assert (fitted.scaling, fitted.num_sparse, fitted.num_dense) == ("idf_l2", FEATURES, FEATURES)
+        np.testing.assert_allclose(made.sparse.values, expected.data, atol=1e-6)
+        np.testing.assert_allclose(made.dense, expected.toarray() * np.sqrt(FEATURES), atol=1e-5)
+
+    @pytest.mark.parametrize("sparse", [False, True])
+    @pytest.mark.parametrize("scaling", ["none", "l2", "idf_l2", "standard"])
+    def test_every_scaling_learns(self, scaling, sparse):
+        X, Y = data()  # noqa: N806
+        model = fit(csr_matrix(X) if sparse else X, Y, **{"data.scaling": scaling, "train.epochs": 20})
+        other = data(1)
+        assert model.evaluate((csr_matrix(other[0]) if sparse else other[0], other[1]))["values"]["macro_ap"] > 0.9
+
+    def test_a_wide_sparse_matrix_is_not_made_dense(self):
+        X = csr_matrix((np.ones(2), ([0, 1], [0, 9_999])), shape=(2, 10_000), dtype=np.float32)  # noqa: N806
+        assert MatrixFeatures.fit(X, "auto").make(X).dense is None
+        with pytest.raises(ConfigError, match="10,000 features are too many"):
+            MatrixFeatures.fit(X, "standard")
+
+
+class TestForms:
+    def test_all_forms_of_one_matrix_predict_the_same(self, fitted):
+        X, Y = data()  # noqa: N806
+        expected = fitted.predict_proba(X)
+        frame = pd.DataFrame(X, columns=[f"f{column}" for column in range(FEATURES)])
+        for form in (X.astype(int), torch.tensor(X), frame, csr_matrix(X), csc_array(X), X.astype(bool)):
+            np.testing.assert_allclose(fitted.predict_proba(form), expected, atol=1e-6)
+            assert fit(form, Y).n_features_in_ == FEATURES
+
+    def test_predict_has_the_form_of_y(self, fitted):
+        X, Y = data(1)  # noqa: N806
+        assert fitted.predict(X).shape == Y.shape
+        assert fitted.decision_function(X).shape == Y.shape
+        assert fitted.score(X, Y) > 0.9
+        assert fitted.evaluate((X, Y))["values"]["macro_ap"] > 0.9
+
+    def test_a_loaded_run_predicts_the_same(self, fitted, tmp_path):
+        fitted.save(tmp_path / "run")
+        X = data(1)[0]  # noqa: N806
+        again = MultiLabelClassifier.load(tmp_path / "run")
+        np.testing.assert_array_equal(again.predict_proba(X), fitted.predict_proba(X))
+        with pytest.raises(ConfigError, match="which an export cannot encode"):
+            export_plain(tmp_path / "run", tmp_path / "export")
+        with pytest.raises(ConfigError, match="the run reads a feature matrix, and the service takes texts"):
+            load_classify(tmp_path / "run", "1")
+
+    def test_validation_rows_and_folds(self):
+        X, Y = data()  # noqa: N806
+        valid = MultiLabelClassifier(settings=SETTINGS).fit(X, Y, valid=data(1))
+        assert valid.metrics_["documents"] == ROWS
+        assert fit(X, Y, **{"train.folds": 2}).metrics_["documents"] == ROWS
+
+    def test_the_fingerprint_covers_the_matrix(self, fitted):
+        X, Y = data()  # noqa: N806
+        assert fit(X * 2, Y).fingerprint_ != fitted.fingerprint_ == fit(X, Y).fingerprint_
+
+
+class TestRefusing:
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_a_value_that_is_not_finite(self, fitted, value):
+        X, Y = data()  # noqa: N806
+        X[17, 3] = value
+        for call in (lambda: fit(X, Y), lambda: fitted.predict(X)):
+            with pytest.raises(DataError, match=r"Input X contains (NaN|infinity)"):
+                call()
+
+    def test_another_number_of_features(self, fitted):
+        with pytest.raises(DataError, match="X has 7 features, but MultiLabelClassifier is expecting 8 features as in"):
+            fitted.predict(data()[0][:, :7])
+
+    def test_x_and_y_of_different_lengths(self):
+        X, Y = data()  # noqa: N806
+        with pytest.raises(DataError, match=r"inconsistent numbers of samples: \[160, 159\]"):
+            fit(X, Y[:-1])
+
+    def test_texts_for_a_run_of_a_matrix_and_a_matrix_for_one_of_texts(self, fitted):
+        with pytest.raises(DataError):
+            fitted.predict(["a text"])
+        plain = plain_run()
+        with pytest.raises(DataError):
+            plain.predict(data()[0])
+
+    def test_a_run_of_texts_has_no_number_of_features(self):
+        plain = plain_run()
+        assert not hasattr(plain, "n_features_in_")
+
+
+class TestExtremeFiles:
+    def test_fit_predict_and_evaluate(self, tmp_path):
+        train, test = (extreme(tmp_path / f"{name}.txt", *data(seed)) for seed, name in enumerate(("train", "test")))
+        run, out = tmp_path / "run", tmp_path / "out.jsonl"
+        fast = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
+        done = CliRunner().invoke(main, ["classify", "fit", str(train), "--out", str(run), *fast])
+        assert done.exit_code == 0, done.output
+        done = CliRunner().invoke(main, ["classify", "predict", str(run), str(test), "--out", str(out)])
+        assert done.exit_code == 0, done.output
+        rows = [json.loads(line) for line in out.read_text().splitlines()]
+        model = MultiLabelClassifier.load(run)
+        assert [row["labels"] for row in rows] == model.predict(csr_matrix(data(1)[0]))
+        done = CliRunner().invoke(main, ["classify", "evaluate", str(run), str(test), "--json"])
+        assert json.loads(done.output)["values"]["macro_ap"] > 0.9
+
+    def test_a_damaged_file_names_its_line(self, tmp_path):
+        path = extreme(tmp_path / "train.txt", *data())
+        path.write_text(path.read_text() + "9 0:1\n")
+        done = CliRunner().invoke(main, ["classify", "fit", str(path), "--out", str(tmp_path / "run")])
+        assert done.exit_code == 2
+        assert "label '9' is out of range" in done.output
+        assert not (tmp_path / "run").exists()
