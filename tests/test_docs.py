@@ -60,6 +60,7 @@ def test_python_blocks_run(block, tmp_path):
 def test_recipes_resolve(recipe):
     sections = tomllib.loads(recipe.read_text(encoding="utf-8"))
     texts = sections.keys() & {"features", "head", "decide"} or "caps" in sections.get("grid", {})
+    texts = texts or "scaling" in sections.get("data", {})
     kind = ClassifySettings if texts else RecommendSettings
     if "grid" in sections:
         found = read_grid_recipe(recipe, kind=kind)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -228,8 +228,11 @@ def from_lists(texts: Any, labels: Any) -> Documents:
 
     Labels are lists, an indicator matrix, or one label per document; errors of all forms.
     """
-    lists = read_classes(labels)[0] if is_one_label(labels) else as_label_lists(labels)
-    return matrix_documents(texts, lists) if is_matrix(texts) else Documents.from_lists(check_texts(texts), lists)
+    return _documents(texts, read_classes(labels)[0] if is_one_label(labels) else as_label_lists(labels))
+
+
+def _documents(texts: Any, labels: Sequence[Sequence[str]]) -> Documents:
+    return matrix_documents(texts, labels) if is_matrix(texts) else Documents.from_lists(check_texts(texts), labels)
 
 
 def from_pair(documents: Any, fitted: Indicator | Classes | None, name: str) -> Any:
@@ -241,7 +244,7 @@ def from_pair(documents: Any, fitted: Indicator | Classes | None, name: str) -> 
         check_target(labels, fitted, name)
         return from_lists(texts, labels)
     check_form(labels, fitted, name)
-    return Documents.from_lists(check_texts(texts), as_label_lists(labels))
+    return _documents(texts, as_label_lists(labels))
 
 
 def target_of(labels: Any, *, single: bool) -> Indicator | Classes | None:
