@@ -19,6 +19,7 @@ from hyperfocal.models.sentence_encoder import find_encoder
 from hyperfocal.models.text_features import TextFeatures
 
 TEXTS = LabelTexts(("red wine", "beer", ""), ("", "brewed", ""))
+WORDS = TextFeatures(FeatureSettings(kind="ngrams"), None, None)  # no encoder
 DOCUMENTS = pl.Series(["Wine\nred beer", "", "beer\n\nwine"])
 WINE, RED = math.log(4 / 1), math.log(4 / 1)
 
@@ -42,7 +43,7 @@ EACH = pytest.mark.parametrize(("opinion", "dense"), [shares(), similarities()],
 
 
 def test_values_of_text_and_first_line():
-    found = LabelReader.fit(TEXTS, None, None).of(DOCUMENTS, None)
+    found = LabelReader.fit(TEXTS, WORDS, None).of(DOCUMENTS, None)
     assert found.keys() == {"text", "first_line"}
     zeros = [torch.zeros(3, 3), torch.zeros(3, 3)]
     for opinion, scores in zip(found.values(), zeros, strict=True):
@@ -56,9 +57,7 @@ def test_similarity_is_a_cosine_above_its_mean():
     """Two documents along the axes; a label along the first axis has the cosines 1 and 0, mean 1/2."""
     vectors = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
     dense = torch.tensor([[3.0, 0.0], [0.0, 0.5]])
-    reader = LabelReader(
-        TEXTS, LabelReader.fit(TEXTS, None, None).matcher, vectors, opinions_file._means(dense, vectors)
-    )
+    reader = LabelReader(TEXTS, LabelReader.fit(TEXTS, WORDS, None).matcher, vectors, opinions_file._center(dense))
     opinion = reader.of(pl.Series(["a", "b"]), dense, ["similarity"])["similarity"]
     scores = torch.zeros(2, 2)
     opinion.add_to(scores, 1.0)
@@ -66,7 +65,7 @@ def test_similarity_is_a_cosine_above_its_mean():
 
 
 def test_only_the_opinions_that_are_asked_for():
-    reader = LabelReader.fit(TEXTS, None, None)
+    reader = LabelReader.fit(TEXTS, WORDS, None)
     assert [*reader.of(DOCUMENTS, None, ["first_line"])] == ["first_line"]
     assert reader.of(DOCUMENTS, None, []) == {}
     assert [*reader.of(DOCUMENTS, None, ["similarity"])] == []  # no encoder
@@ -124,7 +123,7 @@ def test_stored_texts_get_the_same_opinions(tmp_path, monkeypatch):
     lengths = np.array([len(part) for part in parts])
     raw = np.memmap(tmp_path / "texts", mode="r")
     stored = StoredTexts(raw, lengths.cumsum() - lengths, lengths, np.arange(3, dtype=np.uint64))
-    reader = LabelReader.fit(TEXTS, None, None)
+    reader = LabelReader.fit(TEXTS, WORDS, None)
     for one, other in zip(reader.of(DOCUMENTS, None).values(), reader.of(stored, None).values(), strict=True):
         assert (one.matrix != other.matrix).nnz == 0
 
@@ -138,7 +137,9 @@ def test_an_encoder_reads_names_and_descriptions(tmp_path):
     reader = LabelReader.fit(texts, features, dense, tmp_path)
     expected = normalize(features.make(pl.Series(["fermented grape juice", "motor car. It has four wheels."])).dense)
     torch.testing.assert_close(reader.vectors, expected)
-    torch.testing.assert_close(reader.means, (normalize(dense) @ expected.T).mean(0))
+    torch.testing.assert_close(reader.center, normalize(dense).mean(0))
+    means = (normalize(dense) @ expected.T).mean(0)
+    torch.testing.assert_close(reader.vectors @ reader.center, means)
     scores = torch.zeros(3, 2)
     reader.of(documents, dense)["similarity"].add_to(scores, 1.0)
     assert scores[:2].argmax(1).tolist() == [0, 1]

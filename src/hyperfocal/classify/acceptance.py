@@ -23,6 +23,7 @@ POWERS = (0.5, 1.0)  # of `fit_weights`
 LIMITS = (None, 200, 50)  # of a Combination
 SHOWN = {TEXT: "name in text", FIRST_LINE: "name in first line", SIMILARITY: "similarity"}
 LEAST_GAIN = 0.002  # of train.metric + precision@1, for opinions to be accepted
+COUNTED = "head + all opinions"  # the row of a table whose scores count, if opinions are accepted
 HALVES = 2  # of the validation documents: each half gets what the other half tuned
 
 
@@ -120,7 +121,8 @@ def table_of_opinions(judged: Judged, form: Form | None, halves: Tensor) -> list
         return []
     form = form or Form(POWERS[0], None)
     single = [(SHOWN[name], replace(judged, opinions={name: one})) for name, one in judged.opinions.items()]
-    rows = [(f"head + {name}", cross_scores(one, form, halves)) for name, one in [*single, ("all opinions", judged)]]
+    rows = [(f"head + {name}", cross_scores(one, form, halves)) for name, one in single]
+    rows.append((COUNTED, cross_scores(judged, form, halves)))
     alone = cross_scores(replace(judged, logits=torch.zeros_like(judged.logits)), form._replace(limit=None), halves)
     rows = [("head", judged.logits), *rows, ("opinions alone", alone)]
     return [{"scores": name, **_values(scores, judged.truth)} for name, scores in rows]

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -85,7 +86,7 @@ def check_label_texts(source: str) -> None:
 def _read_source(source: str) -> dict[str, tuple[str, str]]:
     if not source or not (Path(source).exists() or files_of(Path(source))):
         raise DataError(
-            f"data.label_texts = {source!r}: no such file. Expected names, off, or a table with the columns label, "
+            f"features.label_texts = {source!r}: no such file. Expected names, off, or a table with the columns label, "
             "name and description"
         )
     return read_label_texts(source)

@@ -141,7 +141,7 @@ def prepare(
     train, valid = (extreme_documents(each) if is_extreme(each) else each for each in (train, valid))
     streamed = is_streamed(train, settings.data.stream, _no_stream(train, settings))
     taxonomy = read_taxonomy(settings.data.taxonomy) if settings.data.taxonomy else None
-    check_label_texts(settings.data.label_texts)
+    check_label_texts(settings.features.label_texts)
     documents = read_streamed(train, settings.data) if streamed else as_documents(train, settings.data)
     left_out = 0
     if settings.data.single:
