@@ -181,3 +181,15 @@ class TestKeeping:
         MultiLabelClassifier().fit(TEXTS, LABELS, **data, resume=True)
         for name in ("model.safetensors", "encoder/model.safetensors", "metrics.json", "thresholds.json"):
             assert (tmp_path / "run" / name).read_bytes() == (fitted[1] / name).read_bytes(), name
+
+
+def test_the_names_of_labels_count_and_give_no_similarity(settings, tmp_path):
+    """Its vectors move, so that only the words of the names are looked for."""
+    out = tmp_path / "run"
+    quick = settings | {"train.epochs": 1, "train.learning_rate": 1e-9, "train.encoder_learning_rate": 1e-9}
+    classifier = MultiLabelClassifier(settings=quick).fit(TEXTS, LABELS, valid=(TEXTS, LABELS), out=out)
+    opinions = classifier.metrics_["opinions"]
+    assert opinions["accepted"]
+    assert opinions["weights"].keys() == {"text", "first_line"}
+    scores = MultiLabelClassifier.load(out).decision_function(TEXTS[:6])
+    np.testing.assert_allclose(scores, classifier.decision_function(TEXTS[:6]), atol=1e-5)

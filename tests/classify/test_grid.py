@@ -98,3 +98,14 @@ def test_what_cannot_be_prepared(tmp_path):
     grid = [Point("encoder", 0, settings(features__kind="encoder", features__encoder=str(tmp_path / "none")))]
     with pytest.raises(ConfigError, match="none"):
         prepared(tmp_path, grid=grid)
+
+
+def test_the_fingerprint_covers_a_file_of_label_texts(tmp_path):
+    table = tmp_path / "names.csv"
+    table.write_text("label,name\nsport,games\n")
+    plain = prepared(tmp_path / "cache")
+    grid = [Point("names", 0, settings(features__label_texts=str(table)))]
+    before = prepared(tmp_path / "cache", grid=grid).fingerprint()
+    assert before == prepared(tmp_path / "cache", grid=grid).fingerprint() != plain.fingerprint()
+    table.write_text("label,name\nsport,matches\n")
+    assert prepared(tmp_path / "cache", grid=grid).fingerprint() != before

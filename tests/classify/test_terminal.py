@@ -7,7 +7,7 @@ from rich.console import Console
 from torch import tensor
 
 from hyperfocal.classify import terminal as label_tables
-from hyperfocal.classify.terminal import data_lines, holdout_lines, labels_table, scores_report
+from hyperfocal.classify.terminal import data_lines, holdout_lines, labels_table, opinions_report, scores_report
 from hyperfocal.labels import SparseLabels
 from hyperfocal.metrics.decisions import decision_scores
 from hyperfocal.metrics.label_ranking import ranking_scores
@@ -159,3 +159,30 @@ def test_a_baseline_that_wins_stands_alone_on_test():
 )
 def test_a_share_has_three_digits(value, text):
     assert share(value) == text
+
+
+def opinions(*, accepted: bool = True, limit: int | None = 200) -> dict:
+    names = ["head", "head + name in text", "head + name in first line", "head + similarity", "head + all opinions"]
+    rows = [{"scores": name, "macro_ap": 0.5, "micro_ap": 0.4, "ndcg@5": 1.0, "precision@1": None} for name in names]
+    weights = {"text": 2.345, "first_line": -0.5, "similarity": 1_000.0} if accepted else {}
+    return {"accepted": accepted, "weights": weights, "limit": limit, "rows": rows}
+
+
+def test_what_label_texts_add_is_a_small_table():
+    lines = rendered(opinions_report(opinions()))
+    assert lines[0] == "What the label texts add"
+    assert lines[1].split() == ["macro", "AP", "micro", "AP", "P@1", "nDCG@5"]
+    assert lines[6].split() == ["head", "+", "all", "opinions", ".500", ".400", "-", "1.000"]
+    said = " ".join(line.strip() for line in lines[7:])
+    assert "opinions: name in text 2.35, name in first line -0.50, similarity 1000.00." in said
+    assert said.endswith("Labels with 200 training documents or more have the score of the head alone.")
+    assert "training documents" not in " ".join(rendered(opinions_report(opinions(limit=None))))
+    assert max(map(cell_len, lines)) <= 80
+
+
+def test_refused_label_texts_are_one_sentence_and_missing_ones_none():
+    text = " ".join(line.strip() for line in rendered(opinions_report(opinions(accepted=False))))
+    assert text.startswith("Label texts do not count: with them, the scores of validation documents are not better.")
+    assert "AP" not in text
+    assert opinions_report({"accepted": False, "weights": {}, "limit": None, "rows": []}) is None
+    assert opinions_report({}) is None  # of a run of an earlier version

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from hyperfocal.classify.opinions import Opinions
+from hyperfocal.classify.opinions import ALL, Opinions
 from hyperfocal.errors import DataError
 from hyperfocal.labels import SparseLabels
 
@@ -66,8 +66,10 @@ class Combination:
             weights = {str(name): float(weight) for name, weight in value["weights"].items()}
             if not all(map(math.isfinite, weights.values())):
                 raise ValueError("a weight is not finite")
+            if unknown := weights.keys() - set(ALL):
+                raise ValueError(f"no opinion {min(unknown)!r}")
             return cls(weights, limit)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DataError(f"not a combination: {type(error).__name__}: {error}") from None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 import torch
+from torch import Tensor
 
 from hyperfocal.classify.combination import Combination
 from hyperfocal.classify.finetune import read_encoder, write_encoder
@@ -83,7 +84,9 @@ def read_fit(run: RunFolder) -> Fit:
         encoder = read_encoder(run, facts["finetuned"]) if settings.features.finetune else None
     with run.guard("thresholds.json"):
         decisions = Decisions.from_json(run.read_json("thresholds.json"), names)
-    accepted = read_reader(run, len(names)) if run.has(OPINIONS) else ()
+    with run.guard("metrics.json"):
+        counted = run.has(OPINIONS) or bool(metrics.get("opinions", {}).get("rows"))
+    accepted = read_reader(run, len(names), _num_dense(tensors)) if counted else ()
     with run.guard("labels.csv"):
         label_table = read_label_table(run, names)
     with run.guard("history.jsonl"):
@@ -107,15 +110,21 @@ def write_reader(run: RunFolder, reader: LabelReader, combination: Combination, 
         run.write_tensors(LABEL_VECTORS, {"vectors": reader.vectors, "center": reader.center})
 
 
-def read_reader(run: RunFolder, num_labels: int) -> tuple[LabelReader, Combination, Headless]:
-    """Return the reader of L label texts, and how its opinions count with and without the head."""
+def _num_dense(tensors: dict[str, Tensor]) -> int:
+    """Return the width of the dense features of a head by its weights; 0 if it has none."""
+    weights = tensors.get("hidden.0.weight", tensors.get("weight"))
+    return 0 if weights is None else weights.shape[1]
+
+
+def read_reader(run: RunFolder, num_labels: int, num_dense: int) -> tuple[LabelReader, Combination, Headless]:
+    """Return the reader of L label texts, and how its opinions count with and without the head; RunError if damaged."""
     with run.guard(OPINIONS):
         value = run.read_json(OPINIONS)
         combination, headless = Combination.from_json(value["combination"]), Headless.from_json(value["headless"])
         texts = LabelTexts.from_json(value["texts"])
         if len(texts.names) != num_labels:
             raise ValueError(f"{len(texts.names):,} texts for {num_labels:,} labels")
-        if SIMILARITY in headless.weights and not run.has(LABEL_VECTORS):
+        if SIMILARITY in {*combination.weights, *headless.weights} and not run.has(LABEL_VECTORS):
             raise ValueError(f"{LABEL_VECTORS}, which it needs, is missing")
     matcher = NameMatcher.of(texts.names)
     if not run.has(LABEL_VECTORS):
@@ -123,8 +132,10 @@ def read_reader(run: RunFolder, num_labels: int) -> tuple[LabelReader, Combinati
     with run.guard(LABEL_VECTORS):
         tensors = run.read_tensors(LABEL_VECTORS)[0]
         vectors, center = (tensors[name].clone() for name in ("vectors", "center"))
-        if len(vectors) != num_labels or center.shape != vectors.shape[1:]:
-            raise ValueError(f"{len(vectors):,} vectors for {num_labels:,} labels")
+        if vectors.ndim != 2 or len(vectors) != num_labels or center.shape != vectors.shape[1:]:
+            raise ValueError(f"{tuple(vectors.shape)} vectors, {tuple(center.shape)} center, {num_labels:,} labels")
+        if vectors.shape[1] > num_dense:  # which are those of the encoder, and columns of vectors
+            raise ValueError(f"vectors of {vectors.shape[1]:,} numbers for {num_dense:,} dense features")
     return LabelReader(texts, matcher, vectors, center), combination, headless
 
 

@@ -11,6 +11,7 @@ import msgspec
 import torch
 
 from hyperfocal.classify.classifier import MultiLabelClassifier
+from hyperfocal.classify.label_texts import NAMES, OFF, read_label_texts
 from hyperfocal.classify.one_scores import one_label_values
 from hyperfocal.classify.prepare import PreparedTexts, check_training, number, prepare, with_tree_labels
 from hyperfocal.classify.scores import comparable, score_labels
@@ -116,7 +117,7 @@ class SharedTexts:
         data: training and validation documents.
         cache: folder of the features.
         threads: CPU threads of one training. 0: one per core, or 1 in a worker process.
-        encoder: checksum of the encoder. "": no encoder.
+        encoder: checksum of the encoder, and of the files of label texts. "": neither.
         kinds: the feature settings of all points.
         inputs: features in memory; others are read from the cache.
         scaling: of a feature matrix, by the base settings.
@@ -136,7 +137,7 @@ class SharedTexts:
         return LABELS if self.data.single is None else CLASSES
 
     def fingerprint(self) -> str:
-        """Return a checksum of the documents, their labels and split, and the encoder."""
+        """Return a checksum of the documents, their labels and split, the encoder and the files of label texts."""
         matrix = self.data.train.documents.columns.matrix
         return hash_of(self.data.fingerprint(), self.encoder, *([] if matrix is None else [self.scaling]))
 
@@ -233,6 +234,9 @@ def prepare_grid(
     encoders = {kind.encoder for kind in used if kind.kind != "ngrams"}
     sources = [find_encoder(name) for name in sorted(encoders)]
     checksum = hash_of(*[source.checksum for source in sources if source]) if sources else ""
+    files = sorted({kind.label_texts for kind in used} - {NAMES, OFF})
+    if files:
+        checksum = hash_of(checksum, [sorted(read_label_texts(file).items()) for file in files])
     return SharedTexts(
         data, cache, threads, checksum, frozenset(each.features for each in settings), scaling=base.data.scaling
     )

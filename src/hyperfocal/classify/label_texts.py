@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -15,6 +16,8 @@ from hyperfocal.data.files import File
 from hyperfocal.data.readers import read_source
 from hyperfocal.data.taxonomy import Taxonomy
 from hyperfocal.errors import DataError
+from hyperfocal.parts import files_of
+from hyperfocal.report.format import quantity
 
 NAMES, OFF = "names", "off"
 COLUMNS = ("label", "name", "description")  # of a file; the first is needed, and one of the others
@@ -48,8 +51,11 @@ class LabelTexts:
 
     @classmethod
     def from_json(cls, value: Any) -> LabelTexts:
-        """Build from `to_json`'s value."""
-        return cls(tuple(map(str, value["names"])), tuple(map(str, value["descriptions"])))
+        """Build from `to_json`'s value; raise KeyError, TypeError or ValueError if it is not one."""
+        names, descriptions = (tuple(map(str, value[name])) for name in ("names", "descriptions"))
+        if len(names) != len(descriptions):
+            raise ValueError(f"{len(names):,} names and {len(descriptions):,} descriptions")
+        return cls(names, descriptions)
 
 
 def label_texts(source: str, labels: Sequence[str], taxonomy: Taxonomy | None) -> LabelTexts | None:
@@ -61,14 +67,29 @@ def label_texts(source: str, labels: Sequence[str], taxonomy: Taxonomy | None) -
         taxonomy: gives each of its labels its name and the names above it. None: a label is its name.
 
     Raises:
-        DataError: the file cannot be read, lacks a column, or has one label twice.
+        DataError: as in `read_label_texts`.
     """
     if source == OFF:
         return None
     texts = LabelTexts(tuple(_name(label, taxonomy) for label in labels), ("",) * len(labels))
     if source != NAMES:
-        texts = _with_file(texts, read_label_texts(source), labels, source)
+        texts = _with_file(texts, _read_source(source), labels, source)
     return texts if any(LETTER.search(name) for name in texts.whole) else None
+
+
+def check_label_texts(source: str) -> None:
+    """Raise DataError if label texts are to come from a file that cannot be read; see `read_label_texts`."""
+    if source not in (NAMES, OFF):
+        _read_source(source)
+
+
+def _read_source(source: str) -> dict[str, tuple[str, str]]:
+    if not source or not (Path(source).exists() or files_of(Path(source))):
+        raise DataError(
+            f"features.label_texts = {source!r}: no such file. Expected names, off, or a table with the columns label, "
+            "name and description"
+        )
+    return read_label_texts(source)
 
 
 def _name(label: str, taxonomy: Taxonomy | None) -> str:
@@ -115,12 +136,22 @@ def _check_columns(frame: pl.DataFrame, file: File) -> None:
 
 def _with_file(texts: LabelTexts, given: dict[str, tuple[str, str]], labels: Sequence[str], source: str) -> LabelTexts:
     """Return the texts with those of a file in place of names; log how many labels it does not match."""
-    unknown, missing = given.keys() - set(labels), [label for label in labels if label not in given]
-    empty = [label for label in labels if label in given and not any(given[label])]
-    for problem, rows in (("are not labels of training", sorted(unknown)), ("have an empty text", empty)):
-        if rows:
-            logger.warning("%s: %s labels %s, such as %r", source, f"{len(rows):,}", problem, rows[0])
-    if missing:
-        logger.warning("%s: %s labels of training are missing, such as %r", source, f"{len(missing):,}", missing[0])
     pairs = [given.get(label, (name, "")) for label, name in zip(labels, texts.names, strict=True)]
-    return replace(texts, names=tuple(name for name, _ in pairs), descriptions=tuple(text for _, text in pairs))
+    texts = replace(texts, names=tuple(name for name, _ in pairs), descriptions=tuple(text for _, text in pairs))
+    oddities = {
+        "that training does not have": sorted(given.keys() - set(labels)),
+        "of training without a row": [label for label in labels if label not in given],
+        "with an empty text": [label for label in labels if label in given and not any(given[label])],
+        "with the name of an earlier label": _repeated(texts, labels),
+    }
+    for oddity, rows in oddities.items():
+        if rows:
+            logger.warning("%s: %s %s, such as %r", source, quantity(len(rows), "label"), oddity, rows[0])
+    return texts
+
+
+def _repeated(texts: LabelTexts, labels: Sequence[str]) -> list[str]:
+    """Return the labels whose name an earlier label has too, except for case and punctuation."""
+    first: dict[str, str] = {}
+    names = [APART.sub(" ", name).strip().casefold() for name in texts.names]
+    return [label for label, name in zip(labels, names, strict=True) if name and first.setdefault(name, label) != label]

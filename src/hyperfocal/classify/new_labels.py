@@ -8,6 +8,7 @@ new: without the head. So the probabilities of new labels and of other labels ca
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from msgspec import structs
 from torch import Tensor
 
 from hyperfocal.classify.acceptance import Judged
-from hyperfocal.classify.combination import fit_alone
+from hyperfocal.classify.combination import Combination, fit_alone
 from hyperfocal.classify.label_texts import LabelTexts, read_label_texts, says_nothing
 from hyperfocal.classify.opinions import LabelReader
 from hyperfocal.config.classify import DecisionSettings
@@ -49,9 +50,12 @@ class Headless:
 
     @classmethod
     def from_json(cls, value: Any) -> Headless:
-        """Build from `to_json`'s value."""
-        weights = {str(name): float(weight) for name, weight in value["weights"].items()}
-        return cls(weights, float(value["offset"]), float(value["threshold"]))
+        """Build from `to_json`'s value; raise DataError, KeyError, TypeError or ValueError if it is not one."""
+        weights = Combination.from_json({"weights": value["weights"], "limit": None}).weights
+        offset, threshold = float(value["offset"]), float(value["threshold"])
+        if not math.isfinite(offset) or math.isnan(threshold):
+            raise ValueError(f"offset {offset}, threshold {threshold}")
+        return cls(weights, offset, threshold)
 
 
 def fit_headless(judged: Judged, settings: DecisionSettings) -> Headless:

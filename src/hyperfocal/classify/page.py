@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hyperfocal.classify import one_page
+from hyperfocal.classify.acceptance import COUNTED
 from hyperfocal.classify.files import read_label_table
 from hyperfocal.classify.one_page import (
     calibration_section,
@@ -16,7 +17,15 @@ from hyperfocal.classify.one_page import (
     one_scores_section,
 )
 from hyperfocal.classify.one_terminal import is_one
-from hyperfocal.classify.terminal import BASELINE_COLUMNS, BASELINES, data_lines, how_decided, how_refitted
+from hyperfocal.classify.terminal import (
+    BASELINE_COLUMNS,
+    BASELINES,
+    data_lines,
+    how_decided,
+    how_refitted,
+    opinion_columns,
+    opinions_words,
+)
 from hyperfocal.labels import BUCKETS, HEAD, TAIL
 from hyperfocal.report import charts
 from hyperfocal.report.blocks import DASH, Block, Cell, Chart, Folded, Page, Paragraph, Quote, Section, Table
@@ -89,6 +98,7 @@ def classify_page(run: FinishedRun) -> Page:
     with folder.guard("metrics.json"):
         lines = data_lines(metrics["data"])
         one, groups = is_one(metrics), _buckets(metrics)
+        opinions = _opinions(metrics.get("opinions", {}))
         how = how_decided(metrics["data"]["out_of_fold"])
         scores = one_scores_section(metrics, how, _baselines(metrics)) if one else _scores(metrics)
         line = one_headline(metrics) if one else headline(metrics, DECIDED[str(run.settings["decide.rule"])])
@@ -100,7 +110,8 @@ def classify_page(run: FinishedRun) -> Page:
         refit = how_refitted(metrics["data"], len(run.history)) if refitted else ""
         losses = training(run, refit=refit)
     title = f"Run of classify · {run.name} · {run.finished:%d %B %Y}"
-    sections = [scores, label_tail(labels), groups, label_table(labels), *evidence, losses, details(run, lines)]
+    tables = [scores, *opinions, label_tail(labels), groups, label_table(labels)]
+    sections = [*tables, *evidence, losses, details(run, lines)]
     return Page(f"{run.name} · classify", title, line, lead, sections)
 
 
@@ -164,6 +175,18 @@ def _scored(metrics: dict[str, Any], name: str) -> Cell:
     if name in metrics["intervals"]:
         return interval_cell(metrics["intervals"][name], digits)
     return Cell(f"{value:.2f}" if digits == 2 and value is not None else number(value, digits), value)
+
+
+def _opinions(opinions: dict[str, Any]) -> list[Section]:
+    """Return a section on what the label texts add; none if the labels have no texts, or in an older run."""
+    rows = opinions.get("rows", [])
+    if not rows:
+        return []
+    columns, counted = opinion_columns(rows), COUNTED if opinions["accepted"] else rows[0]["scores"]
+    cells = [[Cell(row["scores"]), *(score_cell(row[name]) for name in columns.values())] for row in rows]
+    marked = [place for place, row in enumerate(rows) if row["scores"] == counted]
+    table = Table("Scores with and without opinions", ["", *columns], cells, sortable=False, marked=marked)
+    return [Section("opinions", "What the label texts add", [Paragraph(" ".join(opinions_words(opinions))), table])]
 
 
 def _buckets(metrics: dict[str, Any]) -> Section:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hyperfocal.classify.indicator import Indicator, as_label_lists, check_form, is_indicator
+from hyperfocal.classify.label_texts import check_label_texts
 from hyperfocal.classify.one_label import (
     Classes,
     check_classes,
@@ -131,7 +132,8 @@ def prepare(
         planned: called with the plan of `train` once it is read.
 
     Raises:
-        DataError: documents cannot be read; no document has a label, or no validation document a training label.
+        DataError: documents or label texts cannot be read; no document has a label, or no validation document a
+            training label.
         LeakError: a group, or an id, is in `train` and in `valid`.
         ConfigError: validation documents together with cross-validation; data.stream = "on" for documents that cannot
             be streamed.
@@ -139,6 +141,7 @@ def prepare(
     train, valid = (extreme_documents(each) if is_extreme(each) else each for each in (train, valid))
     streamed = is_streamed(train, settings.data.stream, _no_stream(train, settings))
     taxonomy = read_taxonomy(settings.data.taxonomy) if settings.data.taxonomy else None
+    check_label_texts(settings.features.label_texts)
     documents = read_streamed(train, settings.data) if streamed else as_documents(train, settings.data)
     left_out = 0
     if settings.data.single:

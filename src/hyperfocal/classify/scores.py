@@ -203,7 +203,7 @@ def validate(
     truth, counts, seed = data.valid.labels, labels.counts, settings.seed
     judged = Judged(logits, opinions, truth, counts, settings.train.metric, seed)
     divisions = draw_halves(len(logits), owners_of(data.valid.documents), seed=seed)
-    form = choose_form(judged, divisions[0])
+    form = choose_form(judged, divisions)
     combination = fit_form(judged, form, torch.arange(len(logits)))
     decisions = tune_decisions(judged.combined(combination), truth, counts, settings.decide, seed=seed)
     crossed = [cross_fitted(judged, form, tuned_rule(settings.decide), halves) for halves in divisions]

@@ -133,6 +133,18 @@ class ClassifyPredictor:
             answers = iter(self._answer_all(pairs))
         return [next(answers) if isinstance(given, Given) else given for given in read]
 
+    def _name_words(self, text: str, label: str) -> list[str] | None:
+        """Return the words of a text that a label's name has; None if the model does not look for that name."""
+        model, number = self._model, self._model.labels.vocabulary.numbers[label]
+        first_new = len(self._labels) - (len(model.new.names) if model.new else 0)
+        if model.new is not None and number >= first_new:
+            return model.new.reader.matcher.matching_words(text, number - first_new)
+        limit = model.combination.limit
+        counts = limit is None or int(model.labels.counts[number]) < limit
+        if model.reader is None or not counts or not model.combination.weights:
+            return None
+        return model.reader.matcher.matching_words(text, number)
+
     def _refusal(self, request: ClassifyRequest) -> Refusal | None:
         if not self._model.decisions.one or request.threshold == "tuned":
             return None
@@ -158,6 +170,8 @@ class ClassifyPredictor:
             return self._model.decisions.log_odds(scores)
 
         explain(to_explain, log_odds, self._model.labels.vocabulary.numbers)
+        for text, answer in to_explain:
+            answer.name_words = self._name_words(text, answer.scores[0].label)
         return responses
 
     def _score(self, texts: list[str], columns: InputColumns) -> tuple[Tensor, Tensor]:

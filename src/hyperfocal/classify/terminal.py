@@ -10,6 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from hyperfocal.classify import one_terminal
+from hyperfocal.classify.acceptance import COUNTED
+from hyperfocal.classify.acceptance import SHOWN as OPINION_NAMES
 from hyperfocal.classify.one_terminal import (
     calibration_words,
     confusion_report,
@@ -146,6 +148,45 @@ def _test_cells(scores: Mapping[str, Any]) -> dict[str, str]:
     values = scores["values"]
     shown = one_terminal.TEST if is_one(scores) else TEST
     return {title: f"{share(values[name]):>5} {half_width(scores, name)}" for title, name in shown.items()}
+
+
+def opinions_report(opinions: Mapping[str, Any]) -> Group | None:
+    """Return what the label texts add; one line if validation refused them; None if the labels have no texts.
+
+    Args:
+        opinions: `MultiLabelClassifier.metrics_["opinions"]`.
+    """
+    if not opinions.get("rows"):
+        return None
+    words = Text(" ".join(opinions_words(opinions)), style="dim")
+    if not opinions["accepted"]:
+        return Group(words)
+    columns = opinion_columns(opinions["rows"])
+    table = numbers_table("", *columns)
+    for row in opinions["rows"]:
+        style = "bold" if row["scores"] == COUNTED else ""
+        table.add_row(row["scores"], *(share(row[name]) for name in columns.values()), style=style)
+    return Group(Text("What the label texts add", style="bold"), table, words)
+
+
+def opinion_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return title -> metric of the columns of a table of opinions."""
+    return {title: name for title, name in RANKING.items() if name in rows[0]}
+
+
+def opinions_words(opinions: Mapping[str, Any]) -> list[str]:
+    """Return sentences on whether opinions of label texts count, how much, and for which labels."""
+    if not opinions["accepted"]:
+        return [
+            "Label texts do not count: with them, the scores of validation documents are not better. Scores are those "
+            "of the head alone."
+        ]
+    weights = ", ".join(f"{OPINION_NAMES[name]} {weight:.2f}" for name, weight in opinions["weights"].items())
+    words = ["Label texts count. In this table, the weights for each half of the documents come from the other half."]
+    words.append(f"The head's logits have the weight 1 in a score, opinions: {weights}.")
+    if opinions["limit"] is not None:
+        words.append(f"Labels with {opinions['limit']:,} training documents or more have the score of the head alone.")
+    return words
 
 
 def tiers_table(tiers: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -135,7 +135,7 @@ def _number_or_word(text: str) -> float | str:
 
 
 def _print_fit(classifier: MultiLabelClassifier) -> None:
-    from hyperfocal.classify.terminal import data_lines, how_decided, scores_report
+    from hyperfocal.classify.terminal import data_lines, how_decided, opinions_report, scores_report
     from hyperfocal.cli.wording import print_lines, print_report
     from hyperfocal.config.classify import ONE_RULES
     from hyperfocal.report.console import SafeConsole
@@ -148,6 +148,8 @@ def _print_fit(classifier: MultiLabelClassifier) -> None:
     print_report(console, scores_report(metrics, title="Out of fold" if out_of_fold else "Validation"))
     if classifier.settings_.decide.rule in ("global", "per_label", *ONE_RULES):
         print_lines(console, [how_decided(out_of_fold), ""])
+    if opinions := opinions_report(metrics["opinions"]):
+        print_report(console, opinions)
 
 
 @classify.command()

@@ -49,8 +49,8 @@ DOCUMENTS = (
     click.option(
         "--label-texts",
         metavar="names|off|FILE",
-        help="What labels say, an input too: their names, or a table with the columns label, name, description. "
-        "Validation decides how much it counts.  [default: names]",
+        help="Text of each label, which is looked for in the documents: the label itself (names), or a table with the "
+        "columns label, name, description. Validation decides how much it counts.  [default: names]",
     ),
     SET,
 )

@@ -16,6 +16,7 @@ WORD = re.compile(r"[^\W_]+")
 HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")  # between the words of camelCase
 SUFFIXES = ("ings", "ing", "ies", "ied", "es", "ed", "s", "e", "y")
 SHORTEST = 3  # letters of a stem
+MOST_SEEN = 1_000_000  # distinct words of texts whose stems are remembered
 
 
 def stem(word: str) -> str:
@@ -35,7 +36,7 @@ def name_stems(name: str) -> list[str]:
     >>> name_stems("uitoolkit::appData, food_safety")
     ['uitoolkit', 'app', 'data', 'food', 'safet']
     """
-    return list(dict.fromkeys(stem(word) for word in WORD.findall(HUMP.sub(" ", name))))
+    return list(dict.fromkeys(stem(word) for word in WORD.findall(HUMP.sub(" ", name).lower())))
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +89,8 @@ class NameMatcher:
         """Return (N, V) with a 1 for each stem in a text; `seen` holds the columns of words seen before, -1: none."""
         indptr, indices = [0], list[int]()
         for text in texts:
+            if len(seen) > MOST_SEEN:
+                seen.clear()
             inside = set()
             for word in WORD.findall(text.lower()):
                 column = seen.get(word)

@@ -138,6 +138,8 @@ class TextAnswer(Struct, omit_defaults=True):
 
     `known` is false if the model knows no n-gram or word of the text; then a note says so. An
     empty text is unknown. A run with one label per text gives one label, and scores that sum to 1 over all labels.
+    `name_words` are the words of the text that the name of the explained label has, in lower case; it is missing if the
+    model does not look for that name.
     """
 
     labels: list[str]
@@ -146,6 +148,7 @@ class TextAnswer(Struct, omit_defaults=True):
     note: str | None = None
     explained: str | None = None
     words: list[WordEffect] | None = None
+    name_words: list[str] | None = None
 
 
 class Classifications(Struct):

@@ -41,6 +41,7 @@ function draw(text, response) {
   byId("scores").replaceChildren(...scores.map(drawScore));
   byId("legend").hidden = !scores.some((one) => one.threshold !== null);
   drawWords(text, answer);
+  drawNameWords(answer);
 }
 
 /** Return the name of a label: the end of its path, if it has one. */
@@ -86,6 +87,15 @@ function drawWords(text, answer) {
     done = end;
   }
   byId("words").replaceChildren(...parts, letters.slice(done).join(""));
+}
+
+/** List the words of the text that the best label's name has. */
+function drawNameWords(answer) {
+  const words = answer.name_words ?? [];
+  byId("name-words").hidden = words.length === 0;
+  if (!words.length) return;
+  const listed = words.flatMap((word, place) => [place ? ", " : "", make("bdi", "", word)]);
+  byId("name-words").replaceChildren("In the label’s name: ", ...listed);
 }
 
 function shade(word, effect, largest) {
