@@ -1,15 +1,15 @@
-"""How well are labels scored that training never saw? A tenth of the labels are removed from training, by frequency.
+"""Scores of labels that training never saw: a tenth of the labels are removed from training, by frequency.
 
     python benchmarks/new_labels.py COOKING [--seeds 3]
 
 COOKING is a folder with train.jsonl.gz and test.jsonl.gz. The labels are ranked by frequency, and one of each ten
-neighbors is drawn and removed from all training documents. Then the test documents with a removed label are ranked:
+neighbors is drawn and removed from all training documents. Then the test documents are ranked:
 
     AP            mean average precision of the removed labels: do they rank the right documents first?
     recall@10     share of the true pairs of removed labels that are among the 10 best of all labels of the document
     of new        the same among the 10 best of the removed labels alone
 
-The peer ranks all labels by the cosine of the encoder's vectors of text and label name.
+The peer ranks all labels by the cosine of the encoder's vectors of text and label name, without a mean.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import polars as pl
 import torch
 
 from hyperfocal import MultiLabelClassifier
-from hyperfocal.classify.opinions import SIMILARITY
+from hyperfocal.classify.opinions import SCALE, SIMILARITY
 from hyperfocal.classify.prepare import number
 from hyperfocal.classify.scores import seen_and_new
 from hyperfocal.config.classify import TextDataSettings
@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--boosts", type=float, nargs="*", default=[0.0, 1.0, 2.0])
+    parser.add_argument("--boosts", type=float, nargs="+", default=[0.0, 1.0, 2.0])
     asked = parser.parse_args()
     train, test = (as_documents(asked.folder / f"{part}.jsonl.gz", COLUMNS) for part in ("train", "test"))
     print(f"{'seed':>4} {'scores':24} {'AP':>6} {'recall@10':>9} {'of new':>7} {'recall@10 of the others':>23}")
@@ -67,12 +67,12 @@ def measure(train: Documents, test: Documents, seed: int, boosts: list[float]) -
         )
     dense = wider.features_.text.make(test.all_texts(), default_cache()).dense
     model = wider.fit_.model
-    parts = []
+    blocks = []
     for reader, labels in ((model.reader, len(model.labels.vocabulary) - len(names)), (model.new.reader, len(names))):
         part = torch.zeros(len(test), labels)
         reader.of(test.all_texts(), dense, [SIMILARITY])[SIMILARITY].add_to(part, 1.0)
-        parts.append(part)
-    cosine = torch.cat(parts, 1)
+        blocks.append(part + SCALE * (reader.vectors @ reader.center))
+    cosine = torch.cat(blocks, 1)
     old, new = seen_and_new(cosine, truth, len(names))
     report(seed, "cosine alone", cosine[:, -len(names) :], truth, new["recall@10"], old["recall@10"])
 
@@ -89,7 +89,7 @@ def report(
 ) -> None:
     own = truth.to_dense()[:, -scores.shape[1] :].bool()
     precision = float(average_precision(scores, SparseLabels.from_dense(own)).nanmean())
-    best = torch.zeros_like(own).scatter_(1, scores.topk(10, dim=1).indices, value=True)
+    best = torch.zeros_like(own).scatter_(1, scores.topk(min(10, scores.shape[1]), dim=1).indices, value=True)
     among = float((best & own).sum() / own.sum())
     cells = ["-" if value is None else f"{value:.3f}" for value in (recall, others)]
     print(f"{seed:4} {name:24} {precision:6.3f} {cells[0]:>9} {among:7.3f} {cells[1]:>23}", flush=True)

@@ -1,4 +1,4 @@
-"""Ctrl-C that is remembered: a library may swallow the exception that it raises, and the work would just go on."""
+"""Ctrl-C that is remembered: a library may swallow the exception that it raises, and the work would continue."""
 
 from __future__ import annotations
 

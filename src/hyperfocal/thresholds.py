@@ -102,6 +102,17 @@ class Decisions:
             raise DataError(f"not decisions: {type(error).__name__}: {error}") from None
 
 
+def check_finite(scores: Tensor) -> None:
+    """Raise DataError if one of (N, L) scores is infinite or not a number."""
+    wrong = (~scores.isfinite()).nonzero()
+    if len(wrong):
+        row, label = wrong[0].tolist()
+        raise DataError(
+            f"scores: {float(scores[row, label])} for document {row} and label {label}; expected finite numbers. "
+            "Train again with a smaller train.learning_rate"
+        )
+
+
 def tune_decisions(
     scores: Tensor, truth: SparseLabels, counts: Tensor, settings: DecisionSettings, *, seed: int = 0
 ) -> Decisions:
@@ -136,13 +147,7 @@ def tune_decisions(
 
     Source: Dinkelbach 1967, On Nonlinear Fractional Programming, for the maximum of a ratio.
     """
-    wrong = (~scores.isfinite()).nonzero()
-    if len(wrong):
-        row, label = wrong[0].tolist()
-        raise DataError(
-            f"scores: {float(scores[row, label])} for document {row} and label {label}; expected finite numbers. "
-            "Train again with a smaller train.learning_rate"
-        )
+    check_finite(scores)
     if settings.rule in ONE_RULES:
         temperature = fit_temperature(scores, truth)
         offsets = tune_offsets(scores, truth, counts, settings, temperature)

@@ -102,7 +102,8 @@ class TestWeights:
     def test_weights_are_relative_to_the_scale_of_the_head(self):
         logits, opinions, truth = case()
         design, hits, labels = pairs_of(logits, opinions, truth)
-        share = (1 / truth.counts().double().sqrt())[labels]
+        counts = truth.counts().double()
+        share = (counts.rsqrt() * counts.sum() / counts.sqrt().sum())[labels]  # a mean of 1 over all positives
         start = torch.tensor([1.0, 0, 0, 0], dtype=torch.float64)
         point = best_by_scipy(design, hits, share, start)
         found = fit_weights(logits, opinions, truth, power=0.5)

@@ -47,7 +47,10 @@ def test_a_table_gives_names_and_descriptions(name, file, caplog):
     ("text", "expected"),
     [
         ("label,name\na1,Red\n", {"a1": ("Red", "")}),
-        ("label,description\na1,Red\n", {"a1": ("a1", "Red")}),  # without names, a label is its name
+        (
+            "label,description\na1,Red\n",
+            {"a1": (None, "Red")},
+        ),  # no column of names
         ("description,label,name\nRed, a1 ,\n", {" a1 ": ("", "Red")}),
         ("label,name,color\n7,Seven,x\n", {"7": ("Seven", "")}),
     ],
@@ -71,6 +74,8 @@ def test_a_tree_gives_names_with_those_above(tmp_path, file):
     assert label_texts("names", ["3", "1", "x"], tree).names == ("Drinks > Wine > Red", "Drinks", "x")
     given = label_texts(file("label,name\n3,Claret\n1,\nx,y\n"), ["3", "1", "x"], tree)
     assert given.names == ("Claret", "", "y")  # an empty name is none: the file wins over the tree
+    given = label_texts(file("label,description\n3,A wine\n", "d.csv"), ["3", "1", "x"], tree)
+    assert given.names == ("Drinks > Wine > Red", "Drinks", "x")  # the table has no names
 
 
 @pytest.mark.parametrize("labels", [["1", "22", "3"], ["", "::", "4-5"], []])

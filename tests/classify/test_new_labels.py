@@ -127,16 +127,34 @@ def test_a_boost_that_is_no_number_is_refused(fitted):
         fitted.with_new_labels(NEW, boost=float("nan"))
 
 
-def test_a_run_without_label_texts_refuses(fitted):
+def test_a_run_without_label_texts_refuses():
     rows = documents(FRUITS, 60, 2)
     texts, labels = [row["text"] for row in rows], [row["labels"] for row in rows]
     matrix = np.asarray([[name in row for name in FRUITS] for row in labels], dtype=np.int64)
-    for classifier, target in (
-        (MultiLabelClassifier(label_texts="off", settings=SETTINGS), labels),
-        (MultiLabelClassifier(settings=SETTINGS), matrix),
+    for options, target, problem in (
+        ({"label_texts": "off"}, labels, "fitted without label texts"),
+        ({}, matrix, "the labels are columns of a matrix"),
     ):
-        with pytest.raises(ConfigError, match="fitted without label texts"):
-            classifier.fit(texts, target).with_new_labels(NEW)
+        classifier = MultiLabelClassifier(settings=SETTINGS, **options).fit(texts, target)
+        with pytest.raises(ConfigError, match=problem):
+            classifier.with_new_labels(NEW)
+
+
+def test_new_labels_are_given_once(fitted):
+    with pytest.raises(ConfigError, match="has some already"):
+        fitted.with_new_labels(["kiwi"]).with_new_labels(["lemon"])
+
+
+def test_new_labels_need_not_be_in_the_tree(tmp_path):
+    tree = tmp_path / "tree.tsv"
+    tree.write_text("id\tparent\tname\n" + "".join(f"{name}\t\t{name}\n" for name in FRUITS))
+    rows = documents(FRUITS, 100, 0)
+    classifier = MultiLabelClassifier(settings=SETTINGS | {"data.taxonomy": str(tree)})
+    classifier.fit([row["text"] for row in rows], [row["labels"] for row in rows])
+    rows = documents((*FRUITS, *NEW), 60, 1)
+    metrics = classifier.with_new_labels(NEW).evaluate(([row["text"] for row in rows], [row["labels"] for row in rows]))
+    assert metrics["new"]["macro_ap"] == 1
+    assert [tier["labels"] for tier in metrics["tiers"].values()] == [8]
 
 
 def test_the_result_cannot_be_saved(fitted, tmp_path):

@@ -102,7 +102,8 @@ def cross_scores(judged: Judged, form: Form | None, halves: Tensor) -> Tensor:
     """Return (N, L) scores, those of each half by the combination that was fitted on the other half."""
     scores = torch.empty_like(judged.logits)
     for own, others in divided(halves):
-        scores[own] = judged.combined(fit_form(judged, form, others))[own]
+        combination = fit_form(judged, form, others)
+        scores[own] = combination.apply(judged.logits[own], select(judged.opinions, own), judged.counts)
     return scores
 
 
@@ -120,12 +121,13 @@ def table_of_opinions(judged: Judged, form: Form | None, halves: Tensor) -> list
     if not judged.opinions:
         return []
     form = form or Form(POWERS[0], None)
-    single = [(SHOWN[name], replace(judged, opinions={name: one})) for name, one in judged.opinions.items()]
-    rows = [(f"head + {name}", cross_scores(one, form, halves)) for name, one in single]
-    rows.append((COUNTED, cross_scores(judged, form, halves)))
-    alone = cross_scores(replace(judged, logits=torch.zeros_like(judged.logits)), form._replace(limit=None), halves)
-    rows = [("head", judged.logits), *rows, ("opinions alone", alone)]
-    return [{"scores": name, **_values(scores, judged.truth)} for name, scores in rows]
+    parts = {f"head + {SHOWN[name]}": replace(judged, opinions={name: one}) for name, one in judged.opinions.items()}
+    rows = [{"scores": "head", **_values(judged.logits, judged.truth)}]
+    for name, one in (parts | {COUNTED: judged}).items():
+        rows.append({"scores": name, **_values(cross_scores(one, form, halves), judged.truth)})
+    alone = replace(judged, logits=torch.zeros_like(judged.logits))
+    scores = cross_scores(alone, form._replace(limit=None), halves)
+    return [*rows, {"scores": "opinions alone", **_values(scores, judged.truth)}]
 
 
 def _values(scores: Tensor, truth: SparseLabels) -> Mapping[str, float]:

@@ -21,13 +21,14 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from hyperfocal.distributed import world_size
 from hyperfocal.labels import SparseLabels
 from hyperfocal.models.text_head import Features, SparseRows
 
 NEIGHBORS = 20
 BLOCK = 256  # documents whose neighbors are looked for at a time
-MOST_PAIRS = 2_000_000_000  # of documents whose cosines `auto` computes: a minute
-MOST_NUMBERS = 500_000_000  # stored numbers times labels from which `auto` fits support vector machines: half a minute
+MOST_PAIRS = 2_000_000_000  # of documents whose cosines `auto` computes: one or two minutes
+MOST_NUMBERS = 500_000_000  # stored numbers times labels from which `auto` fits support vector machines: up to a minute
 Scorer = Callable[[Features, SparseLabels, Features], Tensor]  # training features, their labels, others -> (N, L)
 
 logger = logging.getLogger("hyperfocal")
@@ -41,15 +42,17 @@ def baseline_scores(
     Args:
         train: features and labels of the training documents.
         valid: features of the validation documents.
-        asked: "all"; "auto" leaves out what takes long; "off".
+        asked: "all"; "auto" leaves out what takes long; "off". Several processes that train together have none.
         folds: (N,) int64, the fold of each document under cross-validation, where both are the same documents. None:
             they are not.
     """
-    if asked == "off":
+    if asked == "off" or world_size() > 1:  # other processes would wait for them
         return {}
     features, labels = train
     scorers: dict[str, Scorer] = {"prior": score_prior, "knn": score_knn, "svm": score_svm}
-    work = {"knn": (len(features) * len(valid), MOST_PAIRS), "svm": (_size(features) * labels.num_labels, MOST_NUMBERS)}
+    times = 1 if folds is None else int(folds.max()) + 1
+    svm = _size(features) * labels.num_labels * times
+    work = {"knn": (len(features) * len(valid), MOST_PAIRS), "svm": (svm, MOST_NUMBERS)}
     for name, (size, most) in work.items():
         if asked == "auto" and size > most:
             logger.info("baseline %s is left out: it takes long. Ask with `settings={'train.baselines': 'all'}`", name)

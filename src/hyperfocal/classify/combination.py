@@ -89,12 +89,30 @@ def fit_weights(
     rows, labels, hits, share = _pairs(truth, seed)
     columns = [logits[rows, labels].double(), *(opinion.at(rows, labels) for opinion in opinions.values())]
     design = torch.stack([*columns, torch.ones_like(hits)], 1)
-    share = share * (truth.counts().double().clamp(min=1) ** -power)[labels]
+    share = share * _balance(truth, power)[labels]
     start = torch.zeros(design.shape[1], dtype=torch.float64)
     start[0] = 1
     point = _newton(design, hits, share, start)
     scale = max(float(point[0]), LEAST_SCALE)
     return {name: weight / scale for name, weight in zip(opinions, point[1:-1].tolist(), strict=True)}
+
+
+def _balance(truth: SparseLabels, power: float) -> Tensor:
+    """Return (L,) 1 / positives^power, scaled so that the weights of all positives have a mean of 1.
+
+    Without the scale, the penalty would count for more with equal weights of few labels than with equal ones of pairs.
+    """
+    positives = truth.counts().double()
+    balance = positives.clamp(min=1) ** -power
+    return balance * (positives.sum() / (positives * balance).sum().clamp(min=1e-12)).clamp(min=1e-12)
+
+
+def fit_scale(scores: Tensor, truth: SparseLabels, *, seed: int = 0) -> tuple[float, float]:
+    """Return s, at least LEAST_SCALE, and c of logit P = s score + c for (N, L) scores; others as in `fit_weights`."""
+    rows, labels, hits, share = _pairs(truth, seed)
+    design = torch.stack([scores[rows, labels].double(), torch.ones_like(hits)], 1)
+    scale, offset = _newton(design, hits, share, torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
+    return max(scale, LEAST_SCALE), offset
 
 
 def fit_alone(opinions: Opinions, truth: SparseLabels, *, seed: int = 0) -> tuple[dict[str, float], float]:

@@ -230,7 +230,8 @@ def prepare_grid(
     for kind in used:
         features = ExampleFeatures.fit(data.train.documents, kind, cache, base.data.scaling)
         if not kind.finetune:  # which computes its features during training
-            make_inputs(data, features, cache, watch)
+            for documents in (data.train.documents, data.valid.documents):
+                features.make(documents.texts, documents.columns, cache, watch.encoded)
     encoders = {kind.encoder for kind in used if kind.kind != "ngrams"}
     sources = [find_encoder(name) for name in sorted(encoders)]
     checksum = hash_of(*[source.checksum for source in sources if source]) if sources else ""

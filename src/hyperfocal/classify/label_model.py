@@ -176,9 +176,14 @@ class LabelModel:
         """Return a model that also scores labels that training never saw; arguments as in `with_new_labels`.
 
         Raises:
-            ConfigError: the labels of training have no texts; `boost` is not a finite number.
+            ConfigError: the labels of training have no texts; `boost` is not a finite number; the model has new labels
+                already, or the columns of an indicator matrix as labels.
             DataError: as in `new_texts`.
         """
+        if self.new is not None:
+            raise ConfigError("new labels: this classifier has some already. Give all to the one that was fitted")
+        if self.indicator is not None:
+            raise ConfigError("new labels: the labels are columns of a matrix. Fit again with lists of labels")
         if self.reader is None or self.headless is None or self.features.text is None:
             raise ConfigError(
                 "new labels are scored by their texts, and this run was fitted without label texts. Fit again with "
@@ -200,7 +205,8 @@ class LabelModel:
 
     def resolve_labels(self, documents: Documents) -> Documents:
         """Return the documents with labels as ids of the tree, as in training; errors as in `with_tree_labels`."""
-        return with_tree_labels(documents, self.labels.taxonomy, self.settings.data)
+        new = () if self.new is None else self.new.names
+        return with_tree_labels(documents, self.labels.taxonomy, self.settings.data, new)
 
     def name(self, decided: SparseLabels) -> list[list[str]]:
         """Return the names of the decided labels, one list per document."""

@@ -20,6 +20,7 @@ from hyperfocal.parts import files_of
 from hyperfocal.report.format import quantity
 
 NAMES, OFF = "names", "off"
+GivenText = tuple[str | None, str]  # name and description
 COLUMNS = ("label", "name", "description")  # of a file; the first is needed, and one of the others
 LETTER = re.compile(r"[^\W\d_]")
 APART = re.compile(r"[\W_]+|(?<=[a-z])(?=[A-Z])")
@@ -83,7 +84,7 @@ def check_label_texts(source: str) -> None:
         _read_source(source)
 
 
-def _read_source(source: str) -> dict[str, tuple[str, str]]:
+def _read_source(source: str) -> dict[str, GivenText]:
     if not source or not (Path(source).exists() or files_of(Path(source))):
         raise DataError(
             f"features.label_texts = {source!r}: no such file. Expected names, off, or a table with the columns label, "
@@ -102,8 +103,8 @@ def says_nothing(text: tuple[str, str]) -> bool:
     return not any(LETTER.search(each) for each in text)
 
 
-def read_label_texts(source: Any) -> dict[str, tuple[str, str]]:
-    """Return label -> (name, description) of a table; "" for a missing one, and the label for a missing name column.
+def read_label_texts(source: Any) -> dict[str, GivenText]:
+    """Return label -> (name, description) of a table; "" for an empty cell, and None without a column of names.
 
     Args:
         source: path or frame, with a column label and a column name, description or both.
@@ -117,12 +118,12 @@ def read_label_texts(source: Any) -> dict[str, tuple[str, str]]:
     columns = [read_text(frame[name], file).to_list() if name in frame.columns else None for name in COLUMNS]
     labels, names, descriptions = columns
     assert labels is not None, "_check_columns"
-    texts: dict[str, tuple[str, str]] = {}
+    texts: dict[str, GivenText] = {}
     for row, label in enumerate(labels):
         if not label or label in texts:
             problem = f"label {label!r} is already in the file" if label else "no label"
             raise DataError(f"{file.place(row)}: {problem}. Give one row per label")
-        name = label if names is None else (names[row] or "").strip()
+        name = None if names is None else (names[row] or "").strip()
         texts[label] = (name, "" if descriptions is None else (descriptions[row] or "").strip())
     return texts
 
@@ -134,10 +135,11 @@ def _check_columns(frame: pl.DataFrame, file: File) -> None:
         )
 
 
-def _with_file(texts: LabelTexts, given: dict[str, tuple[str, str]], labels: Sequence[str], source: str) -> LabelTexts:
+def _with_file(texts: LabelTexts, given: dict[str, GivenText], labels: Sequence[str], source: str) -> LabelTexts:
     """Return the texts with those of a file in place of names; log how many labels it does not match."""
-    pairs = [given.get(label, (name, "")) for label, name in zip(labels, texts.names, strict=True)]
-    texts = replace(texts, names=tuple(name for name, _ in pairs), descriptions=tuple(text for _, text in pairs))
+    pairs = [given.get(label, (None, "")) for label in labels]
+    names = tuple(name if own is None else own for (own, _), name in zip(pairs, texts.names, strict=True))
+    texts = replace(texts, names=names, descriptions=tuple(text for _, text in pairs))
     oddities = {
         "that training does not have": sorted(given.keys() - set(labels)),
         "of training without a row": [label for label in labels if label not in given],

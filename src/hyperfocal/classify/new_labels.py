@@ -1,14 +1,18 @@
 """Labels that training never saw: scored by what their texts say, next to the labels of training.
 
-    logit P(i has l) = offset + sum over opinions k of w_k f_k[i, l]
+    score[i, l] = offset + sum over opinions k of w_k f_k[i, l]
 
 The offset and the weights are fitted on the validation documents and all labels of training, as if each of them were
-new: without the head. So the probabilities of new labels and of other labels can be compared.
+new: without the head, as logit P = a + sum of b_k f_k. The scores of the labels of training are only as calibrated as
+the loss makes them. Their own fit, logit P = s score + c, brings both to one scale:
+
+    offset = (a - c) / s,   w_k = b_k / s
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +23,7 @@ from msgspec import structs
 from torch import Tensor
 
 from hyperfocal.classify.acceptance import Judged
-from hyperfocal.classify.combination import Combination, fit_alone
+from hyperfocal.classify.combination import Combination, fit_alone, fit_scale
 from hyperfocal.classify.label_texts import LabelTexts, read_label_texts, says_nothing
 from hyperfocal.classify.opinions import LabelReader
 from hyperfocal.config.classify import DecisionSettings
@@ -58,9 +62,17 @@ class Headless:
         return cls(weights, offset, threshold)
 
 
-def fit_headless(judged: Judged, settings: DecisionSettings) -> Headless:
-    """Return the weights of opinions without a head, and a threshold by the objective of `settings`."""
-    weights, offset = fit_alone(judged.opinions, judged.truth, seed=judged.seed)
+def fit_headless(judged: Judged, combination: Combination, settings: DecisionSettings) -> Headless:
+    """Return the weights of opinions without a head, and a threshold by the objective of `settings`.
+
+    Args:
+        judged: of the validation documents.
+        combination: gives the scores of the labels of training, to whose scale the weights are brought.
+        settings: how to decide.
+    """
+    alone, intercept = fit_alone(judged.opinions, judged.truth, seed=judged.seed)
+    scale, shift = fit_scale(judged.combined(combination), judged.truth, seed=judged.seed)
+    weights, offset = {name: weight / scale for name, weight in alone.items()}, (intercept - shift) / scale
     scores = torch.full_like(judged.logits, offset)
     for name, weight in weights.items():
         judged.opinions[name].add_to(scores, weight)
@@ -119,12 +131,13 @@ def new_texts(labels: Any, known: Mapping[str, int]) -> tuple[list[str], LabelTe
 
 def _read(labels: Any) -> dict[str, tuple[str, str]]:
     if isinstance(labels, str | Path) or is_frame(labels):
-        return read_label_texts(labels)
+        given = read_label_texts(labels)
+        return {label: (label if name is None else name, text) for label, (name, text) in given.items()}
     if not isinstance(labels, Sequence) or not all(isinstance(label, str) for label in labels):
         raise DataError(f"new labels: {labels!r:.60} is not a list of names. Give names, a path or a frame")
-    again = next((label for place, label in enumerate(labels) if label in labels[:place]), None)
-    if again is not None:
-        raise DataError(f"new labels: {again!r} is there twice. Give each label once")
+    again = [label for label, number in Counter(labels).items() if number > 1]
+    if again:
+        raise DataError(f"new labels: {again[0]!r} is there twice. Give each label once")
     return {label: (label, "") for label in labels}
 
 

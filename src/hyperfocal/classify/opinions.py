@@ -53,7 +53,7 @@ class Shares:
         entries, width = self.matrix.tocoo(), self.matrix.shape[1]
         numbers = torch.from_numpy(entries.row.astype(np.int64) * width + entries.col)
         order, wanted = numbers.argsort(), rows * width + labels
-        sorted_numbers = torch.cat([numbers[order], torch.tensor([-1])])  # the last is where none is as large
+        sorted_numbers = torch.cat([numbers[order], torch.tensor([-1])])  # the last: after all
         places = torch.searchsorted(sorted_numbers[:-1], wanted)
         values = torch.cat([torch.from_numpy(entries.data)[order].double(), torch.zeros(1, dtype=torch.float64)])
         return torch.where(sorted_numbers[places] == wanted, values[places], 0.0)
@@ -64,9 +64,10 @@ class Shares:
 
     def add_to(self, scores: Tensor, weight: float) -> None:
         """Add the scores, times a weight, to (N, L) scores in place."""
-        entries = self.matrix.tocoo()
-        rows, labels = torch.from_numpy(entries.row).long(), torch.from_numpy(entries.col).long()
-        scores[rows, labels] += weight * torch.from_numpy(entries.data)
+        for start in range(0, len(scores), BLOCK):
+            entries = self.matrix[start : start + BLOCK].tocoo()
+            rows, labels = torch.from_numpy(entries.row).long() + start, torch.from_numpy(entries.col).long()
+            scores[rows, labels] += weight * torch.from_numpy(entries.data)
 
 
 @dataclass(frozen=True, eq=False)

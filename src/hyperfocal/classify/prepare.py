@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -294,22 +294,31 @@ def check_texts(texts: Any) -> list[str | None]:
     return rows
 
 
-def with_tree_labels(documents: Documents, taxonomy: Taxonomy | None, settings: TextDataSettings) -> Documents:
+def with_tree_labels(
+    documents: Documents, taxonomy: Taxonomy | None, settings: TextDataSettings, others: Collection[str] = ()
+) -> Documents:
     """Return the documents with labels as ids of the taxonomy, and with their parents if the settings say so.
+
+    Args:
+        documents: N.
+        taxonomy: the tree. None: the documents are returned as they are.
+        settings: say whether parents are added.
+        others: labels that need not be in the tree.
 
     Raises:
         DataError: a label is not in the taxonomy.
     """
     if taxonomy is None:
         return documents
-    ids = {name: taxonomy.resolve(name) for name in documents.labels.explode().drop_nulls().unique().to_list()}
+    free, names = set(others), documents.labels.explode().drop_nulls().unique().to_list()
+    ids = {name: name if name in free else taxonomy.resolve(name) for name in names}
     missing = sorted(name for name, resolved in ids.items() if resolved is None)
     if missing:
         raise DataError(
             f"{len(missing):,} labels are not in the taxonomy, first {missing[0]!r}. Labels may be its ids or its "
             "names: correct them, add them to the taxonomy, or leave data.taxonomy out"
         )
-    kind = pl.List(pl.Enum(taxonomy.ids))
+    kind = pl.List(pl.Enum([*dict.fromkeys([*taxonomy.ids, *others])]))
     blocks = (documents.labels.slice(start, BLOCK) for start in range(0, len(documents), BLOCK))
     resolved = [_resolve_block(block, ids, taxonomy, settings).cast(kind) for block in blocks]
     return replace(documents, labels=pl.concat(resolved) if resolved else documents.labels)

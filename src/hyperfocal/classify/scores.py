@@ -30,9 +30,10 @@ from hyperfocal.metrics.one_label import class_scores, confusion_table
 from hyperfocal.metrics.ranking import only
 from hyperfocal.metrics.resampling import resample_weights, resampled_ap, resampled_f1
 from hyperfocal.offsets import best_class
-from hyperfocal.thresholds import Decisions, tune_decisions
+from hyperfocal.thresholds import Decisions, check_finite, tune_decisions
 
 RECALLED = 10
+NO_TIER = -1  # of a new label that is not in the tree
 UNSEEN_VALUES = "unseen_values"  # field -> documents with a value that training never saw
 CROSS_FITS = 2  # divisions into halves, over which the scores of tuned decisions are averaged
 
@@ -191,7 +192,8 @@ def validate(
 ) -> Validated:
     """Combine logits with opinions, if that is better, and tune the decisions; return them and their scores.
 
-    Cross-fitted scores and decisions have not seen their own truth. The metrics include the counts of the data.
+    Cross-fitted weights, scores and decisions have not seen their own truth; but all documents have chosen among six
+    forms of combination, and accepted it. The metrics include the counts of the data.
 
     Args:
         logits: (N, L) of the validation documents.
@@ -200,6 +202,7 @@ def validate(
         labels: the L labels.
         settings: all of them.
     """
+    check_finite(logits)
     truth, counts, seed = data.valid.labels, labels.counts, settings.seed
     judged = Judged(logits, opinions, truth, counts, settings.train.metric, seed)
     divisions = draw_halves(len(logits), owners_of(data.valid.documents), seed=seed)
@@ -208,6 +211,7 @@ def validate(
     decisions = tune_decisions(judged.combined(combination), truth, counts, settings.decide, seed=seed)
     crossed = [cross_fitted(judged, form, tuned_rule(settings.decide), halves) for halves in divisions]
     decided, scores = [labels.complete(each) for each, _ in crossed], crossed[0][1]
+    del crossed
     temperatures = cross_temperatures(scores, truth, divisions[0]) if decisions.one else None
     evaluation = evaluate_decisions(scores, decided, data.valid, labels, logits, decisions, temperatures)
     evaluation = evaluation._replace(metrics=evaluation.metrics | {"data": data.counts()})
@@ -352,9 +356,9 @@ def _in_turns(parts: Sequence[Tensor]) -> Tensor:
 def tier_scores(tuned: SparseLabels, truth: SparseLabels, labels: list[str], taxonomy: Taxonomy) -> dict[str, Any]:
     """Return micro and macro F1 of the labels of each tier of the tree."""
     by_label = dict(zip(taxonomy.ids, taxonomy.tiers, strict=True))
-    tiers = torch.tensor([by_label[label] for label in labels])
+    tiers = torch.tensor([by_label.get(label, NO_TIER) for label in labels])
     rows: dict[str, Any] = {}
-    for tier in sorted(set(tiers.tolist())):
+    for tier in sorted(set(tiers.tolist()) - {NO_TIER}):
         mask = tiers == tier
         scores = decision_scores(only(tuned, mask), only(truth, mask), torch.ones(len(labels), dtype=torch.int64))
         rows[str(tier)] = {"labels": int(mask.sum()), **{name: scores[name] for name in ("micro_f1", "macro_f1")}}

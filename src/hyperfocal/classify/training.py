@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -51,6 +52,7 @@ from hyperfocal.training.memory import begun
 from hyperfocal.training.run import begin_run, data_facts
 from hyperfocal.training.watch import SILENT, Watch
 
+logger = logging.getLogger("hyperfocal")
 FOLD = "checkpoints/fold{}.safetensors"  # scores of a fold's documents
 Rows = tuple[Features, SparseLabels]  # of the same N documents
 
@@ -110,7 +112,7 @@ def fit_prepared(
     if settings.train.refit:
         assert inputs is not None, "check_training refuses to refit with an encoder that is fine-tuned"
         head = refit_head(inputs, settings, len(trained.history), watch)
-    headless = fit_headless(validated.judged, settings.decide) if opinions else None
+    headless = fit_headless(validated.judged, validated.combination, settings.decide) if opinions else None
     accepted = (reader if opinions else None, validated.combination, headless)
     indicator = target if isinstance(target, Indicator) else None
     classes = classes_of(data.vocabulary.names, target) if settings.data.single else None
@@ -132,14 +134,14 @@ def fit_prepared(
 
 
 def _baselines(data: PreparedTexts, inputs: Inputs, validated: Validated, settings: ClassifySettings) -> dict[str, Any]:
-    """Return the metrics of the baselines; in one of several processes, those that the first computed."""
+    """Return the metrics of the baselines; {} if the memory does not suffice, which costs no run."""
     folds = folds_of(data.train, settings) if settings.train.folds else None
-
-    def compute() -> dict[str, Any]:
+    try:
         scores = baseline_scores(inputs.train, inputs.valid[0], settings.train.baselines, folds)
         return baselines_table(validated, scores, tuned_rule(settings.decide))
-
-    return on_first(compute)
+    except MemoryError:
+        logger.warning("baselines: they need more memory than there is, and are left out")
+        return {}
 
 
 def _trained_texts(data: PreparedTexts, settings: ClassifySettings) -> Tensor | None:

@@ -175,7 +175,7 @@ opinions.json: the sum over `weights` of weight * opinion.
     similarity    10 * (v @ label_vectors[l] / length of v - label_means[l]),  v the dense features
 
 A stem is a word (letters and digits) in lower case without the first of the endings ings, ing, ies, ied, es, ed, s, e
-and y that leaves 3 characters."""
+and y that leaves 3 characters; a word in ss is left as it is."""
 
 
 def _known_if(settings: dict[str, Any]) -> str:

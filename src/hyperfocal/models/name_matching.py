@@ -14,7 +14,8 @@ from scipy.sparse import csr_matrix, vstack
 
 WORD = re.compile(r"[^\W_]+")
 HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")  # between the words of camelCase
-SUFFIXES = ("ings", "ing", "ies", "ied", "es", "ed", "s", "e", "y")
+SUFFIXES = ("ings", "ing", "ies", "ied", "ss", "es", "ed", "s", "e", "y")
+COMMON, MANY = 0.2, 100  # share of names from which on a stem is left out, if there are so many names
 SHORTEST = 3  # letters of a stem
 MOST_SEEN = 1_000_000  # distinct words of texts whose stems are remembered
 
@@ -22,21 +23,21 @@ MOST_SEEN = 1_000_000  # distinct words of texts whose stems are remembered
 def stem(word: str) -> str:
     """Return a word in lower case without a common English ending, if SHORTEST letters are left.
 
-    >>> stem("Cookies"), stem("baking"), stem("baked"), stem("gas")
-    ('cook', 'bak', 'bak', 'gas')
+    >>> stem("Cookies"), stem("baking"), stem("baked"), stem("gas"), stem("business"), stem("businesses")
+    ('cook', 'bak', 'bak', 'gas', 'business', 'business')
     """
     word = word.lower()
     ending = next((end for end in SUFFIXES if word.endswith(end) and len(word) - len(end) >= SHORTEST), "")
-    return word.removesuffix(ending)
+    return word if ending == "ss" else word.removesuffix(ending)
 
 
 def name_stems(name: str) -> list[str]:
-    """Return the distinct stems of a label name, in order.
+    """Return the distinct stems of a label name, in order. A word with humps is one word, as in texts.
 
-    >>> name_stems("uitoolkit::appData, food_safety")
-    ['uitoolkit', 'app', 'data', 'food', 'safet']
+    >>> name_stems("uitoolkit::appData, food_safety, JavaScript")
+    ['uitoolkit', 'appdata', 'food', 'safet', 'javascript']
     """
-    return list(dict.fromkeys(stem(word) for word in WORD.findall(HUMP.sub(" ", name).lower())))
+    return list(dict.fromkeys(stem(word) for word in WORD.findall(name.lower())))
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +46,8 @@ class NameMatcher:
 
         share(text, label) = sum of idf(s) over stems s of the name that occur in the text / sum over all stems s
         idf(s) = ln((L + 1) / labels with s in their name)
+
+    A stem in more than a fifth of 100 names or more is left out: it says little, and would fill the shares.
 
     Attributes:
         columns: stem -> its row in `shares`.
@@ -65,7 +68,10 @@ class NameMatcher:
         stems = [name_stems(name) for name in names]
         labels = Counter(each for row in [*stems, *map(name_stems, others)] for each in row)
         columns = {each: column for column, each in enumerate(dict.fromkeys(each for row in stems for each in row))}
-        idf = {each: math.log((len(names) + len(others) + 1) / labels[each]) for each in columns}
+        total = len(names) + len(others)
+        most = total * COMMON if total >= MANY else total
+        idf = {each: math.log((total + 1) / labels[each]) for each in columns}
+        stems = [[each for each in row if labels[each] <= most] for row in stems]
         sums = [sum(idf[each] for each in row) or 1.0 for row in stems]
         entries = [(idf[s] / sums[label], columns[s], label) for label, row in enumerate(stems) for s in row]
         values, rows, places = zip(*entries, strict=True) if entries else ((), (), ())

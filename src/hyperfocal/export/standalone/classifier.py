@@ -22,7 +22,7 @@ WORD = re.compile(r"(?u)\b\w\w+\b")
 WORD_CHARACTER = re.compile(r"\w")
 SHORTEST_CHARS = 3
 NAME_WORD = re.compile(r"[^\W_]+")
-SUFFIXES = ("ings", "ing", "ies", "ied", "es", "ed", "s", "e", "y")
+SUFFIXES = ("ings", "ing", "ies", "ied", "ss", "es", "ed", "s", "e", "y")
 SHORTEST_STEM = 3
 
 
@@ -155,7 +155,7 @@ def stem(word: str) -> str:
     """Return a word in lower case without a common English ending, if 3 letters are left."""
     word = word.lower()
     ending = next((end for end in SUFFIXES if word.endswith(end) and len(word) - len(end) >= SHORTEST_STEM), "")
-    return word.removesuffix(ending)
+    return word if ending == "ss" else word.removesuffix(ending)
 
 
 def _joined(
