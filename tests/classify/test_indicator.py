@@ -19,6 +19,8 @@ LISTS = [["0", "2"], [], ["1"]]
 class TestFile:
     def test_there_and_back(self):
         assert Indicator.from_json(4, ["0", "3"]) == Indicator(4)
+        assert Indicator.from_json(4, ["0", "3"]).sparse  # as in earlier versions
+        assert not Indicator.from_json(4, ["0", "3"], sparse=False).sparse
 
     @pytest.mark.parametrize("width", [3, 10**308, 1e3, "4", -1])
     def test_a_width_of_no_matrix_of_these_labels(self, width):
@@ -168,6 +170,7 @@ class TestWriting:
         found = Indicator(4).matrix(decided, ["3", "1"])
         assert found.dtype == np.int64
         assert found.toarray().tolist() == [[0, 1, 0, 1], [0, 0, 0, 0], [0, 1, 0, 0]]
+        assert Indicator(4, sparse=False).matrix(decided, ["3", "1"]).tolist() == found.toarray().tolist()
 
     def test_scores_too_and_columns_of_no_label_are_filled(self):
         found = Indicator(4).widened(np.array([[5, 6]], dtype=np.float32), ["3", "1"], -9)
