@@ -4,12 +4,15 @@ import json
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 from click.testing import CliRunner
 from scipy.sparse import csc_array, csr_matrix, dok_array, issparse
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_dataframe_column_names_consistency
 
 from hyperfocal.classify.classifier import MultiLabelClassifier
 from hyperfocal.classify.service import load_classify
@@ -156,9 +159,44 @@ class TestForms:
         assert valid.metrics_["documents"] == ROWS
         assert fit(X, Y, **{"train.folds": 2}).metrics_["documents"] == ROWS
 
+    def test_a_head_is_trained_again_on_all_rows(self):
+        X, Y = data()  # noqa: N806
+        for form in (X, csr_matrix(X)):
+            assert fit(form, Y, **{"train.refit": True}).score(form, Y) > 0.9
+
     def test_the_fingerprint_covers_the_matrix(self, fitted):
         X, Y = data()  # noqa: N806
         assert fit(X * 2, Y).fingerprint_ != fitted.fingerprint_ == fit(X, Y).fingerprint_
+
+
+class TestNames:
+    NAMES = tuple(f"f{column}" for column in range(FEATURES))
+
+    @pytest.mark.parametrize("library", [pd.DataFrame, lambda frame: pl.from_pandas(frame), pa.Table.from_pandas])
+    def test_of_a_frame(self, library, tmp_path):
+        frame = pd.DataFrame(data()[0], columns=self.NAMES)
+        fit(library(frame), data()[1]).save(tmp_path / "run")
+        model = MultiLabelClassifier.load(tmp_path / "run")
+        assert model.feature_names_in_.tolist() == [*self.NAMES]
+        assert model.feature_names_in_.dtype == object
+        np.testing.assert_array_equal(model.predict(library(frame)), model.predict(frame.to_numpy()))
+        with pytest.raises(DataError, match="Feature names must be in the same order as they were in fit"):
+            model.predict(library(frame[[*self.NAMES[::-1]]]))
+        with pytest.raises(DataError, match="unseen at fit time:\n- g\nFeature names seen at fit time, yet"):
+            model.score(library(frame.rename(columns={"f0": "g"})), data()[1])
+
+    def test_an_index_is_no_feature(self):
+        frame = pd.DataFrame(data()[0], columns=self.NAMES)
+        frame.index = pd.Index([f"row {row}" for row in range(ROWS)], name="id")
+        assert fit(frame, data()[1]).feature_names_in_.tolist() == [*self.NAMES]
+
+    def test_numbers_are_no_names(self, fitted):
+        for model in (fitted, fit(pd.DataFrame(data()[0]), data()[1])):
+            assert not hasattr(model, "feature_names_in_")
+
+    @pytest.mark.filterwarnings("ignore::FutureWarning")
+    def test_scikit_learns_own_check(self):
+        check_dataframe_column_names_consistency("", MultiLabelClassifier(settings=SETTINGS))
 
 
 class TestRefusing:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hyperfocal.classify.files import read_fit, write_fit
 from hyperfocal.classify.one_label import is_one_label
-from hyperfocal.classify.predictions import read_documents, score_inputs, table_of_predictions
+from hyperfocal.classify.predictions import check_names, read_documents, score_inputs, table_of_predictions
 from hyperfocal.classify.prepare import (
     PreparedTexts,
     as_target,
@@ -81,6 +81,8 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
         fit_: the result of `fit` or `load`, a frozen value; the other attributes are read-only views of it.
         settings_: all settings, resolved.
         classes_: (L,) names of the labels, or column numbers if `fit` got an indicator matrix.
+        n_features_in_: F, columns of the feature matrix; missing if `fit` got none.
+        feature_names_in_: (F,) their names, if it was a frame whose names are texts.
         vocabulary_: the labels.
         taxonomy_: the label tree, or None.
         counts_: (L,) int64, training documents of each label.
@@ -284,6 +286,7 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
             DataError: labels of another form, or of which training has none; as in `evaluate`.
         """
         model = self._model
+        check_names(model, X)
         pair = X if y is None else from_pair((X, y), model.indicator or model.classes, "labels")
         documents = read_documents(pair, model.reading, "labels")
         return score(model, documents, self._scores(documents))

@@ -29,7 +29,14 @@ from hyperfocal.classify.one_label import (
 from hyperfocal.config.classify import ClassifySettings, TextDataSettings
 from hyperfocal.data.documents import Documents, as_documents
 from hyperfocal.data.frames import is_frame, is_missing
-from hyperfocal.data.matrices import as_matrix, extreme_documents, is_extreme, is_matrix, matrix_documents
+from hyperfocal.data.matrices import (
+    as_matrix,
+    extreme_documents,
+    feature_names,
+    is_extreme,
+    is_matrix,
+    matrix_documents,
+)
 from hyperfocal.data.reading import ReadingPlan, plan_words, reading_of
 from hyperfocal.data.stored_documents import stored_documents, stream_documents
 from hyperfocal.data.stored_texts import hash_texts
@@ -238,7 +245,9 @@ def from_lists(texts: Any, labels: Any) -> Documents:
 def _documents(inputs: Any, labels: Any, *, single: bool) -> Documents:
     values = as_matrix(inputs) if is_matrix(inputs) else check_texts(inputs)
     lists = read_classes(labels)[0] if single else as_label_lists(labels)
-    return Documents.from_lists(values, lists) if isinstance(values, list) else matrix_documents(values, lists)
+    if isinstance(values, list):
+        return Documents.from_lists(values, lists)
+    return matrix_documents(values, lists, feature_names(inputs))
 
 
 def from_pair(documents: Any, fitted: Indicator | Classes | None, name: str) -> Any:
@@ -260,9 +269,11 @@ def as_target(inputs: Any, labels: Any) -> Any:
     Raises:
         DataError: a feature matrix without labels.
     """
+    if labels is None and is_frame(inputs) and not issparse(inputs):
+        return None
     if not is_matrix(inputs):
         return labels
-    if labels is None and (issparse(inputs) or not is_frame(inputs)):
+    if labels is None:
         raise DataError("MultiLabelClassifier requires y to be passed, but the target y is None")
     return as_indicator(labels)
 

@@ -42,7 +42,7 @@ def is_matrix(values: Any) -> bool:
     if issparse(values):
         return True
     if is_frame(values):
-        columns = as_frame(values).get_columns()
+        columns = _number_frame(values).get_columns()
         return bool(columns) and all(column.dtype.is_numeric() or column.dtype == pl.Boolean for column in columns)
     if hasattr(values, "detach"):
         return len(values.shape) == 2
@@ -83,7 +83,7 @@ def as_matrix(values: Any) -> Matrix:
     if hasattr(values, "detach"):
         values = values.detach().cpu().numpy()
     elif is_frame(values) and not issparse(values):  # a DOK matrix is a dictionary
-        values = as_frame(values).cast(pl.Float64).to_numpy()
+        values = _number_frame(values).cast(pl.Float64).to_numpy()
     try:
         matrix: Any = check_array(values, accept_sparse="csr", dtype=np.float32, input_name="X")
     except TypeError as error:
@@ -93,12 +93,30 @@ def as_matrix(values: Any) -> Matrix:
     return cast(Matrix, csr_matrix(cast(Any, matrix)) if issparse(matrix) else matrix)  # a sparse array is one too
 
 
-def matrix_documents(values: Any, labels: Sequence[Sequence[str]] | None = None) -> Documents:
+def _number_frame(values: Any) -> pl.DataFrame:
+    """Return a frame without the index of pandas, which is no feature."""
+    return as_frame(values.reset_index(drop=True) if hasattr(values, "reset_index") else values)
+
+
+def feature_names(values: Any) -> tuple[str, ...]:
+    """Return the names of the columns of a frame if all are texts, as scikit-learn's `feature_names_in_`; else ()."""
+    if issparse(values) or not is_frame(values):
+        return ()
+    columns = getattr(values, "columns", ())
+    if hasattr(values, "reset_index") and not all(isinstance(name, str) for name in columns):
+        return ()
+    return tuple(_number_frame(values).columns)
+
+
+def matrix_documents(
+    values: Any, labels: Sequence[Sequence[str]] | None = None, names: tuple[str, ...] = ()
+) -> Documents:
     """Return the rows of a feature matrix as documents without texts.
 
     Args:
         values: (N, F), see `is_matrix`.
         labels: a list per row. None: no labels.
+        names: (F,) of the features. (): those of `feature_names`.
 
     Raises:
         DataError: another number of labels; as in `as_matrix`.
@@ -111,7 +129,7 @@ def matrix_documents(values: Any, labels: Sequence[Sequence[str]] | None = None)
     plan = ReadingPlan(LISTS, rows, (PlannedColumn("X", "matrix", "number"), PlannedColumn("labels", "labels", "list")))
     ids = pl.Series("id", range(rows), dtype=pl.Int64).cast(pl.String)
     texts = pl.Series("text", [""], dtype=pl.String).new_from_index(0, rows)
-    return Documents(ids, texts, lists, None, plan, InputColumns(matrix=matrix))
+    return Documents(ids, texts, lists, None, plan, InputColumns(matrix=matrix, names=names or feature_names(values)))
 
 
 def is_extreme(source: Any) -> bool:
