@@ -20,6 +20,7 @@ from sklearn.utils import Tags
 from torch import Tensor
 
 from hyperfocal.classify.files import read_fit, write_fit
+from hyperfocal.classify.hidden_vectors import HiddenVectors
 from hyperfocal.classify.one_label import is_one_label
 from hyperfocal.classify.predictions import check_names, read_documents, score_inputs, table_of_predictions
 from hyperfocal.classify.prepare import (
@@ -33,7 +34,6 @@ from hyperfocal.classify.prepare import (
 )
 from hyperfocal.classify.scores import evaluate, score
 from hyperfocal.classify.training import fit_prepared
-from hyperfocal.classify.views import FitViews
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.numbers import as_share
 from hyperfocal.data.input_columns import as_names
@@ -50,7 +50,7 @@ from hyperfocal.training.run import (
 from hyperfocal.training.watch import SILENT, Watch, check_watch
 
 
-class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
+class MultiLabelClassifier(ClassifierMixin, HiddenVectors, BaseEstimator):
     """Classifies texts into many labels, most of them rare, or each text into one class.
 
     The parameters are those of the command line. None: the recipe's value, without a recipe the default. `settings`

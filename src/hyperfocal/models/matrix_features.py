@@ -136,8 +136,8 @@ class MatrixFeatures:
     @classmethod
     def from_json(cls, value: Any) -> MatrixFeatures:
         """Build from `to_json`'s value."""
-        arrays = (np.asarray(value[name], dtype=np.float32) for name in ("shift", "factor"))
-        return cls(str(value["scaling"]), bool(value["sparse"]), *arrays, names=tuple(value.get("names", ())))
+        shift, factor = (np.asarray(value[name], dtype=np.float32) for name in ("shift", "factor"))
+        return cls(str(value["scaling"]), bool(value["sparse"]), shift, factor, tuple(value.get("names", ())))
 
 
 def _listed(problem: str, names: list[str]) -> str:
