@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.sparse import coo_matrix, csr_array, csr_matrix
 
-from hyperfocal.classify.indicator import Indicator, as_label_lists, check_form
+from hyperfocal.classify.indicator import Indicator, as_indicator, as_label_lists, check_form
 from hyperfocal.errors import DataError
 from hyperfocal.labels import SparseLabels
 
@@ -142,6 +142,18 @@ class TestReading:
     @pytest.mark.parametrize("labels", [[[0], [1]], [[0, 1], [1]], [[0, 2], [1, 0]], [["0", "1"], ["1", "0"]], []])
     def test_what_cannot_be_a_matrix_is_labels(self, labels):
         assert as_label_lists(labels) == [[str(name) for name in row] for row in labels]
+
+
+class TestRows:
+    @pytest.mark.parametrize("labels", [DENSE.tolist(), [*DENSE], tuple(map(tuple, DENSE.astype(float)))])
+    def test_of_0_and_1_become_a_matrix(self, labels):
+        np.testing.assert_array_equal(as_indicator(labels), DENSE)
+
+    @pytest.mark.parametrize(
+        "labels", [[[0], [1]], [[0, 1], [1]], [[0, 2], [1, 0]], [["0", "1"], ["1", "0"]], [], [[], []], ["a"], LISTS]
+    )
+    def test_anything_else_stays(self, labels):
+        assert as_indicator(labels) is labels
 
 
 class TestForm:

@@ -78,13 +78,13 @@ def is_indicator(labels: Any) -> bool:
 
 
 def as_indicator(labels: Any) -> Any:
-    """Return equally long lists of 0 and 1, which may be labels or a matrix, as an (N, L) matrix; else the labels."""
+    """Return equally long lists of two or more 0 and 1 as an (N, L) matrix, and any other labels unchanged."""
     if not isinstance(labels, list | tuple) or not all(isinstance(row, list | tuple | np.ndarray) for row in labels):
         return labels
     rows = [row.tolist() if isinstance(row, np.ndarray) else list(row) for row in labels]
     one_width = len({len(row) for row in rows}) == 1
     numbers = all(isinstance(value, NUMBERS) and value in (0, 1) for row in rows for value in row)
-    return np.asarray(rows) if one_width and rows[0] and numbers else labels
+    return np.asarray(rows) if one_width and len(rows[0]) > 1 and numbers else labels
 
 
 def check_form(labels: Any, fitted: Indicator | None, name: str) -> None:
