@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.sparse import coo_matrix, csr_array, csr_matrix
 
-from hyperfocal.classify.indicator import Indicator, as_label_lists, check_form
+from hyperfocal.classify.indicator import Indicator, as_indicator, as_label_lists, check_form
 from hyperfocal.errors import DataError
 from hyperfocal.labels import SparseLabels
 
@@ -19,6 +19,8 @@ LISTS = [["0", "2"], [], ["1"]]
 class TestFile:
     def test_there_and_back(self):
         assert Indicator.from_json(4, ["0", "3"]) == Indicator(4)
+        assert Indicator.from_json(4, ["0", "3"]).sparse  # as in earlier versions
+        assert not Indicator.from_json(4, ["0", "3"], sparse=False).sparse
 
     @pytest.mark.parametrize("width", [3, 10**308, 1e3, "4", -1])
     def test_a_width_of_no_matrix_of_these_labels(self, width):
@@ -142,6 +144,18 @@ class TestReading:
         assert as_label_lists(labels) == [[str(name) for name in row] for row in labels]
 
 
+class TestRows:
+    @pytest.mark.parametrize("labels", [DENSE.tolist(), [*DENSE], tuple(map(tuple, DENSE.astype(float)))])
+    def test_of_0_and_1_become_a_matrix(self, labels):
+        np.testing.assert_array_equal(as_indicator(labels), DENSE)
+
+    @pytest.mark.parametrize(
+        "labels", [[[0], [1]], [[0, 1], [1]], [[0, 2], [1, 0]], [["0", "1"], ["1", "0"]], [], [[], []], ["a"], LISTS]
+    )
+    def test_anything_else_stays(self, labels):
+        assert as_indicator(labels) is labels
+
+
 class TestForm:
     @pytest.mark.parametrize(
         ("labels", "fitted"), [(DENSE, Indicator(3)), (LISTS, None), (pl.DataFrame(DENSE), Indicator(3))]
@@ -168,6 +182,7 @@ class TestWriting:
         found = Indicator(4).matrix(decided, ["3", "1"])
         assert found.dtype == np.int64
         assert found.toarray().tolist() == [[0, 1, 0, 1], [0, 0, 0, 0], [0, 1, 0, 0]]
+        assert Indicator(4, sparse=False).matrix(decided, ["3", "1"]).tolist() == found.toarray().tolist()
 
     def test_scores_too_and_columns_of_no_label_are_filled(self):
         found = Indicator(4).widened(np.array([[5, 6]], dtype=np.float32), ["3", "1"], -9)

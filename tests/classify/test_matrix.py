@@ -4,12 +4,15 @@ import json
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 from click.testing import CliRunner
-from scipy.sparse import csc_array, csr_matrix
+from scipy.sparse import csc_array, csr_matrix, dok_array, issparse
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_dataframe_column_names_consistency
 
 from hyperfocal.classify.classifier import MultiLabelClassifier
 from hyperfocal.classify.service import load_classify
@@ -92,6 +95,47 @@ class TestForms:
             np.testing.assert_allclose(fitted.predict_proba(form), expected, atol=1e-6)
             assert fit(form, Y).n_features_in_ == FEATURES
 
+    def test_other_forms_of_numbers(self, fitted):
+        X, Y = data()  # noqa: N806
+        expected = fitted.predict_proba(X)
+        for form in (X.tolist(), tuple(map(tuple, X)), [*X], X.astype(object), dok_array(X)):
+            np.testing.assert_allclose(fitted.predict_proba(form), expected, atol=1e-6)
+            if not issparse(form):  # other scaling
+                np.testing.assert_allclose(fit(form, Y).predict_proba(X), expected, atol=1e-6)
+
+    @pytest.mark.parametrize("kind", [np.ndarray.tolist, list, lambda matrix: matrix.astype(bool).tolist(), tuple])
+    def test_lists_of_0_and_1_are_an_indicator_matrix(self, fitted, kind):
+        X, Y = data()  # noqa: N806
+        model = fit(X, kind(Y))
+        np.testing.assert_array_equal(model.predict(X), fitted.predict(X))
+        assert model.score(X, kind(Y)) == model.score(X, Y) == model.score(X, csr_matrix(Y))
+        assert MultiLabelClassifier(settings=SETTINGS).fit(X, Y, valid=(X, kind(Y))).metrics_["documents"] == ROWS
+
+    def test_other_lists_are_labels(self):
+        X, Y = data()  # noqa: N806
+        labels = [[str(label) for label in row.nonzero()[0]] for row in Y]
+        model = fit(X, labels)
+        assert set(map(tuple, model.predict(X))) > {("0",), ("1",), ()}
+        assert model.score(X, labels) > 0.9
+
+    def test_predict_is_sparse_if_y_was(self, fitted, tmp_path):
+        X, Y = data()  # noqa: N806
+        sparse = fit(X, csr_matrix(Y))
+        for name, model, kind in (("dense", fitted, np.ndarray), ("sparse", sparse, csr_matrix)):
+            model.save(tmp_path / name)
+            for each in (model, MultiLabelClassifier.load(tmp_path / name)):
+                predicted = each.predict(X)
+                assert (type(predicted), predicted.dtype) == (kind, np.int64)
+                assert (predicted != fitted.predict(X)).sum() == 0
+
+    def test_half_is_the_sign_of_the_decision_function(self):
+        X, Y = data()  # noqa: N806
+        model = MultiLabelClassifier(decide="half", settings=SETTINGS).fit(X, Y)
+        np.testing.assert_array_equal(model.predict(X), model.decision_function(X) > 0)
+        one = MultiLabelClassifier(decide="half", settings=SETTINGS).fit(X, Y[:, 0])
+        assert one.settings_.decide.rule == "argmax"
+        np.testing.assert_array_equal(one.predict(X), one.decision_function(X) > 0)
+
     def test_predict_has_the_form_of_y(self, fitted):
         X, Y = data(1)  # noqa: N806
         assert fitted.predict(X).shape == Y.shape
@@ -115,9 +159,44 @@ class TestForms:
         assert valid.metrics_["documents"] == ROWS
         assert fit(X, Y, **{"train.folds": 2}).metrics_["documents"] == ROWS
 
+    def test_a_head_is_trained_again_on_all_rows(self):
+        X, Y = data()  # noqa: N806
+        for form in (X, csr_matrix(X)):
+            assert fit(form, Y, **{"train.refit": True}).score(form, Y) > 0.9
+
     def test_the_fingerprint_covers_the_matrix(self, fitted):
         X, Y = data()  # noqa: N806
         assert fit(X * 2, Y).fingerprint_ != fitted.fingerprint_ == fit(X, Y).fingerprint_
+
+
+class TestNames:
+    NAMES = tuple(f"f{column}" for column in range(FEATURES))
+
+    @pytest.mark.parametrize("library", [pd.DataFrame, lambda frame: pl.from_pandas(frame), pa.Table.from_pandas])
+    def test_of_a_frame(self, library, tmp_path):
+        frame = pd.DataFrame(data()[0], columns=self.NAMES)
+        fit(library(frame), data()[1]).save(tmp_path / "run")
+        model = MultiLabelClassifier.load(tmp_path / "run")
+        assert model.feature_names_in_.tolist() == [*self.NAMES]
+        assert model.feature_names_in_.dtype == object
+        np.testing.assert_array_equal(model.predict(library(frame)), model.predict(frame.to_numpy()))
+        with pytest.raises(DataError, match="Feature names must be in the same order as they were in fit"):
+            model.predict(library(frame[[*self.NAMES[::-1]]]))
+        with pytest.raises(DataError, match="unseen at fit time:\n- g\nFeature names seen at fit time, yet"):
+            model.score(library(frame.rename(columns={"f0": "g"})), data()[1])
+
+    def test_an_index_is_no_feature(self):
+        frame = pd.DataFrame(data()[0], columns=self.NAMES)
+        frame.index = pd.Index([f"row {row}" for row in range(ROWS)], name="id")
+        assert fit(frame, data()[1]).feature_names_in_.tolist() == [*self.NAMES]
+
+    def test_numbers_are_no_names(self, fitted):
+        for model in (fitted, fit(pd.DataFrame(data()[0]), data()[1])):
+            assert not hasattr(model, "feature_names_in_")
+
+    @pytest.mark.filterwarnings("ignore::FutureWarning")
+    def test_scikit_learns_own_check(self):
+        check_dataframe_column_names_consistency("", MultiLabelClassifier(settings=SETTINGS))
 
 
 class TestRefusing:
@@ -128,6 +207,32 @@ class TestRefusing:
         for call in (lambda: fit(X, Y), lambda: fitted.predict(X)):
             with pytest.raises(DataError, match=r"Input X contains (NaN|infinity)"):
                 call()
+
+    def test_a_value_that_is_no_number(self, fitted):
+        X, Y = data()  # noqa: N806
+        objects = X.astype(object)
+        objects[17, 3] = {}
+        for call in (lambda: fit(objects, Y), lambda: fitted.predict(objects)):
+            with pytest.raises(DataError, match="must be a string or a real number, not 'dict'"):
+                call()
+        with pytest.raises(DataError, match="Complex data not supported"):
+            fit(X + 1j, Y)
+        with pytest.raises(DataError, match="inhomogeneous"):
+            fit([*X.tolist()[:-1], [1.0]], Y)
+
+    @pytest.mark.parametrize("kind", [np.asarray, np.ndarray.tolist, csr_matrix, dok_array])
+    def test_no_labels(self, kind):
+        with pytest.raises(DataError, match="requires y to be passed, but the target y is None"):
+            MultiLabelClassifier(settings=SETTINGS).fit(kind(data()[0]))
+
+    def test_lists_that_are_labels_in_place_of_a_matrix(self, fitted):
+        with pytest.raises(DataError, match="training labels are an indicator matrix of 3 columns and these are lists"):
+            fitted.score(data()[0], [["0"]] * ROWS)
+
+    def test_one_row_cannot_be_split(self):
+        X, Y = data()  # noqa: N806
+        with pytest.raises(DataError, match=r"^one document \(n_samples=1\) cannot be split"):
+            fit(X[:1], Y[:1])
 
     def test_another_number_of_features(self, fitted):
         with pytest.raises(DataError, match="X has 7 features, but MultiLabelClassifier is expecting 8 features as in"):

@@ -1,4 +1,4 @@
-"""scikit-learn's searches and cross-validation, with labels in each form that docs/commands.md names."""
+"""scikit-learn's checks, searches and cross-validation, with labels in each form that docs/commands.md names."""
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MultiLabelBinarizer
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from hyperfocal.classify.classifier import MultiLabelClassifier
 from hyperfocal.errors import DataError
@@ -62,6 +63,16 @@ def by_hand(texts, labels, scorer):
         fitted = classifier().fit([texts[row] for row in train], [labels[row] for row in train])
         scores.append(scorer(fitted, [texts[row] for row in test], [labels[row] for row in test]))
     return scores
+
+
+# "half" because one check expects predict to be decision_function > 0, and other rules tune thresholds.
+CHECKED = {"train.epochs": 2, "train.threads": 1, "train.baselines": "off"}
+
+
+@parametrize_with_checks([MultiLabelClassifier(decide="half", settings=CHECKED)])
+def test_its_checks_of_estimators(estimator, check):
+    with np.errstate(over="ignore"):
+        check(estimator)
 
 
 class TestLists:
@@ -139,7 +150,7 @@ class TestMatrices:
     def test_f1_macro_is_that_of_the_decided_labels(self):
         train, test = next(SPLITTER.split(TEXTS))
         fitted = classifier().fit([TEXTS[row] for row in train], MATRIX[train])
-        expected = f1_score(MATRIX[test], fitted.predict([TEXTS[row] for row in test]).toarray(), average="macro")
+        expected = f1_score(MATRIX[test], fitted.predict([TEXTS[row] for row in test]), average="macro")
         scores = cross_val_score(classifier(), TEXTS, MATRIX, cv=SPLITTER, scoring="f1_macro", error_score="raise")
         assert scores[0] == pytest.approx(expected)
 

@@ -20,12 +20,20 @@ from sklearn.utils import Tags
 from torch import Tensor
 
 from hyperfocal.classify.files import read_fit, write_fit
+from hyperfocal.classify.hidden_vectors import HiddenVectors
 from hyperfocal.classify.one_label import is_one_label
-from hyperfocal.classify.predictions import read_documents, score_inputs, table_of_predictions
-from hyperfocal.classify.prepare import PreparedTexts, check_training, from_lists, from_pair, prepare, target_of
+from hyperfocal.classify.predictions import check_names, read_documents, score_inputs, table_of_predictions
+from hyperfocal.classify.prepare import (
+    PreparedTexts,
+    as_target,
+    check_training,
+    from_lists,
+    from_pair,
+    prepare,
+    target_of,
+)
 from hyperfocal.classify.scores import evaluate, score
 from hyperfocal.classify.training import fit_prepared
-from hyperfocal.classify.views import FitViews
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.numbers import as_share
 from hyperfocal.data.input_columns import as_names
@@ -42,7 +50,7 @@ from hyperfocal.training.run import (
 from hyperfocal.training.watch import SILENT, Watch, check_watch
 
 
-class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
+class MultiLabelClassifier(ClassifierMixin, HiddenVectors, BaseEstimator):
     """Classifies texts into many labels, most of them rare, or each text into one class.
 
     The parameters are those of the command line. None: the recipe's value, without a recipe the default. `settings`
@@ -63,7 +71,8 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
         loss: "bce", "focal", "asymmetric", "ntr_focal", "balanced", "softmax" or "softmax_focal".
         gamma: of the focal losses.
         cap: the largest class weight; "off" for no weights, "none" for no cap.
-        decide: "half", "global", "per_label" or "top_k"; of one label per document "argmax" or "balanced".
+        decide: "half", "global", "per_label" or "top_k"; of one label per document "argmax" or "balanced". "half" tunes
+            nothing: `predict` is `decision_function` > 0, and with one label per document the same as "argmax".
         label_texts: "names", "off", or the path of a table with the columns label, name and description.
         seed: of the split, the initial weights and the order of the examples.
         settings: any other settings by their dotted key, as {"train.epochs": 5}.
@@ -72,6 +81,8 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
         fit_: the result of `fit` or `load`, a frozen value; the other attributes are read-only views of it.
         settings_: all settings, resolved.
         classes_: (L,) names of the labels, or column numbers if `fit` got an indicator matrix.
+        n_features_in_: F, columns of the feature matrix; missing if `fit` got none.
+        feature_names_in_: (F,) their names, if it was a frame whose names are texts.
         vocabulary_: the labels.
         taxonomy_: the label tree, or None.
         counts_: (L,) int64, training documents of each label.
@@ -85,9 +96,6 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
         resamples_: the main metrics in bootstrap resamples of the validation documents; empty after `load`.
         labels_: one row per label: training and validation documents, precision, recall, F1, average precision.
         history_: one row per epoch.
-
-    scikit-learn's `check_estimator` has no texts. With its numbers turned into words, checks fail that name the labels
-    `y`, give one label per document or rows of 0 and 1 as lists, or want dense decisions or float32 values below 1.
 
     >>> texts = ["red wine from France", "white wine", "dark beer", "beer from Belgium"] * 10
     >>> labels = [["wine"], ["wine"], ["beer"], ["beer"]] * 10
@@ -134,9 +142,9 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
         self.settings = settings
 
     def __sklearn_tags__(self) -> Tags:
-        """Return what scikit-learn's tools ask: texts in, one label each, or a matrix or lists of several, out."""
+        """Return what scikit-learn's tools ask, of feature matrices: they have no tag for lists of texts."""
         tags: Tags = super().__sklearn_tags__()  # type: ignore[no-untyped-call]
-        tags.input_tags.string, tags.input_tags.two_d_array = True, False
+        tags.input_tags.sparse = True
         tags.target_tags.one_d_labels = tags.target_tags.two_d_labels = tags.target_tags.multi_output = True
         assert tags.classifier_tags is not None, "ClassifierMixin sets them"
         tags.classifier_tags.multi_label = True
@@ -144,8 +152,8 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
 
     def fit(
         self,
-        texts: Any,
-        labels: Any = None,
+        X: Any,  # noqa: N803 - the name that scikit-learn's tools use
+        y: Any = None,
         *,
         valid: Any = None,
         out: str | Path | None = None,
@@ -157,11 +165,12 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
         """Fit on documents, tune the decisions on validation documents and score both there.
 
         Args:
-            texts: N texts; an (N, F) feature matrix: an array, a scipy sparse matrix, a torch tensor or a frame of
-                numbers; or a path, a frame or Documents, which include their labels, fields and vectors.
-            labels: a list of labels per text; an (N, L) indicator matrix, dense or sparse; or (N,) labels, one per
-                text (of a file: `settings={'data.single': True}`). None: `texts` has them.
-            valid: validation documents as (texts, labels), a path, a frame or Documents. None: some documents are held
+            X: N texts; an (N, F) feature matrix: an array, lists of numbers, a scipy sparse matrix, a torch tensor or a
+                frame of numbers; or a path, a frame or Documents, which include their labels, fields and vectors.
+            y: a list of labels per text; an (N, L) indicator matrix, dense or sparse; or (N,) labels, one per text (of
+                a file: `settings={'data.single': True}`). With a feature matrix, equally long lists of 0 and 1 are an
+                indicator matrix too. None: `X` has the labels.
+            valid: validation documents as (X, y), a path, a frame or Documents. None: some documents are held
                 out or, with `train.folds`, all are cross-validated.
             out: run folder; it gets checkpoints during training.
             resume: continue the run in `out`, or start it if there is none.
@@ -182,11 +191,12 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
         writes `out`.
         """
         check_watch(watch)
-        resolve = partial(self.resolve, single=is_one_label(labels))
+        y = as_target(X, y)
+        resolve = partial(self.resolve, single=is_one_label(y))
         with open_run(out, resolve, resume=resume, overwrite=overwrite) as (run, resumed, settings):
             watch.begun(settings)
-            target = target_of(labels, single=settings.data.single)
-            documents = texts if labels is None else from_lists(texts, labels)
+            target = target_of(y, single=settings.data.single)
+            documents = X if y is None else from_lists(X, y)
             data = prepare(documents, from_pair(valid, target, "valid"), settings, watch.planned)
             folder = None if cache is None else Path(cache)
             self.fit_ = fit_prepared(data, settings, run, target=target, resume=resumed, cache=folder, watch=watch)
@@ -228,53 +238,56 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
         check_training(settings)
         return settings
 
-    def decision_function(self, texts: Any) -> NDArray[np.float32]:
+    def decision_function(self, X: Any) -> NDArray[np.float32]:  # noqa: N803
         """Return (N, L) float32 logits, in the order of `classes_`; (N,) for two classes of one label per document.
 
         A column of an indicator matrix that no training document has gets the logit of its prior.
 
         Raises:
-            DataError: `texts` is not a list of texts.
+            DataError: `X` is neither a list of texts nor, as in training, a frame or a matrix of F features.
         """
-        return self._model.widen(self._scores(texts))
+        return self._model.widen(self._scores(X))
 
-    def predict_proba(self, texts: Any, *, at_least: float | None = None) -> Any:
+    def predict_proba(self, X: Any, *, at_least: float | None = None) -> Any:  # noqa: N803
         """Return (N, L) probabilities, sigmoid(logit); they are only as calibrated as the loss makes them.
 
         With one label per document: softmax(logits / temperature), a row sums to 1; validation documents calibrate it.
 
         Args:
-            texts: N texts.
+            X: N texts, a frame or a feature matrix, as `fit` got them.
             at_least: smaller probabilities become 0, in a scipy CSR matrix. None: a dense array of all.
 
         Raises:
             ConfigError: `at_least` is not a number from 0 to 1.
         """
-        return self._model.probabilities(self._scores(texts), as_share("at_least", at_least))
+        return self._model.probabilities(self._scores(X), as_share("at_least", at_least))
 
-    def predict(self, texts: Any) -> Any:
-        """Return a list of labels per text; if `fit` got an indicator matrix, one of the same width (CSR, int64).
+    def predict(self, X: Any) -> Any:  # noqa: N803
+        """Return a list of labels per text; if `fit` got an indicator matrix, one of the same width.
+
+        It is of int64: a numpy array, or a CSR matrix if that of `fit` was sparse.
 
         With one label per document: (N,) labels, in the type of those that `fit` got.
         One warning in the log `hyperfocal` counts the texts of which the features know no part; see `known_texts`.
         """
-        return self._model.predictions(self._scores(texts))
+        return self._model.predictions(self._scores(X))
 
-    def score(self, texts: Any, labels: Any = None, sample_weight: None = None) -> float:
+    def score(self, X: Any, y: Any = None, sample_weight: None = None) -> float:  # noqa: N803
         """Return micro-F1 of `predict`; with one label per document its accuracy.
 
         scikit-learn's usual score, the share of documents whose labels are all right, is near 0 with many labels.
 
         Args:
-            texts: N texts; or a path, a frame or Documents, which include their labels.
-            labels: lists of labels, or a matrix with the same columns, as `fit` got them. None: `texts` has them.
+            X: N texts or a feature matrix; or a path, a frame or Documents, which include their labels.
+            y: lists of labels, or a matrix with the same columns, as `fit` got them. None: `X` has the labels.
             sample_weight: not supported.
 
         Raises:
             DataError: labels of another form, or of which training has none; as in `evaluate`.
         """
         model = self._model
-        pair = texts if labels is None else from_pair((texts, labels), model.indicator or model.classes, "labels")
+        check_names(model, X)
+        pair = X if y is None else from_pair((X, y), model.indicator or model.classes, "labels")
         documents = read_documents(pair, model.reading, "labels")
         return score(model, documents, self._scores(documents))
 
@@ -300,7 +313,7 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
         None: the run does not know its training texts (streamed, or of an earlier version).
 
         Args:
-            documents: (texts, labels) in the form that `fit` got, a path, a frame or Documents.
+            documents: (X, y) in the form that `fit` got, a path, a frame or Documents.
 
         Raises:
             DataError: the documents cannot be read, none has a label that training has, or labels of another form.
@@ -359,5 +372,5 @@ class MultiLabelClassifier(FitViews, ClassifierMixin, BaseEstimator):
         classifier.fit_, classifier._origin = fit, origin
         return classifier
 
-    def _scores(self, texts: Any) -> Tensor:
-        return score_inputs(self._model, texts)  # refuses an unfitted classifier before it reads the texts
+    def _scores(self, X: Any) -> Tensor:  # noqa: N803
+        return score_inputs(self._model, X)  # refuses an unfitted classifier before it reads the texts

@@ -48,6 +48,8 @@ def write_fit(run: RunFolder, fit: Fit) -> None:
         "documents": labels.num_documents,
         "indicator": model.indicator.width if model.indicator else None,
     }
+    if model.indicator and not model.indicator.sparse:
+        facts["indicator_sparse"] = False
     run.write_json("vocabulary.json", facts | ({"single": model.classes.kind} if model.classes else {}))
     tuned = None if model.encoder is None else write_encoder(run, model.encoder)
     run.write_json("features.json", model.features.to_json() | {"finetuned": tuned})
@@ -144,7 +146,8 @@ def _read_labels(run: RunFolder, settings: ClassifySettings) -> tuple[LabelSpace
         facts = run.read_json("vocabulary.json")
         vocabulary, counts = Vocabulary.from_json(json.dumps(facts)), torch.tensor(facts["training_documents"])
         num_documents, width = int(facts["documents"]), facts["indicator"]
-        indicator = None if width is None else Indicator.from_json(width, vocabulary.names)
+        sparse = facts.get("indicator_sparse", True)
+        indicator = None if width is None else Indicator.from_json(width, vocabulary.names, sparse=sparse)
         classes = Classes.from_json(facts["single"], vocabulary.names) if settings.data.single else None
         if len(counts) != len(vocabulary):
             raise ValueError(f"{len(counts):,} counts for {len(vocabulary):,} labels")

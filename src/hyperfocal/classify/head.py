@@ -6,7 +6,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from hyperfocal.config.classify import SOFTMAX, ClassifySettings, TextLossSettings
@@ -178,6 +181,18 @@ def score_documents(head: TextHead, features: Features) -> Tensor:
     with torch.inference_mode():
         blocks = [head(features.select(rows)) for rows in torch.arange(len(features)).split(BLOCK)]
     return torch.cat(blocks) if blocks else head.bias.new_zeros(0, len(head.bias))
+
+
+def hidden_documents(head: TextHead, features: Features) -> NDArray[np.float32] | csr_matrix:
+    """Return the input of the output layer: (N, W) of the deep part; without one, (N, V) CSR of the wide part."""
+    head.eval()
+    if features.dense is not None:
+        with torch.inference_mode():
+            return torch.cat([head.hidden_of(block) for block in features.dense.split(BLOCK)]).numpy()
+    rows = features.sparse
+    assert rows is not None, "features need a sparse or a dense part"
+    width = 0 if head.wide is None else len(head.wide)
+    return csr_matrix((rows.values.numpy(), rows.columns.numpy(), rows.indptr.numpy()), shape=(len(rows), width))
 
 
 def restore_head(settings: ClassifySettings, tensors: dict[str, Tensor], num_labels: int) -> TextHead:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -25,19 +25,29 @@ NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 class Indicator:
     """The indicator matrix that `fit` got; `predict` returns one of the same width.
 
-    The labels are named by the numbers of its columns.
+    The labels are named by the numbers of its columns. A dense matrix and a sparse one of the same width are equal.
+
+    Attributes:
+        width: number of columns.
+        sparse: whether `predict` returns a CSR matrix; if not, a numpy array.
     """
 
-    width: int  # number of columns
+    width: int
+    sparse: bool = field(default=True, compare=False)
 
     @classmethod
     def of(cls, labels: Any) -> Indicator | None:
         """Return the indicator of labels; None for lists of labels."""
-        return cls(labels.shape[1]) if is_indicator(labels) else None
+        return cls(labels.shape[1], bool(issparse(labels))) if is_indicator(labels) else None
 
     @classmethod
-    def from_json(cls, width: Any, names: list[str]) -> Indicator:
+    def from_json(cls, width: Any, names: list[str], *, sparse: Any = True) -> Indicator:
         """Return the indicator of a run whose labels have these names.
+
+        Args:
+            width: number of columns.
+            names: of the labels, which are numbers of columns.
+            sparse: whether `predict` returns a CSR matrix; runs of earlier versions, which do not say so, do.
 
         Raises:
             DataError: `width` is not the width of a matrix with a column for each label.
@@ -46,7 +56,7 @@ class Indicator:
             raise DataError(
                 f"an indicator matrix of {width!r:.20} columns cannot have the labels {', '.join(names[:3])}"
             )
-        return cls(width)
+        return cls(width, bool(sparse))
 
     def widened(self, scores: NDArray[np.float32], names: list[str], fill: float) -> NDArray[np.float32]:
         """Return (N, width): the (N, L) scores in the columns that `names` gives, and `fill` in all other columns."""
@@ -54,16 +64,27 @@ class Indicator:
         wide[:, [int(name) for name in names]] = scores
         return wide
 
-    def matrix(self, decided: SparseLabels, names: list[str]) -> csr_matrix[np.int64]:
-        """Return (N, width) with ones at the decided labels, whose names are column numbers."""
+    def matrix(self, decided: SparseLabels, names: list[str]) -> csr_matrix[np.int64] | NDArray[np.int64]:
+        """Return (N, width) int64, CSR or dense, with ones at the decided labels, whose names are column numbers."""
         columns = np.asarray([int(name) for name in names], dtype=np.int64)[decided.indices.numpy()]
         ones = np.ones(len(columns), dtype=np.int64)
-        return csr_matrix((ones, columns, decided.indptr.numpy()), shape=(len(decided), self.width))
+        matrix = csr_matrix((ones, columns, decided.indptr.numpy()), shape=(len(decided), self.width))
+        return matrix if self.sparse else matrix.toarray()
 
 
 def is_indicator(labels: Any) -> bool:
     """Return whether labels are a sparse matrix, or an array, tensor or frame of two dimensions."""
     return bool(issparse(labels) or len(getattr(labels, "shape", ())) == 2)
+
+
+def as_indicator(labels: Any) -> Any:
+    """Return equally long lists of two or more 0 and 1 as an (N, L) matrix, and any other labels unchanged."""
+    if not isinstance(labels, list | tuple) or not all(isinstance(row, list | tuple | np.ndarray) for row in labels):
+        return labels
+    rows = [row.tolist() if isinstance(row, np.ndarray) else list(row) for row in labels]
+    one_width = len({len(row) for row in rows}) == 1
+    numbers = all(isinstance(value, NUMBERS) and value in (0, 1) for row in rows for value in row)
+    return np.asarray(rows) if one_width and len(rows[0]) > 1 and numbers else labels
 
 
 def check_form(labels: Any, fitted: Indicator | None, name: str) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hyperfocal.classify.combination import Combination
 from hyperfocal.classify.finetune import Encoder, encode
-from hyperfocal.classify.head import score_documents
+from hyperfocal.classify.head import hidden_documents, score_documents
 from hyperfocal.classify.indicator import Indicator
 from hyperfocal.classify.new_labels import Headless, NewLabels, check_boost, new_texts
 from hyperfocal.classify.one_label import Classes
@@ -154,10 +154,7 @@ class LabelModel:
         Raises:
             DataError: the run reads fields, vectors or a matrix that `columns` lacks.
         """
-        if self.encoder is None:
-            features = self.features.make(texts, columns)
-        else:
-            features = Features(None, encode(self.encoder, texts, batch=self.settings.features.encoder_batch))
+        features = self._features_of(texts, columns)
         logits = score_documents(self.head, features)
         vectors = self.features.text_vectors(features)
         scores = self._combine(logits, texts, vectors)
@@ -165,6 +162,15 @@ class LabelModel:
             added = self.new.scores(texts, vectors)
             logits, scores = torch.cat([logits, added], 1), torch.cat([scores, added], 1)
         return Answer(scores, self.features.known(texts, columns, features), logits)
+
+    def hidden(self, texts: pl.Series, columns: InputColumns = NO_COLUMNS) -> Any:
+        """Return the input of the output layer for N texts, see `hidden_documents`; errors as in `answer`."""
+        return hidden_documents(self.head, self._features_of(texts, columns))
+
+    def _features_of(self, texts: pl.Series, columns: InputColumns) -> Features:
+        if self.encoder is None:
+            return self.features.make(texts, columns)
+        return Features(None, encode(self.encoder, texts, batch=self.settings.features.encoder_batch))
 
     def _combine(self, logits: Tensor, texts: pl.Series, dense: Tensor | None) -> Tensor:
         if self.reader is None or not self.combination.weights:

@@ -13,7 +13,7 @@ from hyperfocal.classify.prepare import check_texts
 from hyperfocal.data.documents import Documents, as_documents
 from hyperfocal.data.frames import holds_objects, is_frame, to_library
 from hyperfocal.data.ids import typed
-from hyperfocal.data.matrices import extreme_documents, is_extreme, matrix_documents
+from hyperfocal.data.matrices import extreme_documents, feature_names, is_extreme, matrix_documents
 from hyperfocal.data.text_columns import Need, TextReading
 from hyperfocal.errors import ConfigError
 
@@ -27,10 +27,18 @@ def read_inputs(model: LabelModel, texts: Any) -> Documents:
     if isinstance(texts, Documents):
         return texts
     if model.features.columns is not None and model.features.columns.matrix is not None:
+        check_names(model, texts)
         return matrix_documents(texts)
     if model.features.columns is not None and is_frame(texts):
         return as_documents(texts, model.reading, need="texts")
     return Documents.from_lists(check_texts(texts))
+
+
+def check_names(model: LabelModel, inputs: Any) -> None:
+    """Raise DataError for a frame of other features than those of training, before its values are looked at."""
+    columns = model.features.columns
+    if columns is not None and columns.matrix is not None and columns.matrix.names:
+        columns.matrix.check_names(feature_names(inputs))
 
 
 def read_documents(source: Any, reading: TextReading, need: Need) -> Documents:

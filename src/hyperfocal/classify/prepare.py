@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from scipy.sparse import issparse
 from torch import Tensor
 
-from hyperfocal.classify.indicator import Indicator, as_label_lists, check_form, is_indicator
+from hyperfocal.classify.indicator import Indicator, as_indicator, as_label_lists, check_form, is_indicator
 from hyperfocal.classify.label_texts import check_label_texts
 from hyperfocal.classify.one_label import (
     Classes,
@@ -28,7 +29,14 @@ from hyperfocal.classify.one_label import (
 from hyperfocal.config.classify import ClassifySettings, TextDataSettings
 from hyperfocal.data.documents import Documents, as_documents
 from hyperfocal.data.frames import is_frame, is_missing
-from hyperfocal.data.matrices import extreme_documents, is_extreme, is_matrix, matrix_documents
+from hyperfocal.data.matrices import (
+    as_matrix,
+    extreme_documents,
+    feature_names,
+    is_extreme,
+    is_matrix,
+    matrix_documents,
+)
 from hyperfocal.data.reading import ReadingPlan, plan_words, reading_of
 from hyperfocal.data.stored_documents import stored_documents, stream_documents
 from hyperfocal.data.stored_texts import hash_texts
@@ -231,11 +239,15 @@ def from_lists(texts: Any, labels: Any) -> Documents:
 
     Labels are lists, an indicator matrix, or one label per document; errors of all forms.
     """
-    return _documents(texts, read_classes(labels)[0] if is_one_label(labels) else as_label_lists(labels))
+    return _documents(texts, labels, single=is_one_label(labels))
 
 
-def _documents(texts: Any, labels: Sequence[Sequence[str]]) -> Documents:
-    return matrix_documents(texts, labels) if is_matrix(texts) else Documents.from_lists(check_texts(texts), labels)
+def _documents(inputs: Any, labels: Any, *, single: bool) -> Documents:
+    values = as_matrix(inputs) if is_matrix(inputs) else check_texts(inputs)
+    lists = read_classes(labels)[0] if single else as_label_lists(labels)
+    if isinstance(values, list):
+        return Documents.from_lists(values, lists)
+    return matrix_documents(values, lists, feature_names(inputs))
 
 
 def from_pair(documents: Any, fitted: Indicator | Classes | None, name: str) -> Any:
@@ -243,11 +255,27 @@ def from_pair(documents: Any, fitted: Indicator | Classes | None, name: str) -> 
     if not isinstance(documents, tuple) or len(documents) != 2:
         return documents
     texts, labels = documents
+    labels = as_target(texts, labels)
     if isinstance(fitted, Classes):
         check_target(labels, fitted, name)
         return from_lists(texts, labels)
     check_form(labels, fitted, name)
-    return _documents(texts, as_label_lists(labels))
+    return _documents(texts, labels, single=False)
+
+
+def as_target(inputs: Any, labels: Any) -> Any:
+    """Return the labels of inputs, where equally long lists of 0 and 1 for a feature matrix become an indicator matrix.
+
+    Raises:
+        DataError: a feature matrix without labels.
+    """
+    if labels is None and is_frame(inputs) and not issparse(inputs):
+        return None
+    if not is_matrix(inputs):
+        return labels
+    if labels is None:
+        raise DataError("MultiLabelClassifier requires y to be passed, but the target y is None")
+    return as_indicator(labels)
 
 
 def target_of(labels: Any, *, single: bool) -> Indicator | Classes | None:

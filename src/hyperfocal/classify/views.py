@@ -5,6 +5,7 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.data.taxonomy import Taxonomy
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.models.example_features import ExampleFeatures
+from hyperfocal.models.matrix_features import MatrixFeatures
 from hyperfocal.models.text_head import TextHead
 from hyperfocal.thresholds import Decisions
 from hyperfocal.training.run import Origin, UnfittedError
@@ -52,10 +54,21 @@ class FitViews:
     @property
     def n_features_in_(self) -> int:
         """Return F, the features of the matrix that `fit` got; AttributeError if it got no matrix."""
+        return self._matrix.num_features
+
+    @property
+    def feature_names_in_(self) -> NDArray[np.object_]:
+        """Return (F,) the columns of the frame of numbers that `fit` got; AttributeError if it got none."""
+        if not self._matrix.names:
+            raise AttributeError("feature_names_in_: `fit` got features without names")
+        return np.asarray(self._matrix.names, dtype=object)
+
+    @property
+    def _matrix(self) -> MatrixFeatures:
         columns = self._model.features.columns
         if columns is None or columns.matrix is None:
             raise AttributeError("n_features_in_: `fit` got no feature matrix")
-        return columns.matrix.num_features
+        return columns.matrix
 
     @property
     def _fit(self) -> Fit:

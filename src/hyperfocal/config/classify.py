@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta
 
 from hyperfocal.config.sections import (
@@ -130,6 +131,11 @@ class ClassifySettings(Section, frozen=True, kw_only=True):
     loss: TextLossSettings = TextLossSettings()
     decide: DecisionSettings = DecisionSettings()
     train: TextTrainSettings = TextTrainSettings()
+
+    def __post_init__(self) -> None:
+        """Read the rule "half" as "argmax" if documents have one label each: both tune nothing."""
+        if self.data.single and self.decide.rule == "half":
+            msgspec.structs.force_setattr(self, "decide", msgspec.structs.replace(self.decide, rule="argmax"))
 
     @classmethod
     def implied(cls, values: Mapping[str, Any]) -> dict[str, Any]:

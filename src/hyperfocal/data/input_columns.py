@@ -43,12 +43,14 @@ class InputColumns:
             date (days since 1970), nan if missing.
         vectors: column -> (N, D) float32, zeros if missing.
         matrix: (N, F) float32, a feature matrix in place of texts, fields and vectors. None: there is none.
+        names: (F,) of the features of the matrix. (): they have no names.
     """
 
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     fields: pl.DataFrame = field(default_factory=pl.DataFrame)
     vectors: Vectors = field(default_factory=dict)
     matrix: Matrix | None = None
+    names: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         """Return whether there is any column."""
@@ -58,7 +60,8 @@ class InputColumns:
         """Return the columns of the given row numbers, in that order."""
         fields = self.fields[rows] if self.kinds else self.fields
         vectors = {name: values[rows] for name, values in self.vectors.items()}
-        return InputColumns(self.kinds, fields, vectors, None if self.matrix is None else self.matrix[rows])
+        matrix = None if self.matrix is None else self.matrix[rows]
+        return InputColumns(self.kinds, fields, vectors, matrix, self.names)
 
     def checksum(self) -> str:
         """Return a checksum of names, kinds and values."""

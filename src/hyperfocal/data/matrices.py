@@ -23,46 +23,100 @@ from hyperfocal.data.input_columns import InputColumns, Matrix
 from hyperfocal.data.reading import LISTS, PlannedColumn, ReadingPlan
 from hyperfocal.errors import DataError
 
-NUMBERS = "biuf"  # kinds of numpy's dtypes
+NUMBERS = "biufc"  # kinds of numpy's dtypes; complex numbers are refused as numbers
+SCALARS = (bool, int, float, complex, np.number, np.bool_)
 SIZES = re.compile(rb"\s*\d+\s+\d+\s+\d+\s*")
 EXAMPLE = re.compile(rb"(\d+(,\d+)*)?\s+\d+:\S+(\s.*)?", re.DOTALL)
 LINE_BYTES = 2**16
 
 
 def is_matrix(values: Any) -> bool:
-    """Return whether values are a feature matrix: sparse, a two-dimensional array or tensor, or a frame of numbers."""
+    """Return whether values are a feature matrix: sparse, of two dimensions and numbers, or a frame of numbers.
+
+    Of two dimensions: an array, a tensor, an object that numpy can make an array of, or a list of lists of numbers. The
+    first row of lists, or the first value of an array of objects, decides whether they are numbers.
+
+    >>> is_matrix([[0.5, 1], [2, 3]]), is_matrix(["a text"]), is_matrix([["a", "b"]])
+    (True, False, False)
+    """
     if issparse(values):
         return True
     if is_frame(values):
-        columns = as_frame(values).get_columns()
+        columns = _number_frame(values).get_columns()
         return bool(columns) and all(column.dtype.is_numeric() or column.dtype == pl.Boolean for column in columns)
-    shape = getattr(values, "shape", ())
-    return len(shape) == 2 and (hasattr(values, "detach") or np.asarray(values).dtype.kind in NUMBERS)
+    if hasattr(values, "detach"):
+        return len(values.shape) == 2
+    if isinstance(values, list | tuple):
+        return bool(values) and _is_row(values[0])
+    array = np.asarray(values) if hasattr(values, "__array__") else np.empty(0)
+    if array.ndim != 2:
+        return False
+    return array.dtype.kind in NUMBERS or (array.dtype == object and array.size > 0 and not _has_text(array))
+
+
+def _is_row(row: Any) -> bool:
+    """Return whether the first row of a list is one of numbers; a missing number is one, but not alone."""
+    if isinstance(row, np.ndarray):
+        return row.ndim == 1 and row.dtype.kind in NUMBERS
+    if not isinstance(row, list | tuple):
+        return False
+    return any(isinstance(value, SCALARS) for value in row) and all(
+        value is None or isinstance(value, SCALARS) for value in row
+    )
+
+
+def _has_text(array: NDArray[Any]) -> bool:
+    return any(isinstance(value, str | bytes) for value in array.flat)
+
+
+class _TypeOfValueError(DataError, TypeError):
+    """A value of a feature matrix is not a number; scikit-learn expects a TypeError."""
 
 
 def as_matrix(values: Any) -> Matrix:
     """Return a feature matrix as (N, F) float32, dense or CSR.
 
     Raises:
-        DataError: NaN, infinity, or a matrix without rows or columns, in scikit-learn's words.
+        DataError: NaN, infinity, complex numbers, a value that is no number, or a matrix without rows or columns, in
+            scikit-learn's words.
     """
     if hasattr(values, "detach"):
         values = values.detach().cpu().numpy()
-    elif is_frame(values):
-        values = as_frame(values).cast(pl.Float64).to_numpy()
+    elif is_frame(values) and not issparse(values):  # a DOK matrix is a dictionary
+        values = _number_frame(values).cast(pl.Float64).to_numpy()
     try:
         matrix: Any = check_array(values, accept_sparse="csr", dtype=np.float32, input_name="X")
+    except TypeError as error:
+        raise _TypeOfValueError(str(error)) from None
     except ValueError as error:
         raise DataError(str(error)) from None
     return cast(Matrix, csr_matrix(cast(Any, matrix)) if issparse(matrix) else matrix)  # a sparse array is one too
 
 
-def matrix_documents(values: Any, labels: Sequence[Sequence[str]] | None = None) -> Documents:
+def _number_frame(values: Any) -> pl.DataFrame:
+    """Return a frame without the index of pandas, which is no feature."""
+    return as_frame(values.reset_index(drop=True) if hasattr(values, "reset_index") else values)
+
+
+def feature_names(values: Any) -> tuple[str, ...]:
+    """Return the names of the columns of a frame if all are texts, as scikit-learn's `feature_names_in_`; else ()."""
+    if issparse(values) or not is_frame(values):
+        return ()
+    columns = getattr(values, "columns", ())
+    if hasattr(values, "reset_index") and not all(isinstance(name, str) for name in columns):
+        return ()
+    return tuple(_number_frame(values).columns)
+
+
+def matrix_documents(
+    values: Any, labels: Sequence[Sequence[str]] | None = None, names: tuple[str, ...] = ()
+) -> Documents:
     """Return the rows of a feature matrix as documents without texts.
 
     Args:
         values: (N, F), see `is_matrix`.
         labels: a list per row. None: no labels.
+        names: (F,) of the features. (): those of `feature_names`.
 
     Raises:
         DataError: another number of labels; as in `as_matrix`.
@@ -75,7 +129,7 @@ def matrix_documents(values: Any, labels: Sequence[Sequence[str]] | None = None)
     plan = ReadingPlan(LISTS, rows, (PlannedColumn("X", "matrix", "number"), PlannedColumn("labels", "labels", "list")))
     ids = pl.Series("id", range(rows), dtype=pl.Int64).cast(pl.String)
     texts = pl.Series("text", [""], dtype=pl.String).new_from_index(0, rows)
-    return Documents(ids, texts, lists, None, plan, InputColumns(matrix=matrix))
+    return Documents(ids, texts, lists, None, plan, InputColumns(matrix=matrix, names=names or feature_names(values)))
 
 
 def is_extreme(source: Any) -> bool:

@@ -42,6 +42,11 @@ def split_documents(documents: Documents, *, fraction: float, seed: int) -> tupl
     Raises:
         DataError: a part would be empty, because there is only one group, or each is the only one of some label.
     """
+    if len(documents) == 1:
+        raise DataError(
+            "one document (n_samples=1) cannot be split into training and validation. Give more documents, or the "
+            "held-out ones with `valid=`"
+        )
     labels, groups = number_labels(documents.labels), documents.group_numbers()
     folds = stratified_folds(labels, groups, (1 - fraction, fraction), seed=seed)
     train, held_out = np.flatnonzero(folds == 0), np.flatnonzero(folds == 1)

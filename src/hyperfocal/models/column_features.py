@@ -52,7 +52,7 @@ class ColumnFeatures:
     def fit(cls, columns: InputColumns, scaling: str = "auto") -> ColumnFeatures:
         """Fit on the columns of training documents; errors as in `MatrixFeatures.fit`."""
         if columns.matrix is not None:
-            return cls((), {}, MatrixFeatures.fit(columns.matrix, scaling))
+            return cls((), {}, MatrixFeatures.fit(columns.matrix, scaling, columns.names))
         fields = tuple(_fit(name, columns) for name in columns.kinds)
         return cls(fields, {name: values.shape[1] for name, values in columns.vectors.items()})
 
@@ -91,6 +91,8 @@ class ColumnFeatures:
         if (self.matrix is None) != (columns.matrix is None):
             given, needed = ("texts", "feature matrix") if self.matrix else ("feature matrix", "texts or columns")
             raise DataError(f"X: a {given} was given, and the model was fitted on {needed}. Give X as in training")
+        if self.matrix is not None:
+            self.matrix.check_names(columns.names)
         missing = [column.name for column in self.fields if column.name not in columns.kinds]
         missing += [name for name in self.vectors if name not in columns.vectors]
         if missing:

@@ -27,6 +27,7 @@ from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.models.text_head import Features, SparseRows
 
 MOST_DENSE = 5_000  # features
+MOST_NAMES = 5  # in a message
 WIDE = ("l2", "idf_l2")
 
 
@@ -39,15 +40,17 @@ class MatrixFeatures:
         sparse: whether the training matrix was sparse.
         shift: (F,) subtracted from each row, before it is multiplied.
         factor: (F,) that each row is multiplied by.
+        names: (F,) of the features. (): they have no names.
     """
 
     scaling: str
     sparse: bool
     shift: NDArray[np.float32]
     factor: NDArray[np.float32]
+    names: tuple[str, ...] = ()
 
     @classmethod
-    def fit(cls, matrix: Matrix, scaling: str) -> MatrixFeatures:
+    def fit(cls, matrix: Matrix, scaling: str, names: tuple[str, ...] = ()) -> MatrixFeatures:
         """Fit on the training rows.
 
         Raises:
@@ -68,7 +71,7 @@ class MatrixFeatures:
             dense = dense_rows(matrix).astype(np.float64)
             shift, deviation = dense.mean(0), dense.std(0)
             factor = np.where(deviation > 1e-9, 1 / np.maximum(deviation, 1e-9), 0)
-        return cls(chosen, bool(sparse), shift.astype(np.float32), factor.astype(np.float32))
+        return cls(chosen, bool(sparse), shift.astype(np.float32), factor.astype(np.float32), names)
 
     @property
     def num_features(self) -> int:
@@ -110,13 +113,33 @@ class MatrixFeatures:
                 "features as input"
             )
 
+    def check_names(self, names: tuple[str, ...]) -> None:
+        """Raise DataError for features of other names or in another order, in scikit-learn's words.
+
+        Features without names are those of training in their order.
+        """
+        if not names or not self.names or names == self.names:
+            return
+        unseen, missing = sorted({*names} - {*self.names}), sorted({*self.names} - {*names})
+        listed = _listed("unseen at fit time", unseen) + _listed("seen at fit time, yet now missing", missing)
+        raise DataError(
+            "The feature names should match those that were passed during fit.\n"
+            + (listed or "Feature names must be in the same order as they were in fit.\n")
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return the value that `from_json` reads."""
         arrays = {"shift": self.shift.tolist(), "factor": self.factor.tolist()}
-        return {"scaling": self.scaling, "sparse": self.sparse} | arrays
+        value = {"scaling": self.scaling, "sparse": self.sparse} | arrays
+        return value | {"names": list(self.names)} if self.names else value
 
     @classmethod
     def from_json(cls, value: Any) -> MatrixFeatures:
         """Build from `to_json`'s value."""
-        arrays = (np.asarray(value[name], dtype=np.float32) for name in ("shift", "factor"))
-        return cls(str(value["scaling"]), bool(value["sparse"]), *arrays)
+        shift, factor = (np.asarray(value[name], dtype=np.float32) for name in ("shift", "factor"))
+        return cls(str(value["scaling"]), bool(value["sparse"]), shift, factor, tuple(value.get("names", ())))
+
+
+def _listed(problem: str, names: list[str]) -> str:
+    lines = [f"- {name}\n" for name in names[:MOST_NAMES]] + ["- ...\n"] * (len(names) > MOST_NAMES)
+    return f"Feature names {problem}:\n{''.join(lines)}" if names else ""

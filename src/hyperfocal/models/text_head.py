@@ -102,6 +102,13 @@ class TextHead(nn.Module):
         """Return the parameters with a sparse gradient."""
         return [] if self.wide is None else [self.wide]
 
+    @property
+    def num_hidden(self) -> int:
+        """Return W, the width of the deep part's input of the output layer, or V without a deep part."""
+        part = self.weight if self.wide is None or self.weight is not None else self.wide.T
+        assert part is not None, "a head has a wide or a deep part"
+        return part.shape[1]
+
     def hidden_of(self, dense: Tensor) -> Tensor:
         """Return the input of the last layer, (B, W), from (B, D) dense features."""
         dense = functional.dropout(dense, self.input_dropout, self.training)
