@@ -83,6 +83,16 @@ class TestEncoding:
         assert next(iter(fitted.fields[0].values)) == "often"
         assert fitted.unseen(columns) == {"tag": 100_000 - MOST_VALUES + 1}
 
+    def test_small_numbers_vary_and_large_ones_that_are_all_the_same_do_not(self):
+        for values, dense in ([[1e-12, 3e-12], [-1, 1]], [[1e9, 1e9 + 1e-7], [0, 0]]):
+            columns = read_columns(pl.DataFrame({"n": values}), [("n", "number")], [], MEMORY)
+            assert ColumnFeatures.fit(columns).make(columns, 2).dense[:, 0].tolist() == pytest.approx(dense)
+
+    def test_a_number_far_from_those_of_training_counts_as_20_deviations(self):
+        columns = read_columns(pl.DataFrame({"n": [1.0, 3.0]}), [("n", "number")], [], MEMORY)
+        far = read_columns(pl.DataFrame({"n": [1e12, -1e12]}), [("n", "number")], [], MEMORY)
+        assert ColumnFeatures.fit(columns).make(far, 2).dense[:, 0].tolist() == [20, -20]
+
     def test_a_constant_number_stays_without_effect(self):
         columns = read_columns(pl.DataFrame({"n": [7.0, 7.0]}), [("n", "number")], [], MEMORY)
         other = read_columns(pl.DataFrame({"n": [1e6, None]}), [("n", "number")], [], MEMORY)
@@ -234,6 +244,31 @@ class TestService:
             [ClassifyRequest(texts=texts[:3]), ClassifyRequest(texts=[texts[0], {"text": texts[1]}, texts[2]])]
         )
         assert objects == mixed
+
+    def test_a_column_in_another_letter_case_harms_no_other_request(self, fitted):
+        predictor = ClassifyPredictor(fitted[0].fit_, "1")
+        rows = pl.DataFrame(without(shop(2, seed=1), "labels")).to_dicts()
+        upper = [{name.upper(): value for name, value in row.items()} for row in rows]
+        same, other, wrong = predictor.answer(
+            [ClassifyRequest(texts=each) for each in (rows, upper, [{"text": "x", "Price": 1}])]
+        )
+        assert same == other
+        assert "no column 'section'" in str(wrong)
+
+    def test_ids_of_objects_are_not_read(self, fitted):
+        predictor = ClassifyPredictor(fitted[0].fit_, "1")
+        rows = pl.DataFrame(without(shop(2, seed=1), "labels")).to_dicts()
+        twice = [row | {"id": "same"} for row in rows]
+        first, second, alone = predictor.answer(
+            [ClassifyRequest(texts=rows), ClassifyRequest(texts=twice), ClassifyRequest(texts=[{"id": "p1"}])]
+        )
+        assert first == second
+        assert isinstance(alone, DataError)
+
+    def test_the_example_for_a_plain_text_has_the_columns_of_the_run(self, fitted):
+        (answer,) = ClassifyPredictor(fitted[0].fit_, "1").answer([ClassifyRequest(texts=["a text"])])
+        example = '{"text": "a text", "section": "a", "price": 1.5, "day": "2026-01-31", "image": [0.5, "..."]}'
+        assert str(answer).endswith(f"Send objects with these columns, such as {example}")
 
     def test_an_object_without_a_column(self, fitted):
         predictor = ClassifyPredictor(fitted[0].fit_, "1")

@@ -73,6 +73,53 @@ class TestReading:
         assert again.fields["price"].to_list() == [["2.5"]]
         assert again.vectors["image"].tolist() == [[5, 6]]
 
+    def test_a_column_in_another_letter_case_has_the_name_of_the_plan(self):
+        plan = read(FRAME, fields=("section", "price"), vectors=("image",)).plan
+        other = {"TEXT": ["x"], "Section": ["drinks"], "PRICE": [3], "Image": [[5, 6]]}
+        documents = as_documents(other, plan, need="texts")
+        assert dict(documents.columns.kinds) == {"section": "category", "price": "number"}
+        assert documents.columns.fields["section"].to_list() == [["drinks"]]
+        assert documents.columns.vectors["image"].tolist() == [[5, 6]]
+        assert documents.plan.names("field") == ("section", "price")
+
+    def test_vectors_of_whole_and_other_numbers(self, tmp_path):
+        vectors = [[1, 0.5], [2, 3]]
+        file = written(tmp_path, [{"text": "x", "labels": ["a"], "image": vector} for vector in vectors])
+        for source in (FRAME | {"image": vectors}, file):
+            assert read(source, vectors=("image",)).columns.vectors["image"].tolist() == vectors
+
+    def test_whole_numbers_are_the_same_category_with_and_without_a_missing_value(self):
+        codes = [pd.Series([3, 12]), pd.Series([3, None, 12]), pd.Series([3, 12], dtype="float32"), [3.0, 12]]
+        for each in codes:
+            frame = {"text": ["a"] * len(each), "labels": [["a"]] * len(each), "code": each}
+            rows = read(frame, fields=("code:category",)).columns.fields["code"].to_list()
+            assert [value for row in rows for value in row] == ["3", "12"]
+        lists = {"text": ["a", "b"], "labels": [["a"], ["b"]], "codes": [[3.0, 12.0], [0.5, None]]}
+        assert read(lists, fields=("codes:list",)).columns.fields["codes"].to_list() == [["3", "12"], ["0.5"]]
+
+    def test_booleans_are_a_category_in_json_and_csv(self, tmp_path):
+        jsonl = written(tmp_path, [{"text": "x", "labels": ["a"], "new": value} for value in (True, False)])
+        csv = tmp_path / "docs.csv"
+        csv.write_text("text,labels,new\nx,a,true\nx,a,false\n")
+        first, second = (read(path, fields=("new",)).columns for path in (jsonl, csv))
+        assert dict(first.kinds) == dict(second.kinds) == {"new": "category"}
+        assert first.fields["new"].to_list() == second.fields["new"].to_list() == [["true"], ["false"]]
+
+    def test_a_field_is_not_read_as_a_text_too(self):
+        frame = {"title": ["x", "y"], "body": ["a b", "c d"], "labels": [["a"], ["b"]]}
+        documents = read(frame, fields=("title",))
+        assert documents.plan.names("text") == ("body",)
+        assert documents.all_texts().to_list() == ["a b", "c d"]
+
+    def test_a_cell_that_turns_a_column_of_numbers_into_a_category_is_logged(self, tmp_path, caplog):
+        path = tmp_path / "docs.csv"
+        path.write_text("text,labels,price\nx,a,1.5\nx,a,n/a\nx,a,3\n")
+        assert dict(read(path, fields=("price",)).columns.kinds) == {"price": "category"}
+        assert (
+            "docs.csv line 3: column 'price' is read as a category because of values such as 'n/a', but 2 of 3 values "
+            "are numbers. Correct the others and name it price:number" in caplog.text
+        )
+
     def test_rows_are_selected_and_joined(self):
         columns = read(FRAME, fields=FIELDS, vectors=("image",)).columns
         parts = [columns.select(np.array([row])) for row in (1, 0)]
@@ -95,6 +142,13 @@ class TestRefusing:
         with pytest.raises(DataError, match="column 'text' has a vector"):
             read({"text": ["red wine", "white wine"], "labels": [["a"], ["b"]]}, vectors=("text",))
 
+    def test_a_number_that_is_none_in_a_file_of_a_run(self):
+        plan = read(FRAME, fields=("price",)).plan
+        with pytest.raises(
+            DataError, match=r"row 1: column 'price': 1 value is not a number, such as 'x'. Correct it$"
+        ):
+            as_documents({"text": ["a", "b"], "price": [1, "x"]}, plan, need="texts")
+
     def test_no_vector_at_all(self):
         with pytest.raises(DataError, match="column 'image' has no vector"):
             read(FRAME | {"image": [None, None]}, vectors=("image",))
@@ -110,7 +164,11 @@ class TestRefusing:
             ),
             ({"fields": ("sections",)}, "no column 'sections'. Did you mean 'section'"),
             ({"vectors": ("images",)}, r"no column 'images' \(`vectors=`\)"),
-            ({"fields": ("section:number",)}, "1 values are not a number, such as 'drinks'"),
+            (
+                {"fields": ("section:number",)},
+                "row 0: column 'section': 1 value is not a number, such as 'drinks'. Correct it, or read the column as",
+            ),
+            ({"text": ("text", "section"), "fields": ("section",)}, "cannot be both `text=` and one of `fields=`"),
             ({"fields": ("image:number",)}, "column 'image' holds lists, not a number"),
         ],
     )

@@ -192,6 +192,11 @@ def prepare(
 def check_columns(documents: Documents, settings: TextDataSettings) -> None:
     """Raise DataError if the settings name fields or vectors that documents made of lists do not have."""
     names = [*settings.fields, *settings.vectors]
+    if names and documents.columns.matrix is not None:
+        raise DataError(
+            f"`fields=` or `vectors=` names column '{names[0]}', but these documents are a feature matrix, all of whose "
+            "columns are numbers that are read. Leave the name out"
+        )
     if names and not documents.columns:
         raise DataError(
             f"`fields=` or `vectors=` names column '{names[0]}', but these documents are lists, which have no columns. "

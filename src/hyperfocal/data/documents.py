@@ -26,7 +26,7 @@ from hyperfocal.data.label_columns import read_labels
 from hyperfocal.data.readers import read_source
 from hyperfocal.data.reading import LISTS, PlannedColumn, ReadingPlan, Use, example_of
 from hyperfocal.data.stored_texts import Texts, count_texts
-from hyperfocal.data.text_columns import Need, TextColumns, TextReading, text_columns
+from hyperfocal.data.text_columns import Need, TextColumns, TextReading, text_columns, with_planned_names
 from hyperfocal.data.text_lines import TEXT_READERS
 from hyperfocal.errors import DataError
 
@@ -156,7 +156,9 @@ def documents_from_frame(
     frame: pl.DataFrame, reading: TextReading | None = None, file: File = MEMORY, *, need: Need = "all"
 ) -> Documents:
     """Return the documents in the rows of a file, or of a block of it; errors as in `as_documents`."""
-    columns = text_columns(frame.columns, reading or TextDataSettings(), file, need)
+    reading = reading or TextDataSettings()
+    frame = with_planned_names(frame, reading)
+    columns = text_columns(frame.columns, reading, file, need)
     check_rows(frame.height, file, "document")
     documents = documents_of(frame, columns, file)
     if need != "texts":
@@ -193,7 +195,7 @@ def documents_of(frame: pl.DataFrame, columns: TextColumns, file: File) -> Docum
         check_distinct(ids, file)
     groups = read_text(frame[columns.group], file).alias("group") if columns.group else None
     groups = None if groups is None else groups.set(groups == "", None)
-    inputs = read_columns(frame, columns.fields, columns.vectors, file)
+    inputs = read_columns(frame, columns.fields, columns.vectors, file, planned=columns.planned)
     resolved = replace(columns, separator=separator or columns.separator, id_kind=kind)
     plan = _plan(frame, resolved, inputs, labels, file)
     return Documents(ids.alias("id"), _join_texts(frame, columns, file), labels, groups, plan, inputs)

@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from hyperfocal.data.columns import check_column, is_plain
+from hyperfocal.data.files import File
+from hyperfocal.data.frames import EXACT, is_missing, plain_text
 from hyperfocal.errors import DataError
 
 Kind = Literal["category", "list", "text", "number", "date", "encoder"]
@@ -77,7 +79,9 @@ def check_plain(column: pl.Series, name: str) -> None:
 
 def guess_kind(values: pl.Series) -> Kind:
     """Return the kind that the values suggest."""
-    if values.dtype.is_numeric() or values.dtype == pl.Boolean:
+    if values.dtype == pl.Boolean:
+        return "category"  # as in CSV, where true is a text
+    if values.dtype.is_numeric():
         return "number"
     if values.dtype in (pl.Date, pl.Datetime):
         return "date"
@@ -105,19 +109,43 @@ def with_moments(column: FieldColumn, numbers: NDArray[Any]) -> FieldColumn:
     """Return the column with mean and standard deviation of the numbers that are not nan."""
     known = numbers[~np.isnan(numbers)]
     mean, deviation = (float(known.mean()), float(known.std())) if len(known) else (0.0, 0.0)
-    return msgspec.structs.replace(column, mean=mean, deviation=deviation if deviation > 1e-9 else 0.0)
+    constant = is_constant(np.array(mean), np.array(deviation), len(known))
+    return msgspec.structs.replace(column, mean=mean, deviation=0.0 if constant else deviation)
+
+
+def is_constant(mean: NDArray[Any], deviation: NDArray[Any], rows: int) -> NDArray[np.bool_]:
+    """Return whether N numbers differ by no more than rounding: variance <= N eps variance + (N eps mean)^2.
+
+    The bound is that of scikit-learn's StandardScaler, with eps of float64.
+    """
+    bound = rows * np.finfo(np.float64).eps
+    return cast(NDArray[np.bool_], deviation**2 <= bound * deviation**2 + (bound * mean) ** 2)
 
 
 def bag_values(values: pl.Series, kind: Kind) -> list[list[str]]:
-    """Return the values in the bag of each row."""
+    """Return the values in the bag of each row, whole numbers without ".0"."""
     if isinstance(values.dtype, pl.List | pl.Array):
-        return [[str(value) for value in row or [] if value is not None] for row in values.to_list()]
-    texts = values.cast(pl.String).fill_null("").to_list()
+        return [[_as_text(value) for value in row or [] if not is_missing(value)] for row in values.to_list()]
+    texts = _as_texts(values).fill_null("").to_list()
     if kind == "category":
         return [[text.strip()] if text.strip() else [] for text in texts]
     if kind == "text":
         return [_words(text) for text in texts]
     return [[value for value in SEPARATORS.split(text) if value] for text in texts]
+
+
+def _as_text(value: Any) -> str:
+    return plain_text(value) if isinstance(value, float) else str(value)
+
+
+def _as_texts(values: pl.Series) -> pl.Series:
+    """Return values as texts; a whole number is written alike as integer and as float."""
+    texts = values.cast(pl.String)
+    if not values.dtype.is_float():
+        return texts
+    whole = values.cast(pl.Int64, strict=False)
+    same = (whole.cast(values.dtype) == values) & (values.abs() < EXACT)
+    return whole.cast(pl.String).zip_with(same.fill_null(value=False), texts)
 
 
 def _words(text: str) -> list[str]:
@@ -135,11 +163,12 @@ def count_bags(column: FieldColumn, rows: Sequence[Sequence[str]]) -> sparse.csr
     return sparse.csr_matrix((repeats, indices, indptr), shape=(len(rows), len(numbers)))
 
 
-def as_numbers(values: pl.Series, kind: Kind, name: str) -> NDArray[np.float64]:
+def as_numbers(values: pl.Series, kind: Kind, file: File | str, *, planned: bool = False) -> NDArray[np.float64]:
     """Return (N,) numbers, of a date in days, nan for missing ones.
 
     Raises:
-        DataError: a value is not a number, or not a date; infinity. `name` is that of the file.
+        DataError: a value is not a number, or not a date; infinity. The message names the row of a File, and if the
+            kind is not `planned` by a run, another kind.
     """
     if kind == "date":
         dates = (values if values.dtype in (pl.Date, pl.Datetime) else _dates(values.cast(pl.String))).cast(pl.Date)
@@ -148,10 +177,13 @@ def as_numbers(values: pl.Series, kind: Kind, name: str) -> NDArray[np.float64]:
         numbers = values.cast(pl.Float64, strict=False)
     wrong = values.is_not_null() & (numbers.is_null() | numbers.is_infinite())
     if wrong.any():
-        example = values.filter(wrong)[0]
+        count, row = int(wrong.sum()), int(wrong.arg_max() or 0)
+        place = file if isinstance(file, str) else file.place(row)
+        are = f"1 value is not a {kind}" if count == 1 else f"{count:,} values are not a {kind}"
+        advice = "" if planned else f", or read the column as another kind, such as {values.name}:category"
         raise DataError(
-            f"{name}: column {values.name!r}: {int(wrong.sum()):,} values are not a {kind}, such as {example!r}. "
-            f"Correct them, or read the column as another kind, such as {values.name}:category"
+            f"{place}: column {values.name!r}: {are}, such as {values[row]!r}. "
+            f"Correct {'it' if count == 1 else 'them'}{advice}"
         )
     return cast(NDArray[np.float64], numbers.fill_null(float("nan")).to_numpy())  # squares of ids overflow float32
 

@@ -6,6 +6,7 @@ such as the embedding of an image. A missing field counts as no value, and a mis
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -28,6 +29,7 @@ from hyperfocal.data.files import File
 from hyperfocal.errors import DataError
 
 DOCUMENT_KINDS: tuple[Kind, ...] = ("category", "list", "number", "date")
+logger = logging.getLogger("hyperfocal")
 BETWEEN_NUMBERS = r"[\s,;|]+"  # of a vector that is written as text
 Vectors = Mapping[str, NDArray[np.float32]]
 Matrix = NDArray[np.float32] | csr_matrix
@@ -96,7 +98,12 @@ def as_names(names: str | Sequence[str] | None) -> Sequence[str] | None:
 
 
 def read_columns(
-    frame: pl.DataFrame, fields: Sequence[tuple[str, str]], vectors: Sequence[tuple[str, int]], file: File
+    frame: pl.DataFrame,
+    fields: Sequence[tuple[str, str]],
+    vectors: Sequence[tuple[str, int]],
+    file: File,
+    *,
+    planned: bool = False,
 ) -> InputColumns:
     """Return the fields and vectors of documents.
 
@@ -105,6 +112,7 @@ def read_columns(
         fields: names and kinds. "": the kind that the values suggest.
         vectors: names and lengths. 0: the length of the first vector.
         file: for messages.
+        planned: whether a run gives the kinds, so that no other kind can be advised.
 
     Raises:
         DataError: a field that looks like text, or whose values are not of its kind; a vector of another length, or
@@ -112,7 +120,7 @@ def read_columns(
     """
     given = {name: _without_empty(frame[name]) for name, _ in fields}
     kinds = {name: _kind(given[name], kind, file) for name, kind in fields}
-    values = [_field(given[name], kind, file) for name, kind in kinds.items()]
+    values = [_field(given[name], kind, file, planned=planned) for name, kind in kinds.items()]
     read = {name: read_vectors(frame[name], length, file) for name, length in vectors}
     return InputColumns(kinds, pl.DataFrame(values), read)
 
@@ -131,15 +139,36 @@ def _kind(values: pl.Series, kind: str, file: File) -> Kind:
             f"{file}: column '{values.name}' holds texts, not a field. Read it as a text (`text=`), or give its kind, "
             f"one of {', '.join(DOCUMENT_KINDS)}, such as {values.name}:list"
         )
+    _warn_of_numbers(values, guessed, file)
     return guessed
 
 
-def _field(values: pl.Series, kind: Kind, file: File) -> pl.Series:
+def _warn_of_numbers(values: pl.Series, guessed: Kind, file: File) -> None:
+    """Log that most values of a column are numbers, but not all, so that it is no number."""
+    if guessed in ("number", "date") or values.dtype != pl.String:
+        return
+    others = values.is_not_null() & values.cast(pl.Float64, strict=False).is_null()
+    numbers, known = len(values) - values.null_count() - int(others.sum()), len(values) - values.null_count()
+    if others.any() and 2 * numbers > known:
+        logger.warning(
+            "%s: column '%s' is read as a %s because of values such as %r, but %s of %s values are numbers. Correct "
+            "the others and name it %s:number",
+            file.place(int(others.arg_max() or 0)),
+            values.name,
+            guessed,
+            values.filter(others)[0],
+            f"{numbers:,}",
+            f"{known:,}",
+            values.name,
+        )
+
+
+def _field(values: pl.Series, kind: Kind, file: File, *, planned: bool) -> pl.Series:
     if kind in BAGS:
         return pl.Series(values.name, bag_values(values, kind), dtype=pl.List(pl.String))
     if isinstance(values.dtype, pl.List | pl.Array):
         raise DataError(f"{file}: column '{values.name}' holds lists, not a {kind}. Use {values.name}:list")
-    return pl.Series(values.name, as_numbers(values, kind, str(file)), dtype=pl.Float64)
+    return pl.Series(values.name, as_numbers(values, kind, file, planned=planned), dtype=pl.Float64)
 
 
 def read_vectors(column: pl.Series, length: int, file: File) -> NDArray[np.float32]:
@@ -189,7 +218,8 @@ def _as_lists(column: pl.Series, file: File) -> pl.Series:
         return texts.str.replace_all(BETWEEN_NUMBERS, " ").str.split(" ")
     if column.dtype == pl.Null:
         return column.cast(pl.List(pl.Float64))
-    if not isinstance(column.dtype, pl.List) or not (column.dtype.inner.is_numeric() or column.dtype.inner == pl.Null):
+    inner = column.dtype.inner if isinstance(column.dtype, pl.List) else None
+    if inner is None or not (inner.is_numeric() or inner in (pl.Null, pl.String)):  # texts: 1 and 0.5 in one column
         raise DataError(
             f"{file}: column '{column.name}' holds {column.dtype}, not vectors. Give a list of numbers in each row"
         )

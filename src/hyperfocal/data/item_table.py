@@ -140,7 +140,7 @@ def encode_items(
             empty = np.zeros((len(ids), 2), np.float32)
             numbers.append(standardize(column, _log_popularity(column, bag)) if column.values else empty)
         elif column.kind != "encoder":
-            numbers.append(standardize(column, as_numbers(rows[column.name], column.kind, table.name)))
+            numbers.append(standardize(column, as_numbers(rows[column.name], column.kind, table.name, planned=True)))
     return sparse.hstack(bags, format="csr", dtype=np.float32), np.hstack(numbers)
 
 
@@ -156,7 +156,7 @@ def _fit(values: pl.Series, kind: Kind, table: ItemTable) -> FieldColumn:
 
 def _bag(column: FieldColumn, rows: list[list[str]]) -> sparse.csr_matrix:
     """Return the (L, V) weights of the values of each item's bag."""
-    bag = count_bags(column, rows)
+    bag = count_bags(column, [[_in_training(value, column) for value in row] for row in rows])
     if column.kind == "text":
         idf = np.log((1 + column.items) / (1 + np.array(list(column.values.values())))) + 1
         bag.data = ((1 + np.log(bag.data)) * idf[bag.indices]).astype(np.float32)
@@ -166,6 +166,11 @@ def _bag(column: FieldColumn, rows: list[list[str]]) -> sparse.csr_matrix:
         lengths = np.diff(bag.indptr)
     bag.data /= np.repeat(np.maximum(lengths, 1e-9), np.diff(bag.indptr)).astype(np.float32)
     return bag
+
+
+def _in_training(value: str, column: FieldColumn) -> str:
+    """Return a value as the column has it: a run of an earlier version wrote a whole float as 1.0."""
+    return f"{value}.0" if value not in column.values and f"{value}.0" in column.values else value
 
 
 def _log_popularity(column: FieldColumn, bag: sparse.csr_matrix) -> NDArray[np.float32]:

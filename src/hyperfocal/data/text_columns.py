@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import polars as pl
+
 from hyperfocal.config.classify import TextDataSettings
 from hyperfocal.data.columns import check_column, check_unique
 from hyperfocal.data.field_columns import split_kind
@@ -33,6 +35,7 @@ class TextColumns:
     only_lists: bool = False  # whether labels are lists in the plan, so that nothing says where to split a text
     fields: tuple[tuple[str, str], ...] = ()  # names and kinds; "": the kind that the values suggest
     vectors: tuple[tuple[str, int], ...] = ()  # names and lengths; 0: the length of the first vector
+    planned: bool = False  # whether the plan of a run names them
 
 
 def text_columns(header: list[str], reading: TextReading, file: File, need: Need) -> TextColumns:
@@ -43,6 +46,17 @@ def text_columns(header: list[str], reading: TextReading, file: File, need: Need
         columns = find_text_columns(header, TextDataSettings(), file, need)
         return columns if file.kind == "lines" else _with_separator(columns, reading)
     return text_columns_by_plan(header, reading, file, need)
+
+
+def with_planned_names(frame: pl.DataFrame, reading: TextReading) -> pl.DataFrame:
+    """Return a frame whose fields and vectors have the letter case of the plan: models know them by these names."""
+    if not isinstance(reading, ReadingPlan):
+        return frame
+    for name in (*reading.names("field"), *reading.names("vector")):
+        column = same_column(name, frame.columns)
+        if column and column != name:
+            frame = frame.rename({column: name})
+    return frame
 
 
 def find_text_columns(header: list[str], settings: TextDataSettings, file: File, need: Need) -> TextColumns:
@@ -61,13 +75,15 @@ def find_text_columns(header: list[str], settings: TextDataSettings, file: File,
             check_column(name, header, file, f"`{option}=`")
     lower = {name.lower(): name for name in reversed(header)}
     known_labels = next((lower[name] for name in KNOWN_LABELS if name in lower), "")
+    fields = tuple(split_kind(name, header, str(file), DOCUMENT_KINDS) for name in settings.fields)
+    inputs = {*(name for name, _ in fields), *settings.vectors}
     columns = TextColumns(
-        settings.text or _known_text(lower),
+        settings.text or tuple(name for name in _known_text(lower) if name not in inputs),
         "" if need == "texts" else settings.labels or known_labels,
         settings.id if settings.id in header else lower.get("id", ""),
         settings.group if settings.group in header else "",
         settings.separator,
-        fields=tuple(split_kind(name, header, str(file), DOCUMENT_KINDS) for name in settings.fields),
+        fields=fields,
         vectors=tuple((name, 0) for name in settings.vectors),
     )
     if not (columns.text or columns.fields or columns.vectors):
@@ -103,6 +119,7 @@ def text_columns_by_plan(header: list[str], plan: ReadingPlan, file: File, need:
             for column in plan.columns
             if column.use == "vector"
         ),
+        planned=True,
     )
     return _checked(_with_separator(columns, plan), header, file)
 
@@ -131,10 +148,15 @@ def has_columns(plan: ReadingPlan) -> bool:
 
 
 def _check_inputs(inputs: list[str], columns: TextColumns, file: File) -> None:
-    """Raise DataError if a column is a field or vector twice, or is also the column of the labels."""
+    """Raise DataError if a column is a field or vector twice, or is also the column of the labels or of a text."""
     twice = next((name for name in inputs if inputs.count(name) > 1), "")
     if twice:
         raise DataError(f"{file}: column '{twice}' is named twice as `fields=` or `vectors=`. Name it once")
+    both = next((name for name in inputs if name in columns.text), "")
+    if both:
+        raise DataError(
+            f"{file}: column '{both}' cannot be both `text=` and one of `fields=` or `vectors=`. Name it for one of them"
+        )
     if columns.labels and columns.labels in inputs:
         raise DataError(
             f"{file}: column '{columns.labels}' cannot be both `labels=` and one of `fields=` or `vectors=`: the model "

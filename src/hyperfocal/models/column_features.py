@@ -1,7 +1,8 @@
 """Features of fields and vectors: tokens in the sparse part, numbers in the dense part.
 
     category, list   a token per value, of the value TOKEN: never cut by max_features, and without idf
-    number           standard deviations above the training mean, 0 if missing; and whether it is missing
+    number           standard deviations above the training mean, cut at -20 and 20, 0 if missing; and whether it is
+                     missing
     date             as number, in days; and sine and cosine of its place in the year and in the week
     vector           scaled to a mean square of 1, as the vectors of a sentence encoder
 
@@ -20,12 +21,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse import csr_matrix
 
 from hyperfocal.data.field_columns import BAGS, FieldColumn, count_bags, fit_bag, standardize, with_moments
 from hyperfocal.data.input_columns import InputColumns
 from hyperfocal.errors import DataError
-from hyperfocal.models.matrix_features import MatrixFeatures
+from hyperfocal.models.matrix_features import LARGEST, MatrixFeatures
 from hyperfocal.models.text_head import Features, SparseRows
 
 YEAR, WEEK = 365.25, 7.0  # days
@@ -89,8 +89,8 @@ class ColumnFeatures:
     def check(self, columns: InputColumns) -> None:
         """Raise DataError if documents lack a field or vector, or if a vector has another length than in training."""
         if (self.matrix is None) != (columns.matrix is None):
-            given, needed = ("texts", "feature matrix") if self.matrix else ("feature matrix", "texts or columns")
-            raise DataError(f"X: a {given} was given, and the model was fitted on {needed}. Give X as in training")
+            given, needed = ("texts", "a feature matrix") if self.matrix else ("a feature matrix", "texts or columns")
+            raise DataError(f"X: the model was fitted on {needed}, and not on {given}. Give X as in training")
         if self.matrix is not None:
             self.matrix.check_names(columns.names)
         missing = [column.name for column in self.fields if column.name not in columns.kinds]
@@ -111,7 +111,7 @@ class ColumnFeatures:
         """Return (N,) bool: whether a document has a known value, a number or a vector that is not zero."""
         known = np.zeros(num_rows, dtype=np.bool_)
         if columns.matrix is not None:
-            known |= csr_matrix(columns.matrix).getnnz(1) > 0
+            known |= self.matrix is not None and self.matrix.known(columns.matrix)
         for column in self.fields:
             if column.kind in BAGS:
                 known |= np.array([any(value in column.values for value in row) for row in _rows(columns, column)])
@@ -166,7 +166,7 @@ def _width(column: FieldColumn) -> int:
 
 def _numbers(column: FieldColumn, values: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return (N, 2) of numbers, or (N, 6) of dates."""
-    standard = standardize(column, values)
+    standard = standardize(column, values).clip(-LARGEST, LARGEST)
     if not column.deviation:
         standard[:, 0] = 0
     if column.kind == "number":

@@ -3,7 +3,7 @@
     none       the values as they are
     l2         each row at length 1
     idf_l2     the values times idf = 1 + ln((1 + N) / (1 + n)), n the training rows with the feature; then l2
-    standard   standard deviations above the training mean
+    standard   standard deviations above the training mean, cut at -20 and 20
     auto       idf_l2 for a sparse matrix, standard for a dense one
 
 The rows of a sparse matrix by l2 or idf_l2 go to the wide part, as n-grams do, and if they have at most MOST_DENSE
@@ -13,7 +13,7 @@ features also to the deep part. Everything else goes to the deep part alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, diags, issparse
 from sklearn.preprocessing import normalize
 
+from hyperfocal.data.field_columns import is_constant
 from hyperfocal.data.input_columns import Matrix
 from hyperfocal.data.matrices import dense_rows
 from hyperfocal.errors import ConfigError, DataError
@@ -28,6 +29,8 @@ from hyperfocal.models.text_head import Features, SparseRows
 
 MOST_DENSE = 5_000  # features
 MOST_NAMES = 5  # in a message
+LARGEST = 20.0  # standard deviations: a number far from those of training counts as this far
+SMALLEST = 1e-30  # standard deviation, so that a factor is a float32
 WIDE = ("l2", "idf_l2")
 
 
@@ -70,7 +73,8 @@ class MatrixFeatures:
         elif chosen == "standard":
             dense = dense_rows(matrix).astype(np.float64)
             shift, deviation = dense.mean(0), dense.std(0)
-            factor = np.where(deviation > 1e-9, 1 / np.maximum(deviation, 1e-9), 0)
+            varies = ~is_constant(shift, deviation, rows)
+            factor = np.where(varies, 1 / np.maximum(deviation, SMALLEST), 0)
         return cls(chosen, bool(sparse), shift.astype(np.float32), factor.astype(np.float32), names)
 
     @property
@@ -100,10 +104,17 @@ class MatrixFeatures:
             if self.num_dense:
                 dense = scaled.toarray() * np.float32(np.sqrt(self.num_features))
         else:
-            dense = (dense_rows(matrix) - self.shift) * self.factor
+            dense = (dense_rows(matrix).astype(np.float64) - self.shift) * self.factor
+            dense = dense.clip(-LARGEST, LARGEST) if self.scaling == "standard" else dense
             if self.scaling in WIDE:
                 dense = normalize(dense) * np.float32(np.sqrt(self.num_features))
         return Features(sparse, None if dense is None else torch.from_numpy(dense.astype(np.float32)))
+
+    def known(self, matrix: Matrix) -> NDArray[np.bool_]:
+        """Return (N,) bool: whether a row says anything: a value that is not 0, or any if 0 is a value as others."""
+        if self.sparse or self.scaling in WIDE:
+            return cast(NDArray[np.bool_], csr_matrix(matrix).getnnz(1) > 0)
+        return np.ones(matrix.shape[0], dtype=np.bool_)
 
     def check(self, matrix: Matrix) -> None:
         """Raise DataError for another number of features, in scikit-learn's words."""
