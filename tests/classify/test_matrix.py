@@ -17,6 +17,7 @@ from sklearn.utils.estimator_checks import check_dataframe_column_names_consiste
 from hyperfocal.classify.classifier import MultiLabelClassifier
 from hyperfocal.classify.service import load_classify
 from hyperfocal.cli import main
+from hyperfocal.data.inspection import inspect
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.export.export import export_plain
 from hyperfocal.models.matrix_features import MatrixFeatures
@@ -62,6 +63,28 @@ class TestScaling:
         made = MatrixFeatures.fit(X, "auto").make(X)
         assert made.sparse is None
         np.testing.assert_allclose(made.dense, StandardScaler().fit_transform(X), atol=1e-5)
+
+    def test_constant_features_are_those_of_scikit_learn(self):
+        X = np.array([[1e-9, 16_777_216, 0.1], [3e-9, 16_777_216, 0.1]], dtype=np.float32)  # noqa: N806
+        made = MatrixFeatures.fit(X, "standard").make(X).dense
+        np.testing.assert_allclose(made, StandardScaler().fit_transform(X.astype(np.float64)), atol=1e-5)
+        assert made.tolist() == [pytest.approx([-1, 0, 0]), pytest.approx([1, 0, 0])]
+
+    def test_a_value_far_from_those_of_training_counts_as_20_deviations(self):
+        fitted = MatrixFeatures.fit(np.array([[0.0], [2.0]], dtype=np.float32), "standard")
+        assert fitted.make(np.array([[1e30], [-1e9], [2]], dtype=np.float32)).dense.tolist() == [[20], [-20], [1]]
+
+    def test_a_row_of_zeros_says_something_only_where_zero_is_a_value_as_others(self, caplog):
+        X, Y = data()  # noqa: N806
+        nothing = np.zeros((2, FEATURES))
+        fit(X, Y).predict(nothing)
+        assert "zeros" not in caplog.text
+        fit(csr_matrix(X), Y).predict(csr_matrix(nothing))
+        assert "2 of 2 rows of X are all zeros; their labels are unreliable" in caplog.text
+
+    def test_fields_of_a_matrix(self):
+        with pytest.raises(DataError, match=r"`fields=` or `vectors=` names column 'a', but these documents are"):
+            MultiLabelClassifier(fields=["a"], settings=SETTINGS).fit(*data())
 
     def test_idf_l2_is_that_of_scikit_learn(self):
         X = csr_matrix(data()[0], dtype=np.float32)  # noqa: N806
@@ -269,6 +292,23 @@ class TestExtremeFiles:
         assert [row["labels"] for row in rows] == model.predict(csr_matrix(data(1)[0]))
         done = CliRunner().invoke(main, ["classify", "evaluate", str(run), str(test), "--json"])
         assert json.loads(done.output)["values"]["macro_ap"] > 0.9
+
+    def test_inspect_grid_and_blocks(self, tmp_path, monkeypatch):
+        train, test = (extreme(tmp_path / f"{name}.txt", *data(seed)) for seed, name in enumerate(("train", "test")))
+        assert [column.use for column in inspect(train).columns] == ["matrix", "labels"]
+        fast = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
+        choices = ["--caps", "none", "--gammas", "none,2", "--seeds", "1", "--test", str(test)]
+        grid = ["classify", "grid", str(train), "--out", str(tmp_path / "grid"), *choices, *fast]
+        done = CliRunner().invoke(main, grid)
+        assert done.exit_code == 0, done.output
+        predict = ["classify", "predict", str(tmp_path / "grid" / "winner"), str(test), "--out"]
+        done = CliRunner().invoke(main, [*predict, str(tmp_path / "parts.jsonl"), "--block", "50"])
+        assert done.exit_code == 2
+        assert "holds a feature matrix, which is read whole. Leave --block and --resume out" in done.output
+        monkeypatch.setattr("hyperfocal.cli.predict.LARGE_BYTES", 1)
+        done = CliRunner().invoke(main, [*predict, str(tmp_path / "out.jsonl")])
+        assert done.exit_code == 0, done.output
+        assert len((tmp_path / "out.jsonl").read_text().splitlines()) == ROWS
 
     def test_a_damaged_file_names_its_line(self, tmp_path):
         path = extreme(tmp_path / "train.txt", *data())

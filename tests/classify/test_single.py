@@ -29,12 +29,14 @@ from sklearn.preprocessing import FunctionTransformer
 
 from hyperfocal.classify.classifier import MultiLabelClassifier
 from hyperfocal.classify.head import make_loss
-from hyperfocal.classify.one_label import is_one_label
+from hyperfocal.classify.one_label import Classes, is_one_label, read_classes
+from hyperfocal.classify.terminal import baseline_rows
 from hyperfocal.cli.main import main
 from hyperfocal.config.classify import TextLossSettings
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import capped_weights
+from hyperfocal.metrics.one_label import log_loss as class_log_loss
 from text_cases import FAST
 
 SHARES = {"beer": 0.55, "red wine": 0.25, "rum, dark": 0.12, "tea": 0.08}
@@ -467,3 +469,40 @@ class TestService:
         assert isinstance(first, Refusal)
         assert first.status == 422
         assert len(second.answers[0].labels) == 1
+
+
+class TestFilesAndNumbers:
+    def test_evaluate_names_the_line_of_several_labels(self, tmp_path):
+        path = tmp_path / "new.jsonl"
+        rows = [{"text": TEXTS[0], "labels": [CLASSES[0]]}, {"text": "x", "labels": ["beer", "tea"]}]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        frame = {"text": TEXTS, "labels": [[name] for name in CLASSES]}
+        model = MultiLabelClassifier(settings=FAST | {"data.single": True}).fit(frame)
+        with pytest.raises(DataError, match=r"new\.jsonl line 2: 2 labels"):
+            model.evaluate(path)
+
+    def test_baselines_are_scored_by_the_rule_of_the_run(self):
+        model = classifier(settings=FAST | {"train.baselines": "all"}).fit(TEXTS, CLASSES)
+        columns, rows = baseline_rows(model.metrics_)
+        assert columns == ["macro AP", "P@1", "accuracy", "balanced accuracy"]
+        assert rows["this model"][2] == model.metrics_["values"]["argmax.accuracy"]
+        for values in rows.values():
+            assert values[2] == pytest.approx(values[1])  # by arg max, the accuracy is the precision at 1
+        assert rows["prior"][3] == 0.25  # the most frequent of four classes
+
+    def test_a_perfect_probability_has_a_loss_of_zero_without_a_sign(self):
+        loss = class_log_loss(torch.tensor([[1.0, 0.0]]), SparseLabels.from_lists([[0]], 2))
+        assert f"{loss:.3f}" == "0.000"
+
+    def test_integers_beyond_64_bits(self):
+        labels = [2**63 if name == "beer" else 1 for name in CLASSES]
+        with pytest.raises(DataError, match="is 9223372036854775808, which no 64-bit integer holds"):
+            classifier().fit(TEXTS, labels)
+        assert read_classes([2**63 - 1, -(2**63)]) == ([[str(2**63 - 1)], [str(-(2**63))]], "integer")
+
+    @pytest.mark.parametrize(
+        ("kind", "names"), [("integer", ["1", str(2**63)]), ("integer", ["1", "01"]), ("float", ["x"])]
+    )
+    def test_classes_that_a_damaged_run_names(self, kind, names):
+        with pytest.raises(DataError, match=f"classes of the kind {kind} cannot have names such as"):
+            Classes.from_json(kind, names)

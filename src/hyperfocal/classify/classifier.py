@@ -320,7 +320,7 @@ class MultiLabelClassifier(ClassifierMixin, HiddenVectors, BaseEstimator):
         """
         model = self._model
         pair = from_pair(documents, model.indicator or model.classes, "labels")
-        return evaluate(model, read_documents(pair, model.reading, "labels"), self._fit.texts)
+        return evaluate(model, read_documents(pair, model.reading, "labels"), self._fit.texts, documents)
 
     def with_new_labels(self, labels: Any, *, boost: float = 0.0) -> MultiLabelClassifier:
         """Return a classifier that also scores labels that training never saw.

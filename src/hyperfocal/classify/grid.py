@@ -13,12 +13,13 @@ import torch
 from hyperfocal.classify.classifier import MultiLabelClassifier
 from hyperfocal.classify.label_texts import NAMES, OFF, read_label_texts
 from hyperfocal.classify.one_scores import one_label_values
+from hyperfocal.classify.predictions import read_documents
 from hyperfocal.classify.prepare import PreparedTexts, check_training, number, prepare, with_tree_labels
 from hyperfocal.classify.scores import comparable, score_labels
 from hyperfocal.classify.training import Inputs, make_inputs, score_prepared
 from hyperfocal.config.classify import ClassifySettings, FeatureSettings, TextDataSettings
 from hyperfocal.config.sections import Section
-from hyperfocal.data.documents import Documents, as_documents
+from hyperfocal.data.documents import Documents
 from hyperfocal.data.reading import reading_of
 from hyperfocal.data.stratify import check_distinct_groups
 from hyperfocal.errors import ConfigError
@@ -91,7 +92,8 @@ class TextSource:
         settings = _settings(base)
         data = prepare(self.train, self.valid, _in_memory(settings), watch.planned)
         if self.test is not None:
-            check_test(data, as_documents(self.test, reading_of(data.plan, settings.data)), settings.data)
+            test = read_documents(self.test, reading_of(data.plan, settings.data), "all")
+            check_test(data, test, settings.data)
         return prepare_grid(data, points, settings, cache=self.cache, threads=threads, watch=watch)
 
 
@@ -185,7 +187,7 @@ class SharedTexts:
     def read_test(self, test: Any, settings: Section) -> TextTest:
         """Return test documents; errors as in `check_test`."""
         read = _settings(settings)
-        documents = as_documents(test, reading_of(self.data.plan, read.data))
+        documents = read_documents(test, reading_of(self.data.plan, read.data), "all")
         check_test(self.data, documents, read.data)
         return TextTest(documents, read.train.refit)
 

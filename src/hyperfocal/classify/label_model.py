@@ -279,11 +279,12 @@ def _best(probabilities: Tensor, names: Sequence[str]) -> pl.Series:
     return pl.Series(ranked, dtype=pl.Object)
 
 
-def warn_of_unknown(known: Tensor) -> None:
-    """Log one warning with the number of texts that are not known; `known` is (N,) bool."""
+def warn_of_unknown(known: Tensor, *, matrix: bool = False) -> None:
+    """Log one warning with the number of texts, or rows of a matrix, that are not known; `known` is (N,) bool."""
     if unknown := int((~known).sum()):
+        what = "rows of X are all zeros" if matrix else "texts have no known n-gram or word"
         logger.warning(
-            "%s of %s texts have no known n-gram or word; their labels are unreliable. predict_documents says which",
+            f"%s of %s {what}; their labels are unreliable. predict_documents says which",
             f"{unknown:,}",
             f"{len(known):,}",
         )

@@ -28,6 +28,7 @@ KINDS: dict[ClassKind, tuple[type, ...]] = {
     "float": (float, np.floating),
     "text": (str,),
 }
+DTYPES: dict[ClassKind, str] = {"bool": "b", "integer": "i", "float": "f", "text": "U"}  # kinds of numpy's dtypes
 SCALARS = (bool, int, float, str, np.generic)
 HOW = "Give a list or an array with one label per text"
 
@@ -53,9 +54,11 @@ class Classes:
             raise DataError(f"classes of the kind {kind!r:.20}. Allowed: {', '.join(get_args(ClassKind))}")
         classes = cls(tuple(names), kind)
         try:
-            assert len(classes.values) == len(names)
+            typed = classes.values
         except ValueError:
-            raise DataError(f"classes of the kind {kind} cannot have names such as {names[0]!r:.20}") from None
+            typed = np.empty(0)
+        if typed.dtype.kind != DTYPES[classes.kind] or len(set(typed.tolist())) != len(names):
+            raise DataError(f"classes of the kind {kind} cannot have names such as {''.join(names[:1])!r:.20}")
         return classes
 
     @cached_property
@@ -65,7 +68,7 @@ class Classes:
             return np.asarray([name == "true" for name in self.names], dtype=bool)
         if self.kind == "text":
             return np.asarray(self.names, dtype=str)
-        return np.asarray([int(name) if self.kind == "integer" else float(name) for name in self.names])
+        return np.asarray([int(name) if self.kind == "integer" else float(name) for name in self.names])  # see DTYPES
 
     @cached_property
     def order(self) -> NDArray[np.int64]:
@@ -144,6 +147,8 @@ def read_classes(labels: Any) -> tuple[list[list[str]], ClassKind]:
                 f"Unknown label type: continuous. labels: row {row} is {value}, a fraction; a class is a text, a "
                 "whole number or a bool"
             )
+        if kind == "integer" and not -(2**63) <= int(value) < 2**63:
+            raise DataError(f"labels: row {row} is {value}, which no 64-bit integer holds. Give such labels as texts")
         if name != name.strip() or not name:
             raise DataError(f"labels: row {row} is {name!r}, which is empty or has spaces around it. Strip the labels")
     return [[name] for name in names], kind

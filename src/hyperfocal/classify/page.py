@@ -18,8 +18,7 @@ from hyperfocal.classify.one_page import (
 )
 from hyperfocal.classify.one_terminal import is_one
 from hyperfocal.classify.terminal import (
-    BASELINE_COLUMNS,
-    BASELINES,
+    baseline_rows,
     data_lines,
     how_decided,
     how_refitted,
@@ -160,13 +159,11 @@ def _scores(metrics: dict[str, Any]) -> Section:
 
 def _baselines(metrics: dict[str, Any]) -> list[Block]:
     """Return a table of the model and the baselines; runs of earlier versions, or without baselines, have none."""
-    if not (baselines := metrics.get("baselines")):
+    if not metrics.get("baselines"):
         return []
-    rows = [
-        [Cell(BASELINES.get(name, name)), *(score_cell(values[column]) for column in BASELINE_COLUMNS.values())]
-        for name, values in {"this model": metrics["values"], **baselines}.items()
-    ]
-    return [Table("Baselines on the same documents", ["", *BASELINE_COLUMNS], rows, sortable=False, marked=[0])]
+    columns, named = baseline_rows(metrics)
+    rows = [[Cell(name), *map(score_cell, values)] for name, values in named.items()]
+    return [Table("Baselines on the same documents", ["", *columns], rows, sortable=False, marked=[0])]
 
 
 def _scored(metrics: dict[str, Any], name: str) -> Cell:

@@ -50,7 +50,7 @@ def score_inputs(model: LabelModel, texts: Any) -> Tensor:
     """Return (N, L) logits; log what is not known of the documents. Errors as in `read_inputs`."""
     documents = read_inputs(model, texts)
     scores, known, _ = model.answer(documents.all_texts(), documents.columns)
-    warn_of_unknown(known)
+    warn_of_unknown(known, matrix=documents.columns.matrix is not None)
     warn_of_unseen(model.features.unseen(documents.columns))
     return scores
 

@@ -194,8 +194,8 @@ def check_columns(documents: Documents, settings: TextDataSettings) -> None:
     names = [*settings.fields, *settings.vectors]
     if names and documents.columns.matrix is not None:
         raise DataError(
-            f"`fields=` or `vectors=` names column '{names[0]}', but these documents are a feature matrix, all of whose "
-            "columns are numbers that are read. Leave the name out"
+            f"`fields=` or `vectors=` names column '{names[0]}', but these documents are a feature matrix, whose "
+            "columns are all read. Leave the name out"
         )
     if names and not documents.columns:
         raise DataError(

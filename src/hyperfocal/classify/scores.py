@@ -17,7 +17,7 @@ from hyperfocal.classify.one_label import only_labelled
 from hyperfocal.classify.one_scores import calibration_values, cross_temperatures, one_label_values, tuned_rule
 from hyperfocal.classify.opinions import Opinions
 from hyperfocal.classify.prepare import Labelled, PreparedTexts, number, owners_of
-from hyperfocal.config.classify import ClassifySettings, DecisionSettings
+from hyperfocal.config.classify import ONE_RULES, ClassifySettings, DecisionSettings
 from hyperfocal.data.documents import Documents
 from hyperfocal.data.stored_texts import count_hashed
 from hyperfocal.data.taxonomy import Taxonomy
@@ -120,20 +120,23 @@ def score(model: LabelModel, documents: Documents, scores: Tensor) -> float:
     return micro_f1(model.name(model.decide(scores)), truth.documents.labels.to_list())
 
 
-def evaluate(model: LabelModel, documents: Documents, trained: Tensor | None = None) -> dict[str, Any]:
+def evaluate(
+    model: LabelModel, documents: Documents, trained: Tensor | None = None, source: Any = None
+) -> dict[str, Any]:
     """Return the metrics of a model on documents, with the counts of their data and, under "labels", a row per label.
 
     Args:
         model: fitted.
         documents: to score.
         trained: checksums of the training texts, from `hash_each`. None: unknown.
+        source: of the documents; a path names its lines in errors.
 
     Raises:
         DataError: none of the documents has a label that training has, or a label is not in the tree.
     """
     left_out = {}
     if model.decisions.one:
-        documents, number_left_out = only_labelled(documents, None, "documents to score")
+        documents, number_left_out = only_labelled(documents, source, "documents to score")
         left_out = {"left_out": number_left_out}
     labelled = number(model.resolve_labels(documents), model.labels.vocabulary)
     labelled.refuse_unlabelled("documents to score")
@@ -226,14 +229,20 @@ def opinions_table(validated: Validated) -> dict[str, Any]:
 
 
 def baselines_table(validated: Validated, baselines: Mapping[str, Tensor], decide: DecisionSettings) -> dict[str, Any]:
-    """Return name -> metrics of baselines, given by their (N, L) scores, with cross-fitted tuned decisions."""
+    """Return name -> metrics of baselines, given by their (N, L) scores, with the decisions of `decide`.
+
+    With one label per document they are accuracies, else F1 of cross-fitted tuned decisions.
+    """
     judged, halves = validated.judged, validated.divisions[0]
     rows = {}
     for name, scores in baselines.items():
         alone = replace(judged, logits=scores, opinions={})
-        decided, _ = cross_fitted(alone, None, decide, halves)
-        tuned = decision_scores(decided, judged.truth, judged.counts)
         ranked = {metric: value(scores, judged.truth) for metric, value in VALIDATION.items()}
+        decided, _ = cross_fitted(alone, None, decide, halves)
+        if decide.rule in ONE_RULES:
+            rows[name] = ranked | class_scores(decided, judged.truth)
+            continue
+        tuned = decision_scores(decided, judged.truth, judged.counts)
         rows[name] = ranked | {f"tuned.{metric}": tuned[metric] for metric in ("micro_f1", "macro_f1")}
     return rows
 

@@ -13,6 +13,7 @@ from hyperfocal.classify import one_terminal
 from hyperfocal.classify.acceptance import COUNTED
 from hyperfocal.classify.acceptance import SHOWN as OPINION_NAMES
 from hyperfocal.classify.one_terminal import (
+    applied_prefix,
     calibration_words,
     confusion_report,
     decided_words,
@@ -34,6 +35,9 @@ RANKING = {
 BASELINES = {"prior": "prior", "knn": "nearest neighbors", "svm": "linear SVM"}
 BASELINE_COLUMNS = {
     "macro AP": "macro_ap", "P@1": "precision@1", "micro F1": "tuned.micro_f1", "macro F1": "tuned.macro_f1",
+}  # fmt: skip
+ONE_BASELINE_COLUMNS = {
+    "macro AP": "macro_ap", "P@1": "precision@1", "accuracy": "accuracy", "balanced accuracy": "balanced_accuracy",
 }  # fmt: skip
 DECISIONS = {"at 0.5": "half", "tuned": "tuned"}
 TEST = {
@@ -199,10 +203,23 @@ def tiers_table(tiers: Mapping[str, Mapping[str, Any]]) -> Table:
 
 def baselines_table(metrics: Mapping[str, Any]) -> Table:
     """Return the scores of the model and of each baseline on the same documents."""
-    table = numbers_table("model or baseline", *BASELINE_COLUMNS, texts=["model or baseline"])
-    for name, values in {"this model": metrics["values"], **metrics["baselines"]}.items():
-        table.add_row(BASELINES.get(name, name), *(share(values[column]) for column in BASELINE_COLUMNS.values()))
+    columns, rows = baseline_rows(metrics)
+    table = numbers_table("model or baseline", *columns, texts=["model or baseline"])
+    for name, values in rows.items():
+        table.add_row(name, *map(share, values))
     return table
+
+
+def baseline_rows(metrics: Mapping[str, Any]) -> tuple[list[str], dict[str, list[float]]]:
+    """Return the names of the columns of the baselines' table, and name -> values; the first row is the model."""
+    columns, rows = BASELINE_COLUMNS, {"this model": metrics["values"], **metrics["baselines"]}
+    if all("accuracy" in values for values in metrics["baselines"].values()):  # one label per document
+        columns, prefix = ONE_BASELINE_COLUMNS, applied_prefix(metrics)
+        own = {name: metrics["values"][f"{prefix}.{name}"] for name in ("accuracy", "balanced_accuracy")}
+        rows["this model"] = metrics["values"] | own
+    return [*columns], {
+        BASELINES.get(name, name): [values[column] for column in columns.values()] for name, values in rows.items()
+    }
 
 
 def new_labels_table(metrics: Mapping[str, Any]) -> Table:

@@ -26,7 +26,6 @@ from hyperfocal.classify.label_texts import label_texts
 from hyperfocal.classify.memory import check_head_memory
 from hyperfocal.classify.new_labels import fit_headless
 from hyperfocal.classify.one_label import Classes, classes_of
-from hyperfocal.classify.one_scores import tuned_rule
 from hyperfocal.classify.opinions import LabelReader, Opinions
 from hyperfocal.classify.prepare import Labelled, PreparedTexts
 from hyperfocal.classify.scores import (
@@ -138,7 +137,7 @@ def _baselines(data: PreparedTexts, inputs: Inputs, validated: Validated, settin
     folds = folds_of(data.train, settings) if settings.train.folds else None
     try:
         scores = baseline_scores(inputs.train, inputs.valid[0], settings.train.baselines, folds)
-        return baselines_table(validated, scores, tuned_rule(settings.decide))
+        return baselines_table(validated, scores, settings.decide)
     except MemoryError:
         logger.warning("baselines: they need more memory than there is, and are left out")
         return {}

@@ -188,8 +188,11 @@ def predict(
     labels = "one label each" if predictor.single else f"{each:.2f} labels each"
     echo(f"{counts['documents']:,} documents, {labels}, written to {out}")
     if counts["unknown_texts"]:
-        texts = quantity(counts["unknown_texts"], "text")
-        echo(f"{texts} without an n-gram or word that RUN knows; the labels are unreliable.")
+        columns = classifier.features_.columns
+        rows = columns is not None and columns.matrix is not None
+        texts = quantity(counts["unknown_texts"], "row" if rows else "text")
+        what = "any value but 0" if rows else "an n-gram or word that RUN knows"
+        echo(f"{texts} without {what}; the labels are unreliable.")
 
 
 @classify.command()

@@ -14,6 +14,7 @@ from rich.console import Console, Group
 from hyperfocal.classify import grid as classify_grid
 from hyperfocal.classify import terminal as classify_terminal
 from hyperfocal.classify.grid_layout import layout_of_labels
+from hyperfocal.classify.predictions import read_documents
 from hyperfocal.cli.options import document_settings, log_settings
 from hyperfocal.cli.report import report_line
 from hyperfocal.cli.steps import NO_ENCODER, exit_on_ctrl_c
@@ -22,7 +23,6 @@ from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.recipes import parse_override, resolve
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.config.sections import Section
-from hyperfocal.data.documents import as_documents
 from hyperfocal.data.logs import as_log
 from hyperfocal.data.reading import reading_of
 from hyperfocal.errors import ConfigError
@@ -171,9 +171,9 @@ def _closing_lines(out: Path, following: str) -> list[str]:
 
 
 def _open_documents(options: Options, base: ClassifySettings) -> tuple[classify_grid.TextSource, Any]:
-    train = as_documents(options["train"], base.data)
+    train = read_documents(options["train"], base.data, "all")
     reading = reading_of(train.plan, base.data)
-    test = None if options["test"] is None else as_documents(options["test"], reading)
+    test = None if options["test"] is None else read_documents(options["test"], reading, "all")
     return classify_grid.TextSource(train, options["valid"], default_cache(), test), test
 
 

@@ -155,7 +155,7 @@ def _check_inputs(inputs: list[str], columns: TextColumns, file: File) -> None:
     both = next((name for name in inputs if name in columns.text), "")
     if both:
         raise DataError(
-            f"{file}: column '{both}' cannot be both `text=` and one of `fields=` or `vectors=`. Name it for one of them"
+            f"{file}: column '{both}' cannot be both `text=` and one of `fields=` or `vectors=`. Name it once"
         )
     if columns.labels and columns.labels in inputs:
         raise DataError(

@@ -112,12 +112,12 @@ def load_run(path: Path) -> Recommender | MultiLabelClassifier:
 
 
 def _load_exportable(path: Path) -> Recommender | MultiLabelClassifier:
-    """Return the estimator of a run; ConfigError if it reads fields or vectors, else errors as in `load_run`."""
+    """Return the estimator of a run; ConfigError if it reads columns or a matrix, else errors as in `load_run`."""
     trained = load_run(path)
     if isinstance(trained, MultiLabelClassifier) and trained.features_.columns is not None:
+        what = "fields or vectors" if trained.features_.columns.matrix is None else "a feature matrix"
         raise ConfigError(
-            f"run {path}: reads fields or vectors, which an export cannot encode. Use the run itself, or fit on texts "
-            "alone"
+            f"run {path}: reads {what}, which an export cannot encode. Use the run itself, or fit on texts alone"
         )
     return trained
 

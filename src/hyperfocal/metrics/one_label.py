@@ -74,7 +74,7 @@ def log_loss(probabilities: Tensor, truth: SparseLabels) -> float:
     """
     rows, classes = true_classes(truth)
     p = probabilities[rows, classes].double()
-    return float(-p.clamp(min=torch.finfo(probabilities.dtype).eps).log().mean())
+    return float(-p.clamp(min=torch.finfo(probabilities.dtype).eps, max=1).log().mean()) + 0.0  # no -0.0
 
 
 def class_calibration_error(probabilities: Tensor, truth: SparseLabels, bins: int = BINS) -> float:

@@ -4,6 +4,11 @@ import { ask, bar, byId, lively, make, say } from "./common.js";
 const TOP = 12;
 
 export function showClassify(card) {
+  const inputs = (card.reading?.columns ?? []).filter((one) => ["text", "field", "vector"].includes(one.use));
+  if (inputs.some((one) => one.use !== "text")) {
+    showColumns(inputs);
+    return;
+  }
   if (card.single) { // one label per text: there is no threshold to choose
     document.querySelector(".control").hidden = true;
     byId("labels-title").textContent = "Class";
@@ -18,6 +23,18 @@ export function showClassify(card) {
   byId("own").addEventListener("input", refresh);
   byId("text").focus();
   if (byId("text").value) refresh();
+}
+
+/** Say that the run reads columns, which a box for one text cannot hold. */
+function showColumns(inputs) {
+  byId("text").disabled = true;
+  byId("text").placeholder = "";
+  document.querySelector(".control").hidden = true;
+  byId("decided").replaceChildren(
+    "This run reads the columns ",
+    ...inputs.flatMap((one, place) => [place ? ", " : "", make("bdi", "", one.name)]),
+    ", and this page sends a text alone. Send objects with these columns to /v1/classify.",
+  );
 }
 
 async function classify() {
