@@ -491,7 +491,7 @@ class TestFilesAndNumbers:
         assert rows["prior"][3] == 0.25  # the most frequent of four classes
 
     def test_a_perfect_probability_has_a_loss_of_zero_without_a_sign(self):
-        loss = class_log_loss(torch.tensor([[1.0, 0.0]]), SparseLabels.from_lists([[0]], 2))
+        loss = class_log_loss(torch.tensor([[1.0, 0.0]]), SparseLabels.from_lists([[0]], num_labels=2))
         assert f"{loss:.3f}" == "0.000"
 
     def test_integers_beyond_64_bits(self):

@@ -47,10 +47,10 @@ def read_request(request: ClassifyRequest, model: LabelModel) -> Given | DataErr
 def _read(rows: Sequence[str | Mapping[str, Any]], model: LabelModel) -> Given:
     objects = [row for row in rows if not isinstance(row, str)]
     if model.features.columns is not None and len(objects) < len(rows):
-        names = [column.name for column in columns_of(model)]
+        needed = [column.name for column in columns_of(model)]
         example = json.dumps({column.name: _example(column) for column in columns_of(model)}, ensure_ascii=False)
         raise DataError(
-            f"texts: the run reads the columns {', '.join(names)}, and a plain text has none. Send objects with these "
+            f"texts: the run reads the columns {', '.join(needed)}, and a plain text has none. Send objects with these "
             f"columns, such as {example}"
         )
     if not objects:

@@ -119,7 +119,8 @@ def is_constant(mean: NDArray[Any], deviation: NDArray[Any], rows: int) -> NDArr
     The bound is that of scikit-learn's StandardScaler, with eps of float64.
     """
     bound = rows * np.finfo(np.float64).eps
-    return cast(NDArray[np.bool_], deviation**2 <= bound * deviation**2 + (bound * mean) ** 2)
+    constant: NDArray[np.bool_] = deviation**2 <= bound * deviation**2 + (bound * mean) ** 2
+    return constant
 
 
 def bag_values(values: pl.Series, kind: Kind) -> list[list[str]]:

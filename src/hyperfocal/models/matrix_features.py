@@ -13,7 +13,7 @@ features also to the deep part. Everything else goes to the deep part alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,16 +104,20 @@ class MatrixFeatures:
             if self.num_dense:
                 dense = scaled.toarray() * np.float32(np.sqrt(self.num_features))
         else:
-            dense = (dense_rows(matrix).astype(np.float64) - self.shift) * self.factor
-            dense = dense.clip(-LARGEST, LARGEST) if self.scaling == "standard" else dense
+            dense = self._scaled(matrix)
             if self.scaling in WIDE:
                 dense = normalize(dense) * np.float32(np.sqrt(self.num_features))
         return Features(sparse, None if dense is None else torch.from_numpy(dense.astype(np.float32)))
 
+    def _scaled(self, matrix: Matrix) -> NDArray[np.float32]:
+        scaled = (dense_rows(matrix).astype(np.float64) - self.shift) * self.factor  # float32 would overflow
+        return (scaled.clip(-LARGEST, LARGEST) if self.scaling == "standard" else scaled).astype(np.float32)
+
     def known(self, matrix: Matrix) -> NDArray[np.bool_]:
         """Return (N,) bool: whether a row says anything: a value that is not 0, or any if 0 is a value as others."""
         if self.sparse or self.scaling in WIDE:
-            return cast(NDArray[np.bool_], csr_matrix(matrix).getnnz(1) > 0)
+            known: NDArray[np.bool_] = csr_matrix(matrix).getnnz(1) > 0
+            return known
         return np.ones(matrix.shape[0], dtype=np.bool_)
 
     def check(self, matrix: Matrix) -> None:
