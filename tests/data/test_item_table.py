@@ -166,3 +166,12 @@ class TestWhatIsWrong:
         _, columns, _ = fitted("language")
         with pytest.raises(DataError, match="no column 'language', which the run was trained with"):
             encode_items(columns, read_items(FRAME.select("item", "points")), IDS)
+
+
+def test_a_run_of_an_earlier_version_knows_its_whole_floats():
+    frame = pl.DataFrame({"item": IDS, "x": [1.0, 2.0, 2.0, None]})
+    table, columns = read_items(frame), fitted("x:category", frame=frame)[1]
+    assert columns[0].values == {"2": 2, "1": 1}
+    earlier = msgspec.structs.replace(columns[0], values={"2.0": 2, "1.0": 1})
+    bags = [encode_items([column], table, IDS)[0].toarray().tolist() for column in (columns[0], earlier)]
+    assert bags[0] == bags[1] == [[0, 1], [1, 0], [1, 0], [0, 0]]

@@ -79,9 +79,7 @@ def check_plain(column: pl.Series, name: str) -> None:
 
 def guess_kind(values: pl.Series) -> Kind:
     """Return the kind that the values suggest."""
-    if values.dtype == pl.Boolean:
-        return "category"  # as in CSV, where true is a text
-    if values.dtype.is_numeric():
+    if values.dtype.is_numeric() or values.dtype == pl.Boolean:
         return "number"
     if values.dtype in (pl.Date, pl.Datetime):
         return "date"

@@ -133,7 +133,7 @@ def _kind(values: pl.Series, kind: str, file: File) -> Kind:
     check_plain(values, str(file))
     if kind:
         return cast(Kind, kind)
-    guessed = guess_kind(values)
+    guessed = "category" if values.dtype == pl.Boolean else guess_kind(values)  # as in CSV, where true is a text
     if guessed not in DOCUMENT_KINDS:
         raise DataError(
             f"{file}: column '{values.name}' holds texts, not a field. Read it as a text (`text=`), or give its kind, "
