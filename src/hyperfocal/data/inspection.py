@@ -57,7 +57,8 @@ def inspect(
     >>> [(column.name, column.use, column.type) for column in plan.columns], plan.ignored
     ([('visitor', 'user', 'text'), ('sku', 'item', 'integer'), ('ts', 'order', 'position')], ('price',))
     """
-    texts, given, lists = (tuple(as_names(names) or ()) for names in (text, fields, vectors))
+    named = map(as_names, (text, fields, vectors))
+    texts, given, lists = (() if names is None else tuple(names) for names in named)  # an array has no truth
     log = DataSettings(user=user or "", item=item or "", order=order or "")
     documents = TextDataSettings(
         text=texts,
