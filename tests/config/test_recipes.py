@@ -383,6 +383,7 @@ class TestSettings:
 def test_every_recipe_is_of_a_job(path, tmp_path):
     values = tomllib.loads(path.read_text(encoding="utf-8"))
     grid = values.pop("grid", {})  # tests/grid reads it
-    job = ClassifySettings if {"features", "head"} & values.keys() or "caps" in grid else RecommendSettings
+    texts = {"features", "head"} & values.keys() or "caps" in grid or "scaling" in values.get("data", {})
+    job = ClassifySettings if texts else RecommendSettings
     (tmp_path / "base.toml").write_bytes(tomli_w.dumps(values).encode())
     assert isinstance(recipes.resolve(job, tmp_path / "base.toml"), job)

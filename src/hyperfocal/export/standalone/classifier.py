@@ -127,7 +127,7 @@ class Opinions:
         self.weights, self.counted = value["weights"], np.array(value["labels"], np.float32)
         self.stems = {name: list(zip(*pairs, strict=True)) for name, pairs in value["stems"].items()}
         vectors = folder / "label_vectors.npz"
-        self.vectors = dict(np.load(vectors)) if vectors.is_file() else {}
+        self.vectors = dict(np.load(vectors, allow_pickle=False)) if vectors.is_file() else {}
 
     def added(
         self, scores: NDArray[np.float32], texts: Sequence[str], dense: NDArray[np.float32] | None
