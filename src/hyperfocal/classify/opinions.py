@@ -175,7 +175,7 @@ def _center(dense: Tensor) -> Tensor:
 
 def _lists(texts: Texts) -> Iterator[Sequence[str]]:
     for block in text_blocks(texts):
-        yield block.fill_null("").to_list()
+        yield [text or "" for text in block.to_list()]
 
 
 def _first_lines(texts: Texts) -> Iterator[Sequence[str]]:
