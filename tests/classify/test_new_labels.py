@@ -6,12 +6,18 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 
 from command_cases import done, refused
 from hyperfocal import MultiLabelClassifier
+from hyperfocal.classify.acceptance import Judged
+from hyperfocal.classify.combination import Combination
 from hyperfocal.classify.files import read_fit
+from hyperfocal.classify.new_labels import fit_headless
+from hyperfocal.classify.opinions import Shares
 from hyperfocal.classify.scores import seen_and_new
 from hyperfocal.classify.service import CATALOGUES, ClassifyPredictor, load_classify
+from hyperfocal.config.classify import DecisionSettings
 from hyperfocal.errors import ConfigError, DataError, RunError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.serve.messages import ClassifyRequest, NewLabel
@@ -50,7 +56,7 @@ def fitted(run):
 
 
 @pytest.fixture(scope="module")
-def test_file(run):
+def asked(run):
     """Return a file of documents with new labels."""
     path = run.parent / "test.jsonl"
     rows = documents((*FRUITS, *NEW), 60, 1)
@@ -80,6 +86,26 @@ def test_a_score_is_the_offset_and_the_weighted_share_of_the_name(fitted):
     half, whole = weights["text"] / 2 + weights["first_line"] / 2, weights["text"] + weights["first_line"] / 2
     expected = [headless.offset + whole, headless.offset + half, headless.offset]
     np.testing.assert_allclose(scores, expected, rtol=1e-5)
+
+
+def headless(scale, shift):
+    """Return what is fitted to one opinion and a head whose logits are scaled and shifted."""
+    generator = torch.Generator().manual_seed(0)
+    shares = (torch.rand(400, 6, generator=generator) < 0.3).float()
+    evidence = torch.randn(400, 6, generator=generator)
+    probability = (evidence + 2 * shares - 2).sigmoid()
+    truth = SparseLabels.from_dense(torch.rand(400, 6, generator=generator) < probability)
+    opinions = {"text": Shares(csr_matrix(shares.numpy()))}
+    judged = Judged(scale * (evidence - 1) + shift, opinions, truth, truth.counts(), "macro_ap", 0)
+    return fit_headless(judged, Combination(), DecisionSettings())
+
+
+def test_new_labels_are_on_the_scale_of_the_scores():
+    """A head with logits 3 z + 5 has the probabilities of one with z, so new labels need 3 s + 5 as well."""
+    plain, other = headless(1, 0), headless(3, 5)
+    assert other.weights["text"] == pytest.approx(3 * plain.weights["text"], rel=0.05)
+    assert other.offset == pytest.approx(3 * plain.offset + 5, abs=0.3)
+    assert other.threshold == pytest.approx(3 * plain.threshold + 5, abs=0.5)
 
 
 def test_a_named_new_label_is_decided(fitted):
@@ -162,15 +188,15 @@ def test_the_result_cannot_be_saved(fitted, tmp_path):
         fitted.with_new_labels(NEW).save(tmp_path / "run")
 
 
-def test_seen_and_new_labels_are_scored_apart(fitted, test_file):
-    metrics = fitted.with_new_labels(NEW).evaluate(test_file)
-    rows = [json.loads(line) for line in test_file.read_text().splitlines()]
+def test_seen_and_new_labels_are_scored_apart(fitted, asked):
+    metrics = fitted.with_new_labels(NEW).evaluate(asked)
+    rows = [json.loads(line) for line in asked.read_text().splitlines()]
     new = sum(label in NEW for row in rows for label in row["labels"])
     assert metrics["new"]["labels"], metrics["seen"]["labels"] == (2, 8)
     assert metrics["new"]["positives"] == new
     assert metrics["new"]["macro_ap"] == 1  # each text names its labels
     assert metrics["new"]["recall@10"] == 1  # of ten labels
-    assert "new" not in fitted.evaluate(test_file)
+    assert "new" not in fitted.evaluate(asked)
 
 
 def test_recall_counts_the_best_ten_of_all_labels():
@@ -182,27 +208,37 @@ def test_recall_counts_the_best_ten_of_all_labels():
 
 
 class TestCommandLine:
-    def test_predict_and_evaluate(self, run, test_file, table, tmp_path):
+    def test_predict_and_evaluate(self, run, asked, table, tmp_path):
         out = tmp_path / "predictions.jsonl"
-        done("classify", "predict", run, test_file, "--out", out, "--new-labels", table)
+        done("classify", "predict", run, asked, "--out", out, "--new-labels", table)
         rows = [json.loads(line) for line in out.read_text().splitlines()]
-        named = [row for row in map(json.loads, test_file.read_text().splitlines()) if "kiwi" in row["labels"]]
+        named = [row for row in map(json.loads, asked.read_text().splitlines()) if "kiwi" in row["labels"]]
         decided = {row["id"]: row["labels"] for row in rows}
         assert all("kiwi" in decided[row["id"]] for row in named)
-        said = done("classify", "evaluate", run, test_file, "--new-labels", table, "--json")
+        said = done("classify", "evaluate", run, asked, "--new-labels", table, "--json")
         assert json.loads(said)["new"]["macro_ap"] == 1
 
-    def test_blocks_give_the_same(self, run, test_file, table, tmp_path):
+    def test_blocks_give_the_same(self, run, asked, table, tmp_path):
         outs = [tmp_path / name for name in ("whole.jsonl", "blocks.jsonl")]
         for out, blocks in zip(outs, ((), ("--block", "7")), strict=True):
             done(
-                "classify", "predict", run, test_file, "--out", out, "--new-labels", table, "--new-boost", "1", *blocks
+                "classify",
+                "predict",
+                run,
+                asked,
+                "--out",
+                out,
+                "--new-labels",
+                table,
+                "--new-boost",
+                "1",
+                *blocks,
             )
         assert outs[0].read_text() == outs[1].read_text()
 
-    def test_a_boost_needs_labels(self, run, test_file, tmp_path):
+    def test_a_boost_needs_labels(self, run, asked, tmp_path):
         options = ("--out", tmp_path / "predictions.jsonl", "--new-boost", "1")
-        assert "--new-labels" in refused("classify", "predict", run, test_file, *options)
+        assert "--new-labels" in refused("classify", "predict", run, asked, *options)
 
 
 @pytest.fixture(scope="module")

@@ -123,3 +123,12 @@ def test_many_labels_and_texts_stay_sparse(monkeypatch):
     once = sum(number % labels == number % 7 for number in range(texts))
     assert found.nnz == 2 * texts - once
     assert matcher.shares.nnz == labels
+
+
+def test_a_stem_of_most_names_is_left_out():
+    """It would store a share for each text and label: here 120 x 3, of which each is 1 / 120 of a name or less."""
+    names = [f"Products > thing{number}" for number in range(120)]
+    shares = NameMatcher.of(names).match([["our products", "thing7 of our products", "none"]])
+    assert shares.nnz == 1
+    assert shares[1, 7] == 1
+    assert NameMatcher.of(names[:99]).match([["our products"]]).nnz == 99  # among few names it costs nothing
