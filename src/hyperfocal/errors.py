@@ -18,6 +18,7 @@ NO_MEMORY = re.compile(
     r"[Ss]torage size calculation overflowed"
 )
 
+MOST_COLUMNS = 30
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -53,6 +54,18 @@ def did_you_mean(name: str, allowed: list[str]) -> str:
     """
     near = get_close_matches(name.lower(), allowed, n=1, cutoff=0.5)
     return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def columns_of(header: list[str]) -> str:
+    """Return "Columns found: a, b" for messages, of the first MOST_COLUMNS.
+
+    >>> columns_of(["user", "item"])
+    'Columns found: user, item'
+    >>> columns_of([str(number) for number in range(32)])[-18:]
+    '28, 29, and 2 more'
+    """
+    rest = len(header) - MOST_COLUMNS
+    return f"Columns found: {', '.join(header[:MOST_COLUMNS])}" + (f", and {rest:,} more" if rest > 0 else "")
 
 
 def is_of_memory(error: BaseException) -> bool:

@@ -118,6 +118,15 @@ def test_a_user_with_more_rows_than_the_memory_takes(put, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("rows", [100, 5_000])
+def test_more_columns_than_the_memory_takes(tmp_path, monkeypatch, rows):
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(f'{{"user": "a", "item": "b", "order": 1, "k{n}": 1}}\n' for n in range(2_000)))
+    monkeypatch.setattr(memory, "free_memory", lambda: (6 * 2**20, "this test"))
+    with pytest.raises(DataError, match=r"of memory, but this test leaves 6\.0 MiB"):
+        list(grouped(path, rows))
+
+
 def test_lines_of_text_and_of_labels(tmp_path):
     (tmp_path / "log.txt").write_text("u1 a b\n\nu2 c\nu3 a\n")
     blocks = list(read_blocks(tmp_path / "log.txt", 2))

@@ -17,7 +17,7 @@ from hyperfocal.data.common_types import unified
 from hyperfocal.data.compression import READ_ERRORS
 from hyperfocal.data.faults import unreadable
 from hyperfocal.data.files import File
-from hyperfocal.data.memory import check_user
+from hyperfocal.data.memory import check_block, check_user
 from hyperfocal.data.parquet_parts import scan_blocks
 from hyperfocal.data.readers import Reader, check_exists, read_frame
 from hyperfocal.data.text_bytes import open_text_bytes
@@ -61,6 +61,7 @@ def read_blocks(
         frame = read_frame(placed, readers={**(readers or {}), **reader}, row=row)
         absent = [pl.lit(None, dtype).alias(name) for name, dtype in columns.items() if name not in frame.columns]
         columns |= frame.schema
+        check_block(frame.height, len(columns), placed)
         yield Block(frame.with_columns(absent), File(path, first=first), share)
         first += frame.height
 
@@ -157,7 +158,7 @@ def whole_users(blocks: Iterator[Block], users_of: Callable[[pl.DataFrame, File]
         if following is not None and len(users):
             waiting.append(_rows(block, end, len(users)))
             user, height = users[-1], height + len(users) - end
-            check_user(height, user, block.file)
+            check_user(height, block.frame.width, user, block.file)
         block = following
 
 

@@ -10,7 +10,7 @@ import polars as pl
 from polars.datatypes import DataTypeClass
 
 from hyperfocal.data.files import File
-from hyperfocal.errors import DataError, did_you_mean
+from hyperfocal.errors import DataError, columns_of, did_you_mean
 
 DType = pl.DataType | DataTypeClass
 
@@ -53,7 +53,7 @@ def check_column(name: str, header: list[str], file: File | str, option: str = "
     if name not in header:
         asked = f" ({option})" if option else ""
         hint = did_you_mean(name, header)
-        raise DataError(f"{file}: no column '{name}'{asked}.{hint} Columns found: {', '.join(header)}")
+        raise DataError(f"{file}: no column '{name}'{asked}.{hint} {columns_of(header)}")
 
 
 def check_unique(names: Iterable[str], header: list[str], file: File) -> None:

@@ -13,7 +13,7 @@ from hyperfocal.data.columns import check_column, check_unique
 from hyperfocal.data.files import File
 from hyperfocal.data.ids import IdKind
 from hyperfocal.data.reading import ReadingPlan, planned_column
-from hyperfocal.errors import DataError
+from hyperfocal.errors import DataError, columns_of
 
 UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}  # in a second
 RECENT = (6.3e8, 4.1e9)  # seconds from 1970 to 1990, and to 2100
@@ -127,7 +127,7 @@ def find_columns(header: list[str], settings: DataSettings, file: File) -> Colum
         without = f", or say `order='{NO_ORDER}'` if rows are oldest first" if missing[0] == "order" else ""
         raise DataError(
             f"{file}: cannot tell which column is the {missing[0]}. Name it with `{missing[0]}=`{without}. "
-            f"Columns found: {', '.join(header)}"
+            f"{columns_of(header)}"
         )
     columns = Columns(named["user"], named["item"], named["order"] or None, order_kind=settings.order_kind)
     check_roles(columns, header, file)

@@ -80,14 +80,24 @@ def check_table(lazy: pl.LazyFrame, file: File) -> None:
     _check(int(rows * row), file, f"of {rows:,} rows ")
 
 
-def check_user(rows: int, user: str | None, file: File) -> None:
+def check_block(rows: int, columns: int, file: File) -> None:
+    """Raise DataError if rows with the columns of all earlier blocks surely need more memory than there can be."""
+    _check(_cells(rows, columns), file, f"with {columns:,} columns ")
+
+
+def check_user(rows: int, columns: int, user: str | None, file: File) -> None:
     """Raise DataError if a user with this many rows or more surely needs more memory than there can be."""
-    needed, (limit, name) = EVENT * rows, free_memory()
+    needed, (limit, name) = EVENT * rows + _cells(rows, columns), free_memory()
     if needed > limit:
         raise DataError(
             f"{file}: user {user!r} has {rows:,} rows or more, which need about {in_units(needed)} of memory, but "
             f"{name} leaves {in_units(max(limit, 0))}. Leave out the oldest rows of this user"
         )
+
+
+def _cells(rows: int, columns: int) -> int:
+    """Return the bytes of a frame of many columns; those of a few are counted with its rows."""
+    return columns * (JSON_COLUMN + NUMBER * rows) if columns > MANY_KEYS else 0
 
 
 def _csv_bytes(text: Text, delimiter: str) -> int:

@@ -10,7 +10,7 @@ from msgspec import Struct, to_builtins
 from msgspec.structs import replace
 
 from hyperfocal.data.ids import IdKind
-from hyperfocal.errors import DataError, did_you_mean
+from hyperfocal.errors import DataError, columns_of, did_you_mean
 
 Use = Literal["user", "item", "order", "text", "field", "vector", "matrix", "labels", "id", "group"]
 LISTS = "lists"  # the form of data that came without columns
@@ -149,7 +149,7 @@ def planned_column(plan: ReadingPlan, use: Use, name: str, header: Sequence[str]
         others = [each for each in header if each not in {column.name for column in plan.columns}]
         raise DataError(
             f"{file}: no column '{name}', from which this run reads {words.get(use, f'the {use}')}."
-            f"{did_you_mean(name, others)} Columns found: {', '.join(header)}. Rename the column, or fit again "
+            f"{did_you_mean(name, others)} {columns_of(header)}. Rename the column, or fit again "
             "with files whose columns have the same names"
         )
     return column

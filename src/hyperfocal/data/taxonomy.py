@@ -16,7 +16,7 @@ import polars as pl
 from hyperfocal.data.csv_text import csv_rows
 from hyperfocal.data.files import File
 from hyperfocal.data.readers import read_frame
-from hyperfocal.errors import DataError, did_you_mean
+from hyperfocal.errors import DataError, columns_of, did_you_mean
 
 ROOT = -1
 HEADERS = {
@@ -189,7 +189,7 @@ def _find_header(lines: list[list[str]], file: File) -> tuple[int, dict[str, int
             return number, places
     raise DataError(
         f"{file}: no header with the columns id, parent and name. Use these names in the first line. "
-        f"Columns found: {', '.join(filter(None, lines[0]))}"
+        f"{columns_of([*filter(None, lines[0])])}"
     )
 
 

@@ -14,7 +14,7 @@ from hyperfocal.data.files import File
 from hyperfocal.data.ids import IdKind
 from hyperfocal.data.input_columns import DOCUMENT_KINDS
 from hyperfocal.data.reading import ReadingPlan, planned_column, same_column
-from hyperfocal.errors import DataError, did_you_mean
+from hyperfocal.errors import DataError, columns_of, did_you_mean
 
 KNOWN_TEXTS = (("text",), ("title", "body"), ("content",), ("description",))  # the first that has a column
 KNOWN_LABELS = ("labels", "label", "tags", "categories")
@@ -174,5 +174,5 @@ def _unknown(option: str, header: list[str], file: File) -> DataError:
     hint = did_you_mean(option, header)
     return DataError(
         f"{file}: cannot tell which column is the {option}; none is called {known}.{hint} "
-        f"Name it with `{option}=`. Columns found: {', '.join(header)}"
+        f"Name it with `{option}=`. {columns_of(header)}"
     )
