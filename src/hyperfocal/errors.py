@@ -11,6 +11,7 @@ A message gives the problem, the value received, the allowed values, and the nex
 """
 
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 
 NO_MEMORY = re.compile(
@@ -56,7 +57,7 @@ def did_you_mean(name: str, allowed: list[str]) -> str:
     return f" Did you mean '{near[0]}'?" if near else ""
 
 
-def columns_of(header: list[str]) -> str:
+def columns_of(header: Sequence[str]) -> str:
     """Return "Columns found: a, b" for messages, of the first MOST_COLUMNS.
 
     >>> columns_of(["user", "item"])

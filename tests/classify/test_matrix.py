@@ -90,9 +90,18 @@ class TestScaling:
         X = csr_matrix(data()[0], dtype=np.float32)  # noqa: N806
         fitted = MatrixFeatures.fit(X, "auto")
         made, expected = fitted.make(X), TfidfTransformer().fit_transform(X)
-        assert (fitted.scaling, fitted.num_sparse, fitted.num_dense) == ("idf_l2", FEATURES, FEATURES)
-        np.testing.assert_allclose(made.sparse.values, expected.data, atol=1e-6)
+        assert (fitted.scaling, fitted.num_sparse, fitted.num_dense, made.sparse) == ("idf_l2", 0, FEATURES, None)
         np.testing.assert_allclose(made.dense, expected.toarray() * np.sqrt(FEATURES), atol=1e-5)
+
+    def test_features_of_an_earlier_version_are_in_both_parts(self):
+        X = csr_matrix(data()[0], dtype=np.float32)  # noqa: N806
+        value = MatrixFeatures.fit(X, "auto").to_json()
+        del value["beside"]
+        earlier = MatrixFeatures.from_json(value)
+        assert (earlier.num_sparse, earlier.num_dense) == (FEATURES, FEATURES)
+        made, expected = earlier.make(X), TfidfTransformer().fit_transform(X)
+        np.testing.assert_allclose(made.sparse.values, expected.data, atol=1e-6)
+        assert MatrixFeatures.from_json(earlier.to_json()).beside
 
     @pytest.mark.parametrize("sparse", [False, True])
     @pytest.mark.parametrize("scaling", ["none", "l2", "idf_l2", "standard"])

@@ -117,13 +117,14 @@ def _sparse_rows(*parts: SparseRows) -> list[Any]:
 
 
 def _rows(features: Features, others: Features, *, sparse: bool) -> tuple[Any, Any]:
-    """Return the sparse rows of both, or the dense ones, each of length 1."""
+    """Return the sparse rows of both, or the dense ones, each of length 1; if `sparse`, as sparse matrices."""
     if sparse and features.sparse is not None and others.sparse is not None:
         first, second = _sparse_rows(features.sparse, others.sparse)
         return first, second
     assert features.dense is not None, "features need a sparse or a dense part"
     assert others.dense is not None, "both have the same parts"
-    return _dense_rows(features.dense), _dense_rows(others.dense)
+    first, second = _dense_rows(features.dense), _dense_rows(others.dense)
+    return (csr_matrix(first), csr_matrix(second)) if sparse else (first, second)
 
 
 def _matrix(labels: SparseLabels) -> csr_matrix[Any]:
@@ -135,4 +136,4 @@ def _size(features: Features) -> int:
     """Return how many numbers the support vector machines read."""
     if features.sparse is not None:
         return len(features.sparse.values)
-    return 0 if features.dense is None else features.dense.numel()
+    return 0 if features.dense is None else int(features.dense.count_nonzero())

@@ -6,8 +6,8 @@
     standard   standard deviations above the training mean, cut at -20 and 20
     auto       idf_l2 for a sparse matrix, standard for a dense one
 
-The rows of a sparse matrix by l2 or idf_l2 go to the wide part, as n-grams do, and if they have at most MOST_DENSE
-features also to the deep part. Everything else goes to the deep part alone.
+The rows of a sparse matrix by l2 or idf_l2 go to the wide part, as n-grams do, if they have more than MOST_DENSE
+features. Everything else goes to the deep part: with fewer features it ranks better without a wide part beside it.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class MatrixFeatures:
         shift: (F,) subtracted from each row, before it is multiplied.
         factor: (F,) that each row is multiplied by.
         names: (F,) of the features. (): they have no names.
+        beside: whether rows of the deep part are also in the wide part, as in runs of an earlier version.
     """
 
     scaling: str
@@ -51,6 +52,7 @@ class MatrixFeatures:
     shift: NDArray[np.float32]
     factor: NDArray[np.float32]
     names: tuple[str, ...] = ()
+    beside: bool = False
 
     @classmethod
     def fit(cls, matrix: Matrix, scaling: str, names: tuple[str, ...] = ()) -> MatrixFeatures:
@@ -85,7 +87,8 @@ class MatrixFeatures:
     @property
     def num_sparse(self) -> int:
         """Return the number of features in the wide part."""
-        return self.num_features if self.sparse and self.scaling in WIDE else 0
+        wide = self.sparse and self.scaling in WIDE and (self.beside or self.num_features > MOST_DENSE)
+        return self.num_features if wide else 0
 
     @property
     def num_dense(self) -> int:
@@ -145,14 +148,15 @@ class MatrixFeatures:
     def to_json(self) -> dict[str, Any]:
         """Return the value that `from_json` reads."""
         arrays = {"shift": self.shift.tolist(), "factor": self.factor.tolist()}
-        value = {"scaling": self.scaling, "sparse": self.sparse} | arrays
+        value = {"scaling": self.scaling, "sparse": self.sparse, "beside": self.beside} | arrays
         return value | {"names": list(self.names)} if self.names else value
 
     @classmethod
     def from_json(cls, value: Any) -> MatrixFeatures:
         """Build from `to_json`'s value."""
         shift, factor = (np.asarray(value[name], dtype=np.float32) for name in ("shift", "factor"))
-        return cls(str(value["scaling"]), bool(value["sparse"]), shift, factor, tuple(value.get("names", ())))
+        names, beside = tuple(value.get("names", ())), bool(value.get("beside", True))
+        return cls(str(value["scaling"]), bool(value["sparse"]), shift, factor, names, beside)
 
 
 def _listed(problem: str, names: list[str]) -> str:
