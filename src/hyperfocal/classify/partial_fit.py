@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from hyperfocal.classify.update import update, with_classes
 from hyperfocal.classify.views import FitViews
+from hyperfocal.errors import DataError
 from hyperfocal.training.watch import SILENT, Watch, check_watch
 
 
@@ -74,5 +75,9 @@ class PartialFit(FitViews):
             self.fit_ = update(self._fit_for("partial_fit"), X, y, classes=classes, again=True)
             return self
         self.fit(X, y)
-        self.fit_ = with_classes(self.fit_, classes)
+        try:
+            self.fit_ = with_classes(self.fit_, classes)
+        except DataError:
+            del self.fit_  # nothing is fitted by a call that fails
+            raise
         return self
