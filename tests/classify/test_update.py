@@ -83,7 +83,10 @@ class TestLearning:
         assert (facts["documents"], facts["new_labels"], facts["held_out"], facts["decisions"]) == (600, 2, 90, "tuned")
         assert facts["after"]["macro_ap"] > max(0.9, facts["before"]["macro_ap"] - 0.01)
         assert facts["new"]["macro_ap"] > 0.9
-        assert classifier.predict(["the film0 and the old sport1", "a travel0"]) == [["sport", "film"], ["travel"]]
+        both, other = map(set, classifier.predict(["the film0 and the old sport1", "a travel0"]))
+        assert {"sport", "film"} <= both
+        assert "travel" in other
+        assert not other & {"sport", "film"}
 
     def test_counts_add_up(self):
         """Half of 200 documents have sport; 85% of both sets are trained on."""
@@ -321,7 +324,7 @@ class TestPartialFit:
             first.partial_fit(texts, labels)
         assert "film" in first.predict(["the film1"])[0]
         assert "film" not in first.predict(["the sport1"])[0]
-        assert len(first.partial_fit(*fresh(50)).fit_.logs) == 7  # the first 50 documents again
+        assert len(first.partial_fit(texts, labels).fit_.logs) == 2 + 6  # the same documents again
 
     def test_classes_have_rows_before_they_have_documents(self):
         classifier = MultiLabelClassifier(settings=FAST).partial_fit(*corpus(100), classes=["film", "sport"])
