@@ -69,10 +69,11 @@ class TestRows:
         bias = new_bias(settings, torch.tensor([8]), 144, 10_000)
         assert bias.item() == pytest.approx(share * np.log(8 / 400))
 
-    @pytest.mark.parametrize(("common", "weights"), [(False, [0.25, 1.0, 0.0]), (True, [0.5, 0.5, 0.5])])
+    @pytest.mark.parametrize(("common", "weights"), [(False, [0.25, 0.0, 0.0, 1.0]), (True, [0.5] * 4)])
     def test_weight_of_tuned_thresholds(self, common, weights):
-        added, counts = torch.tensor([1, 4, 0]), torch.tensor([4, 4, 2])
-        assert _weight(added, counts, common=common).tolist() == weights
+        """The second label has no held-out document, the third none in the update; the last one is new."""
+        added, counts, true = (torch.tensor(row) for row in ([1, 2, 0, 3], [4, 4, 1, 3], [1, 0, 1, 0]))
+        assert _weight(added, counts, true, common=common).tolist() == weights
 
 
 class TestLearning:

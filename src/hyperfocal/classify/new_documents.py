@@ -152,13 +152,13 @@ def class_names(model: LabelModel, classes: Any) -> list[str]:
     if classes is None:
         return []
     if isinstance(classes, str | bytes | Path) or not hasattr(classes, "__iter__"):
-        raise DataError(f"`classes=`: {classes!r:.60} is not a list of labels. Give a list or an array")
+        raise DataError(f"classes: {classes!r:.60} is not a list of labels. Give a list or an array")
     names = [plain_text(name) for name in list(classes) if not is_missing(name)]
     if model.indicator is not None:
         wrong = [name for name in names if not _is_column(name, model.indicator.width)]
         if wrong:
             raise DataError(
-                f"`classes=`: {wrong[0]!r} is not the number of one of the {model.indicator.width:,} columns of the "
+                f"classes: {wrong[0]!r} is not the number of one of the {model.indicator.width:,} columns of the "
                 "indicator matrix of training. Leave it out"
             )
         return []  # a column without a document has no row, and the probability of its prior
@@ -172,6 +172,6 @@ def _check_kind(model: LabelModel, classes: Any) -> None:
     kind = read_classes(classes)[1]
     if model.classes.kind not in ("text", kind):
         raise DataError(
-            f"`classes=`: the training labels are of type {model.classes.kind} and these of type {kind}. "
+            f"classes: the training labels are of type {model.classes.kind} and these of type {kind}. "
             "Give labels of one type"
         )

@@ -10,9 +10,9 @@ run and those tuned, weighted by the training documents of each label before and
 
     threshold_l = (1 - w_l) * before_l + w_l * tuned_l,   w_l = c_l / (c_l + c'_l)
 
-c_l are documents of the update, c'_l those before; with one common threshold they are sums over labels. A temperature
-is weighted by documents. Without ENOUGH true labels the thresholds stay, and a new label has their median. The weights
-of the opinions of label texts stay as they are.
+c_l are documents of the update, c'_l those before; with one common threshold they are sums over labels. An earlier label
+without a held-out document keeps its threshold: w_l = 0. A temperature is weighted by documents. Without ENOUGH true
+labels all thresholds stay. The weights of the opinions of label texts stay as they are.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def with_classes(fit: Fit, classes: Any) -> Fit:
     if not names:
         return fit
     counts, number = torch.zeros(len(names), dtype=torch.int64), model.labels.num_documents
-    model = wider_model(model, names, new_bias(model.settings, counts, number, number))
+    model = wider_model(model, names, counts, new_bias(model.settings, counts, number, number))
     data = fit.metrics["data"] | {"labels": len(model.labels.vocabulary)}
     metrics = fit.metrics | {"data": data}
     return replace(fit, model=model, metrics=metrics, label_table=label_rows(model, fit.label_table))
@@ -140,7 +140,7 @@ def _with_rows(model: LabelModel, new: NewDocuments, label_texts: str | Path | N
     added, number = new.data.train.labels.counts(), len(new.data.train)
     total, first = model.labels.num_documents + number, len(model.labels.vocabulary)
     bias = new_bias(model.settings, added[first:], number, total)
-    wider = wider_model(model, new.names, bias, label_texts)
+    wider = wider_model(model, new.names, added[first:], bias, label_texts)
     counts = wider.labels.counts + added
     labels = LabelSpace(new.data.vocabulary, model.labels.taxonomy, counts, total, model.labels.consistent)
     return replace(wider, labels=labels)

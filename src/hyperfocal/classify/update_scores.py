@@ -101,7 +101,7 @@ class _Tuning:
             return before
         counts, seed = self.model.labels.counts, self.model.settings.seed
         tuned = tune_decisions(scores, truth, counts, self.settings, seed=seed)
-        weight = _weight(self.added, counts, common=self.settings.rule == "global")
+        weight = _weight(self.added, counts, truth.counts(), common=self.settings.rule == "global")
         thresholds = torch.lerp(before.thresholds, tuned.thresholds, weight)
         share = float(self.added.sum() / counts.sum().clamp(min=1))  # of one label per document: of the documents
         temperature = before.temperature + share * (tuned.temperature - before.temperature)
@@ -117,11 +117,19 @@ class _Tuning:
         return SparseLabels.from_dense(decided)
 
 
-def _weight(added: Tensor, counts: Tensor, *, common: bool) -> Tensor:
-    """Return (L,) the weight of tuned thresholds: added / counts, with `common` of the sums over labels."""
+def _weight(added: Tensor, counts: Tensor, true: Tensor, *, common: bool) -> Tensor:
+    """Return (L,) the weight of tuned thresholds, from 0 to 1.
+
+    Args:
+        added: (L,) training documents of each label, of the update.
+        counts: (L,) all training documents of each label.
+        true: (L,) held-out documents of each label; without one an earlier label has the weight 0.
+        common: whether one threshold is common to all labels; the weight is that of the sums.
+    """
     if common:
-        added, counts = added.sum().expand(len(added)), counts.sum().expand(len(counts))
-    return (added / counts.clamp(min=1)).float()
+        return (added.sum() / counts.sum().clamp(min=1)).float().expand(len(added))
+    weight = added / counts.clamp(min=1)
+    return torch.where((true > 0) | (added == counts), weight, 0.0).float()
 
 
 def data_counts(before: Mapping[str, Any], new: NewDocuments, after: LabelModel) -> dict[str, Any]:

@@ -6,14 +6,17 @@ The weights of a new label start at 0 and its bias at its prior, so that its fir
 
 c_l are the documents of the label among the n of the update, and N is n plus the training documents before. UNSEEN
 counts as documents without the label, so that one document of a small update makes no label frequent. With a softmax
-loss the bias is (1 - loss.adjust) log(max(c_l, 1) / n'). The threshold starts at the median of the others; if each
-label has its own, at the bias at least, so that a prior alone decides no label.
+loss the bias is (1 - loss.adjust) log(max(c_l, 1) / n'). The threshold starts at the median of those of the NEAREST
+labels by training documents; if each label has its own, at the bias at least, so that a prior alone decides no label.
 
 Macro AP of 30 new labels after an update with half of 4,200 synthetic documents, of n-grams / of 64 dense features:
 
     as above                                           .667 / .382
     weights start at the mean of the other labels'     .660 / .030
     N in place of n'                                   .674 / .339
+
+The median of all thresholds in place of those of the nearest gives micro-F1 .11 in place of .41, macro-F1 of the new
+labels .06 in place of .38.
 """
 
 from __future__ import annotations
@@ -40,14 +43,18 @@ from hyperfocal.parts import files_of
 from hyperfocal.thresholds import Decisions
 
 UNSEEN = 256  # documents
+NEAREST = 11  # labels whose median threshold a new label has
 
 
-def wider_model(model: LabelModel, names: Sequence[str], bias: Tensor, texts: str | Path | None = None) -> LabelModel:
+def wider_model(
+    model: LabelModel, names: Sequence[str], counts: Tensor, bias: Tensor, texts: str | Path | None = None
+) -> LabelModel:
     """Return a model with a copy of the head, which has rows for more labels; the labels have no documents yet.
 
     Args:
         model: of L labels.
         names: of M labels, none of which it has.
+        counts: (M,) documents of each, of the update.
         bias: (M,) initial bias of the output layer, from `new_bias`.
         texts: table of the new labels' texts. None: they are where those of training were.
 
@@ -62,7 +69,7 @@ def wider_model(model: LabelModel, names: Sequence[str], bias: Tensor, texts: st
         model,
         labels=model.labels.extended(names),
         head=wider_head(model.head, bias),
-        decisions=_wider_decisions(model, bias),
+        decisions=_wider_decisions(model, counts, bias),
         reader=model.reader and _wider_reader(model, model.reader, names, texts),
         classes=classes,
     )
@@ -98,9 +105,11 @@ def _parameter(before: Tensor, added: Tensor, dim: int = 0) -> nn.Parameter:
     return nn.Parameter(torch.cat([before.detach(), added.detach()], dim))
 
 
-def _wider_decisions(model: LabelModel, bias: Tensor) -> Decisions:
+def _wider_decisions(model: LabelModel, counts: Tensor, bias: Tensor) -> Decisions:
     thresholds = model.decisions.thresholds
-    added = thresholds.median().expand(len(bias))
+    distances = (counts[:, None].float().log1p() - model.labels.counts.float().log1p()).abs()
+    nearest = distances.argsort(dim=1, stable=True)[:, :NEAREST]
+    added = thresholds[nearest].median(1).values
     if model.settings.decide.rule == "per_label":
         added = torch.maximum(added, bias)
     return replace(model.decisions, thresholds=torch.cat([thresholds, added]))
