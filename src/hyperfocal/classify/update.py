@@ -10,9 +10,9 @@ run and those tuned, weighted by the training documents of each label before and
 
     threshold_l = (1 - w_l) * before_l + w_l * tuned_l,   w_l = c_l / (c_l + c'_l)
 
-c_l are documents of the update, c'_l those before; with one common threshold they are sums over labels. An earlier label
-without a held-out document keeps its threshold: w_l = 0. A temperature is weighted by documents. Without ENOUGH true
-labels all thresholds stay. The weights of the opinions of label texts stay as they are.
+c_l are documents of the update, c'_l those before; with one common threshold they are sums over labels. An earlier
+label without a held-out document keeps its threshold: w_l = 0. A temperature is weighted by documents. Without ENOUGH
+true labels all thresholds stay. The weights of the opinions of label texts stay as they are.
 """
 
 from __future__ import annotations
