@@ -124,8 +124,12 @@ class TestLearning:
         assert torch.equal(classifier.decisions_.thresholds[: len(thresholds)], thresholds)
 
     def test_one_document(self):
-        classifier = fitted().update(["a film0"], [["film"]])
+        """The new threshold is the median of the others (all six are the nearest), and at least the bias."""
+        before = fitted()
+        median, bias = before.decisions_.thresholds.median().item(), np.log(2 / before.num_documents_)
+        classifier = before.update(["a film0"], [["film"]])
         assert int(classifier.counts_[-1]) == 1
+        assert classifier.decisions_.thresholds[-1].item() == pytest.approx(max(median, bias))
         assert classifier.labels_[-1] | {"true_documents": 0, "f1": None} == classifier.labels_[-1] | {"f1": None}
 
     def test_one_that_is_cut_short_changes_nothing(self):
@@ -384,7 +388,7 @@ class TestCommand:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["new.jsonl", "run"]
         page = (run / "report.html").read_text(encoding="utf-8")
         assert "has no evidence.json" not in page
-        assert "Thresholds are means of those before the update" in page
+        assert "means of those before the update" in page
 
     def test_another_folder_serves_reports_exports_and_verifies(self, run, tmp_path):
         before, out = (run / "model.safetensors").read_bytes(), tmp_path / "second"

@@ -304,9 +304,9 @@ def how_decided(out_of_fold: bool, update: Mapping[str, Any] | None = None) -> s
         )
     if update is not None and update["held_out"]:
         return (
-            "Thresholds are means of those before the update and of those tuned on held-out documents, weighted by the "
-            "training documents of each label. To score them, they were tuned on one half and scored on the other, for "
-            "two divisions; the epoch was chosen on both halves."
+            "Thresholds, or offsets of classes, are means of those before the update and of those tuned on held-out "
+            "documents, weighted by the training documents of each label. To score them, they were tuned on one half "
+            "and scored on the other, for two divisions; the epoch was chosen on both halves."
         )
     if out_of_fold:
         return (

@@ -106,10 +106,10 @@ def _parameter(before: Tensor, added: Tensor, dim: int = 0) -> nn.Parameter:
 
 
 def _wider_decisions(model: LabelModel, counts: Tensor, bias: Tensor) -> Decisions:
-    thresholds = model.decisions.thresholds
-    distances = (counts[:, None].float().log1p() - model.labels.counts.float().log1p()).abs()
-    nearest = distances.argsort(dim=1, stable=True)[:, :NEAREST]
-    added = thresholds[nearest].median(1).values
+    thresholds, (before, order) = model.decisions.thresholds, model.labels.counts.sort(stable=True)
+    number = min(NEAREST, len(before))
+    first = (torch.searchsorted(before, counts) - number // 2).clamp(0, len(before) - number)
+    added = thresholds[order[first[:, None] + torch.arange(number)]].median(1).values
     if model.settings.decide.rule == "per_label":
         added = torch.maximum(added, bias)
     return replace(model.decisions, thresholds=torch.cat([thresholds, added]))
