@@ -126,7 +126,7 @@ class TestLearning:
     def test_one_document(self):
         """The new threshold is the median of the others (all six are the nearest), and at least the bias."""
         before = fitted()
-        median, bias = before.decisions_.thresholds.median().item(), np.log(2 / before.num_documents_)
+        median, bias = before.decisions_.thresholds.median().item(), np.log(2 / (before.num_documents_ + 1))
         classifier = before.update(["a film0"], [["film"]])
         assert int(classifier.counts_[-1]) == 1
         assert classifier.decisions_.thresholds[-1].item() == pytest.approx(max(median, bias))
