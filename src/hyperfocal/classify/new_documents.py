@@ -87,8 +87,8 @@ def read_new(
 def _read(model: LabelModel, inputs: Any, labels: Any) -> tuple[Documents, int]:
     """Return documents with labels, and how many without a label are left out."""
     target = as_target(inputs, labels)
+    check_names(model, inputs)  # before the values, as scikit-learn expects
     pair = inputs if target is None else from_pair((inputs, target), model.indicator or model.classes, "labels")
-    check_names(model, inputs)
     documents = read_documents(pair, model.reading, "all")
     _check_inputs(model, documents)
     left_out = 0
