@@ -199,7 +199,9 @@ class TestAlone:
         ):
             raise AssertionError("it has begun")
 
-    @pytest.mark.parametrize("command", [["recommend", "grid"], ["recommend", "update"], ["classify", "grid"]])
+    @pytest.mark.parametrize(
+        "command", [["recommend", "grid"], ["recommend", "update"], ["classify", "grid"], ["classify", "update"]]
+    )
     def test_other_commands_are_refused(self, monkeypatch, tmp_path, command):
         monkeypatch.setenv("WORLD_SIZE", "2")
         places = ["run", "log.csv"] if command[1] == "update" else ["log.csv", "--out", str(tmp_path / "grid")]

@@ -157,5 +157,16 @@ def test_a_recommender_continues_with_new_events(copy, tmp_path):
     assert set(NEW_ITEMS) <= set(json.loads((run / "vocabulary.json").read_text())["items"])
 
 
+def test_a_classifier_continues_with_new_documents(copy, tmp_path):
+    run = copy("classifier")
+    texts = write_documents(
+        tmp_path / "more.jsonl", [row | {"labels": [*row["labels"], "new"]} for row in documents(60, seed=9)]
+    )
+    command("classify", "update", run, texts)
+    facts = json.loads((run / "vocabulary.json").read_text())
+    assert facts["items"][-1] == "new"
+    assert facts["training_documents"][-1] > 0
+
+
 if __name__ == "__main__":
     write_old(Path(sys.argv[1]))

@@ -82,6 +82,10 @@ class TestVectors:
 
 
 class TestLearning:
+    def test_an_update_is_refused(self, fitted):
+        with pytest.raises(RunError, match="the encoder of this run was fine-tuned, and an update trains only a head"):
+            fitted[0].update(["a text"], [["a label"]])
+
     def test_it_learns_where_it_was_put_and_is_asked_there(self, fitted):
         assert fitted[0].encoder_.device.type == training_device()
         assert MultiLabelClassifier.load(fitted[1]).encoder_.device.type == training_device()

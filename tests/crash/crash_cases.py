@@ -79,6 +79,10 @@ CASES = {
         "recommend update BOX/run GOOD/more.csv --epochs 1", "update", "run", OLD, absent=NO_EXCHANGE
     ),
     "recommend update --out": Case("recommend update GOOD/old GOOD/more.csv --epochs 1 --out BOX/run", "new", "run"),
+    "classify update": Case("classify update BOX/run GOOD/others.jsonl --epochs 1", "update", "run", OLD_LABELS),
+    "classify update --out": Case(
+        "classify update GOOD/old_labels GOOD/others.jsonl --epochs 1 --out BOX/run", "new", "run"
+    ),
     "save over a run": Case("!save GOOD/new BOX/run", "replace", "run", OLD),
     "save over a run, no exchange": Case("!save GOOD/new BOX/run", "replace", "run", OLD, absent=NO_EXCHANGE),
     "save over a run of labels": Case("!save GOOD/new_labels BOX/run", "replace", "run", OLD_LABELS),
@@ -148,6 +152,8 @@ def make_labels(lab: Lab, good: Path) -> None:
     for name, number in (("texts", 12), ("more", 5)):
         texts = [{"text": f"{word} and {word}s {n}", "labels": [word]} for n in range(number) for word in words]
         (good / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
+    others = [{"text": f"{word} with {word}s {n}", "labels": [word]} for n in range(9) for word in (*words, "film")]
+    (good / "others.jsonl").write_text("".join(json.dumps(row) + "\n" for row in others))
     tree = "id\tparent\tname\nall\t\tAll\nsport\tall\tSport\nmusic\tall\tMusic\nfood\tall\tFood\n"
     (good / "tree.tsv").write_text(tree)
     done(lab, good, f"classify fit GOOD/texts.jsonl --out GOOD/old_labels {NGRAMS} --seed 1")

@@ -2,7 +2,7 @@
 
 In reading order: `prepare.py` reads, splits and numbers documents; `training.py` fits on them, with the head of
 `head.py` or the encoder of `finetune.py`; `scores.py` tunes and scores the decisions; `label_model.py` holds the
-result; `files.py` writes it to a run folder and reads it back.
+result; `files.py` writes it to a run folder and reads it back. `update.py` continues it with new documents and labels.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor
 from hyperfocal.classify.files import read_fit, write_fit
 from hyperfocal.classify.hidden_vectors import HiddenVectors
 from hyperfocal.classify.one_label import is_one_label
+from hyperfocal.classify.partial_fit import PartialFit
 from hyperfocal.classify.predictions import check_names, read_documents, score_inputs, table_of_predictions
 from hyperfocal.classify.prepare import (
     PreparedTexts,
@@ -37,7 +38,6 @@ from hyperfocal.classify.training import fit_prepared
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.numbers import as_share
 from hyperfocal.data.input_columns import as_names
-from hyperfocal.errors import RunError
 from hyperfocal.storage.run_folder import CONFIG, RunFolder, read_stable
 from hyperfocal.training.run import (
     data_facts,
@@ -50,7 +50,7 @@ from hyperfocal.training.run import (
 from hyperfocal.training.watch import SILENT, Watch, check_watch
 
 
-class MultiLabelClassifier(ClassifierMixin, HiddenVectors, BaseEstimator):
+class MultiLabelClassifier(ClassifierMixin, PartialFit, HiddenVectors, BaseEstimator):
     """Classifies texts into many labels, most of them rare, or each text into one class.
 
     The parameters are those of the command line. None: the recipe's value, without a recipe the default. `settings`
@@ -348,16 +348,19 @@ class MultiLabelClassifier(ClassifierMixin, HiddenVectors, BaseEstimator):
             RunError: the folder holds another run, cannot be written, or another process writes to it; it holds another
                 run than when this one was loaded from it; the classifier is from `with_new_labels`.
         """
-        fit = self._fit
-        if fit.model.new is not None:
-            raise RunError("save is not allowed after with_new_labels. Call it on the classifier that was fitted")
-        model, facts = fit.model, data_facts(fit.model.plan, fit.metrics["data"])
+        self._fit_for("save")
+        self._origin = write_run(path, self.write_into, overwrite=overwrite, origin=self._origin)
 
-        def write(run: RunFolder) -> None:
-            write_identity(run, model.settings, fit.fingerprint, model.features.checksum, facts=facts)
-            write_fit(run, fit)
+    def write_into(self, run: RunFolder) -> None:
+        """Write everything that `load` reads into an empty folder, whose only writer this process is.
 
-        self._origin = write_run(path, write, overwrite=overwrite, origin=self._origin)
+        Raises:
+            RunError: it cannot be written; the classifier is from `with_new_labels`.
+        """
+        fit = self._fit_for("save")
+        facts = data_facts(fit.model.plan, fit.metrics["data"], fit.logs)
+        write_identity(run, fit.model.settings, fit.fingerprint, fit.model.features.checksum, facts=facts)
+        write_fit(run, fit)
 
     @classmethod
     def load(cls, path: str | Path) -> MultiLabelClassifier:

@@ -26,10 +26,11 @@ from hyperfocal.data.taxonomy import Taxonomy
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.models.example_features import ExampleFeatures
 from hyperfocal.models.name_matching import NameMatcher
+from hyperfocal.report.run import EVIDENCE
 from hyperfocal.storage.manifest import write_manifest
 from hyperfocal.storage.run_folder import DATA, MODEL, RunFolder, describe_environment
 from hyperfocal.thresholds import Decisions
-from hyperfocal.training.run import read_plan, read_settings
+from hyperfocal.training.run import read_logs, read_plan, read_settings
 from hyperfocal.training.weights import read_weights, write_weights
 
 TEXTS = "texts.safetensors"  # checksums of the training texts
@@ -64,6 +65,8 @@ def write_fit(run: RunFolder, fit: Fit) -> None:
     run.write_json("environment.json", describe_environment())
     run.write_json("metrics.json", fit.metrics)
     run.write_text("labels.csv", safe_cells(pl.DataFrame(fit.label_table)).write_csv())
+    if fit.evidence is not None:
+        run.write_json(EVIDENCE, fit.evidence)
     write_weights(run, model.head.state_dict())
     write_manifest(run)
 
@@ -101,7 +104,7 @@ def read_fit(run: RunFolder) -> Fit:
     model = replace(model, classes=classes)
     with run.guard(TEXTS):
         texts = run.read_tensors(TEXTS)[0]["checksums"] if run.has(TEXTS) else None
-    return Fit(model, fingerprint, metrics, label_table, history, texts=texts)
+    return Fit(model, fingerprint, metrics, label_table, history, texts=texts, logs=read_logs(run))
 
 
 def write_reader(run: RunFolder, reader: LabelReader, combination: Combination, headless: Headless) -> None:

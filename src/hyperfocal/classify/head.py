@@ -143,6 +143,22 @@ def train_head(
     loss = make_loss(settings.loss, counts, len(labels))
     width = 0 if features.dense is None else features.dense.shape[1]
     head = make_head(settings, num_sparse, width, make_bias(settings, counts, len(labels)))
+    return head, fit_head(head, loss, train, valid, settings, run, resume=resume, watch=watch)
+
+
+def fit_head(
+    head: TextHead,
+    loss: Loss,
+    train: tuple[Features, SparseLabels],
+    valid: tuple[Features, SparseLabels] | None,
+    settings: ClassifySettings,
+    run: RunFolder | None = None,
+    *,
+    resume: bool = False,
+    watch: Watch = SILENT,
+) -> list[dict[str, float]]:
+    """Train the weights that a head has, in place; return one row per epoch. Others and errors as in `train_head`."""
+    features, labels = train
 
     def validate(features: Features, truth: SparseLabels) -> dict[str, float]:
         return validate_scores(score_documents(head, features), truth, settings)
@@ -161,7 +177,7 @@ def train_head(
         sparse=head.sparse_parameters,
         sparse_learning_rate=settings.train.sparse_learning_rate,
     )
-    return head, train_job(job, run, resume=resume, watch=watch)
+    return train_job(job, run, resume=resume, watch=watch)
 
 
 def head_loss(head: TextHead, loss: Loss, features: Features, labels: SparseLabels) -> Tensor:

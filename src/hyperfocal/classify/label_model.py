@@ -27,6 +27,7 @@ from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.data.documents import Documents
 from hyperfocal.data.input_columns import NO_COLUMNS, InputColumns
 from hyperfocal.data.reading import ReadingPlan, reading_of
+from hyperfocal.data.stored_texts import Texts
 from hyperfocal.data.taxonomy import Taxonomy
 from hyperfocal.data.text_columns import TextReading
 from hyperfocal.data.vocabulary import Vocabulary
@@ -155,13 +156,16 @@ class LabelModel:
             DataError: the run reads fields, vectors or a matrix that `columns` lacks.
         """
         features = self._features_of(texts, columns)
-        logits = score_documents(self.head, features)
-        vectors = self.features.text_vectors(features)
-        scores = self._combine(logits, texts, vectors)
+        scores, logits = self.scored(features, texts)
         if self.new is not None:
-            added = self.new.scores(texts, vectors)
+            added = self.new.scores(texts, self.features.text_vectors(features))
             logits, scores = torch.cat([logits, added], 1), torch.cat([scores, added], 1)
         return Answer(scores, self.features.known(texts, columns, features), logits)
+
+    def scored(self, features: Features, texts: Texts) -> tuple[Tensor, Tensor]:
+        """Return (N, L) scores, and the logits of the head alone, for features of N texts; without new labels."""
+        logits = score_documents(self.head, features)
+        return self._combine(logits, texts, self.features.text_vectors(features)), logits
 
     def hidden(self, texts: pl.Series, columns: InputColumns = NO_COLUMNS) -> Any:
         """Return the input of the output layer for N texts, see `hidden_documents`; errors as in `answer`."""
@@ -172,7 +176,7 @@ class LabelModel:
             return self.features.make(texts, columns)
         return Features(None, encode(self.encoder, texts, batch=self.settings.features.encoder_batch))
 
-    def _combine(self, logits: Tensor, texts: pl.Series, dense: Tensor | None) -> Tensor:
+    def _combine(self, logits: Tensor, texts: Texts, dense: Tensor | None) -> Tensor:
         if self.reader is None or not self.combination.weights:
             return logits
         opinions = self.reader.of(texts, dense, self.combination.weights.keys())
@@ -310,6 +314,8 @@ class Fit:
         resamples: the main metrics in bootstrap resamples of the validation documents; empty after loading.
         texts: distinct checksums of the training texts, from `hash_each`, to know them again. None: the documents were
             streamed, or the run is of a version that kept none.
+        evidence: data of the report, of an update; None after loading.
+        logs: checksums of the documents of the fit and of updates, from `repeated.py`.
     """
 
     model: LabelModel
@@ -319,3 +325,5 @@ class Fit:
     history: list[dict[str, float]]
     resamples: dict[str, Tensor] = field(default_factory=dict)
     texts: Tensor | None = None
+    evidence: dict[str, Any] | None = None
+    logs: tuple[str, ...] = ()

@@ -98,14 +98,14 @@ def classify_page(run: FinishedRun) -> Page:
         lines = data_lines(metrics["data"])
         one, groups = is_one(metrics), _buckets(metrics)
         opinions = _opinions(metrics.get("opinions", {}))
-        how = how_decided(metrics["data"]["out_of_fold"])
+        how = _how_decided(metrics)
         scores = one_scores_section(metrics, how, _baselines(metrics)) if one else _scores(metrics)
         line = one_headline(metrics) if one else headline(metrics, DECIDED[str(run.settings["decide.rule"])])
         lead = [one_question(metrics) if one else _question(metrics), _ranked(metrics)]
     with folder.guard(EVIDENCE):
         evidence = [threshold_section(run), confusion_section(run, labels)]
     with folder.guard("history.jsonl"):
-        refitted = bool(run.settings.get("train.refit"))
+        refitted = bool(run.settings.get("train.refit")) and "update" not in metrics["data"]
         refit = how_refitted(metrics["data"], len(run.history)) if refitted else ""
         losses = training(run, refit=refit)
     title = f"Run of classify · {run.name} · {run.finished:%d %B %Y}"
@@ -151,10 +151,14 @@ def _scores(metrics: dict[str, Any]) -> Section:
         for title, name in DECISIONS.items()
     ]
     ranked = [[Cell(title), _scored(metrics, name)] for title, name in RANKING.items()]
-    words = Paragraph(f"{how_decided(metrics['data']['out_of_fold'])} Each ± is half a 95% interval.", quiet=True)
+    words = Paragraph(f"{_how_decided(metrics)} Each ± is half a 95% interval.", quiet=True)
     decisions = Table("Decisions", ["", *BOTH], rows, sortable=False, marked=[0])
     ranking = Table("Ranking, without a threshold", ["", "score"], ranked, sortable=False)
     return Section("scores", "Scores", [words, decisions, ranking, *_baselines(metrics)])
+
+
+def _how_decided(metrics: dict[str, Any]) -> str:
+    return how_decided(metrics["data"]["out_of_fold"], metrics["data"].get("update"))
 
 
 def _baselines(metrics: dict[str, Any]) -> list[Block]:

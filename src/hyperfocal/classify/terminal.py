@@ -260,6 +260,8 @@ def data_lines(counts: Mapping[str, Any]) -> list[str]:
         lines.append(f"Every training document has {_named(everywhere)}: there is nothing to distinguish.")
     if "single" in counts:
         lines += _single_lines(counts)
+    if "update" in counts:
+        lines += update_lines(counts["update"])
     return lines + holdout_lines(train, "training") + (holdout_lines(valid, "validation") if valid else [])
 
 
@@ -273,8 +275,39 @@ def _single_lines(counts: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def how_decided(out_of_fold: bool) -> str:
-    """Return a sentence on the documents that decisions were tuned and scored on."""
+def update_lines(update: Mapping[str, Any]) -> list[str]:
+    """Return a line on each fact of an update; `update` is metrics_["data"]["update"]."""
+    lines = [
+        f"Updated with {quantity(update['documents'], 'document')} and {quantity(update['new_labels'], 'new label')}."
+    ]
+    if repeated := update["repeated"]:
+        lines.append(f"{repeated:,} of these documents have the text of an earlier training document.")
+    if not update["held_out"]:
+        return [*lines, "None of them were held out: all scores are those before the update."]
+    before, after, new = ("-" if row["macro_ap"] is None else share(row["macro_ap"]) for row in _rows_of(update))
+    line = f"Macro AP of the earlier labels was {before} before the update and is {after} now"
+    held_out = f", on {quantity(update['held_out'], 'held-out document')}."
+    lines.append(line + (f"; that of the new labels is {new}" if update["new_labels"] else "") + held_out)
+    return [*lines, *(["The head that predicts was then trained on all of them."] if update["refit"] else [])]
+
+
+def _rows_of(update: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [update[name] for name in ("before", "after", "new")]
+
+
+def how_decided(out_of_fold: bool, update: Mapping[str, Any] | None = None) -> str:
+    """Return a sentence on the documents that decisions were tuned and scored on; `update` as in `update_lines`."""
+    if update is not None and update["held_out"] and update["decisions"] == "kept":
+        return (
+            "Decisions are those before the update, because the held-out documents have few labels; the epoch was "
+            "chosen on them."
+        )
+    if update is not None and update["held_out"]:
+        return (
+            "Thresholds, or offsets of classes, are means of those before the update and of those tuned on held-out "
+            "documents, weighted by the training documents of each label. To score them, they were tuned on one half "
+            "and scored on the other, for two divisions; the epoch was chosen on both halves."
+        )
     if out_of_fold:
         return (
             "Each document was scored by a head that had not seen it, and decided by thresholds from the other half; "

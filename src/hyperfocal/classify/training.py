@@ -28,6 +28,7 @@ from hyperfocal.classify.new_labels import fit_headless
 from hyperfocal.classify.one_label import Classes, classes_of
 from hyperfocal.classify.opinions import LabelReader, Opinions
 from hyperfocal.classify.prepare import Labelled, PreparedTexts
+from hyperfocal.classify.repeated import checksums_of
 from hyperfocal.classify.scores import (
     Evaluation,
     Validated,
@@ -85,7 +86,8 @@ def fit_prepared(
         target: the form of the labels that `fit` got, from `target_of`.
         resume: whether to continue the training in `run`.
     """
-    began, fingerprint, facts = perf_counter(), data.fingerprint(), data_facts(data.plan, data.counts())
+    began, fingerprint, logs = perf_counter(), data.fingerprint(), checksums_of(data)
+    facts = data_facts(data.plan, data.counts(), logs)
     _begin(data, settings)
     features = ExampleFeatures.fit(data.train.documents, settings.features, cache, settings.data.scaling)
     refuse_different("documents or encoders", f"{fingerprint} {features.checksum}")
@@ -123,7 +125,7 @@ def fit_prepared(
     if inputs is not None:
         metrics["baselines"] = _baselines(data, inputs, validated, settings)
     scored = (metrics, evaluation.label_table, trained.history, evaluation.resamples)
-    fit = Fit(model, fingerprint, *scored, texts)
+    fit = Fit(model, fingerprint, *scored, texts, logs=logs)
     if run is not None:
         names, decided = labels.vocabulary.names, validated.decided
         evidence = label_evidence(validated.scores, decided, data.valid, names, validated.decisions)

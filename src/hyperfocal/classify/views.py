@@ -14,6 +14,7 @@ from hyperfocal.classify.label_model import Fit, LabelModel
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.data.taxonomy import Taxonomy
 from hyperfocal.data.vocabulary import Vocabulary
+from hyperfocal.errors import RunError
 from hyperfocal.models.example_features import ExampleFeatures
 from hyperfocal.models.matrix_features import MatrixFeatures
 from hyperfocal.models.text_head import TextHead
@@ -75,6 +76,12 @@ class FitViews:
         if not hasattr(self, "fit_"):
             raise UnfittedError("this classifier is not fitted. Call fit, or MultiLabelClassifier.load(run)")
         return self.fit_
+
+    def _fit_for(self, method: str) -> Fit:
+        """Return the fit; raise RunError if it has labels that training never saw."""
+        if self._fit.model.new is not None:
+            raise RunError(f"{method} is not allowed after with_new_labels. Call it on the classifier that was fitted")
+        return self._fit
 
     @property
     def _model(self) -> LabelModel:

@@ -27,6 +27,7 @@ from hyperfocal.cli.steps import (
     refuse_output,
     refuse_resume_and_overwrite,
     refuse_several_processes,
+    write_update,
 )
 from hyperfocal.cli.wording import Commands, echo
 from hyperfocal.errors import ConfigError
@@ -45,6 +46,7 @@ def classify(context: click.Context) -> None:
     hyperfocal classify fit photos.parquet --out run --vector embedding --field camera --field price:number
     hyperfocal classify predict run new.jsonl --out predictions.jsonl
     hyperfocal classify evaluate run test.jsonl
+    hyperfocal classify update run more.jsonl --out updated
     hyperfocal classify grid train.jsonl --caps none,6,7,8 --gammas none,2,3 --seeds 3 --out grid --workers 2
     """
     refuse_several_processes(context)
@@ -147,7 +149,7 @@ def _print_fit(classifier: MultiLabelClassifier) -> None:
     out_of_fold = metrics["data"]["out_of_fold"]
     print_report(console, scores_report(metrics, title="Out of fold" if out_of_fold else "Validation"))
     if classifier.settings_.decide.rule in ("global", "per_label", *ONE_RULES):
-        print_lines(console, [how_decided(out_of_fold), ""])
+        print_lines(console, [how_decided(out_of_fold, metrics["data"].get("update")), ""])
     if opinions := opinions_report(metrics["opinions"]):
         print_report(console, opinions)
 
@@ -216,6 +218,47 @@ def _load(run: Path, new_labels: Path | None, boost: float | None) -> MultiLabel
         raise ConfigError("--new-boost is for the labels of --new-labels. Give --new-labels too")
     classifier = MultiLabelClassifier.load(run)
     return classifier if new_labels is None else classifier.with_new_labels(new_labels, boost=boost or 0.0)
+
+
+@classify.command()
+@click.argument("run", type=PATH)
+@click.argument("docs", type=PATH)
+@click.option("--out", type=PATH, help="Run folder to write.  [default: RUN itself is replaced]")
+@click.option(
+    "--label-texts",
+    type=PATH,
+    metavar="FILE",
+    help="Texts of the new labels: a table with label, and name, description or both.  [default: as in fit]",
+)
+@click.option("--epochs", type=click.IntRange(min=1), default=3, show_default=True, help="Epochs; the best one counts.")
+@click.option("--again", is_flag=True, help="Allow documents that RUN has already; they count twice.")
+def update(run: Path, docs: Path, out: Path | None, label_texts: Path | None, epochs: int, again: bool) -> None:
+    """Continue RUN with the documents of DOCS, which may have new labels, without training from scratch.
+
+    The weights of RUN are the start, and new labels are added to its labels. Its features stay: a word that no document
+    of fit had is not learnt, so a new label needs known words, hashed n-grams, or an encoder. RUN does not store its
+    documents. Give new documents with all their labels, the earlier ones too: a label that is left out counts as wrong.
+
+    Of 20 documents or more, 15% (data.valid_fraction) are held out. They choose the epoch, tune the thresholds together
+    with those of RUN, and show whether earlier labels are worse than before. RUN stays unchanged until the new run is
+    complete.
+
+    DOCS that RUN has already, from its `fit` or an earlier update, are refused. So are documents nearly all of whose
+    texts are training texts of RUN, and a file that has nearly all of these.
+    """
+    from hyperfocal.classify.classifier import MultiLabelClassifier
+    from hyperfocal.config.classify import trainings
+    from hyperfocal.report.progress import EncodingProgress, FitProgress
+    from hyperfocal.training.watch import watch_with
+
+    def continued() -> MultiLabelClassifier:
+        classifier = MultiLabelClassifier.load(run)
+        with FitProgress(trainings) as progress, EncodingProgress() as encoding:
+            watch = watch_with(progress, encoding)
+            return classifier.update(docs, epochs=epochs, again=again, label_texts=label_texts, watch=watch)
+
+    _print_fit(write_update(run, out, continued))
+    print_run(out or run)
 
 
 @classify.command()

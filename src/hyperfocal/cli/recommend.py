@@ -22,13 +22,13 @@ from hyperfocal.cli.options import (
     with_options,
 )
 from hyperfocal.cli.steps import (
-    exit_on_ctrl_c,
     follow_fit,
     print_evaluation,
     print_run,
     refuse_output,
     refuse_resume_and_overwrite,
     refuse_several_processes,
+    write_update,
 )
 from hyperfocal.cli.wording import Commands, echo
 from hyperfocal.errors import ConfigError
@@ -216,22 +216,13 @@ def update(run: Path, new_log: Path, out: Path | None, items: Path | None, epoch
     """
     from hyperfocal.recommend.recommender import Recommender
     from hyperfocal.report.progress import FitProgress
-    from hyperfocal.storage.run_folder import RunFolder
 
-    elsewhere = out is not None and out.resolve() != run.resolve()
-    target = RunFolder(out if out is not None and elsewhere else run)
-    if elsewhere:
-        target.refuse_taken()
-    else:
-        RunFolder.open(run).refuse_fixed()
-    with exit_on_ctrl_c("RUN is unchanged. Give the same command again."), target.writing():
-        if elsewhere:
-            target.refuse_taken()  # another process may have been faster
+    def continued() -> Recommender:
         recommender = Recommender.load(run)
         with FitProgress() as progress:
-            recommender.update(new_log, items=items, epochs=epochs, again=again, watch=progress)
-        target.replace_by(lambda fresh: recommender.write_into(RunFolder(fresh)), or_in_place=elsewhere)
-    _print_update(recommender)
+            return recommender.update(new_log, items=items, epochs=epochs, again=again, watch=progress)
+
+    _print_update(write_update(run, out, continued))
     print_run(out or run)
 
 

