@@ -55,6 +55,13 @@ def counted_as(labels: SparseLabels, others: SparseLabels) -> SparseLabels:
     return counted(labels, weights_of(others), unknown_of(others))
 
 
+def followed(labels: SparseLabels, others: SparseLabels) -> SparseLabels:
+    """Return the labels of examples followed by the labels of others, with the weights and unknown pairs of both."""
+    if weights_of(others) is None and unknown_of(others) is None:
+        return labels.followed_by(others)
+    return _counted(labels, weights_of(labels), unknown_of(labels)).followed_by(others)
+
+
 def weights_of(labels: SparseLabels) -> Tensor | None:
     """Return (B,) float64 the weights of the examples; None if every example counts 1."""
     return labels.weights if isinstance(labels, CountedLabels) else None

@@ -7,8 +7,8 @@ decisions, as logistic regression on (document, label) pairs with an L2 penalty 
 
     logit P(i has l) = s (z[i, l] + sum over k of w_k f_k[i, l]) + c
 
-The scale s is free there, because a head is too sure of documents that it was not trained on. A pair counts as the weight
-of its document, and not at all if nobody annotated it (see `counted_labels`).
+The scale s is free there, because a head is too sure of documents that it was not trained on. A pair counts as the
+weight of its document, and not at all if nobody annotated it (see `counted_labels`).
 """
 
 from __future__ import annotations
@@ -144,10 +144,10 @@ def _pairs(truth: SparseLabels, seed: int) -> tuple[Tensor, Tensor, Tensor, Tens
         return _weighted(truth, pairs, targets, share)
     drawn = torch.randint(number * labels, (MOST_PAIRS,), generator=torch.Generator().manual_seed(seed))
     negatives = drawn[~torch.isin(drawn, torch.cat([hits, unknown]))]
-    share = (number * labels - len(hits) - len(unknown)) / max(len(negatives), 1)
+    each = (number * labels - len(hits) - len(unknown)) / max(len(negatives), 1)
     pairs, targets = torch.cat([hits, negatives]), torch.zeros(len(hits) + len(negatives), dtype=torch.float64)
     targets[: len(hits)] = 1
-    return _weighted(truth, pairs, targets, torch.where(targets > 0, 1.0, share).double())
+    return _weighted(truth, pairs, targets, torch.where(targets > 0, 1.0, each).double())
 
 
 def _unknown_keys(truth: SparseLabels) -> Tensor:

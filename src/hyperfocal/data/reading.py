@@ -12,7 +12,9 @@ from msgspec.structs import replace
 from hyperfocal.data.ids import IdKind
 from hyperfocal.errors import DataError, did_you_mean
 
-Use = Literal["user", "item", "order", "text", "field", "vector", "matrix", "labels", "id", "group"]
+Use = Literal[
+    "user", "item", "order", "text", "field", "vector", "matrix", "labels", "unknown", "weight", "id", "group"
+]  # fmt: skip
 LISTS = "lists"  # the form of data that came without columns
 LONGEST_EXAMPLE = 40  # characters
 Settings = TypeVar("Settings")
@@ -146,6 +148,7 @@ def planned_column(plan: ReadingPlan, use: Use, name: str, header: Sequence[str]
     column = same_column(name, header)
     if not column:
         words = {"text": "the texts", "order": "the order", "id": "the ids", "field": "a field", "vector": "vectors"}
+        words |= {"weight": "weights", "unknown": "unknown labels"}
         others = [each for each in header if each not in {column.name for column in plan.columns}]
         raise DataError(
             f"{file}: no column '{name}', from which this run reads {words.get(use, f'the {use}')}."

@@ -158,7 +158,7 @@ def _row_blocks(scores: Tensor) -> Iterator[Tensor]:
 def _count_reached(
     labels: Tensor, scores: Tensor, thresholds: Tensor, shape: torch.Size, weights: Tensor | None = None
 ) -> Tensor:
-    """Return (L, T + 1), how many of the scores of each label, or their weights, reach exactly 0, 1, ... T thresholds."""
+    """Return (L, T + 1), the scores of each label, or their weights, that reach exactly 0, 1, ... T thresholds."""
     reached = torch.bucketize(scores, thresholds, right=True)
     return sums_by(labels * shape[1] + reached, weights, shape.numel()).view(shape)
 
