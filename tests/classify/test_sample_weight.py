@@ -20,8 +20,9 @@ from hyperfocal.classify.classifier import MultiLabelClassifier
 from hyperfocal.classify.combination import fit_weights
 from hyperfocal.classify.counted_loss import CountedLoss, training_counts
 from hyperfocal.classify.opinions import Shares
+from hyperfocal.config.classify import TextDataSettings
 from hyperfocal.counted_labels import counted
-from hyperfocal.data.documents import Documents
+from hyperfocal.data.documents import Documents, as_documents
 from hyperfocal.data.inspection import inspect
 from hyperfocal.errors import DataError, RunError
 from hyperfocal.labels import SparseLabels
@@ -256,6 +257,17 @@ class TestRuns:
         without = frame.drop("heavy")  # weights are asked of training documents alone
         assert ours.evaluate(without)["documents"] == 160
         assert ours.predict_documents(without.drop("labels")).height == 160
+
+    def test_validation_documents_need_no_weights(self):
+        frame = pl.DataFrame({"text": TEXTS, "labels": LABELS, "heavy": WEIGHTS})
+        model = MultiLabelClassifier(weight="heavy", settings=FAST)
+        assert model.fit(frame, valid=frame.drop("heavy")).metrics_["documents"] == 160
+        assert model.fit(frame, valid=frame).metrics_["documents"] == int((WEIGHTS > 0).sum())
+
+    def test_documents_of_weight_0_are_predicted(self, fitted):
+        frame = pl.DataFrame({"text": TEXTS, "labels": LABELS, "heavy": WEIGHTS})
+        documents = as_documents(frame, TextDataSettings(weight="heavy"))
+        assert fitted.predict_documents(documents).height == len(fitted.predict(documents)) == 160
 
     def test_streamed(self, tmp_path):
         documents = [row | {"heavy": int(weight)} for row, weight in zip(rows(), WEIGHTS, strict=False)]

@@ -47,9 +47,11 @@ def check_names(model: LabelModel, inputs: Any) -> None:
 def read_documents(source: Any, reading: TextReading, need: Need) -> Documents:
     """Return documents as `as_documents` does, also those of a file in the Extreme Classification format.
 
-    Documents with the weight 0 are left out.
+    To score them, documents with the weight 0 are left out.
     """
     documents = extreme_documents(source) if is_extreme(source) else as_documents(source, reading, need=need)
+    if need == "texts":
+        return documents
     documents, left_out = only_counted(documents, "documents to score")
     if left_out:
         logger.warning("%s documents with the weight 0 are left out", f"{left_out:,}")

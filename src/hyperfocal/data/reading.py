@@ -148,7 +148,6 @@ def planned_column(plan: ReadingPlan, use: Use, name: str, header: Sequence[str]
     column = same_column(name, header)
     if not column:
         words = {"text": "the texts", "order": "the order", "id": "the ids", "field": "a field", "vector": "vectors"}
-        words |= {"weight": "weights", "unknown": "unknown labels"}
         others = [each for each in header if each not in {column.name for column in plan.columns}]
         raise DataError(
             f"{file}: no column '{name}', from which this run reads {words.get(use, f'the {use}')}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,8 +19,11 @@ from hyperfocal.errors import DataError, did_you_mean
 
 KNOWN_TEXTS = (("text",), ("title", "body"), ("content",), ("description",))  # the first that has a column
 KNOWN_LABELS = ("labels", "label", "tags", "categories")
+COUNTING: dict[Use, str] = {"weight": "weights", "unknown": "unknown labels"}
 Need = Literal["all", "labels", "texts"]  # to fit, to score, to predict
 TextReading = TextDataSettings | ReadingPlan  # names of columns to find, or the plan of a run
+
+logger = logging.getLogger("hyperfocal")
 
 
 @dataclass(frozen=True)
@@ -106,12 +110,10 @@ def text_columns_by_plan(header: list[str], plan: ReadingPlan, file: File, need:
     """
     text = tuple(planned_column(plan, "text", name, header, file) for name in plan.names("text"))
     labels = "" if need == "texts" else planned_column(plan, "labels", plan.name("labels"), header, file)
-    uses: tuple[Use, ...] = ("group", "weight", "unknown")
-    for use in uses:
-        if need == "all" and (name := plan.name(use)):
-            planned_column(plan, use, name, header, file)
-    group, *counting = map(plan.name, uses)
-    weight, unknown = (same_column(name, header) if name and need != "texts" else "" for name in counting)
+    group = plan.name("group")
+    if group and need == "all":
+        planned_column(plan, "group", group, header, file)
+    weight, unknown = ("" if need == "texts" else _planned_counting(plan, use, header, file) for use in COUNTING)
     columns = TextColumns(
         text,
         labels,
@@ -132,6 +134,15 @@ def text_columns_by_plan(header: list[str], plan: ReadingPlan, file: File, need:
         unknown=unknown,
     )
     return _checked(_with_separator(columns, plan), header, file)
+
+
+def _planned_counting(plan: ReadingPlan, use: Use, header: list[str], file: File) -> str:
+    """Return the column of weights or of unknown labels; "" if the file, or the plan, has none."""
+    name = plan.name(use)
+    column = same_column(name, header) if name else ""
+    if name and not column:
+        logger.info("%s: no column '%s'; without %s every document counts in full", file, name, COUNTING[use])
+    return column
 
 
 def _with_separator(columns: TextColumns, plan: ReadingPlan) -> TextColumns:
