@@ -349,7 +349,7 @@ def with_tree_labels(
     kind = pl.List(pl.Enum([*dict.fromkeys([*taxonomy.ids, *others])]))
     blocks = (documents.labels.slice(start, BLOCK) for start in range(0, len(documents), BLOCK))
     resolved = [_resolve_block(block, ids, taxonomy, settings).cast(kind) for block in blocks]
-    counting = documents.counting.renamed(taxonomy.resolve)
+    counting = documents.counting.renamed(lambda name: name if name in free else taxonomy.resolve(name))
     return replace(documents, labels=pl.concat(resolved) if resolved else documents.labels, counting=counting)
 
 
