@@ -16,7 +16,7 @@ SOURCE = ROOT / "src" / "hyperfocal"
 ROWS = (
     ("errors", "interrupts"),
     ("distributed", "parts", "private"),
-    ("config", "labels", "sequences", "storage", "machine"),
+    ("config", "labels", "counted_labels", "sequences", "storage", "machine"),
     ("losses", "metrics", "data", "offsets"),
     ("models", "training", "thresholds"),
     ("grid", "serve"),
@@ -26,7 +26,7 @@ ROWS = (
     ("cli",),
 )
 ROW = {name: number for number, names in enumerate(ROWS, start=1) for name in names}
-WITHIN_A_ROW = {("sequences", "labels")}  # the one exception: Sequences.as_labels
+WITHIN_A_ROW = {("sequences", "labels"), ("counted_labels", "labels")}  # Sequences.as_labels, and a subclass
 JOBS = ROW["recommend"]
 MOST_LINES = 400  # of a file
 QUESTION_WORDS = ("What", "How", "Which", "Who", "Where")  # no docstring of a module begins with one

@@ -1,4 +1,7 @@
-"""Decide one label per document: offsets per class and a temperature, tuned on validation documents."""
+"""Decide one label per document: offsets per class and a temperature, tuned on validation documents.
+
+Documents count as often as their weights say (see `counted_labels`).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hyperfocal.config.classify import DecisionSettings
+from hyperfocal.counted_labels import row_weights, sums_by
 from hyperfocal.labels import SparseLabels
 
 SHARPEST, FLATTEST = 0.05, 20.0  # limits of a temperature
@@ -14,6 +18,7 @@ TAUS = tuple(step / 10 for step in range(21))  # strengths of the prior that are
 ROUNDS = 2  # over all classes
 MOST_OWN = 200  # classes with an offset of their own
 FLAT = 1e-9  # slope of the log loss at which the temperature is good enough
+TINY = 1e-30  # replaces a denominator of 0, whose numerator is 0 too
 GAIN = 1e-9  # of the objective, below which an offset stays
 WEIGHTS = {"micro": (0, 1, 0), "macro": (1, 0, 0), "both": (1, 1, 0), "recall": (0, 0, 1)}  # macro-F1, accuracy, recall
 
@@ -39,13 +44,15 @@ def fit_temperature(scores: Tensor, truth: SparseLabels) -> float:
         return 1.0
     logits, classes = scores[rows].double(), truth.indices[truth.indptr[rows]]
     logits = logits - logits.max(1, keepdim=True).values
-    own = logits.gather(1, classes[:, None])[:, 0].mean()
+    weights = row_weights(truth)[rows]
+    shares = weights / weights.mean()  # ones without weights, which change nothing
+    own = (shares * logits.gather(1, classes[:, None])[:, 0]).mean()
     low, high, sharpness = 1 / FLATTEST, 1 / SHARPEST, 1.0
     for _ in range(STEPS):
         p = (sharpness * logits).softmax(1)
         mean = (p * logits).sum(1)
-        slope = float(mean.mean() - own)
-        curvature = float(((p * logits.square()).sum(1) - mean.square()).mean())
+        slope = float((shares * mean).mean() - own)
+        curvature = float((shares * ((p * logits.square()).sum(1) - mean.square())).mean())
         if abs(slope * sharpness) < FLAT:
             break
         low, high = (sharpness, high) if slope < 0 else (low, sharpness)
@@ -92,7 +99,7 @@ def tune_offsets(
         return torch.zeros(num_labels)
     logits, classes = scores[rows].double(), truth.indices[truth.indptr[rows]]
     prior = counts.double().clamp(min=1).log()
-    worth = _Worth(classes, num_labels, settings.objective)
+    worth = _Worth(classes, row_weights(truth)[rows], num_labels, settings.objective)
     shared = _best_shared(logits, temperature * (prior - prior.max()), worth)
     own = shared.clone()
     order = worth.true.argsort(descending=True, stable=True)[:MOST_OWN].tolist()
@@ -105,11 +112,12 @@ def tune_offsets(
 
 
 class _Worth:
-    """The objective: a weighted sum of macro-F1, accuracy and mean recall of N documents with the given classes."""
+    """The objective: a weighted sum of macro-F1, accuracy and mean recall of N documents with classes and weights."""
 
-    def __init__(self, classes: Tensor, num_labels: int, objective: str) -> None:
-        self.classes, self.num_labels = classes, num_labels
-        self.true = torch.bincount(classes, minlength=num_labels).double()
+    def __init__(self, classes: Tensor, mass: Tensor, num_labels: int, objective: str) -> None:
+        self.classes, self.mass, self.num_labels = classes, mass, num_labels
+        self.true = sums_by(classes, mass, num_labels)
+        self.total = mass.sum()
         self.known = (self.true > 0).double() / float((self.true > 0).sum())
         self.weights = WEIGHTS[objective]
 
@@ -117,17 +125,17 @@ class _Worth:
         """Return the contribution of labels with numbers of right and decided documents, all of one shape."""
         macro, micro, recall = self.weights
         true = self.true[labels]
-        rate = macro * 2 * right / (decided + true).clamp(min=1) + recall * right / true.clamp(min=1)
-        return rate * self.known[labels] + micro * right / len(self.classes)
+        rate = macro * 2 * right / (decided + true).clamp(min=TINY) + recall * right / true.clamp(min=TINY)
+        return rate * self.known[labels] + micro * right / self.total
 
-    def totals(self, decided: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (L,) right and decided documents for the (N,) decided and the (N,) true classes."""
-        right = torch.bincount(decided[decided == classes], minlength=self.num_labels).double()
-        return right, torch.bincount(decided, minlength=self.num_labels).double()
+    def totals(self, decided: Tensor, classes: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (L,) right and decided documents for the (N,) decided and true classes, and weights."""
+        hits = decided == classes
+        return sums_by(decided[hits], mass[hits], self.num_labels), sums_by(decided, mass, self.num_labels)
 
     def __call__(self, decided: Tensor) -> float:
         """Return the objective of the (N,) decided classes."""
-        return float(self.of_label(torch.arange(self.num_labels), *self.totals(decided, self.classes)).sum())
+        return float(self.of_label(torch.arange(self.num_labels), *self.totals(decided, self.classes, self.mass)).sum())
 
 
 def _best_shared(logits: Tensor, direction: Tensor, worth: _Worth) -> Tensor:
@@ -142,9 +150,10 @@ def _best_own(logits: Tensor, offsets: Tensor, label: int, worth: _Worth) -> Ten
     others[:, label] = -torch.inf
     best, second = others.max(1)
     margins, order = (logits[:, label] - best).sort(descending=True, stable=True)
-    right = (worth.classes == label)[order].double().cumsum(0)
-    value = worth.of_label(torch.full_like(order, label), right, torch.arange(1.0, len(order) + 1, dtype=torch.float64))
-    value = value + _losses(second[order], worth.classes[order], worth).cumsum(0)
+    mass = worth.mass[order]
+    right = ((worth.classes == label)[order] * mass).cumsum(0)
+    value = worth.of_label(torch.full_like(order, label), right, mass.cumsum(0))
+    value = value + _losses(second[order], worth.classes[order], mass, worth).cumsum(0)
     value = torch.cat([value.new_zeros(1), value])  # by the number of documents that get the label
     cuts = torch.cat([margins[:1] + 1, (margins[:-1] + margins[1:]) / 2, margins[-1:] - 1])
     tied = torch.cat([value.new_zeros(1), (margins[:-1] == margins[1:]).double() * torch.inf, value.new_zeros(1)])
@@ -154,16 +163,21 @@ def _best_own(logits: Tensor, offsets: Tensor, label: int, worth: _Worth) -> Ten
     return cuts[chosen] if value[chosen] > value[now] + GAIN else offsets[label]
 
 
-def _losses(labels: Tensor, classes: Tensor, worth: _Worth) -> Tensor:
+def _losses(labels: Tensor, classes: Tensor, mass: Tensor, worth: _Worth) -> Tensor:
     """Return (N,) the change of worth as one document after the other is taken from its label; all are (N,)."""
-    right, decided = worth.totals(labels, classes)
+    right, decided = worth.totals(labels, classes, mass)
     order = labels.argsort(stable=True)
-    owners, hits = labels[order], (labels == classes)[order].double()
+    owners, own = labels[order], mass[order]
+    hits = (labels == classes)[order] * own
     sizes = torch.bincount(labels, minlength=worth.num_labels)
     starts = (sizes.cumsum(0) - sizes)[owners]
-    taken = torch.arange(len(labels)) - starts + 1.0
-    sums = torch.cat([hits.new_zeros(1), hits.cumsum(0)])
-    lost = sums[1:] - sums[starts]
-    after = worth.of_label(owners, right[owners] - lost, decided[owners] - taken)
-    before = worth.of_label(owners, right[owners] - lost + hits, decided[owners] - taken + 1)
+    taken, lost = ((sums := _from_zero(each))[1:] - sums[starts] for each in (own, hits))
+    left, rest = (right[owners] - lost).clamp(min=0), (decided[owners] - taken).clamp(min=0)  # rounding
+    after = worth.of_label(owners, left, rest)
+    before = worth.of_label(owners, left + hits, rest + own)
     return torch.empty_like(after).scatter_(0, order, after - before)
+
+
+def _from_zero(values: Tensor) -> Tensor:
+    """Return (N + 1,) the running sums of (N,) values, from 0."""
+    return torch.cat([values.new_zeros(1), values.cumsum(0)])

@@ -3,6 +3,8 @@
 Every objective is a sum over labels of a value v_l(c): the value of deciding label l for the c documents that score
 it highest. A threshold shared by labels and a threshold of one label are then both the maximum of cumulated
 differences of v over scores that occur.
+
+Documents count as often as their weights say, and pairs that nobody annotated do not count (see `counted_labels`).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor
 
 from hyperfocal.config.classify import ONE_RULES, DecisionSettings
+from hyperfocal.counted_labels import pair_weights
 from hyperfocal.errors import DataError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.offsets import best_class, fit_temperature, tune_offsets
@@ -23,6 +26,7 @@ from hyperfocal.offsets import best_class, fit_temperature, tune_offsets
 FOLDS = 5
 MOST_ROUNDS = 20  # of the linearized micro-F: usually two or three suffice; more if all scores are below 0
 PARTS = {"micro": (0, 1), "f_beta": (0, 1), "macro": (1, 0), "both": (1, 1)}  # macro and micro in each objective
+TINY = 1e-30  # replaces a denominator of 0, whose numerator is 0 too
 POOL = 150  # validation positives of the labels of similar frequency that share a threshold
 
 
@@ -185,26 +189,36 @@ class _Worth:
 
     def __call__(self, tp: Tensor, decided: Tensor, positives: Tensor) -> Tensor:
         labels = (positives > 0).sum()
-        macro = 2 * tp / (decided + positives).clamp(min=1) / labels * self.macro
+        macro = 2 * tp / (decided + positives).clamp(min=TINY) / labels * self.macro
         return macro + ((1 + self.beta**2) * tp - self.ratio * decided) * (self.micro / self.scale)
 
 
 class _Curves:
-    """For each label, the documents by falling score: scores and hits, (L, N), and number of true documents, (L,)."""
+    """For each label, the documents by falling score: scores and hits, (L, N), and number of true documents, (L,).
+
+    Hits are the weights of the documents that have the label, and `mass` are those of all documents of which it is
+    known; None: each counts 1.
+    """
 
     def __init__(self, scores: Tensor, truth: SparseLabels) -> None:
         self.scores, self.order = scores.T.float().contiguous().sort(dim=1, descending=True)
         self.hits = truth.to_dense().T.contiguous().gather(1, self.order)
+        weights = pair_weights(truth)
+        self.mass = None if weights is None else weights.T.contiguous().gather(1, self.order)
+        if self.mass is not None:
+            self.hits = self.hits * self.mass
         self.positives = self.hits.sum(1)
 
     def totals(self, thresholds: Tensor) -> tuple[float, float]:
         """Return the numbers of right and of decided pairs with (L,) thresholds."""
         decided = self.scores > thresholds[:, None]
-        return float(self.hits[decided].sum()), float(decided.sum())
+        number = decided.sum() if self.mass is None else self.mass[decided].sum(dtype=torch.float64)
+        return float(self.hits[decided].sum()), float(number)
 
     def gains(self, worth: _Worth) -> Tensor:
         """Return (L, N) float64, the value that each further document adds to its label."""
-        tp, decided = self.hits.cumsum(1), torch.arange(1.0, self.scores.shape[1] + 1)
+        tp = self.hits.cumsum(1)
+        decided = torch.arange(1.0, self.scores.shape[1] + 1) if self.mass is None else self.mass.cumsum(1)
         value = worth(tp, decided, self.positives[:, None])
         return value.diff(dim=1, prepend=torch.zeros(len(value), 1)).double()
 
@@ -214,6 +228,8 @@ class _Curves:
         scores, order = self.scores.flatten().sort(descending=True)
         tp = self.hits.flatten()[order].cumsum(0, dtype=torch.float64)
         decided = torch.arange(1, len(scores) + 1, dtype=torch.float64)
+        if self.mass is not None:
+            decided = self.mass.flatten()[order].cumsum(0, dtype=torch.float64)
         of_pairs = (1 + beta**2) * tp / (decided + beta**2 * self.positives.sum())
         of_labels = self.gains(_Worth(macro, 0, beta, 0, 1)).flatten()[order].cumsum(0)
         return _best_cut(scores, micro * of_pairs + of_labels)
@@ -241,7 +257,8 @@ class _Curves:
         cuts, worth = [], replace(worth, scale=worth.scale * (1 - 1 / FOLDS))
         for number in range(FOLDS):
             others = (fold != number).float()
-            hits, decided = (self.hits * others).cumsum(1), others.cumsum(1)
+            counted = others if self.mass is None else others * self.mass
+            hits, decided = (self.hits * others).cumsum(1), counted.cumsum(1)
             value, best = worth(hits, decided, hits[:, -1:]).sub_(tied).max(1)
             cut = between.gather(1, best[:, None])[:, 0]
             cut = torch.where(value > 0, cut, self.scores[:, 0] + 1)  # none decided is best

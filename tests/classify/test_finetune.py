@@ -59,6 +59,26 @@ def fitted(settings, tmp_path_factory):
     return MultiLabelClassifier(settings=settings).fit(TEXTS, LABELS, valid=(TEXTS, LABELS), out=out), out
 
 
+class TestCounting:
+    """The loss of one epoch, which is that of the initial bias but for little, tells whether pairs count."""
+
+    MATRIX = np.array([[name in row for name in WORDS] for row in LABELS], dtype=float)
+
+    def loss(self, settings, labels, weights=None):
+        fitted = MultiLabelClassifier(settings=settings | {"train.epochs": 1, "train.encoder_learning_rate": 1e-5})
+        texts = (TEXTS * 2)[: len(labels)]
+        return fitted.fit(texts, labels, weights, valid=(TEXTS, self.MATRIX)).history_[0]["loss"]
+
+    def test_unknown_labels_reach_the_loss(self, settings):
+        """No document is known to be without a label, so that each gets it; with negatives the loss would be 20."""
+        assert self.loss(settings, np.where(self.MATRIX == 1, 1, np.nan)) < 0.5
+
+    def test_weights_reach_the_loss(self, settings):
+        """The bias follows the heavy half, whose loss is ln 6 + 5 ln 6/5 = 2.7; that of the light half is above 9."""
+        both = np.concatenate([self.MATRIX, 1 - self.MATRIX])
+        assert self.loss(settings, both, [1] * len(TEXTS) + [1e-6] * len(TEXTS)) < 3
+
+
 class TestVectors:
     def test_they_are_what_sentence_transformers_gives_scaled(self, tiny):
         from sentence_transformers import SentenceTransformer

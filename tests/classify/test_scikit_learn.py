@@ -69,7 +69,15 @@ def by_hand(texts, labels, scorer):
 CHECKED = {"train.epochs": 2, "train.threads": 1, "train.baselines": "off"}
 
 
-@parametrize_with_checks([MultiLabelClassifier(decide="half", settings=CHECKED)])
+# As of SGDClassifier: validation documents are drawn, and so are batches and dropout. A document that is repeated can
+# be on both sides of the split; one with a weight is on one side. test_sample_weight.py fits without chance.
+DRAWN = "the split, the batches and dropout are drawn for each document, not for each unit of weight"
+NOT_EQUAL = dict.fromkeys([f"check_sample_weight_equivalence_on_{kind}_data" for kind in ("dense", "sparse")], DRAWN)
+
+
+@parametrize_with_checks(
+    [MultiLabelClassifier(decide="half", settings=CHECKED)], expected_failed_checks=lambda estimator: NOT_EQUAL
+)
 def test_its_checks_of_estimators(estimator, check):
     with np.errstate(over="ignore"):
         check(estimator)

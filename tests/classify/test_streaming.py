@@ -11,7 +11,8 @@ import torch
 from hyperfocal import machine
 from hyperfocal.classify import prepare as streamed_texts
 from hyperfocal.classify.classifier import MultiLabelClassifier
-from hyperfocal.classify.prepare import prepare, read_streamed
+from hyperfocal.classify.prepare import prepare
+from hyperfocal.classify.streaming import read_streamed
 from hyperfocal.config.classify import ClassifySettings, FeatureSettings, TextDataSettings, TextTrainSettings
 from hyperfocal.data import examples as shuffling
 from hyperfocal.data import ngrams as term_counts

@@ -320,6 +320,31 @@ class TestLabelTexts:
             fitted(**{"features.label_texts": "off"}).update(*fresh(), label_texts=tmp_path / "texts.csv")
 
 
+class TestWeights:
+    @pytest.mark.parametrize("method", ["update", "partial_fit"])
+    def test_equal_weights_and_none_are_the_same_and_0_leaves_out(self, method):
+        texts, labels = fresh(60)
+        scores = []
+        for more, weight, weights in ((0, 0, None), (0, 0, [3.0] * 60), (10, 0.0, [3.0] * 60)):
+            classifier, junk = fitted(), corpus(more, seed=9)
+            given = None if weights is None else [*weights, *([weight] * more)]
+            getattr(classifier, method)([*texts, *junk[0]], [*labels, *junk[1]], sample_weight=given)
+            scores.append(classifier.decision_function(texts))
+        np.testing.assert_allclose(scores[1], scores[0], atol=1e-4)
+        np.testing.assert_allclose(scores[2], scores[1], atol=1e-6)
+
+    def test_documents_of_larger_weight_count_more(self):
+        texts, labels = fresh(60)
+        heavy = np.array([20.0 if "film" in row else 0.1 for row in labels])
+        probability = []
+        for weights in (None, heavy):
+            classifier = fitted()
+            classifier.update(texts, labels, sample_weight=weights)
+            place = classifier.vocabulary_.names.index("film")
+            probability.append(classifier.predict_proba(texts)[:, place].mean())
+        assert probability[1] > 2 * probability[0]
+
+
 class TestPartialFit:
     def test_the_first_call_fits_and_others_continue(self):
         first = MultiLabelClassifier(settings=LEARNT).partial_fit(*corpus(200))

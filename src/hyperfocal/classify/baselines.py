@@ -4,6 +4,9 @@
     knn     sum over the NEIGHBORS nearest training documents j with the label of cosine(i, j)
     svm     margin of a linear support vector machine for each label (scikit-learn's LinearSVC, C = 1)
 
+Documents with weights count as often as their weights say: in the share, the cosines and the loss of the machines.
+`prior` and `svm` leave a document out for its unknown labels, and `knn` counts it as not having them.
+
 `knn` reads the dense features if there are any, and `svm` the sparse ones; each reads the others if there are none.
 """
 
@@ -15,12 +18,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from sklearn.preprocessing import normalize as scale_rows
 from sklearn.svm import LinearSVC
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from hyperfocal.counted_labels import annotated_counts, row_weights, unknown_of, weighted_counts, weights_of
 from hyperfocal.distributed import world_size
 from hyperfocal.labels import SparseLabels
 from hyperfocal.models.text_head import Features, SparseRows
@@ -73,13 +78,14 @@ def _crossed(scorer: Scorer, train: tuple[Features, SparseLabels], valid: Featur
 
 def score_prior(features: Features, labels: SparseLabels, others: Features) -> Tensor:
     """Return the share of training documents with each label, the same for each of the other documents."""
-    return (labels.counts() / max(len(labels), 1)).float().expand(len(others), -1)
+    shares = weighted_counts(labels) / annotated_counts(labels).clamp(min=1e-12)
+    return shares.float().expand(len(others), -1)
 
 
 def score_knn(features: Features, labels: SparseLabels, others: Features) -> Tensor:
     """Return the summed cosines of the nearest training documents with each label."""
     inputs, asked = _rows(features, others, sparse=features.dense is None)
-    truth, k = _matrix(labels), min(NEIGHBORS, len(features))
+    truth, k = _matrix(labels, row_weights(labels)), min(NEIGHBORS, len(features))
     blocks = [torch.zeros(0, labels.num_labels)]
     for start in range(0, len(others), BLOCK):
         product: Any = asked[start : start + BLOCK] @ inputs.T
@@ -97,11 +103,21 @@ def score_svm(features: Features, labels: SparseLabels, others: Features) -> Ten
     """Return the margin of a linear support vector machine for each label; a label of all or no documents gets 0."""
     inputs, asked = _rows(features, others, sparse=features.sparse is not None)
     scores, truth = torch.zeros(len(others), labels.num_labels), _matrix(labels).tocsc()
+    weights, unknown = weights_of(labels), unknown_of(labels)
+    left_out = None if unknown is None else _matrix(unknown).tocsc()
     for label, count in enumerate(labels.counts().tolist()):
-        if 0 < count < len(labels):
-            machine = LinearSVC(random_state=0).fit(inputs, truth[:, [label]].toarray().ravel())
+        known = _known_rows(left_out, label, len(labels))
+        if 0 < count < len(known):
+            right, own = truth[:, [label]].toarray().ravel()[known], None if weights is None else weights.numpy()[known]
+            machine = LinearSVC(random_state=0).fit(inputs if len(known) == len(labels) else inputs[known], right, own)
             scores[:, label] = torch.from_numpy(machine.decision_function(asked)).float()
     return scores
+
+
+def _known_rows(unknown: Any, label: int, number: int) -> NDArray[np.int64]:
+    """Return the documents of which a label is known; `unknown` is (N, L) CSC of ones, None for no pair."""
+    rows = np.arange(number)
+    return rows if unknown is None else np.setdiff1d(rows, unknown[:, [label]].nonzero()[0])
 
 
 def _dense_rows(dense: Tensor) -> Any:
@@ -127,8 +143,10 @@ def _rows(features: Features, others: Features, *, sparse: bool) -> tuple[Any, A
     return (csr_matrix(first), csr_matrix(second)) if sparse else (first, second)
 
 
-def _matrix(labels: SparseLabels) -> csr_matrix[Any]:
+def _matrix(labels: SparseLabels, weights: Tensor | None = None) -> csr_matrix[Any]:
     ones = np.ones(labels.num_positives, dtype=np.float32)
+    if weights is not None:
+        ones = weights[labels.rows].float().numpy()
     return csr_matrix((ones, labels.indices.numpy(), labels.indptr.numpy()), shape=(len(labels), labels.num_labels))
 
 

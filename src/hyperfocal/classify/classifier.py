@@ -19,6 +19,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils import Tags
 from torch import Tensor
 
+from hyperfocal.classify.counted_documents import weighted_source
 from hyperfocal.classify.files import read_fit, write_fit
 from hyperfocal.classify.hidden_vectors import HiddenVectors
 from hyperfocal.classify.one_label import is_one_label
@@ -49,6 +50,10 @@ from hyperfocal.training.run import (
 )
 from hyperfocal.training.watch import SILENT, Watch, check_watch
 
+COLUMNS = ("labels", "separator", "group", "weight", "unknown", "id")  # settings of data
+
+COLUMNS = ("labels", "separator", "group", "weight", "unknown", "id")  # settings of data
+
 
 class MultiLabelClassifier(ClassifierMixin, PartialFit, HiddenVectors, BaseEstimator):
     """Classifies texts into many labels, most of them rare, or each text into one class.
@@ -66,6 +71,8 @@ class MultiLabelClassifier(ClassifierMixin, PartialFit, HiddenVectors, BaseEstim
         labels: column of the labels. None: one of a known name, such as labels or tags.
         separator: of the labels in one field. None: the first of | ; , that occurs, else spaces.
         group: column of groups of near-duplicates, which stay on the same side of a split. None: no groups.
+        weight: column of weights, 0 or more, as `sample_weight` of `fit`. None: every document counts 1.
+        unknown: column of labels that nobody annotated: neither right nor wrong. None: all are annotated.
         id: column of the document's id. None: id, or the row number without such a column.
         features: "auto", "ngrams", "encoder" or "both".
         loss: "bce", "focal", "asymmetric", "ntr_focal", "balanced", "softmax" or "softmax_focal".
@@ -114,6 +121,8 @@ class MultiLabelClassifier(ClassifierMixin, PartialFit, HiddenVectors, BaseEstim
         labels: str | None = None,
         separator: str | None = None,
         group: str | None = None,
+        weight: str | None = None,
+        unknown: str | None = None,
         id: str | None = None,
         features: str | None = None,
         loss: str | None = None,
@@ -131,6 +140,8 @@ class MultiLabelClassifier(ClassifierMixin, PartialFit, HiddenVectors, BaseEstim
         self.labels = labels
         self.separator = separator
         self.group = group
+        self.weight = weight
+        self.unknown = unknown
         self.id = id
         self.features = features
         self.loss = loss
@@ -154,6 +165,7 @@ class MultiLabelClassifier(ClassifierMixin, PartialFit, HiddenVectors, BaseEstim
         self,
         X: Any,  # noqa: N803 - the name that scikit-learn's tools use
         y: Any = None,
+        sample_weight: Any = None,
         *,
         valid: Any = None,
         out: str | Path | None = None,
@@ -169,9 +181,12 @@ class MultiLabelClassifier(ClassifierMixin, PartialFit, HiddenVectors, BaseEstim
                 frame of numbers; or a path, a frame or Documents, which include their labels, fields and vectors.
             y: a list of labels per text; an (N, L) indicator matrix, dense or sparse; or (N,) labels, one per text (of
                 a file: `settings={'data.single': True}`). With a feature matrix, equally long lists of 0 and 1 are an
-                indicator matrix too. None: `X` has the labels.
-            valid: validation documents as (X, y), a path, a frame or Documents. None: some documents are held
-                out or, with `train.folds`, all are cross-validated.
+                indicator matrix too. NaN in a matrix: nobody annotated it, and it counts neither as 0 nor as 1. None:
+                `X` has the labels.
+            sample_weight: (N,) numbers, 0 or more, by which documents count in the loss and in scores: 2 as two equal
+                documents, and 0 leaves a document out. None: every document counts 1.
+            valid: validation documents as (X, y), (X, y, sample_weight), a path, a frame or Documents. None: some
+                documents are held out or, with `train.folds`, all are cross-validated.
             out: run folder; it gets checkpoints during training.
             resume: continue the run in `out`, or start it if there is none.
             overwrite: replace the run in `out`.
@@ -196,8 +211,8 @@ class MultiLabelClassifier(ClassifierMixin, PartialFit, HiddenVectors, BaseEstim
         with open_run(out, resolve, resume=resume, overwrite=overwrite) as (run, resumed, settings):
             watch.begun(settings)
             target = target_of(y, single=settings.data.single)
-            documents = X if y is None else from_lists(X, y)
-            data = prepare(documents, from_pair(valid, target, "valid"), settings, watch.planned)
+            given = weighted_source(X, sample_weight, settings.data) if y is None else from_lists(X, y, sample_weight)
+            data = prepare(given, from_pair(valid, target, "valid"), settings, watch.planned)
             folder = None if cache is None else Path(cache)
             self.fit_ = fit_prepared(data, settings, run, target=target, resume=resumed, cache=folder, watch=watch)
             self._origin = origin_of(run)
@@ -225,7 +240,7 @@ class MultiLabelClassifier(ClassifierMixin, PartialFit, HiddenVectors, BaseEstim
         asked = {
             **{f"data.{name}": as_names(getattr(self, name)) for name in ("text", "fields", "vectors")},
             "data.single": single or None,
-            **{f"data.{name}": getattr(self, name) for name in ("labels", "separator", "group", "id")},
+            **{f"data.{name}": getattr(self, name) for name in COLUMNS},
             "features.kind": self.features,
             "loss.name": self.loss,
             "loss.gamma": self.gamma,
@@ -272,7 +287,7 @@ class MultiLabelClassifier(ClassifierMixin, PartialFit, HiddenVectors, BaseEstim
         """
         return self._model.predictions(self._scores(X))
 
-    def score(self, X: Any, y: Any = None, sample_weight: None = None) -> float:  # noqa: N803
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:  # noqa: N803
         """Return micro-F1 of `predict`; with one label per document its accuracy.
 
         scikit-learn's usual score, the share of documents whose labels are all right, is near 0 with many labels.
@@ -280,14 +295,15 @@ class MultiLabelClassifier(ClassifierMixin, PartialFit, HiddenVectors, BaseEstim
         Args:
             X: N texts or a feature matrix; or a path, a frame or Documents, which include their labels.
             y: lists of labels, or a matrix with the same columns, as `fit` got them. None: `X` has the labels.
-            sample_weight: not supported.
+            sample_weight: (N,) numbers, 0 or more, by which documents count. None: as in `fit`.
 
         Raises:
             DataError: labels of another form, or of which training has none; as in `evaluate`.
         """
         model = self._model
         check_names(model, X)
-        pair = X if y is None else from_pair((X, y), model.indicator or model.classes, "labels")
+        given = weighted_source(X, sample_weight, model.reading) if y is None else (X, y, sample_weight)
+        pair = from_pair(given, model.indicator or model.classes, "labels")
         documents = read_documents(pair, model.reading, "labels")
         return score(model, documents, self._scores(documents))
 
@@ -313,7 +329,7 @@ class MultiLabelClassifier(ClassifierMixin, PartialFit, HiddenVectors, BaseEstim
         None: the run does not know its training texts (streamed, or of an earlier version).
 
         Args:
-            documents: (X, y) in the form that `fit` got, a path, a frame or Documents.
+            documents: (X, y) in the form that `fit` got, (X, y, sample_weight), a path, a frame or Documents.
 
         Raises:
             DataError: the documents cannot be read, none has a label that training has, or labels of another form.

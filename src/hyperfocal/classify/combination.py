@@ -7,7 +7,8 @@ decisions, as logistic regression on (document, label) pairs with an L2 penalty 
 
     logit P(i has l) = s (z[i, l] + sum over k of w_k f_k[i, l]) + c
 
-The scale s is free there, because a head is too sure of documents that it was not trained on.
+The scale s is free there, because a head is too sure of documents that it was not trained on. A pair counts as the
+weight of its document, and not at all if nobody annotated it (see `counted_labels`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from hyperfocal.classify.opinions import ALL, Opinions
+from hyperfocal.counted_labels import unknown_of, weighted_counts, weights_of
 from hyperfocal.errors import DataError
 from hyperfocal.labels import SparseLabels
 
@@ -102,8 +104,8 @@ def _balance(truth: SparseLabels, power: float) -> Tensor:
 
     Without the scale, the penalty would count for more with equal weights of few labels than with equal ones of pairs.
     """
-    positives = truth.counts().double()
-    balance = positives.clamp(min=1) ** -power
+    positives = weighted_counts(truth).double()
+    balance = positives.where(positives > 0, 1.0) ** -power
     return balance * (positives.sum() / (positives * balance).sum().clamp(min=1e-12)).clamp(min=1e-12)
 
 
@@ -127,23 +129,38 @@ def fit_alone(opinions: Opinions, truth: SparseLabels, *, seed: int = 0) -> tupl
 
 
 def _pairs(truth: SparseLabels, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return documents, labels, truth (0 or 1) and weights of M pairs, each (M,).
+    """Return documents, labels, truth (0 or 1) and weights of M pairs, each (M,); unknown pairs are left out.
 
     Of more than MOST_PAIRS, these are all positives, and negatives that are drawn and weighted to stand for all.
     """
     number, labels = len(truth), truth.num_labels
-    hits = truth.rows * labels + truth.indices
+    hits, unknown = truth.rows * labels + truth.indices, _unknown_keys(truth)
     if number * labels <= MOST_PAIRS:
         pairs = torch.arange(number * labels)
         targets = torch.zeros(len(pairs), dtype=torch.float64)
         targets[hits] = 1
-        return pairs // labels, pairs % labels, targets, torch.ones_like(targets)
+        share = torch.ones_like(targets)
+        share[unknown] = 0
+        return _weighted(truth, pairs, targets, share)
     drawn = torch.randint(number * labels, (MOST_PAIRS,), generator=torch.Generator().manual_seed(seed))
-    negatives = drawn[~torch.isin(drawn, hits)]
-    share = (number * labels - len(hits)) / max(len(negatives), 1)
+    negatives = drawn[~torch.isin(drawn, torch.cat([hits, unknown]))]
+    each = (number * labels - len(hits) - len(unknown)) / max(len(negatives), 1)
     pairs, targets = torch.cat([hits, negatives]), torch.zeros(len(hits) + len(negatives), dtype=torch.float64)
     targets[: len(hits)] = 1
-    return pairs // labels, pairs % labels, targets, torch.where(targets > 0, 1.0, share).double()
+    return _weighted(truth, pairs, targets, torch.where(targets > 0, 1.0, each).double())
+
+
+def _unknown_keys(truth: SparseLabels) -> Tensor:
+    unknown = unknown_of(truth)
+    return torch.empty(0, dtype=torch.int64) if unknown is None else unknown.keys
+
+
+def _weighted(
+    truth: SparseLabels, pairs: Tensor, targets: Tensor, share: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the numbers of `_pairs`, with the weights of documents."""
+    rows, weights = pairs // truth.num_labels, weights_of(truth)
+    return rows, pairs % truth.num_labels, targets, share if weights is None else share * weights[rows]
 
 
 def _newton(design: Tensor, hits: Tensor, share: Tensor, start: Tensor) -> Tensor:

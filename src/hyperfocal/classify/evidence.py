@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from hyperfocal.classify.prepare import Labelled
+from hyperfocal.counted_labels import known_pairs
 from hyperfocal.labels import SparseLabels
 from hyperfocal.metrics.calibration import decision_curve, reliability
 from hyperfocal.report.run import LISTED, LONGEST, cut
@@ -73,7 +74,7 @@ def confusions(decided: SparseLabels, valid: Labelled, names: list[str]) -> dict
 
 def _errors(decided: SparseLabels, truth: SparseLabels) -> tuple[csr_matrix, csr_matrix]:
     """Return two (N, L) matrices of ones: true labels that were missed, and wrong labels that were decided."""
-    missed, wrong = _without(truth, decided), _without(decided, truth)
+    missed, wrong = _without(truth, decided), _without(known_pairs(decided, truth), truth)
     products = np.cumsum(np.diff(missed.indptr).astype(np.int64) * np.diff(wrong.indptr))
     rows = int(np.searchsorted(products, MOST_PRODUCTS)) + 1
     return missed[:rows], wrong[:rows]

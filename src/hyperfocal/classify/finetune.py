@@ -16,11 +16,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from hyperfocal.classify.counted_loss import CountedLoss, row_losses, training_counts
 from hyperfocal.classify.head import Trained, make_bias, make_head, make_loss, score_documents, validate_scores
 from hyperfocal.classify.prepare import PreparedTexts
 from hyperfocal.config.classify import ClassifySettings
+from hyperfocal.counted_labels import unknown_of
 from hyperfocal.errors import RunError
-from hyperfocal.losses.options import divisor
 from hyperfocal.machine import training_device
 from hyperfocal.models.example_features import ExampleFeatures
 from hyperfocal.models.sentence_encoder import find_encoder, load_encoder
@@ -74,15 +75,18 @@ def finetune(
     """
     texts, valid_texts = (part.documents.all_texts() for part in (data.train, data.valid))
     rows, labels, truth = texts.to_list(), data.train.labels, data.valid.labels
-    counts, device = labels.counts(), encoder.device
-    loss = make_loss(settings.loss, counts, len(labels)).to(device)
+    (counts, number), device = training_counts(labels), encoder.device
+    loss = make_loss(row_losses(settings.loss, labels), counts, number).to(device)
+    counted = CountedLoss.of(labels, settings.loss.reduction)
     width = encoder.get_embedding_dimension()
-    head = make_head(settings, 0, width, make_bias(settings, counts, len(labels))).to(device)
+    head = make_head(settings, 0, width, make_bias(settings, counts, number)).to(device)
     network = Network(encoder, head)
 
     def step_loss(batch: Tensor) -> Portion:
         hidden, right = network([rows[row] for row in batch.tolist()]), labels.select(batch)
-        return Portion(loss(hidden, head.weight, head.bias, right.to(device)), divisor(right, loss.options))
+        unknown = unknown_of(right)
+        mask = None if unknown is None else unknown.to(device)
+        return counted.portion(loss(hidden, head.weight, head.bias, right.to(device), mask), right)
 
     def score() -> Tensor:
         vectors = encode(encoder, valid_texts, batch=settings.features.encoder_batch).to(head.bias.device)

@@ -203,6 +203,7 @@ class TextTest:
         """Return a checksum of texts, labels and the points that are scored on them."""
         documents = self.documents
         columns = [documents.columns.checksum()] if documents.columns else []
+        columns += documents.counting.checksums()
         return hash_of(documents.all_texts().to_list(), documents.labels.to_list(), *columns, *keys, self.refitted)
 
     def evaluate(self, fitted: MultiLabelClassifier) -> dict[str, Any]:

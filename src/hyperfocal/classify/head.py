@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from hyperfocal.classify.counted_loss import CountedLoss, row_losses, training_counts
 from hyperfocal.config.classify import SOFTMAX, ClassifySettings, TextLossSettings
+from hyperfocal.counted_labels import mean_over, unknown_of
 from hyperfocal.labels import SparseLabels
 from hyperfocal.losses import (
     AsymmetricLoss,
@@ -25,7 +27,7 @@ from hyperfocal.losses import (
     frequency_bias,
     log_frequencies,
 )
-from hyperfocal.losses.options import LossOptions, divisor
+from hyperfocal.losses.options import LossOptions
 from hyperfocal.metrics.average_precision import average_precision, micro_average_precision
 from hyperfocal.metrics.label_ranking import ndcg_at_k, precision_at_k
 from hyperfocal.models.text_head import Features, TextHead
@@ -39,18 +41,18 @@ BLOCK = 1_024  # documents scored at once
 Loss = SeparableLoss | SoftmaxLoss
 
 
-def _focal(settings: TextLossSettings, counts: Tensor, num_documents: int, options: LossOptions) -> FocalLoss:
+def _focal(settings: TextLossSettings, counts: Tensor, num_documents: float, options: LossOptions) -> FocalLoss:
     return FocalLoss(settings.gamma, None if settings.alpha == "none" else settings.alpha, **options)
 
 
-def _softmax(settings: TextLossSettings, counts: Tensor, num_documents: int, options: LossOptions) -> SoftmaxLoss:
+def _softmax(settings: TextLossSettings, counts: Tensor, num_documents: float, options: LossOptions) -> SoftmaxLoss:
     gamma = settings.gamma if settings.name == "softmax_focal" else 0.0
     if settings.adjust == 0:
         return SoftmaxLoss(gamma=gamma, **options)
     return SoftmaxLoss(gamma=gamma, log_prior=log_frequencies(counts), tau=settings.adjust, **options)
 
 
-LOSSES: dict[str, Callable[[TextLossSettings, Tensor, int, LossOptions], Loss]] = {
+LOSSES: dict[str, Callable[[TextLossSettings, Tensor, float, LossOptions], Loss]] = {
     "bce": lambda settings, counts, number, options: BCELoss(**options),
     "focal": _focal,
     "asymmetric": lambda settings, counts, number, options: AsymmetricLoss(gamma_negative=settings.gamma, **options),
@@ -66,8 +68,8 @@ LOSSES: dict[str, Callable[[TextLossSettings, Tensor, int, LossOptions], Loss]] 
 VALIDATION: dict[str, Callable[[Tensor, SparseLabels], float]] = {
     "macro_ap": lambda scores, truth: float(average_precision(scores, truth).nanmean()),
     "micro_ap": micro_average_precision,
-    "ndcg@5": lambda scores, truth: float(ndcg_at_k(scores, truth, 5).nanmean()),
-    "precision@1": lambda scores, truth: float(precision_at_k(scores, truth, 1).nanmean()),
+    "ndcg@5": lambda scores, truth: float(mean_over(ndcg_at_k(scores, truth, 5), truth)),
+    "precision@1": lambda scores, truth: float(mean_over(precision_at_k(scores, truth, 1), truth)),
 }
 
 
@@ -79,7 +81,7 @@ class Trained(NamedTuple):
     scores: Tensor  # (N, L) logits of the validation documents
 
 
-def make_loss(settings: TextLossSettings, counts: Tensor, num_documents: int) -> Loss:
+def make_loss(settings: TextLossSettings, counts: Tensor, num_documents: float) -> Loss:
     """Return the loss that the settings name, weighted by the training counts of the labels, (L,)."""
     options: LossOptions = {"reduction": settings.reduction}
     if settings.cap != "off":
@@ -88,7 +90,7 @@ def make_loss(settings: TextLossSettings, counts: Tensor, num_documents: int) ->
     return LOSSES[settings.name](settings, counts, num_documents, options)
 
 
-def make_bias(settings: ClassifySettings, counts: Tensor, num_documents: int) -> Tensor:
+def make_bias(settings: ClassifySettings, counts: Tensor, num_documents: float) -> Tensor:
     """Return the initial bias of the labels, (L,), so that training starts at their frequencies.
 
     The sigmoid of the bias is the frequency. With one label per document and a softmax loss, the softmax of the logits
@@ -139,10 +141,10 @@ def train_head(
         KeyboardInterrupt: Ctrl-C, after a checkpoint.
     """
     features, labels = train
-    counts = labels.counts()
-    loss = make_loss(settings.loss, counts, len(labels))
+    counts, number = training_counts(labels)
+    loss = make_loss(row_losses(settings.loss, labels), counts, number)
     width = 0 if features.dense is None else features.dense.shape[1]
-    head = make_head(settings, num_sparse, width, make_bias(settings, counts, len(labels)))
+    head = make_head(settings, num_sparse, width, make_bias(settings, counts, number))
     return head, fit_head(head, loss, train, valid, settings, run, resume=resume, watch=watch)
 
 
@@ -159,13 +161,14 @@ def fit_head(
 ) -> list[dict[str, float]]:
     """Train the weights that a head has, in place; return one row per epoch. Others and errors as in `train_head`."""
     features, labels = train
+    counted = CountedLoss.of(labels, settings.loss.reduction)
 
     def validate(features: Features, truth: SparseLabels) -> dict[str, float]:
         return validate_scores(score_documents(head, features), truth, settings)
 
     def step_loss(rows: Tensor) -> Portion:
         batch = labels.select(rows)
-        return Portion(head_loss(head, loss, features.select(rows), batch), divisor(batch, loss.options))
+        return counted.portion(head_loss(head, loss, features.select(rows), batch), batch)
 
     job = Job(
         head,
@@ -183,12 +186,14 @@ def fit_head(
 def head_loss(head: TextHead, loss: Loss, features: Features, labels: SparseLabels) -> Tensor:
     """Return the loss of a batch: fused with the last layer or, with a wide part, from its B x L logits.
 
+    Unknown pairs are left out. With the reduction "none" it is the loss of each document, (B,).
+
     With a wide part nothing is gained by fusing: its V x L weights are far larger than the logits of a batch.
     """
     if features.sparse is None and features.dense is not None:
-        fused: Tensor = loss(head.hidden_of(features.dense), head.weight, head.bias, labels)
+        fused: Tensor = loss(head.hidden_of(features.dense), head.weight, head.bias, labels, unknown_of(labels))
         return fused
-    return loss.from_logits(head(features), labels)
+    return loss.from_logits(head(features), labels, unknown_of(labels))
 
 
 def score_documents(head: TextHead, features: Features) -> Tensor:

@@ -111,8 +111,8 @@ def as_label_lists(labels: Any) -> Sequence[Sequence[str]]:
     """Return a list of labels per document, from such lists or from an indicator matrix; a missing list is empty.
 
     Raises:
-        DataError: an indicator matrix that holds other values than 0 and 1; a row that is not a list; rows that may be
-            those of an indicator matrix.
+        DataError: an indicator matrix that holds other values than 0, 1 and NaN, which `unknown_columns` returns; a row
+            that is not a list; rows that may be those of an indicator matrix.
     """
     if is_indicator(labels):
         return _columns(labels)
@@ -132,7 +132,7 @@ def _columns(labels: Any) -> list[list[str]]:
             f"Unknown label type: a matrix of {matrix.dtype}. "
             "Give an indicator matrix with one column per label, or lists of labels"
         )
-    stored: Any = matrix if issparse(matrix) else csr_matrix(matrix)
+    stored: Any = _without_unknown(matrix if issparse(matrix) else csr_matrix(matrix))
     try:
         check_matrix(stored)
     except DataError as error:
@@ -140,6 +140,34 @@ def _columns(labels: Any) -> list[list[str]]:
     ones = csr_matrix(stored, copy=True)  # eliminate_zeros writes into it
     ones.eliminate_zeros()
     return [[str(column) for column in ones.indices[start:end]] for start, end in pairwise(ones.indptr)]
+
+
+def unknown_columns(labels: Any) -> list[list[str]] | None:
+    """Return the numbers of the columns that are NaN in each row of an indicator matrix: nobody annotated them.
+
+    None: there is no NaN, or the labels are not a matrix.
+    """
+    if not is_indicator(labels):
+        return None
+    matrix: Any = labels if issparse(labels) else _as_numbers(np.asarray(labels))
+    if matrix.dtype.kind != "f":
+        return None
+    stored: Any = csr_matrix(matrix)
+    unknown = np.isnan(stored.data)
+    if not unknown.any():
+        return None
+    columns = [str(column) for column in stored.indices[unknown]]
+    ends = np.concatenate([[0], np.cumsum(unknown)])[stored.indptr]
+    return [columns[start:end] for start, end in pairwise(ends)]
+
+
+def _without_unknown(stored: Any) -> Any:
+    """Return a sparse matrix with 0 in place of NaN."""
+    if stored.dtype.kind != "f" or stored.format not in ("csr", "csc", "coo") or not np.isnan(stored.data).any():
+        return stored
+    copy = stored.copy()
+    copy.data[np.isnan(copy.data)] = 0
+    return copy
 
 
 def _as_numbers(matrix: NDArray[Any]) -> NDArray[Any]:

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from hyperfocal.classify.counted_documents import weighted_source
 from hyperfocal.classify.label_model import Fit, LabelModel
 from hyperfocal.classify.one_label import is_one_label, only_labelled, read_classes
 from hyperfocal.classify.predictions import check_names, read_documents
@@ -49,7 +50,14 @@ class NewDocuments:
 
 
 def read_new(
-    fit: Fit, inputs: Any, labels: Any = None, classes: Any = None, *, again: bool = False, seed: int = 0
+    fit: Fit,
+    inputs: Any,
+    labels: Any = None,
+    classes: Any = None,
+    *,
+    weights: Any = None,
+    again: bool = False,
+    seed: int = 0,
 ) -> NewDocuments:
     """Return the documents of an update.
 
@@ -58,6 +66,7 @@ def read_new(
         inputs: as `X` of `MultiLabelClassifier.update`.
         labels: as its `y`.
         classes: labels that get a row of the output layer even if no document has them. None: none.
+        weights: as its `sample_weight`.
         again: whether documents that the fit has already are allowed.
         seed: draws the documents that are held out.
 
@@ -66,7 +75,7 @@ def read_new(
             of the fit; a new label that the run cannot have.
     """
     model = fit.model
-    documents, left_out = _read(model, inputs, labels)
+    documents, left_out = _read(model, inputs, labels, weights)
     rows, held = _divide(documents, model.settings.data.valid_fraction, seed)
     documents = model.resolve_labels(documents)
     if again:
@@ -84,11 +93,12 @@ def read_new(
     return NewDocuments(data, names, checksum, repeated, left_out)
 
 
-def _read(model: LabelModel, inputs: Any, labels: Any) -> tuple[Documents, int]:
+def _read(model: LabelModel, inputs: Any, labels: Any, weights: Any) -> tuple[Documents, int]:
     """Return documents with labels, and how many without a label are left out."""
     target = as_target(inputs, labels)
     check_names(model, inputs)  # before the values, as scikit-learn expects
-    pair = inputs if target is None else from_pair((inputs, target), model.indicator or model.classes, "labels")
+    given = weighted_source(inputs, weights, model.reading) if target is None else (inputs, target, weights)
+    pair = from_pair(given, model.indicator or model.classes, "labels")
     documents = read_documents(pair, model.reading, "all")
     _check_inputs(model, documents)
     left_out = 0

@@ -194,6 +194,11 @@ def check_one_label(settings: ClassifySettings) -> None:
             f"decide.{name} = {value!r} is for documents with one label each. Say so with "
             "`settings={'data.single': True}`, or choose another one"
         )
+    if single and settings.data.unknown:
+        raise ConfigError(
+            f"data.unknown = {settings.data.unknown!r} is for documents with any number of labels, but here each "
+            "document has one. Leave `unknown=` out"
+        )
     if single and decide.objective == "f_beta":
         raise ConfigError(
             "decide.objective = 'f_beta' is not for documents with one label each. Give micro, macro, both or recall"

@@ -22,6 +22,7 @@ class PartialFit(FitViews):
         X: Any,  # noqa: N803 - the name that scikit-learn's tools use
         y: Any = None,
         *,
+        sample_weight: Any = None,
         epochs: int = 3,
         again: bool = False,
         label_texts: str | Path | None = None,
@@ -41,6 +42,7 @@ class PartialFit(FitViews):
         Args:
             X: new documents, as in `fit`.
             y: their labels, as in `fit`; an indicator matrix has the same columns. None: `X` has the labels.
+            sample_weight: (N,) numbers, 0 or more, by which documents count, as in `fit`. None: each counts 1.
             epochs: passes at most; the best one counts.
             again: whether documents are allowed that the fit has already.
             label_texts: path of a table with the texts of the new labels. None: their names or, if `fit` got a table,
@@ -56,10 +58,26 @@ class PartialFit(FitViews):
         """
         check_watch(watch)
         fit = self._fit_for("update")
-        self.fit_ = update(fit, X, y, epochs=epochs, again=again, label_texts=label_texts, watch=watch)
+
+        self.fit_ = update(
+            fit,
+            X,
+            y,
+            sample_weight=sample_weight,
+            epochs=epochs,
+            again=again,
+            label_texts=label_texts,
+            watch=watch,
+        )
         return self
 
-    def partial_fit(self, X: Any, y: Any = None, classes: Any = None) -> Self:  # noqa: N803
+    def partial_fit(
+        self,
+        X: Any,  # noqa: N803
+        y: Any = None,
+        classes: Any = None,
+        sample_weight: Any = None,
+    ) -> Self:
         """Fit, or continue a fit as `update` does with `again=True`.
 
         Args:
@@ -67,14 +85,16 @@ class PartialFit(FitViews):
             y: their labels, as in `fit`. Labels may come later that earlier calls did not have.
             classes: labels that get a row of the output layer even if no document has them yet; in any call. None: only
                 those of the documents. Of an indicator matrix: its column numbers, which change nothing.
+            sample_weight: as in `fit`.
 
         Raises:
             DataError: as in `fit` and `update`; the first documents have only one class.
         """
         if hasattr(self, "fit_"):
-            self.fit_ = update(self._fit_for("partial_fit"), X, y, classes=classes, again=True)
+            fit = self._fit_for("partial_fit")
+            self.fit_ = update(fit, X, y, sample_weight=sample_weight, classes=classes, again=True)
             return self
-        self.fit(X, y)
+        self.fit(X, y, sample_weight=sample_weight)
         try:
             self.fit_ = with_classes(self.fit_, classes)
         except DataError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import polars as pl
@@ -10,12 +11,14 @@ from torch import Tensor
 from hyperfocal.classify.files import with_pairs
 from hyperfocal.classify.label_model import KNOWN, LabelModel, warn_of_unknown, warn_of_unseen
 from hyperfocal.classify.prepare import check_texts
-from hyperfocal.data.documents import Documents, as_documents
+from hyperfocal.data.documents import Documents, as_documents, only_counted
 from hyperfocal.data.frames import holds_objects, is_frame, to_library
 from hyperfocal.data.ids import typed
 from hyperfocal.data.matrices import extreme_documents, feature_names, is_extreme, matrix_documents
 from hyperfocal.data.text_columns import Need, TextReading
 from hyperfocal.errors import ConfigError
+
+logger = logging.getLogger("hyperfocal")
 
 
 def read_inputs(model: LabelModel, texts: Any) -> Documents:
@@ -42,8 +45,17 @@ def check_names(model: LabelModel, inputs: Any) -> None:
 
 
 def read_documents(source: Any, reading: TextReading, need: Need) -> Documents:
-    """Return documents as `as_documents` does, also those of a file in the Extreme Classification format."""
-    return extreme_documents(source) if is_extreme(source) else as_documents(source, reading, need=need)
+    """Return documents as `as_documents` does, also those of a file in the Extreme Classification format.
+
+    To score them, documents with the weight 0 are left out.
+    """
+    documents = extreme_documents(source) if is_extreme(source) else as_documents(source, reading, need=need)
+    if need == "texts":
+        return documents
+    documents, left_out = only_counted(documents, "documents to score")
+    if left_out:
+        logger.warning("%s documents with the weight 0 are left out", f"{left_out:,}")
+    return documents
 
 
 def score_inputs(model: LabelModel, texts: Any) -> Tensor:

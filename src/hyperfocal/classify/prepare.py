@@ -15,6 +15,7 @@ import torch
 from scipy.sparse import issparse
 from torch import Tensor
 
+from hyperfocal.classify.counted_documents import check_counting, counting_facts, with_counting
 from hyperfocal.classify.indicator import Indicator, as_indicator, as_label_lists, check_form, is_indicator
 from hyperfocal.classify.label_texts import check_label_texts
 from hyperfocal.classify.one_label import (
@@ -26,8 +27,9 @@ from hyperfocal.classify.one_label import (
     only_labelled,
     read_classes,
 )
+from hyperfocal.classify.streaming import no_stream, read_streamed
 from hyperfocal.config.classify import ClassifySettings, TextDataSettings
-from hyperfocal.data.documents import Documents, as_documents
+from hyperfocal.data.documents import Documents, as_documents, only_counted
 from hyperfocal.data.frames import is_frame, is_missing
 from hyperfocal.data.matrices import (
     as_matrix,
@@ -38,15 +40,14 @@ from hyperfocal.data.matrices import (
     matrix_documents,
 )
 from hyperfocal.data.reading import ReadingPlan, plan_words, reading_of
-from hyperfocal.data.stored_documents import stored_documents, stream_documents
 from hyperfocal.data.stored_texts import hash_texts
 from hyperfocal.data.stratify import ALGORITHM, check_distinct_groups, split_documents
 from hyperfocal.data.taxonomy import Taxonomy, read_taxonomy
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.labels import SparseLabels
-from hyperfocal.machine import default_cache, is_streamed
-from hyperfocal.storage.cache import cached_streamed, hash_array, hash_of, key_of
+from hyperfocal.machine import is_streamed
+from hyperfocal.storage.cache import hash_array, hash_of
 
 BLOCK = 100_000  # documents whose labels are lists at the same time
 
@@ -82,7 +83,8 @@ class Labelled:
 
     def counts(self) -> dict[str, Any]:
         """Return the counts that a report shows."""
-        return {**self.documents.counts(), "positives": self.labels.num_positives, "unseen_labels": self.unseen}
+        counts = {**self.documents.counts(), "positives": self.labels.num_positives, "unseen_labels": self.unseen}
+        return counts | counting_facts(self.labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +99,7 @@ class PreparedTexts:
     valid: Labelled
     taxonomy: Taxonomy | None
     single: dict[str, int] | None = None  # with one label per document: counts of oddities. None: any number of labels
+    zero_weights: int = 0  # documents that are left out because their weight is 0
 
     @property
     def plan(self) -> ReadingPlan:
@@ -106,13 +109,17 @@ class PreparedTexts:
     def counts(self) -> dict[str, Any]:
         """Return the counts that a report shows."""
         everywhere = (self.train.labels.counts() == len(self.train)).nonzero()[:, 0]
-        return {
-            "labels": len(self.vocabulary),
-            "labels_in_every_document": self.vocabulary.decode(everywhere).to_list(),
-            "train": self.train.counts(),
-            "valid": self.valid.counts(),
-            "out_of_fold": self.valid is self.train,
-        } | ({} if self.single is None else {"single": self.single})
+        return (
+            {
+                "labels": len(self.vocabulary),
+                "labels_in_every_document": self.vocabulary.decode(everywhere).to_list(),
+                "train": self.train.counts(),
+                "valid": self.valid.counts(),
+                "out_of_fold": self.valid is self.train,
+            }
+            | ({} if self.single is None else {"single": self.single})
+            | ({"zero_weights": self.zero_weights} if self.zero_weights else {})
+        )
 
     def fingerprint(self) -> str:
         """Return a checksum of texts, labels, groups, split and taxonomy."""
@@ -122,6 +129,7 @@ class PreparedTexts:
             hashes += [hash_texts(documents.texts), hash_array(rows.indptr.numpy()), hash_array(rows.indices.numpy())]
             hashes.append(None if groups is None else hash_array(groups))
             hashes += [documents.columns.checksum()] if documents.columns else []
+            hashes += documents.counting.checksums()
         if self.valid is self.train:  # the folds are computed again by a run that is resumed
             hashes.append(f"folds {ALGORITHM}")
         return hash_of(*hashes)
@@ -147,13 +155,15 @@ def prepare(
             be streamed.
     """
     train, valid = (extreme_documents(each) if is_extreme(each) else each for each in (train, valid))
-    streamed = is_streamed(train, settings.data.stream, _no_stream(train, settings))
+    streamed = is_streamed(train, settings.data.stream, no_stream(train, settings))
     taxonomy = read_taxonomy(settings.data.taxonomy) if settings.data.taxonomy else None
     check_label_texts(settings.features.label_texts)
     documents = read_streamed(train, settings.data) if streamed else as_documents(train, settings.data)
+    check_counting(documents, settings.data)
     left_out = 0
     if settings.data.single:
         documents, left_out = only_labelled(documents, train, "training documents")
+    documents, zero_weights = only_counted(documents, "training documents")
     del train  # frees a gigabyte of 10 million documents once they are split
     check_columns(documents, settings.data)
     logger.info("training documents: %s", plan_words(documents.plan))
@@ -172,6 +182,8 @@ def prepare(
         if settings.data.single:
             others, more = only_labelled(others, valid, "validation documents")
             left_out += more
+        others, zeros = only_counted(others, "validation documents")
+        zero_weights += zeros
         check_distinct_groups(documents, others, name=str(valid) if isinstance(valid, str | Path) else "valid")
     documents = with_tree_labels(documents, taxonomy, settings.data)
     names = documents.labels.explode().drop_nulls()
@@ -183,10 +195,10 @@ def prepare(
     if single is not None:
         single |= {"left_out": left_out}
     if others is None:
-        return PreparedTexts(vocabulary, labelled, labelled, taxonomy, single)
+        return PreparedTexts(vocabulary, labelled, labelled, taxonomy, single, zero_weights)
     held = number(with_tree_labels(others, taxonomy, settings.data), vocabulary)
     held.refuse_unlabelled("validation documents")
-    return PreparedTexts(vocabulary, labelled, held, taxonomy, single)
+    return PreparedTexts(vocabulary, labelled, held, taxonomy, single, zero_weights)
 
 
 def check_columns(documents: Documents, settings: TextDataSettings) -> None:
@@ -219,32 +231,12 @@ def check_training(settings: ClassifySettings) -> None:
         )
 
 
-def _no_stream(documents: Any, settings: ClassifySettings) -> str:
-    """Return why documents cannot be streamed; "" if they can."""
-    if not isinstance(documents, str | Path):
-        return "for documents that are in memory already"
-    train, finetune = settings.train, settings.features.finetune
-    in_memory: dict[str, Any] = {"train.folds": train.folds, "train.refit": train.refit, "features.finetune": finetune}
-    in_memory |= {"data.fields": settings.data.fields, "data.vectors": settings.data.vectors}
-    name = next((name for name, value in in_memory.items() if value), "")
-    return f"with {name}, which needs the features, or the texts, of all documents in memory" if name else ""
-
-
-def read_streamed(path: str | Path, settings: TextDataSettings) -> Documents:
-    """Return what `as_documents` returns, with its errors, but with the texts in the cache and not in memory."""
-    folder = default_cache() / "documents"
-    logger.info("%s: streamed through mapped files in %s", path, folder)
-    columns = [getattr(settings, name) for name in ("text", "labels", "separator", "id", "group")]
-    key = key_of(Path(path), columns)
-    return stored_documents(cached_streamed(folder, key, lambda work: stream_documents(path, settings, work)))
-
-
-def from_lists(texts: Any, labels: Any) -> Documents:
-    """Return documents from texts, or a feature matrix, and their labels.
+def from_lists(texts: Any, labels: Any, weights: Any = None) -> Documents:
+    """Return documents from texts, or a feature matrix, and their labels; weights as in `with_counting`.
 
     Labels are lists, an indicator matrix, or one label per document; errors of all forms.
     """
-    return _documents(texts, labels, single=is_one_label(labels))
+    return with_counting(_documents(texts, labels, single=is_one_label(labels)), labels, weights)
 
 
 def _documents(inputs: Any, labels: Any, *, single: bool) -> Documents:
@@ -256,16 +248,19 @@ def _documents(inputs: Any, labels: Any, *, single: bool) -> Documents:
 
 
 def from_pair(documents: Any, fitted: Indicator | Classes | None, name: str) -> Any:
-    """Return documents from (texts, labels), and anything else unchanged; errors and arguments as in `check_form`."""
-    if not isinstance(documents, tuple) or len(documents) != 2:
+    """Return documents from (texts, labels) or (texts, labels, weights), and anything else unchanged.
+
+    Errors and other arguments as in `check_form`, `with_counting`.
+    """
+    if not isinstance(documents, tuple) or len(documents) not in (2, 3):
         return documents
-    texts, labels = documents
+    texts, labels, weights = documents if len(documents) == 3 else (*documents, None)
     labels = as_target(texts, labels)
     if isinstance(fitted, Classes):
         check_target(labels, fitted, name)
-        return from_lists(texts, labels)
+        return from_lists(texts, labels, weights)
     check_form(labels, fitted, name)
-    return _documents(texts, labels, single=False)
+    return with_counting(_documents(texts, labels, single=False), labels, weights)
 
 
 def as_target(inputs: Any, labels: Any) -> Any:
@@ -354,7 +349,8 @@ def with_tree_labels(
     kind = pl.List(pl.Enum([*dict.fromkeys([*taxonomy.ids, *others])]))
     blocks = (documents.labels.slice(start, BLOCK) for start in range(0, len(documents), BLOCK))
     resolved = [_resolve_block(block, ids, taxonomy, settings).cast(kind) for block in blocks]
-    return replace(documents, labels=pl.concat(resolved) if resolved else documents.labels)
+    counting = documents.counting.renamed(lambda name: name if name in free else taxonomy.resolve(name))
+    return replace(documents, labels=pl.concat(resolved) if resolved else documents.labels, counting=counting)
 
 
 def _resolve_block(labels: pl.Series, ids: dict[str, Any], taxonomy: Taxonomy, settings: TextDataSettings) -> pl.Series:
@@ -373,7 +369,7 @@ def number(documents: Documents, vocabulary: Vocabulary) -> Labelled:
     indptr = torch.searchsorted(owners[known], torch.arange(len(documents) + 1))
     unseen = names.filter(pl.Series((~known).numpy())).value_counts(sort=True)
     labels = SparseLabels.from_csr(indptr, numbers[known], num_labels=len(vocabulary))
-    return Labelled(documents, labels, dict(unseen.iter_rows()))
+    return Labelled(documents, documents.counting.rows(labels, vocabulary), dict(unseen.iter_rows()))
 
 
 def owners_of(documents: Documents) -> Tensor | None:

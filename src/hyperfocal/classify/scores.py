@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hyperfocal.classify.acceptance import HALVES, Form, Judged, choose_form, divided, fit_form, table_of_opinions
 from hyperfocal.classify.combination import Combination
+from hyperfocal.classify.counted_documents import weighted_micro_f1
 from hyperfocal.classify.head import VALIDATION
 from hyperfocal.classify.label_model import LabelModel, LabelSpace
 from hyperfocal.classify.one_label import only_labelled
@@ -18,6 +19,7 @@ from hyperfocal.classify.one_scores import calibration_values, cross_temperature
 from hyperfocal.classify.opinions import Opinions
 from hyperfocal.classify.prepare import Labelled, PreparedTexts, number, owners_of
 from hyperfocal.config.classify import ONE_RULES, ClassifySettings, DecisionSettings
+from hyperfocal.counted_labels import known_scores, row_weights
 from hyperfocal.data.documents import Documents
 from hyperfocal.data.stored_texts import count_hashed
 from hyperfocal.data.taxonomy import Taxonomy
@@ -117,7 +119,9 @@ def score(model: LabelModel, documents: Documents, scores: Tensor) -> float:
         truth.refuse_unlabelled("texts to score")
     if model.decisions.one:
         return class_scores(model.decide(scores), truth.labels)["accuracy"]
-    return micro_f1(model.name(model.decide(scores)), truth.documents.labels.to_list())
+    decided, true = model.name(model.decide(scores)), truth.documents.labels.to_list()
+    counting = truth.documents.counting
+    return weighted_micro_f1(decided, true, counting) if counting else micro_f1(decided, true)
 
 
 def evaluate(
@@ -178,13 +182,15 @@ def seen_and_new(scores: Tensor, truth: SparseLabels, new: int) -> list[dict[str
     """
     first = truth.num_labels - new
     best = torch.zeros(scores.shape, dtype=torch.bool)
-    best.scatter_(1, scores.topk(min(RECALLED, scores.shape[1]), dim=1).indices, value=True)
+    known = known_scores(scores, truth)
+    best.scatter_(1, known.topk(min(RECALLED, scores.shape[1]), dim=1).indices, value=True)
     precision = average_precision(scores, truth)
     rows: list[dict[str, float | None]] = []
     for start, end in ((0, first), (first, truth.num_labels)):
         pairs = (truth.indices >= start) & (truth.indices < end)
         hits = best[truth.rows[pairs], truth.indices[pairs]]
-        means = {"macro_ap": precision[start:end].nanmean(), "recall@10": hits.double().mean()}
+        weights = row_weights(truth)[truth.rows[pairs]]
+        means = {"macro_ap": precision[start:end].nanmean(), "recall@10": (hits * weights).sum() / weights.sum()}
         values = {name: float(mean) if len(hits) else None for name, mean in means.items()}
         rows.append({"labels": end - start, "positives": len(hits), **values})
     return rows

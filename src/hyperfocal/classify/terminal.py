@@ -12,6 +12,7 @@ from rich.text import Text
 from hyperfocal.classify import one_terminal
 from hyperfocal.classify.acceptance import COUNTED
 from hyperfocal.classify.acceptance import SHOWN as OPINION_NAMES
+from hyperfocal.classify.counted_documents import counting_lines
 from hyperfocal.classify.one_terminal import (
     applied_prefix,
     calibration_words,
@@ -262,6 +263,8 @@ def data_lines(counts: Mapping[str, Any]) -> list[str]:
         lines += _single_lines(counts)
     if "update" in counts:
         lines += update_lines(counts["update"])
+    if zeros := counts.get("zero_weights"):
+        lines.append(f"{quantity(zeros, 'document')} with the weight 0; left out.")
     return lines + holdout_lines(train, "training") + (holdout_lines(valid, "validation") if valid else [])
 
 
@@ -355,6 +358,7 @@ def holdout_lines(counts: Mapping[str, Any], name: str) -> list[str]:
     total = quantity(counts["documents"], f"{name} document")
     lines = _trained_lines(counts)
     lines += [f"{counts[key]:,} of {total} {words}" for key, words in oddities.items() if counts[key]]
+    lines += counting_lines(counts, name)
     for field, number in counts.get("unseen_values", {}).items():
         lines.append(f"{number:,} of {total} with a value of {field} that training never saw; it counts as none.")
     if unseen := counts["unseen_labels"]:

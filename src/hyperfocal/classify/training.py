@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hyperfocal.classify.baselines import baseline_scores
+from hyperfocal.classify.counted_documents import check_unknown
 from hyperfocal.classify.evidence import label_evidence
 from hyperfocal.classify.files import write_fit
 from hyperfocal.classify.finetune import finetune, load_trainable
@@ -38,6 +39,7 @@ from hyperfocal.classify.scores import (
     with_unseen,
 )
 from hyperfocal.config.classify import ClassifySettings
+from hyperfocal.counted_labels import followed
 from hyperfocal.data.stored_texts import hash_each
 from hyperfocal.data.stratify import stratified_folds
 from hyperfocal.distributed import on_first, refuse_different
@@ -192,7 +194,8 @@ def _begin(data: PreparedTexts, settings: ClassifySettings) -> None:
     """Set the CPU threads, and check what the settings ask of the documents before anything is written.
 
     Raises:
-        ConfigError: the documents were not split as `train.folds` says; the head surely does not fit in memory.
+        ConfigError: the documents were not split as `train.folds` says; a loss that needs every label, and unknown
+            ones; the head surely does not fit in memory.
         DataError: fewer documents, or groups of documents, than folds.
     """
     if bool(settings.train.folds) != (data.valid is data.train):
@@ -202,6 +205,8 @@ def _begin(data: PreparedTexts, settings: ClassifySettings) -> None:
         )
     if settings.train.folds:
         _check_folds(data.train, settings)
+    for labelled in (data.train, data.valid):
+        check_unknown(labelled.labels, settings)
     check_head_memory(data, settings)
     set_threads(settings.train.threads)
 
@@ -334,5 +339,5 @@ def refit_head(inputs: Inputs, settings: ClassifySettings, epochs: int, watch: W
     fixed = msgspec.structs.replace(settings.train, epochs=epochs, patience=0)
     settings = msgspec.structs.replace(settings, train=fixed)
     (train, labels), (valid, others) = inputs.train, inputs.valid
-    both = join(train, valid), labels.followed_by(others)
+    both = join(train, valid), followed(labels, others)
     return train_head(both, None, inputs.features.num_sparse, settings, watch=watch)[0]

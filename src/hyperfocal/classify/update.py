@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hyperfocal.classify.counted_loss import row_losses
 from hyperfocal.classify.evidence import label_evidence
 from hyperfocal.classify.head import fit_head, make_loss
 from hyperfocal.classify.label_model import Fit, LabelModel, LabelSpace, warn_of_unseen
@@ -38,6 +39,7 @@ from hyperfocal.classify.wider import new_bias, wider_head, wider_model
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.config.numbers import as_whole
 from hyperfocal.config.sections import LARGEST
+from hyperfocal.counted_labels import followed
 from hyperfocal.data.stored_texts import hash_each
 from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.labels import SparseLabels
@@ -55,6 +57,7 @@ def update(
     inputs: Any,
     labels: Any = None,
     *,
+    sample_weight: Any = None,
     classes: Any = None,
     epochs: int = 3,
     again: bool = False,
@@ -67,7 +70,7 @@ def update(
     settings = settings_of_update(before.settings, epochs)
     watch.begun(settings)
     set_threads(settings.train.threads)
-    new = read_new(fit, inputs, labels, classes, again=again, seed=_seed(before))
+    new = read_new(fit, inputs, labels, classes, weights=sample_weight, again=again, seed=_seed(before))
     train, held = new.data.train, new.held_out
     model = _with_rows(before, new, label_texts)
     features = [None if each is None else _features(model, each, watch) for each in (train, held)]
@@ -162,7 +165,7 @@ def _continue(
     model: LabelModel, train: Rows, valid: Rows | None, settings: ClassifySettings, watch: Watch
 ) -> tuple[TextHead, list[dict[str, float]]]:
     """Return a trained copy of the head, and one row per epoch; the loss has the counts of all training documents."""
-    loss = make_loss(settings.loss, model.labels.counts, model.labels.num_documents)
+    loss = make_loss(row_losses(settings.loss, train[1]), model.labels.counts, model.labels.num_documents)
     bias = model.head.bias.new_zeros(0)
     head = wider_head(model.head, bias)
     return head, fit_head(head, loss, train, valid, settings, watch=watch)
@@ -172,7 +175,7 @@ def _refit(
     model: LabelModel, train: Rows, valid: Rows, settings: ClassifySettings, epochs: int, watch: Watch
 ) -> TextHead:
     """Return the head trained on all new documents, for a number of epochs."""
-    both = join(train[0], valid[0]), train[1].followed_by(valid[1])
+    both = join(train[0], valid[0]), followed(train[1], valid[1])
     fixed = msgspec.structs.replace(settings.train, epochs=epochs)
     return _continue(model, both, None, msgspec.structs.replace(settings, train=fixed), watch)[0]
 

@@ -35,6 +35,8 @@ TEXT_COLUMNS = (
     click.option("--separator", help="Separator of labels within a field.  [default: one of | ; , or spaces]"),
     click.option("--id", help="Column of the document id.  [default: id]"),
     click.option("--group", help="Column of groups of near-duplicates, which stay on the same side of a split."),
+    click.option("--weight", help="Column of weights, 0 or more: how much a document counts, in training and scores."),
+    click.option("--unknown", help="Column of labels that nobody annotated: neither right nor wrong, anywhere."),
 )
 DOCUMENTS = (
     RECIPE,
@@ -163,6 +165,8 @@ def document_settings(options: dict[str, Any]) -> dict[str, Any]:
         "data.separator": options["separator"],
         "data.id": options["id"],
         "data.group": options["group"],
+        "data.weight": options["weight"],
+        "data.unknown": options["unknown"],
         "data.single": options["single"] or None,
         "data.taxonomy": None if taxonomy is None else str(taxonomy),
         "features.label_texts": options["label_texts"],

@@ -34,6 +34,8 @@ class TextDataSettings(Section, frozen=True, kw_only=True):
     separator: str = ""  # between the labels in one field; "" is the first of | ; , that occurs, else spaces
     id: str = ""  # column of the document's id; "" is `id`, or the row number if there is no such column
     group: str = ""  # column of groups that a split keeps together; "" is no groups
+    weight: str = ""  # column of weights, 0 or more, by which documents count; "": each counts 1
+    unknown: str = ""  # column of labels that nobody annotated, which count neither as right nor as wrong; "": none
     valid_fraction: Fraction = 0.15  # fraction of the documents held out if there is no validation file
     taxonomy: str = ""  # file of the label tree: id, parent, name; "" is none
     add_parents: bool = False  # taxonomy: whether a document also gets the parents of its labels

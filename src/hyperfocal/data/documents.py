@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hyperfocal.config.classify import TextDataSettings
 from hyperfocal.data.columns import read_text
+from hyperfocal.data.counting import ALL_COUNT, ALL_ZERO, Counting, read_counting, scaled_weights
 from hyperfocal.data.files import MEMORY, File, check_rows
 from hyperfocal.data.frames import is_missing, plain_text
 from hyperfocal.data.half_characters import refuse_halves
@@ -44,6 +45,7 @@ class Documents:
     groups: pl.Series | None  # (N,) String: a split keeps equal ones together; null is no group. None: no groups
     plan: ReadingPlan = UNNAMED  # how the documents were read
     columns: InputColumns = NO_COLUMNS  # fields and vectors
+    counting: Counting = ALL_COUNT  # weights, and labels that nobody annotated
 
     def __len__(self) -> int:
         """Return N."""
@@ -104,7 +106,7 @@ class Documents:
         at = pl.Series(rows, dtype=pl.UInt32)
         groups = None if self.groups is None else self.groups.gather(at)
         values = (self.ids.gather(at), self.texts.gather(at), self.labels.gather(at))
-        return Documents(*values, groups, self.plan, self.columns.select(rows))
+        return Documents(*values, groups, self.plan, self.columns.select(rows), self.counting.select(rows))
 
     def group_numbers(self) -> NDArray[np.int64] | None:
         """Return (N,) group numbers, a separate one for each document without a group; None: no groups."""
@@ -123,6 +125,27 @@ class Documents:
             "without_labels": int((self.labels.list.len() == 0).sum()),
             "duplicate_texts": filled - distinct,
         }
+
+
+def only_counted(documents: Documents, name: str) -> tuple[Documents, int]:
+    """Return the documents with a weight above 0, scaled to a mean of 1 or more, and how many have the weight 0.
+
+    Args:
+        documents: N, with weights or without.
+        name: of the documents in the error.
+
+    Raises:
+        DataError: all weights are 0.
+    """
+    weights = documents.counting.weights
+    if weights is None:
+        return documents, 0
+    rows = np.flatnonzero(weights > 0)
+    if not len(rows):
+        raise DataError(f"{name}: {ALL_ZERO}")
+    counted = documents if len(rows) == len(documents) else documents.select(rows)
+    scaled = scaled_weights(weights[rows])
+    return replace(counted, counting=replace(counted.counting, weights=scaled)), len(documents) - len(rows)
 
 
 def _label_list(labels: Sequence[str]) -> list[str]:
@@ -198,7 +221,8 @@ def documents_of(frame: pl.DataFrame, columns: TextColumns, file: File) -> Docum
     inputs = read_columns(frame, columns.fields, columns.vectors, file, planned=columns.planned)
     resolved = replace(columns, separator=separator or columns.separator, id_kind=kind)
     plan = _plan(frame, resolved, inputs, labels, file)
-    return Documents(ids.alias("id"), _join_texts(frame, columns, file), labels, groups, plan, inputs)
+    counting = read_counting(frame, columns.weight, columns.unknown, labels, resolved.separator, file)
+    return Documents(ids.alias("id"), _join_texts(frame, columns, file), labels, groups, plan, inputs, counting)
 
 
 def _check_separator(separator: str, columns: TextColumns, frame: pl.DataFrame, file: File) -> None:
@@ -215,9 +239,12 @@ def _plan(
     frame: pl.DataFrame, columns: TextColumns, inputs: InputColumns, labels: pl.Series, file: File
 ) -> ReadingPlan:
     uses: list[tuple[Use, str]] = [("text", name) for name in columns.text]
-    others: dict[Use, str] = {"labels": columns.labels, "id": columns.id, "group": columns.group}
+    others: dict[Use, str] = {"labels": columns.labels, "unknown": columns.unknown, "weight": columns.weight}
+    others |= {"id": columns.id, "group": columns.group}
     uses += [(use, name) for use, name in others.items() if name]
-    types: dict[Use, str] = {"labels": "text" if columns.separator else "list", "id": columns.id_kind or "text"}
+    labels_type = "text" if columns.separator else "list"
+    types: dict[Use, str] = {"labels": labels_type, "unknown": labels_type, "weight": "number"}
+    types["id"] = columns.id_kind or "text"
     planned = [
         PlannedColumn(
             name, use, types.get(use, "text"), _count_missing(frame[name], labels, use), example_of(frame[name])

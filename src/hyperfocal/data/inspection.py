@@ -39,6 +39,8 @@ def inspect(
     separator: str | None = None,
     id: str | None = None,
     group: str | None = None,
+    weight: str | None = None,
+    unknown: str | None = None,
 ) -> ReadingPlan:
     """Return the plan by which `fit` would read a source: columns, uses, types, missing values, and ignored columns.
 
@@ -47,7 +49,8 @@ def inspect(
         job: "recommend" or "classify". None: the job of the named columns, else classify if the source has a text and
             labels, else recommend.
         user, item, order: columns of a log, as in `Recommender`.
-        text, fields, vectors, labels, separator, id, group: columns of documents, as in `MultiLabelClassifier`.
+        text, fields, vectors, labels, separator, id, group, weight, unknown: columns of documents, as in
+            `MultiLabelClassifier`.
 
     Raises:
         DataError: the source cannot be read as training data of the job.
@@ -68,6 +71,8 @@ def inspect(
         separator=separator or "",
         id=id or "",
         group=group or "",
+        weight=weight or "",
+        unknown=unknown or "",
     )
     settings: dict[str, DataSettings | TextDataSettings] = {"recommend": log, "classify": documents}
     extreme = is_extreme(source)

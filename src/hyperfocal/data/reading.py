@@ -12,7 +12,9 @@ from msgspec.structs import replace
 from hyperfocal.data.ids import IdKind
 from hyperfocal.errors import DataError, columns_of, did_you_mean
 
-Use = Literal["user", "item", "order", "text", "field", "vector", "matrix", "labels", "id", "group"]
+Use = Literal[
+    "user", "item", "order", "text", "field", "vector", "matrix", "labels", "unknown", "weight", "id", "group"
+]  # fmt: skip
 LISTS = "lists"  # the form of data that came without columns
 LONGEST_EXAMPLE = 40  # characters
 Settings = TypeVar("Settings")

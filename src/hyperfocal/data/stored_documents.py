@@ -19,6 +19,7 @@ import polars as pl
 
 from hyperfocal.config.classify import TextDataSettings
 from hyperfocal.data.blocks import Block, read_blocks
+from hyperfocal.data.counting import Counting
 from hyperfocal.data.documents import (
     Documents,
     check_distinct,
@@ -80,7 +81,9 @@ def stored_documents(arrays: Arrays) -> Documents:
     texts = StoredTexts(raw, np.cumsum(lengths) - lengths, lengths, arrays["hashes"])
     groups = rows["group"] if "group" in rows.columns else None
     plan = msgspec.json.decode(facts["plan"][0], type=ReadingPlan)
-    return Documents(rows["id"], texts, rows["labels"], groups, plan)
+    weights = rows["weight"].to_numpy() if "weight" in rows.columns else None
+    counting = Counting(weights, rows["unknown"] if "unknown" in rows.columns else None)
+    return Documents(rows["id"], texts, rows["labels"], groups, plan, counting=counting)
 
 
 def _blocks(file: File) -> Iterator[Block]:
@@ -117,7 +120,7 @@ def _survey_ids(reader: IdReader, column: pl.Series, file: File) -> None:
 
 def _store(block: Block, columns: TextColumns, texts: IO[bytes]) -> tuple[pl.DataFrame, ReadingPlan]:
     """Write the texts of a block; return its documents' ids, labels, groups, and the length and hash of each text."""
-    wanted = (*columns.text, columns.labels, columns.id, columns.group)
+    wanted = (*columns.text, columns.labels, columns.id, columns.group, columns.weight, columns.unknown)
     absent = [pl.lit(None, pl.String).alias(name) for name in wanted if name and name not in block.frame.columns]
     documents = documents_of(block.frame.with_columns(absent), columns, block.file)
     stored = documents.texts
@@ -126,4 +129,7 @@ def _store(block: Block, columns: TextColumns, texts: IO[bytes]) -> tuple[pl.Dat
     names = pl.Enum(documents.labels.explode().drop_nulls().unique())
     row = {"id": documents.ids, "labels": documents.labels.cast(pl.List(names)), "length": stored.str.len_bytes()}
     row |= {"hash": stored.hash(0)} | ({} if documents.groups is None else {"group": documents.groups})
+    counting = documents.counting
+    row |= {} if counting.weights is None else {"weight": pl.Series(counting.weights)}
+    row |= {} if counting.unknown is None else {"unknown": counting.unknown}
     return pl.DataFrame(row), documents.plan

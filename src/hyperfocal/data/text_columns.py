@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -13,13 +14,16 @@ from hyperfocal.data.field_columns import split_kind
 from hyperfocal.data.files import File
 from hyperfocal.data.ids import IdKind
 from hyperfocal.data.input_columns import DOCUMENT_KINDS
-from hyperfocal.data.reading import ReadingPlan, planned_column, same_column
+from hyperfocal.data.reading import ReadingPlan, Use, planned_column, same_column
 from hyperfocal.errors import DataError, columns_of, did_you_mean
 
 KNOWN_TEXTS = (("text",), ("title", "body"), ("content",), ("description",))  # the first that has a column
 KNOWN_LABELS = ("labels", "label", "tags", "categories")
+COUNTING: dict[Use, str] = {"weight": "weights", "unknown": "unknown labels"}
 Need = Literal["all", "labels", "texts"]  # to fit, to score, to predict
 TextReading = TextDataSettings | ReadingPlan  # names of columns to find, or the plan of a run
+
+logger = logging.getLogger("hyperfocal")
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class TextColumns:
     fields: tuple[tuple[str, str], ...] = ()  # names and kinds; "": the kind that the values suggest
     vectors: tuple[tuple[str, int], ...] = ()  # names and lengths; 0: the length of the first vector
     planned: bool = False  # whether the plan of a run names them
+    weight: str = ""  # "": no weights
+    unknown: str = ""  # of labels that nobody annotated; "": all are annotated
 
 
 def text_columns(header: list[str], reading: TextReading, file: File, need: Need) -> TextColumns:
@@ -67,9 +73,10 @@ def find_text_columns(header: list[str], settings: TextDataSettings, file: File,
             for both; a name that the header has twice.
     """
     named = {"text": settings.text, "labels": (settings.labels,), "id": (settings.id,), "group": (settings.group,)}
+    named |= {"weight": (settings.weight,), "unknown": (settings.unknown,)}
     for name in settings.vectors:
         check_column(name, header, file, "`vectors=`")
-    required = {"all": ("text", "labels", "id", "group"), "labels": ("text", "labels"), "texts": ("text",)}[need]
+    required = {"all": tuple(named), "labels": ("text", "labels"), "texts": ("text",)}[need]
     for option in required:
         for name in filter(None, named[option]):
             check_column(name, header, file, f"`{option}=`")
@@ -85,6 +92,8 @@ def find_text_columns(header: list[str], settings: TextDataSettings, file: File,
         settings.separator,
         fields=fields,
         vectors=tuple((name, 0) for name in settings.vectors),
+        weight=settings.weight if settings.weight in header and need != "texts" else "",
+        unknown=settings.unknown if settings.unknown in header and need != "texts" else "",
     )
     if not (columns.text or columns.fields or columns.vectors):
         raise _unknown("text", header, file)
@@ -104,6 +113,7 @@ def text_columns_by_plan(header: list[str], plan: ReadingPlan, file: File, need:
     group = plan.name("group")
     if group and need == "all":
         planned_column(plan, "group", group, header, file)
+    weight, unknown = ("" if need == "texts" else _planned_counting(plan, use, header, file) for use in COUNTING)
     columns = TextColumns(
         text,
         labels,
@@ -120,8 +130,19 @@ def text_columns_by_plan(header: list[str], plan: ReadingPlan, file: File, need:
             if column.use == "vector"
         ),
         planned=True,
+        weight=weight,
+        unknown=unknown,
     )
     return _checked(_with_separator(columns, plan), header, file)
+
+
+def _planned_counting(plan: ReadingPlan, use: Use, header: list[str], file: File) -> str:
+    """Return the column of weights or of unknown labels; "" if the file, or the plan, has none."""
+    name = plan.name(use)
+    column = same_column(name, header) if name else ""
+    if name and not column:
+        logger.info("%s: no column '%s'; without %s every document counts in full", file, name, COUNTING[use])
+    return column
 
 
 def _with_separator(columns: TextColumns, plan: ReadingPlan) -> TextColumns:
@@ -138,7 +159,9 @@ def _checked(columns: TextColumns, header: list[str], file: File) -> TextColumns
         raise DataError(f"{file}: column '{columns.labels}' cannot be both `text=` and `labels=`. Name one for each")
     inputs = [name for name, _ in (*columns.fields, *columns.vectors)]
     _check_inputs(inputs, columns, file)
-    check_unique(filter(None, (*columns.text, *inputs, columns.labels, columns.id, columns.group)), header, file)
+    _check_counting(inputs, columns, file)
+    others = (columns.labels, columns.id, columns.group, columns.weight, columns.unknown)
+    check_unique(filter(None, (*columns.text, *inputs, *others)), header, file)
     return columns
 
 
@@ -162,6 +185,17 @@ def _check_inputs(inputs: list[str], columns: TextColumns, file: File) -> None:
             f"{file}: column '{columns.labels}' cannot be both `labels=` and one of `fields=` or `vectors=`: the model "
             "would read its answer. Name one for each"
         )
+
+
+def _check_counting(inputs: list[str], columns: TextColumns, file: File) -> None:
+    """Raise DataError if the column of weights or of unknown labels is also read as anything else."""
+    options = dict.fromkeys(columns.text, "text") | dict.fromkeys(inputs, "fields` or `vectors")
+    for option, name in (("labels", columns.labels), ("weight", columns.weight), ("unknown", columns.unknown)):
+        if option != "labels" and name and name in options:
+            raise DataError(
+                f"{file}: column '{name}' cannot be both `{option}=` and `{options[name]}=`. Name one for each"
+            )
+        options[name] = option
 
 
 def _known_text(lower: dict[str, str]) -> tuple[str, ...]:

@@ -63,7 +63,7 @@ class DistributionBalancedLoss(SeparableLoss):
     def __init__(
         self,
         counts: Counts,
-        num_examples: int,
+        num_examples: float,
         *,
         gamma: float = 2.0,
         rebalance: bool = True,

@@ -25,7 +25,7 @@ def capped_weights(
     cap: float | None = 7.0,
     beta: float = 0.999,
     normalise: bool = False,
-    num_examples: int | None = None,
+    num_examples: float | None = None,
 ) -> Tensor:
     """Return a weight for each label, larger for rarer labels and at most `cap`.
 
@@ -118,7 +118,7 @@ def prior_bias(prior: float) -> float:
     return -math.log((1 - prior) / prior)
 
 
-def frequency_bias(counts: Counts, num_examples: int, *, smoothing: float = 1.0) -> Tensor:
+def frequency_bias(counts: Counts, num_examples: float, *, smoothing: float = 1.0) -> Tensor:
     """Return, for each label, the logit whose sigmoid is the smoothed frequency of the label.
 
         bias = log((c + s) / (n - c + s)), so that sigmoid(bias) = (c + s) / (n + 2 s)

@@ -3,7 +3,8 @@
     average precision   sum over thresholds t of (R_t - R_{t-1}) * P_t, over the N documents of one label
 
 P_t and R_t are precision and recall of the documents that score at least t. A label without a true document gets
-nan, which means over labels leave out. Tensors are on the CPU.
+nan, which means over labels leave out. Documents with weights count as often as their weights say, and pairs that
+nobody annotated are left out (see `counted_labels`). Tensors are on the CPU.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hyperfocal.counted_labels import known_scores, weights_of
 from hyperfocal.errors import DataError
 from hyperfocal.labels import SparseLabels
 
@@ -46,7 +48,8 @@ def average_precision(scores: Tensor, truth: SparseLabels) -> Tensor:
     Raises:
         DataError: scores have another shape or dtype, or hold nan.
 
-    Source: equals scikit-learn's average_precision_score, without interpolation.
+    Source: equals scikit-learn's average_precision_score, without interpolation; with weights that of its
+    sample_weight.
 
     >>> truth = SparseLabels.from_lists([[0], [], [0]], num_labels=1)
     >>> average_precision(torch.tensor([[3.0], [2.0], [1.0]]), truth).item() == (1 / 1 + 2 / 3) / 2
@@ -54,7 +57,7 @@ def average_precision(scores: Tensor, truth: SparseLabels) -> Tensor:
     """
     values = torch.full((truth.num_labels,), torch.nan, dtype=torch.float64)
     for labels, steps in ranked_positives(scores, truth):
-        values[labels] = _average_precision(steps)
+        values[labels] = _average_precision(steps, weights_of(truth))
     return values
 
 
@@ -67,7 +70,9 @@ def micro_average_precision(scores: Tensor, truth: SparseLabels) -> float:
     check_scores(scores, truth)
     hits = torch.zeros(1, scores.numel(), dtype=torch.bool)
     hits[0, truth.keys] = True
-    return _average_precision(_steps(scores.reshape(1, -1), hits)).item()
+    weights = weights_of(truth)
+    pairs = None if weights is None else weights.repeat_interleave(truth.num_labels)
+    return _average_precision(_steps(known_scores(scores, truth).reshape(1, -1), hits), pairs).item()
 
 
 def ranked_positives(scores: Tensor, truth: SparseLabels) -> Iterator[tuple[Tensor, Steps]]:
@@ -76,6 +81,7 @@ def ranked_positives(scores: Tensor, truth: SparseLabels) -> Iterator[tuple[Tens
     Arguments and errors are those of `average_precision`.
     """
     check_scores(scores, truth)
+    scores = known_scores(scores, truth)  # after all positives an unknown pair changes nothing
     hits = torch.zeros(truth.num_labels, len(truth), dtype=torch.bool)
     hits[truth.indices, truth.rows] = True
     with_truth = truth.counts().nonzero().flatten()
@@ -104,11 +110,24 @@ def _steps(columns: Tensor, hits: Tensor) -> Steps:
     )
 
 
-def _average_precision(steps: Steps) -> Tensor:
+def _average_precision(steps: Steps, weights: Tensor | None = None) -> Tensor:
+    if weights is not None:
+        return _weighted_average_precision(steps, weights)
     precisions = (steps.lasts + 1 - steps.firsts).double() / steps.ends
     num_labels = len(steps.order)
     sums = torch.bincount(steps.labels, weights=precisions, minlength=num_labels)
     return sums / torch.bincount(steps.labels, minlength=num_labels)
+
+
+def _weighted_average_precision(steps: Steps, weights: Tensor) -> Tensor:
+    """Return (M,) the average precision of documents with weights, (N,) float64."""
+    own = weights[steps.documents]
+    sums = torch.cat([own.new_zeros(1), own.cumsum(0)])
+    true = sums[steps.lasts + 1] - sums[steps.firsts]
+    above = weights[steps.order].cumsum(1)[steps.labels, steps.ends - 1]
+    num_labels = len(steps.order)
+    terms = torch.bincount(steps.labels, weights=own * true / above, minlength=num_labels)
+    return terms / torch.bincount(steps.labels, weights=own, minlength=num_labels)
 
 
 def check_scores(scores: Tensor, truth: SparseLabels) -> None:

@@ -6,7 +6,8 @@
 
 A rate is 0 if its denominator is 0. micro: rate of the counts summed over labels. macro: mean over labels with a true
 document; head, medium and tail: the same mean within a bucket. document: mean over all documents. The thresholds that
-turn scores into decisions are tuned in `hyperfocal.thresholds`.
+turn scores into decisions are tuned in `hyperfocal.thresholds`. Documents with weights count as often as their weights
+say, and pairs that nobody annotated are left out (see `counted_labels`).
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hyperfocal.counted_labels import known_pairs, mean_over, sums_by, total_weight, weighted_counts, weights_of
 from hyperfocal.errors import DataError
 from hyperfocal.labels import BUCKETS, SparseLabels, bucket_means
 from hyperfocal.metrics.average_precision import average_precision, check_counts
 
 
 def count_decisions(decided: SparseLabels, truth: SparseLabels) -> tuple[Tensor, Tensor, Tensor]:
-    """Return true positives, false positives and false negatives, each (L,) int64 documents per label.
+    """Return true positives, false positives and false negatives, each (L,) documents per label.
+
+    They are int64, or with weights sums of weights, float64.
 
     Args:
         decided: N rows, L labels that the model decided.
@@ -34,8 +38,11 @@ def count_decisions(decided: SparseLabels, truth: SparseLabels) -> tuple[Tensor,
     [[1, 0], [0, 1], [0, 0]]
     """
     check_decisions(decided, truth)
-    tp = torch.bincount(decided.indices[decided.among(truth)], minlength=truth.num_labels)
-    return tp, decided.counts() - tp, truth.counts() - tp
+    decided = known_pairs(decided, truth)
+    right, weights = decided.among(truth), weights_of(truth)
+    own = None if weights is None else weights[decided.rows[right]]
+    tp = sums_by(decided.indices[right], own, truth.num_labels)
+    return tp, weighted_counts(decided, truth) - tp, weighted_counts(truth) - tp
 
 
 def decision_scores(decided: SparseLabels, truth: SparseLabels, counts: Tensor) -> dict[str, float]:
@@ -58,16 +65,17 @@ def decision_scores(decided: SparseLabels, truth: SparseLabels, counts: Tensor) 
     """
     check_counts(counts, truth)
     totals, known = count_decisions(decided, truth), truth.counts() > 0
-    right = torch.bincount(decided.rows[decided.among(truth)], minlength=len(truth))  # of each document
-    by_document = _rates(right, decided.lengths - right, truth.lengths - right)
+    judged = known_pairs(decided, truth)
+    right = torch.bincount(judged.rows[judged.among(truth)], minlength=len(truth))  # of each document
+    by_document = _rates(right, judged.lengths - right, truth.lengths - right)
     by_label = {name: values.where(known, torch.nan) for name, values in _rates(*totals).items()}
     by_bucket = bucket_means(by_label["f1"], counts)
     return {
         **_prefixed("micro", _rates(*(total.sum() for total in totals))),
         **_prefixed("macro", {name: values.nanmean() for name, values in by_label.items()}),
-        **_prefixed("document", {name: values.mean() for name, values in by_document.items()}),
+        **_prefixed("document", {name: _document_mean(values, truth) for name, values in by_document.items()}),
         **{f"{name}_f1": by_bucket[name].item() for name in BUCKETS},
-        "labels_per_document": decided.num_positives / max(len(decided), 1),
+        "labels_per_document": float(weighted_counts(decided, truth).sum()) / max(total_weight(truth), 1e-12),
         "labels_without_truth": float((~known).sum()),
     }
 
@@ -80,9 +88,9 @@ def label_table(scores: Tensor, decided: SparseLabels, truth: SparseLabels, coun
         decided, truth, counts: as in `decision_scores`.
 
     Returns:
-        train_documents, true_documents and decided_documents, (L,) int64, and precision, recall, f1 and
-        average_precision, (L,) float64 in [0, 1], nan for a label without a true document: the nanmean of a
-        column is its macro mean.
+        train_documents, true_documents and decided_documents, (L,) int64 numbers of documents, also if they have
+        weights, and precision, recall, f1 and average_precision, (L,) float64 in [0, 1], nan for a label without a
+        true document: the nanmean of a column is its macro mean.
 
     Raises:
         DataError: from `decision_scores` and `average_precision`.
@@ -92,10 +100,14 @@ def label_table(scores: Tensor, decided: SparseLabels, truth: SparseLabels, coun
     return {
         "train_documents": counts.long(),
         "true_documents": truth.counts(),
-        "decided_documents": decided.counts(),
+        "decided_documents": known_pairs(decided, truth).counts(),
         **{name: rates[name].where(known, torch.nan) for name in ("precision", "recall", "f1")},
         "average_precision": average_precision(scores, truth),
     }
+
+
+def _document_mean(values: Tensor, truth: SparseLabels) -> Tensor:
+    return values.mean() if weights_of(truth) is None else mean_over(values, truth)
 
 
 def f1(tp: Tensor, decided: Tensor, true: Tensor) -> Tensor:

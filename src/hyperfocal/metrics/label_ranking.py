@@ -6,7 +6,8 @@
 
 h_r = 1 if rank r holds a true label, else 0; n is the document's number of true labels. The propensity of a label is
 the probability that an annotator notices it where it is true. Means are over documents with a true label. Of labels
-with equal scores, the lower number is ranked first. Tensors are on the CPU.
+with equal scores, the lower number is ranked first. Documents with weights count as often as their weights say, and
+labels that nobody annotated are taken out of a document's ranking (see `counted_labels`). Tensors are on the CPU.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import math
 import torch
 from torch import Tensor
 
+from hyperfocal.counted_labels import known_scores, mean_over, row_weights, weights_of
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.labels import BUCKETS, SparseLabels, bucket_means
 from hyperfocal.metrics.average_precision import average_precision, check_counts, check_scores, micro_average_precision
@@ -43,14 +45,14 @@ def ranking_scores(scores: Tensor, truth: SparseLabels, counts: Tensor, num_exam
     """
     check_counts(counts, truth)
     means = bucket_means(average_precision(scores, truth), counts)
-    ranked = best_labels(scores, max(DEPTHS))
+    ranked = best_labels(known_scores(scores, truth), max(DEPTHS))
     chances = propensities(counts, num_examples)
     return {
         "macro_ap": means["macro"].item(),
         "micro_ap": micro_average_precision(scores, truth),
         **{f"{name}_ap": means[name].item() for name in BUCKETS},
-        **{f"precision@{k}": _precision(ranked, truth, k).nanmean().item() for k in DEPTHS},
-        "ndcg@5": _ndcg(ranked, truth, 5).nanmean().item(),
+        **{f"precision@{k}": mean_over(_precision(ranked, truth, k), truth).item() for k in DEPTHS},
+        "ndcg@5": mean_over(_ndcg(ranked, truth, 5), truth).item(),
         **{f"psp@{k}": propensity_scored_precision(ranked, truth, chances, k) for k in DEPTHS},
         "calibration_error": calibration_error(scores.float().sigmoid(), truth),
     }
@@ -86,7 +88,7 @@ def precision_at_k(scores: Tensor, truth: SparseLabels, k: int) -> Tensor:
         ConfigError: k is below 1.
     """
     check_scores(scores, truth)
-    return _precision(best_labels(scores, k), truth, k)
+    return _precision(best_labels(known_scores(scores, truth), k), truth, k)
 
 
 def _precision(ranked: Tensor, truth: SparseLabels, k: int) -> Tensor:
@@ -100,7 +102,7 @@ def ndcg_at_k(scores: Tensor, truth: SparseLabels, k: int) -> Tensor:
     The ideal has hits in the first min(k, n) ranks. Arguments and errors are those of `precision_at_k`.
     """
     check_scores(scores, truth)
-    return _ndcg(best_labels(scores, k), truth, k)
+    return _ndcg(best_labels(known_scores(scores, truth), k), truth, k)
 
 
 def _ndcg(ranked: Tensor, truth: SparseLabels, k: int) -> Tensor:
@@ -135,8 +137,11 @@ def propensity_scored_precision(ranked: Tensor, truth: SparseLabels, propensitie
     hits = find_hits(ranked, truth)
     order = order_within_rows(truth.rows, gains[truth.indices])  # the best order of the true labels
     rank = torch.arange(truth.num_positives) - truth.indptr[truth.rows]
-    best = gains[truth.indices[order]][rank < k].sum()
-    return float(gains[ranked[hits]].sum() / best)
+    best, gained = gains[truth.indices[order]], gains[ranked[hits]]
+    if weights_of(truth) is not None:
+        weights = row_weights(truth)
+        best, gained = best * weights[truth.rows], gained * weights[hits.nonzero()[:, 0]]
+    return float(gained.sum() / best[rank < k].sum())
 
 
 def propensities(counts: Tensor, num_examples: int, a: float = 0.55, b: float = 1.5) -> Tensor:

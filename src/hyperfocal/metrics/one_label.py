@@ -6,7 +6,7 @@
     calibration error   sum over bins of |right documents - sum of confidences| / N, by the largest probability
 
 Documents whose class training never saw have an empty row in the truth: they count as wrong in the accuracy, and are
-left out of everything else.
+left out of everything else. Documents with weights count as often as their weights say (see `counted_labels`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hyperfocal.counted_labels import row_weights, sums_by, total_weight, weights_of
 from hyperfocal.errors import DataError
 from hyperfocal.labels import SparseLabels
 
@@ -46,15 +47,27 @@ def class_scores(decided: SparseLabels, truth: SparseLabels) -> dict[str, float]
     Source: equals accuracy_score and balanced_accuracy_score of scikit-learn.
     """
     rows, classes = true_classes(truth)
-    right = decided.indices[rows] == classes
-    true = torch.bincount(classes, minlength=truth.num_labels)
-    recall = torch.bincount(classes[right], minlength=truth.num_labels).double() / true
-    accuracy = float(right.sum()) / len(truth) if len(truth) else float("nan")
+    right, own = decided.indices[rows] == classes, _own_weights(truth, rows)
+    true = sums_by(classes, own, truth.num_labels)
+    hits = sums_by(classes[right], None if own is None else own[right], truth.num_labels).double()
+    recall = hits / true
+    number = float(right.sum()) if own is None else float(own[right].sum())
+    accuracy = number / total_weight(truth) if len(truth) else float("nan")
     return {"accuracy": accuracy, "balanced_accuracy": recall.nanmean().item()}
 
 
+def _own_weights(truth: SparseLabels, rows: Tensor) -> Tensor | None:
+    """Return the weights of some of the documents; None: each counts 1."""
+    weights = weights_of(truth)
+    return None if weights is None else weights[rows]
+
+
 def resampled_class_scores(decided: SparseLabels, truth: SparseLabels, weights: Tensor) -> dict[str, Tensor]:
-    """Return accuracy and balanced_accuracy in each resample, (R,) float64; weights are (R, N), `resample_weights`."""
+    """Return accuracy and balanced_accuracy in each resample, (R,) float64; weights are (R, N), `resample_weights`.
+
+    Each document counts as the product of both weights.
+    """
+    weights = weights if weights_of(truth) is None else weights * row_weights(truth)
     rows, classes = true_classes(truth)
     right = (decided.indices[rows] == classes).double()
     accuracies, recalls = [], []
@@ -74,7 +87,9 @@ def log_loss(probabilities: Tensor, truth: SparseLabels) -> float:
     """
     rows, classes = true_classes(truth)
     p = probabilities[rows, classes].double()
-    return float(-p.clamp(min=torch.finfo(probabilities.dtype).eps, max=1).log().mean()) + 0.0  # no -0.0
+    losses = -p.clamp(min=torch.finfo(probabilities.dtype).eps, max=1).log()
+    own = _own_weights(truth, rows)
+    return float(losses.mean() if own is None else (losses * own).sum() / own.sum()) + 0.0  # no -0.0
 
 
 def class_calibration_error(probabilities: Tensor, truth: SparseLabels, bins: int = BINS) -> float:
@@ -89,12 +104,14 @@ def class_calibration_error(probabilities: Tensor, truth: SparseLabels, bins: in
         return float("nan")
     confidence, best = probabilities[rows].double().max(1)
     numbers = (confidence * bins).long().clamp(max=bins - 1)
-    gaps = torch.zeros(bins, dtype=torch.float64).index_add_(0, numbers, (best == classes).double() - confidence)
-    return float(gaps.abs().sum() / len(rows))
+    errors, own = (best == classes).double() - confidence, _own_weights(truth, rows)
+    errors = errors if own is None else errors * own
+    gaps = torch.zeros(bins, dtype=torch.float64).index_add_(0, numbers, errors)
+    return float(gaps.abs().sum() / (len(rows) if own is None else own.sum()))
 
 
 def confusion_table(decided: SparseLabels, truth: SparseLabels, names: list[str]) -> dict[str, Any]:
-    """Return how often each class is mistaken for which other one, JSON-able.
+    """Return how often each class is mistaken for which other one, JSON-able; all are numbers of documents.
 
     Args:
         decided: N rows over L labels, one label each.

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from hyperfocal.config.numbers import as_whole
+from hyperfocal.counted_labels import counted_as
 from hyperfocal.distributed import all_gather
 from hyperfocal.errors import ConfigError
 from hyperfocal.labels import SparseLabels, row_pointers
@@ -174,7 +175,8 @@ def coverage(ranked: Tensor, num_items: int) -> float:
 def only(truth: SparseLabels, mask: Tensor) -> SparseLabels:
     """Return the truth with only the items whose (L,) bool mask is True."""
     selected = mask[truth.indices]
-    return SparseLabels(row_pointers(selected)[truth.indptr], truth.indices[selected], truth.num_labels)
+    pairs = SparseLabels(row_pointers(selected)[truth.indptr], truth.indices[selected], truth.num_labels)
+    return counted_as(pairs, truth)
 
 
 def sharded_top_k(scores: Tensor, k: int, *, first: int, num_labels: int) -> tuple[Tensor, Tensor]:

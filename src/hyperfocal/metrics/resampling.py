@@ -7,7 +7,8 @@ same weights can be compared resample by resample: subtract their vectors and ta
     average precision   sum over positives i of w_i * TP_i / W_i,  divided by the sum of w_i over positives,
                         TP_i and W_i the weight of the positives and of all documents with score >= s_i
 
-Means over labels are over labels with a true document of weight above 0 in the same resample.
+Means over labels are over labels with a true document of weight above 0 in the same resample. The weight of a document
+itself, if it has one, multiplies w_ri; pairs that nobody annotated are left out (see `counted_labels`).
 
 Cost: R x (documents down to the last positive, summed over all labels) additions. The weights of these documents are
 added once, in one bag per positive.
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from hyperfocal.counted_labels import known_pairs, row_weights, weights_of
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.labels import SparseLabels, bucket_means
 from hyperfocal.metrics.average_precision import Steps, check_counts, ranked_positives
@@ -75,6 +77,7 @@ def resampled_f1(decided: SparseLabels, truth: SparseLabels, counts: Tensor, wei
     check_decisions(decided, truth)
     check_counts(counts, truth)
     check_weights(weights, truth)
+    decided, weights = known_pairs(decided, truth), _with_own(weights, truth)
     table, right = weights.T.contiguous(), decided.among(truth)
     tp = _label_sums(table, decided.rows[right], decided.indices[right], truth.num_labels)
     positive, true = (_label_sums(table, each.rows, each.indices, truth.num_labels) for each in (decided, truth))
@@ -98,13 +101,18 @@ def resampled_ap(scores: Tensor, truth: SparseLabels, counts: Tensor, weights: T
     """
     check_counts(counts, truth)
     check_weights(weights, truth)
-    tables = [block.T.contiguous() for block in weights.split(RESAMPLES_PER_BLOCK)]
+    tables = [block.T.contiguous() for block in _with_own(weights, truth).split(RESAMPLES_PER_BLOCK)]
     values = torch.full((len(weights), truth.num_labels), torch.nan, dtype=torch.float64)
     for labels, steps in ranked_positives(scores, truth):
         documents, bags = _bags(steps)
         blocks = [_weighted_ap(table, steps, embedding_bag(documents, table, bags, mode="sum")) for table in tables]
         values[:, labels] = torch.cat(blocks, 1).T
     return {f"{name}_ap": mean for name, mean in bucket_means(values, counts).items()}
+
+
+def _with_own(weights: Tensor, truth: SparseLabels) -> Tensor:
+    """Return (R, N) weights of resamples times those of the documents."""
+    return weights if weights_of(truth) is None else weights * row_weights(truth).to(weights)
 
 
 def _bags(steps: Steps) -> tuple[Tensor, Tensor]:
