@@ -31,7 +31,7 @@ ALLOWED = {  # file or folder -> why its messages may name options
     "serve/server.py": "the service has --connections",
 }
 PYTHON_ONLY = {  # parameters of functions that no command calls
-    "padding",
+    *("padding", "sample_weight"),
     *("backend", "reduction", "check_finite", "create_graph", "is_grads_batched", "vectorize"),  # of a loss, of torch
 }
 COLUMNS = {"user", "item", "order", "text", "labels", "id", "group"}  # what a name that is filled in can be

@@ -69,10 +69,13 @@ def check_counting(documents: Documents, settings: TextDataSettings) -> None:
     """Raise DataError if the settings name columns of weights or unknown labels that lists and matrices do not have."""
     if documents.plan.form != LISTS:
         return
-    for option, instead in (("weight", "`sample_weight=`"), ("unknown", "NaN in an indicator matrix")):
-        if name := getattr(settings, option):
+    for option, name, instead in (
+        ("`weight=`", settings.weight, "`sample_weight=`"),
+        ("`unknown=`", settings.unknown, "NaN in an indicator matrix"),
+    ):
+        if name:
             raise DataError(
-                f"`{option}=` names column '{name}', but these documents are lists or a matrix, which have no such "
+                f"{option} names column '{name}', but these documents are lists or a matrix, which have no such "
                 f"column. Give {instead}, a file or a frame"
             )
 
