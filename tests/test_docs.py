@@ -4,8 +4,6 @@ A block that opens with ```python needs=NAME,NAME is skipped where one of these 
 """
 
 import re
-import subprocess
-import sys
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +20,7 @@ from hyperfocal.data.files import KINDS
 from hyperfocal.data.log_columns import KNOWN_NAMES
 from hyperfocal.data.text_columns import KNOWN_LABELS, KNOWN_TEXTS
 from hyperfocal.grid.axes import expand, read_grid_recipe
+from warm_python import warm_python
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -50,10 +49,31 @@ def test_every_python_fence_is_one_that_runs(page):
     assert len(FENCE.findall(text)) == text.count("```python")
 
 
+@pytest.fixture(scope="module")
+def run_python():
+    with warm_python() as run:
+        yield run
+
+
 @pytest.mark.parametrize("block", BLOCKS)
-def test_python_blocks_run(block, tmp_path):
-    result = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+def test_python_blocks_run(block, run_python, tmp_path):
+    result = run_python(block, tmp_path)
     assert result.returncode == 0, result.stderr
+
+
+def test_a_block_that_fails_is_seen(run_python, tmp_path):
+    """Blocks know nothing of each other, and an error of one is its exit code."""
+    assert run_python("import hyperfocal, pathlib; name = 1; pathlib.Path('a').touch()", tmp_path) == (0, "", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert run_python("import sys; print(sorted({'name', 'hyperfocal'} & {*globals(), *sys.modules}))", tmp_path) == (
+        0,
+        "[]\n",
+        "",
+    )
+    failed = run_python("name", tmp_path)
+    assert failed.returncode == 1
+    assert "NameError" in failed.stderr
+    assert run_python("import time; time.sleep(60)", tmp_path, timeout=1).returncode < 0
 
 
 @pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda path: path.stem)

@@ -114,6 +114,7 @@ class TestTarget:
     def test_the_defaults(self, fitted):
         settings = fitted.settings_
         assert (settings.data.single, settings.loss.name, settings.decide.rule) == (True, "softmax", "argmax")
+        assert settings.features.label_texts == "names"
 
     def test_a_sigmoid_loss_can_be_chosen(self):
         own = classifier(loss="focal").fit(TEXTS, CLASSES)
@@ -150,7 +151,6 @@ class TestTarget:
         [
             {"decide.rule": "per_label"},
             {"data.consistent": True},
-            {"features.label_texts": "names"},
             {"decide.rule": "balanced", "decide.objective": "f_beta"},
         ],
     )

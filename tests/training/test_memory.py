@@ -75,15 +75,15 @@ def check(settings, estimate):
 import hyperfocal.recommend.memory, hyperfocal.classify.memory
 hyperfocal.recommend.memory.check_memory = hyperfocal.classify.memory.check_memory = check
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-job, settings = sys.argv[1], {"train.epochs": 2, "train.threads": 1}
+job, settings = sys.argv[1], {"train.epochs": 1, "train.threads": 1}
 if job == "recommend":
-    events = [(u, (u * 5 + s) % 50, s) for u in range(40) for s in range(20)]
+    events = [(u, (u * 5 + s) % 50, s) for u in range(15) for s in range(10)]
     log = pl.DataFrame(events, ["user", "item", "order"], orient="row")
     Recommender(settings=settings).fit(log)
     before = peak()
     Recommender(settings=settings | {"model.embedding_width": 512, "model.layers": 6}).fit(log)
 else:
-    texts, labels = [f"w{n % 97} w{n % 89}" for n in range(4_000)], [[f"l{n % 500}"] for n in range(4_000)]
+    texts, labels = [f"w{n % 97} w{n % 89}" for n in range(1_000)], [[f"l{n % 500}"] for n in range(1_000)]
     small = {"features.kind": "ngrams", "features.max_features": 20}
     MultiLabelClassifier(settings=settings | small).fit(texts, labels)
     before = peak()

@@ -20,6 +20,7 @@ from hyperfocal.classify.opinions import FIRST_LINE, SIMILARITY, TEXT, Opinions,
 from hyperfocal.labels import SparseLabels
 
 POWERS = (0.5, 1.0)  # of `fit_weights`
+POWERS_OF_ONE = (0.0, 0.5, 1.0)  # with one label per document: equal pairs give the most right documents
 LIMITS = (None, 200, 50)  # of a Combination
 SHOWN = {TEXT: "name in text", FIRST_LINE: "name in first line", SIMILARITY: "similarity"}
 LEAST_GAIN = 0.002  # of train.metric + precision@1, for opinions to be accepted
@@ -38,6 +39,7 @@ class Judged:
         counts: (L,) training documents of each label.
         metric: a name of VALIDATION.
         seed: draws pairs, see `fit_weights`.
+        one: whether each document has one label.
     """
 
     logits: Tensor
@@ -46,6 +48,7 @@ class Judged:
     counts: Tensor
     metric: str
     seed: int
+    one: bool = False
 
     def combined(self, combination: Combination) -> Tensor:
         """Return the (N, L) scores by a combination."""
@@ -53,7 +56,12 @@ class Judged:
 
     def worth(self, scores: Tensor) -> float:
         """Return train.metric + precision@1 of (N, L) scores."""
-        return sum(VALIDATION[name](scores, self.truth) for name in (self.metric, "precision@1"))
+        ranked = self.ranked(scores)
+        return sum(VALIDATION[name](ranked, self.truth) for name in (self.metric, "precision@1"))
+
+    def ranked(self, scores: Tensor) -> Tensor:
+        """Return (N, L) what ranks documents and labels: scores; with one label per document their log softmax."""
+        return scores.log_softmax(1) if self.one else scores
 
 
 class Form(NamedTuple):
@@ -77,7 +85,7 @@ def choose_form(judged: Judged, divisions: Sequence[Tensor]) -> Form | None:
         return None
     least = judged.worth(judged.logits) + LEAST_GAIN
     best, worth = None, least
-    for power in POWERS:
+    for power in POWERS_OF_ONE if judged.one else POWERS:
         wide = cross_scores(judged, Form(power, None), divisions[0])
         for limit in LIMITS:
             scores = wide if limit is None else torch.where(judged.counts < limit, wide, judged.logits)
@@ -122,13 +130,13 @@ def table_of_opinions(judged: Judged, form: Form | None, halves: Tensor) -> list
         return []
     form = form or Form(POWERS[0], None)
     parts = {f"head + {SHOWN[name]}": replace(judged, opinions={name: one}) for name, one in judged.opinions.items()}
-    rows = [{"scores": "head", **_values(judged.logits, judged.truth)}]
+    rows = [{"scores": "head", **_values(judged, judged.logits)}]
     for name, one in (parts | {COUNTED: judged}).items():
-        rows.append({"scores": name, **_values(cross_scores(one, form, halves), judged.truth)})
+        rows.append({"scores": name, **_values(judged, cross_scores(one, form, halves))})
     alone = replace(judged, logits=torch.zeros_like(judged.logits))
     scores = cross_scores(alone, form._replace(limit=None), halves)
-    return [*rows, {"scores": "opinions alone", **_values(scores, judged.truth)}]
+    return [*rows, {"scores": "opinions alone", **_values(judged, scores)}]
 
 
-def _values(scores: Tensor, truth: SparseLabels) -> Mapping[str, float]:
-    return {name: metric(scores, truth) for name, metric in VALIDATION.items()}
+def _values(judged: Judged, scores: Tensor) -> Mapping[str, float]:
+    return {name: metric(judged.ranked(scores), judged.truth) for name, metric in VALIDATION.items()}

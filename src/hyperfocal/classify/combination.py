@@ -128,6 +128,29 @@ def fit_alone(opinions: Opinions, truth: SparseLabels, *, seed: int = 0) -> tupl
     return dict(zip(opinions, point, strict=False)), point[-1]
 
 
+def fit_beside(
+    others: Tensor, opinions: Opinions, truth: SparseLabels, *, seed: int = 0
+) -> tuple[dict[str, float], float]:
+    """Return the weight of each opinion, and an offset, of the score v of one label next to those of all others.
+
+        logit P(i has l) = s (v - others[i, l]),   v = offset + sum over opinions k of w_k f_k[i, l]
+
+    Args:
+        others: (N, L) log of the sum of exp(score) over all labels except l.
+        opinions: about the same pairs.
+        truth: N rows over L labels.
+        seed: draws pairs, as in `fit_weights`.
+    """
+    rows, labels, hits, share = _pairs(truth, seed)
+    columns = [-others[rows, labels].double(), *(opinion.at(rows, labels) for opinion in opinions.values())]
+    design = torch.stack([*columns, torch.ones_like(hits)], 1)
+    start = torch.zeros(design.shape[1], dtype=torch.float64)
+    start[0] = 1
+    point = _newton(design, hits, share, start)
+    scaled = (point / max(float(point[0]), LEAST_SCALE)).tolist()
+    return dict(zip(opinions, scaled[1:], strict=False)), scaled[-1]
+
+
 def _pairs(truth: SparseLabels, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return documents, labels, truth (0 or 1) and weights of M pairs, each (M,); unknown pairs are left out.
 

@@ -201,12 +201,14 @@ class LabelModel:
             )
         names, texts = new_texts(labels, self.labels.vocabulary.numbers)
         reader = self.reader.of_new(texts, self.features.text)
+        classes = None if self.classes is None else self.classes.extended(names)
         thresholds = torch.cat([self.decisions.thresholds, torch.full((len(names),), self.headless.threshold)])
         return replace(
             self,
             labels=self.labels.extended(names),
             decisions=replace(self.decisions, thresholds=thresholds),
             new=NewLabels(names, reader, self.headless, check_boost(boost)),
+            classes=classes,
         )
 
     def decide(self, scores: Tensor, decisions: Decisions | None = None) -> SparseLabels:

@@ -3,8 +3,9 @@
     score[i, l] = offset + sum over opinions k of w_k f_k[i, l]
 
 The offset and the weights are fitted on the validation documents and all labels of training, as if each of them were
-new: without the head, as logit P = a + sum of b_k f_k. The scores of the labels of training are only as calibrated as
-the loss makes them. Their own fit, logit P = s score + c, brings both to one scale:
+new: without the head, as logit P = a + sum of b_k f_k. With one label per document see `fit_headless_of_one`. The
+scores of the labels of training are only as calibrated as the loss makes them. Their own fit, logit P = s score + c,
+brings both to one scale:
 
     offset = (a - c) / s,   w_k = b_k / s
 """
@@ -23,7 +24,7 @@ from msgspec import structs
 from torch import Tensor
 
 from hyperfocal.classify.acceptance import Judged
-from hyperfocal.classify.combination import Combination, fit_alone, fit_scale
+from hyperfocal.classify.combination import Combination, fit_alone, fit_beside, fit_scale
 from hyperfocal.classify.label_texts import LabelTexts, read_label_texts, says_nothing
 from hyperfocal.classify.opinions import LabelReader
 from hyperfocal.config.classify import DecisionSettings
@@ -31,7 +32,9 @@ from hyperfocal.config.numbers import as_finite
 from hyperfocal.data.frames import is_frame
 from hyperfocal.data.stored_texts import Texts
 from hyperfocal.errors import ConfigError, DataError
-from hyperfocal.thresholds import tune_decisions
+from hyperfocal.thresholds import Decisions, tune_decisions
+
+SUREST = 1 - 1e-12  # the largest probability of one label that leaves some for the others
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,25 @@ def fit_headless(judged: Judged, combination: Combination, settings: DecisionSet
     shared = structs.replace(settings, rule="global")
     thresholds = tune_decisions(scores, judged.truth, judged.counts, shared, seed=judged.seed).thresholds
     return Headless(weights, offset, float(thresholds[0]))
+
+
+def fit_headless_of_one(judged: Judged, combination: Combination, decisions: Decisions) -> Headless:
+    """Return the weights of opinions without a head if each document has one label.
+
+    Each label of training is taken as new in turn: its score competes with those of all the other labels, and the
+    softmax over all has the largest likelihood. The threshold is the mean offset of the rarest labels.
+
+    Args:
+        judged: of the validation documents.
+        combination: gives the scores of the labels of training.
+        decisions: tuned on these scores; their temperature brings new labels to the same scale.
+    """
+    scores = judged.combined(combination).double() / decisions.temperature
+    others = scores.logsumexp(1, keepdim=True) + torch.log1p(-scores.softmax(1).clamp(max=SUREST))
+    weights, offset = fit_beside(others, judged.opinions, judged.truth, seed=judged.seed)
+    rarest = decisions.thresholds[judged.counts == judged.counts.min()]
+    scaled = {name: weight * decisions.temperature for name, weight in weights.items()}
+    return Headless(scaled, offset * decisions.temperature, float(rarest.mean()))
 
 
 @dataclass(frozen=True, eq=False)

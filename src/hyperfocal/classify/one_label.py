@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,6 +60,15 @@ class Classes:
         if typed.dtype.kind != DTYPES[classes.kind] or len(set(typed.tolist())) != len(names):
             raise DataError(f"classes of the kind {kind} cannot have names such as {''.join(names[:1])!r:.20}")
         return classes
+
+    def extended(self, names: Sequence[str]) -> Classes:
+        """Return the classes followed by others; DataError unless all are texts."""
+        if self.kind != "text":
+            raise DataError(
+                f"new labels: the classes of training are of type {self.kind}, and {min(names)!r} is a text. Fit again "
+                "with classes that are texts"
+            )
+        return Classes((*self.names, *names))
 
     @cached_property
     def _typed(self) -> NDArray[Any]:
@@ -202,11 +211,6 @@ def check_one_label(settings: ClassifySettings) -> None:
     if single and decide.objective == "f_beta":
         raise ConfigError(
             "decide.objective = 'f_beta' is not for documents with one label each. Give micro, macro, both or recall"
-        )
-    if single and settings.features.label_texts != "off":
-        raise ConfigError(
-            f"features.label_texts = {settings.features.label_texts!r} is not for documents with one label each. "
-            "Leave it out, or give `label_texts='off'`"
         )
     if single and (settings.data.add_parents or settings.data.consistent):
         name = "add_parents" if settings.data.add_parents else "consistent"

@@ -149,7 +149,8 @@ def evaluate(
     decided = [model.decide(scores, model.decisions.tuned)]
     metrics, _, label_table = evaluate_decisions(scores, decided, labelled, model.labels, logits, model.decisions)
     if model.new is not None:
-        metrics["seen"], metrics["new"] = seen_and_new(scores, labelled.labels, len(model.new.names))
+        ranked = model.decisions.log_probabilities(scores) if model.decisions.one else scores
+        metrics["seen"], metrics["new"] = seen_and_new(ranked, labelled.labels, len(model.new.names))
     known = None if trained is None else count_hashed(texts, trained.numpy())
     counts = labelled.counts() | {"training_documents": known} | left_out
     if unseen := model.features.unseen(documents.columns):
@@ -213,7 +214,7 @@ def validate(
     """
     check_finite(logits)
     truth, counts, seed = data.valid.labels, labels.counts, settings.seed
-    judged = Judged(logits, opinions, truth, counts, settings.train.metric, seed)
+    judged = Judged(logits, opinions, truth, counts, settings.train.metric, seed, settings.data.single)
     divisions = draw_halves(len(logits), owners_of(data.valid.documents), seed=seed)
     form = choose_form(judged, divisions)
     combination = fit_form(judged, form, torch.arange(len(logits)))

@@ -25,7 +25,7 @@ from hyperfocal.classify.indicator import Indicator
 from hyperfocal.classify.label_model import Fit, LabelModel, LabelSpace
 from hyperfocal.classify.label_texts import label_texts
 from hyperfocal.classify.memory import check_head_memory
-from hyperfocal.classify.new_labels import fit_headless
+from hyperfocal.classify.new_labels import Headless, fit_headless, fit_headless_of_one
 from hyperfocal.classify.one_label import Classes, classes_of
 from hyperfocal.classify.opinions import LabelReader, Opinions
 from hyperfocal.classify.prepare import Labelled, PreparedTexts
@@ -115,7 +115,7 @@ def fit_prepared(
     if settings.train.refit:
         assert inputs is not None, "check_training refuses to refit with an encoder that is fine-tuned"
         head = refit_head(inputs, settings, len(trained.history), watch)
-    headless = fit_headless(validated.judged, validated.combination, settings.decide) if opinions else None
+    headless = _fit_headless(validated, settings) if opinions else None
     accepted = (reader if opinions else None, validated.combination, headless)
     indicator = target if isinstance(target, Indicator) else None
     classes = classes_of(data.vocabulary.names, target) if settings.data.single else None
@@ -134,6 +134,12 @@ def fit_prepared(
         run.write_json(EVIDENCE, evidence_of("classify", evidence, began=began))
         write_fit(run, fit)
     return fit
+
+
+def _fit_headless(validated: Validated, settings: ClassifySettings) -> Headless:
+    if settings.data.single:
+        return fit_headless_of_one(validated.judged, validated.combination, validated.decisions)
+    return fit_headless(validated.judged, validated.combination, settings.decide)
 
 
 def _baselines(data: PreparedTexts, inputs: Inputs, validated: Validated, settings: ClassifySettings) -> dict[str, Any]:

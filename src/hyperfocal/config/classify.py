@@ -117,7 +117,6 @@ ONE_LABEL = {  # defaults with data.single
     "loss.name": "softmax",
     "decide.rule": "argmax",
     "data.separator": "|",
-    "features.label_texts": "off",
 }
 ONE_RULES = ("argmax", "balanced")  # decide exactly one label
 SOFTMAX = ("softmax", "softmax_focal")

@@ -12,7 +12,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, issparse
-from sklearn.utils import check_array
 
 from hyperfocal.data.compression import READ_ERRORS
 from hyperfocal.data.documents import Documents
@@ -80,6 +79,8 @@ def as_matrix(values: Any) -> Matrix:
         DataError: NaN, infinity, complex numbers, a value that is no number, or a matrix without rows or columns, in
             scikit-learn's words.
     """
+    from sklearn.utils import check_array  # here, because it takes a second that `inspect` can do without
+
     if hasattr(values, "detach"):
         values = values.detach().cpu().numpy()
     elif is_frame(values) and not issparse(values):  # a DOK matrix is a dictionary
