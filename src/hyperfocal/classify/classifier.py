@@ -1,8 +1,9 @@
 """The estimator of the job `classify`: texts in, their labels out.
 
 In reading order: `prepare.py` reads, splits and numbers documents; `training.py` fits on them, with the head of
-`head.py` or the encoder of `finetune.py`; `scores.py` tunes and scores the decisions; `label_model.py` holds the
-result; `files.py` writes it to a run folder and reads it back. `update.py` continues it with new documents and labels.
+`head.py` or the encoder of `finetune.py`; `validation.py` tunes the decisions and `scores.py` scores them;
+`label_model.py` holds the result; `files.py` writes it to a run folder and reads it back. `update.py` continues it with
+new documents and labels.
 """
 
 from __future__ import annotations

@@ -30,14 +30,8 @@ from hyperfocal.classify.one_label import Classes, classes_of
 from hyperfocal.classify.opinions import LabelReader, Opinions
 from hyperfocal.classify.prepare import Labelled, PreparedTexts
 from hyperfocal.classify.repeated import checksums_of
-from hyperfocal.classify.scores import (
-    Evaluation,
-    Validated,
-    baselines_table,
-    opinions_table,
-    validate,
-    with_unseen,
-)
+from hyperfocal.classify.scores import Evaluation, with_unseen
+from hyperfocal.classify.validation import Validated, baselines_table, opinions_table, validate
 from hyperfocal.config.classify import ClassifySettings
 from hyperfocal.counted_labels import followed
 from hyperfocal.data.stored_texts import hash_each

@@ -15,12 +15,12 @@ from hyperfocal.classify.one_scores import cross_temperatures, tuned_rule
 from hyperfocal.classify.prepare import Labelled, owners_of
 from hyperfocal.classify.scores import (
     Evaluation,
-    draw_halves,
     evaluate_decisions,
     seen_and_new,
     table_of_labels,
     with_unseen,
 )
+from hyperfocal.classify.validation import draw_halves
 from hyperfocal.config.classify import DecisionSettings
 from hyperfocal.labels import SparseLabels
 from hyperfocal.models.text_head import Features
