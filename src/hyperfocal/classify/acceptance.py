@@ -74,7 +74,7 @@ class Form(NamedTuple):
 def choose_form(judged: Judged, divisions: Sequence[Tensor]) -> Form | None:
     """Return the best form of combination; None: none is better than the logits alone by LEAST_GAIN.
 
-    The form is chosen by the first division, and must be better in the others too: of six or nine forms of opinions that are
+    The form is chosen by the first division, and must be better in the others too: of the forms of opinions that are
     noise, one is better than the logits in more than half of all cases, but rarely by much, and rarely twice.
 
     Args:
