@@ -57,9 +57,7 @@ class TestReading:
             (-DENSE, "row 0, column 0 is -1"),
             (DENSE - 100 * (DENSE == 0), "row 0, column 1 is -100"),
             (DENSE * 0.1, r"row 0, column 0 is 0\.1"),
-            (np.full((2, 2), np.nan), "row 0, column 0 is nan"),
             (csr_matrix(3 * DENSE), "row 0, column 0 is 3"),
-            (pd.DataFrame({"a": [1, None]}, dtype="Int64"), "row 1, column 0 is nan"),
         ],
     )
     def test_a_matrix_of_anything_else_is_refused(self, labels, where):

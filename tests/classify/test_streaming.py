@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hyperfocal import machine
-from hyperfocal.classify import prepare as streamed_texts
+from hyperfocal.classify import streaming as streamed_texts
 from hyperfocal.classify.classifier import MultiLabelClassifier
 from hyperfocal.classify.prepare import prepare
 from hyperfocal.classify.streaming import read_streamed
