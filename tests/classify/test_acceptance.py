@@ -17,7 +17,7 @@ from hyperfocal.classify.acceptance import (
 )
 from hyperfocal.classify.head import VALIDATION
 from hyperfocal.classify.opinions import Shares
-from hyperfocal.classify.scores import draw_halves
+from hyperfocal.classify.validation import draw_halves
 from hyperfocal.labels import SparseLabels
 
 

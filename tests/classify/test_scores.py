@@ -12,13 +12,12 @@ from hyperfocal.classify.label_model import LabelSpace
 from hyperfocal.classify.prepare import Labelled
 from hyperfocal.classify.scores import (
     comparable,
-    cross_fitted,
-    draw_halves,
     evaluate_decisions,
     score_labels,
     table_of_labels,
     tier_scores,
 )
+from hyperfocal.classify.validation import cross_fitted, draw_halves
 from hyperfocal.config.classify import DecisionSettings
 from hyperfocal.data.documents import Documents
 from hyperfocal.data.taxonomy import Taxonomy
