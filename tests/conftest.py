@@ -1,7 +1,11 @@
 import httpx
 import pytest
+from hypothesis import settings
 
 from serve_cases import classify_run, recommend_run, service
+
+settings.register_profile("loaded", deadline=None)  # a loaded machine stops a test for a moment
+settings.load_profile("loaded")
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,15 @@ class TestCountedLabels:
         assert annotated_counts(BOTH).tolist() == [2 + 1, 1 + 0.5, 1 + 0.5]
         assert annotated_counts(LABELS).tolist() == [3, 3, 3]
 
+    def test_a_label_that_almost_nobody_annotated(self):
+        """The sum of 2 small weights is what is left of 200,000 documents."""
+        number = 200_000
+        weights = torch.full((number,), 1.03, dtype=torch.float64)
+        weights[:2] = torch.tensor([0.001, 0.002])
+        unknown = SparseLabels.from_lists([[]] * 2 + [[0]] * (number - 2), num_labels=1)
+        labels = counted(SparseLabels.from_lists([[0], []] + [[]] * (number - 2), num_labels=1), weights, unknown)
+        assert annotated_counts(labels).item() == pytest.approx(0.003, rel=1e-4)
+
     def test_rows(self):
         rows = BOTH.select(torch.tensor([2, 0]))
         assert weights_of(rows).tolist() == [0.5, 2]

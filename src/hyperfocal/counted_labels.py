@@ -103,8 +103,11 @@ def sums_by(numbers: Tensor, weights: Tensor | None, length: int) -> Tensor:
 def annotated_counts(labels: SparseLabels) -> Tensor:
     """Return (L,) the examples, or their weights, of which each label is known."""
     unknown, total = unknown_of(labels), total_weight(labels)
-    whole = torch.full((labels.num_labels,), total)
-    return whole if unknown is None else whole - weighted_counts(unknown, labels)
+    dtype = torch.float64 if isinstance(total, float) else torch.int64
+    whole = torch.full((labels.num_labels,), total, dtype=dtype)
+    if unknown is None:
+        return whole
+    return torch.maximum(whole - weighted_counts(unknown, labels), weighted_counts(labels))  # rounding
 
 
 def known_pairs(pairs: SparseLabels, labels: SparseLabels) -> SparseLabels:

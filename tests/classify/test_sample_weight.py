@@ -20,8 +20,9 @@ from hyperfocal.classify.classifier import MultiLabelClassifier
 from hyperfocal.classify.combination import fit_weights
 from hyperfocal.classify.counted_loss import CountedLoss, training_counts
 from hyperfocal.classify.opinions import Shares
-from hyperfocal.config.classify import TextDataSettings
-from hyperfocal.counted_labels import counted
+from hyperfocal.classify.prepare import from_lists, from_pair, prepare
+from hyperfocal.config.classify import ClassifySettings, TextDataSettings
+from hyperfocal.counted_labels import counted, weights_of
 from hyperfocal.data.documents import Documents, as_documents
 from hyperfocal.data.inspection import inspect
 from hyperfocal.errors import DataError, RunError
@@ -344,3 +345,13 @@ class TestScikitLearn:
         fitted = classifier().fit([TEXTS[row] for row in train], [LABELS[row] for row in train], WEIGHTS[train] + 1)
         score = fitted.score([TEXTS[row] for row in test], [LABELS[row] for row in test], WEIGHTS[test] + 1)
         assert search.cv_results_["split0_test_score"][0] == score
+
+
+def test_refit_compares_weights_of_training_and_validation_documents():
+    """A validation document of weight 1 counts ten times as much as a training document of weight .1."""
+    texts, labels = corpus(60)
+    valid = from_pair((texts[40:], labels[40:], [1.0] * 20), None, "valid")
+    data = prepare(from_lists(texts[:40], labels[:40], [0.1] * 40), valid, ClassifySettings())
+    train, valid = (weights_of(each.labels) for each in (data.train, data.valid))
+    assert (valid[0] / train[0]).item() == pytest.approx(10)
+    assert train[0].item() == pytest.approx(1)

@@ -240,12 +240,47 @@ class TestColumn:
     def test_a_label_that_is_both(self):
         frame = FRAME.with_columns(open=pl.Series([[]] * 7 + [["sport"]] * 153))
         row = next(row for row in range(7, 160) if "sport" in FRAME["labels"][row])
-        with pytest.raises(DataError, match=f"row {row}: label 'sport' is one of the document's labels and, in column"):
+        with pytest.raises(DataError, match=f"row {row}: label 'sport' is one of the document's labels and, by"):
             self.fit(frame)
 
-    def test_a_label_that_training_never_saw(self):
+    def test_a_label_that_training_never_saw(self, caplog):
         frame = FRAME.with_columns(open=pl.col("open").list.concat(pl.lit(["never"]).cast(pl.List(pl.String))))
         assert self.fit(frame).metrics_["data"]["train"]["unknown_pairs"] > 0
+        assert "1 labels of `unknown=` are none of training, first 'never'; left out" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("unknown", "message"),
+        [
+            ("Wiine", "1 labels are not in the taxonomy, first 'Wiine'"),
+            (
+                "c",
+                "document 0: label 'c' is one of the document's labels and, by `unknown=`, one that nobody annotated",
+            ),
+        ],
+    )
+    def test_in_a_tree_a_wrong_name_and_one_label_by_id_and_name(self, tmp_path, unknown, message):
+        (tmp_path / "tree.tsv").write_text("id\tparent\tname\na\t\tDrinks\nb\ta\tWine\nc\ta\tBeer\n")
+        labels = [["Beer"], ["Wine"]] * 20
+        frame = pl.DataFrame({"text": ["dark", "red"] * 20, "labels": labels, "open": [[unknown], []] * 20})
+        settings = FAST | {"data.taxonomy": str(tmp_path / "tree.tsv")}
+        with pytest.raises(DataError, match=message):
+            MultiLabelClassifier(unknown="open", settings=settings).fit(frame)
+
+    def test_update_counts_and_refuses_as_fit_does(self):
+        """A new label is annotated in 30 of 300 documents, and true in half of them."""
+        model = classifier().fit(TEXTS, LABELS)
+        texts, labels = corpus(300, seed=5)
+        labels = [[*row, "new"] if place % 20 == 0 else row for place, row in enumerate(labels)]
+        frame = pl.DataFrame(
+            {"text": texts, "labels": labels, "open": [[] if n % 10 == 0 else ["new"] for n in range(300)]}
+        )
+        fitted = MultiLabelClassifier(unknown="open", settings=FAST).fit(FRAME)
+        with_unknown, without = fitted.update(frame), model.update(frame.drop("open"))
+        place = [each.vocabulary_.names.index("new") for each in (with_unknown, without)]
+        bias = [each.head_.bias[at].item() for each, at in zip((with_unknown, without), place, strict=True)]
+        assert bias[0] > bias[1] + 0.5
+        with pytest.raises(ConfigError, match="needs every label of a document"):
+            MultiLabelClassifier(loss="softmax", settings=FAST).fit(TEXTS, TRUE).partial_fit(TEXTS, PARTIAL)
 
     def test_a_tree(self, tmp_path):
         """A true parent is known, and names are those of the tree."""

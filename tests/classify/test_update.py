@@ -325,7 +325,7 @@ class TestWeights:
     def test_equal_weights_and_none_are_the_same_and_0_leaves_out(self, method):
         texts, labels = fresh(60)
         scores = []
-        for more, weight, weights in ((0, 0, None), (0, 0, [3.0] * 60), (10, 0.0, [3.0] * 60)):
+        for more, weight, weights in ((0, 0, None), (0, 0, [0.5] * 60), (10, 0.0, [0.5] * 60)):
             classifier, junk = fitted(), corpus(more, seed=9)
             given = None if weights is None else [*weights, *([weight] * more)]
             getattr(classifier, method)([*texts, *junk[0]], [*labels, *junk[1]], sample_weight=given)

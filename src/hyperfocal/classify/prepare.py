@@ -29,7 +29,8 @@ from hyperfocal.classify.one_label import (
 )
 from hyperfocal.classify.streaming import no_stream, read_streamed
 from hyperfocal.config.classify import ClassifySettings, TextDataSettings
-from hyperfocal.data.documents import Documents, as_documents, only_counted
+from hyperfocal.data.counting import check_apart
+from hyperfocal.data.documents import Documents, as_documents, mean_weight, only_counted
 from hyperfocal.data.frames import is_frame, is_missing
 from hyperfocal.data.matrices import (
     as_matrix,
@@ -163,6 +164,7 @@ def prepare(
     left_out = 0
     if settings.data.single:
         documents, left_out = only_labelled(documents, train, "training documents")
+    weight = mean_weight(documents)
     documents, zero_weights = only_counted(documents, "training documents")
     del train  # frees a gigabyte of 10 million documents once they are split
     check_columns(documents, settings.data)
@@ -182,7 +184,7 @@ def prepare(
         if settings.data.single:
             others, more = only_labelled(others, valid, "validation documents")
             left_out += more
-        others, zeros = only_counted(others, "validation documents")
+        others, zeros = only_counted(others, "validation documents", weight)
         zero_weights += zeros
         check_distinct_groups(documents, others, name=str(valid) if isinstance(valid, str | Path) else "valid")
     documents = with_tree_labels(documents, taxonomy, settings.data)
@@ -339,6 +341,7 @@ def with_tree_labels(
     if taxonomy is None:
         return documents
     free, names = set(others), documents.labels.explode().drop_nulls().unique().to_list()
+    names = sorted({*names, *documents.counting.names()})
     ids = {name: name if name in free else taxonomy.resolve(name) for name in names}
     missing = sorted(name for name, resolved in ids.items() if resolved is None)
     if missing:
@@ -349,7 +352,10 @@ def with_tree_labels(
     kind = pl.List(pl.Enum([*dict.fromkeys([*taxonomy.ids, *others])]))
     blocks = (documents.labels.slice(start, BLOCK) for start in range(0, len(documents), BLOCK))
     resolved = [_resolve_block(block, ids, taxonomy, settings).cast(kind) for block in blocks]
-    counting = documents.counting.renamed(lambda name: name if name in free else taxonomy.resolve(name))
+    counting = documents.counting.renamed(ids.get)
+    if counting.unknown is not None:
+        known = documents.labels.list.eval(pl.element().replace_strict(ids, return_dtype=pl.String))
+        check_apart(known, counting.unknown, lambda row: f"document {documents.ids[row]}")
     return replace(documents, labels=pl.concat(resolved) if resolved else documents.labels, counting=counting)
 
 

@@ -27,7 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hyperfocal.classify.counted_loss import row_losses
+from hyperfocal.classify.counted_documents import check_unknown
+from hyperfocal.classify.counted_loss import row_losses, training_counts
 from hyperfocal.classify.evidence import label_evidence
 from hyperfocal.classify.head import fit_head, make_loss
 from hyperfocal.classify.label_model import Fit, LabelModel, LabelSpace, warn_of_unseen
@@ -72,6 +73,8 @@ def update(
     set_threads(settings.train.threads)
     new = read_new(fit, inputs, labels, classes, weights=sample_weight, again=again, seed=_seed(before))
     train, held = new.data.train, new.held_out
+    for labelled in (train, new.data.valid):
+        check_unknown(labelled.labels, settings)
     model = _with_rows(before, new, label_texts)
     features = [None if each is None else _features(model, each, watch) for each in (train, held)]
     assert features[0] is not None, "there are training documents"
@@ -140,9 +143,11 @@ def _seed(model: LabelModel) -> int:
 
 def _with_rows(model: LabelModel, new: NewDocuments, label_texts: str | Path | None) -> LabelModel:
     """Return a model with a copy of the head, rows for new labels, and counts that include the update."""
-    added, number = new.data.train.labels.counts(), len(new.data.train)
+    train = new.data.train.labels
+    added, number = train.counts(), len(train)
     total, first = model.labels.num_documents + number, len(model.labels.vocabulary)
-    bias = new_bias(model.settings, added[first:], number, total)
+    weighed, weight = training_counts(train)
+    bias = new_bias(model.settings, weighed[first:], weight, model.labels.num_documents + weight)
     wider = wider_model(model, new.names, added[first:], bias, label_texts)
     counts = wider.labels.counts + added
     labels = LabelSpace(new.data.vocabulary, model.labels.taxonomy, counts, total, model.labels.consistent)
@@ -164,8 +169,14 @@ def _check_memory(new: NewDocuments, settings: ClassifySettings, head: TextHead,
 def _continue(
     model: LabelModel, train: Rows, valid: Rows | None, settings: ClassifySettings, watch: Watch
 ) -> tuple[TextHead, list[dict[str, float]]]:
-    """Return a trained copy of the head, and one row per epoch; the loss has the counts of all training documents."""
-    loss = make_loss(row_losses(settings.loss, train[1]), model.labels.counts, model.labels.num_documents)
+    """Return a trained copy of the head, and one row per epoch.
+
+    The loss has the counts of all training documents: those of the update by weight, and those before once each.
+    """
+    weighed, weight = training_counts(train[1])
+    counts = model.labels.counts - train[1].counts() + weighed
+    number = max(model.labels.num_documents - len(train[1]) + weight, float(counts.max()))
+    loss = make_loss(row_losses(settings.loss, train[1]), counts, number)
     bias = model.head.bias.new_zeros(0)
     head = wider_head(model.head, bias)
     return head, fit_head(head, loss, train, valid, settings, watch=watch)

@@ -102,7 +102,7 @@ class _Tuning:
         counts, seed = self.model.labels.counts, self.model.settings.seed
         tuned = tune_decisions(scores, truth, counts, self.settings, seed=seed)
         weight = _weight(self.added, counts, truth.counts(), common=self.settings.rule == "global")
-        thresholds = torch.lerp(before.thresholds, tuned.thresholds, weight)
+        thresholds = torch.lerp(_centred(before), _centred(tuned), weight)
         share = float(self.added.sum() / counts.sum().clamp(min=1))  # of one label per document: of the documents
         temperature = before.temperature + share * (tuned.temperature - before.temperature)
         return replace(before, thresholds=thresholds, temperature=temperature)
@@ -115,6 +115,11 @@ class _Tuning:
             decisions = self.of(scores[others], truth.select(others)).tuned
             decided[own] = decisions.decide(scores[own]).to_dense().bool()
         return SparseLabels.from_dense(decided)
+
+
+def _centred(decisions: Decisions) -> Tensor:
+    """Return (L,) thresholds; with one label per document offsets with a mean of 0, which decide the same."""
+    return decisions.thresholds - decisions.thresholds.mean() if decisions.one else decisions.thresholds
 
 
 def _weight(added: Tensor, counts: Tensor, true: Tensor, *, common: bool) -> Tensor:
@@ -152,6 +157,8 @@ def data_counts(before: Mapping[str, Any], new: NewDocuments, after: LabelModel)
         "valid": counts["valid"] if held else before["valid"],
         "out_of_fold": False if held else before["out_of_fold"],
     }
+    if "zero_weights" in before:
+        data["zero_weights"] = before["zero_weights"]
     if "single" in before:
         single = {"single_documents": int((labels.counts == 1).sum())}
         data["single"] = single | {"left_out": before["single"]["left_out"] + new.left_out}

@@ -75,13 +75,13 @@ def wider_model(
     )
 
 
-def new_bias(settings: ClassifySettings, counts: Tensor, num_documents: int, total: int) -> Tensor:
+def new_bias(settings: ClassifySettings, counts: Tensor, num_documents: float, total: float) -> Tensor:
     """Return the (M,) initial bias of new labels.
 
     Args:
         settings: say whether the loss is a softmax, and how it is adjusted.
-        counts: (M,) documents of each new label, of the update.
-        num_documents: n, documents of the update.
+        counts: (M,) documents of each new label, of the update; with weights, sums of weights.
+        num_documents: n, documents of the update, or their weight.
         total: N, these and the training documents before.
     """
     number = min(total, num_documents + UNSEEN)

@@ -48,6 +48,10 @@ class Counting:
             weights, None if self.unknown is None else self.unknown.gather(pl.Series(rows, dtype=pl.UInt32))
         )
 
+    def names(self) -> list[str]:
+        """Return the distinct unknown labels."""
+        return [] if self.unknown is None else self.unknown.explode().drop_nulls().unique().to_list()
+
     def renamed(self, name_of: Callable[[str], str | None]) -> Counting:
         """Return the same values with other names of labels; None leaves a label out."""
         if self.unknown is None:
@@ -91,7 +95,7 @@ def read_counting(
     weights = read_weights(frame[weight], file) if weight else None
     lists = read_labels(frame[unknown], separator, file)[0].alias("unknown") if unknown else None
     if lists is not None:
-        _check_apart(labels, lists, unknown, file)
+        check_apart(labels, lists, file.place)
     return Counting(weights, lists)
 
 
@@ -138,29 +142,41 @@ def check_weights(weights: Any, number: int) -> Floats:
 ALL_ZERO = "sample weights must contain at least one non-zero number, and all are zero. Give weights above 0"
 
 
-def scaled_weights(weights: Floats) -> Floats:
+def scaled_weights(weights: Floats, mean: float | None = None) -> Floats:
     """Return weights with a mean of 1 or more: smaller ones are divided by their mean.
 
     A weight of 2 stands for two documents. Fractions, such as weights with a sum of 1, say only how documents compare.
+
+    Args:
+        weights: (N,) above 0.
+        mean: of other documents, with which these are to compare. None: of these.
     """
-    mean = float(weights.mean()) if len(weights) else 1.0
+    if mean is None:
+        mean = float(weights.mean()) if len(weights) else 1.0
     return weights if mean >= 1 or mean == 0 else weights / mean
 
 
-def _check_apart(labels: pl.Series, unknown: pl.Series, name: str, file: File) -> None:
+def check_apart(labels: pl.Series, unknown: pl.Series, place: Callable[[int], str]) -> None:
+    """Raise DataError if a document has a label that is unknown too; `place` names the document of a row."""
     both = labels.cast(pl.List(pl.String)).list.set_intersection(unknown)
     twice = (both.list.len() > 0).arg_max()
     if twice is not None and len(both[twice]):
         raise DataError(
-            f"{file.place(twice)}: label {both[twice][0]!r} is one of the document's labels and, in column '{name}', "
-            "one that nobody annotated. Remove it from one of them"
+            f"{place(twice)}: label {both[twice][0]!r} is one of the document's labels and, by `unknown=`, one that "
+            "nobody annotated. Remove it from one of them"
         )
 
 
 def _numbered(unknown: pl.Series, vocabulary: Vocabulary) -> SparseLabels:
     """Return N rows of label numbers; labels that training never saw are left out."""
     lengths = unknown.list.len().fill_null(0).to_numpy()
-    numbers = vocabulary.encode(unknown.explode().drop_nulls())
+    names = unknown.explode().drop_nulls()
+    numbers = vocabulary.encode(names)
+    unseen = names.filter(pl.Series((numbers < 0).numpy())).unique(maintain_order=True)
+    if len(unseen):
+        logger.warning(
+            "%s labels of `unknown=` are none of training, first %r; left out", f"{len(unseen):,}", unseen[0]
+        )
     owners = torch.from_numpy(np.repeat(np.arange(len(unknown)), lengths))
     known = numbers >= 0
     ends = row_pointers(torch.bincount(owners[known], minlength=len(unknown)))

@@ -127,12 +127,19 @@ class Documents:
         }
 
 
-def only_counted(documents: Documents, name: str) -> tuple[Documents, int]:
+def mean_weight(documents: Documents) -> float | None:
+    """Return the mean of the weights above 0; None without weights."""
+    weights = documents.counting.weights
+    return None if weights is None or not weights.any() else float(weights[weights > 0].mean())
+
+
+def only_counted(documents: Documents, name: str, mean: float | None = None) -> tuple[Documents, int]:
     """Return the documents with a weight above 0, scaled to a mean of 1 or more, and how many have the weight 0.
 
     Args:
         documents: N, with weights or without.
         name: of the documents in the error.
+        mean: weight of other documents, by which these are scaled. None: of these.
 
     Raises:
         DataError: all weights are 0.
@@ -144,7 +151,7 @@ def only_counted(documents: Documents, name: str) -> tuple[Documents, int]:
     if not len(rows):
         raise DataError(f"{name}: {ALL_ZERO}")
     counted = documents if len(rows) == len(documents) else documents.select(rows)
-    scaled = scaled_weights(weights[rows])
+    scaled = scaled_weights(weights[rows], mean)
     return replace(counted, counting=replace(counted.counting, weights=scaled)), len(documents) - len(rows)
 
 

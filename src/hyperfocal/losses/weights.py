@@ -145,10 +145,10 @@ def frequency_bias(counts: Counts, num_examples: float, *, smoothing: float = 1.
 
 
 def log_frequencies(counts: Counts) -> Tensor:
-    """Return log(max(c, 1) / sum of max(c, 1)) of each label: the log prior of examples with one label each.
+    """Return log(c / sum of c) of each label: the log prior of examples with one label each.
 
     Args:
-        counts: (L,) examples of each label; a label without an example counts as one.
+        counts: (L,) examples of each label, or sums of weights; a label without an example counts as one.
 
     Returns:
         (L,) float32.
@@ -159,7 +159,8 @@ def log_frequencies(counts: Counts) -> Tensor:
     >>> log_frequencies([3, 1]).exp().tolist()
     [0.75, 0.25]
     """
-    counts = as_counts(counts).clamp(min=1)
+    counts = as_counts(counts)
+    counts = counts.where(counts > 0, 1.0)
     return (counts / counts.sum()).log().float()
 
 
