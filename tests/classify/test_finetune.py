@@ -60,7 +60,7 @@ def fitted(settings, tmp_path_factory):
 
 
 class TestCounting:
-    """The loss of one epoch, which is that of the initial bias but for little, tells whether pairs count."""
+    """One epoch at a tiny rate has nearly the loss of the initial bias, which shows whether pairs count."""
 
     MATRIX = np.array([[name in row for name in WORDS] for row in LABELS], dtype=float)
 

@@ -246,7 +246,7 @@ class TestColumn:
     def test_a_label_that_training_never_saw(self, caplog):
         frame = FRAME.with_columns(open=pl.col("open").list.concat(pl.lit(["never"]).cast(pl.List(pl.String))))
         assert self.fit(frame).metrics_["data"]["train"]["unknown_pairs"] > 0
-        assert "1 labels of `unknown=` are none of training, first 'never'; left out" in caplog.text
+        assert "labels of `unknown=` that training does not have are left out: 1, first 'never'" in caplog.text
 
     @pytest.mark.parametrize(
         ("unknown", "message"),

@@ -38,16 +38,15 @@ from hyperfocal.classify.prepare import Labelled
 from hyperfocal.classify.update_scores import Scored, data_counts, label_rows, score_update
 from hyperfocal.classify.wider import new_bias, wider_head, wider_model
 from hyperfocal.config.classify import ClassifySettings
-from hyperfocal.config.numbers import as_whole
-from hyperfocal.config.sections import LARGEST
 from hyperfocal.counted_labels import followed
 from hyperfocal.data.stored_texts import hash_each
-from hyperfocal.errors import ConfigError, RunError
+from hyperfocal.errors import RunError
 from hyperfocal.labels import SparseLabels
 from hyperfocal.machine import set_threads
 from hyperfocal.models.text_head import Features, TextHead, join
 from hyperfocal.report.run import evidence_of
 from hyperfocal.storage.cache import hash_of
+from hyperfocal.training.continued import SLOWER, continued
 from hyperfocal.training.watch import SILENT, Watch
 
 Rows = tuple[Features, SparseLabels]  # of the same documents
@@ -105,21 +104,10 @@ def settings_of_update(settings: ClassifySettings, epochs: int) -> ClassifySetti
     """Return the settings that an update trains with: its epochs, and a third of the learning rates, falling to 0.
 
     Raises:
-        ConfigError: `epochs` is not a whole number from 1 to LARGEST.
+        ConfigError: as in `continued`.
     """
-    passes = as_whole(epochs)
-    if passes is None or not 1 <= passes <= LARGEST:
-        raise ConfigError(f"epochs = {epochs!r} is not allowed. Expected a whole number from 1 to {LARGEST:,}")
-    train = msgspec.structs.replace(
-        settings.train,
-        epochs=passes,
-        learning_rate=settings.train.learning_rate / 3,
-        sparse_learning_rate=settings.train.sparse_learning_rate / 3,
-        schedule="cosine",
-        warmup_steps=0,
-        patience=0,
-        folds=0,
-    )
+    rate = settings.train.sparse_learning_rate / SLOWER
+    train = msgspec.structs.replace(continued(settings.train, epochs), sparse_learning_rate=rate, folds=0)
     return msgspec.structs.replace(settings, train=train)
 
 

@@ -175,7 +175,7 @@ def _numbered(unknown: pl.Series, vocabulary: Vocabulary) -> SparseLabels:
     unseen = names.filter(pl.Series((numbers < 0).numpy())).unique(maintain_order=True)
     if len(unseen):
         logger.warning(
-            "%s labels of `unknown=` are none of training, first %r; left out", f"{len(unseen):,}", unseen[0]
+            "labels of `unknown=` that training does not have are left out: %s, first %r", f"{len(unseen):,}", unseen[0]
         )
     owners = torch.from_numpy(np.repeat(np.arange(len(unknown)), lengths))
     known = numbers >= 0

@@ -7,7 +7,7 @@
     auto       idf_l2 for a sparse matrix, standard for a dense one
 
 The rows of a sparse matrix by l2 or idf_l2 go to the wide part, as n-grams do, if they have more than MOST_DENSE
-features. Everything else goes to the deep part: with fewer features it ranks better without a wide part beside it.
+features. Everything else goes to the deep part. With few features, the deep part alone ranks better than both parts.
 """
 
 from __future__ import annotations

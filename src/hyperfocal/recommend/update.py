@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from hyperfocal.config.numbers import as_whole
 from hyperfocal.config.recommend import RecommendSettings
-from hyperfocal.config.sections import LARGEST
 from hyperfocal.data.examples import Holdout
 from hyperfocal.data.item_table import ItemTable, read_items
 from hyperfocal.data.log_checksum import log_checksum
@@ -36,6 +34,7 @@ from hyperfocal.recommend.prepare import Prepared, cut_of, training_examples
 from hyperfocal.recommend.ranker import Fit, Ranker, choose_blend
 from hyperfocal.recommend.repeated import check_new
 from hyperfocal.sequences import Sequences
+from hyperfocal.training.continued import continued
 from hyperfocal.training.watch import SILENT, Watch
 
 
@@ -88,20 +87,9 @@ def settings_of_update(settings: RecommendSettings, epochs: int) -> RecommendSet
     """Return the settings that an update trains with: its epochs, and a third of the learning rate, falling to 0.
 
     Raises:
-        ConfigError: `epochs` is not a whole number from 1 to LARGEST.
+        ConfigError: as in `continued`.
     """
-    passes = as_whole(epochs)
-    if passes is None or not 1 <= passes <= LARGEST:
-        raise ConfigError(f"epochs = {epochs!r} is not allowed. Expected a whole number from 1 to {LARGEST:,}")
-    train = msgspec.structs.replace(
-        settings.train,
-        epochs=passes,
-        learning_rate=settings.train.learning_rate / 3,
-        schedule="cosine",
-        warmup_steps=0,
-        patience=0,
-    )
-    return msgspec.structs.replace(settings, train=train)
+    return msgspec.structs.replace(settings, train=continued(settings.train, epochs))
 
 
 @dataclass(frozen=True, eq=False)
