@@ -16,7 +16,7 @@ SOURCE = ROOT / "src" / "hyperfocal"
 ROWS = (
     ("errors", "interrupts"),
     ("distributed", "parts", "private"),
-    ("config", "labels", "counted_labels", "sequences", "storage", "machine"),
+    ("config", "labels", "counted_labels", "sequences", "rules", "storage", "machine"),
     ("losses", "metrics", "data", "offsets"),
     ("models", "training", "thresholds"),
     ("grid", "serve"),

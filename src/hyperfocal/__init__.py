@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from hyperfocal.classify.classifier import MultiLabelClassifier as MultiLabelClassifier
     from hyperfocal.data.inspection import inspect as inspect
     from hyperfocal.recommend.recommender import Recommender as Recommender
+    from hyperfocal.rules import Rules as Rules
 
 __version__ = "0.1.0"
 
@@ -18,6 +19,10 @@ def __getattr__(name: str) -> object:
         from hyperfocal.recommend.recommender import Recommender
 
         return Recommender
+    if name == "Rules":
+        from hyperfocal.rules import Rules
+
+        return Rules
     if name == "MultiLabelClassifier":
         from hyperfocal.classify.classifier import MultiLabelClassifier
 

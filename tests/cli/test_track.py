@@ -192,7 +192,7 @@ class TestWhatGoesWrong:
         def fail(*_, **__):
             raise DataError("nobody to score")
 
-        monkeypatch.setattr("hyperfocal.recommend.recommender.score_validation", fail)
+        monkeypatch.setattr("hyperfocal.recommend.fitting.score_validation", fail)
         assert "nobody to score" in refused(
             "recommend", "fit", log, "--out", tmp_path / "run", "--model", "gru", *SMALL, *BOTH
         )

@@ -85,9 +85,10 @@ def test_files_that_need_another_file(folder, tmp_path):
     asked = ("recommend", "fit", folder / "log.csv", "--out", tmp_path / "run", *NAMED, *FAST)
     said = refused(*asked, "--valid-truth", folder / "log.csv")
     assert said == "error: --valid-truth says what follows the histories of --valid: give --valid too"
-    assert "error: --items: markov reads no features" in refused(*asked, "--items", folder / "log.csv")
+    said = refused(*asked, "--items", folder / "log.csv", "--item-features", "sku")
+    assert "error: --set items.features=...: markov reads no features" in said
     said = refused("recommend", "update", folder / "run", folder / "log.csv", "--items", folder / "log.csv")
-    assert said.startswith("error: --items: this run was fitted without item features. Leave it out")
+    assert said.startswith("error: --items: this run was fitted without a table of items. Leave it out")
 
 
 def test_warnings_of_a_command_name_its_options(monkeypatch, tmp_path, caplog):

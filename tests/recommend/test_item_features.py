@@ -81,6 +81,7 @@ def test_seen_items_score_as_before(fitted, table, log):
 
 def test_what_the_table_gave_is_counted(fitted):
     assert fitted[0].metrics_["data"]["item_table"] == {
+        "names": ["group", "same"],
         "columns": {"group": "category"},
         "constant": ["same"],
         "duplicates": 0,
@@ -153,7 +154,9 @@ class TestWhatIsRefused:
 
     def test_a_model_that_reads_none(self, log, table):
         with pytest.raises(ConfigError, match=r"concat_mlp reads no features\. Models that do: transformer, gru"):
-            Recommender(model="concat_mlp", history=2, next_items=1).fit(log, items=table)
+            Recommender(model="concat_mlp", history=2, next_items=1, settings={"items.features": ["group"]}).fit(
+                log, items=table
+            )
 
     def test_new_items_of_which_nothing_is_known(self, fitted, table):
         empty = table.with_columns(group=pl.when(pl.col("item") == item(1, MEMBERS)).then(None).otherwise("group"))

@@ -222,7 +222,7 @@ class TestWhatIsRefused:
             found.update(circle(9, NEW, first="n"))
 
     def test_a_table_that_nothing_reads(self):
-        with pytest.raises(ConfigError, match="this run was fitted without item features"):
+        with pytest.raises(ConfigError, match="this run was fitted without a table of items"):
             recommender("markov").fit(circle(30, OLD)).update(circle(9, NEW, first="n"), items="none.csv")
 
     def test_too_few_users(self):

@@ -19,13 +19,14 @@ from hyperfocal.data.blocks import Block, Seen, read_blocks, whole_users
 from hyperfocal.data.compression import is_compressed
 from hyperfocal.data.documents import Documents, documents_from_frame
 from hyperfocal.data.files import File, write_frame, write_lines, write_rows
-from hyperfocal.data.logs import log_from_frame, row_users
+from hyperfocal.data.logs import Log, log_from_frame, row_users
 from hyperfocal.data.matrices import is_extreme
 from hyperfocal.data.text_lines import TEXT_READERS
 from hyperfocal.errors import DataError
 from hyperfocal.parts import files_of, total_size
 from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.report.progress import PredictProgress
+from hyperfocal.rules import Rules
 from hyperfocal.storage.run_folder import MODEL
 from hyperfocal.storage.whole import whole_file
 
@@ -34,6 +35,7 @@ LARGE_PACKED_BYTES = 16 * 2**20  # the same for compressed files and .parquet, w
 LOG_ROWS = 200_000  # rows of a log in a block
 DOCUMENTS = 10_000  # documents in a block, with few labels
 PARTS_FORMAT = 2  # version of the columns in the parts
+COUNTED = ("users", "unknown_events", "unknown_users", "short_users")  # of `Predictions`
 SCORES = 2**24  # documents x labels in a block at most: 64 MiB
 Predicted = tuple[pl.DataFrame, Counter[str]]  # predictions, and counts to print
 
@@ -64,6 +66,14 @@ def predict_file(
         return counts
     with exit_on_ctrl_c(f"The same command with --resume continues with the parts in {parts.folder}."):
         return _write_parts(predictor, predictor.blocks(file, rows), parts, resume=resume)
+
+
+def predict_log(predictor: LogPredictor, log: Log, out: Path) -> Counter[str]:
+    """Write the predictions for a log in memory, and return the predictor's counts; errors as in `predict_file`."""
+    frame, counts = predictor.predict(log)
+    with whole_file(out) as aside:
+        predictor.write(frame, aside, True)
+    return counts
 
 
 def _plan(predictor: DocumentPredictor | LogPredictor, run: Path, file: Path, rows: int) -> dict[str, Any]:
@@ -191,6 +201,9 @@ class LogPredictor:
         recommender: of the run.
         k: items per user; None: as many as the run was trained for.
         repeats: whether items of the history are allowed.
+        rules: that lists keep.
+        candidates: the table of the only items that each user may get.
+        chosen: the options that these two come from.
         new_items: the table of new items that the recommender knows.
         new_boost: what is added to their scores.
         safe_csv: whether cells are written that no spreadsheet runs as a formula.
@@ -203,28 +216,31 @@ class LogPredictor:
         recommender: Recommender,
         *,
         k: int | None,
-        repeats: bool,
+        rules: Rules,
+        candidates: Path | None,
+        chosen: dict[str, Any],
         new_items: Path | None,
         new_boost: float | None,
         safe_csv: bool = False,
     ) -> None:
-        self.recommender, self.k, self.repeats = recommender, k, repeats
+        self.recommender, self.k, self.rules, self.chosen = recommender, k, rules, chosen
+        self.candidates = None if candidates is None else recommender.ranker_.read(candidates)
         self.new_items, self.new_boost, self.safe_csv = new_items, new_boost, safe_csv
 
     def choices(self) -> dict[str, Any]:
         """Return the options that decide the predictions, JSON-able."""
         new_items = None if self.new_items is None else stamp(self.new_items)
-        chosen = {"--k": self.k, "--repeats": self.repeats}
+        chosen = {"--k": self.k, "--repeats": self.rules.repeats} | self.chosen
         return chosen | {"--new-items": new_items, "--new-boost": self.new_boost} | _safe(self.safe_csv)
 
-    def predict(self, data: Path | Block) -> Predicted:
-        """Return the predictions for a file or a block."""
+    def predict(self, data: Path | Log | Block) -> Predicted:
+        """Return the predictions for a file, a log or a block."""
         ranker = self.recommender.ranker_
         log: Any = data
         if isinstance(data, Block):
             log = log_from_frame(data.frame, ranker.reading, data.file, ranker.vocabulary.kind)
-        predictions = self.recommender.predict(log, self.k, repeats=self.repeats)
-        counts = {name: getattr(predictions, name) for name in ("users", "unknown_events", "unknown_users")}
+        predictions = self.recommender.predict(log, self.k, candidates=self.candidates, rules=self.rules)
+        counts = {name: getattr(predictions, name) for name in COUNTED}
         return predictions.frame, Counter(rows=len(predictions.frame), **counts)
 
     def blocks(self, file: Path, rows: int) -> Iterator[Block]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from hyperfocal.cli.options import (
     log_settings,
     with_options,
 )
+from hyperfocal.cli.rules import RULES, choices_of, files_of_rules, rules_of
 from hyperfocal.cli.steps import (
     follow_fit,
     print_evaluation,
@@ -34,6 +36,8 @@ from hyperfocal.cli.wording import Commands, echo
 from hyperfocal.errors import ConfigError
 
 if TYPE_CHECKING:
+    from hyperfocal.cli.predict import LogPredictor
+    from hyperfocal.data.logs import Log
     from hyperfocal.recommend.recommender import Recommender
 
 
@@ -143,13 +147,21 @@ def _print_fit(recommender: Recommender) -> None:
 
 @recommend.command()
 @click.argument("run", type=PATH)
-@click.argument("history", type=PATH)
+@click.argument("history", type=PATH, required=False)
 @click.option(
     "--out", type=PATH, required=True, help="File to write: .csv, .tsv, .jsonl (also .gz, .bz2, .zst) or .parquet."
 )
-@with_options(*RANKING, *BLOCKS, SAFE_CSV)
+@click.option("--users", type=PATH, help="In place of HISTORY: file of ids of users of the training log.")
+@with_options(*RANKING, *RULES, *BLOCKS, SAFE_CSV)
 def predict(
-    run: Path, history: Path, out: Path, block: int | None, resume: bool, safe_csv: bool, **ranking: Any
+    run: Path,
+    history: Path | None,
+    out: Path,
+    users: Path | None,
+    block: int | None,
+    resume: bool,
+    safe_csv: bool,
+    **ranking: Any,
 ) -> None:
     """Predict the best K items of each user in HISTORY. Users may be new and have any number of items.
 
@@ -157,19 +169,68 @@ def predict(
     has an item that RUN knows. For a log of solved challenges it is a submission: user_sequence, challenge.
 
     A large HISTORY is read block by block; the rows of each user must then be consecutive.
+
+    \b
+    hyperfocal recommend predict RUN --users ids.txt --k 10 --out lists.csv
+    hyperfocal recommend predict RUN histories.csv --items stock.csv --filter 'in_stock = true' \\
+        --max-per brand=2 --diversity 0.3 --out lists.csv
     """
-    refuse_output(out, history, "HISTORY", safe_csv=safe_csv)
-    from hyperfocal.cli.predict import LogPredictor, predict_file
+    if (history is None) == (users is None):
+        raise ConfigError("predict needs HISTORY, or --users with a file of user ids, and not both. Give one of them")
+    for name, path in {"HISTORY": history, "--users": users, **files_of_rules(ranking)}.items():
+        if path is not None:
+            refuse_output(out, path, name, safe_csv=safe_csv)
+    from hyperfocal.cli.predict import predict_file, predict_log
+
+    predictor = _log_predictor(_load(run, ranking), ranking, safe_csv=safe_csv)
+    if history is not None:
+        counts = predict_file(predictor, run, history, out, block=block, resume=resume)
+    else:
+        counts = predict_log(predictor, _known_users(predictor.recommender, users, block, resume), out)
+    _print_counts(counts, out)
+
+
+def _log_predictor(recommender: Recommender, options: dict[str, Any], *, safe_csv: bool) -> LogPredictor:
+    """Return the predictor of the RANKING and RULES options."""
+    from hyperfocal.cli.predict import LogPredictor
+
+    if options["items"] is not None:
+        recommender = recommender.with_item_table(options["items"])
+    return LogPredictor(
+        recommender,
+        k=options["k"],
+        rules=rules_of(options, recommender.ranker_),
+        candidates=options["candidates"],
+        chosen=choices_of(options),
+        new_items=options["new_items"],
+        new_boost=options["new_boost"],
+        safe_csv=safe_csv,
+    )
+
+
+def _known_users(recommender: Recommender, users: Path | None, block: int | None, resume: bool) -> Log:
+    """Return the histories of the users in a file, which are all in memory."""
+    from hyperfocal.data.id_lists import read_id_list
+
+    assert users is not None
+    if block or resume:
+        raise ConfigError("--block and --resume are for a file of histories. Leave them out with --users")
+    plan = recommender.ranker_.plan
+    names = ("user",) if plan is None else (plan.name("user"), "user")
+    return recommender.log_of(read_id_list(users, names, None if plan is None else plan.kind("user")))
+
+
+def _print_counts(counts: Counter[str], out: Path) -> None:
     from hyperfocal.report.format import quantity
 
-    predictor = LogPredictor(_load(run, ranking), **ranking, safe_csv=safe_csv)
-    counts = predict_file(predictor, run, history, out, block=block, resume=resume)
     echo(f"{counts['rows']:,} rows for {counts['users']:,} users written to {out}")
     if counts["unknown_events"]:
         echo(f"{counts['unknown_events']:,} events are on items that training never saw; they were left out.")
     if counts["unknown_users"]:
         users = quantity(counts["unknown_users"], "user")
         echo(f"{users} without an item that RUN knows: the same items as for an empty history.")
+    if counts["short_users"]:
+        echo(f"{quantity(counts['short_users'], 'user')} with fewer than k items: no more items may be recommended.")
 
 
 def _load(run: Path, ranking: dict[str, Any]) -> Recommender:

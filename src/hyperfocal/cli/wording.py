@@ -28,6 +28,7 @@ OPTIONS = {
     "next_items": "--next",
     "boost": "--new-boost",
     "fields": "--field",
+    "filters": "--filter",
     "vectors": "--vector",
     "settings": "--set",
 }  # parameter -> option; the others differ only in hyphens

@@ -61,6 +61,29 @@ class ItemTable:
         known = self.frame.with_columns(self.ids.alias(KEY))
         return pl.DataFrame({KEY: ids}).join(known, on=KEY, how="left", maintain_order="left").drop(KEY)
 
+    def extended(self, others: ItemTable) -> ItemTable:
+        """Return the table followed by the rows of other items, whose values get the types of this table."""
+        new = ~others.ids.is_in(self.ids.implode())
+        shared = [column for column in others.frame.get_columns() if column.name in self.frame.columns]
+        added = pl.DataFrame([_as_type(column, self.frame[column.name].dtype).filter(new) for column in shared])
+        ids = others.ids.filter(new)
+        if not added.width:
+            added = self.frame.clear(len(ids))
+        frame = pl.concat([self.frame, added], how="diagonal")
+        return ItemTable(pl.concat([self.ids, ids]), frame, self.duplicates, self.name)
+
+
+def _as_type(values: pl.Series, dtype: pl.DataType) -> pl.Series:
+    """Return values as another type; null where that is not possible."""
+    if values.dtype == dtype:
+        return values
+    if isinstance(values.dtype, pl.List) and dtype == pl.String:
+        return values.cast(pl.List(pl.String)).list.join(",")
+    try:
+        return values.cast(dtype, strict=False)
+    except pl.exceptions.PolarsError:
+        return pl.Series(values.name, [None] * len(values), dtype=dtype)
+
 
 def read_items(source: Any, column: str = "", kind: IdKind | None = None) -> ItemTable:
     """Return the item table in a file or a frame; an ItemTable is returned as it is.

@@ -68,6 +68,11 @@ class ConcatMLP(nn.Module):
         hidden: Tensor = self.layers(self.embedding(histories).flatten(1))
         return hidden
 
+    def hidden(self, histories: Tensor) -> Tensor:
+        """Return (B, D) hidden vectors of (B, T) item numbers, as `scores` multiplies them."""
+        vectors: Tensor = self(histories)
+        return vectors
+
     def scores(self, histories: Tensor) -> Tensor:
         """Return (B, L) logits of (B, T) item numbers."""
         return torch.addmm(self.bias, self(histories), self.weight.T)
@@ -130,16 +135,20 @@ class CausalNetwork(nn.Module):
         hidden: Tensor = self.encoder(embedded * self.scale, places)
         return hidden
 
-    def scores(self, histories: Tensor) -> Tensor:
-        """Return (B, L) logits of the next item after (B, T) histories, newest last, padded on the left."""
+    def hidden(self, histories: Tensor, vectors: Tensor | None = None) -> Tensor:
+        """Return (B, D) hidden vectors after (B, T) histories, newest last, padded on the left; `vectors` as above."""
         lengths = (histories != self.num_items).sum(1)
         steps = torch.arange(int(lengths.max().clamp(min=1)), device=lengths.device)
         places = steps + (histories.shape[1] - lengths)[:, None]
         last = histories.shape[1] - 1
         items = torch.where(places <= last, histories.gather(1, places.clamp(max=last)), self.num_items)
+        hidden: Tensor = self(items, vectors, (lengths - 1).clamp(min=0))
+        return hidden
+
+    def scores(self, histories: Tensor) -> Tensor:
+        """Return (B, L) logits of the next item after (B, T) histories, newest last, padded on the left."""
         vectors, biases = self.output()
-        hidden = self(items, vectors, (lengths - 1).clamp(min=0))
-        return torch.addmm(biases, hidden, vectors.T)
+        return torch.addmm(biases, self.hidden(histories, vectors), vectors.T)
 
     @torch.no_grad()
     def with_items(self, new: ItemFeatures | None = None, boost: float = 0.0) -> CausalNetwork:

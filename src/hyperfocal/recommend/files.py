@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data.field_columns import FieldColumn
+from hyperfocal.data.item_table import KEY, ItemTable
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.models.baselines import KINDS, Baseline
 from hyperfocal.models.item_vectors import ItemFeatures
@@ -22,11 +23,13 @@ from hyperfocal.report.run import EVIDENCE
 from hyperfocal.sequences import Sequences
 from hyperfocal.storage.manifest import write_manifest
 from hyperfocal.storage.run_folder import DATA, MODEL, RunFolder, describe_environment
+from hyperfocal.storage.whole import whole_file
 from hyperfocal.training.run import read_logs, read_plan, read_settings
 from hyperfocal.training.weights import read_weights, write_weights
 
 BASELINES = "baselines.safetensors"
 EVENTS = "events.safetensors"  # of the training users in users.json; `update` adds to them
+TABLE = "item_table.parquet"  # the columns of the item table, by item
 ITEMS = "items.safetensors"  # features of the training items; items.json has the columns they come from
 
 
@@ -47,6 +50,9 @@ def write_fit(run: RunFolder, fit: Fit) -> None:
         features = ranker.features._asdict()
         size = {"num_values": features.pop("num_values")}
         run.write_tensors(ITEMS, features, state=size)
+    if ranker.table is not None:
+        with whole_file(run.path / TABLE) as aside:
+            ranker.table.frame.with_columns(ranker.table.ids.alias(KEY)).write_parquet(aside)
     run.write_text("history.jsonl", "".join(json.dumps(row) + "\n" for row in fit.history))
     run.write_json("environment.json", describe_environment())
     run.write_json("metrics.json", fit.metrics)
@@ -82,7 +88,16 @@ def read_fit(run: RunFolder) -> Fit:
         model = _model(tensors, settings, len(vocabulary), features)
     plan = read_plan(run)
     ranker = Ranker(
-        settings, vocabulary, model, baselines, features, columns, blend_weight, streamed=streamed, plan=plan
+        settings,
+        vocabulary,
+        model,
+        baselines,
+        features,
+        columns,
+        blend_weight,
+        streamed=streamed,
+        plan=plan,
+        table=_read_table(run),
     )
     return Fit(ranker, users, events, fingerprint, metrics, history, logs=read_logs(run))
 
@@ -127,6 +142,18 @@ def _read_features(run: RunFolder) -> tuple[list[FieldColumn], ItemFeatures | No
     with run.guard(ITEMS):
         tensors, size = run.read_tensors(ITEMS)
         return columns, ItemFeatures(**tensors, num_values=size["num_values"])
+
+
+def _read_table(run: RunFolder) -> ItemTable | None:
+    """Return the item table; None: the run was fitted without one, or is of an earlier version."""
+    if not run.has(TABLE):
+        return None
+    with run.guard(TABLE):
+        frame = pl.read_parquet(run.path / TABLE)
+        ids = frame[KEY]
+        if ids.dtype != pl.String or ids.null_count() or ids.n_unique() != len(ids):
+            raise ValueError("its items are no distinct texts")
+        return ItemTable(ids.alias("item"), frame.drop(KEY), 0, TABLE)
 
 
 def _baselines(tensors: dict[str, Tensor], num_items: int) -> dict[str, Baseline]:

@@ -23,43 +23,60 @@ from hyperfocal.models.sentence_encoder import EncoderSource, find_encoder
 from hyperfocal.models.text_features import TextFeatures
 
 ENCODER: Literal["encoder"] = "encoder"
+NOTHING = "none"  # in place of the name of a column: the network reads none
 LISTED_ITEMS = 5  # in an error message
 
 
+def reads_features(table: ItemTable, settings: RecommendSettings) -> bool:
+    """Return whether the model of a run learns from the columns of an item table.
+
+    Raises:
+        ConfigError: `items.features` names columns, and the model reads none.
+    """
+    wanted = list(settings.items.features)
+    if wanted == [NOTHING] and NOTHING not in table.frame.columns:
+        return False
+    if wanted and settings.model.name not in CAUSAL:
+        raise ConfigError(
+            f"`settings={{'items.features': ...}}`: {settings.model.name} reads no features. "
+            f"Models that do: {', '.join(CAUSAL)}"
+        )
+    return settings.model.name in CAUSAL
+
+
+def table_counts(table: ItemTable, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Return the names of the columns of an item table, and counts of its rows."""
+    return {
+        "names": table.frame.columns,
+        "columns": {},
+        "constant": [],
+        "duplicates": table.duplicates,
+        "without_row": int((~vocabulary.ids.is_in(table.ids.implode())).sum()),
+        "without_log": int((~table.ids.is_in(vocabulary.ids.implode())).sum()),
+    }
+
+
 def fit_features(
-    items: Any, vocabulary: Vocabulary, counts: Tensor, settings: RecommendSettings, column: str
+    table: ItemTable, vocabulary: Vocabulary, counts: Tensor, settings: RecommendSettings
 ) -> tuple[list[FieldColumn], ItemFeatures, dict[str, Any]]:
-    """Return the columns of an item table, the features of the training items, and counts of rows left out.
+    """Return the columns that a network reads, the features of the training items, and kinds and names of columns.
 
     Args:
-        items: path, frame or ItemTable.
+        table: of items.
         vocabulary: L training items.
         counts: (L,) training events of each.
         settings: of the run.
-        column: name of the log's column of item ids.
 
     Raises:
-        ConfigError: the model reads no features.
-        DataError: as in `read_items` and `fit_columns`.
+        DataError: as in `fit_columns`.
     """
-    if settings.model.name not in CAUSAL:
-        raise ConfigError(f"`items=`: {settings.model.name} reads no features. Models that do: {', '.join(CAUSAL)}")
-    table = read_items(items, column, vocabulary.kind)
     columns, constant = fit_columns(table, settings.items.features or table.frame.columns, vocabulary.ids)
     columns = [
         msgspec.structs.replace(column, checksum=_find_encoder(column).checksum) if column.kind == ENCODER else column
         for column in columns
     ]
     features = with_popularity(encode_features(columns, table, vocabulary.ids), counts)
-    has_row = vocabulary.ids.is_in(table.ids.implode())
-    described = {
-        "columns": {column.name: column.kind for column in columns},
-        "constant": constant,
-        "duplicates": table.duplicates,
-        "without_row": int((~has_row).sum()),
-        "without_log": int((~table.ids.is_in(vocabulary.ids.implode())).sum()),
-    }
-    return columns, features, described
+    return columns, features, {"columns": {column.name: column.kind for column in columns}, "constant": constant}
 
 
 def encode_features(columns: Sequence[FieldColumn], table: ItemTable, ids: pl.Series) -> ItemFeatures:

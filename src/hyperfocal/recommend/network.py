@@ -58,9 +58,16 @@ def train(
         history: list[dict[str, float]] = []
     else:
         model, history = train_network(data, settings, run, resume=resume, watch=watch, network=network)
-    columns = list(data.columns)
     ranker = Ranker(
-        settings, data.vocabulary, model, baselines, data.features, columns, streamed=data.streamed, plan=data.plan
+        settings,
+        data.vocabulary,
+        model,
+        baselines,
+        data.features,
+        list(data.columns),
+        streamed=data.streamed,
+        plan=data.plan,
+        table=data.table,
     )
     return ranker, history
 

@@ -29,6 +29,7 @@ from hyperfocal.data.examples import (
     hold_out_truth,
 )
 from hyperfocal.data.field_columns import FieldColumn
+from hyperfocal.data.item_table import ItemTable, read_items
 from hyperfocal.data.log_checksum import log_checksum
 from hyperfocal.data.logs import Log, LogReading, as_log
 from hyperfocal.data.mapped_logs import MappedLog, as_sequences, count_items, keep_users, stream_log
@@ -39,7 +40,7 @@ from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.machine import default_cache, is_streamed
 from hyperfocal.models.baselines import STREAMED
 from hyperfocal.models.item_vectors import ItemFeatures
-from hyperfocal.recommend.item_features import fit_features
+from hyperfocal.recommend.item_features import fit_features, reads_features, table_counts
 from hyperfocal.sequences import Sequences
 from hyperfocal.storage.cache import FORMAT, cached_streamed, hash_of, key_of
 
@@ -64,7 +65,8 @@ class Prepared:
         counts: of what was read, used and left out.
         plan: how the log was read.
         features: of the items. None: no item table.
-        columns: of the item table.
+        columns: of the item table that the network reads.
+        table: of items, whose columns rules read. None: there is none.
         streamed: whether the events stay on disk.
         logs: the checksum of the log, which an update compares; () if it was streamed.
     """
@@ -79,6 +81,7 @@ class Prepared:
     plan: ReadingPlan
     features: ItemFeatures | None = None
     columns: Sequence[FieldColumn] = ()
+    table: ItemTable | None = None
     streamed: bool = False
     logs: tuple[str, ...] = ()
 
@@ -268,10 +271,14 @@ def _no_streaming(log: Any, settings: RecommendSettings) -> str:
 
 
 def _with_features(data: Prepared, items: Any, settings: RecommendSettings) -> Prepared:
-    """Return the data with the features of an item table; errors as in `fit_features`."""
-    events = torch.bincount(data.train.items, minlength=len(data.vocabulary))
-    columns, features, described = fit_features(items, data.vocabulary, events, settings, data.plan.name("item"))
-    return replace(data, counts=data.counts | {"item_table": described}, features=features, columns=columns)
+    """Return the data with an item table, and its features if the model reads them; errors as in `fit_features`."""
+    table = read_items(items, data.plan.name("item"), data.vocabulary.kind)
+    counts, columns, features = table_counts(table, data.vocabulary), data.columns, data.features
+    if reads_features(table, settings):
+        events = torch.bincount(data.train.items, minlength=len(data.vocabulary))
+        columns, features, described = fit_features(table, data.vocabulary, events, settings)
+        counts |= described
+    return replace(data, counts=data.counts | {"item_table": counts}, features=features, columns=columns, table=table)
 
 
 def recut(data: Prepared, settings: RecommendSettings) -> Prepared:

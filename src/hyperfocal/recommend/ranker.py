@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import polars as pl
@@ -23,6 +24,7 @@ from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data.examples import Holdout
 from hyperfocal.data.field_columns import FieldColumn
 from hyperfocal.data.ids import is_whole, typed
+from hyperfocal.data.item_table import ItemTable, read_items
 from hyperfocal.data.logs import Log, LogReading, as_log
 from hyperfocal.data.reading import ReadingPlan, reading_of
 from hyperfocal.data.vocabulary import Vocabulary, encode_log
@@ -31,7 +33,12 @@ from hyperfocal.metrics.ranking import BLOCK_NUMBERS, NO_ITEM, Scorer, rank_item
 from hyperfocal.models.baselines import Baseline
 from hyperfocal.models.item_vectors import ItemFeatures
 from hyperfocal.models.sequence_networks import CausalNetwork, Network, network_scorer
+from hyperfocal.models.similarity import Similarity
+from hyperfocal.recommend.item_columns import ItemColumns
 from hyperfocal.recommend.item_features import new_features
+from hyperfocal.recommend.lists import Limits, Personal, limits_of, rank_lists
+from hyperfocal.recommend.used_items import used_of
+from hyperfocal.rules import Rules
 from hyperfocal.sequences import Sequences
 
 BLEND = "blend"  # name of the blend in tables
@@ -54,6 +61,7 @@ class Ranker:
         new_items: number of items, the last of the vocabulary, that training never saw.
         streamed: whether the log was streamed, so that fewer baselines were fitted.
         plan: how the training log was read. None: the run is of an earlier version without a plan.
+        table: of items, whose columns rules read. None: there is none.
     """
 
     settings: RecommendSettings
@@ -66,6 +74,7 @@ class Ranker:
     new_items: int = 0
     streamed: bool = False
     plan: ReadingPlan | None = None
+    table: ItemTable | None = None
 
     @property
     def reading(self) -> LogReading:
@@ -86,6 +95,19 @@ class Ranker:
     def item_column(self) -> str:
         """Name of the column of item ids in the log; "": the run is of an earlier version without a plan."""
         return self.settings.data.item if self.plan is None else self.plan.name("item")
+
+    @cached_property
+    def item_columns(self) -> ItemColumns | None:
+        """The columns of the item table, which rules read."""
+        return None if self.table is None else ItemColumns(self.table, self.vocabulary.ids)
+
+    @cached_property
+    def similarity(self) -> Similarity | None:
+        """How alike items are: by the network's vectors, else by item_knn; None: the run has neither."""
+        if not isinstance(self.model, Baseline):
+            return Similarity.of_vectors(self.model.output()[0])
+        matrix = self.baselines["item_knn"].matrix if "item_knn" in self.baselines else None
+        return None if matrix is None else Similarity(None, matrix)
 
     @property
     def counts(self) -> Tensor:
@@ -109,15 +131,30 @@ class Ranker:
             return self.model.scores
         return network_scorer(self.model, self.settings.data.history)
 
-    def rank(self, histories: Sequences, k: int | None = None, *, repeats: bool = False) -> Ranking:
-        """Return the best k items of each user; None: `data.next`. Arguments and errors as in `rank_items`."""
-        return rank(self.scorer(), histories, self.settings.data.next if k is None else k, repeats=repeats)
+    def limits(self, rules: Rules | None = None) -> Limits:
+        """Return rules as they apply to the items; errors as in `limits_of`."""
+        if rules is None:
+            return Limits()
+        return limits_of(rules, self.vocabulary, self.item_columns, self.similarity if rules.diversity else None)
 
-    def predict(self, log: Log, k: int | None = None, *, repeats: bool = False) -> Predictions:
-        """Return the best k items of every user of a log as rows; arguments and errors as in `rank`."""
+    def rank(
+        self, histories: Sequences, k: int | None = None, limits: Limits | None = None, personal: Personal | None = None
+    ) -> Ranking:
+        """Return the best k items of each user; None: `data.next`. Other arguments and errors as in `rank_lists`."""
+        k = self.settings.data.next if k is None else k
+        return Ranking(*rank_lists(self.scorer(), histories, k, limits or Limits(), personal))
+
+    def predict(
+        self, log: Log, k: int | None = None, rules: Rules | None = None, candidates: Sequences | None = None
+    ) -> Predictions:
+        """Return the best k items of every user of a log as rows; arguments and errors as in `Recommender.predict`."""
+        rules = rules or Rules()
         histories, unknown = encode_log(log, self.vocabulary)
-        ranking, known = self.rank(histories, k, repeats=repeats), histories.lengths > 0
-        return Predictions(ranking.rows(log, self.vocabulary, known), len(log), unknown, int((~known).sum()))
+        personal = Personal(used_of(log, self.vocabulary, histories, rules), candidates)
+        ranking = self.rank(histories, k, self.limits(rules), personal)
+        known = histories.lengths > 0
+        rows = ranking.rows(log, self.vocabulary, known)
+        return Predictions(rows, len(log), unknown, int((~known).sum()), ranking.short)
 
     def with_items(self, items: Any, boost: float | None = None) -> Ranker:
         """Return a ranker that also ranks new items; arguments and errors as in `Recommender.with_new_items`."""
@@ -134,6 +171,7 @@ class Ranker:
             model=self.model.with_items(features, self.settings.items.boost if boost is None else _finite(boost)),
             baselines={name: baseline.widened(len(vocabulary)) for name, baseline in self.baselines.items()},
             new_items=len(ids),
+            table=None if self.table is None else self.table.extended(read_items(items, self.item_column)),
         )
 
 
@@ -182,6 +220,11 @@ class Ranking:
     items: Tensor
     scores: Tensor
 
+    @property
+    def short(self) -> int:
+        """Number of users with fewer than k items."""
+        return int((self.items == NO_ITEM).any(1).sum())
+
     def first(self, users: int, k: int) -> Ranking:
         """Return the best k items of the first users."""
         return Ranking(self.items[:users, :k], self.scores[:users, :k])
@@ -227,12 +270,14 @@ class Predictions:
         users: number of users in the log.
         unknown_events: number of events on items that training never saw, left out of the histories.
         unknown_users: number of users whose history has no item that the run knows.
+        short_users: number of users for whom rules leave fewer than k items.
     """
 
     frame: Any
     users: int
     unknown_events: int
     unknown_users: int
+    short_users: int = 0
 
 
 @torch.inference_mode()

@@ -1,41 +1,35 @@
 """The estimator of the job `recommend`: a user's last items in, the next items out.
 
 A fit prepares the log (`prepare.py`), trains the model (`network.py`), chooses its blend (`ranker.py`), compares it
-with the baselines (`compare.py`) and writes a run folder (`files.py`). `update.py` continues from new events.
+with the baselines (`compare.py`) and writes a run folder (`files.py`). `answers.py` has the verbs of what is fitted,
+`update.py` continues from new events.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
-from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 from sklearn.base import BaseEstimator, clone
 
 from hyperfocal.config.recommend import RecommendSettings
-from hyperfocal.data.frames import to_library
-from hyperfocal.distributed import refuse_different
+from hyperfocal.data.item_table import read_items
 from hyperfocal.errors import RunError
 from hyperfocal.machine import set_threads
-from hyperfocal.models.baselines import check_size
-from hyperfocal.recommend.compare import compare, score_validation
+from hyperfocal.recommend.answers import Answers
+from hyperfocal.recommend.compare import compare
 from hyperfocal.recommend.files import read_fit, write_fit
-from hyperfocal.recommend.memory import check_network_memory
-from hyperfocal.recommend.network import train
+from hyperfocal.recommend.fitting import fit_ranker
 from hyperfocal.recommend.prepare import Prepared, cut_of, hold_out, name_of, prepare
-from hyperfocal.recommend.ranker import Fit, Predictions, choose_blend
+from hyperfocal.recommend.ranker import Fit
 from hyperfocal.recommend.update import update
-from hyperfocal.sequences import Sequences
 from hyperfocal.storage.run_folder import CONFIG, RunFolder, read_stable
-from hyperfocal.training.memory import begun
 from hyperfocal.training.run import (
     Origin,
-    UnfittedError,
-    begin_run,
     data_facts,
     open_run,
     origin_of,
@@ -49,7 +43,7 @@ logger = logging.getLogger("hyperfocal")
 LogLike = Any  # a Log, a path, or a frame of any library, see `hyperfocal.data.frames`
 
 
-class Recommender(BaseEstimator):
+class Recommender(Answers, BaseEstimator):
     """Recommends the next items of users, also of users never seen in training.
 
     The parameters are those of the command line. None: the recipe's value, without a recipe the default. `settings`
@@ -77,7 +71,6 @@ class Recommender(BaseEstimator):
     [['y'], ['y']]
     """
 
-    fit_: Fit
     _origin: Origin | None = None  # the run folder that the fit was read from or written to
     ranker_ = property(attrgetter("_fit.ranker"), doc="All that ranks.")
     settings_ = property(attrgetter("_fit.ranker.settings"), doc="All settings, resolved.")
@@ -158,7 +151,7 @@ class Recommender(BaseEstimator):
             watch.begun(settings)
             set_threads(settings.train.threads)
             data = prepare(log, valid, valid_truth, settings, items, planned=watch.planned)
-            self.fit_ = _fit_ranker(data, settings, run, resumed, watch)
+            self.fit_ = fit_ranker(data, settings, run, resumed, watch)
             self._origin = origin_of(run)
         return self
 
@@ -166,7 +159,7 @@ class Recommender(BaseEstimator):
         """Fit on data from `prepare`, which the points of a grid share. Other arguments and errors as in `fit`."""
         with open_run(out, self.resolve, resume=False, overwrite=overwrite) as (run, _, settings):
             set_threads(settings.train.threads)
-            self.fit_ = _fit_ranker(data, settings, run)
+            self.fit_ = fit_ranker(data, settings, run)
             self._origin = origin_of(run)
         return self
 
@@ -182,40 +175,6 @@ class Recommender(BaseEstimator):
             "seed": self.seed,
         }
         return resolve_settings(RecommendSettings, self.recipe, given, resumed, self.settings)
-
-    def recommend(
-        self, histories: Iterable[Sequence[str | int]], k: int | None = None, *, repeats: bool = False
-    ) -> list[list[str | int]]:
-        """Return the best k items of each user, best first; ids are integers if those of the training log were.
-
-        One warning in the log `hyperfocal` counts the histories without an item that the run knows.
-
-        Args:
-            histories: item ids of each user, oldest first, of any length; unknown items are left out.
-            k: items to return. None: `data.next` of the training.
-            repeats: whether items of the history may be recommended.
-
-        Raises:
-            ConfigError: k is outside 1 to the number of items.
-        """
-        ranker = self._fit.ranker
-        encoded = ranker.vocabulary.encode_lists(histories)
-        if unknown := int((encoded.lengths == 0).sum()):
-            logger.warning(
-                "%s of %s histories have no item that the run knows, and get the items for an empty history",
-                f"{unknown:,}",
-                f"{len(encoded):,}",
-            )
-        return ranker.rank(encoded, k, repeats=repeats).names(ranker.vocabulary)
-
-    def predict(self, log: LogLike, k: int | None = None, *, repeats: bool = False) -> Predictions:
-        """Return the best k items of every user of a log as rows, in a frame of the library of `log`.
-
-        Arguments and errors as in `recommend`. The rows of a path, a Log or a dictionary are a polars frame.
-        """
-        ranker = self._fit.ranker
-        predictions = ranker.predict(ranker.read(log), k, repeats=repeats)
-        return replace(predictions, frame=to_library(predictions.frame, log))
 
     def evaluate(
         self, log: LogLike, truth: LogLike | None = None, *, k: int | None = None, repeats: bool = False
@@ -239,6 +198,20 @@ class Recommender(BaseEstimator):
         cut, name = cut_of(ranker.settings, test=True), name_of(log, "log")
         holdout = hold_out(log, truth, ranker.vocabulary, ranker.reading, cut=cut, name=name)
         return compare(self._fit, holdout, k=k, repeats=repeats)
+
+    def with_item_table(self, items: Any) -> Recommender:
+        """Return a recommender whose rules read another item table, such as that of today's stock and prices.
+
+        Args:
+            items: path or frame. What the network has learnt of the items stays.
+
+        Raises:
+            DataError: as in `read_items`.
+        """
+        fit, other = self._fit, cast(Recommender, clone(self))
+        table = read_items(items, fit.ranker.item_column, fit.ranker.vocabulary.kind)
+        other.fit_, other._origin = replace(fit, ranker=replace(fit.ranker, table=table)), self._origin
+        return other
 
     def with_new_items(self, items: Any, *, boost: float | None = None) -> Recommender:
         """Return a recommender that also ranks items of a table that training never saw.
@@ -318,43 +291,8 @@ class Recommender(BaseEstimator):
         recommender.fit_, recommender._origin = fit, origin
         return recommender
 
-    @property
-    def _fit(self) -> Fit:
-        if not self.__sklearn_is_fitted__():
-            raise UnfittedError("this recommender is not fitted. Call fit, or Recommender.load(run)")
-        return self.fit_
-
     def _fit_for(self, method: str) -> Fit:
         """Return the fit; raise RunError if it has new items."""
         if self.new_items_:
             raise RunError(f"{method} is not allowed after with_new_items. Call it on the recommender that was fitted")
         return self._fit
-
-    def __sklearn_is_fitted__(self) -> bool:
-        """Return whether `fit` or `load` has succeeded, for scikit-learn."""
-        return hasattr(self, "fit_")
-
-
-def _fit_ranker(
-    data: Prepared,
-    settings: RecommendSettings,
-    run: RunFolder | None,
-    resume: bool = False,
-    watch: Watch = SILENT,
-) -> Fit:
-    """Train, blend and compare; write the run folder, if there is one."""
-    check_size(settings.model.name, len(data.vocabulary))
-    began, fingerprint = perf_counter(), data.fingerprint()
-    refuse_different("data", fingerprint)
-    check_network_memory(data, settings)
-    if run is not None:
-        begin_run(run, settings, fingerprint, facts=data_facts(data.plan, data.counts, data.logs), resume=resume)
-    with begun(run):
-        ranker, history = train(data, settings, run, resume=resume, watch=watch)
-    ranker = choose_blend(ranker, data.valid)
-    metrics, evidence = score_validation(ranker, data, began=began)
-    events = Sequences.empty(len(data.vocabulary)) if data.streamed else data.train
-    fit = Fit(ranker, data.users, events, fingerprint, metrics, history, evidence, data.logs)
-    if run is not None:
-        write_fit(run, fit)
-    return fit

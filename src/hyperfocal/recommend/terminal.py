@@ -102,7 +102,9 @@ def _oddities(counts: dict[str, Any]) -> list[str]:
 def _item_lines(table: dict[str, Any]) -> list[str]:
     """Return the features that come from the item table, and a line for each kind of row left out."""
     kinds = ", ".join(f"{name} ({kind})" for name, kind in table["columns"].items())
-    lines = [f"The network reads these columns of each item: {kinds}."]
+    lines = [f"The network reads these columns of each item: {kinds}."] if kinds else []
+    if rest := [name for name in table.get("names", []) if name not in table["columns"]]:
+        lines.append(f"Only rules read these columns of each item: {', '.join(rest)}.")
     if table["constant"]:
         lines.append(f"Left out, because all items have the same value or none: {', '.join(table['constant'])}.")
     words = {

@@ -77,10 +77,8 @@ def check_update(fit: Fit, items: Any) -> None:
             "this run left each user's last two items out, so new events would follow a gap. "
             "Fit with `settings={'data.protocol': 'users'}` to update later"
         )
-    if items is not None and fit.ranker.features is None:
-        raise ConfigError(
-            "`items=`: this run was fitted without item features. Leave it out, or fit with a table of items too"
-        )
+    if items is not None and fit.ranker.features is None and fit.ranker.table is None:
+        raise ConfigError("`items=`: this run was fitted without a table of items. Leave it out, or fit with one too")
 
 
 def settings_of_update(settings: RecommendSettings, epochs: int) -> RecommendSettings:
@@ -156,7 +154,9 @@ def _prepare(fit: Fit, log: Log, merged: Merged, items: Any) -> Prepared:
         "new_events": len(log.items),
         "valid": holdout.describe(),
     }
-    features = _extend_features(ranker, merged.vocabulary, items, train_events)
+    table = None if items is None else read_items(items, ranker.item_column, ranker.vocabulary.kind)
+    features = _extend_features(ranker, merged.vocabulary, table, train_events)
+    table = ranker.table if table is None or ranker.table is None else ranker.table.extended(table)
     on_train = _holdout(merged, fresh, settings)
     plan = with_type(ranker.plan or log.plan, "item", merged.vocabulary.kind)  # new ids may be texts
     return Prepared(
@@ -170,6 +170,7 @@ def _prepare(fit: Fit, log: Log, merged: Merged, items: Any) -> Prepared:
         plan,
         features,
         ranker.columns,
+        table,
     )
 
 
@@ -201,15 +202,15 @@ def _holdout(merged: Merged, rows: NDArray[np.int64], settings: RecommendSetting
     return Holdout(merged.users.gather(rows), events.first(events.lengths - held_out), truth)
 
 
-def _extend_features(ranker: Ranker, vocabulary: Vocabulary, items: Any, events: Sequences) -> ItemFeatures | None:
+def _extend_features(
+    ranker: Ranker, vocabulary: Vocabulary, table: ItemTable | None, events: Sequences
+) -> ItemFeatures | None:
     """Return the features of the old items, then those of the new ones; without a table the new ones have none."""
     if ranker.features is None:
         return None
-    if items is None:
+    if table is None:
         empty = pl.DataFrame({each.name: [] for each in ranker.columns})
         table = ItemTable(pl.Series("item", [], dtype=pl.String), empty, 0, "no table")
-    else:
-        table = read_items(items, ranker.item_column, ranker.vocabulary.kind)
     new = encode_features(ranker.columns, table, vocabulary.ids[len(ranker.vocabulary) :])
     counts = torch.bincount(events.items, minlength=events.num_items)
     return with_popularity(ranker.features.followed_by(new), counts)

@@ -19,7 +19,7 @@ from hyperfocal.storage.run_folder import CONFIG, DATA, MODEL, RunFolder, read_s
 log = logging.getLogger("hyperfocal.serve")
 MODEL_FILES = (  # all that answers depend on
     CONFIG, MODEL, "vocabulary.json", "thresholds.json", "features.json", "taxonomy.json", "baselines.safetensors",
-    "items.json", "items.safetensors", "opinions.json", "label_vectors.safetensors",
+    "items.json", "items.safetensors", "item_table.parquet", "opinions.json", "label_vectors.safetensors",
 )  # fmt: skip
 
 

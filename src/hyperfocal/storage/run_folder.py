@@ -51,6 +51,7 @@ ENCODER = "encoder"  # a folder with the fine-tuned encoder
 FILES = (
     CONFIG, DATA, MODEL, "baselines.safetensors", "vocabulary.json", "metrics.json", "history.jsonl",
     "environment.json", "events.safetensors", "users.json", "items.safetensors", "items.json",
+    "item_table.parquet",
     MANIFEST, "features.json", "thresholds.json", "labels.csv", "taxonomy.json", "evidence.json", "report.html",
     "texts.safetensors", "opinions.json", "label_vectors.safetensors", ENCODER, "checkpoints",
 )  # fmt: skip
