@@ -10,12 +10,13 @@ except for the page of a text, which shows a run on Debtags in the same window.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
-from serve_cases import RIGHT_TO_LEFT, SCRIPT, classify_run, recommend_run, service
+from serve_cases import ITEMS, RIGHT_TO_LEFT, SCRIPT, classify_run, recommend_run, service
 
 WIDTHS = (390, 820, 1280)
 
@@ -160,6 +161,33 @@ def test_buttons_do_what_keys_do(watched, recommending):
     assert names(page) == [first]
     page.fill("#k", "3")
     count(page, "#next li", 3)
+    clean(watched, recommending)
+
+
+def test_rules_reasons_and_similar_items(watched, recommending):
+    page = opened(watched, recommending)
+    page.fill("#search", ITEMS[3])
+    page.click("#found li")
+    page.click("#rules summary")
+    page.fill("#filters", "topic = art")
+    page.wait_for_selector(f"#next li bdi:text-is('{ITEMS[4]}')", state="detached")
+    shown = page.locator("#next li .name > bdi:first-child").all_inner_texts()
+    assert set(shown) <= {item for place, item in enumerate(ITEMS) if place % 2}
+    page.select_option("#per", "topic")
+    page.fill("#most", "1")
+    count(page, "#next li", 1)
+    assert page.inner_text("#status") == "1 next item; no more items may be recommended."
+    page.fill("#filters", "")
+    count(page, "#next li", 2)
+    page.check("#explain")
+    page.wait_for_selector(f"#next .path:text-is('because of {ITEMS[3]}')")
+    page.get_by_label(re.compile("Show items similar to")).first.click()
+    count(page, "#similar li", 5)
+    page.fill("#filters", "topic < art")
+    page.wait_for_selector("#status.wrong")
+    assert "filters: column 'topic' holds texts, which < cannot compare" in page.inner_text("#status")
+    page.fill("#filters", "")
+    watched.errors.clear()  # Chromium reports the refusal as an error
     clean(watched, recommending)
 
 

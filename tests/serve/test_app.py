@@ -159,7 +159,7 @@ def test_pages_may_load_nothing_from_elsewhere(recommending):
 def test_the_description_names_every_route_and_resolves(recommending):
     description = recommending.get("/openapi.json").json()
     assert set(description["paths"]) == {
-        "/v1/recommend", "/v1/classify", "/v1/model", "/v1/reload", "/health", "/ready", "/metrics",
+        "/v1/recommend", "/v1/similar", "/v1/classify", "/v1/model", "/v1/reload", "/health", "/ready", "/metrics",
     }  # fmt: skip
     named = set(re.findall(r"#/components/schemas/(\w+)", str(description)))
     for operations in description["paths"].values():

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from hyperfocal.data.ids import id_text
+from hyperfocal.data.ids import IdKind, id_text
 from hyperfocal.data.logs import UNNAMED, Log
 from hyperfocal.data.vocabulary import Vocabulary, encode_log
 from hyperfocal.errors import ConfigError, DataError
@@ -65,8 +65,12 @@ def _user_ids(fit: Fit, users: Any) -> pl.Series:
     """Return ids of users as the run has them; raise DataError for a text in place of a list."""
     if isinstance(users, str) or not isinstance(users, Iterable):
         raise DataError(f"`users=`: {users!r:.60} is not a list of user ids. Write [{users!r:.60}]")
-    kind = "text" if fit.ranker.plan is None else fit.ranker.plan.kind("user") or "text"
-    return pl.Series("user", [id_text(user, kind) for user in users], dtype=pl.String)
+    return pl.Series("user", [id_text(user, user_kind(fit)) for user in users], dtype=pl.String)
+
+
+def user_kind(fit: Fit) -> IdKind:
+    """Return the kind of the ids of training users."""
+    return "text" if fit.ranker.plan is None else fit.ranker.plan.kind("user") or "text"
 
 
 def known_users(fit: Fit, users: Iterable[Any]) -> Sequences:

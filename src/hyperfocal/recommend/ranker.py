@@ -225,6 +225,10 @@ class Ranking:
         """Number of users with fewer than k items."""
         return int((self.items == NO_ITEM).any(1).sum())
 
+    def part(self, users: slice) -> Ranking:
+        """Return the lists of some users."""
+        return Ranking(self.items[users], self.scores[users])
+
     def first(self, users: int, k: int) -> Ranking:
         """Return the best k items of the first users."""
         return Ranking(self.items[:users, :k], self.scores[:users, :k])

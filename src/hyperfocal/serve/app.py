@@ -36,6 +36,7 @@ from hyperfocal.serve.messages import (
     Refusal,
     Reloaded,
     ReloadRequest,
+    SimilarRequest,
     as_json,
     read,
     read_model_query,
@@ -54,7 +55,9 @@ MEDIA_TYPES = {
 }
 PAGE_PATHS = {"index.html": "/", "docs.html": "/docs"}  # all other files are at /page/NAME
 HEAD = "head.html"  # shared by the heads of the pages; it replaces a comment with its name
-RECOMMEND, CLASSIFY, RELOAD = map(msgspec.json.Decoder, (RecommendRequest, ClassifyRequest, ReloadRequest))
+RECOMMEND, SIMILAR, CLASSIFY, RELOAD = map(
+    msgspec.json.Decoder, (RecommendRequest, SimilarRequest, ClassifyRequest, ReloadRequest)
+)
 Broadcast = Callable[[], Awaitable[int]]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -137,8 +140,17 @@ def _prediction_routes(live: Live, batcher: Batcher) -> list[Route]:
         _refuse_other_job(live, "recommend")
         content = await request.body()
         asked = read(RECOMMEND, content)
-        light = not asked.new_items and len(content) <= LIGHT
-        return as_json(await batcher.ask(asked, len(asked.histories) + len(asked.new_items), light=light))
+        users = len(asked.histories or asked.users or ())
+        _refuse_explained(asked, users)
+        light = not (asked.new_items or asked.explain or asked.max_per or asked.diversity) and len(content) <= LIGHT
+        rows = users * (1 + MOST_WORDS if asked.explain else 1) + len(asked.new_items)
+        return as_json(await batcher.ask(asked, rows, light=light))
+
+    async def similar(request: Request) -> Response:
+        _refuse_other_job(live, "recommend")
+        content = await request.body()
+        asked = read(SIMILAR, content)
+        return as_json(await batcher.ask(asked, len(asked.items), light=len(content) <= LIGHT))
 
     async def classify(request: Request) -> Response:
         _refuse_other_job(live, "classify")
@@ -149,13 +161,20 @@ def _prediction_routes(live: Live, batcher: Batcher) -> list[Route]:
         light = not (asked.explain or asked.new_labels) and len(content) <= LIGHT
         return as_json(await batcher.ask(asked, rows, light=light))
 
-    return [Route(f"/v1/{predict.__name__}", predict, methods=["POST"]) for predict in (recommend, classify)]
+    answers = (recommend, similar, classify)
+    return [Route(f"/v1/{answer.__name__}", answer, methods=["POST"]) for answer in answers]
 
 
 def _refuse_other_job(live: Live, job: str) -> None:
     if live.job != job:
         message = f"the served run cannot {job}: its job is `{live.job}`. POST to /v1/{live.job}"
         raise Refusal(409, "wrong_job", message)
+
+
+def _refuse_explained(asked: RecommendRequest, users: int) -> None:
+    if asked.explain and users > MOST_EXPLAINED:
+        message = f"explain allows {MOST_EXPLAINED} histories per request, got {users:,}. Send fewer"
+        raise Refusal(422, "too_many", message, "$.histories")
 
 
 def _refuse_too_many(asked: ClassifyRequest) -> None:

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 from starlette.responses import Response
+
+from hyperfocal.rules import Id, Name, Rules
 
 LONGEST_TEXT = 100_000  # characters
 MOST_ROWS = 1_000  # histories or texts per request
@@ -21,48 +23,65 @@ MOST_WORDS = 60  # distinct words per text that `explain` removes, each of which
 JSON = "application/json"
 PLACE = re.compile(r" - at (?:`key` in )?`\$([^`]*)`$")  # how msgspec ends a message, except at the root
 BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false"}  # words that msgspec does not know
-Name = Annotated[str, Meta(max_length=1_000)]
-Id = Name | int | float  # 10, 10.0 and "10" are one id
 Value = str | int | float | bool | list[str] | None
 Rank = Annotated[int, Meta(ge=1, le=1_000)]
 Headers = Mapping[str, str]
 Body = TypeVar("Body")
 
 
-class RecommendRequest(Struct, forbid_unknown_fields=True):
-    """Histories in, the next items of each out.
+class RecommendRequest(Rules, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Histories or known users in, the next items of each out.
 
     Attributes:
-        histories: item ids of each user, oldest first.
+        histories: item ids of each user, oldest first; null: `users` are given.
+        users: ids of users of the training log; null: `histories` are given.
         k: items to return; null: as many as the run was trained to predict. Histories x k may not exceed 100,000.
-        exclude: items never to return. Items of a history are never returned either.
+        candidates: for each history or user the only items that may be returned; null: all.
+        explain: whether to return the items of the history without which the score of an item falls most.
         new_items: items that were not in the training data, each with its id and its features in the run's columns.
             They are ranked together with the known items.
+        repeats: whether items of the history may be returned.
+        repeat_after: is refused, because histories have no times.
+        only: the only items that may be returned; null: all.
+        exclude: items never to return.
+        filters: conditions on columns of the item table, as "in_stock = true", "price < 20" or
+            "category in [shoes, bags]". An item has to satisfy all of them; a missing value satisfies none.
+        max_per: column of the item table -> how many items of a list may share a value of that column.
+        diversity: 0 to 1, how much a list avoids similar items.
     """
 
-    histories: Annotated[
-        list[Annotated[list[Id], Meta(max_length=10_000)]],
-        Meta(min_length=1, max_length=MOST_ROWS, examples=[[["a", "b"], ["c"]]]),
-    ]
+    histories: (
+        Annotated[
+            list[Annotated[list[Id], Meta(max_length=10_000)]],
+            Meta(min_length=1, max_length=MOST_ROWS, examples=[[["a", "b"], ["c"]]]),
+        ]
+        | None
+    ) = None
+    users: Annotated[list[Id], Meta(min_length=1, max_length=MOST_ROWS)] | None = None
     k: Rank | None = None
-    exclude: Annotated[list[Id], Meta(max_length=MOST_ROWS)] = []
-    new_items: Annotated[list[dict[Name, Value]], Meta(max_length=MOST_ROWS)] = []
+    candidates: Annotated[list[Annotated[list[Id], Meta(max_length=10_000)]], Meta(max_length=MOST_ROWS)] | None = None
+    explain: bool = False
+    new_items: Annotated[list[dict[Name, Value]], Meta(max_length=MOST_ROWS)] = field(default_factory=list)
 
 
-class ItemScore(Struct):
+class ItemScore(Struct, omit_defaults=True):
     """An item and its score. Higher is better; scores compare only within one history.
 
-    The item is a number if the ids of the training log were numbers.
+    The item is a number if the ids of the training log were numbers. It has its title if the item table has a column
+    title or name, and with `explain` the items of the history that raise its score most.
     """
 
     item: str | int
     score: float
+    title: str | None = None
+    because: list[str | int] | None = None
 
 
 class NextItems(Struct, omit_defaults=True):
     """The answer to one history: the next items, best first, and items of the history unknown to the model.
 
-    `known` is false if no item of the history is known to the model; then a note says so.
+    `known` is false if no item of the history is known to the model; then a note says so. A note also says if rules
+    leave fewer than k items.
     """
 
     items: list[ItemScore]
@@ -76,6 +95,25 @@ class Recommendations(Struct):
 
     model: str
     answers: list[NextItems]
+
+
+class SimilarRequest(Struct, forbid_unknown_fields=True):
+    """Items in, the items most like each out.
+
+    Attributes:
+        items: ids of items that the run knows.
+        k: items to return for each. Items x k may not exceed 100,000.
+    """
+
+    items: Annotated[list[Id], Meta(min_length=1, max_length=MOST_ROWS, examples=[["a"]])]
+    k: Rank = 10
+
+
+class SimilarItems(Struct):
+    """The items most like each item of the request, the most alike first, with their similarity as score."""
+
+    model: str
+    answers: list[list[ItemScore]]
 
 
 class NewLabel(Struct, forbid_unknown_fields=True):
@@ -197,7 +235,8 @@ class Refused(Struct):
 
 
 DOCUMENTED: tuple[type[Struct], ...] = (
-    RecommendRequest, Recommendations, ClassifyRequest, Classifications, ReloadRequest, Reloaded, Refused,
+    RecommendRequest, Recommendations, SimilarRequest, SimilarItems, ClassifyRequest, Classifications, ReloadRequest,
+    Reloaded, Refused,
 )  # fmt: skip
 
 

@@ -57,6 +57,7 @@ def _paths() -> dict[str, Any]:
     text: Content = {"text/plain": {"schema": {"type": "string"}}}
     operations: list[tuple[str, str, str, Content, tuple[int, ...]]] = [
         ("post", "/v1/recommend", "The next items of each history", _message("Recommendations"), PREDICTING),
+        ("post", "/v1/similar", "The items most like each item", _message("SimilarItems"), PREDICTING),
         ("post", "/v1/classify", "The labels of each text", _message("Classifications"), PREDICTING),
         ("get", "/v1/model", "The model card of the run", anything, (401, 403, 422)),
         ("post", "/v1/reload", "Load another run, or the same one again, without losing a request",
@@ -67,6 +68,7 @@ def _paths() -> dict[str, Any]:
     ]  # fmt: skip
     paths = {operation[1]: {operation[0]: _operation(*operation)} for operation in operations}
     paths["/v1/recommend"]["post"]["requestBody"] = {"required": True, "content": _message("RecommendRequest")}
+    paths["/v1/similar"]["post"]["requestBody"] = {"required": True, "content": _message("SimilarRequest")}
     paths["/v1/classify"]["post"]["requestBody"] = {"required": True, "content": _message("ClassifyRequest")}
     paths["/v1/reload"]["post"]["requestBody"] = {"required": False, "content": _message("ReloadRequest")}
     paths["/v1/model"]["get"]["parameters"] = _parameters()

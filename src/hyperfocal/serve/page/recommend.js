@@ -15,7 +15,12 @@ export async function showRecommend(card) {
   byId("search").addEventListener("focus", search);
   byId("search").addEventListener("keydown", pick);
   byId("search").addEventListener("blur", () => setTimeout(close, 150));
-  byId("k").addEventListener("input", refresh);
+  for (const name of ["k", "explain", "filters", "most", "per", "diversity", "repeats"]) {
+    byId(name).addEventListener("input", refresh);
+  }
+  byId("of-columns").hidden = card.item_columns.length === 0;
+  byId("filters").placeholder = `${card.item_columns[0]} = …`;
+  byId("per").append(...card.item_columns.map((name) => make("option", "", name, { value: name })));
   byId("history").addEventListener("keydown", onHistoryKey);
   draw();
 }
@@ -134,13 +139,42 @@ function button(sign, label, disabled, act) {
 
 async function recommend() {
   const asked = Math.min(Math.max(Math.trunc(Number(byId("k").value)) || 1, 1), Number(byId("k").max));
-  const { answers } = await ask("/v1/recommend", { histories: [history], k: asked });
+  const { answers } = await ask("/v1/recommend", { histories: [history], k: asked, ...rules() });
   return () => {
     const { items, note } = answers[0];
+    alike();
     byId("next").replaceChildren(...items.map((one) => drawItem(one, items[0].score, items.every((each) => each.score >= 0))));
     const shown = `${items.length} next ${items.length === 1 ? "item" : "items"}`;
     say(note && history.length ? `${shown}; ${note}.` : shown);
   };
+}
+
+/** Return the fields of a request that the rules of the page stand for. */
+function rules() {
+  const filters = byId("filters").value.split("\n").filter((line) => line.trim());
+  const column = byId("per").value;
+  const most = Math.max(Math.trunc(Number(byId("most").value)) || 1, 1);
+  return {
+    filters,
+    max_per: column ? { [column]: most } : {},
+    diversity: Number(byId("diversity").value),
+    repeats: byId("repeats").checked,
+    explain: byId("explain").checked,
+  };
+}
+
+/** Show the items most like one, or none. */
+async function alike(item) {
+  byId("similar-title").hidden = item === undefined;
+  byId("similar").replaceChildren();
+  if (item === undefined) return;
+  byId("similar-title").textContent = `Similar to ${item}`;
+  try {
+    const { answers } = await ask("/v1/similar", { items: [item], k: 5 });
+    byId("similar").replaceChildren(...answers[0].map((one) => drawItem(one, 1, true)));
+  } catch (error) {
+    say(error.message, true);
+  }
 }
 
 /** Draw an item. Scores below 0 are logits: the bar then shows the odds relative to the best item. */
@@ -148,5 +182,11 @@ function drawItem(one, best, positive) {
   const share = positive ? one.score / (best || 1) : Math.exp(one.score - best);
   const extra = make("button", "add", "+", { type: "button", "aria-label": `Add ${one.item} to the history` });
   extra.addEventListener("click", () => add(one.item));
-  return bar(one.item, one.score.toPrecision(3), share, { extra });
+  const more = make("button", "like", "≈", { type: "button", "aria-label": `Show items similar to ${one.item}` });
+  more.addEventListener("click", () => alike(one.item));
+  const buttons = make("span", "buttons");
+  buttons.append(more, extra);
+  const because = one.because?.length ? `because of ${one.because.join(", ")}` : "";
+  const note = [one.title, because].filter(Boolean).join(" · ");
+  return bar(one.item, one.score.toPrecision(3), share, { note, extra: buttons });
 }
