@@ -210,14 +210,18 @@ def _log_predictor(recommender: Recommender, options: dict[str, Any], *, safe_cs
 
 def _known_users(recommender: Recommender, users: Path | None, block: int | None, resume: bool) -> Log:
     """Return the histories of the users in a file, which are all in memory."""
-    from hyperfocal.data.id_lists import read_id_list
-
     assert users is not None
     if block or resume:
         raise ConfigError("--block and --resume are for a file of histories. Leave them out with --users")
+    return recommender.log_of(_user_ids(recommender, users))
+
+
+def _user_ids(recommender: Recommender, file: Path) -> list[str]:
+    from hyperfocal.data.id_lists import read_id_list
+
     plan = recommender.ranker_.plan
     names = ("user",) if plan is None else (plan.name("user"), "user")
-    return recommender.log_of(read_id_list(users, names, None if plan is None else plan.kind("user")))
+    return read_id_list(file, names, None if plan is None else plan.kind("user"))
 
 
 def _print_counts(counts: Counter[str], out: Path) -> None:
@@ -242,6 +246,57 @@ def _load(run: Path, ranking: dict[str, Any]) -> Recommender:
         raise ConfigError("--new-boost is for the items of --new-items. Give --new-items too")
     recommender = Recommender.load(run)
     return recommender if new_items is None else recommender.with_new_items(new_items, boost=new_boost)
+
+
+@recommend.command()
+@click.argument("run", type=PATH)
+@click.option("--item", "items", multiple=True, metavar="ID", help="Item of the run. Repeatable.  [default: all items]")
+@click.option("--k", type=int, default=10, show_default=True, help="Similar items per item.")
+@click.option("--out", type=PATH, help="File to write: .csv, .tsv, .jsonl or .parquet.  [default: print a table]")
+def similar(run: Path, items: tuple[str, ...], k: int, out: Path | None) -> None:
+    """List the K items most like each --item, the most alike first.
+
+    The similarity is the cosine of the item vectors that a network of RUN has learnt; for a baseline, that of item_knn.
+
+    \b
+    hyperfocal recommend similar RUN --item C12 --item C7
+    hyperfocal recommend similar RUN --out similar.parquet
+    """
+    from hyperfocal.cli.vectors import print_similar, similar_frame, write_similar
+    from hyperfocal.recommend.recommender import Recommender
+
+    if out is None and not items:
+        raise ConfigError("--out is needed for all items. Give it, or name items with --item")
+    if out is not None:
+        refuse_output(out, run, "RUN")
+    frame = similar_frame(Recommender.load(run), items, k)
+    if out is None:
+        print_similar(frame)
+    else:
+        write_similar(frame, out)
+
+
+@recommend.command()
+@click.argument("run", type=PATH)
+@click.option("--out", type=PATH, required=True, help="File to write: .parquet; or .npy, with the ids in .ids.json.")
+@click.option("--users", type=PATH, help="File of ids of users of the training log, whose vectors are written instead.")
+def vectors(run: Path, out: Path, users: Path | None) -> None:
+    """Write the item vectors of RUN, or those of users, for an index of nearest neighbors.
+
+    The inner product of a user's vector and an item's is the network's score: the last number of an item's vector is
+    its bias, and that of a user's is 1.
+
+    \b
+    hyperfocal recommend vectors RUN --out items.npy
+    hyperfocal recommend vectors RUN --users ids.txt --out users.parquet
+    """
+    from hyperfocal.cli.vectors import check_vectors, user_frame, write_vectors
+    from hyperfocal.recommend.recommender import Recommender
+
+    check_vectors(out, users)
+    recommender = Recommender.load(run)
+    frame = recommender.item_vectors() if users is None else user_frame(recommender, _user_ids(recommender, users))
+    echo(f"{frame.height:,} vectors of {write_vectors(frame, out):,} numbers written to {out}")
 
 
 @recommend.command()

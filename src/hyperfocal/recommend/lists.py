@@ -216,7 +216,7 @@ def _places(pool: Tensor, scores: Tensor, k: int, limits: Limits) -> list[int]:
     """Return the places in a pool, (P,) items with the best first, of the items of a list."""
     room = Room(limits.caps)
     numbers = pool.tolist()
-    if not limits.diversity:
+    if not limits.diversity or not numbers:
         return list(islice((place for place, item in enumerate(numbers) if room.take(item)), k))
     assert limits.similarity is not None, "`limits_of` has checked it"
     worth = _scaled(scores[: len(pool)]) * (1 - limits.diversity)
