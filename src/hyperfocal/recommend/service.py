@@ -42,7 +42,7 @@ from hyperfocal.storage.run_folder import RunFolder
 CATALOGUES = 4  # with new items, kept for later requests that bring the same items
 LIMITS = 64  # of rules, kept for later requests with the same rules
 SHARED = [name for name in Rules.__struct_fields__ if name != "exclude"]
-PARAMETER = re.compile(r"`(\w+)=`")
+PARAMETER = re.compile(r"\x60(\w+)=\x60")  # of a message for Python
 
 EMPTY = "the history is empty: every empty history gets these items"
 UNKNOWN = "the model knows no item of this history: these are the items for an empty history"
