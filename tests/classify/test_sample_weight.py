@@ -162,6 +162,8 @@ class TestZero:
         assert (ours.decision_function(TEXTS) == plain.decision_function(TEXTS)).all()
         assert ours.fingerprint_ == plain.fingerprint_
         assert ours.metrics_["data"]["zero_weights"] == 2
+        ours.update(*corpus(40, seed=9))
+        assert ours.metrics_["data"]["zero_weights"] == 2  # an update keeps the count of the fit
 
     def test_its_score(self):
         fitted = classifier().fit(TEXTS, LABELS)

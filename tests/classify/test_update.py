@@ -11,13 +11,14 @@ from scipy.sparse import csr_matrix, random
 
 from command_cases import done, names_below, process, refused
 from hyperfocal.classify.classifier import MultiLabelClassifier
-from hyperfocal.classify.head import score_documents
-from hyperfocal.classify.update_scores import _weight
+from hyperfocal.classify.head import make_loss, score_documents
+from hyperfocal.classify.update_scores import _centred, _weight
 from hyperfocal.classify.wider import new_bias, wider_head
 from hyperfocal.config.classify import ClassifySettings, HeadSettings
 from hyperfocal.config.recipes import resolve
 from hyperfocal.errors import ConfigError, DataError, RunError
 from hyperfocal.models.text_head import Features, TextHead
+from hyperfocal.thresholds import Decisions
 from text_cases import FAST, NAMES, corpus, matrix
 from watch_cases import on_step
 
@@ -69,6 +70,11 @@ class TestRows:
         bias = new_bias(settings, torch.tensor([8]), 144, 10_000)
         assert bias.item() == pytest.approx(share * np.log(8 / 400))
 
+    def test_offsets_of_one_label_are_averaged_around_0(self):
+        """Offsets decide by their differences alone, thresholds by their values."""
+        for one, expected in (("balanced", [-1.0, 0.0, 1.0]), ("", [1.0, 2.0, 3.0])):
+            assert _centred(Decisions(torch.tensor([1.0, 2.0, 3.0]), one=one)).tolist() == expected
+
     @pytest.mark.parametrize(("common", "weights"), [(False, [0.25, 0.0, 0.0, 1.0]), (True, [0.5] * 4)])
     def test_weight_of_tuned_thresholds(self, common, weights):
         """The second label has no held-out document, the third none in the update; the last one is new."""
@@ -111,6 +117,20 @@ class TestLearning:
         classifier = fitted(**{"features.hashed": False})
         checksum = classifier.features_.checksum
         assert classifier.update(*fresh()).features_.checksum == checksum
+
+    def test_the_loss_counts_new_documents_by_weight(self, monkeypatch):
+        """18 documents are too few to hold any out. Their weights of 1 and 3 keep their mean of 2."""
+        classifier, asked = fitted(), []
+        monkeypatch.setattr(
+            "hyperfocal.classify.update.make_loss", lambda *given: asked.append(given[1:]) or make_loss(*given)
+        )
+        before, number = classifier.counts_.double(), classifier.num_documents_
+        (texts, labels), weights = corpus(18, seed=7), [1.0, 3.0] * 9
+        classifier.update(texts, labels, sample_weight=weights)
+        added = [sum(w for w, row in zip(weights, labels, strict=True) if name in row) for name in classifier.classes_]
+        counts, documents = asked[0]
+        assert counts.tolist() == (before + torch.tensor(added)).tolist()
+        assert documents == number + 36
 
     def test_few_documents_are_all_trained_on_and_nothing_is_tuned(self):
         classifier = fitted()

@@ -118,13 +118,17 @@ def test_a_user_with_more_rows_than_the_memory_takes(put, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("rows", [100, 5_000])
-def test_more_columns_than_the_memory_takes(tmp_path, monkeypatch, rows):
+@pytest.mark.parametrize(
+    ("read", "rows", "message"),
+    [(grouped, 100, "user 'a' has 800 rows or more"), (read_blocks, 400, "with 1,203 columns")],
+)
+def test_more_columns_than_the_memory_takes(tmp_path, monkeypatch, read, rows, message):
+    """The blocks of 100 rows fit, but not together. Nor does one of 400 with the columns of those before it."""
     path = tmp_path / "log.jsonl"
     path.write_text("".join(f'{{"user": "a", "item": "b", "order": 1, "k{n}": 1}}\n' for n in range(2_000)))
     monkeypatch.setattr(memory, "free_memory", lambda: (6 * 2**20, "this test"))
-    with pytest.raises(DataError, match=r"of memory, but this test leaves 6\.0 MiB"):
-        list(grouped(path, rows))
+    with pytest.raises(DataError, match=rf"{message}.* of memory, but this test leaves 6\.0 MiB"):
+        list(read(path, rows))
 
 
 def test_lines_of_text_and_of_labels(tmp_path):

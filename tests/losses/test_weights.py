@@ -10,7 +10,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.losses import BCELoss
-from hyperfocal.losses.weights import SCHEMES, as_counts, capped_weights, frequency_bias, prior_bias
+from hyperfocal.losses.weights import SCHEMES, as_counts, capped_weights, frequency_bias, log_frequencies, prior_bias
 
 EXTREME = (
     [0],
@@ -221,3 +221,9 @@ def test_out_of_range(prior):
     with pytest.raises(ConfigError) as caught:
         prior_bias(prior)
     assert str(caught.value) == f"prior = {prior!r} is not allowed. Expected a probability above 0 and below 1"
+
+
+def test_log_frequencies_of_sums_of_weights():
+    """A sum of weights below 1 is not a label without an example, which counts as one."""
+    np.testing.assert_allclose(log_frequencies([1000.0, 0.1]).exp(), [1000 / 1000.1, 0.1 / 1000.1], rtol=1e-5)
+    np.testing.assert_allclose(log_frequencies([3, 0]).exp(), [0.75, 0.25], rtol=1e-6)

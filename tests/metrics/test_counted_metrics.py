@@ -12,6 +12,7 @@ from sklearn.metrics import (
     log_loss as log_loss_of_scikit_learn,
 )
 
+from hyperfocal.config.classify import DecisionSettings
 from hyperfocal.counted_labels import counted
 from hyperfocal.labels import SparseLabels
 from hyperfocal.metrics.average_precision import average_precision, micro_average_precision
@@ -20,6 +21,8 @@ from hyperfocal.metrics.decisions import decision_scores, label_table
 from hyperfocal.metrics.label_ranking import precision_at_k, ranking_scores
 from hyperfocal.metrics.one_label import class_calibration_error, class_scores, log_loss
 from hyperfocal.metrics.resampling import resampled_ap, resampled_f1
+from hyperfocal.offsets import fit_temperature, tune_offsets
+from hyperfocal.thresholds import tune_decisions
 
 N, L = 60, 7
 GENERATOR = torch.Generator().manual_seed(3)
@@ -51,6 +54,25 @@ class TestWeightsAreRepetitions:
     def test_decisions(self):
         repeated = decision_scores(DECIDED.select(TIMES), TRUTH.select(TIMES), COUNTS)
         same(decision_scores(DECIDED, WEIGHTED, COUNTS), repeated)
+
+    @pytest.mark.parametrize("objective", ["micro", "macro", "recall"])
+    def test_offsets_of_classes(self, objective):
+        settings = DecisionSettings(rule="balanced", objective=objective, shrinkage=0.0)
+        scores, weighted = SCORES + torch.rand(N, L, generator=GENERATOR), counted(CLASSES, WEIGHTS, None)
+        assert fit_temperature(scores, weighted) == pytest.approx(fit_temperature(scores[TIMES], CLASSES.select(TIMES)))
+        ours = tune_offsets(scores, weighted, COUNTS, settings, 1.0)
+        assert ours.unique().numel() > L / 2
+        torch.testing.assert_close(ours, tune_offsets(scores[TIMES], CLASSES.select(TIMES), COUNTS, settings, 1.0))
+
+    @pytest.mark.parametrize("objective", ["micro", "macro", "both"])
+    @pytest.mark.parametrize("rule", ["global", "per_label"])
+    def test_thresholds(self, rule, objective):
+        """Those of all labels, and those of pools; own ones, which such a shrinkage leaves out, have random folds."""
+        settings = DecisionSettings(rule=rule, objective=objective, shrinkage=1e12)
+        scores = SCORES + torch.rand(N, L, generator=GENERATOR)
+        ours = tune_decisions(scores, WEIGHTED, COUNTS, settings).thresholds
+        theirs = tune_decisions(scores[TIMES], TRUTH.select(TIMES), COUNTS, settings).thresholds
+        torch.testing.assert_close(ours, theirs)
 
     def test_rates_of_labels(self):
         names = ("precision", "recall", "f1", "average_precision")
