@@ -2,6 +2,7 @@
 
 import json
 
+import httpx
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -15,12 +16,12 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_dataframe_column_names_consistency
 
 from hyperfocal.classify.classifier import MultiLabelClassifier
-from hyperfocal.classify.service import load_classify
 from hyperfocal.cli import main
 from hyperfocal.data.inspection import inspect
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.export.export import export_plain
 from hyperfocal.models.matrix_features import MatrixFeatures
+from serve_cases import service
 
 SETTINGS = {"train.epochs": 10, "train.threads": 1}
 ROWS, FEATURES, LABELS = 160, 8, 3
@@ -182,8 +183,6 @@ class TestForms:
         np.testing.assert_array_equal(again.predict_proba(X), fitted.predict_proba(X))
         with pytest.raises(ConfigError, match="which an export cannot encode"):
             export_plain(tmp_path / "run", tmp_path / "export")
-        with pytest.raises(ConfigError, match="the run reads a feature matrix, and the service takes texts"):
-            load_classify(tmp_path / "run", "1")
 
     def test_validation_rows_and_folds(self):
         X, Y = data()  # noqa: N806
@@ -326,3 +325,65 @@ class TestExtremeFiles:
         assert done.exit_code == 2
         assert "label '9' is out of range" in done.output
         assert not (tmp_path / "run").exists()
+
+
+class TestService:
+    """Rows over HTTP get the scores of Python."""
+
+    @pytest.fixture(scope="class", params=["dense", "sparse", "named"])
+    @classmethod
+    def served(cls, request, tmp_path_factory):
+        X, Y = data()  # noqa: N806
+        form = {
+            "dense": X,
+            "sparse": csr_matrix(X),
+            "named": pd.DataFrame(X, columns=[f"f{n}" for n in range(X.shape[1])]),
+        }
+        path = tmp_path_factory.mktemp("served") / "run"
+        fitted = MultiLabelClassifier(settings=SETTINGS).fit(form[request.param], Y)
+        fitted.save(path)
+        with service(path) as running, httpx.Client(base_url=running.address, timeout=60) as client:
+            yield fitted, client, request.param
+
+    def test_lists_and_objects(self, served):
+        fitted, client, kind = served
+        X = data(1)[0][:5].astype(np.float32)  # noqa: N806
+        X[X < 0] = 0
+        name = (lambda n: f"f{n}") if kind == "named" else str
+        objects = [{name(n): float(row[n]) for n in np.flatnonzero(row)} for row in X]
+        frame = pd.DataFrame(X, columns=[name(n) for n in range(X.shape[1])]) if kind == "named" else X
+        expected = fitted.predict_proba(frame)
+        for rows in (X.tolist(), objects, [*X[:2].tolist(), *objects[2:]]):
+            answers = client.post("/v1/classify", json={"rows": rows, "top": 3}).json()["answers"]
+            for answer, probabilities in zip(answers, expected, strict=True):
+                scores = {int(one["label"]): one["score"] for one in answer["scores"]}
+                assert scores == pytest.approx({label: probabilities[label] for label in scores}, abs=1e-5)
+                assert list(scores) == np.argsort(-probabilities, kind="stable")[: len(scores)].tolist()
+                assert answer["known"]
+
+    def test_what_is_refused(self, served):
+        _, client, kind = served
+        wide = data()[0].shape[1]
+        for body, message in (
+            ({"rows": [[0.0] * wide, [1.0]]}, f"row 2 has 1 values, and the run reads {wide} features"),
+            ({"rows": [{"x": 1}]}, "row 1: 'x' is no feature of the run"),
+            ({"rows": [{str(wide): 1}]}, f"'{wide}' is no feature of the run"),
+            ({"rows": [[1e300] + [0] * (wide - 1)]}, "a value is too large for a float32"),
+            ({"texts": ["a text"]}, "the run reads rows of a feature matrix"),
+            ({}, "texts or rows are needed"),
+            ({"rows": []}, "length"),
+            ({"rows": [["a"]]}, "Expected `float`"),
+        ):
+            response = client.post("/v1/classify", json=body)
+            assert response.status_code == 422
+            assert message in response.json()["error"]["message"]
+        card = client.get("/v1/model").json()
+        assert card["matrix"]
+        assert card["example"] == {"f0" if kind == "named" else "0": 0.5}
+        assert client.post("/v1/classify", json={"rows": [card["example"]]}).status_code == 200
+
+    def test_a_row_of_zeros_says_nothing_if_zeros_are_left_out(self, served):
+        _, client, kind = served
+        (answer,) = client.post("/v1/classify", json={"rows": [{}]}).json()["answers"]
+        assert answer["known"] == (kind != "sparse")
+        assert ("no value other than 0" in answer.get("note", "")) == (kind == "sparse")

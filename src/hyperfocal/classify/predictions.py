@@ -14,7 +14,7 @@ from hyperfocal.classify.prepare import check_texts
 from hyperfocal.data.documents import Documents, as_documents, only_counted
 from hyperfocal.data.frames import holds_objects, is_frame, to_library
 from hyperfocal.data.ids import typed
-from hyperfocal.data.matrices import extreme_documents, feature_names, is_extreme, matrix_documents
+from hyperfocal.data.matrices import feature_names, file_documents, is_matrix_file, matrix_documents
 from hyperfocal.data.text_columns import Need, TextReading
 from hyperfocal.errors import ConfigError
 
@@ -49,7 +49,7 @@ def read_documents(source: Any, reading: TextReading, need: Need) -> Documents:
 
     To score them, documents with the weight 0 are left out.
     """
-    documents = extreme_documents(source) if is_extreme(source) else as_documents(source, reading, need=need)
+    documents = file_documents(source) if is_matrix_file(source) else as_documents(source, reading, need=need)
     if need == "texts":
         return documents
     documents, left_out = only_counted(documents, "documents to score")

@@ -34,10 +34,10 @@ from hyperfocal.data.documents import Documents, as_documents, mean_weight, only
 from hyperfocal.data.frames import is_frame, is_missing
 from hyperfocal.data.matrices import (
     as_matrix,
-    extreme_documents,
     feature_names,
-    is_extreme,
+    file_documents,
     is_matrix,
+    is_matrix_file,
     matrix_documents,
 )
 from hyperfocal.data.reading import ReadingPlan, plan_words, reading_of
@@ -155,7 +155,7 @@ def prepare(
         ConfigError: validation documents together with cross-validation; data.stream = "on" for documents that cannot
             be streamed.
     """
-    train, valid = (extreme_documents(each) if is_extreme(each) else each for each in (train, valid))
+    train, valid = (file_documents(each) if is_matrix_file(each) else each for each in (train, valid))
     streamed = is_streamed(train, settings.data.stream, no_stream(train, settings))
     taxonomy = read_taxonomy(settings.data.taxonomy) if settings.data.taxonomy else None
     check_label_texts(settings.features.label_texts)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hyperfocal.classify.files import read_fit
 from hyperfocal.classify.label_model import Fit
-from hyperfocal.classify.requests import Given, read_request, sample_of
+from hyperfocal.classify.requests import Given, example_of, read_request, reads_matrix, sample_of
 from hyperfocal.data.input_columns import InputColumns, joined_columns
 from hyperfocal.data.reading import public_facts
 from hyperfocal.data.vocabulary import frequent_first
@@ -40,6 +40,7 @@ from hyperfocal.thresholds import Decisions
 
 EMPTY = "the text is empty; its labels are unreliable"
 UNKNOWN = "the model knows no n-gram or word of this text; its labels are unreliable"
+ZEROS = "the row has no value other than 0; its labels are unreliable"
 WORD = re.compile(r"\w+")
 MOST_CHARACTERS = 100_000  # of all copies of a text with a word removed; of a long text fewer words are tried
 FEWEST_WORDS = 5
@@ -76,6 +77,8 @@ class ClassifyPredictor:
             "version": self.version,
             "features": model.features.kind,
             "labels": len(self._labels),
+            "matrix": reads_matrix(model),
+            "example": example_of(model),
             "taxonomy": model.labels.taxonomy is not None,
             "new_labels": self._scores_new_labels and model.reader is not None,
             "decide": model.settings.decide.rule,
@@ -203,7 +206,7 @@ class ClassifyPredictor:
             LabelScore(self._labels[label], score, threshold, label in chosen, self._paths[label])
             for label, score, threshold in zip(*columns, strict=True)
         ]
-        note = None if known else UNKNOWN if text.strip() else EMPTY
+        note = None if known else ZEROS if request.rows else UNKNOWN if text.strip() else EMPTY
         return TextAnswer([self._labels[label] for label in decided], ranked, known, note)
 
     def _decisions(self, threshold: str | float) -> Decisions:

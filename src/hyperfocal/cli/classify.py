@@ -98,7 +98,7 @@ def fit(
     __label__a __label__b the text, or in LibMultiLabel format, id<TAB>a b<TAB>the text. All formats except
     Parquet may be compressed (gzip, bzip2, zstd). A folder or a pattern of Parquet parts is one table.
     A .txt file whose first line is three numbers, examples features labels, is a feature matrix in the Extreme
-    Classification format.
+    Classification format. A .npz file holds a feature matrix X and labels Y, as numpy.savez writes them.
 
     Several processes can train together: torchrun --nproc-per-node 2 -m hyperfocal classify fit TRAIN --out RUN
     """

@@ -20,7 +20,7 @@ from hyperfocal.data.compression import is_compressed
 from hyperfocal.data.documents import Documents, documents_from_frame
 from hyperfocal.data.files import File, write_frame, write_lines, write_rows
 from hyperfocal.data.logs import Log, log_from_frame, row_users
-from hyperfocal.data.matrices import is_extreme
+from hyperfocal.data.matrices import is_matrix_file
 from hyperfocal.data.text_lines import TEXT_READERS
 from hyperfocal.errors import DataError
 from hyperfocal.parts import files_of, total_size
@@ -59,7 +59,7 @@ def predict_file(
     """
     rows = block or predictor.rows
     parts = PartFiles(out, _plan(predictor, run, file, rows))
-    if block is None and not (resume and parts.folder.exists()) and (is_extreme(file) or not _is_large(file)):
+    if block is None and not (resume and parts.folder.exists()) and (is_matrix_file(file) or not _is_large(file)):
         frame, counts = predictor.predict(file)
         with whole_file(out) as aside:
             predictor.write(frame, aside, True)
@@ -154,7 +154,7 @@ class DocumentPredictor:
 
     def blocks(self, file: Path, rows: int) -> Iterator[Block]:
         """Yield blocks of documents; DataError if an id is in two of them."""
-        if is_extreme(file):
+        if is_matrix_file(file):
             raise DataError(f"{file}: holds a feature matrix, which is read whole. Leave --block and --resume out")
         seen = Seen()
         for block in read_blocks(file, rows, readers=TEXT_READERS, row="document"):

@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, issparse, vstack
 
 from hyperfocal.data.field_columns import (
     BAGS,
@@ -88,6 +88,11 @@ def joined_columns(parts: Sequence[InputColumns]) -> InputColumns:
     if not rest:
         return first
     every = [first, *rest]
+    if first.matrix is not None:
+        matrices: Any = [part.matrix for part in every]
+        return InputColumns(
+            matrix=vstack(matrices, format="csr") if issparse(first.matrix) else np.concatenate(matrices)
+        )
     vectors = {name: np.concatenate([part.vectors[name] for part in every]) for name in first.vectors}
     return InputColumns(first.kinds, pl.concat([part.fields for part in every]), vectors)
 

@@ -14,7 +14,7 @@ from hyperfocal.data.files import File
 from hyperfocal.data.input_columns import as_names
 from hyperfocal.data.log_columns import KNOWN_NAMES
 from hyperfocal.data.logs import as_log
-from hyperfocal.data.matrices import extreme_documents, is_extreme
+from hyperfocal.data.matrices import file_documents, is_matrix_file
 from hyperfocal.data.readers import read_source
 from hyperfocal.data.reading import ReadingPlan
 from hyperfocal.data.text_columns import find_text_columns
@@ -75,7 +75,7 @@ def inspect(
         unknown=unknown or "",
     )
     settings: dict[str, DataSettings | TextDataSettings] = {"recommend": log, "classify": documents}
-    extreme = is_extreme(source)
+    extreme = is_matrix_file(source)
     job = job or ("classify" if extreme else _job_of(source, log, documents))
     if job not in settings:
         raise ConfigError(f"`job=` is {job!r}. Expected one of {', '.join(settings)}")
@@ -83,7 +83,7 @@ def inspect(
         raise ConfigError(f"a column of the other job is named, but the job is {job}. Leave it out")
     if job == "recommend":
         return as_log(source, log).plan
-    return extreme_documents(source).plan if extreme else as_documents(source, documents).plan
+    return file_documents(source).plan if extreme else as_documents(source, documents).plan
 
 
 def _job_of(source: Any, log: DataSettings, documents: TextDataSettings) -> Job:

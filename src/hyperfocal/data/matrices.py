@@ -1,4 +1,4 @@
-"""Documents that are a feature matrix: rows of numbers, from Python or a file in the Extreme Classification format."""
+"""Documents that are a feature matrix: from Python, a .npz file, or a file in the Extreme Classification format."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from hyperfocal.data.extreme import read_extreme
 from hyperfocal.data.files import File
 from hyperfocal.data.frames import as_frame, is_frame
 from hyperfocal.data.input_columns import InputColumns, Matrix
+from hyperfocal.data.npz import is_npz, read_npz
 from hyperfocal.data.reading import LISTS, PlannedColumn, ReadingPlan
 from hyperfocal.errors import DataError
 
@@ -148,11 +149,23 @@ def is_extreme(source: Any) -> bool:
     return bool(SIZES.fullmatch(first) and EXAMPLE.fullmatch(second))
 
 
-def extreme_documents(path: str | Path) -> Documents:
-    """Return the examples of a file in the Extreme Classification format; labels are named by their numbers.
+def is_matrix_file(source: Any) -> bool:
+    """Return whether a path names a file that holds a feature matrix."""
+    return is_npz(source) or is_extreme(source)
 
-    Errors as in `read_extreme`.
+
+def file_documents(path: str | Path) -> Documents:
+    """Return the examples of a .npz file, or of one in the Extreme Classification format.
+
+    Labels are named by their numbers, except one label per row, which is named by its value. Errors as in `read_npz`
+    and `read_extreme`.
     """
+    if is_npz(path):
+        archive = read_npz(path)
+        try:
+            return matrix_documents(archive.features, archive.labels)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
     data = read_extreme(path)
     indptr, names = data.labels.indptr.tolist(), [str(label) for label in data.labels.indices.tolist()]
     labels = [names[start:end] for start, end in pairwise(indptr)]

@@ -80,6 +80,11 @@ def check_table(lazy: pl.LazyFrame, file: File) -> None:
     _check(int(rows * row), file, f"of {rows:,} rows ")
 
 
+def check_bytes(needed: int, file: File) -> None:
+    """Raise DataError if the numbers of a file need more memory than there can be."""
+    _check(needed, file)
+
+
 def check_block(rows: int, columns: int, file: File) -> None:
     """Raise DataError if rows with the columns of all earlier blocks surely need more memory than there can be."""
     _check(_cells(rows, columns), file, f"with {columns:,} columns ")

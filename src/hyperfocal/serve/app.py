@@ -140,8 +140,8 @@ def _prediction_routes(live: Live, batcher: Batcher) -> list[Route]:
         _refuse_other_job(live, "recommend")
         content = await request.body()
         asked = read(RECOMMEND, content)
-        users = len(asked.histories or asked.users or ())
-        _refuse_explained(asked, users)
+        users = asked.number
+        _refuse_explained(asked)
         light = not (asked.new_items or asked.explain or asked.max_per or asked.diversity) and len(content) <= LIGHT
         rows = users * (1 + MOST_WORDS if asked.explain else 1) + len(asked.new_items)
         return as_json(await batcher.ask(asked, rows, light=light))
@@ -157,7 +157,7 @@ def _prediction_routes(live: Live, batcher: Batcher) -> list[Route]:
         content = await request.body()
         asked = read(CLASSIFY, content)
         _refuse_too_many(asked)
-        rows = len(asked.texts) * (1 + MOST_WORDS if asked.explain else 1) + len(asked.new_labels)
+        rows = asked.number * (1 + MOST_WORDS if asked.explain else 1) + len(asked.new_labels)
         light = not (asked.explain or asked.new_labels) and len(content) <= LIGHT
         return as_json(await batcher.ask(asked, rows, light=light))
 
@@ -171,14 +171,14 @@ def _refuse_other_job(live: Live, job: str) -> None:
         raise Refusal(409, "wrong_job", message)
 
 
-def _refuse_explained(asked: RecommendRequest, users: int) -> None:
-    if asked.explain and users > MOST_EXPLAINED:
-        message = f"explain allows {MOST_EXPLAINED} histories per request, got {users:,}. Send fewer"
+def _refuse_explained(asked: RecommendRequest) -> None:
+    if asked.explain and asked.number > MOST_EXPLAINED:
+        message = f"explain allows {MOST_EXPLAINED} histories per request, got {asked.number:,}. Send fewer"
         raise Refusal(422, "too_many", message, "$.histories")
 
 
 def _refuse_too_many(asked: ClassifyRequest) -> None:
-    texts = len(asked.texts)
+    texts = asked.number
     if asked.explain and texts > MOST_EXPLAINED:
         message = f"explain allows {MOST_EXPLAINED} texts per request, got {texts:,}. Send fewer"
         raise Refusal(422, "too_many", message, "$.texts")

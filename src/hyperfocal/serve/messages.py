@@ -63,6 +63,11 @@ class RecommendRequest(Rules, frozen=True, kw_only=True, forbid_unknown_fields=T
     explain: bool = False
     new_items: Annotated[list[dict[Name, Value]], Meta(max_length=MOST_ROWS)] = field(default_factory=list)
 
+    @property
+    def number(self) -> int:
+        """Number of users."""
+        return len(self.histories or self.users or ())
+
 
 class ItemScore(Struct, omit_defaults=True):
     """An item and its score. Higher is better; scores compare only within one history.
@@ -135,7 +140,9 @@ class ClassifyRequest(Struct, forbid_unknown_fields=True):
 
     Attributes:
         texts: plain texts of up to 100,000 characters each; or objects with the columns of the training documents, as
-            {"text": "...", "section": "games"}, which a run with fields or vectors needs.
+            {"text": "...", "section": "games"}, which a run with fields or vectors needs. Null: `rows` are given.
+        rows: of a feature matrix, for a run that was fitted on one: lists of all values, as [0.5, 0, 2]; or objects
+            with the values other than 0 by the number or name of their feature, as {"0": 0.5, "2": 2}.
         threshold: "tuned" uses the run's thresholds, "half" a probability of 0.5, a number that probability. A run with
             one label per text has no threshold and refuses "half" and numbers.
         top: how many of the best labels to return with their scores. Texts x top may not exceed 100,000.
@@ -143,14 +150,23 @@ class ClassifyRequest(Struct, forbid_unknown_fields=True):
         new_labels: labels that were not in the training data, scored by their texts next to the known labels.
     """
 
-    texts: Annotated[
-        list[Annotated[str, Meta(max_length=LONGEST_TEXT)] | dict[str, Any]],
-        Meta(min_length=1, max_length=MOST_ROWS, examples=[["a glass of red wine"]]),
-    ]
+    texts: (
+        Annotated[
+            list[Annotated[str, Meta(max_length=LONGEST_TEXT)] | dict[str, Any]],
+            Meta(min_length=1, max_length=MOST_ROWS, examples=[["a glass of red wine"]]),
+        ]
+        | None
+    ) = None
+    rows: Annotated[list[list[float] | dict[str, float]], Meta(min_length=1, max_length=MOST_ROWS)] | None = None
     threshold: Literal["tuned", "half"] | Annotated[float, Meta(ge=0, le=1)] = "tuned"
     top: Annotated[int, Meta(ge=0, le=1_000)] = 10
     explain: bool = False
     new_labels: Annotated[list[NewLabel], Meta(max_length=1_000)] = []
+
+    @property
+    def number(self) -> int:
+        """Number of documents."""
+        return len(self.texts or self.rows or ())
 
 
 class LabelScore(Struct):

@@ -5,8 +5,9 @@ const TOP = 12;
 
 export function showClassify(card) {
   const inputs = (card.reading?.columns ?? []).filter((one) => ["text", "field", "vector"].includes(one.use));
-  if (inputs.some((one) => one.use !== "text")) {
-    showColumns(inputs);
+  const rows = card.matrix;
+  if (rows || inputs.some((one) => one.use !== "text")) {
+    showObjects(rows ? "rows" : "texts", card.example);
     return;
   }
   if (card.single) { // one label per text: there is no threshold to choose
@@ -25,16 +26,20 @@ export function showClassify(card) {
   if (byId("text").value) refresh();
 }
 
-/** Say that the run reads columns, which a box for one text cannot hold. */
-function showColumns(inputs) {
-  byId("text").disabled = true;
-  byId("text").placeholder = "";
+/** Let the box hold one document as JSON: an object with columns, or a row of a feature matrix. */
+function showObjects(field, example) {
+  byId("text-title").textContent = field === "rows" ? "Row" : "Document";
+  byId("text").placeholder = JSON.stringify(example);
+  byId("text").value = JSON.stringify(example);
   document.querySelector(".control").hidden = true;
-  byId("decided").replaceChildren(
-    "This run reads the columns ",
-    ...inputs.flatMap((one, place) => [place ? ", " : "", make("bdi", "", one.name)]),
-    ", and this page sends a text alone. Send objects with these columns to /v1/classify.",
-  );
+  const refresh = lively(async () => {
+    const request = { [field]: [JSON.parse(byId("text").value)], top: TOP };
+    const { answers } = await ask("/v1/classify", request);
+    return () => draw(byId("text").value, answers[0]);
+  });
+  byId("text").addEventListener("input", refresh);
+  byId("text").focus();
+  refresh();
 }
 
 async function classify() {
