@@ -17,6 +17,7 @@ from hyperfocal.classify.one_page import (
     one_scores_section,
 )
 from hyperfocal.classify.one_terminal import is_one
+from hyperfocal.classify.scaling import scaling_words
 from hyperfocal.classify.terminal import (
     baseline_rows,
     data_lines,
@@ -95,7 +96,7 @@ def classify_page(run: FinishedRun) -> Page:
     with folder.guard("labels.csv"):
         labels = read_labels(run)
     with folder.guard("metrics.json"):
-        lines = data_lines(metrics["data"])
+        lines = [*data_lines(metrics["data"]), *filter(None, [scaling_words(metrics.get("scaling", {}))])]
         one, groups = is_one(metrics), _buckets(metrics)
         opinions = _opinions(metrics.get("opinions", {}))
         how = _how_decided(metrics)

@@ -30,6 +30,7 @@ from hyperfocal.classify.one_label import Classes, classes_of
 from hyperfocal.classify.opinions import LabelReader, Opinions
 from hyperfocal.classify.prepare import Labelled, PreparedTexts
 from hyperfocal.classify.repeated import checksums_of
+from hyperfocal.classify.scaling import Scaling, choose_scaling
 from hyperfocal.classify.scores import Evaluation, with_unseen
 from hyperfocal.classify.validation import Validated, baselines_table, opinions_table, validate
 from hyperfocal.config.classify import ClassifySettings
@@ -72,6 +73,7 @@ def fit_prepared(
     resume: bool = False,
     cache: Path | None = None,
     watch: Watch = SILENT,
+    compare_scalings: bool = True,
 ) -> Fit:
     """Fit on documents that are read and split; other arguments and errors as in `MultiLabelClassifier.fit`.
 
@@ -81,11 +83,16 @@ def fit_prepared(
         run: gets checkpoints and the result. None: nothing is written.
         target: the form of the labels that `fit` got, from `target_of`.
         resume: whether to continue the training in `run`.
+        compare_scalings: whether validation chooses the scaling of a feature matrix. False: a fixed rule does.
     """
     began, fingerprint, logs = perf_counter(), data.fingerprint(), checksums_of(data)
     facts = data_facts(data.plan, data.counts(), logs)
     _begin(data, settings)
-    features = ExampleFeatures.fit(data.train.documents, settings.features, cache, settings.data.scaling)
+    folds = folds_of(data.train, settings) if settings.train.folds else None
+    scaling = Scaling(settings.data.scaling)
+    if compare_scalings:
+        scaling = choose_scaling(data.train, data.valid, folds, settings, cache)
+    features = ExampleFeatures.fit(data.train.documents, settings.features, cache, scaling.taken)
     refuse_different("documents or encoders", f"{fingerprint} {features.checksum}")
     check_head_memory(data, settings, num_sparse=features.num_sparse)
     if run is not None and resume:
@@ -118,6 +125,8 @@ def fit_prepared(
     )
     texts = _trained_texts(data, settings)
     metrics = evaluation.metrics | {"opinions": opinions_table(validated)}
+    if scaling.values:
+        metrics["scaling"] = scaling.to_json()
     if inputs is not None:
         metrics["baselines"] = _baselines(data, inputs, validated, settings)
     scored = (metrics, evaluation.label_table, trained.history, evaluation.resamples)

@@ -137,6 +137,7 @@ def _number_or_word(text: str) -> float | str:
 
 
 def _print_fit(classifier: MultiLabelClassifier) -> None:
+    from hyperfocal.classify.scaling import scaling_words
     from hyperfocal.classify.terminal import data_lines, how_decided, opinions_report, scores_report
     from hyperfocal.cli.wording import print_lines, print_report
     from hyperfocal.config.classify import ONE_RULES
@@ -144,6 +145,8 @@ def _print_fit(classifier: MultiLabelClassifier) -> None:
 
     console, metrics = SafeConsole(), classifier.metrics_
     print_lines(console, [*data_lines(metrics["data"]), ""])
+    if line := scaling_words(metrics.get("scaling", {})):
+        print_lines(console, [line, ""])
     if classifier.features_.encoder is None and classifier.settings_.features.kind == "auto":
         print_lines(console, [NO_ENCODER, ""])
     out_of_fold = metrics["data"]["out_of_fold"]

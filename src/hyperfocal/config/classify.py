@@ -29,7 +29,7 @@ class TextDataSettings(Section, frozen=True, kw_only=True):
     text: tuple[str, ...] = ()  # columns, joined by a line break; () is `text`, else `title` and `body`
     fields: tuple[str, ...] = ()  # columns beside the text, optionally with a kind, as section:category
     vectors: tuple[str, ...] = ()  # columns of fixed-length lists of numbers
-    scaling: Literal["auto", "none", "l2", "idf_l2", "standard"] = "auto"  # of a feature matrix; auto: idf_l2 if sparse
+    scaling: Literal["auto", "none", "l2", "idf_l2", "standard"] = "auto"  # of a feature matrix; auto: by validation
     labels: str = ""  # column of the labels; "" is `labels` or `label`
     separator: str = ""  # between the labels in one field; "" is the first of | ; , that occurs, else spaces
     id: str = ""  # column of the document's id; "" is `id`, or the row number if there is no such column

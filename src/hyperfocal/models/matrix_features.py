@@ -4,7 +4,7 @@
     l2         each row at length 1
     idf_l2     the values times idf = 1 + ln((1 + N) / (1 + n)), n the training rows with the feature; then l2
     standard   standard deviations above the training mean, cut at -20 and 20
-    auto       idf_l2 for a sparse matrix, standard for a dense one
+    auto       idf_l2 for a sparse matrix, standard for a dense one, unless validation chooses (`classify/scaling.py`)
 
 The rows of a sparse matrix by l2 or idf_l2 go to the wide part, as n-grams do, if they have more than MOST_DENSE
 features. Everything else goes to the deep part. With few features, the deep part alone ranks better than both parts.
@@ -62,7 +62,7 @@ class MatrixFeatures:
             ConfigError: a sparse matrix of more than MOST_DENSE features with a scaling that makes it dense.
         """
         sparse, (rows, width) = issparse(matrix), matrix.shape
-        chosen = ("idf_l2" if sparse else "standard") if scaling == "auto" else scaling
+        chosen = rule_of(matrix) if scaling == "auto" else scaling
         if sparse and chosen not in WIDE and width > MOST_DENSE:
             raise ConfigError(
                 f"data.scaling = {chosen!r} makes a sparse matrix dense, and {width:,} features are too many. Use l2 "
@@ -157,6 +157,11 @@ class MatrixFeatures:
         shift, factor = (np.asarray(value[name], dtype=np.float32) for name in ("shift", "factor"))
         names, beside = tuple(value.get("names", ())), bool(value.get("beside", True))
         return cls(str(value["scaling"]), bool(value["sparse"]), shift, factor, names, beside)
+
+
+def rule_of(matrix: Matrix) -> str:
+    """Return the scaling of a matrix without validation: "idf_l2" if it is sparse, else "standard"."""
+    return "idf_l2" if issparse(matrix) else "standard"
 
 
 def _listed(problem: str, names: list[str]) -> str:
