@@ -11,10 +11,11 @@ w is the best of 0, 0.05, ..., 1 on the validation users.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import msgspec
 import polars as pl
 import torch
 from torch import Tensor
@@ -43,6 +44,7 @@ from hyperfocal.sequences import Sequences
 
 BLEND = "blend"  # name of the blend in tables
 PARTNER = "decayed_markov"  # the baseline in the blend
+MOST_RULES = 64  # whose limits are kept
 WEIGHTS = tuple(step / 20 for step in range(21))
 
 
@@ -75,6 +77,7 @@ class Ranker:
     streamed: bool = False
     plan: ReadingPlan | None = None
     table: ItemTable | None = None
+    _limits: dict[bytes, Limits] = field(default_factory=dict, init=False)
 
     @property
     def reading(self) -> LogReading:
@@ -132,9 +135,20 @@ class Ranker:
         return network_scorer(self.model, self.settings.data.history)
 
     def limits(self, rules: Rules | None = None) -> Limits:
-        """Return rules as they apply to the items; errors as in `limits_of`."""
+        """Return rules as they apply to the items; those of the last few rules are kept. Errors as in `limits_of`."""
         if rules is None:
             return Limits()
+        try:
+            key = msgspec.json.encode(rules)
+        except TypeError:  # ids in a set, an array or a Series
+            return self._applied(rules)
+        limits = self._limits.pop(key) if key in self._limits else self._applied(rules)
+        while len(self._limits) >= MOST_RULES:
+            del self._limits[next(iter(self._limits))]
+        self._limits[key] = limits  # the order is that of the last use
+        return limits
+
+    def _applied(self, rules: Rules) -> Limits:
         return limits_of(rules, self.vocabulary, self.item_columns, self.similarity if rules.diversity else None)
 
     def rank(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 import polars as pl
@@ -40,7 +40,6 @@ from hyperfocal.serve.messages import (
 from hyperfocal.storage.run_folder import RunFolder
 
 CATALOGUES = 4  # with new items, kept for later requests that bring the same items
-LIMITS = 64  # of rules, kept for later requests with the same rules
 SHARED = [name for name in Rules.__struct_fields__ if name != "exclude"]
 PARAMETER = re.compile(r"\x60(\w+)=\x60")  # of a message for Python
 
@@ -48,16 +47,6 @@ EMPTY = "the history is empty: every empty history gets these items"
 UNKNOWN = "the model knows no item of this history: these are the items for an empty history"
 STRANGER = "the run does not have this user: these are the items for an empty history"
 SHORT = "no more items may be recommended"
-Value = TypeVar("Value")
-
-
-def _remembered(memory: dict[Any, Value], key: Any, make: Callable[[], Value], most: int) -> Value:
-    """Return the value of a key, made if it is not remembered; of more than `most` the one used longest ago goes."""
-    value = memory.pop(key) if key in memory else make()
-    while len(memory) >= most:
-        del memory[next(iter(memory))]
-    memory[key] = value
-    return value
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +55,6 @@ class Catalogue:
 
     ranker: Ranker
     scorer: Scorer
-    _limits: dict[bytes, Limits] = field(default_factory=dict)
 
     @classmethod
     def of(cls, ranker: Ranker) -> Catalogue:
@@ -86,10 +74,6 @@ class Catalogue:
         """Titles of the items; [] without any."""
         columns = self.ranker.item_columns
         return [] if columns is None else columns.titles
-
-    def limits(self, batch: Batch) -> Limits:
-        """Return the rules of a batch as they apply to the items; errors as in `limits_of`."""
-        return _remembered(self._limits, batch.rule_text, lambda: self.ranker.limits(batch.rules), LIMITS)
 
 
 class Batch(NamedTuple):
@@ -198,7 +182,7 @@ class RecommendPredictor:
             reason, place = "too_deep", "$.k"
             check_depth(batch.k, len(catalogue.vocabulary))
             reason, place = "rules", "$"
-            limits = catalogue.limits(batch)
+            limits = catalogue.ranker.limits(batch.rules)
         except (HyperfocalError, pl.exceptions.PolarsError) as error:  # a list where a number is expected
             return [Refusal(422, reason, _plain(error), place)] * len(requests)
         return self._rank(catalogue, limits, batch.k, requests)
@@ -208,8 +192,12 @@ class RecommendPredictor:
             return self._trained
         if not self._ranks_new_items:
             raise ConfigError("this engine does not score new items. Serve the run with --engine torch")
-        make = partial(_widened, self._ranker, new_items)
-        return _remembered(self._catalogues, key, make, CATALOGUES)
+        if key not in self._catalogues:
+            while len(self._catalogues) >= CATALOGUES:
+                del self._catalogues[next(iter(self._catalogues))]
+            self._catalogues[key] = Catalogue.of(self._ranker.with_items(_table(new_items)))
+        self._catalogues[key] = self._catalogues.pop(key)  # the order is that of the last use
+        return self._catalogues[key]
 
     def _rank(
         self, catalogue: Catalogue, limits: Limits, k: int, requests: list[RecommendRequest]
@@ -238,10 +226,6 @@ class RecommendPredictor:
     def _rows(self) -> dict[str, int]:
         """The number of each training user."""
         return {user: row for row, user in enumerate(self._fit.users.to_list())}
-
-
-def _widened(ranker: Ranker, new_items: list[dict[str, Any]]) -> Catalogue:
-    return Catalogue.of(ranker.with_items(_table(new_items)))
 
 
 def load_recommend(path: Path, version: str) -> RecommendPredictor:
