@@ -22,7 +22,7 @@ from hyperfocal.cli.options import (
     log_settings,
     with_options,
 )
-from hyperfocal.cli.rules import RULES, choices_of, files_of_rules, rules_of
+from hyperfocal.cli.rules import RULES, files_of_rules, known_users, log_predictor, user_ids
 from hyperfocal.cli.steps import (
     follow_fit,
     print_evaluation,
@@ -36,8 +36,6 @@ from hyperfocal.cli.wording import Commands, echo
 from hyperfocal.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hyperfocal.cli.predict import LogPredictor
-    from hyperfocal.data.logs import Log
     from hyperfocal.recommend.recommender import Recommender
 
 
@@ -78,10 +76,12 @@ def recommend(context: click.Context) -> None:
 )
 @click.option(
     "--protocol",
-    type=click.Choice(["users", "leave-one-out"]),
+    type=click.Choice(["users", "leave-one-out", "time"]),
     help="users: validate on held-out users.  leave-one-out: validate on each user's second-last item; the last one "
-    "is for `evaluate`.  [default: users]",
+    "is for `evaluate`.  time: train before --until, and validate on what users do from then on.  [default: users]",
 )
+@click.option("--until", metavar="TIME", help="With --protocol time: the moment, such as 2024-05-01.")
+@click.option("--horizon", type=float, metavar="DAYS", help="With --protocol time: days that count.  [default: all]")
 @click.option("--minutes", type=float, help="Start no epoch after this time; the best one counts.  [default: no limit]")
 @click.option("--seed", type=int, help="Seed of the split, the weights and the order of examples.  [default: 0]")
 @with_options(SET, *RUN, TRACK)
@@ -95,6 +95,8 @@ def fit(
     item_features: tuple[str, ...],
     model: str | None,
     protocol: str | None,
+    until: str | None,
+    horizon: float | None,
     minutes: float | None,
     seed: int | None,
     resume: bool,
@@ -114,7 +116,13 @@ def fit(
     from hyperfocal.recommend.recommender import Recommender
 
     refuse_resume_and_overwrite(resume, overwrite)
-    chosen = {"data.protocol": protocol, "train.minutes": minutes, "items.features": item_features or None}
+    chosen = {
+        "data.protocol": protocol,
+        "data.until": until,
+        "data.horizon": horizon,
+        "train.minutes": minutes,
+        "items.features": item_features or None,
+    }
     recommender = Recommender(recipe, model=model, seed=seed, settings=chosen | log_settings(columns))
     if item_features and items is None:
         raise ConfigError("--item-features names columns of --items. Give --items too")
@@ -182,46 +190,12 @@ def predict(
             refuse_output(out, path, name, safe_csv=safe_csv)
     from hyperfocal.cli.predict import predict_file, predict_log
 
-    predictor = _log_predictor(_load(run, ranking), ranking, safe_csv=safe_csv)
+    predictor = log_predictor(_load(run, ranking), ranking, safe_csv=safe_csv)
     if history is not None:
         counts = predict_file(predictor, run, history, out, block=block, resume=resume)
     else:
-        counts = predict_log(predictor, _known_users(predictor.recommender, users, block, resume), out)
+        counts = predict_log(predictor, known_users(predictor.recommender, users, block, resume), out)
     _print_counts(counts, out)
-
-
-def _log_predictor(recommender: Recommender, options: dict[str, Any], *, safe_csv: bool) -> LogPredictor:
-    """Return the predictor of the RANKING and RULES options."""
-    from hyperfocal.cli.predict import LogPredictor
-
-    if options["items"] is not None:
-        recommender = recommender.with_item_table(options["items"])
-    return LogPredictor(
-        recommender,
-        k=options["k"],
-        rules=rules_of(options, recommender.ranker_),
-        candidates=options["candidates"],
-        chosen=choices_of(options),
-        new_items=options["new_items"],
-        new_boost=options["new_boost"],
-        safe_csv=safe_csv,
-    )
-
-
-def _known_users(recommender: Recommender, users: Path | None, block: int | None, resume: bool) -> Log:
-    """Return the histories of the users in a file, which are all in memory."""
-    assert users is not None
-    if block or resume:
-        raise ConfigError("--block and --resume are for a file of histories. Leave them out with --users")
-    return recommender.log_of(_user_ids(recommender, users))
-
-
-def _user_ids(recommender: Recommender, file: Path) -> list[str]:
-    from hyperfocal.data.id_lists import read_id_list
-
-    plan = recommender.ranker_.plan
-    names = ("user",) if plan is None else (plan.name("user"), "user")
-    return read_id_list(file, names, None if plan is None else plan.kind("user"))
 
 
 def _print_counts(counts: Counter[str], out: Path) -> None:
@@ -295,7 +269,7 @@ def vectors(run: Path, out: Path, users: Path | None) -> None:
 
     check_vectors(out, users)
     recommender = Recommender.load(run)
-    frame = recommender.item_vectors() if users is None else user_frame(recommender, _user_ids(recommender, users))
+    frame = recommender.item_vectors() if users is None else user_frame(recommender, user_ids(recommender, users))
     echo(f"{frame.height:,} vectors of {write_vectors(frame, out):,} numbers written to {out}")
 
 

@@ -11,7 +11,10 @@ from hyperfocal.cli.options import PATH
 from hyperfocal.errors import ConfigError
 
 if TYPE_CHECKING:
+    from hyperfocal.cli.predict import LogPredictor
+    from hyperfocal.data.logs import Log
     from hyperfocal.recommend.ranker import Ranker
+    from hyperfocal.recommend.recommender import Recommender
     from hyperfocal.rules import Rules
 
 RULES = (
@@ -96,3 +99,38 @@ def choices_of(options: dict[str, Any]) -> dict[str, Any]:
         f"--{name.replace('_', '-')}": stamp(value) if isinstance(value, Path) else value
         for name, value in given.items()
     }
+
+
+def log_predictor(recommender: Recommender, options: dict[str, Any], *, safe_csv: bool) -> LogPredictor:
+    """Return the predictor of the RANKING and RULES options."""
+    from hyperfocal.cli.predict import LogPredictor
+
+    if options["items"] is not None:
+        recommender = recommender.with_item_table(options["items"])
+    return LogPredictor(
+        recommender,
+        k=options["k"],
+        rules=rules_of(options, recommender.ranker_),
+        candidates=options["candidates"],
+        chosen=choices_of(options),
+        new_items=options["new_items"],
+        new_boost=options["new_boost"],
+        safe_csv=safe_csv,
+    )
+
+
+def known_users(recommender: Recommender, users: Path | None, block: int | None, resume: bool) -> Log:
+    """Return the histories of the users in a file, which are all in memory."""
+    assert users is not None
+    if block or resume:
+        raise ConfigError("--block and --resume are for a file of histories. Leave them out with --users")
+    return recommender.log_of(user_ids(recommender, users))
+
+
+def user_ids(recommender: Recommender, file: Path) -> list[str]:
+    """Return the ids of users in a file, in the kind of those of the run."""
+    from hyperfocal.data.id_lists import read_id_list
+
+    plan = recommender.ranker_.plan
+    names = ("user",) if plan is None else (plan.name("user"), "user")
+    return read_id_list(file, names, None if plan is None else plan.kind("user"))

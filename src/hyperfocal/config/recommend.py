@@ -36,7 +36,9 @@ class DataSettings(Section, frozen=True, kw_only=True):
     ahead: AtLeastOne = 1  # transformer, gru, mean: items after each position that are its training targets
     examples: Literal["last", "every"] = "every"  # concat_mlp: each user's last example, or every example
     order_kind: Literal["auto", "position", "time"] = "auto"  # auto: integers below 10 million are positions
-    protocol: Literal["users", "leave-one-out"] = "users"  # hold out users, or the last two items of each user
+    protocol: Literal["users", "leave-one-out", "time"] = "users"  # what is held out
+    until: str = ""  # protocol time: a moment; events before it train, later ones validate
+    horizon: NotNegative = 0.0  # protocol time: days after the moment, in which events validate; 0: any later time
     stream: Literal["auto", "on", "off"] = "auto"  # read through mapped files; auto: a log too large for memory
     valid_fraction: Fraction = 0.1  # fraction of the users held out if there is no validation file
 

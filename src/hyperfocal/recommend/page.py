@@ -64,6 +64,8 @@ def _question(run: FinishedRun) -> str:
     scored = f"on {metrics['users']:,} other users"
     if run.settings["data.protocol"] == "leave-one-out":
         scored = f"on the next item of {metrics['users']:,} of them"
+    if run.settings["data.protocol"] == "time":
+        scored = f"on what {metrics['users']:,} users did from {run.settings['data.until']} on"
     k = metrics["metric"].partition("@")[2]
     return (
         f"Question: after a user's history, what are the next {k} of {counts['items']:,} items? "

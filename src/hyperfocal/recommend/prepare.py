@@ -35,6 +35,7 @@ from hyperfocal.data.logs import Log, LogReading, as_log
 from hyperfocal.data.mapped_logs import MappedLog, as_sequences, count_items, keep_users, stream_log
 from hyperfocal.data.reading import ReadingPlan, plan_words, reading_of
 from hyperfocal.data.splits import SHORTEST_LEFT_OUT, check_leak, draw_users, leave_last_out, split_users
+from hyperfocal.data.time_split import split_at
 from hyperfocal.data.vocabulary import Vocabulary, encode_log
 from hyperfocal.errors import ConfigError, DataError
 from hyperfocal.machine import default_cache, is_streamed
@@ -136,7 +137,8 @@ def prepare(
     examples = training_examples(split.train, settings)
     cut, name = cut_of(settings), name_of(valid, "validation log")
     reading = reading_of(split.plan, settings.data)
-    holdout = hold_out(split.valid, valid_truth, split.vocabulary, reading, cut=cut, name=name)
+    truth = valid_truth if split.truth is None else split.truth
+    holdout = hold_out(split.valid, truth, split.vocabulary, reading, cut=cut, name=name)
     train_holdout = hold_out_last(split.scored, split.vocabulary, **cut)
     counts = {
         "users": len(split.train),
@@ -177,6 +179,7 @@ class Split(NamedTuple):
     repeats: int  # events with the same user, time and item as an earlier one
     incomplete: int  # rows without a user, an item or an order
     streamed: bool  # whether the events stay on disk
+    truth: Log | None = None  # what follows `valid`. None: its last items, or a file
     logs: tuple[str, ...] = ()  # the checksum of the log; () if it was streamed
 
 
@@ -184,13 +187,14 @@ def _split_in_memory(log: Any, valid: Any, settings: RecommendSettings) -> Split
     """Read a log into memory and split it."""
     whole, name = as_log(log, settings.data), name_of(log, "training log")
     check_lengths(whole.lengths, cut_of(settings)["history"], name)
+    truth = None
+    _check_protocol(valid, settings)
     if settings.data.protocol == "leave-one-out":
-        if valid is not None:
-            raise ConfigError(
-                "`settings={'data.protocol': 'leave-one-out'}` validates on each user's second-last item. "
-                "Leave `valid=` out"
-            )
         train, held_out = leave_last_out(whole)
+    elif settings.data.protocol == "time":
+        data = settings.data
+        train, truth = split_at(whole, data.until, most=data.next, days=data.horizon)
+        held_out = train
     elif valid is None:
         eligible = whole.lengths > shortest_history(settings)
         fraction, seed = settings.data.valid_fraction, settings.seed
@@ -203,7 +207,25 @@ def _split_in_memory(log: Any, valid: Any, settings: RecommendSettings) -> Split
     events = encode_log(train, vocabulary)[0]
     counts = (whole.ties, whole.repeats, whole.incomplete)
     logs = (log_checksum(whole),)
-    return Split(vocabulary, train.users, events, train, held_out, whole.plan, *counts, False, logs)
+    return Split(vocabulary, train.users, events, train, held_out, whole.plan, *counts, False, truth, logs)
+
+
+def _check_protocol(valid: Any, settings: RecommendSettings) -> None:
+    """Raise ConfigError for validation users beside a protocol that has its own, and for a moment without protocol."""
+    data = settings.data
+    if data.protocol == "leave-one-out" and valid is not None:
+        raise ConfigError(
+            "`settings={'data.protocol': 'leave-one-out'}` validates on each user's second-last item. "
+            "Leave `valid=` out"
+        )
+    if data.protocol == "time" and valid is not None:
+        raise ConfigError(
+            "`settings={'data.protocol': 'time'}` validates on what comes after a moment. Leave `valid=` out"
+        )
+    if data.protocol != "time" and (data.until or data.horizon):
+        raise ConfigError(
+            f"data.until and data.horizon are for data.protocol = 'time', and it is {data.protocol!r}. Leave them out"
+        )
 
 
 def _split_streamed(log: Any, valid: Any, settings: RecommendSettings) -> Split:
