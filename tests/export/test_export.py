@@ -20,7 +20,7 @@ from hyperfocal.config.classify import FeatureSettings
 from hyperfocal.data.documents import Documents
 from hyperfocal.data.logs import Log
 from hyperfocal.data.ngrams import Ngrams as Fitted
-from hyperfocal.errors import RunError
+from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.export import graphs as onnx_graph
 from hyperfocal.export.engine import open_engine
 from hyperfocal.export.export import export_onnx, export_plain
@@ -152,6 +152,13 @@ class TestRanking:
         assert not (tmp_path / "onnx" / "model.onnx").exists()
         found = open_engine(tmp_path / "onnx").rank(HISTORIES, 3)
         same_ranking(found, recommender, HISTORIES, 3)
+
+    @pytest.mark.parametrize("export", [export_onnx, export_plain])
+    def test_what_needs_the_training_users_is_refused(self, export, tmp_path):
+        fit("user_knn").save(tmp_path / "run")
+        with pytest.raises(ConfigError, match="searches the training users, whom an export does not contain"):
+            export(tmp_path / "run", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
 
     @pytest.mark.parametrize("weight", [pytest.param(0.0, marks=slow), 1.0])
     def test_a_blend_of_one_part_alone(self, weight, tmp_path):

@@ -73,8 +73,8 @@ def recommend(context: click.Context) -> None:
 @with_options(*LOG)
 @click.option(
     "--model",
-    help="transformer, gru, mean, concat_mlp; popularity, cooccurrence, markov, decayed_markov, item_knn, ease.  "
-    "[default: transformer]",
+    help="transformer, gru, mean, concat_mlp; popularity, cooccurrence, markov, decayed_markov, item_knn, ease, "
+    "user_knn.  [default: transformer]",
 )
 @click.option(
     "--protocol",

@@ -21,7 +21,7 @@ from hyperfocal.config.sections import (
 )
 
 CAUSAL = ("transformer", "gru", "mean")  # encoders that read histories of any length and learn from every position
-COUNTING = ("popularity", "cooccurrence", "markov", "decayed_markov", "item_knn", "ease")  # baselines: no training
+COUNTING = ("popularity", "cooccurrence", "markov", "decayed_markov", "item_knn", "ease", "user_knn")  # no training
 MODEL_NAMES = (*CAUSAL, "concat_mlp", *COUNTING)
 
 
@@ -47,7 +47,7 @@ class ModelSettings(Section, frozen=True, kw_only=True):
     # fmt: off
     name: Literal[
         "transformer", "gru", "mean", "concat_mlp",
-        "popularity", "cooccurrence", "markov", "decayed_markov", "item_knn", "ease",
+        "popularity", "cooccurrence", "markov", "decayed_markov", "item_knn", "ease", "user_knn",
     ] = "transformer"
     # fmt: on
     embedding_width: AtLeastOne = 64  # of an item; for transformer a multiple of twice the heads

@@ -112,12 +112,21 @@ def load_run(path: Path) -> Recommender | MultiLabelClassifier:
 
 
 def _load_exportable(path: Path) -> Recommender | MultiLabelClassifier:
-    """Return the estimator of a run; ConfigError if it reads columns or a matrix, else errors as in `load_run`."""
+    """Return the estimator of a run; errors as in `load_run`.
+
+    Raises:
+        ConfigError: the run reads columns or a matrix, or is of user_knn.
+    """
     trained = load_run(path)
     if isinstance(trained, MultiLabelClassifier) and trained.features_.columns is not None:
         what = "fields or vectors" if trained.features_.columns.matrix is None else "a feature matrix"
         raise ConfigError(
             f"run {path}: reads {what}, which an export cannot encode. Use the run itself, or fit on texts alone"
+        )
+    if isinstance(trained, Recommender) and trained.settings_.model.name == "user_knn":
+        raise ConfigError(
+            f"run {path}: the model user_knn searches the training users, whom an export does not contain. "
+            "Use the run itself, or fit another model"
         )
     return trained
 
