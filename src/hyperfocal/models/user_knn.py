@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -74,7 +74,7 @@ class UserNeighbours:
         users_of_item = np.diff(index.indptr)
         squares = np.log1p(shape[1] / np.maximum(users_of_item, 1)).astype(np.float32) ** 2
         index.data = np.repeat(squares, users_of_item)
-        return index
+        return cast(sparse.csr_array, index)
 
     def scores(self, histories: Sequences) -> NDArray[np.float64]:
         """Return (U, L) scores of U histories."""
@@ -94,7 +94,7 @@ class UserNeighbours:
         decay = np.concatenate([[BEFORE], AFTER ** np.arange(after.max(initial=0))])  # of the votes, by `after`
         votes = decay[np.maximum(after, 0)] * np.repeat(similarities**POWER, lengths)
         numbers, size = owners * weights.shape[1] + items, weights.shape[0] * weights.shape[1]
-        return np.bincount(numbers, weights=votes, minlength=size).reshape(weights.shape)
+        return np.bincount(numbers, weights=votes, minlength=size).reshape(weights.shape).astype(np.float64, copy=False)
 
     def widened(self, num_items: int) -> UserNeighbours:
         """Return the neighbours over more items, the last of which no training user has."""
@@ -161,5 +161,5 @@ def _places_after_shared(weights: NDArray[np.float32], offsets: NDArray[np.int64
     starts, lengths = offsets[:-1], np.diff(offsets)
     newest = np.repeat(np.maximum.reduceat(weights, starts), lengths)
     places = np.arange(len(weights))
-    last = np.maximum.reduceat(np.where(weights == newest, places, -1), starts)
-    return places - np.repeat(last, lengths)
+    last: NDArray[np.int64] = np.repeat(np.maximum.reduceat(np.where(weights == newest, places, -1), starts), lengths)
+    return np.subtract(places, last, dtype=np.int64)
