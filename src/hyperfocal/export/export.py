@@ -29,7 +29,7 @@ from hyperfocal.export.graphs import need, write_encoder, write_head, write_rank
 from hyperfocal.export.readme import readme
 from hyperfocal.models.baselines import Baseline
 from hyperfocal.models.sentence_encoder import load_encoder
-from hyperfocal.recommend.ranker import PARTNER
+from hyperfocal.recommend.ranker import BLEND, PARTNER
 from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.serve.live import job_of
 from hyperfocal.storage.exchange import restore, whole_folder
@@ -65,6 +65,7 @@ def _export_onnx(source: RunFolder, folder: Path, overwrite: bool) -> list[str]:
     def write(aside: Path) -> None:
         if isinstance(trained, Recommender):
             settings = _write_ranking(trained, aside)
+            notes.extend(_blend_notes(trained))
         else:
             settings = _write_labels(trained, aside, run, notes)
         _write_texts(settings, trained, aside)
@@ -141,6 +142,14 @@ def check_export_place(folder: Path, overwrite: bool) -> None:
         raise RunError(f"{folder} holds files that are not an export. Choose another folder")
     if not overwrite:
         raise RunError(f"{folder} holds an export already. Replace it with `overwrite=True`, or choose another folder")
+
+
+def _blend_notes(recommender: Recommender) -> list[str]:
+    """Return a note if the run ranks by a blend in logarithms, in whose place an export has the linear one."""
+    ranker = recommender.ranker_
+    if ranker.blend is None or ranker.name != BLEND:
+        return []
+    return [f"The run ranks by a blend in logarithms; the export ranks by its linear blend with {PARTNER}."]
 
 
 def _write_ranking(recommender: Recommender, folder: Path) -> dict[str, Any]:
