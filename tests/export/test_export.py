@@ -164,6 +164,24 @@ class TestRanking:
             export(tmp_path / "run", tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
+    @pytest.mark.parametrize(
+        ("blend", "best", "says"),
+        [
+            (True, "", "The run ranks by a blend in logarithms."),
+            ("auto", "ease", "The run ranks by ease."),
+            ("auto", "concat_mlp", ""),
+            (False, "", ""),
+        ],
+    )
+    def test_a_note_says_what_an_export_ranks_by(self, blend, best, says, tmp_path):
+        settings = SMALL | {"model.name": "concat_mlp", "model.blend": blend}
+        recommender = Recommender(history=6, next_items=2, settings=settings).fit(circle())
+        recommender.metrics_["model"] = best or recommender.metrics_["model"]
+        recommender.save(tmp_path / "run")
+        notes = export_onnx(tmp_path / "run", tmp_path / "onnx")
+        assert [note[: len(says)] for note in notes] == ([says] if says else [])
+        assert json.loads((tmp_path / "onnx" / "settings.json").read_text())["blend"] is bool(says)
+
     @pytest.mark.parametrize("weight", [pytest.param(0.0, marks=slow), 1.0])
     def test_a_blend_of_one_part_alone(self, weight, tmp_path):
         recommender = fit("concat_mlp", **{"model.blend": True})

@@ -145,11 +145,12 @@ def check_export_place(folder: Path, overwrite: bool) -> None:
 
 
 def _blend_notes(recommender: Recommender) -> list[str]:
-    """Return a note if the run ranks by a blend in logarithms, in whose place an export has the linear one."""
+    """Return a note if the run ranks by what an export has not, and the linear blend takes its place."""
     ranker = recommender.ranker_
-    if ranker.blend is None or ranker.name != BLEND:
+    if ranker.blend is None or ranker.name == ranker.settings.model.name:
         return []
-    return [f"The run ranks by a blend in logarithms; the export ranks by its linear blend with {PARTNER}."]
+    by = "a blend in logarithms" if ranker.name == BLEND else ranker.name
+    return [f"The run ranks by {by}. The export ranks by the linear blend of the network with {PARTNER}."]
 
 
 def _write_ranking(recommender: Recommender, folder: Path) -> dict[str, Any]:
