@@ -113,7 +113,7 @@ class TestFit:
             (
                 ("--model", "marcov"),
                 "one of transformer, gru, mean, concat_mlp, popularity, cooccurrence, markov, decayed_markov, "
-                "item_knn, ease",
+                "item_knn, ease, user_knn",
             ),
             (("--history", "0"), "data.history = 0 is not allowed"),
             (("--next", "16"), "data.next asks for the best 16 items, but training has 15"),

@@ -211,7 +211,7 @@ class TestErrors:
                 "model.name",
                 "markv",
                 "one of transformer, gru, mean, concat_mlp, popularity, cooccurrence, markov, decayed_markov, "
-                "item_knn, ease",
+                "item_knn, ease, user_knn",
             ),
             ("loss.name", "focl", "one of focal, bce, asymmetric, softmax"),
             ("loss.reduction", "all", "one of positives, batch, mean, sum"),

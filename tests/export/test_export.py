@@ -20,7 +20,7 @@ from hyperfocal.config.classify import FeatureSettings
 from hyperfocal.data.documents import Documents
 from hyperfocal.data.logs import Log
 from hyperfocal.data.ngrams import Ngrams as Fitted
-from hyperfocal.errors import RunError
+from hyperfocal.errors import ConfigError, RunError
 from hyperfocal.export import graphs as onnx_graph
 from hyperfocal.export.engine import open_engine
 from hyperfocal.export.export import export_onnx, export_plain
@@ -60,7 +60,11 @@ def circle(users=40, items=15):
 
 
 def fit(name="popularity", **settings):
-    return Recommender(history=6, next_items=2, settings=SMALL | {"model.name": name} | settings).fit(circle())
+    """Return a recommender; a blend is linear, as in runs of earlier versions and in exports."""
+    recommender = Recommender(history=6, next_items=2, settings=SMALL | {"model.name": name} | settings).fit(circle())
+    recommender.fit_ = replace(recommender.fit_, ranker=replace(recommender.ranker_, blend=None))
+    recommender.metrics_.get("blend", {}).pop("weights", None)
+    return recommender
 
 
 def corpus(number=60):
@@ -152,6 +156,31 @@ class TestRanking:
         assert not (tmp_path / "onnx" / "model.onnx").exists()
         found = open_engine(tmp_path / "onnx").rank(HISTORIES, 3)
         same_ranking(found, recommender, HISTORIES, 3)
+
+    @pytest.mark.parametrize("export", [export_onnx, export_plain])
+    def test_what_needs_the_training_users_is_refused(self, export, tmp_path):
+        fit("user_knn").save(tmp_path / "run")
+        with pytest.raises(ConfigError, match="searches the training users, whom an export does not contain"):
+            export(tmp_path / "run", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(
+        ("blend", "best", "says"),
+        [
+            (True, "", "The run ranks by a blend in logarithms."),
+            ("auto", "ease", "The run ranks by ease."),
+            ("auto", "concat_mlp", ""),
+            (False, "", ""),
+        ],
+    )
+    def test_a_note_says_what_an_export_ranks_by(self, blend, best, says, tmp_path):
+        settings = SMALL | {"model.name": "concat_mlp", "model.blend": blend}
+        recommender = Recommender(history=6, next_items=2, settings=settings).fit(circle())
+        recommender.metrics_["model"] = best or recommender.metrics_["model"]
+        recommender.save(tmp_path / "run")
+        notes = export_onnx(tmp_path / "run", tmp_path / "onnx")
+        assert [note[: len(says)] for note in notes] == ([says] if says else [])
+        assert json.loads((tmp_path / "onnx" / "settings.json").read_text())["blend"] is bool(says)
 
     @pytest.mark.parametrize("weight", [pytest.param(0.0, marks=slow), 1.0])
     def test_a_blend_of_one_part_alone(self, weight, tmp_path):

@@ -31,6 +31,7 @@ quick = settings(deadline=None, max_examples=60)
 lists = st.lists(st.lists(st.integers(0, NUM_ITEMS - 2), max_size=9), max_size=6)  # item 5 is never in training
 histories = st.lists(st.lists(st.integers(0, NUM_ITEMS - 1), max_size=9), max_size=4)
 every_name = pytest.mark.parametrize("name", KINDS)
+every_formula = pytest.mark.parametrize("name", WINDOWS)  # test_user_knn.py has that of user_knn
 
 Matrix = dict[int, dict[int, float]]
 
@@ -91,7 +92,7 @@ def oracle(name: str, rows: list[list[int]], history: list[int]) -> list[float]:
     return scores
 
 
-@every_name
+@every_formula
 @quick
 @given(lists, histories)
 def test_the_formula(name, rows, users):
@@ -138,7 +139,7 @@ def test_an_empty_or_unknown_history_gets_the_most_popular(name):
     assert (scores < 1e-6).all()
 
 
-@every_name
+@every_formula
 @pytest.mark.parametrize("rows", [[], [[]], [[1]]])
 def test_next_to_nothing_to_learn_from(name, rows):
     scores = fit_baseline(name, build(rows)).scores(build([[1, 2]]))
@@ -227,7 +228,7 @@ def test_ease_is_left_out_and_refused_by_size():
         fit_baseline("ease", build([[0, 1]], num_items=EASE_ITEMS + 1))
 
 
-@every_name
+@every_formula
 def test_a_catalogue_of_one_item(name):
     scores = fit_baseline(name, build([[0], [0, 0]], num_items=1)).scores(build([[0], []], num_items=1))
     assert scores[1].tolist() == [1e-6]

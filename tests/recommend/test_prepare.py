@@ -60,14 +60,14 @@ def test_it_is_prepared_as_in_memory(path, tmp_path, given):
     assert found.train_holdout.truth.indices.equal(expected.train_holdout.truth.indices)
 
 
-@pytest.mark.parametrize("model", ["mean", "markov"])
+@pytest.mark.parametrize("model", ["mean", "markov", "user_knn"])
 def test_it_learns_the_same(path, tmp_path, model):
     found, expected = (
         Recommender(model=model, settings=FAST | {"data.stream": stream}).fit(path, out=tmp_path / stream)
         for stream in ("on", "off")
     )
     assert [_timeless(row) for row in found.history_] == [_timeless(row) for row in expected.history_]
-    for name in ("popularity", "decayed_markov", model):
+    for name in ("popularity", "decayed_markov", "user_knn", model):
         assert found.metrics_["scores"][name] == expected.metrics_["scores"][name]
     assert found.metrics_["train"] == expected.metrics_["train"]
     assert "the log was streamed" in found.metrics_["not_compared"][0]

@@ -70,7 +70,8 @@ def test_a_network_may_rank_by_it(log, on, tmp_path):
     recommender.fit(log, out=tmp_path / "run")
     metrics = recommender.metrics_
     assert metrics["model"] == ("blend" if on else "gru")
-    assert metrics["blend"] == {"with": "decayed_markov", "weight": recommender.blend_weight_}
+    assert metrics["blend"]["with"] == "decayed_markov"  # the linear blend, for exports
+    assert metrics["blend"]["weight"] == recommender.blend_weight_
     assert 0 < recommender.blend_weight_ <= 1
     assert ("blend" in metrics["verdict"]["words"]) is on  # validation chose its weight: no verdict on it there
     assert "against" in recommender.evaluate(log)["verdict"]["words"].partition("blend")[2]

@@ -71,8 +71,8 @@ def recommend(context: click.Context) -> None:
 @with_options(*LOG)
 @click.option(
     "--model",
-    help="transformer, gru, mean, concat_mlp; popularity, cooccurrence, markov, decayed_markov, item_knn, ease.  "
-    "[default: transformer]",
+    help="transformer, gru, mean, concat_mlp; popularity, cooccurrence, markov, decayed_markov, item_knn, ease, "
+    "user_knn.  [default: transformer]",
 )
 @click.option(
     "--protocol",
@@ -137,7 +137,7 @@ def fit(
 
 def _print_fit(recommender: Recommender) -> None:
     from hyperfocal.cli.wording import print_lines, print_report
-    from hyperfocal.recommend.terminal import data_lines, scores_report
+    from hyperfocal.recommend.terminal import data_lines, hint_lines, scores_report
     from hyperfocal.report.console import SafeConsole
 
     console, metrics = SafeConsole(), recommender.metrics_
@@ -150,6 +150,7 @@ def _print_fit(recommender: Recommender) -> None:
         by = recommender.settings_.train.metric
         best = max(recommender.history_, key=lambda row: row[by])
         lines.append(f"Best epoch {best['epoch']:.0f} of {len(recommender.history_)}, by {by}.")
+        lines += hint_lines(metrics, int(best["epoch"]), len(recommender.history_))
     print_lines(console, [*lines, ""])
 
 

@@ -21,7 +21,7 @@ from hyperfocal.config.sections import (
 )
 
 CAUSAL = ("transformer", "gru", "mean")  # encoders that read histories of any length and learn from every position
-COUNTING = ("popularity", "cooccurrence", "markov", "decayed_markov", "item_knn", "ease")  # baselines: no training
+COUNTING = ("popularity", "cooccurrence", "markov", "decayed_markov", "item_knn", "ease", "user_knn")  # no training
 MODEL_NAMES = (*CAUSAL, "concat_mlp", *COUNTING)
 
 
@@ -49,7 +49,7 @@ class ModelSettings(Section, frozen=True, kw_only=True):
     # fmt: off
     name: Literal[
         "transformer", "gru", "mean", "concat_mlp",
-        "popularity", "cooccurrence", "markov", "decayed_markov", "item_knn", "ease",
+        "popularity", "cooccurrence", "markov", "decayed_markov", "item_knn", "ease", "user_knn",
     ] = "transformer"
     # fmt: on
     embedding_width: AtLeastOne = 64  # of an item; for transformer a multiple of twice the heads
@@ -60,7 +60,7 @@ class ModelSettings(Section, frozen=True, kw_only=True):
     positions: Literal["learned", "rotary", "none"] = "learned"  # transformer: the encoding of positions
     filter: Annotated[float, Meta(ge=0, lt=1)] = 0.0  # transformer: weight of a causal filter against attention
     feed_forward: AtLeastOne = 4  # transformer: width of the feed-forward layer, in embedding widths
-    blend: bool = False  # networks: rank by a blend with decayed_markov, its weight tuned on validation users
+    blend: Literal["auto"] | bool = False  # networks: rank by the blend; auto: by the best row on validation users
     decay: Annotated[float, Meta(gt=0, le=1)] = 0.8  # mean: weight of an item relative to the next newer item
 
 

@@ -29,7 +29,7 @@ from hyperfocal.export.graphs import need, write_encoder, write_head, write_rank
 from hyperfocal.export.readme import readme
 from hyperfocal.models.baselines import Baseline
 from hyperfocal.models.sentence_encoder import load_encoder
-from hyperfocal.recommend.ranker import PARTNER
+from hyperfocal.recommend.ranker import BLEND, PARTNER
 from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.serve.live import job_of
 from hyperfocal.storage.exchange import restore, whole_folder
@@ -65,6 +65,7 @@ def _export_onnx(source: RunFolder, folder: Path, overwrite: bool) -> list[str]:
     def write(aside: Path) -> None:
         if isinstance(trained, Recommender):
             settings = _write_ranking(trained, aside)
+            notes.extend(_blend_notes(trained))
         else:
             settings = _write_labels(trained, aside, run, notes)
         _write_texts(settings, trained, aside)
@@ -112,12 +113,21 @@ def load_run(path: Path) -> Recommender | MultiLabelClassifier:
 
 
 def _load_exportable(path: Path) -> Recommender | MultiLabelClassifier:
-    """Return the estimator of a run; ConfigError if it reads columns or a matrix, else errors as in `load_run`."""
+    """Return the estimator of a run; errors as in `load_run`.
+
+    Raises:
+        ConfigError: the run reads columns or a matrix, or is of user_knn.
+    """
     trained = load_run(path)
     if isinstance(trained, MultiLabelClassifier) and trained.features_.columns is not None:
         what = "fields or vectors" if trained.features_.columns.matrix is None else "a feature matrix"
         raise ConfigError(
             f"run {path}: reads {what}, which an export cannot encode. Use the run itself, or fit on texts alone"
+        )
+    if isinstance(trained, Recommender) and trained.settings_.model.name == "user_knn":
+        raise ConfigError(
+            f"run {path}: the model user_knn searches the training users, whom an export does not contain. "
+            "Use the run itself, or fit another model"
         )
     return trained
 
@@ -132,6 +142,15 @@ def check_export_place(folder: Path, overwrite: bool) -> None:
         raise RunError(f"{folder} holds files that are not an export. Choose another folder")
     if not overwrite:
         raise RunError(f"{folder} holds an export already. Replace it with `overwrite=True`, or choose another folder")
+
+
+def _blend_notes(recommender: Recommender) -> list[str]:
+    """Return a note if the run ranks by what an export has not, and the linear blend takes its place."""
+    ranker = recommender.ranker_
+    if ranker.blend is None or ranker.name == ranker.settings.model.name:
+        return []
+    by = "a blend in logarithms" if ranker.name == BLEND else ranker.name
+    return [f"The run ranks by {by}. The export ranks by the linear blend of the network with {PARTNER}."]
 
 
 def _write_ranking(recommender: Recommender, folder: Path) -> dict[str, Any]:

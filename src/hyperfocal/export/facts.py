@@ -21,7 +21,7 @@ def ranking_settings(recommender: Recommender) -> dict[str, Any]:
     """Return the content of settings.json for a recommender."""
     settings, model = recommender.settings_, recommender.model_
     counts = isinstance(model, Baseline)
-    blend = settings.model.blend and not counts
+    blend = bool(settings.model.blend) and recommender.ranker_.name != settings.model.name and not counts
     counted = model if counts else recommender.baselines_[PARTNER]
     weight = 1.0 if counts else recommender.blend_weight_ if blend else 0.0
     return {

@@ -1,4 +1,4 @@
-"""Baselines that count: each is a popularity and, except the first, an item-to-item matrix.
+"""Baselines that count: each is a popularity and, except the first and the last, an item-to-item matrix.
 
     score(user, b) = sum over the user's last `window` items a_1 (newest), a_2, ... of
                      decay^(j - 1) * matrix[a_j, b]      + 1e-6 * share of all events that are on b
@@ -13,6 +13,7 @@ item_knn          matrix[a, b] = n_ab / (sqrt(n_a n_b) + SHRINK), the cosine of 
 ease              matrix[a, b] = -P[a, b] / P[b, b], P = inverse(X'X + REGULARISATION I), X the binary users x items
                   matrix: the linear model that predicts each item from all others. Weights may be negative. The
                   history counts as for item_knn. Steck 2019 (EASE^R), there without decay
+user_knn          no matrix: the most similar training users vote for what they took next, see `user_knn.py`
 
 `ease` inverts a dense L x L matrix: about L^3 multiplications and 13 L^2 bytes, twice as many if float64 is needed.
 Up to EASE_DEFAULT items it is fitted with every model, up to EASE_ITEMS if it is asked for by name.
@@ -31,6 +32,7 @@ from scipy.linalg import lapack
 from torch import Tensor
 
 from hyperfocal.errors import ConfigError
+from hyperfocal.models.user_knn import DECAY, WINDOW, UserNeighbours
 from hyperfocal.sequences import Sequences, user_blocks
 
 POPULARITY_WEIGHT = 1e-6  # breaks ties, and ranks the items of a user without a known item
@@ -58,8 +60,9 @@ KINDS = {
     "decayed_markov": Kind(5, 0.5),
     "item_knn": Kind(None, 0.5),
     "ease": Kind(None, 0.5),
+    "user_knn": Kind(WINDOW, DECAY),
 }
-STREAMED = ("popularity", "markov", "decayed_markov")  # baselines that count events in blocks
+STREAMED = ("popularity", "markov", "decayed_markov", "user_knn")  # baselines with bounded memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,12 +71,15 @@ class Baseline:
 
     kind: Kind  # window and decay
     counts: Tensor  # (L,) int64, training events of each item
-    matrix: sparse.csr_array | None  # (L, L) float32 CSR. None: popularity alone
+    matrix: sparse.csr_array | None  # (L, L) float32 CSR. None: the baseline has none
+    neighbours: UserNeighbours | None = None  # of user_knn
 
     def scores(self, histories: Sequences) -> Tensor:
         """Return (U, L) float64 scores: float32 would round the popularity of all but the commonest items away."""
         shares = self.counts.double() / self.counts.sum().clamp(min=1)
         popularity = (POPULARITY_WEIGHT * shares).expand(len(histories), -1)
+        if self.neighbours is not None:
+            return torch.from_numpy(self.neighbours.scores(histories)).add_(popularity)
         if self.matrix is None:
             return popularity.clone()
         weights = _history_weights(histories, self.kind)
@@ -84,13 +90,16 @@ class Baseline:
         more = num_items - len(self.counts)
         counts = torch.cat([self.counts, self.counts.new_zeros(more)])
         if self.matrix is None:
-            return Baseline(self.kind, counts, None)
+            neighbours = None if self.neighbours is None else self.neighbours.widened(num_items)
+            return Baseline(self.kind, counts, None, neighbours)
         matrix = self.matrix
         arrays = (matrix.data, matrix.indices, np.pad(matrix.indptr, (0, more), mode="edge"))
         return Baseline(self.kind, counts, sparse.csr_array(arrays, shape=(num_items, num_items)))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors of a file, from which `from_tensors` builds the baseline."""
+        if self.neighbours is not None:
+            return {"counts": self.counts} | self.neighbours.tensors()
         if self.matrix is None:
             return {"counts": self.counts}
         arrays = {"indptr": self.matrix.indptr, "indices": self.matrix.indices, "data": self.matrix.data}
@@ -101,9 +110,11 @@ class Baseline:
         """Return the baseline with the results of `tensors()`; `name` is a key of KINDS.
 
         Raises:
-            ValueError: the tensors are not a valid CSR matrix.
+            ValueError: the tensors are not a valid CSR matrix, or not valid users.
         """
         size = len(tensors["counts"])
+        if name == "user_knn":
+            return cls(KINDS[name], tensors["counts"].long(), None, UserNeighbours.from_tensors(tensors, size))
         matrix = None
         if "data" in tensors:
             arrays = tuple(tensors[key].numpy() for key in ("data", "indices", "indptr"))
@@ -115,10 +126,11 @@ class Baseline:
 def default_baselines(num_items: int, *, streamed: bool = False) -> list[str]:
     """Return the names of the baselines that are quick enough to fit with every model.
 
-    If the log is streamed, because it may be larger than memory, only one baseline has a matrix.
+    If the log is streamed, because it may be larger than memory, only one baseline has a matrix, and the memory of
+    user_knn is bounded.
     """
     if streamed:
-        return ["popularity", "decayed_markov"]
+        return ["popularity", "decayed_markov", "user_knn"]
     return [name for name in KINDS if name != "ease" or num_items <= EASE_DEFAULT]
 
 
@@ -139,6 +151,8 @@ def fit_baseline(name: str, sequences: Sequences) -> Baseline:
     """
     check_size(name, sequences.num_items)
     counts = torch.bincount(sequences.items, minlength=sequences.num_items)
+    if name == "user_knn":
+        return Baseline(KINDS[name], counts, None, UserNeighbours.of(sequences))
     matrices = {
         "cooccurrence": _cooccurrence,
         "markov": _transitions,

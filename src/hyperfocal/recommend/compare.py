@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,9 +24,11 @@ from hyperfocal.metrics.intervals import (
 )
 from hyperfocal.metrics.ranking import NO_ITEM, Scorer, check_depth, coverage, find_hits, only, score_ranking
 from hyperfocal.models.baselines import EASE_DEFAULT, EASE_ITEMS, KINDS, default_baselines
+from hyperfocal.recommend.blend import cross_fitted
 from hyperfocal.recommend.prepare import TRAIN_USERS_SCORED, Prepared
 from hyperfocal.recommend.ranker import BLEND, PARTNER, Fit, Ranker, Ranking, rank
 from hyperfocal.report.run import LISTED, SHOWN, cut, evidence_of
+from hyperfocal.sequences import Sequences
 
 MOST_USERS = 10_000  # the first validation users, which are counted
 EXAMPLES = 6  # users with a hit, and as many without
@@ -49,7 +51,8 @@ def compare(fit: Fit, holdout: Holdout, *, k: int | None = None, repeats: bool =
     k = ranker.settings.data.next if k is None else k
     k = check_depth(k, len(ranker.vocabulary))
     scores, _ = _score_all(ranker, holdout, k, repeats=repeats)
-    network = ranker.settings.model.name if ranker.blend_weight > 0 else None
+    mixes = ranker.blend_weight > 0 if ranker.blend is None else len(ranker.blend.weights) > 1
+    network = ranker.settings.model.name if mixes else None
     data = holdout.describe() | {"training_users": _count_trained(fit, holdout)}
     return _compare(ranker, scores, k, len(holdout), network) | {"data": data}
 
@@ -68,7 +71,10 @@ def score_validation(ranker: Ranker, data: Prepared, *, began: float) -> tuple[d
         began: `time.perf_counter()` at the start of the fit.
     """
     k, users = ranker.settings.data.next, min(TRAIN_USERS_SCORED, len(data.train_holdout))
-    scores, ranking = _score_all(ranker, data.valid, k)
+    scores, ranking = _score_all(ranker, data.valid, k, chose=True)
+    if ranker.chooses:
+        ranker = replace(ranker, best=best_row(scores, ranker.settings.train.metric, f"map@{k}"))
+        ranking = _rank_row(ranker, ranker.name, data.valid.histories, _depth(k, len(ranker.vocabulary)), chose=True)
     metrics = _compare(ranker, scores, k, len(data.valid))  # not the blend, which was tuned on these users
     on_train = score_ranker(ranker.scorer(), data.train_holdout.first(users), ranker.counts, k=k)
     metrics |= {"train": {"users": users, **on_train.to_dict()}, "data": data.counts}
@@ -76,25 +82,61 @@ def score_validation(ranker: Ranker, data: Prepared, *, began: float) -> tuple[d
     return metrics, evidence_of("recommend", evidence, began=began)
 
 
-def _score_all(ranker: Ranker, holdout: Holdout, k: int, *, repeats: bool = False) -> tuple[dict[str, Scores], Ranking]:
-    """Return the scores of every scorer, and the ranking of the one that ranks; the other rankings are not kept."""
+def _score_all(
+    ranker: Ranker, holdout: Holdout, k: int, *, repeats: bool = False, chose: bool = False
+) -> tuple[dict[str, Scores], Ranking]:
+    """Return the scores of every scorer, and the ranking of the one that ranks; the other rankings are not kept.
+
+    `chose`: the users chose the weights of the blend, which is cross-fitted therefore.
+    """
     depth, scores = _depth(k, len(ranker.vocabulary)), dict[str, Scores]()
-    for name, scorer in ranker.scorers().items():
-        ranking = rank(scorer, holdout.histories, depth, repeats=repeats)
+    for name in ranker.scorers():
+        ranking = _rank_row(ranker, name, holdout.histories, depth, repeats=repeats, chose=chose)
         scores[name] = score_users(ranking, holdout, ranker.counts, k=k, new=ranker.new_items)
         if name == ranker.name:
             main = ranking
     return scores, main
 
 
+def best_row(scores: Mapping[str, Scores], *metrics: str) -> str:
+    """Return the name of the best row by the first of the metrics that it has; of equal ones a simpler row.
+
+    Baselines in the order of KINDS are simpler than a network, and a network is simpler than the blend.
+    """
+    metric = next(each for each in metrics if each in next(iter(scores.values())).overall)
+    simplest_first = sorted(scores, key=lambda name: (name == BLEND, name not in KINDS))  # stable
+    return max(simplest_first, key=lambda name: scores[name].overall[metric].mean)
+
+
+def _rank_row(
+    ranker: Ranker, name: str, histories: Sequences, depth: int, *, repeats: bool = False, chose: bool
+) -> Ranking:
+    """Return the ranking of a row of the table; `chose` as in `_score_all`."""
+    if name == BLEND and chose and ranker.blend is not None:
+        return _rank_cross_fitted(ranker, histories, depth)
+    return rank(ranker.scorers()[name], histories, depth, repeats=repeats)
+
+
+def _rank_cross_fitted(ranker: Ranker, histories: Sequences, depth: int) -> Ranking:
+    """Return the blend's ranking of users by the weights that the other half of them chose."""
+    assert ranker.blend is not None, "the caller asks for a blend in logarithms"
+    halves = [torch.arange(half, len(histories), 2) for half in (0, 1)]
+    scorers = cross_fitted(ranker.blend, ranker.blend_parts())
+    parts = [rank(scorer, histories.select(half), depth) for scorer, half in zip(scorers, halves, strict=True)]
+    order = torch.cat(halves).argsort()
+    return Ranking(torch.cat([part.items for part in parts])[order], torch.cat([part.scores for part in parts])[order])
+
+
 def _compare(
     ranker: Ranker, scores: Mapping[str, Scores], k: int, users: int, network: str | None = None
 ) -> dict[str, Any]:
     """Return the comparison with its blend and the missing baselines; `network` as in `summarize`."""
-    blend = {"blend": {"with": PARTNER, "weight": ranker.blend_weight}} if BLEND in scores else {}
+    weights = {} if ranker.blend is None else {"weights": dict(ranker.blend.weights)}
+    blend = {"blend": {"with": PARTNER, "weight": ranker.blend_weight} | weights} if BLEND in scores else {}
     missing = [_why_missing(name, len(ranker.vocabulary), ranker.streamed) for name in KINDS if name not in scores]
     summary = summarize(ranker.name, scores, metric=f"map@{k}", users=users, network=network)
-    return {**summary, **blend, "not_compared": missing}
+    chosen = {"chosen": "validation"} if ranker.chooses else {}
+    return {**summary, **blend, **chosen, "not_compared": missing}
 
 
 def _why_missing(baseline: str, num_items: int, streamed: bool) -> str:

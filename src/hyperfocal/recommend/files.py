@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.models.baselines import KINDS, Baseline
 from hyperfocal.models.item_vectors import ItemFeatures
 from hyperfocal.models.sequence_networks import Network
+from hyperfocal.recommend.blend import Blend
 from hyperfocal.recommend.network import make_network
 from hyperfocal.recommend.ranker import Fit, Ranker
 from hyperfocal.report.run import EVIDENCE
@@ -74,6 +76,7 @@ def read_fit(run: RunFolder) -> Fit:
     metrics = run.read_json("metrics.json")
     with run.guard("metrics.json"):
         blend_weight = float(metrics.get("blend", {}).get("weight", 0))
+        weights = msgspec.convert(metrics.get("blend", {}).get("weights"), dict[str, float] | None)
         streamed = bool(metrics.get("data", {}).get("streamed"))
     with run.guard("vocabulary.json"):
         vocabulary = Vocabulary.from_json(run.read_text("vocabulary.json"))
@@ -98,8 +101,23 @@ def read_fit(run: RunFolder) -> Fit:
         streamed=streamed,
         plan=plan,
         table=_read_table(run),
+        blend=None if weights is None else Blend(weights),
+        best=str(metrics["model"]) if settings.model.blend == "auto" else "",
     )
+    with run.guard("metrics.json"):
+        _check_blend(ranker)
     return Fit(ranker, users, events, fingerprint, metrics, history, logs=read_logs(run))
+
+
+def _check_blend(ranker: Ranker) -> None:
+    """Raise ValueError unless the blend is of scorers that the run has, with finite weights above 0."""
+    weights = {} if ranker.blend is None else ranker.blend.weights
+    if ranker.blend is not None and not (weights and weights.keys() <= ranker.blend_parts().keys()):
+        raise ValueError("its blend has no scorers, or scorers that the run has not")
+    if not all(0 < weight < math.inf for weight in weights.values()):
+        raise ValueError("a weight of its blend is not above 0")
+    if ranker.name not in ranker.scorers():
+        raise ValueError(f"the run has no {ranker.name} to rank by")
 
 
 def _model(

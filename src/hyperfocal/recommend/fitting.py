@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from time import perf_counter
 
 from hyperfocal.config.recommend import RecommendSettings
@@ -38,6 +39,7 @@ def fit_ranker(
         ranker, history = train(data, settings, run, resume=resume, watch=watch)
     ranker = choose_blend(ranker, data.valid)
     metrics, evidence = score_validation(ranker, data, began=began)
+    ranker = replace(ranker, best=metrics["model"] if ranker.chooses else "")
     events = Sequences.empty(len(data.vocabulary)) if data.streamed else data.train
     fit = Fit(ranker, data.users, events, fingerprint, metrics, history, evidence, data.logs)
     if run is not None:

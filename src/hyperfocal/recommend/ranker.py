@@ -1,7 +1,7 @@
 """The fitted values of the job: `Ranker` ranks items, `Ranking` holds the best ones, `Fit` is the content of a run.
 
-A network can be blended with a counting baseline. The blend is often better than either because the two err on
-different users:
+A network can be blended with baselines, see `blend.py`. Runs of earlier versions, and exports, have a linear blend with
+one baseline:
 
     score(user, item) = (1 - w) * softmax(network's logits)[item]  +  w * baseline's score[item] / its sum over items
 
@@ -35,6 +35,7 @@ from hyperfocal.models.baselines import Baseline
 from hyperfocal.models.item_vectors import ItemFeatures
 from hyperfocal.models.sequence_networks import CausalNetwork, Network, network_scorer
 from hyperfocal.models.similarity import Similarity
+from hyperfocal.recommend.blend import NETWORK, Blend, blend_scorer, choose
 from hyperfocal.recommend.item_columns import ItemColumns
 from hyperfocal.recommend.item_features import new_features
 from hyperfocal.recommend.lists import Limits, Personal, limits_of, rank_lists
@@ -43,7 +44,7 @@ from hyperfocal.rules import Rules
 from hyperfocal.sequences import Sequences
 
 BLEND = "blend"  # name of the blend in tables
-PARTNER = "decayed_markov"  # the baseline in the blend
+PARTNER = "decayed_markov"  # the baseline in a linear blend
 MOST_RULES = 64  # whose limits are kept
 WEIGHTS = tuple(step / 20 for step in range(21))
 
@@ -59,11 +60,13 @@ class Ranker:
         baselines: name -> fitted baseline.
         features: of the training items. None: the network reads no features.
         columns: of the item table that the features come from.
-        blend_weight: w, of the baseline in the blend.
+        blend_weight: w, of the baseline in the linear blend.
         new_items: number of items, the last of the vocabulary, that training never saw.
         streamed: whether the log was streamed, so that fewer baselines were fitted.
         plan: how the training log was read. None: the run is of an earlier version without a plan.
         table: of items, whose columns rules read. None: there is none.
+        blend: its weights. None: a baseline, or a run of an earlier version, whose blend is linear.
+        best: name of the best row on validation users, for `model.blend = "auto"`. "": not known yet.
     """
 
     settings: RecommendSettings
@@ -77,6 +80,8 @@ class Ranker:
     streamed: bool = False
     plan: ReadingPlan | None = None
     table: ItemTable | None = None
+    blend: Blend | None = None
+    best: str = ""
     _limits: dict[bytes, Limits] = field(default_factory=dict, init=False)
 
     @property
@@ -91,8 +96,15 @@ class Ranker:
     @property
     def name(self) -> str:
         """Name, in the tables, of the scorer that ranks."""
+        if self.chooses:
+            return self.best or self.settings.model.name
         blends = self.settings.model.blend and not isinstance(self.model, Baseline)
         return BLEND if blends else self.settings.model.name
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the best row on validation users ranks."""
+        return self.settings.model.blend == "auto" and not isinstance(self.model, Baseline)
 
     @property
     def item_column(self) -> str:
@@ -124,9 +136,16 @@ class Ranker:
     def scorers(self) -> dict[str, Scorer]:
         """Return every scorer by its name in the tables: the model, its blend, the baselines."""
         scorers: dict[str, Scorer] = {self.settings.model.name: self.scorer_alone()}
-        if not isinstance(self.model, Baseline):
+        if self.blend is not None:
+            scorers[BLEND] = blend_scorer(self.blend.weights, self.blend_parts(), self.new_items)
+        elif not isinstance(self.model, Baseline):
             scorers[BLEND] = blended(self.scorer_alone(), self.baselines[PARTNER].scores, self.blend_weight)
         return scorers | {name: baseline.scores for name, baseline in self.baselines.items()}
+
+    def blend_parts(self) -> dict[str, Scorer]:
+        """Return the scorers that a blend may have by their names among its weights."""
+        partners = {name: each.scores for name, each in self.baselines.items() if name != "popularity"}
+        return {NETWORK: self.scorer_alone(), **partners}
 
     def scorer_alone(self) -> Scorer:
         """Return the model's scorer without the blend."""
@@ -185,6 +204,7 @@ class Ranker:
             model=self.model.with_items(features, self.settings.items.boost if boost is None else _finite(boost)),
             baselines={name: baseline.widened(len(vocabulary)) for name, baseline in self.baselines.items()},
             new_items=len(ids),
+            best="" if self.best in self.baselines else self.best,  # a baseline knows no new item
             table=None if self.table is None else self.table.extended(read_items(items, self.item_column)),
         )
 
@@ -306,11 +326,12 @@ def rank(score: Scorer, histories: Sequences, k: int, *, repeats: bool = False) 
 
 @torch.inference_mode()
 def choose_blend(ranker: Ranker, holdout: Holdout) -> Ranker:
-    """Return the ranker with the blend weight that is best on validation users; a baseline stays as it is."""
+    """Return the ranker with the blends that are best on validation users; a baseline stays as it is."""
     if isinstance(ranker.model, Baseline):
         return ranker
     partner, metric = ranker.baselines[PARTNER].scores, ranker.settings.train.metric
-    return replace(ranker, blend_weight=best_weight(ranker.scorer_alone(), partner, holdout, metric))
+    weight = best_weight(ranker.scorer_alone(), partner, holdout, metric)
+    return replace(ranker, blend_weight=weight, blend=choose(ranker.blend_parts(), holdout, metric))
 
 
 def best_weight(network: Scorer, baseline: Scorer, holdout: Holdout, metric: str) -> float:

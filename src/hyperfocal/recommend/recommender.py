@@ -55,7 +55,7 @@ class Recommender(Answers, BaseEstimator):
         item: column of the item id. None: one of a known name, such as product_id.
         order: column of the position or time of an event. None: one of a known name, else the order of the rows.
         model: "transformer", "gru", "mean", "concat_mlp", "popularity", "cooccurrence", "markov", "decayed_markov",
-            "item_knn" or "ease".
+            "item_knn", "ease" or "user_knn".
         history: number of items that the network reads.
         next_items: number of items that follow a history as its target.
         seed: of the split, the initial weights and the order of the examples.

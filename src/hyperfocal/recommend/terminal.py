@@ -14,6 +14,7 @@ from hyperfocal.labels import BUCKETS
 from hyperfocal.report.format import numbers_table, quantity, share, test_table
 
 _share = partial(share, digits=4)
+FEW_USERS = 200  # validation users: the 95% interval of a share of 5% is then 3 points to either side
 AGES = ("seen", "new")  # the buckets that are shown if there are new items
 
 
@@ -35,7 +36,11 @@ def scores_table(metrics: dict[str, Any]) -> Table:
 
 def scores_report(metrics: dict[str, Any], *, title: str) -> Group:
     """Return the table with a title, a legend of its columns, and the verdict in words."""
+    chosen = (
+        [Text(f"{metrics['model']} predicts: it is the best row on validation users.")] if "chosen" in metrics else []
+    )
     lines: list[RenderableType] = [
+        *chosen,
         Text(f"{title}, {metrics['users']:,} users", style="bold"),
         scores_table(metrics),
         Text(f"{_legend(metrics)}; coverage: share of the items recommended to anyone.", style="dim"),
@@ -68,8 +73,37 @@ def blend_lines(metrics: dict[str, Any]) -> list[str]:
     """Return a line with the weights of the blend, if there is one."""
     if "blend" not in metrics:
         return []
+    if "weights" in metrics["blend"]:
+        parts = ", ".join(f"{name} {weight:g}" for name, weight in metrics["blend"]["weights"].items())
+        return [f"blend in logarithms, weights chosen on validation users (there its row is cross-fitted): {parts}."]
     weight, partner = metrics["blend"]["weight"], metrics["blend"]["with"]
     return [f"blend: {1 - weight:.0%} network, {weight:.0%} {partner}, the best on validation users."]
+
+
+def hint_lines(metrics: dict[str, Any], best_epoch: int, epochs: int) -> list[str]:
+    """Return what may improve a network: a line for each sign that training was too short or too long, or hardly paid.
+
+    Args:
+        metrics: of the run, on validation users.
+        best_epoch: from 1; 0 for a baseline.
+        epochs: number of epochs trained.
+    """
+    lines = []
+    if best_epoch and best_epoch == epochs:
+        lines.append("The best epoch is the last one. Train longer: raise train.epochs.")
+    if best_epoch == 1 < epochs:
+        lines.append(
+            "The best epoch is the first one: the network overfits. Raise model.dropout, or lower train.epochs."
+        )
+    metric, scores = metrics["metric"], metrics["scores"]
+    network = next(iter(scores))  # the model of the run comes first
+    others = [name for name in scores if name not in (network, "blend")]
+    best = max(others, key=lambda name: scores[name][metric]["mean"], default=network)
+    if best_epoch and scores[best][metric]["mean"] > scores[network][metric]["mean"]:
+        lines.append(f"The network alone is below {best}: it may need more epochs, another width, or more events.")
+    if metrics["users"] < FEW_USERS:
+        lines.append(f"Only {quantity(metrics['users'], 'validation user')}: small differences are chance.")
+    return lines
 
 
 def data_lines(counts: dict[str, Any]) -> list[str]:

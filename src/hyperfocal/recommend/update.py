@@ -56,6 +56,7 @@ def update(
     ranker, history = train(data, settings, watch=watch, network=network)
     ranker = choose_blend(replace(ranker, settings=before.settings), data.valid)
     metrics, evidence = score_validation(ranker, data, began=began)
+    ranker = replace(ranker, best=metrics["model"] if ranker.chooses else "")
     metrics |= {"before": _score_before(before, data)}
     logs = (*fit.logs, *({checksum} - {*fit.logs}))
     return Fit(ranker, merged.users, merged.events, data.fingerprint(), metrics, history, evidence, logs)
