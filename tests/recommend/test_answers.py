@@ -143,8 +143,8 @@ class TestPython:
     @pytest.mark.parametrize(
         ("asked", "error", "message"),
         [
-            ({}, ConfigError, "Give one of them"),
-            ({"histories": [[]], "users": ["1"]}, ConfigError, "Give one of them"),
+            ({}, DataError, "Give one list of item ids per user"),
+            ({"histories": [[]], "users": ["1"]}, ConfigError, "Leave one out"),
             ({"users": "1"}, DataError, r"'1' is not a list of user ids\. Write \['1'\]"),
             ({"histories": [[]], "candidates": [["i1"], ["i2"]]}, DataError, "2 lists for 1 users"),
             ({"histories": [[]], "candidates": [["x"]]}, DataError, "none of the candidates"),

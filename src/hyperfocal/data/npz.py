@@ -11,8 +11,6 @@ Labels of a matrix Y are named by the numbers of its columns. Pickled objects ar
 from __future__ import annotations
 
 import math
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -28,7 +26,6 @@ from hyperfocal.errors import DataError
 CSR = ("data", "indices", "indptr", "shape")
 SAVED = ("format", "shape", "data", "indices", "indptr", "row", "col")  # by scipy's save_npz
 NAMES = frozenset(["X", "Y", "y", *SAVED, *(f"{matrix}_{part}" for matrix in "XY" for part in CSR)])
-DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError, KeyError)
 ADVICE = "Write it with numpy.savez(file, X=X, Y=Y) or scipy.sparse.save_npz(file, X)"
 Values = Any  # a dense array or a CSR matrix
 
@@ -69,22 +66,18 @@ def read_npz(path: str | Path) -> Archive:
 def _arrays(file: File) -> dict[str, NDArray[Any]]:
     """Return the arrays of known names, after the memory that they need has been checked."""
     try:
-        with zipfile.ZipFile(file.path) as archive:
-            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        with file.path.open("rb") as raw, np.load(raw, allow_pickle=False) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.zip.infolist()}
             known = {name: info for name, info in members.items() if name in NAMES}
             sizes = []
             for name, info in known.items():
-                with archive.open(info) as stream:
+                with archive.zip.open(info) as stream:
                     sizes.append(_size(stream, name, info.file_size, file))
             check_bytes(sum(sizes), file)
-            arrays = {}
-            for name, info in known.items():
-                with archive.open(info) as stream:
-                    arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
-            return arrays or dict.fromkeys(members, np.empty(0))
+            return {name: archive[name] for name in known} or dict.fromkeys(members, np.empty(0))
     except DataError:
         raise
-    except DAMAGED as error:
+    except Exception as error:  # of the archive, its compression, or a header
         raise DataError(f"{file}: is no intact .npz file: {error}. {ADVICE}") from None
 
 

@@ -34,12 +34,13 @@ def histories_of(fit: Fit, histories: Iterable[Sequence[Any]] | None, users: Ite
         users: ids of training users. None: `histories` are given.
 
     Raises:
-        ConfigError: both are given, or neither; `users` of a fit that has none.
-        DataError: a text in place of a list.
+        ConfigError: both are given; `users` of a fit that has none.
+        DataError: neither is given; a text in place of a list.
     """
-    if (histories is None) == (users is None):
-        raise ConfigError("histories, or `users=` of the training log, are needed. Give one of them")
-    encoded = known_users(fit, users) if users is not None else fit.ranker.vocabulary.encode_lists(histories or ())
+    if histories is not None and users is not None:
+        raise ConfigError("histories and `users=` are given, and one of them is needed. Leave one out")
+    asked: Any = histories  # None is no list either
+    encoded = fit.ranker.vocabulary.encode_lists(asked) if users is None else known_users(fit, users)
     if unknown := int((encoded.lengths == 0).sum()):
         logger.warning(
             "%s of %s %s, and get the items for an empty history",

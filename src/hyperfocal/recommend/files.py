@@ -13,7 +13,9 @@ from torch import Tensor
 
 from hyperfocal.config.recommend import RecommendSettings
 from hyperfocal.data.field_columns import FieldColumn
+from hyperfocal.data.files import File
 from hyperfocal.data.item_table import KEY, ItemTable
+from hyperfocal.data.readers import read_frame
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.models.baselines import KINDS, Baseline
 from hyperfocal.models.item_vectors import ItemFeatures
@@ -167,8 +169,8 @@ def _read_table(run: RunFolder) -> ItemTable | None:
     if not run.has(TABLE):
         return None
     with run.guard(TABLE):
-        frame = pl.read_parquet(run.path / TABLE)
-        ids = frame[KEY]
+        frame = read_frame(File(run.path / TABLE), row="item")  # which says that a file is damaged; polars may panic
+        ids = frame[KEY] if KEY in frame.columns else pl.Series([0])
         if ids.dtype != pl.String or ids.null_count() or ids.n_unique() != len(ids):
             raise ValueError("its items are no distinct texts")
         return ItemTable(ids.alias("item"), frame.drop(KEY), 0, TABLE)
