@@ -27,6 +27,7 @@ from hyperfocal.export.export import export_onnx, export_plain
 from hyperfocal.export.standalone import classifier as standalone_classifier
 from hyperfocal.export.standalone.classifier import Ngrams, chars, murmur3
 from hyperfocal.models.sentence_encoder import find_encoder
+from hyperfocal.recommend.blend import Blend
 from hyperfocal.recommend.recommender import Recommender
 
 ALONE = """
@@ -60,8 +61,11 @@ def circle(users=40, items=15):
 
 
 def fit(name="popularity", **settings):
-    """Return a recommender; a blend is linear, as in runs of earlier versions and in exports."""
-    recommender = Recommender(history=6, next_items=2, settings=SMALL | {"model.name": name} | settings).fit(circle())
+    return Recommender(history=6, next_items=2, settings=SMALL | {"model.name": name} | settings).fit(circle())
+
+
+def with_linear_blend(recommender):
+    """Return the recommender with a linear blend, as runs of earlier versions and plain weights have it."""
     recommender.fit_ = replace(recommender.fit_, ranker=replace(recommender.ranker_, blend=None))
     recommender.metrics_.get("blend", {}).pop("weights", None)
     return recommender
@@ -148,7 +152,7 @@ class TestRanking:
         export_onnx(tmp_path / "run", tmp_path / "onnx")
         same_ranking(ranked_alone(tmp_path / "onnx", HISTORIES, 3), recommender, HISTORIES, 3)
 
-    @pytest.mark.parametrize("name", ["popularity", "decayed_markov", "cooccurrence", "item_knn", "ease"])
+    @pytest.mark.parametrize("name", ["popularity", "decayed_markov", "cooccurrence", "item_knn", "ease", "user_knn"])
     def test_what_only_counts_needs_no_graph(self, name, tmp_path):
         recommender = fit(name)
         recommender.save(tmp_path / "run")
@@ -157,34 +161,31 @@ class TestRanking:
         found = open_engine(tmp_path / "onnx").rank(HISTORIES, 3)
         same_ranking(found, recommender, HISTORIES, 3)
 
-    @pytest.mark.parametrize("export", [export_onnx, export_plain])
-    def test_what_needs_the_training_users_is_refused(self, export, tmp_path):
+    def test_plain_weights_have_no_training_users(self, tmp_path):
         fit("user_knn").save(tmp_path / "run")
-        with pytest.raises(ConfigError, match="searches the training users, whom an export does not contain"):
-            export(tmp_path / "run", tmp_path / "out")
+        with pytest.raises(ConfigError, match="searches the training users and has no weights"):
+            export_plain(tmp_path / "run", tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
-    @pytest.mark.parametrize(
-        ("blend", "best", "says"),
-        [
-            (True, "", "The run ranks by a blend in logarithms."),
-            ("auto", "ease", "The run ranks by ease."),
-            ("auto", "concat_mlp", ""),
-            (False, "", ""),
-        ],
-    )
-    def test_a_note_says_what_an_export_ranks_by(self, blend, best, says, tmp_path):
-        settings = SMALL | {"model.name": "concat_mlp", "model.blend": blend}
-        recommender = Recommender(history=6, next_items=2, settings=settings).fit(circle())
-        recommender.metrics_["model"] = best or recommender.metrics_["model"]
+    @pytest.mark.parametrize("best", ["ease", "user_knn", "blend", "concat_mlp"])
+    def test_the_row_that_ranks_is_exported(self, best, tmp_path):
+        recommender = fit("concat_mlp", **{"model.blend": "auto"})
+        weights = {"network": 1.0, "user_knn": 0.5, "decayed_markov": 0.35}
+        ranker = replace(recommender.ranker_, best=best, blend=Blend(weights))
+        recommender.fit_ = replace(recommender.fit_, ranker=ranker)
+        recommender.metrics_.update(model=best, blend=recommender.metrics_["blend"] | {"weights": weights})
         recommender.save(tmp_path / "run")
-        notes = export_onnx(tmp_path / "run", tmp_path / "onnx")
-        assert [note[: len(says)] for note in notes] == ([says] if says else [])
-        assert json.loads((tmp_path / "onnx" / "settings.json").read_text())["blend"] is bool(says)
+        assert export_onnx(tmp_path / "run", tmp_path / "onnx") == []
+        assert (tmp_path / "onnx" / "model.onnx").exists() == (best in ("blend", "concat_mlp"))
+        same_ranking(ranked_alone(tmp_path / "onnx", HISTORIES, 3), recommender, HISTORIES, 3)
+        notes = export_plain(tmp_path / "run", tmp_path / "plain")
+        assert [note.split(".")[0] for note in notes] == {
+            "blend": ["The run ranks by a blend in logarithms"], "concat_mlp": [],
+        }.get(best, [f"The run ranks by {best}"])  # fmt: skip
 
     @pytest.mark.parametrize("weight", [pytest.param(0.0, marks=slow), 1.0])
     def test_a_blend_of_one_part_alone(self, weight, tmp_path):
-        recommender = fit("concat_mlp", **{"model.blend": True})
+        recommender = with_linear_blend(fit("concat_mlp", **{"model.blend": True}))
         recommender.fit_ = replace(recommender.fit_, ranker=replace(recommender.ranker_, blend_weight=weight))
         recommender.metrics_["blend"]["weight"] = weight
         recommender.save(tmp_path / "run")

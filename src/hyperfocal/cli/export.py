@@ -38,5 +38,6 @@ def export(run: Path, onnx: Path | None, safetensors: Path | None, overwrite: bo
             echo(note)
         echo(f"ONNX: {onnx}. Read {onnx / 'README.md'}, or run python {onnx / 'predict.py'}")
     if safetensors is not None:
-        export_plain(run, safetensors, overwrite=overwrite)
+        for note in export_plain(run, safetensors, overwrite=overwrite):
+            echo(note)
         echo(f"Weights: {safetensors}. The formulas are in {safetensors / 'README.md'}")

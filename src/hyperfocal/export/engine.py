@@ -10,7 +10,6 @@ Several threads may use one engine at once. The service uses it for `--engine on
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,6 @@ from hyperfocal.recommend.service import RecommendPredictor
 from hyperfocal.sequences import Sequences
 from hyperfocal.storage.run_folder import RunFolder
 
-logger = logging.getLogger("hyperfocal")
-
 
 def open_engine(path: Path, *, threads: int = 0) -> Any:
     """Return the `Recommender` or `Classifier` of `standalone/` for a run or an exported folder.
@@ -45,8 +42,7 @@ def open_engine(path: Path, *, threads: int = 0) -> Any:
     if (path / "predict.py").is_file():
         return _open(path, threads)
     with temporary_folder() as folder:
-        for note in export_onnx(path, folder / "onnx"):
-            logger.warning("%s: %s", path, note)
+        export_onnx(path, folder / "onnx")
         return _open(folder / "onnx", threads)
 
 

@@ -20,6 +20,7 @@ from hyperfocal.export.facts import (
     head_weights,
     label_settings,
     label_vectors,
+    linear_settings,
     ngram_facts,
     opinion_facts,
     ranking_settings,
@@ -29,6 +30,7 @@ from hyperfocal.export.graphs import need, write_encoder, write_head, write_rank
 from hyperfocal.export.readme import readme
 from hyperfocal.models.baselines import Baseline
 from hyperfocal.models.sentence_encoder import load_encoder
+from hyperfocal.recommend.blend import NETWORK
 from hyperfocal.recommend.ranker import BLEND, PARTNER
 from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.serve.live import job_of
@@ -65,7 +67,6 @@ def _export_onnx(source: RunFolder, folder: Path, overwrite: bool) -> list[str]:
     def write(aside: Path) -> None:
         if isinstance(trained, Recommender):
             settings = _write_ranking(trained, aside)
-            notes.extend(_blend_notes(trained))
         else:
             settings = _write_labels(trained, aside, run, notes)
         _write_texts(settings, trained, aside)
@@ -80,17 +81,24 @@ def _export_onnx(source: RunFolder, folder: Path, overwrite: bool) -> list[str]:
     return notes
 
 
-def export_plain(run: Path, folder: Path, *, overwrite: bool = False) -> None:
-    """Write model.safetensors with plain weights and a README.md with their formulas.
+def export_plain(run: Path, folder: Path, *, overwrite: bool = False) -> list[str]:
+    """Write model.safetensors with plain weights and a README.md with their formulas; return notes as `export_onnx`.
 
     Arguments and errors are those of `export_onnx`.
+
+    Raises:
+        ConfigError: the run is of user_knn, which has no weights.
     """
     check_export_place(folder, overwrite)
     trained = _load_exportable(run)
+    if isinstance(trained, Recommender) and trained.settings_.model.name == "user_knn":
+        raise ConfigError(
+            f"run {run}: the model user_knn searches the training users and has no weights. Export it with `onnx=`"
+        )
 
     def write(aside: Path) -> None:
         if isinstance(trained, Recommender):
-            settings, arrays = ranking_settings(trained), ranking_weights(trained)
+            settings, arrays = linear_settings(trained), ranking_weights(trained)
         else:
             settings, arrays = label_settings(trained, "apart"), head_weights(trained) | label_vectors(trained)
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, aside / "model.safetensors")
@@ -99,6 +107,7 @@ def export_plain(run: Path, folder: Path, *, overwrite: bool = False) -> None:
         (aside / "README.md").write_text(readme(settings, shapes), encoding="utf-8")
 
     _write_whole(folder, overwrite, write)
+    return _blend_notes(trained) if isinstance(trained, Recommender) else []
 
 
 def load_run(path: Path) -> Recommender | MultiLabelClassifier:
@@ -116,18 +125,13 @@ def _load_exportable(path: Path) -> Recommender | MultiLabelClassifier:
     """Return the estimator of a run; errors as in `load_run`.
 
     Raises:
-        ConfigError: the run reads columns or a matrix, or is of user_knn.
+        ConfigError: the run reads columns or a matrix.
     """
     trained = load_run(path)
     if isinstance(trained, MultiLabelClassifier) and trained.features_.columns is not None:
         what = "fields or vectors" if trained.features_.columns.matrix is None else "a feature matrix"
         raise ConfigError(
             f"run {path}: reads {what}, which an export cannot encode. Use the run itself, or fit on texts alone"
-        )
-    if isinstance(trained, Recommender) and trained.settings_.model.name == "user_knn":
-        raise ConfigError(
-            f"run {path}: the model user_knn searches the training users, whom an export does not contain. "
-            "Use the run itself, or fit another model"
         )
     return trained
 
@@ -145,22 +149,24 @@ def check_export_place(folder: Path, overwrite: bool) -> None:
 
 
 def _blend_notes(recommender: Recommender) -> list[str]:
-    """Return a note if the run ranks by what an export has not, and the linear blend takes its place."""
+    """Return a note if the run ranks by what plain weights have not, and the linear blend takes its place."""
     ranker = recommender.ranker_
     if ranker.blend is None or ranker.name == ranker.settings.model.name:
         return []
     by = "a blend in logarithms" if ranker.name == BLEND else ranker.name
-    return [f"The run ranks by {by}. The export ranks by the linear blend of the network with {PARTNER}."]
+    return [f"The run ranks by {by}. These weights are of the linear blend of the network with {PARTNER}."]
 
 
 def _write_ranking(recommender: Recommender, folder: Path) -> dict[str, Any]:
     settings, model = ranking_settings(recommender), recommender.model_
     if settings["weight"] < 1:
         write_ranking(model, folder / "model.onnx", settings["history"])
-    if settings["weight"] > 0:
-        counted = model if isinstance(model, Baseline) else recommender.baselines_[PARTNER]
-        arrays: Any = counted_arrays(counted)
-        np.savez(folder / "counts.npz", **arrays)
+    counted = {f"{name}.npz": name for name in settings["parts"] if name != NETWORK}
+    if settings["weight"] > 0 and not settings["parts"]:
+        counted["counts.npz"] = settings.get("counts", PARTNER)
+    for file, name in counted.items():
+        arrays: Any = counted_arrays(model if isinstance(model, Baseline) else recommender.baselines_[name])
+        np.savez(folder / file, **arrays)
     return settings
 
 

@@ -11,14 +11,34 @@ from hyperfocal.classify.classifier import MultiLabelClassifier
 from hyperfocal.classify.opinions import SIMILARITY
 from hyperfocal.models.baselines import POPULARITY_WEIGHT, Baseline
 from hyperfocal.models.sequence_networks import CausalNetwork
-from hyperfocal.recommend.ranker import PARTNER
+from hyperfocal.recommend.blend import NETWORK
+from hyperfocal.recommend.ranker import BLEND, PARTNER
 from hyperfocal.recommend.recommender import Recommender
 
 Arrays = dict[str, NDArray[Any]]
 
 
 def ranking_settings(recommender: Recommender) -> dict[str, Any]:
-    """Return the content of settings.json for a recommender."""
+    """Return the content of settings.json for a recommender that ranks as the run does.
+
+    `parts` are the weights of a blend in logarithms, by name, with the window and the decay of each model of counts;
+    {}: the run ranks by one model, or by the linear blend of a run of an earlier version.
+    """
+    ranker, linear = recommender.ranker_, linear_settings(recommender)
+    if ranker.name in ranker.baselines and not isinstance(ranker.model, Baseline):
+        kind: dict[str, Any] = ranker.baselines[ranker.name].kind._asdict()
+        return linear | kind | {"blend": False, "weight": 1.0, "fixed": False, "counts": ranker.name}
+    if ranker.name != BLEND or ranker.blend is None:
+        return linear
+    parts = {
+        name: {"weight": weight} | ({} if name == NETWORK else ranker.baselines[name].kind._asdict())
+        for name, weight in ranker.blend.weights.items()
+    }
+    return linear | {"weight": 0.0 if NETWORK in parts else 1.0, "parts": parts}
+
+
+def linear_settings(recommender: Recommender) -> dict[str, Any]:
+    """Return the same for plain weights, which have the linear blend."""
     settings, model = recommender.settings_, recommender.model_
     counts = isinstance(model, Baseline)
     blend = bool(settings.model.blend) and recommender.ranker_.name != settings.model.name and not counts
@@ -32,6 +52,7 @@ def ranking_settings(recommender: Recommender) -> dict[str, Any]:
         "next": settings.data.next,
         "blend": blend,
         "weight": weight,
+        "parts": {},
         "window": counted.kind.window,
         "decay": counted.kind.decay,
         "run": msgspec.to_builtins(settings),
@@ -69,11 +90,11 @@ def ranking_weights(recommender: Recommender) -> Arrays:
     else:
         arrays = {name.removesuffix(".weight") if name == "embedding.weight" else name: tensor.numpy()
                   for name, tensor in model.state_dict().items()}  # fmt: skip
-    return arrays | (counted_arrays(recommender.baselines_[PARTNER]) if ranking_settings(recommender)["weight"] else {})
+    return arrays | (counted_arrays(recommender.baselines_[PARTNER]) if linear_settings(recommender)["weight"] else {})
 
 
 def counted_arrays(baseline: Baseline) -> Arrays:
-    """Return the arrays of a model of counts, as `Counted` in standalone/recommender.py reads them."""
+    """Return the arrays of a model of counts, as `counted_model` in standalone/recommender.py reads them."""
     arrays = {name: tensor.numpy() for name, tensor in baseline.tensors().items() if name != "counts"}
     counts = baseline.counts.double().numpy()
     return arrays | {"popularity": POPULARITY_WEIGHT * counts / max(counts.sum(), 1)}

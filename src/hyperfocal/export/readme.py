@@ -96,16 +96,24 @@ def _ranking_formulas(settings: dict[str, Any]) -> str:
     sections = [f"## Formulas\n\nItems that are not in vocabulary.json are {unknown}"]
     if weight < 1:
         sections.append(_network_formulas(settings, model))
-    if weight > 0:
+    if weight > 0 and not settings["parts"]:
         window = settings["window"] if settings["window"] is not None else "(all)"
         counted = COUNTED.replace("WINDOW", str(window)).replace("DECAY", str(settings["decay"]))
         sections.append(f"The model of counts, over all known items of the history:\n\n{counted}")
-    if settings["blend"]:
+    if settings["parts"]:
+        terms = [f"{part['weight']:g} * {_term(name)}" for name, part in settings["parts"].items()]
+        sections.append(f"The ranking, with a share for the score of a model of counts over their sum (the class that "
+                        f"computes each is in recommender.py):\n\n    {' + '.join(terms)}")  # fmt: skip
+    elif settings["blend"]:
         sections.append(
             f"The ranking:\n\n    {1 - weight:g} * softmax(logits)[b] + {weight:g} * score(b) / sum of score"
         )
     sections.append("By default, items of the history are not recommended.")
     return "\n\n".join(sections)
+
+
+def _term(name: str) -> str:
+    return "log softmax(logits)[b]" if name == "network" else f"log(share of {name}[b] + 0.001)"
 
 
 def _network_formulas(settings: dict[str, Any], model: dict[str, Any]) -> str:

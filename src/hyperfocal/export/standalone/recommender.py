@@ -13,6 +13,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 Id = str | int | float
+NETWORK = "network"  # its name among the parts of a blend
+SMALLEST_SHARE = 1e-3  # added to every share, so that one part cannot rule an item out
 
 
 class Recommender:
@@ -24,9 +26,13 @@ class Recommender:
         self.items: list[Id] = vocabulary["items"]
         self.whole = vocabulary.get("kind", "text") != "text"  # whether all ids are whole numbers
         self.numbers = {str(item): number for number, item in enumerate(self.items)}
-        network, counts, weight = folder / "model.onnx", folder / "counts.npz", self.settings["weight"]
+        network, weight, parts = folder / "model.onnx", self.settings["weight"], self.settings.get("parts", {})
         self.network = onnxruntime.InferenceSession(network, options) if weight < 1 else None
-        self.counted = Counted(counts, self.settings) if weight > 0 else None
+        self.counted = counted_model(folder / "counts.npz", self.settings) if weight > 0 and not parts else None
+        self.parts = {
+            name: None if name == NETWORK else counted_model(folder / f"{name}.npz", part)
+            for name, part in parts.items()
+        }
 
     def rank(
         self, histories: Sequence[Sequence[Id]], k: int, *, repeats: bool = False
@@ -69,8 +75,11 @@ class Recommender:
     def scores(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
         """Return (B, L) scores of histories of item numbers.
 
-        scores = (1 - w) * softmax(network) + w * counted / sum of counted, or one of the two alone.
+        scores = (1 - w) * softmax(network) + w * counted / sum of counted, or one of the two alone; with parts, the
+        sum over them of w * log softmax(network) and of w * log(counted / sum of counted + 0.001).
         """
+        if self.parts:
+            return self._blended(rows)
         weight = self.settings["weight"]
         counted = self.counted.scores(rows) if self.counted else np.zeros((len(rows), 1))
         if self.network is None and not self.settings["blend"]:
@@ -84,6 +93,20 @@ class Recommender:
         shares = np.exp(logits - logits.max(1, keepdims=True))
         return np.asarray((1 - weight) * shares / shares.sum(1, keepdims=True) + weight * counted)
 
+    def _blended(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+        total = np.zeros((len(rows), len(self.items)))
+        for name, part in self.parts.items():
+            weight = self.settings["parts"][name]["weight"]
+            if part is None and self.network is not None:
+                logits = self.network.run(["scores"], {"items": self._padded(rows)})[0].astype(np.float64)
+                logits -= logits.max(1, keepdims=True)
+                total += weight * (logits - np.log(np.exp(logits).sum(1, keepdims=True)))
+            elif part is not None:
+                counted = np.maximum(part.scores(rows), 0)
+                shares = counted / np.maximum(counted.sum(1, keepdims=True), 1e-300)
+                total += weight * np.log(shares + SMALLEST_SHARE)
+        return total
+
     def _padded(self, rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:
         """Return (B, T) the newest items, newest last, padded on the left with L, which is not an item."""
         most = self.settings["history"]
@@ -93,6 +116,52 @@ class Recommender:
             newest = row[-width:]
             padded[place, width - len(newest) :] = newest
         return padded
+
+
+class Neighbours:
+    """The 300 training users most like a user vote for the items that they took, the next ones most.
+
+    similarity = sum over shared items a of the newest 50: 0.8^age * idf(a)^2, idf(a) = log(1 + users / users with a)
+    score(b)   = sum over neighbours and their events on b of similarity^1.5 * vote + popularity[b]
+    vote       = 0.8^(d - 1) for the d-th event after the neighbour's last event on the newest shared item, else 0.1
+    """
+
+    def __init__(self, path: Path) -> None:
+        with np.load(path, allow_pickle=False) as arrays:
+            self.items, self.offsets = arrays["items"].astype(np.int64), arrays["offsets"]
+            self.popularity = arrays["popularity"]
+        users = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+        pairs = np.unique(np.stack([self.items, users], 1), axis=0)
+        self.users, self.starts = pairs[:, 1], np.searchsorted(pairs[:, 0], np.arange(len(self.popularity) + 1))
+        self.idf = np.log1p((len(self.offsets) - 1) / np.maximum(np.diff(self.starts), 1)).astype(np.float32) ** 2
+
+    def scores(self, histories: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+        """Return (B, L) scores of histories of item numbers, oldest first."""
+        return np.asarray([self._score(history) for history in histories])
+
+    def _score(self, history: Sequence[int]) -> NDArray[np.float64]:
+        weights = np.zeros(len(self.popularity), dtype=np.float32)
+        for age, item in enumerate(reversed(history[-50:])):
+            weights[item] = weights[item] or 0.8**age
+        similarity = np.zeros(len(self.offsets) - 1, dtype=np.float32)
+        for item in np.flatnonzero(weights).tolist():
+            similarity[self.users[self.starts[item] : self.starts[item + 1]]] += weights[item] * self.idf[item]
+        scores: NDArray[np.float64] = self.popularity.astype(np.float64)
+        for user in np.argsort(-similarity, kind="stable")[:300]:
+            if similarity[user] > 0:
+                items = self.items[self.offsets[user] : self.offsets[user + 1]]
+                own = weights[items]
+                after = np.arange(len(items)) - np.flatnonzero(own == own.max())[-1]
+                votes = np.where(after > 0, 0.8 ** np.maximum(after - 1, 0), 0.1)
+                np.add.at(scores, items, float(similarity[user]) ** 1.5 * votes)
+        return scores
+
+
+def counted_model(path: Path, settings: dict[str, Any]) -> Counted | Neighbours:
+    """Return the model of counts in a file: the neighbours of a user, or a matrix."""
+    with np.load(path, allow_pickle=False) as arrays:
+        neighbours = "offsets" in arrays.files
+    return Neighbours(path) if neighbours else Counted(path, settings)
 
 
 class Counted:
