@@ -389,3 +389,16 @@ class TestService:
         got = self.refusal(client, **request_)
         assert got[:2] == (reason, place)
         assert message in got[2]
+
+
+def test_what_lists_are_like_is_in_every_row(folder):
+    """Of popularity all users get nearly one list: its exposure is the least equal, and its novelty the least."""
+    recommender = Recommender.load(folder / "mean")
+    rows = {name: row["beyond"] for name, row in recommender.metrics_["scores"].items()}
+    assert all(set(row) == {"novelty", "serendipity", "gini", "diversity"} for row in rows.values())
+    assert rows["popularity"]["novelty"] <= min(row["novelty"] for row in rows.values())
+    assert rows["popularity"]["gini"] >= max(row["gini"] for row in rows.values())
+    said = done("recommend", "evaluate", folder / "mean", folder / "log.csv")
+    assert "Beside accuracy, of the first 1 items" in said
+    done("report", folder / "mean")
+    assert "Beside accuracy" in (folder / "mean" / "report.html").read_text()

@@ -13,8 +13,8 @@ from hyperfocal.data.documents import Documents
 from hyperfocal.data.examples import Holdout
 from hyperfocal.data.vocabulary import Vocabulary
 from hyperfocal.labels import SparseLabels
-from hyperfocal.recommend import compare as compare
-from hyperfocal.recommend.compare import item_evidence
+from hyperfocal.recommend import evidence
+from hyperfocal.recommend.evidence import item_evidence
 from hyperfocal.recommend.ranker import rank
 from hyperfocal.recommend.recommender import Recommender
 from hyperfocal.report.run import cut
@@ -118,7 +118,7 @@ def test_items_are_counted_over_users():
 
 
 def test_examples_are_with_a_hit_and_without(monkeypatch):
-    monkeypatch.setattr(compare, "EXAMPLES", 1)
+    monkeypatch.setattr(evidence, "EXAMPLES", 1)
     vocabulary = Vocabulary(pl.Series("item", ["x", "y", "z"]))
     valid = holdout([[2], [2], [2], [2]], [[0], [1], [0], [1]], 3)
     found = item_evidence(rank(best_first, valid.histories, 1), valid, torch.tensor([3, 2, 1]), vocabulary, k=1)[

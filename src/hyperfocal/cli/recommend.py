@@ -282,10 +282,10 @@ def vectors(run: Path, out: Path, users: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print all metrics as JSON instead of a table.")
 def evaluate(run: Path, history: Path, truth: Path | None, as_json: bool, **ranking: Any) -> None:
     """Score RUN next to the baselines on the users of HISTORY. New items are scored separately."""
-    from hyperfocal.recommend.terminal import holdout_lines, scores_report, title_of
+    from hyperfocal.recommend.terminal import evaluation_report, holdout_lines, title_of
 
     metrics = _load(run, ranking).evaluate(history, truth, k=ranking["k"], repeats=ranking["repeats"])
-    print_evaluation(metrics, scores_report, holdout_lines, title_of, as_json=as_json)
+    print_evaluation(metrics, evaluation_report, holdout_lines, title_of, as_json=as_json)
 
 
 @recommend.command()

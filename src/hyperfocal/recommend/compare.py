@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hyperfocal.data.examples import Holdout, count_trained
-from hyperfocal.data.vocabulary import Vocabulary
-from hyperfocal.labels import TAIL, SparseLabels, bucket_masks
+from hyperfocal.labels import SparseLabels, bucket_masks
+from hyperfocal.metrics.beyond_accuracy import diversity, gini, novelty, serendipity, share_of_new
 from hyperfocal.metrics.intervals import (
     ROUNDING,
     Interval,
@@ -22,16 +22,15 @@ from hyperfocal.metrics.intervals import (
     shown_sign,
     too_few,
 )
-from hyperfocal.metrics.ranking import NO_ITEM, Scorer, check_depth, coverage, find_hits, only, score_ranking
+from hyperfocal.metrics.ranking import Scorer, check_depth, coverage, only, score_ranking
 from hyperfocal.models.baselines import EASE_DEFAULT, EASE_ITEMS, KINDS, default_baselines
 from hyperfocal.recommend.blend import cross_fitted
+from hyperfocal.recommend.evidence import item_evidence
 from hyperfocal.recommend.prepare import TRAIN_USERS_SCORED, Prepared
 from hyperfocal.recommend.ranker import BLEND, PARTNER, Fit, Ranker, Ranking, rank
-from hyperfocal.report.run import LISTED, SHOWN, cut, evidence_of
+from hyperfocal.report.run import evidence_of
 from hyperfocal.sequences import Sequences
 
-MOST_USERS = 10_000  # the first validation users, which are counted
-EXAMPLES = 6  # users with a hit, and as many without
 VERBS = {1: "beats", -1: "loses to", 0: "is not shown to differ from"}
 
 
@@ -92,10 +91,25 @@ def _score_all(
     depth, scores = _depth(k, len(ranker.vocabulary)), dict[str, Scores]()
     for name in ranker.scorers():
         ranking = _rank_row(ranker, name, holdout.histories, depth, repeats=repeats, chose=chose)
-        scores[name] = score_users(ranking, holdout, ranker.counts, k=k, new=ranker.new_items)
+        scored = score_users(ranking, holdout, ranker.counts, k=k, new=ranker.new_items)
+        scores[name] = replace(scored, beyond=beyond_accuracy(ranking.first(len(holdout), k).items, holdout, ranker))
         if name == ranker.name:
             main = ranking
     return scores, main
+
+
+def beyond_accuracy(items: Tensor, holdout: Holdout, ranker: Ranker) -> dict[str, float]:
+    """Return novelty, diversity, serendipity and exposure of (U, k) lists; diversity needs item vectors."""
+    size, counts = len(ranker.vocabulary), ranker.counts
+    values = {
+        "novelty": novelty(items, counts),
+        "serendipity": serendipity(items, holdout.truth, counts),
+        "gini": gini(items, size),
+    }
+    vectors = None if ranker.similarity is None else ranker.similarity.vectors
+    if vectors is not None:
+        values["diversity"] = diversity(items, vectors)
+    return values | ({"new": share_of_new(items, size, ranker.new_items)} if ranker.new_items else {})
 
 
 def best_row(scores: Mapping[str, Scores], *metrics: str) -> str:
@@ -207,6 +221,7 @@ class Scores:
         buckets: "head", "medium", "tail", with new items "seen" and "new" -> metric -> mean over users with a true item
             of that bucket, counting only the bucket's true items.
         coverage: share of the catalogue that is recommended to anyone.
+        beyond: name of `beyond_accuracy.py` -> value over all users.
         per_user: metric -> (V,) values, to compare rankers user by user.
     """
 
@@ -214,11 +229,14 @@ class Scores:
     buckets: dict[str, dict[str, Interval]]
     coverage: float
     per_user: dict[str, Tensor]
+    beyond: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-able means and intervals; None if there is no user to average over."""
         buckets = {bucket: _without_nan(metrics) for bucket, metrics in self.buckets.items()}
-        return {**_without_nan(self.overall), "coverage": self.coverage, **buckets}
+        beyond = {name: None if math.isnan(value) else value for name, value in self.beyond.items()}
+        shown = {"beyond": beyond} if beyond else {}
+        return {**_without_nan(self.overall), "coverage": self.coverage, **buckets, **shown}
 
 
 def _without_nan(metrics: dict[str, Interval]) -> dict[str, dict[str, float | None]]:
@@ -313,86 +331,3 @@ def _truth_by_bucket(holdout: Holdout, counts: Tensor, new: int = 0) -> dict[str
 
 def _intervals(per_user: dict[str, Tensor]) -> dict[str, Interval]:
     return dict(zip(per_user, mean_intervals(torch.stack(list(per_user.values()), 1)), strict=True))
-
-
-def item_evidence(
-    ranking: Ranking, valid: Holdout, counts: Tensor, vocabulary: Vocabulary, *, k: int
-) -> dict[str, Any]:
-    """Return the JSON-able details of a ranking of the validation users.
-
-    Args:
-        ranking: of these users, k or more items deep.
-        valid: histories and truth.
-        counts: (L,) training events of each item.
-        vocabulary: the items.
-        k: number of items that count.
-    """
-    holdout, items = valid.first(MOST_USERS), ranking.first(MOST_USERS, k).items
-    hits = find_hits(items, holdout.truth)
-    table = _table(items, hits, holdout.truth, counts)
-    return {
-        "users": len(holdout),
-        "items": len(counts),
-        "rare": int((counts < TAIL).sum()),
-        "k": k,
-        "by_frequency": _by_frequency(table),
-        "table": _rows(table, vocabulary.names),
-        "examples": _examples(items, hits, holdout, vocabulary.names),
-    }
-
-
-def _table(ranked: Tensor, hits: Tensor, truth: SparseLabels, counts: Tensor) -> dict[str, Tensor]:
-    """Return (L,) columns: training events, users whose truth has the item, hits, users who were shown the item."""
-    size = len(counts)
-    return {
-        "events": counts.long(),
-        "true": truth.counts()[:size],
-        "hits": torch.bincount(ranked[hits], minlength=size),
-        "shown": torch.bincount(ranked[ranked != NO_ITEM], minlength=size),
-    }
-
-
-def _by_frequency(table: dict[str, Tensor]) -> list[dict[str, int]]:
-    """Return the sums of items, true, hits and shown per power of two of training events; 0 events come first."""
-    powers = torch.where(table["events"] > 0, table["events"].clamp(min=1).log2().floor().long() + 1, 0)
-    columns = {"items": torch.ones_like(powers)} | {name: table[name].long() for name in ("true", "hits", "shown")}
-    zeros = torch.zeros(int(powers.max()) + 1, dtype=torch.int64)
-    sums = {name: zeros.index_add(0, powers, column).tolist() for name, column in columns.items()}
-    return [
-        {"from": 2 ** (power - 1) if power else 0, "to": 2**power - 1}
-        | {name: totals[power] for name, totals in sums.items()}
-        for power in range(len(zeros))
-        if sums["items"][power]
-    ]
-
-
-def _rows(table: dict[str, Tensor], names: list[str]) -> list[dict[str, Any]]:
-    """Return rows of the items that are true most often; of equal ones those shown most often come first."""
-    order = (table["true"] * (1 + int(table["shown"].max())) + table["shown"]).argsort(descending=True, stable=True)
-    columns = {name: column.tolist() for name, column in table.items()}
-    return [
-        {"item": cut(names[item]), **{name: column[item] for name, column in columns.items()}}
-        for item in order[:SHOWN].tolist()
-    ]
-
-
-def _examples(ranked: Tensor, hits: Tensor, holdout: Holdout, names: list[str]) -> list[dict[str, Any]]:
-    """Return users drawn at random, half of them with a hit."""
-    drawn = torch.randperm(len(holdout), generator=torch.Generator().manual_seed(0))
-    has_hit = hits.any(1)[drawn]
-    chosen = [drawn[has_hit][:EXAMPLES], drawn[~has_hit][:EXAMPLES]]
-    return [_example(user, ranked, hits, holdout, names) for user in torch.cat(chosen).tolist()]
-
-
-def _example(user: int, ranked: Tensor, hits: Tensor, holdout: Holdout, names: list[str]) -> dict[str, Any]:
-    histories, truth = holdout.histories, holdout.truth
-    history = histories.items[int(histories.offsets[user]) : int(histories.offsets[user + 1])]
-    true = truth.indices[int(truth.indptr[user]) : int(truth.indptr[user + 1])]
-    predicted = zip(ranked[user].tolist(), hits[user].tolist(), strict=True)
-    return {
-        "user": cut(holdout.users[user]),
-        "history": [cut(names[item]) for item in history[-LISTED:].tolist()],
-        "earlier": max(len(history) - LISTED, 0),
-        "truth": [cut(names[item]) if item < len(names) else None for item in true[:LISTED].tolist()],
-        "predicted": [{"item": cut(names[item]), "hit": hit} for item, hit in predicted if item != NO_ITEM],
-    }

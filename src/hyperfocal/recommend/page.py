@@ -7,7 +7,7 @@ from typing import Any
 from hyperfocal.labels import BUCKETS, HEAD, TAIL
 from hyperfocal.metrics.intervals import Interval, shown_sign, too_few
 from hyperfocal.recommend.compare import VERBS
-from hyperfocal.recommend.terminal import blend_lines, data_lines
+from hyperfocal.recommend.terminal import BEYOND, BEYOND_WORDS, blend_lines, data_lines
 from hyperfocal.report import charts
 from hyperfocal.report.blocks import Block, Cell, Chart, Chips, Page, Paragraph, Section, Table
 from hyperfocal.report.format import capitalized
@@ -93,7 +93,21 @@ def _scores(metrics: dict[str, Any]) -> Section:
     words = "± is half a 95% interval over users; coverage is the share of the items recommended to anyone."
     table = Table("All metrics", columns, rows, marked=[order.index(model)])
     notes = [Paragraph(text, quiet=True) for text in (" ".join([words, *lines]), _on_train(metrics))]
-    return Section("scores", "Comparison with the baselines", [chart, table, *notes])
+    return Section("scores", "Comparison with the baselines", [chart, table, *notes, *_beside(metrics, order)])
+
+
+def _beside(metrics: dict[str, Any], order: list[str]) -> list[Block]:
+    """Return the table of what lists are like beside their accuracy, with its words; [] for an earlier version."""
+    scores, model = metrics["scores"], metrics["model"]
+    shown = [name for name in BEYOND if name in scores[model].get("beyond", {})]
+    if not shown:
+        return []
+    rows = [
+        [Cell(name), *(score_cell(scores[name].get("beyond", {}).get(each), DIGITS) for each in shown)]
+        for name in order
+    ]
+    table = Table("Beside accuracy", ["model", *shown], rows, marked=[order.index(model)])
+    return [table, Paragraph(BEYOND_WORDS, quiet=True)]
 
 
 def _cell(scores: dict[str, Any], name: str, metric: str) -> Cell:

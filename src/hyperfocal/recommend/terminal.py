@@ -15,6 +15,11 @@ from hyperfocal.report.format import numbers_table, quantity, share, test_table
 
 _share = partial(share, digits=4)
 FEW_USERS = 200  # validation users: the 95% interval of a share of 5% is then 3 points to either side
+BEYOND = {"novelty": "{:.2f}", "diversity": "{:.3f}", "serendipity": "{:.4f}", "gini": "{:.3f}", "new": "{:.1%}"}
+BEYOND_WORDS = (
+    "novelty: bits of self-information of an item; diversity: 1 - cosine of two items of a list; serendipity: how far "
+    "right items are above their rank by popularity; gini of exposure: 0 if all items are shown alike."
+)
 AGES = ("seen", "new")  # the buckets that are shown if there are new items
 
 
@@ -50,6 +55,29 @@ def scores_report(metrics: dict[str, Any], *, title: str) -> Group:
     if metrics.get("verdict"):
         lines.append(Text(metrics["verdict"]["words"]))
     return Group(*lines)
+
+
+def evaluation_report(metrics: dict[str, Any], *, title: str) -> Group:
+    """Return `scores_report`, and a table of what the lists are like beside their accuracy."""
+    report, table = scores_report(metrics, title=title), beyond_table(metrics)
+    if table is None:
+        return report
+    heading = Text(f"\nBeside accuracy, of the first {metrics['metric'].partition('@')[2]} items", style="bold")
+    return Group(report, heading, table, Text(BEYOND_WORDS, style="dim"))
+
+
+def beyond_table(metrics: dict[str, Any]) -> Table | None:
+    """Return the table of what lists are like beside their accuracy; None: the run is of an earlier version."""
+    scores, metric = metrics["scores"], metrics["metric"]
+    shown = [name for name in BEYOND if name in scores[metrics["model"]].get("beyond", {})]
+    if not shown:
+        return None
+    table = numbers_table("model", *shown, texts=["model"])
+    for name in sorted(scores, key=lambda name: -scores[name][metric]["mean"]):
+        values, ours = scores[name].get("beyond", {}), name == metrics["model"]
+        cells = [BEYOND[each].format(values[each]) if values.get(each) is not None else "-" for each in shown]
+        table.add_row(("> " if ours else "  ") + name, *cells, style="bold green" if ours else "")
+    return table
 
 
 def title_of(counts: Mapping[str, Any]) -> str:
