@@ -21,7 +21,7 @@ from hyperfocal.data.field_columns import as_numbers, bag_values, guess_kind
 from hyperfocal.data.item_table import ItemTable
 from hyperfocal.errors import ConfigError, DataError, columns_of
 
-TITLES = ("title", "name", "item_name", "product_name", "item_title", "description")
+TITLES = ("title", "name", "item_name", "product_name", "item_title")
 TRUTHS = {"true": 1.0, "yes": 1.0, "1": 1.0, "false": 0.0, "no": 0.0, "0": 0.0}
 Kind = Literal["number", "date", "truth", "text"]
 

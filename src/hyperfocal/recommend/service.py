@@ -29,6 +29,7 @@ from hyperfocal.rules import Rules
 from hyperfocal.sequences import Sequences
 from hyperfocal.serve.messages import (
     MOST_ANSWERED,
+    MOST_BUILT,
     ItemScore,
     NextItems,
     Recommendations,
@@ -172,7 +173,8 @@ class RecommendPredictor:
             return Refusal(422, "invalid", message, "$.candidates")
         if request.repeat_after is not None:
             return Refusal(422, "not_possible", NO_TIMES.replace("`repeat_after=`", "it"), "$.repeat_after")
-        return _too_many(name, len(asked), k) if len(asked) * k > MOST_ANSWERED else _inexact(request)
+        most = MOST_BUILT if request.max_per or request.diversity else MOST_ANSWERED
+        return _too_many(name, len(asked), k, most) if len(asked) * k > most else _inexact(request)
 
     def _answer_batch(self, batch: Batch, requests: list[RecommendRequest]) -> Sequence[Recommendations | Refusal]:
         """Return the answers to the requests of a batch."""
@@ -298,9 +300,9 @@ def _inexact(request: RecommendRequest) -> Refusal | None:
     return None
 
 
-def _too_many(name: str, number: int, k: int) -> Refusal:
+def _too_many(name: str, number: int, k: int, most: int = MOST_ANSWERED) -> Refusal:
     message = (
-        f"{number:,} {name} x k = {k:,} are {number * k:,} items, and {MOST_ANSWERED:,} are allowed. "
+        f"{number:,} {name} x k = {k:,} are {number * k:,} items, and {most:,} are allowed. "
         f"Send fewer {name} per request, or a smaller k"
     )
     return Refusal(422, "too_many", message, f"$.{name}")

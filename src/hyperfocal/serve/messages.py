@@ -18,6 +18,7 @@ from hyperfocal.rules import Id, Name, Rules
 LONGEST_TEXT = 100_000  # characters
 MOST_ROWS = 1_000  # histories or texts per request
 MOST_ANSWERED = 100_000  # items or labels with scores per answer, some 4 to 10 MB
+MOST_BUILT = 10_000  # items per answer with `max_per` or `diversity`, which take them one by one
 MOST_EXPLAINED = 8  # texts per request with `explain`
 MOST_WORDS = 60  # distinct words per text that `explain` removes, each of which costs one more text to score
 JSON = "application/json"
@@ -46,7 +47,8 @@ class RecommendRequest(Rules, frozen=True, kw_only=True, forbid_unknown_fields=T
         exclude: items never to return.
         filters: conditions on columns of the item table, as "in_stock = true", "price < 20" or
             "category in [shoes, bags]". An item has to satisfy all of them; a missing value satisfies none.
-        max_per: column of the item table -> how many items of a list may share a value of that column.
+        max_per: column of the item table -> how many items of a list may share a value of that column. With `max_per`
+            or `diversity`, histories x k may not exceed 10,000.
         diversity: 0 to 1, how much a list avoids similar items.
     """
 
