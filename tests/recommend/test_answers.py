@@ -383,6 +383,7 @@ class TestService:
             ({"histories": [[]], "max_per": {"brand": 0}}, "invalid", "$.max_per[...]", ">= 1"),
             ({"histories": [[]] * 9, "explain": True}, "too_many", "$.histories", "explain allows 8 histories"),
             ({"histories": [[]] * 600, "k": 20, "diversity": 0.1}, "too_many", "$.histories", "10,000 are allowed"),
+            ({"histories": [[]] * 900, "exclude": ["x"] * 2_000}, "too_many", "$.exclude", "Send fewer histories"),
             ({"histories": [[]], "only": [1e300]}, "invalid", "$.only", "too large to be exact"),
         ],
     )

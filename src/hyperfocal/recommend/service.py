@@ -30,6 +30,7 @@ from hyperfocal.sequences import Sequences
 from hyperfocal.serve.messages import (
     MOST_ANSWERED,
     MOST_BUILT,
+    MOST_EXCLUDED,
     ItemScore,
     NextItems,
     Recommendations,
@@ -152,7 +153,8 @@ class RecommendPredictor:
         try:
             lists = similar_items(self._ranker, request.items, request.k)
         except HyperfocalError as error:
-            return Refusal(422, "invalid", _plain(error), "$.items" if isinstance(error, DataError) else "$.k")
+            place = "$.items" if isinstance(error, DataError) else "$.k" if self._ranker.similarity else "$"
+            return Refusal(422, "invalid", _plain(error), place)
         titles, numbers = self._trained.titles, self._ranker.vocabulary.numbers
         rows = [
             [ItemScore(item, score, titles[numbers[str(item)]] if titles else None) for item, score in row]
@@ -173,6 +175,11 @@ class RecommendPredictor:
             return Refusal(422, "invalid", message, "$.candidates")
         if request.repeat_after is not None:
             return Refusal(422, "not_possible", NO_TIMES.replace("`repeat_after=`", "it"), "$.repeat_after")
+        if len(asked) * len(request.exclude) > MOST_EXCLUDED:
+            message = (
+                f"{len(request.exclude):,} items for each of {len(asked):,} {name} are too many. Send fewer {name}"
+            )
+            return Refusal(422, "too_many", message, "$.exclude")
         most = MOST_BUILT if request.max_per or request.diversity else MOST_ANSWERED
         return _too_many(name, len(asked), k, most) if len(asked) * k > most else _inexact(request)
 

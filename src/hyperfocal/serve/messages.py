@@ -19,6 +19,7 @@ LONGEST_TEXT = 100_000  # characters
 MOST_ROWS = 1_000  # histories or texts per request
 MOST_ANSWERED = 100_000  # items or labels with scores per answer, some 4 to 10 MB
 MOST_BUILT = 10_000  # items per answer with `max_per` or `diversity`, which take them one by one
+MOST_EXCLUDED = 1_000_000  # histories x excluded items of a request, which are dealt with one by one
 MOST_EXPLAINED = 8  # texts per request with `explain`
 MOST_WORDS = 60  # distinct words per text that `explain` removes, each of which costs one more text to score
 JSON = "application/json"
@@ -44,7 +45,7 @@ class RecommendRequest(Rules, frozen=True, kw_only=True, forbid_unknown_fields=T
         repeats: whether items of the history may be returned.
         repeat_after: is refused, because histories have no times.
         only: the only items that may be returned; null: all.
-        exclude: items never to return.
+        exclude: items never to return. Histories x `exclude` may not exceed 1,000,000.
         filters: conditions on columns of the item table, as "in_stock = true", "price < 20" or
             "category in [shoes, bags]". An item has to satisfy all of them; a missing value satisfies none.
         max_per: column of the item table -> how many items of a list may share a value of that column. With `max_per`
