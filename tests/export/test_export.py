@@ -29,6 +29,7 @@ from hyperfocal.export.standalone.classifier import Ngrams, chars, murmur3
 from hyperfocal.models.sentence_encoder import find_encoder
 from hyperfocal.recommend.blend import Blend
 from hyperfocal.recommend.recommender import Recommender
+from hyperfocal.rules import Rules
 
 ALONE = """
 import sys
@@ -193,11 +194,28 @@ class TestRanking:
         assert (engine.network is None, engine.counted is None) == (weight == 1, weight == 0)
         same_ranking(engine.rank(HISTORIES, 3), recommender, HISTORIES, 3)
 
+    def test_rules_of_an_export(self, tmp_path):
+        recommender = fit("decayed_markov")
+        recommender.save(tmp_path / "run")
+        export_onnx(tmp_path / "run", tmp_path / "onnx")
+        engine, history = open_engine(tmp_path / "onnx"), ["i4", "i5"]
+        for rules in (
+            Rules(exclude=["i6", "unknown"]), Rules(only=["i1", "i6", "i4", "unknown"]),
+            Rules(only=["i1", "i6"], exclude=["i6"]), Rules(only=["i4", "i7"], repeats=True),
+        ):  # fmt: skip
+            given = {"only": rules.only, "exclude": rules.exclude, "repeats": rules.repeats}
+            ((items, _),) = engine.rank([history], 12, **given)  # all that are left: some scores tie
+            assert set(items) == set(recommender.recommend([history], 12, rules=rules)[0])
+        line = json.dumps({"history": history, "exclude": ["i6"]})
+        command = [sys.executable, "predict.py", "12"]
+        ended = subprocess.run(command, input=line, capture_output=True, text=True, cwd=tmp_path / "onnx", timeout=120)
+        assert set(json.loads(ended.stdout)["items"]) == {f"i{n}" for n in range(15)} - {"i6", *history}
+
     def test_predict_py_is_short_and_answers_line_by_line(self, tmp_path):
         fit("markov").save(tmp_path / "run")
         export_onnx(tmp_path / "run", tmp_path / "onnx")
         code = (tmp_path / "onnx" / "predict.py").read_text()
-        assert len(code.splitlines()) <= 20
+        assert len(code.splitlines()) <= 22
         ended = subprocess.run(
             [sys.executable, "predict.py", "1"],
             input='["i3"]\n["i4"]\n["unknown"]\n[]\n',

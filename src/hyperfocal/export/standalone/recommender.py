@@ -35,7 +35,13 @@ class Recommender:
         }
 
     def rank(
-        self, histories: Sequence[Sequence[Id]], k: int, *, repeats: bool = False
+        self,
+        histories: Sequence[Sequence[Id]],
+        k: int,
+        *,
+        repeats: bool = False,
+        only: Sequence[Id] | None = None,
+        exclude: Sequence[Id] = (),
     ) -> list[tuple[list[Id], list[float]]]:
         """Return the best k items of each history and their scores; fewer if fewer are left.
 
@@ -43,6 +49,8 @@ class Recommender:
             histories: item ids of each user, oldest first; unknown ids are ignored.
             k: number of items.
             repeats: whether items of the history may be recommended.
+            only: the only items that may be recommended. None: all.
+            exclude: items that are never recommended.
         """
         if not 1 <= k <= len(self.items):
             raise ValueError(f"k = {k} is not allowed. Expected 1 to {len(self.items):,}, the number of items")
@@ -51,6 +59,7 @@ class Recommender:
         numbered = ([self.number(item) for item in history] for history in histories)
         rows = [[number for number in row if number >= 0] for row in numbered]
         scores = self.scores(rows)
+        scores[:, self._refused(only, exclude)] = -np.inf
         for row, seen in zip(scores, rows, strict=True):
             row[[] if repeats else seen] = -np.inf
         best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
@@ -62,6 +71,13 @@ class Recommender:
             ([self.items[item] for item in items], [float(row[item]) for item in items])
             for row, items in zip(scores, allowed, strict=True)
         ]
+
+    def _refused(self, only: Sequence[Id] | None, exclude: Sequence[Id]) -> NDArray[np.bool_]:
+        """Return (L,) whether an item may not be recommended."""
+        refused = np.full(len(self.items), only is not None)
+        refused[[number for item in only or () if (number := self.number(item)) >= 0]] = False
+        refused[[number for item in exclude if (number := self.number(item)) >= 0]] = True
+        return refused
 
     def known(self, histories: Sequence[Sequence[Id]]) -> list[bool]:
         """Return whether the model knows an item of each history; all others are ranked as an empty history is."""
